@@ -1,0 +1,11 @@
+"""Settings every test shares: this machine only, and message fields that refuse the wrong type."""
+
+import os
+import sys
+from pathlib import Path
+
+# ColorRGBA(r=1) would arrive as 0.0 in silence; with this, the message class raises instead.
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -1,0 +1,9 @@
+"""Where the real recordings are, for the tests that use them; they are not part of the repository."""
+
+from pathlib import Path
+
+import pytest
+
+REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+
+needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason=f"real recordings are not at {REALDATA}")
