@@ -1,0 +1,144 @@
+"""Class tables: what the ids in a semantic volume or label image mean, and how they are painted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["OCC3D_NUSCENES", "SEMANTIC_KITTI", "TABLES", "UNLABELLED", "ClassTable", "by_name"]
+
+UNLABELLED = 255  # the id that means "no label" (labels) or "unknown" (predictions) in every table
+_GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Names, colours and roles of the class ids 0..len-1.
+
+    Args:
+        names: one name per id, all different.
+        colours: (red, green, blue), 0..255, one per id.
+        dynamic: ids of the classes that move by themselves; kept sorted.
+        free: id of the class that means "nothing here".
+    Raises:
+        ValueError: lengths differ, a name repeats, a colour or an id is out of range.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    dynamic: tuple[int, ...]
+    free: int
+
+    def __post_init__(self) -> None:
+        names = tuple(str(name) for name in self.names)
+        colours = tuple(tuple(int(value) for value in colour) for colour in self.colours)
+        dynamic = tuple(sorted({int(index) for index in self.dynamic}))
+        free = int(self.free)
+        count = len(names)
+        if not 2 <= count <= UNLABELLED:
+            raise ValueError(f"classes: {count} names; expected 2 to {UNLABELLED}, as {UNLABELLED} means unlabelled")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated or not all(names):
+            raise ValueError(f"classes: names repeat or are empty: {repeated or names}; give each class its own name")
+        if len(colours) != count:
+            raise ValueError(f"classes: {count} names but {len(colours)} colours; give one colour per class")
+        for name, colour in zip(names, colours):
+            if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+                raise ValueError(f"classes: colour of '{name}' is {colour}; expected (red, green, blue) in 0..255")
+        if not 0 <= free < count:
+            raise ValueError(f"classes: free is {free}; expected an id in 0..{count - 1}")
+        if any(not 0 <= index < count or index == free for index in dynamic):
+            raise ValueError(f"classes: dynamic is {dynamic}; expected ids in 0..{count - 1} other than free ({free})")
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "colours", colours)
+        object.__setattr__(self, "dynamic", dynamic)
+        object.__setattr__(self, "free", free)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def occupied_ids(self) -> tuple[int, ...]:
+        """Ids other than free, ascending; the order of the network's logit channels."""
+        return tuple(index for index in range(len(self)) if index != self.free)
+
+    def id_of(self, name: str) -> int:
+        """Id of the class with this name; ValueError lists the names there are."""
+        if name not in self.names:
+            raise ValueError(f"classes: there is no class '{name}'; the table has {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def palette(self) -> np.ndarray:
+        """Colour of every possible id, (256, 3) uint8 RGB; grey for unlabelled and undefined ids."""
+        palette = np.full((256, 3), _GREY, dtype=np.uint8)
+        palette[: len(self)] = self.colours
+        return palette
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, as YAML and JSON take them; `from_dict` reads it back."""
+        return {
+            "names": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+            "dynamic": list(self.dynamic),
+            "free": self.free,
+        }
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping) -> ClassTable:
+        """The table that `to_dict` described. ValueError names missing, unknown or unreadable entries."""
+        expected = {"names", "colours", "dynamic", "free"}
+        if set(mapping) != expected:
+            raise ValueError(
+                f"classes: missing keys {sorted(expected - set(mapping))}, unknown keys "
+                f"{sorted(map(str, set(mapping) - expected))}; expected names, colours, dynamic, free"
+            )
+        try:
+            return cls(tuple(mapping["names"]), tuple(mapping["colours"]), tuple(mapping["dynamic"]), mapping["free"])
+        except TypeError as error:
+            raise ValueError(f"classes: {error}; expected lists of names, of colours and of dynamic ids") from None
+
+
+# Names and order: Occ3D-nuScenes. Colours: the palette customary for nuScenes occupancy. Dynamic: everything that
+# drives, rides or walks; a barrier stays where it is.
+OCC3D_NUSCENES = ClassTable(
+    names=(
+        "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian",
+        "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat", "sidewalk", "terrain", "manmade",
+        "vegetation", "free",
+    ),  # fmt: skip
+    colours=(
+        (0, 0, 0), (255, 120, 50), (255, 192, 203), (255, 255, 0), (0, 150, 245), (0, 255, 255), (200, 180, 0),
+        (255, 0, 0), (255, 240, 150), (135, 60, 0), (160, 32, 240), (255, 0, 255), (139, 137, 137), (75, 0, 75),
+        (150, 240, 80), (230, 230, 250), (0, 175, 0), (255, 255, 255),
+    ),  # fmt: skip
+    dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
+    free=17,
+)
+
+# Names, order and colours: semantic-kitti.yaml (whose colours are written blue first). In a scan 0 is "unlabeled",
+# in a scene-completion volume it is "empty"; a volume is what this table is for.
+SEMANTIC_KITTI = ClassTable(
+    names=(
+        "unlabeled", "car", "bicycle", "motorcycle", "truck", "other-vehicle", "person", "bicyclist", "motorcyclist",
+        "road", "parking", "sidewalk", "other-ground", "building", "fence", "vegetation", "trunk", "terrain", "pole",
+        "traffic-sign",
+    ),  # fmt: skip
+    colours=(
+        (0, 0, 0), (100, 150, 245), (100, 230, 245), (30, 60, 150), (80, 30, 180), (0, 0, 255), (255, 30, 30),
+        (255, 40, 200), (150, 30, 90), (255, 0, 255), (255, 150, 255), (75, 0, 75), (175, 0, 75), (255, 200, 0),
+        (255, 120, 50), (0, 175, 0), (135, 60, 0), (150, 240, 80), (255, 240, 150), (255, 0, 0),
+    ),  # fmt: skip
+    dynamic=(1, 2, 3, 4, 5, 6, 7, 8),
+    free=0,
+)
+
+TABLES = {"occ3d_nuscenes": OCC3D_NUSCENES, "semantic_kitti": SEMANTIC_KITTI}
+
+
+def by_name(name: str) -> ClassTable:
+    """The built-in table of this name; ValueError lists the names there are."""
+    if name not in TABLES:
+        raise ValueError(f"classes: there is no class table '{name}'; choose one of {', '.join(TABLES)}")
+    return TABLES[name]
