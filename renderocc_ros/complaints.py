@@ -1,0 +1,65 @@
+"""What goes wrong, said once, then once in a while, and kept for the diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass
+class Complaint:
+    """One thing that is wrong: how often it was seen, and when it was last seen and said."""
+
+    text: str
+    count: int
+    seen: float
+    said: float
+    unsaid: int = 0
+
+
+class Complaints:
+    """Says each distinct complaint at once, then at most once a period with the number of repeats between.
+
+    Args:
+        say: called with one line of text; usually the logger's warning.
+        period: seconds between two lines about the same thing.
+
+    A complaint is known by (subject, kind), e.g. ("camera 'front'", "corrupt image"); the text may change between repeats.
+    Thread-safe. Times are steady seconds, given by the caller.
+    """
+
+    def __init__(self, say: Callable[[str], None], period: float = 10.0) -> None:
+        self._say = say
+        self._period = period
+        self._lock = threading.Lock()
+        self._complaints: dict[tuple[str, str], Complaint] = {}
+
+    def report(self, subject: str, kind: str, text: str, now: float) -> None:
+        with self._lock:
+            known = self._complaints.get((subject, kind))
+            if known is None:
+                known = self._complaints[subject, kind] = Complaint(text, 0, now, float("-inf"))
+            known.text, known.seen = text, now
+            known.count += 1
+            if now - known.said < self._period:
+                known.unsaid += 1
+                return
+            repeats = f" ({known.unsaid} more times in {now - known.said:.0f} s)" if known.unsaid else ""
+            known.said, known.unsaid = now, 0
+        self._say(f"{subject}: {text}{repeats}")
+
+    def current(self, now: float, within: float) -> list[tuple[str, str, Complaint]]:
+        """(subject, kind, complaint) of what was seen in the last `within` seconds, newest first."""
+        with self._lock:
+            recent = [(*key, complaint) for key, complaint in self._complaints.items() if now - complaint.seen <= within]
+        return sorted(recent, key=lambda item: -item[2].seen)
+
+    def resolve(self, subject: str, kind: str) -> bool:
+        """Forget a complaint; True if there was one, so that the caller can say that it is over."""
+        with self._lock:
+            return self._complaints.pop((subject, kind), None) is not None
+
+    def clear(self) -> None:
+        with self._lock:
+            self._complaints.clear()

@@ -1,0 +1,156 @@
+"""What the node's callbacks do with the bytes they get: keep calibrations, match images, refuse what is wrong.
+
+Nothing here decodes a pixel: a callback costs tens of microseconds, whatever the image's size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.rig import CameraModel
+from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_ros import cdr
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.matcher import AnchorMatcher, MatchedSet
+from renderocc_ros.parameters import NodeConfig
+
+STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
+
+
+@dataclass(frozen=True)
+class CameraImage:
+    """An image message as it came. `arrival` is steady seconds."""
+
+    buffer: bytes
+    compressed: bool
+    frame_id: str
+    arrival: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A camera's intrinsics and the table that resamples its images into the network's view."""
+
+    model: CameraModel
+    table: UndistortTable
+    frame_id: str
+
+
+def camera_model_from_info(message: cdr.CameraInfoMessage) -> CameraModel:
+    """Intrinsics of the images that a CameraInfo describes, with its binning and region of interest applied.
+
+    Raises:
+        ValueError: the calibration cannot be used; the text says why.
+    """
+    if not np.any(message.K):
+        raise ValueError("camera_info has no calibration (K is all zeros); calibrate the camera or set its camera_info_url")
+    K = np.asarray(message.K, np.float64).reshape(3, 3).copy()
+    width, height = message.width, message.height
+    if message.roi_width and message.roi_height:
+        K[0, 2] -= message.roi_x_offset
+        K[1, 2] -= message.roi_y_offset
+        width, height = message.roi_width, message.roi_height
+    binning_x, binning_y = max(message.binning_x, 1), max(message.binning_y, 1)
+    if binning_x > 1 or binning_y > 1:
+        # Pixel centres are at integer coordinates: binning b maps u to (u - (b - 1) / 2) / b.
+        K[0, 2] -= (binning_x - 1) / 2
+        K[1, 2] -= (binning_y - 1) / 2
+        K[0] /= binning_x
+        K[1] /= binning_y
+        width, height = width // binning_x, height // binning_y
+    return CameraModel(width, height, K, message.distortion_model, tuple(message.D))
+
+
+class Intake:
+    """Calibrations and the matcher, fed by callbacks.
+
+    Args:
+        config: the node's parameters.
+        cameras: names of the cameras, in the order of the network's views.
+        view_size: (height, width) of the network's input.
+        complaints: where refusals are reported, one subject per camera.
+        clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        cameras: tuple[str, ...],
+        view_size: tuple[int, int],
+        complaints: Complaints,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._view_size = view_size
+        self._complaints = complaints
+        self._clock_ns = clock_ns
+        self._lock = threading.Lock()
+        self._info_bytes: dict[str, bytes] = {}
+        self.calibrations: dict[str, Calibration] = {}
+        self.cameras = cameras
+        self.matcher = AnchorMatcher(
+            cameras=cameras,
+            anchor=config.anchor_camera or cameras[0],
+            max_time_diff=config.max_camera_time_diff,
+            max_wait=config.max_wait,
+            camera_timeout=config.camera_timeout,
+            min_cameras=config.min_cameras,
+        )
+
+    def on_camera_info(self, camera: str, buffer: bytes, now: float) -> bool:
+        """Take a CameraInfo; True when it changed the camera's calibration. An unusable one leaves the last good one."""
+        body = buffer[STAMP_AND_FRAME_ID:]
+        if self._info_bytes.get(camera) == body:
+            return False
+        subject = f"camera '{camera}'"
+        try:
+            message = cdr.read_camera_info(buffer)
+            model = camera_model_from_info(message)
+            table = UndistortTable(model, network_view(model, *self._view_size))
+        except ValueError as error:
+            self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", now)
+            return False
+        self._info_bytes[camera] = body
+        with self._lock:
+            self.calibrations = {**self.calibrations, camera: Calibration(model, table, message.frame_id)}
+        self._complaints.resolve(subject, "camera_info")
+        return True
+
+    def on_image(self, camera: str, buffer: bytes, compressed: bool, now: float) -> MatchedSet | None:
+        """Take an image message; a set is returned when this image completes one."""
+        subject = f"camera '{camera}'"
+        try:
+            stamp_ns, frame_id = cdr.read_header(buffer)
+        except cdr.MessageError as error:
+            self._complaints.report(subject, "image", f"image message dropped: {error}", now)
+            return None
+        if stamp_ns == 0:
+            self._complaints.report(subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", now)
+            return None
+        ahead = (stamp_ns - self._clock_ns()) * 1e-9
+        if self._config.max_future and self._clock_ns() and ahead > self._config.max_future:
+            self._complaints.report(
+                subject,
+                "stamp",
+                f"image dropped: its stamp is {ahead:.3f} s ahead of the node's clock; synchronise the camera's clock with "
+                "this computer's, or set use_sim_time when a bag with /clock is played",
+                now,
+            )
+            return None
+        frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
+        with self._lock:
+            return self.matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, now), now)
+
+    def poll(self, now: float) -> MatchedSet | None:
+        """A set whose waiting time has run out, if there is one."""
+        with self._lock:
+            return self.matcher.poll(now)
+
+    def reset(self) -> None:
+        """Forget all queued images; calibrations stay."""
+        with self._lock:
+            self.matcher.reset()

@@ -1,0 +1,167 @@
+"""One frame, from matched image bytes to an occupancy volume: placement, decoding, the network."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from renderocc_model.images import decode_compressed, decode_raw, compressed_size
+from renderocc_model.occupancy import Occupancy
+from renderocc_model.predictor import Predictor
+from renderocc_model.undistort import View
+from renderocc_ros import cdr
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.intake import Calibration, CameraImage
+from renderocc_ros.latency import StageTimes
+from renderocc_ros.matcher import MatchedSet
+from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.placement import place_cameras
+from renderocc_ros.tf_buffer import TransformBuffer
+
+
+@dataclass
+class Frame:
+    """What became of one matched set.
+
+    stamp_ns, anchor: of the outputs. occupancy: None when fewer than `min_cameras` cameras could be used.
+    used: cameras whose images went in. missing: {camera: reason} for the others. ego_motion_missing: why the static
+    mounts were used, or empty. views, base_from_camera: of the cameras used, for rendering.
+    """
+
+    stamp_ns: int
+    anchor: str
+    arrival: float
+    occupancy: Occupancy | None = None
+    used: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+    ego_motion_missing: str = ""
+    views: dict[str, View] = field(default_factory=dict)
+    base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def decode_view(image: CameraImage, calibration: Calibration) -> np.ndarray:
+    """Decode an image message and resample it into the network's view.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    Raises:
+        ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
+    """
+    model, table = calibration.model, calibration.table
+    if image.compressed:
+        message = cdr.read_compressed_image(image.buffer)
+        height, width = compressed_size(message.data)
+    else:
+        message = cdr.read_image(image.buffer)
+        height, width = message.height, message.width
+    if (width, height) != (model.width, model.height):
+        raise ValueError(
+            f"image is {width}x{height} but camera_info says {model.width}x{model.height}; publish a matching camera_info"
+        )
+    if image.compressed:
+        reduced = decode_compressed(message.data, factor=table.factor)
+    else:
+        reduced = decode_raw(
+            message.data, height, width, message.step, message.encoding, message.is_bigendian, factor=table.factor
+        )
+    return table.apply(reduced)
+
+
+class FramePipeline:
+    """Turns matched sets into occupancy; used by one thread at a time.
+
+    Args:
+        config: the node's parameters.
+        predictor: the network.
+        transforms: filled by the TF callbacks.
+        complaints: one line for each thing that is wrong.
+        times: durations of the stages.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        predictor: Predictor,
+        transforms: TransformBuffer,
+        complaints: Complaints,
+        times: StageTimes,
+    ) -> None:
+        self._config = config
+        self._predictor = predictor
+        self._transforms = transforms
+        self._complaints = complaints
+        self._times = times
+        self._decoders = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode")
+
+    def close(self) -> None:
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+
+    def reset(self) -> None:
+        """Forget the previous volume."""
+        self._predictor.reset()
+
+    def process(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Frame:
+        """Run one matched set; what cannot be used is reported by name and left out."""
+        arrival = max(image.arrival for _, image in matched.entries.values())
+        frame = Frame(matched.stamp_ns, matched.anchor, arrival, missing=dict(matched.missing))
+        with self._times.measure("placement"):
+            self._place(frame, matched, calibrations)
+        with self._times.measure("decode"):
+            images = self._decode(frame, matched, calibrations)
+        frame.used = tuple(images)
+        frame.base_from_camera = {camera: frame.base_from_camera[camera] for camera in images}
+        frame.views = {camera: calibrations[camera].table.view for camera in images}
+        if len(images) < self._config.min_cameras:
+            return frame
+        with self._times.measure("network"):
+            frame.occupancy = self._predictor.predict(
+                np.stack(list(images.values())),
+                [calibrations[camera].table for camera in images],
+                np.stack([frame.base_from_camera[camera] for camera in images]),
+                odom_from_base=self._odom_from_base,
+            )
+        return frame
+
+    def _place(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> None:
+        cameras = {}
+        for camera, (stamp_ns, image) in matched.entries.items():
+            if camera in calibrations:
+                cameras[camera] = (image.frame_id or calibrations[camera].frame_id, stamp_ns)
+            else:
+                self._leave_out(frame, camera, "calibration", f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}")
+        placements = place_cameras(
+            self._transforms, cameras, matched.stamp_ns, self._config.base_frame, self._config.odom_frame, self._config.tf_timeout
+        )
+        for camera, reason in placements.unplaced.items():
+            self._leave_out(frame, camera, "TF", f"cannot be placed: {reason}; publish its mount on /tf_static")
+        if placements.ego_motion_missing and self._config.odom_frame:
+            self._complaints.report(
+                "ego motion",
+                "TF",
+                f"using the static mounts, a moving vehicle's cameras will disagree: {placements.ego_motion_missing}",
+                time.monotonic(),
+            )
+        frame.ego_motion_missing = placements.ego_motion_missing
+        frame.base_from_camera = placements.base_from_camera
+        self._odom_from_base = placements.odom_from_base
+
+    def _decode(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> dict[str, np.ndarray]:
+        waiting = {
+            camera: self._decoders.submit(decode_view, matched.entries[camera][1], calibrations[camera])
+            for camera in frame.base_from_camera
+        }
+        images = {}
+        for camera, result in waiting.items():
+            try:
+                images[camera] = result.result()
+            except ValueError as error:
+                self._leave_out(frame, camera, "image", str(error))
+        return images
+
+    def _leave_out(self, frame: Frame, camera: str, kind: str, reason: str) -> None:
+        frame.missing[camera] = reason
+        self._complaints.report(f"camera '{camera}'", kind, reason, time.monotonic())

@@ -1,0 +1,78 @@
+"""Where each camera stood when it took its image, seen from the vehicle at the anchor's stamp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from renderocc_model.geometry import invert
+from renderocc_ros.tf_buffer import TransformBuffer, TransformError
+
+
+@dataclass
+class Placements:
+    """Camera poses of one frame.
+
+    base_from_camera: {camera: (4, 4)}, optical frame to the base frame at the anchor's stamp.
+    odom_from_base: (4, 4) ego pose at the anchor's stamp, or None without ego motion.
+    unplaced: {camera: reason}, cameras with no path from the base frame to their optical frame.
+    ego_motion_missing: why the static mounts were used instead of ego motion; empty when ego motion was used.
+    """
+
+    base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
+    odom_from_base: np.ndarray | None = None
+    unplaced: dict[str, str] = field(default_factory=dict)
+    ego_motion_missing: str = ""
+
+
+def place_cameras(
+    transforms: TransformBuffer,
+    cameras: dict[str, tuple[str, int]],
+    anchor_stamp_ns: int,
+    base_frame: str,
+    odom_frame: str,
+    timeout: float = 0.0,
+) -> Placements:
+    """Place each camera at its own stamp: inv(odom_from_base(anchor)) @ odom_from_base(its stamp) @ base_from_camera.
+
+    Without ego motion at every stamp (no odom frame, or /tf does not reach that far) all cameras get their mount alone,
+    so that they stay consistent with each other, and the reason is given.
+
+    Args:
+        transforms: what /tf and /tf_static have said.
+        cameras: {name: (optical frame, image stamp)}.
+        anchor_stamp_ns: the stamp of the outputs.
+        base_frame: frame of the outputs.
+        odom_frame: fixed frame; empty means no ego motion.
+        timeout: how long to wait for /tf to reach the newest stamp, seconds.
+    """
+    placements = Placements()
+    ego = _ego_motion(transforms, cameras, anchor_stamp_ns, base_frame, odom_frame, timeout, placements)
+    for camera, (frame, stamp_ns) in cameras.items():
+        try:
+            mount = transforms.lookup(base_frame, frame, stamp_ns)
+        except TransformError as error:
+            placements.unplaced[camera] = str(error)
+            continue
+        placements.base_from_camera[camera] = ego[stamp_ns] @ mount if ego else mount
+    return placements
+
+
+def _ego_motion(
+    transforms: TransformBuffer, cameras, anchor_stamp_ns: int, base_frame: str, odom_frame: str, timeout: float, placements: Placements
+) -> dict[int, np.ndarray]:
+    """{stamp: base at the anchor's stamp from base at this stamp}; empty when it cannot be had."""
+    if not odom_frame:
+        placements.ego_motion_missing = "parameter 'odom_frame' is empty"
+        return {}
+    stamps = {anchor_stamp_ns, *(stamp_ns for _, stamp_ns in cameras.values())}
+    transforms.wait_for(odom_frame, base_frame, max(stamps), timeout)
+    try:
+        odom_from_base = {stamp_ns: transforms.lookup(odom_frame, base_frame, stamp_ns) for stamp_ns in stamps}
+    except TransformError as error:
+        placements.ego_motion_missing = str(error)
+        return {}
+    placements.odom_from_base = odom_from_base[anchor_stamp_ns]
+    anchor_from_odom = invert(odom_from_base[anchor_stamp_ns])
+    return {stamp_ns: anchor_from_odom @ pose for stamp_ns, pose in odom_from_base.items()}
