@@ -1,0 +1,398 @@
+"""Cameras and rigs: intrinsics with distortion, mounts on the vehicle, and their YAML file."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from .distortion import make_lens
+from .geometry import is_rotation, quaternion_from_matrix, transform_from
+
+__all__ = ["Camera", "CameraModel", "Rig", "compare_summaries"]
+
+_LARGEST_SIDE = 32768  # pixels; more is a corrupt message, not a camera
+_FAR_PRINCIPAL_POINT = 1.0  # how far outside the image, in image sizes, a principal point may still lie (crops do that)
+
+
+@dataclass(frozen=True, eq=False)
+class CameraModel:
+    """How one camera maps directions to pixels. Integer pixel coordinates are pixel centres (OpenCV, ROS).
+
+    Args:
+        width, height: image size, pixels.
+        K: (3, 3) [[fx, skew, cx], [0, fy, cy], [0, 0, 1]], pixels.
+        distortion_model: "plumb_bob" (4 or 5 coefficients), "rational_polynomial" (8, 12 or 14) or "equidistant" (4).
+        coefficients: distortion, in the order of sensor_msgs/CameraInfo.
+    Raises:
+        ValueError: what is wrong with the calibration, without the camera's name.
+    """
+
+    width: int
+    height: int
+    K: np.ndarray
+    distortion_model: str
+    coefficients: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if int(value) != value or not 1 <= value <= _LARGEST_SIDE:
+                raise ValueError(f"{name} is {value}; expected 1 to {_LARGEST_SIDE} pixels, publish a filled camera_info")
+            object.__setattr__(self, name, int(value))
+        K = np.array(self.K, dtype=np.float64)
+        _check_intrinsics(K, self.width, self.height)
+        K.setflags(write=False)
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "coefficients", tuple(float(value) for value in self.coefficients))
+        object.__setattr__(self, "_lens", make_lens(self.distortion_model, self.coefficients))
+
+    def _key(self) -> tuple:
+        return self.width, self.height, self.K.tobytes(), self.distortion_model, self.coefficients
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CameraModel) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of points in the optical frame (x right, y down, z forward).
+
+        Args:
+            points: (N, 3), any unit.
+        Returns:
+            pixels (N, 2) float64 as (column, row), NaN for points that the lens does not map (behind the camera, or
+            past the angle where its polynomial folds over);
+            in_image (N,) bool: on the image's area, -0.5 <= column < width - 0.5 and the same for rows.
+        """
+        points = _as_columns("points", points, 3)
+        plane, valid = self._lens.distort(points)
+        pixels = plane @ self.K[:2, :2].T + self.K[:2, 2]
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= -0.5) & (pixels < (self.width - 0.5, self.height - 0.5))
+        return pixels, valid & inside.all(axis=1)
+
+    def unproject(self, pixels: np.ndarray) -> np.ndarray:
+        """Directions that pixels look into, the inverse of `project` to 1e-9 px.
+
+        Args:
+            pixels: (N, 2) as (column, row), inside the image or not.
+        Returns:
+            (N, 3) unit vectors in the optical frame, NaN where no direction leads to the pixel.
+        """
+        pixels = _as_columns("pixels", pixels, 2)
+        y = (pixels[:, 1] - self.K[1, 2]) / self.K[1, 1]
+        x = (pixels[:, 0] - self.K[0, 2] - self.K[0, 1] * y) / self.K[0, 0]
+        return self._lens.undistort(np.stack([x, y], axis=-1))
+
+    @property
+    def largest_angle(self) -> float:
+        """Off-axis angle, radians, up to which the distortion model maps directions one-to-one."""
+        return self._lens.largest_angle
+
+    @cached_property
+    def horizontal_extent(self) -> tuple[float, float]:
+        """Off-axis angles, radians, seen to the left and to the right along the principal point's row."""
+        return self._extent(0)
+
+    @cached_property
+    def vertical_extent(self) -> tuple[float, float]:
+        """Off-axis angles, radians, seen above and below along the principal point's column."""
+        return self._extent(1)
+
+    def _extent(self, axis: int) -> tuple[float, float]:
+        size, centre = (self.width, self.height)[axis], self.K[axis, 2]
+        before, after = (self._outermost_angle(axis, edge) for edge in (-0.5, size - 0.5))
+        return before * float(np.sign(centre + 0.5)), after * float(np.sign(size - 0.5 - centre))
+
+    def _outermost_angle(self, axis: int, edge: float) -> float:
+        """Off-axis angle at an image edge, or as near to it as the lens model reaches."""
+        pixels = np.tile(self.K[:2, 2], (257, 1))
+        pixels[:, axis] = np.linspace(edge, self.K[axis, 2], 257)
+        directions = self.unproject(pixels)
+        x, y, z = directions[np.isfinite(directions).all(axis=1)][0]  # the principal point always has a direction
+        return math.atan2(math.hypot(x, y), z)
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A camera on a vehicle.
+
+    Args:
+        name: unique in its rig; topics and messages call the camera so.
+        model: intrinsics and distortion.
+        base_from_camera: (4, 4) rigid transform, metres, from the optical frame into base_link.
+        frame_id: optical frame in TF; empty when not known.
+    Raises:
+        ValueError: names the camera and what is wrong.
+    """
+
+    name: str
+    model: CameraModel
+    base_from_camera: np.ndarray
+    frame_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"camera name is {self.name!r}; give each camera a name")
+        transform = np.array(self.base_from_camera, dtype=np.float64)
+        is_rigid = (
+            transform.shape == (4, 4)
+            and np.isfinite(transform).all()
+            and is_rotation(transform[:3, :3])
+            and np.array_equal(transform[3], (0, 0, 0, 1))
+        )
+        if not is_rigid:
+            raise ValueError(
+                f"camera '{self.name}': base_from_camera is {transform.tolist()}; expected a rigid 4x4 transform"
+            )
+        transform.setflags(write=False)
+        object.__setattr__(self, "base_from_camera", transform)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Camera)
+            and (self.name, self.model, self.frame_id) == (other.name, other.model, other.frame_id)
+            and np.array_equal(self.base_from_camera, other.base_from_camera)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model, self.frame_id))
+
+
+@dataclass(frozen=True)
+class Rig:
+    """The cameras of a vehicle, in order; at least one, names all different."""
+
+    cameras: tuple[Camera, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        if not self.cameras:
+            raise ValueError("rig: there are no cameras; list at least one")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"rig: camera names {repeated} repeat; give each camera its own name")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Camera names in the rig's order."""
+        return tuple(camera.name for camera in self.cameras)
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def __iter__(self) -> Iterator[Camera]:
+        return iter(self.cameras)
+
+    def __getitem__(self, name: str) -> Camera:
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise KeyError(f"rig: there is no camera '{name}'; it has {', '.join(self.names)}")
+
+    def summary(self) -> dict:
+        """What a network gets used to, for its checkpoint: plain numbers, JSON-ready; angles in radians.
+
+        Returns:
+            {"count": int, "cameras": [{"name", "width", "height", "horizontal_fov", "mount_height", "yaw"}, ...]}, yaw
+            being the heading of the optical axis in base_link and mount_height its z there, metres.
+        """
+        cameras = []
+        for camera in self.cameras:
+            forward = camera.base_from_camera[:3, 2]
+            cameras.append(
+                {
+                    "name": camera.name,
+                    "width": camera.model.width,
+                    "height": camera.model.height,
+                    "horizontal_fov": round(sum(camera.model.horizontal_extent), 6),
+                    "mount_height": round(float(camera.base_from_camera[2, 3]), 6),
+                    "yaw": round(math.atan2(forward[1], forward[0]), 6),
+                }
+            )
+        return {"count": len(cameras), "cameras": cameras}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Rig:
+        """Read a rig file (format: the comment that `save` writes on top).
+
+        Raises:
+            ValueError: names the file, the camera and the entry that is missing, unknown or wrong.
+            OSError: the file cannot be read.
+        """
+        try:
+            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        try:
+            document = _check_keys("rig", document, ("cameras",))
+            if not isinstance(document["cameras"], Mapping):
+                raise ValueError("cameras: expected a mapping of camera names to calibrations")
+            return cls(tuple(_camera_from(str(name), entry) for name, entry in document["cameras"].items()))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the rig file that `load` reads back to the same numbers; an existing file is replaced in one step."""
+        lines = [_HEADER, "cameras:"]
+        for camera in self.cameras:
+            lines += _camera_lines(camera)
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+
+_FOV_CHANGE = 0.1  # relative change of a field of view beyond which a network sees objects at an untrained size
+_HEIGHT_CHANGE = 0.3  # metres
+_YAW_CHANGE = math.radians(15)
+
+
+def compare_summaries(trained: Mapping, now: Mapping) -> list[str]:
+    """Warnings where the rig a network runs on differs from the one it was trained on; empty when they agree.
+
+    Args:
+        trained, now: results of `Rig.summary`.
+    Returns:
+        one sentence each. Cameras are compared by name where the names agree, else with the trained camera that points
+        most nearly the same way.
+    """
+    warnings = []
+    if trained["count"] != now["count"]:
+        warnings.append(f"trained with {trained['count']} cameras, running with {now['count']}")
+    by_name = {camera["name"]: camera for camera in trained["cameras"]}
+    for camera in now["cameras"]:
+        other = by_name.get(camera["name"]) or min(
+            trained["cameras"], key=lambda candidate: abs(_turn(candidate["yaw"], camera["yaw"]))
+        )
+        differences = _differences(other, camera)
+        if differences:
+            against = "" if other["name"] == camera["name"] else f" (compared with '{other['name']}')"
+            warnings.append(f"camera '{camera['name']}'{against}: {', '.join(differences)}")
+    return warnings
+
+
+def _differences(trained: Mapping, now: Mapping) -> list[str]:
+    differences = []
+    if (trained["width"], trained["height"]) != (now["width"], now["height"]):
+        differences.append(f"image {now['width']}x{now['height']}, trained {trained['width']}x{trained['height']}")
+    if abs(now["horizontal_fov"] - trained["horizontal_fov"]) > _FOV_CHANGE * trained["horizontal_fov"]:
+        now_degrees, trained_degrees = (math.degrees(item["horizontal_fov"]) for item in (now, trained))
+        differences.append(f"field of view {now_degrees:.0f} degrees, trained {trained_degrees:.0f}")
+    if abs(now["mount_height"] - trained["mount_height"]) > _HEIGHT_CHANGE:
+        differences.append(f"mounted at {now['mount_height']:.2f} m, trained {trained['mount_height']:.2f} m")
+    if abs(_turn(trained["yaw"], now["yaw"])) > _YAW_CHANGE:
+        differences.append(f"heading {math.degrees(now['yaw']):.0f} degrees, trained {math.degrees(trained['yaw']):.0f}")
+    return differences
+
+
+def _turn(start: float, end: float) -> float:
+    return math.remainder(end - start, 2 * math.pi)
+
+
+_HEADER = """\
+# A rig: where each camera sits on the vehicle and how it maps directions to pixels.
+#   frame_id           optical frame in TF (x right, y down, z forward); empty when not known
+#   size               [width, height], pixels
+#   K                  [fx, skew, cx, 0, fy, cy, 0, 0, 1], pixels; integer coordinates are pixel centres
+#   distortion_model   plumb_bob, rational_polynomial or equidistant, with its coefficients in ROS order
+#   base_from_camera   pose of the optical frame in base_link: translation [x, y, z], metres; rotation [x, y, z, w]"""
+_CAMERA_KEYS = ("frame_id", "size", "K", "distortion_model", "coefficients", "base_from_camera")
+
+
+def _camera_lines(camera: Camera) -> list[str]:
+    def numbers(values) -> str:
+        return "[" + ", ".join(repr(float(value)) for value in values) + "]"
+
+    model, mount = camera.model, camera.base_from_camera
+    return [
+        f"  {yaml.safe_dump(camera.name, default_style=_QUOTED).strip()}:",
+        f"    frame_id: {yaml.safe_dump(camera.frame_id, default_style=_QUOTED).strip()}",
+        f"    size: [{model.width}, {model.height}]",
+        f"    K: {numbers(model.K.ravel())}",
+        f"    distortion_model: {model.distortion_model}",
+        f"    coefficients: {numbers(model.coefficients)}",
+        "    base_from_camera:",
+        f"      translation: {numbers(mount[:3, 3])}",
+        f"      rotation: {numbers(quaternion_from_matrix(mount[:3, :3]))}",
+    ]
+
+
+_QUOTED = '"'  # names like "on" or "1" would otherwise come back as something else
+
+
+def _camera_from(name: str, entry: object) -> Camera:
+    try:
+        entry = _check_keys("camera", entry, _CAMERA_KEYS)
+        width, height = _numbers("size", entry["size"], (2,))
+        K = _numbers("K", entry["K"], (9,)).reshape(3, 3)
+        coefficients = _numbers("coefficients", entry["coefficients"], None)
+        mount = _check_keys("base_from_camera", entry["base_from_camera"], ("translation", "rotation"))
+        base_from_camera = transform_from(
+            _numbers("translation", mount["translation"], (3,)), _numbers("rotation", mount["rotation"], (4,))
+        )
+        model = CameraModel(width, height, K, str(entry["distortion_model"]), tuple(coefficients))
+    except ValueError as error:
+        raise ValueError(f"camera '{name}': {error}") from None
+    return Camera(name, model, base_from_camera, str(entry["frame_id"]))
+
+
+def _check_keys(what: str, mapping: object, keys: tuple[str, ...]) -> Mapping:
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"{what}: expected a mapping with {', '.join(keys)}")
+    for key in mapping:
+        if key not in keys:
+            nearest = difflib.get_close_matches(str(key), keys, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"expected {', '.join(keys)}"
+            raise ValueError(f"{what}: unknown entry '{key}'; {hint}")
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        raise ValueError(f"{what}: {', '.join(missing)} missing; expected {', '.join(keys)}")
+    return mapping
+
+
+def _numbers(name: str, values: object, shape: tuple[int] | None) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
+    if array.ndim != 1 or (shape is not None and array.shape != shape) or not np.isfinite(array).all():
+        count = "a list of" if shape is None else str(shape[0])
+        raise ValueError(f"{name} is {values!r}; expected {count} finite numbers")
+    return array
+
+
+def _check_intrinsics(K: np.ndarray, width: int, height: int) -> None:
+    if K.shape != (3, 3):
+        raise ValueError(f"K has shape {K.shape}; expected 3x3")
+    if not np.isfinite(K).all():
+        raise ValueError(f"K is {K.tolist()}; all nine numbers must be finite, publish the camera's calibration")
+    if not (K[0, 0] > 0 and K[1, 1] > 0):
+        raise ValueError(
+            f"K has focal lengths {K[0, 0]:g} and {K[1, 1]:g}; expected positive pixels, publish the camera's calibration"
+        )
+    if K[1, 0] != 0 or not np.array_equal(K[2], (0, 0, 1)):
+        raise ValueError(f"K is {K.tolist()}; expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]")
+    for axis, size in ((0, width), (1, height)):
+        margin = _FAR_PRINCIPAL_POINT * size
+        if not -margin <= K[axis, 2] <= size + margin:
+            raise ValueError(
+                f"K has its principal point at ({K[0, 2]:g}, {K[1, 2]:g}), far outside the {width}x{height} image; "
+                f"publish a camera_info for this image size"
+            )
+
+
+def _as_columns(name: str, values: np.ndarray, columns: int) -> np.ndarray:
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != columns:
+        raise ValueError(f"{name} have shape {values.shape}; expected (N, {columns})")
+    return values
