@@ -1,0 +1,111 @@
+"""The `renderocc` command: a table of subcommands, each imported only when it is asked for.
+
+So `renderocc replay` needs no training code and `renderocc simulate` needs no ROS, and a package that is missing ends
+in one line that says what to install.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "Command", "main"]
+
+
+class Command(NamedTuple):
+    """One subcommand: `target` is 'module:function', the function takes argv and returns the exit status."""
+
+    target: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "renderocc_ros.demo:main", "run the node on a recording and write pictures, a bag and a table of latency"
+    ),
+    "replay": Command(
+        "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"
+    ),
+    "doctor": Command("renderocc_ros.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"),
+    "bench": Command("renderocc_ros.bench:main", "measure the node and its parts on this machine"),
+    "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
+}
+
+FROM_ROS = (
+    "source a ROS 2 install (source /opt/ros/jazzy/setup.bash) or use the environment that `make demo` makes (.venv)"
+)
+FROM_PIP = "python3 -m pip install -r requirements.txt"
+
+# Import name -> what to do where it is missing; a name that is not here is our own fault and keeps its traceback.
+REMEDIES: dict[str, str] = {
+    **dict.fromkeys(
+        ("rclpy", "rosgraph_msgs", "sensor_msgs", "geometry_msgs", "nav_msgs", "visualization_msgs"), FROM_ROS
+    ),
+    **dict.fromkeys(
+        ("diagnostic_msgs", "std_msgs", "std_srvs", "lifecycle_msgs", "tf2_msgs", "builtin_interfaces"), FROM_ROS
+    ),
+    **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "yaml"), FROM_PIP),
+    **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
+    **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "onnxruntime"), "python3 -m pip install {name}"),
+}
+
+
+def usage() -> str:
+    """The list of commands, as `renderocc --help` prints it."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: renderocc COMMAND [options]",
+        "",
+        "Semantic 3D occupancy from cameras, learned from 2D labels.",
+        "",
+    ]
+    lines += [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    lines += ["", "`renderocc COMMAND --help` describes a command's options and shows an example."]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after the program's name; default: those of this process.
+    Returns:
+        The exit status: the subcommand's own, 2 for a command that does not exist or lacks a package, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean `renderocc {nearest[0]}`?" if nearest else f"there are: {', '.join(COMMANDS)}"
+        print(f"renderocc: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    return run(name, rest)
+
+
+def run(name: str, arguments: list[str]) -> int:
+    """Import the subcommand's module and call it; a missing package becomes one line."""
+    module, _, function = COMMANDS[name].target.partition(":")
+    try:
+        return int(getattr(importlib.import_module(module), function)(arguments) or 0)
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in REMEDIES:
+            raise
+        remedy = REMEDIES[missing].format(name=missing)
+        print(f"renderocc {name}: {missing} cannot be imported ({error}); {remedy}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # `renderocc ... | head` closed the pipe; closing stderr too keeps the interpreter from reporting it at exit.
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
