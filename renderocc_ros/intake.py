@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderocc_model.rig import CameraModel
-from renderocc_model.undistort import UndistortTable, network_view
 from renderocc_ros import cdr
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.matcher import AnchorMatcher, MatchedSet
@@ -33,10 +32,9 @@ class CameraImage:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's intrinsics and the table that resamples its images into the network's view."""
+    """A camera's intrinsics, from its CameraInfo, and the optical frame that it names."""
 
     model: CameraModel
-    table: UndistortTable
     frame_id: str
 
 
@@ -50,10 +48,10 @@ def camera_model_from_info(message: cdr.CameraInfoMessage) -> CameraModel:
         raise ValueError("camera_info has no calibration (K is all zeros); calibrate the camera or set its camera_info_url")
     K = np.asarray(message.K, np.float64).reshape(3, 3).copy()
     width, height = message.width, message.height
-    if message.roi_width and message.roi_height:
-        K[0, 2] -= message.roi_x_offset
-        K[1, 2] -= message.roi_y_offset
-        width, height = message.roi_width, message.roi_height
+    if message.roi.width and message.roi.height:
+        K[0, 2] -= message.roi.x_offset
+        K[1, 2] -= message.roi.y_offset
+        width, height = message.roi.width, message.roi.height
     binning_x, binning_y = max(message.binning_x, 1), max(message.binning_y, 1)
     if binning_x > 1 or binning_y > 1:
         # Pixel centres are at integer coordinates: binning b maps u to (u - (b - 1) / 2) / b.
@@ -71,7 +69,6 @@ class Intake:
     Args:
         config: the node's parameters.
         cameras: names of the cameras, in the order of the network's views.
-        view_size: (height, width) of the network's input.
         complaints: where refusals are reported, one subject per camera.
         clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
     """
@@ -80,12 +77,10 @@ class Intake:
         self,
         config: NodeConfig,
         cameras: tuple[str, ...],
-        view_size: tuple[int, int],
         complaints: Complaints,
         clock_ns: Callable[[], int],
     ) -> None:
         self._config = config
-        self._view_size = view_size
         self._complaints = complaints
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
@@ -110,13 +105,12 @@ class Intake:
         try:
             message = cdr.read_camera_info(buffer)
             model = camera_model_from_info(message)
-            table = UndistortTable(model, network_view(model, *self._view_size))
         except ValueError as error:
             self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", now)
             return False
         self._info_bytes[camera] = body
         with self._lock:
-            self.calibrations = {**self.calibrations, camera: Calibration(model, table, message.frame_id)}
+            self.calibrations = {**self.calibrations, camera: Calibration(model, message.frame_id)}
         self._complaints.resolve(subject, "camera_info")
         return True
 

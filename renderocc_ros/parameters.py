@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from renderocc_model.config import setting
+from renderocc_model.config import configuration, setting
 
 
-@dataclass(frozen=True)
+# What `ros2 param set` can change while the node runs; the rest is read when the node is configured.
+RUNTIME_PARAMETERS = {
+    "threshold",
+    "max_markers",
+    "grid_min_height",
+    "grid_max_height",
+    "grid_ignored_classes",
+    "rendered_stride",
+    "save_directory",
+}
+
+
+@configuration
 class NodeConfig:
     """Every parameter of the node `renderocc`; `help`, range and choices of each are in its field's metadata.
 
@@ -60,7 +71,7 @@ class NodeConfig:
     diagnostics_period: float = setting(1.0, "time between two /diagnostics [s]", minimum=0.1, maximum=60.0)
     autostart: bool = setting(True, "configure and activate without being asked")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in ("image_topic", "camera_info_topic"):
             if "{camera}" not in getattr(self, name):
                 raise ValueError(f"parameter {name!r} is {getattr(self, name)!r}: it must contain {{camera}}, e.g. '{{camera}}/image_raw'")

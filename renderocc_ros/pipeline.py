@@ -12,14 +12,15 @@ import numpy as np
 from renderocc_model.images import decode_compressed, decode_raw, compressed_size
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.predictor import Predictor
-from renderocc_model.undistort import View
+from renderocc_model.rig import CameraModel
+from renderocc_model.undistort import UndistortTable, View, network_view
 from renderocc_ros import cdr
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Calibration, CameraImage
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.placement import place_cameras
+from renderocc_ros.placement import Placements, place_cameras
 from renderocc_ros.tf_buffer import TransformBuffer
 
 
@@ -29,7 +30,7 @@ class Frame:
 
     stamp_ns, anchor: of the outputs. occupancy: None when fewer than `min_cameras` cameras could be used.
     used: cameras whose images went in. missing: {camera: reason} for the others. ego_motion_missing: why the static
-    mounts were used, or empty. views, base_from_camera: of the cameras used, for rendering.
+    mounts were used, or empty. views, base_from_camera, stamps, optical_frames: of the cameras used, for rendering.
     """
 
     stamp_ns: int
@@ -41,9 +42,34 @@ class Frame:
     ego_motion_missing: str = ""
     views: dict[str, View] = field(default_factory=dict)
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
+    stamps: dict[str, int] = field(default_factory=dict)
+    optical_frames: dict[str, str] = field(default_factory=dict)
 
 
-def decode_view(image: CameraImage, calibration: Calibration) -> np.ndarray:
+class ViewTables:
+    """The resampling table of each camera, made when its calibration or its mount is new, then kept.
+
+    Args:
+        height, width: the network's view.
+    """
+
+    REMOUNTED = 0.02  # radians a mount must turn for the view's horizon to be looked for again
+
+    def __init__(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        self._kept: dict[str, tuple[CameraModel, np.ndarray, UndistortTable]] = {}
+
+    def of(self, camera: str, model: CameraModel, mount: np.ndarray) -> UndistortTable:
+        """The camera's table. mount: (4, 4) base_from_camera without ego motion."""
+        kept = self._kept.get(camera)
+        if kept is not None and kept[0] is model and np.abs(kept[1] - mount[:3, :3]).max() < self.REMOUNTED:
+            return kept[2]
+        table = UndistortTable(model, network_view(model, *self._size, mount))
+        self._kept[camera] = (model, mount[:3, :3].copy(), table)
+        return table
+
+
+def decode_view(image: CameraImage, table: UndistortTable) -> np.ndarray:
     """Decode an image message and resample it into the network's view.
 
     Returns:
@@ -51,7 +77,7 @@ def decode_view(image: CameraImage, calibration: Calibration) -> np.ndarray:
     Raises:
         ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
     """
-    model, table = calibration.model, calibration.table
+    model = table.model
     if image.compressed:
         message = cdr.read_compressed_image(image.buffer)
         height, width = compressed_size(message.data)
@@ -95,6 +121,7 @@ class FramePipeline:
         self._transforms = transforms
         self._complaints = complaints
         self._times = times
+        self._tables = ViewTables(*predictor.view_size)
         self._decoders = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode")
 
     def close(self) -> None:
@@ -109,28 +136,36 @@ class FramePipeline:
         arrival = max(image.arrival for _, image in matched.entries.values())
         frame = Frame(matched.stamp_ns, matched.anchor, arrival, missing=dict(matched.missing))
         with self._times.measure("placement"):
-            self._place(frame, matched, calibrations)
+            placements = self._place(frame, matched, calibrations)
         with self._times.measure("decode"):
-            images = self._decode(frame, matched, calibrations)
+            tables = {
+                camera: self._tables.of(camera, calibrations[camera].model, mount) for camera, mount in placements.mounts.items()
+            }
+            images = self._decode(frame, matched, tables)
         frame.used = tuple(images)
-        frame.base_from_camera = {camera: frame.base_from_camera[camera] for camera in images}
-        frame.views = {camera: calibrations[camera].table.view for camera in images}
+        frame.base_from_camera = {camera: placements.base_from_camera[camera] for camera in images}
+        frame.views = {camera: tables[camera].view for camera in images}
+        frame.stamps = {camera: matched.entries[camera][0] for camera in images}
+        frame.optical_frames = {camera: self._optical_frame(camera, matched, calibrations) for camera in images}
         if len(images) < self._config.min_cameras:
             return frame
         with self._times.measure("network"):
             frame.occupancy = self._predictor.predict(
                 np.stack(list(images.values())),
-                [calibrations[camera].table for camera in images],
-                np.stack([frame.base_from_camera[camera] for camera in images]),
-                odom_from_base=self._odom_from_base,
+                [tables[camera] for camera in images],
+                np.stack(list(frame.base_from_camera.values())),
+                odom_from_base=placements.odom_from_base,
             )
         return frame
 
-    def _place(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> None:
+    def _optical_frame(self, camera: str, matched: MatchedSet, calibrations: dict[str, Calibration]) -> str:
+        return matched.entries[camera][1].frame_id or calibrations[camera].frame_id
+
+    def _place(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Placements:
         cameras = {}
-        for camera, (stamp_ns, image) in matched.entries.items():
+        for camera, (stamp_ns, _) in matched.entries.items():
             if camera in calibrations:
-                cameras[camera] = (image.frame_id or calibrations[camera].frame_id, stamp_ns)
+                cameras[camera] = (self._optical_frame(camera, matched, calibrations), stamp_ns)
             else:
                 self._leave_out(frame, camera, "calibration", f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}")
         placements = place_cameras(
@@ -146,13 +181,11 @@ class FramePipeline:
                 time.monotonic(),
             )
         frame.ego_motion_missing = placements.ego_motion_missing
-        frame.base_from_camera = placements.base_from_camera
-        self._odom_from_base = placements.odom_from_base
+        return placements
 
-    def _decode(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> dict[str, np.ndarray]:
+    def _decode(self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]) -> dict[str, np.ndarray]:
         waiting = {
-            camera: self._decoders.submit(decode_view, matched.entries[camera][1], calibrations[camera])
-            for camera in frame.base_from_camera
+            camera: self._decoders.submit(decode_view, matched.entries[camera][1], table) for camera, table in tables.items()
         }
         images = {}
         for camera, result in waiting.items():

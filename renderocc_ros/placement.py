@@ -15,12 +15,14 @@ class Placements:
     """Camera poses of one frame.
 
     base_from_camera: {camera: (4, 4)}, optical frame to the base frame at the anchor's stamp.
+    mounts: {camera: (4, 4)}, optical frame to the base frame, both at the camera's own stamp: where it is bolted on.
     odom_from_base: (4, 4) ego pose at the anchor's stamp, or None without ego motion.
     unplaced: {camera: reason}, cameras with no path from the base frame to their optical frame.
     ego_motion_missing: why the static mounts were used instead of ego motion; empty when ego motion was used.
     """
 
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
+    mounts: dict[str, np.ndarray] = field(default_factory=dict)
     odom_from_base: np.ndarray | None = None
     unplaced: dict[str, str] = field(default_factory=dict)
     ego_motion_missing: str = ""
@@ -55,6 +57,7 @@ def place_cameras(
         except TransformError as error:
             placements.unplaced[camera] = str(error)
             continue
+        placements.mounts[camera] = mount
         placements.base_from_camera[camera] = ego[stamp_ns] @ mount if ego else mount
     return placements
 

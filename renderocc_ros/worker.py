@@ -1,0 +1,142 @@
+"""The thread that turns matched images into published outputs, newest first."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.intake import Intake
+from renderocc_ros.latency import StageTimes
+from renderocc_ros.mailbox import Mailbox
+from renderocc_ros.matcher import MatchedSet
+from renderocc_ros.pipeline import Frame, FramePipeline
+
+POLL_PERIOD = 0.02  # seconds between two looks for a set whose waiting time has run out
+
+
+@dataclass
+class FrameCounters:
+    """What became of the matched sets: published, too few cameras, replaced by a newer one before the worker was free, failed."""
+
+    published: int = 0
+    withheld: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+class Worker:
+    """Runs `pipeline` and then `publish` for the newest matched set, in a thread of its own.
+
+    Args:
+        intake: source of sets whose waiting time ran out; complete ones come through `offer`.
+        pipeline: bytes to occupancy.
+        publish: called with each frame that has an occupancy.
+        out_of_memory: called once when the device has no memory for a frame even after emptying its cache.
+        complaints: failures of a frame are reported here; the worker goes on.
+        times: durations of the stages.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        pipeline: FramePipeline,
+        publish: Callable[[Frame], None],
+        out_of_memory: Callable[[str], None],
+        complaints: Complaints,
+        times: StageTimes,
+    ) -> None:
+        self._intake = intake
+        self._pipeline = pipeline
+        self._publish = publish
+        self._out_of_memory = out_of_memory
+        self._complaints = complaints
+        self._times = times
+        self._mailbox: Mailbox[MatchedSet] = Mailbox()
+        self._generation = 0
+        self._running = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.counters = FrameCounters()
+        self.last_frame: Frame | None = None
+
+    def start(self) -> None:
+        self._mailbox = Mailbox()
+        self._running.set()
+        self._thread = threading.Thread(target=self._run, name="renderocc worker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the frame under way and end the thread."""
+        self._running.clear()
+        self._mailbox.close()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+            self._thread = None
+
+    def offer(self, matched: MatchedSet) -> None:
+        """Hand over a complete set; it replaces one that is still waiting."""
+        if self._mailbox.put(matched) is not None:
+            self.counters.skipped += 1
+
+    def reset(self) -> None:
+        """Forget waiting images and the previous volume; the frame under way is not published."""
+        self._generation += 1
+        self._intake.reset()
+        self._mailbox.take(0.0)
+        self.last_frame = None
+
+    def _run(self) -> None:
+        generation = self._generation
+        while self._running.is_set():
+            matched = self._mailbox.take(POLL_PERIOD)
+            if matched is None:
+                matched = self._intake.poll(time.monotonic())
+            if generation != self._generation:
+                generation = self._generation
+                self._pipeline.reset()
+            if matched is None:
+                continue
+            try:
+                self._handle(matched, generation)
+            except Exception as error:  # whatever one frame does, the next one gets its chance
+                self.counters.failed += 1
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                text = f"frame failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
+                self._complaints.report("frame", type(error).__name__, text, time.monotonic())
+
+    def _handle(self, matched: MatchedSet, generation: int) -> None:
+        started = time.monotonic()
+        frame = self._process(matched)
+        if frame is None or generation != self._generation:
+            return
+        self._times.add("waiting", max(0.0, started - frame.arrival))
+        self.last_frame = frame
+        if frame.occupancy is None:
+            self.counters.withheld += 1
+            missing = "; ".join(f"{camera}: {reason}" for camera, reason in frame.missing.items())
+            self._complaints.report("frame", "too few cameras", f"nothing published, too few usable cameras ({missing})", time.monotonic())
+            return
+        with self._times.measure("publish"):
+            self._publish(frame)
+        self._times.add("total", time.monotonic() - frame.arrival)
+        self.counters.published += 1
+
+    def _process(self, matched: MatchedSet) -> Frame | None:
+        """One retry with an empty cache when the device is out of memory, then the error is the caller's to handle."""
+        import torch
+
+        calibrations = self._intake.calibrations
+        try:
+            return self._pipeline.process(matched, calibrations)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+        try:
+            return self._pipeline.process(matched, calibrations)
+        except torch.OutOfMemoryError as error:
+            self.counters.failed += 1
+            self._running.clear()
+            self._out_of_memory(str(error).split("\n")[0])
+            return None

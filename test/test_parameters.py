@@ -1,0 +1,88 @@
+"""The node's parameters: checks, the commented YAML file, and cameras found on the graph."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from renderocc_model.config import from_mapping, settings_of
+from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMETER_FILE = ROOT / "config" / "renderocc.yaml"
+
+
+def test_defaults_are_valid_and_say_what_they_mean():
+    NodeConfig()
+    for setting in settings_of(NodeConfig):
+        assert setting.help, f"{setting.name} has no description"
+        if setting.type in (int, float):
+            assert setting.minimum is not None and setting.maximum is not None, f"{setting.name} has no range"
+
+
+def test_the_parameter_file_holds_every_parameter_with_its_default():
+    written = yaml.safe_load(PARAMETER_FILE.read_text())["/**/renderocc"]["ros__parameters"]
+    defaults = {s.name: list(s.default) or [""] if isinstance(s.default, tuple) else s.default for s in settings_of(NodeConfig)}
+    assert written == defaults
+    assert list(written) == list(defaults), "the file follows the order of the dataclass"
+
+
+def test_the_parameter_file_explains_every_line():
+    lines = PARAMETER_FILE.read_text().splitlines()
+    for setting in settings_of(NodeConfig):
+        row = next(index for index, line in enumerate(lines) if line.strip().startswith(f"{setting.name}:"))
+        assert setting.help in lines[row - 1], f"the comment above {setting.name} is not its description"
+        assert ("(live)" in lines[row - 1]) == (setting.name in RUNTIME_PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"min_cameras": 0}, "min_cameras"),
+        ({"cameras": ["a", "b"], "min_cameras": 3}, "min_cameras"),
+        ({"cameras": ["a", "a"]}, "twice"),
+        ({"cameras": ["a"], "anchor_camera": "b"}, "anchor_camera"),
+        ({"image_topic": "image_raw"}, "image_topic"),
+        ({"grid_min_height": 2.0, "grid_max_height": 1.0}, "grid_min_height"),
+        ({"device": "tpu"}, "device"),
+        ({"base_frame": ""}, "base_frame"),
+        ({"max_wait": float("nan")}, "max_wait"),
+        ({"min_camera": 2}, "min_cameras"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values, named):
+    with pytest.raises(ValueError, match=named):
+        from_mapping(NodeConfig, values)
+
+
+def test_templates_make_topics():
+    config = NodeConfig(image_topic="/sensors/{camera}/rgb", camera_info_topic="/sensors/{camera}/info")
+    assert config.image_topic_of("front") == "/sensors/front/rgb"
+    assert config.camera_info_topic_of("front") == "/sensors/front/info"
+
+
+IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+
+
+def test_cameras_need_an_image_and_a_calibration_topic():
+    topics = [
+        ("/front/image_raw", [IMAGE]), ("/front/camera_info", [INFO]),
+        ("/rear/image_raw/compressed", [COMPRESSED]), ("/rear/camera_info", [INFO]),
+        ("/uncalibrated/image_raw", [IMAGE]),
+        ("/blind/camera_info", [INFO]),
+        ("/wrong_type/image_raw", ["std_msgs/msg/String"]), ("/wrong_type/camera_info", [INFO]),
+    ]  # fmt: skip
+    assert cameras_on_graph(topics, NodeConfig(), "/") == ("front", "rear")
+
+
+def test_relative_templates_look_only_into_the_namespace():
+    topics = [("/front/image_raw", [IMAGE]), ("/front/camera_info", [INFO])]
+    topics += [("/robot/left/image_raw", [IMAGE]), ("/robot/left/camera_info", [INFO])]
+    assert cameras_on_graph(topics, NodeConfig(), "/robot") == ("left",)
+    absolute = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
+    assert cameras_on_graph(topics, absolute, "/robot") == ("front", "robot/left")
+
+
+def test_the_save_path_is_absolute_and_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert NodeConfig(save_directory="~/volumes").save_path() == Path("/home/someone/volumes")
