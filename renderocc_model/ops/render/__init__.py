@@ -1,0 +1,5 @@
+"""Rendering of a semantic density field: `render(field, rays, step=0.5) -> RenderResult`."""
+
+from .reference import RenderResult, intersect_box, render
+
+__all__ = ["RenderResult", "intersect_box", "render"]
