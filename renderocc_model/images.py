@@ -176,35 +176,25 @@ def _from_nv12(luma: np.ndarray, chroma: np.ndarray, factor: int) -> np.ndarray:
     return cv2.transform(cv2.merge([_reduced(luma, factor), u, v]), _YUV_TO_RGB)
 
 
-def _from_yuv422(code: int, order: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Converter of two pixels in four bytes, `order` naming the bytes, e.g. "uyvy"."""
-    y0, u, y1, v = order.index("y"), order.index("u"), order.rindex("y"), order.index("v")
-    matrix = np.zeros((3, 5))
-    matrix[:, y0] = matrix[:, y1] = 0.5 * _YUV_TO_RGB[:, 0]
-    matrix[:, u], matrix[:, v], matrix[:, 4] = _YUV_TO_RGB[:, 1], _YUV_TO_RGB[:, 2], _YUV_TO_RGB[:, 3]
+def _from_yuv422(code: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Converter of two pixels in four bytes, the chroma shared by both."""
 
     def convert(rows: np.ndarray, factor: int) -> np.ndarray:
         if factor == 1:
             return cv2.cvtColor(rows.reshape(rows.shape[0], -1, 2), code)
-        # Four bytes as one pixel are two pixels wide, so what remains after these halvings is a halving of the rows.
-        pairs = _reduced(rows.reshape(rows.shape[0], -1, 4), factor // 2)
-        return cv2.transform(cv2.addWeighted(pairs[0::2], 0.5, pairs[1::2], 0.5, 0.0), matrix)
+        # Halvings of whole four-byte groups keep the format: they average even columns with even and odd with odd. The last
+        # halving averages the two columns, and so is left until after the conversion.
+        groups = _reduced(rows.reshape(rows.shape[0], -1, 4), factor // 2)
+        return _halved(cv2.cvtColor(groups.reshape(groups.shape[0], -1, 2), code))
 
     return convert
 
 
-def _from_bayer(code: int, order: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Converter of a mosaic whose 2 x 2 cell reads `order` row by row, e.g. "rggb"."""
-    matrix = np.zeros((3, 4))
-    for position, colour in enumerate(order):
-        matrix["rgb".index(colour), position] = 0.5 if colour == "g" else 1.0
+def _from_bayer(code: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Converter of a mosaic. OpenCV interpolates it as fast as its cells could be taken apart."""
 
     def convert(rows: np.ndarray, factor: int) -> np.ndarray:
-        if factor == 1:
-            return cv2.cvtColor(rows, code)
-        # Each cell has all three colours: averaging its like pixels needs no interpolation between cells.
-        cells = [plane for half in (rows[0::2], rows[1::2]) for plane in cv2.split(half.reshape(half.shape[0], -1, 2))]
-        return cv2.transform(cv2.merge([_reduced(plane, factor // 2) for plane in cells]), matrix)
+        return _reduced(cv2.cvtColor(rows, code), factor)
 
     return convert
 
@@ -216,8 +206,8 @@ _YUV_TO_RGB = np.array(
         [_LUMA, _BLUE_U, 0.0, -16 * _LUMA - 128 * _BLUE_U],
     ]
 )
-_UYVY = _from_yuv422(cv2.COLOR_YUV2RGB_UYVY, "uyvy")
-_YUYV = _from_yuv422(cv2.COLOR_YUV2RGB_YUYV, "yuyv")
+_UYVY = _from_yuv422(cv2.COLOR_YUV2RGB_UYVY)
+_YUYV = _from_yuv422(cv2.COLOR_YUV2RGB_YUYV)
 # encoding: (bytes per pixel of its rows, what width [and for nv12 and bayer, height] must be a multiple of, converter).
 # OpenCV names a mosaic after the second row's second and third pixel, ROS after the first row's first two.
 _LAYOUTS: dict[str, tuple[int, int, Callable[[np.ndarray, int], np.ndarray] | None]] = {
@@ -232,10 +222,10 @@ _LAYOUTS: dict[str, tuple[int, int, Callable[[np.ndarray, int], np.ndarray] | No
     "yuv422_yuy2": (2, 2, _YUYV),
     "yuyv": (2, 2, _YUYV),
     "nv12": (1, 2, None),
-    "bayer_rggb8": (1, 2, _from_bayer(cv2.COLOR_BayerBG2RGB, "rggb")),
-    "bayer_bggr8": (1, 2, _from_bayer(cv2.COLOR_BayerRG2RGB, "bggr")),
-    "bayer_gbrg8": (1, 2, _from_bayer(cv2.COLOR_BayerGR2RGB, "gbrg")),
-    "bayer_grbg8": (1, 2, _from_bayer(cv2.COLOR_BayerGB2RGB, "grbg")),
+    "bayer_rggb8": (1, 2, _from_bayer(cv2.COLOR_BayerBG2RGB)),
+    "bayer_bggr8": (1, 2, _from_bayer(cv2.COLOR_BayerRG2RGB)),
+    "bayer_gbrg8": (1, 2, _from_bayer(cv2.COLOR_BayerGR2RGB)),
+    "bayer_grbg8": (1, 2, _from_bayer(cv2.COLOR_BayerGB2RGB)),
 }
 ENCODINGS = tuple(_LAYOUTS)
 
