@@ -25,8 +25,9 @@ class BackboneConfig:
 
     name: str = setting("tf_efficientnet_lite0", "name of a timm network that gives feature maps")
     levels: tuple[int, ...] = setting((2, 3, 4), "which of its feature maps are used, finest first", minimum=0, maximum=8)
+    stride: int = setting(8, "image pixels for one pixel of the finest of these maps", choices=(4, 8, 16, 32))
     pretrained: str = setting("none", "initial weights: none, timm (from its hub), or the path of a weights file")
-    drop_path: float = setting(0.0, "stochastic depth in training", minimum=0.0, maximum=0.9)
+    drop_path: float = setting(0.0, "share of residual branches dropped in training (stochastic depth)", minimum=0.0, maximum=0.9)
     recompute: bool = setting(False, "recompute activations in the backward pass: less memory, a third more time")
 
     def check(self) -> None:
@@ -123,6 +124,11 @@ class ModelConfig:
         """Cells of the pooled volume along (x, y, z)."""
         x, y, _ = self.grid.shape
         return x, y, self.lift.height_slices
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Height and width of the feature maps that are lifted."""
+        return self.images.height // self.backbone.stride, self.images.width // self.backbone.stride
 
     def check(self) -> None:
         heights = self.grid.shape[2]

@@ -26,7 +26,7 @@ TINY = ModelConfig(
     name="tiny",
     grid=VoxelGrid((-20.0, -20.0, -1.0), (20.0, 20.0, 5.4), 0.4),
     images=ImageConfig(height=128, width=352),
-    backbone=BackboneConfig(name="tf_efficientnet_lite0", levels=(2, 3, 4)),
+    backbone=BackboneConfig(name="tf_efficientnet_lite0", levels=(2, 3, 4), stride=8),
     neck=NeckConfig(channels=64),
     lift=LiftConfig(
         context_channels=32,
@@ -44,7 +44,7 @@ BASE = ModelConfig(
     name="base",
     grid=OCC3D_GRID,
     images=ImageConfig(height=256, width=704),
-    backbone=BackboneConfig(name="resnet50", levels=(3, 4)),
+    backbone=BackboneConfig(name="resnet50", levels=(3, 4), stride=16),
     neck=NeckConfig(channels=256),
     lift=LiftConfig(
         context_channels=64,
@@ -62,7 +62,7 @@ PAPER = ModelConfig(
     name="paper",
     grid=OCC3D_GRID,
     images=ImageConfig(height=512, width=1408),
-    backbone=BackboneConfig(name="swin_base_patch4_window12_384", levels=(2, 3), drop_path=0.1),
+    backbone=BackboneConfig(name="swin_base_patch4_window12_384", levels=(2, 3), stride=16, drop_path=0.1),
     neck=NeckConfig(channels=256),
     lift=LiftConfig(
         context_channels=32,

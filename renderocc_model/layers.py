@@ -1,0 +1,41 @@
+"""Convolution blocks in two and three dimensions, shared by neck, lift, fusion and encoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ResidualBlock", "convolution", "resize"]
+
+
+def convolution(dimensions: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU; the size is kept (divided by the stride, rounded up)."""
+    conv, norm = _LAYERS[dimensions]
+    return nn.Sequential(
+        conv(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), norm(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a way around them (He et al., 2016), in `dimensions` dimensions."""
+
+    def __init__(self, dimensions: int, channels: int) -> None:
+        super().__init__()
+        conv, norm = _LAYERS[dimensions]
+        self.first = convolution(dimensions, channels, channels)
+        self.second = nn.Sequential(conv(channels, channels, 3, padding=1, bias=False), norm(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.second(self.first(features)), inplace=True)
+
+
+def resize(features: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Linear interpolation of (B, C, ...) features to a spatial size; cells keep their physical extent."""
+    if features.shape[2:] == torch.Size(size):
+        return features
+    mode = "bilinear" if features.ndim == 4 else "trilinear"
+    return F.interpolate(features, size=tuple(size), mode=mode, align_corners=False)
+
+
+_LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}
