@@ -7,6 +7,7 @@ import numpy as np
 __all__ = [
     "interpolate",
     "invert",
+    "is_rotation",
     "matrix_from_quaternion",
     "quaternion_from_matrix",
     "slerp",
@@ -123,6 +124,8 @@ def transform_points(a_from_b: np.ndarray, points: np.ndarray) -> np.ndarray:
         (..., 3) float64 in a.
     """
     a_from_b = _as_transform(a_from_b)
+    if a_from_b.ndim != 2:
+        raise ValueError(f"transform: expected one 4x4 matrix, got shape {a_from_b.shape}")
     points = np.asarray(points, dtype=np.float64)
     if points.shape[-1:] != (3,):
         raise ValueError(f"points: expected shape (..., 3), got {points.shape}")
