@@ -188,7 +188,7 @@ class RenderOccNode(LifecycleNode):
         self._predictor = make_predictor(config, self.get_logger())
         self._transforms = TransformBuffer(history=config.tf_history)
         self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns)
-        self._pipeline = FramePipeline(config, self._predictor, self._transforms, self._complaints, self._times)
+        self._pipeline = FramePipeline(config, self._cameras, self._predictor, self._transforms, self._complaints, self._times)
         self._worker = Worker(self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times)
         self._config = config
         self._create_publishers()

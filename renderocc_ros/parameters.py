@@ -41,6 +41,9 @@ class NodeConfig:
     # Frames
     base_frame: str = setting("base_link", "frame of the grid and of every output: x forward, y left, z up")
     odom_frame: str = setting("odom", "fixed frame for ego motion between camera stamps and frames; empty: use the static mounts only")
+    mounts: tuple[str, ...] = setting(
+        (), "mounts of cameras that no TF places, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]"
+    )
     tf_timeout: float = setting(0.1, "how long a frame waits for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0)
     tf_history: float = setting(10.0, "how much of /tf is kept [s]", minimum=0.5, maximum=600.0)
 

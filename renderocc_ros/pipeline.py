@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from renderocc_model.images import decode_compressed, decode_raw, compressed_size
+from renderocc_model.images import ENCODINGS
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.predictor import Predictor
+from renderocc_model.preprocess import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.rig import CameraModel
 from renderocc_model.undistort import UndistortTable, View, network_view
 from renderocc_ros import cdr
@@ -19,9 +20,13 @@ from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Calibration, CameraImage
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.matcher import MatchedSet
+from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
 from renderocc_ros.tf_buffer import TransformBuffer
+
+
+MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for the ego pose; then, without odometry, none does until it is there
 
 
 @dataclass
@@ -77,24 +82,34 @@ def decode_view(image: CameraImage, table: UndistortTable) -> np.ndarray:
     Raises:
         ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
     """
-    model = table.model
     if image.compressed:
-        message = cdr.read_compressed_image(image.buffer)
-        height, width = compressed_size(message.data)
-    else:
-        message = cdr.read_image(image.buffer)
-        height, width = message.height, message.width
-    if (width, height) != (model.width, model.height):
-        raise ValueError(
-            f"image is {width}x{height} but camera_info says {model.width}x{model.height}; publish a matching camera_info"
-        )
-    if image.compressed:
-        reduced = decode_compressed(message.data, factor=table.factor)
-    else:
-        reduced = decode_raw(
-            message.data, height, width, message.step, message.encoding, message.is_bigendian, factor=table.factor
-        )
-    return table.apply(reduced)
+        return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data)
+    message = cdr.read_image(image.buffer)
+    if message.encoding not in ENCODINGS:
+        return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding))
+    return view_from_raw(
+        table, message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
+    )
+
+
+def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoding that this package does not know, where cv_bridge is installed and does.
+
+    Raises:
+        ValueError: cv_bridge is not there, or does not know the encoding either.
+    """
+    known = ", ".join(ENCODINGS)
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError:
+        raise ValueError(f"encoding is '{encoding}'; expected one of {known}, or install cv_bridge, which knows more") from None
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import Image
+
+    try:
+        return CvBridge().imgmsg_to_cv2(deserialize_message(buffer, Image), "rgb8")
+    except (CvBridgeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}") from None
 
 
 class FramePipeline:
@@ -102,6 +117,7 @@ class FramePipeline:
 
     Args:
         config: the node's parameters.
+        cameras: names of all cameras.
         predictor: the network.
         transforms: filled by the TF callbacks.
         complaints: one line for each thing that is wrong.
@@ -111,6 +127,7 @@ class FramePipeline:
     def __init__(
         self,
         config: NodeConfig,
+        cameras: tuple[str, ...],
         predictor: Predictor,
         transforms: TransformBuffer,
         complaints: Complaints,
@@ -121,6 +138,8 @@ class FramePipeline:
         self._transforms = transforms
         self._complaints = complaints
         self._times = times
+        self._mounts = parse_mounts(config.mounts, cameras)
+        self._waits_in_vain = 0
         self._tables = ViewTables(*predictor.view_size)
         self._decoders = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode")
 
@@ -169,10 +188,17 @@ class FramePipeline:
             else:
                 self._leave_out(frame, camera, "calibration", f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}")
         placements = place_cameras(
-            self._transforms, cameras, matched.stamp_ns, self._config.base_frame, self._config.odom_frame, self._config.tf_timeout
+            self._transforms,
+            cameras,
+            matched.stamp_ns,
+            self._config.base_frame,
+            self._config.odom_frame,
+            self._config.tf_timeout if self._waits_in_vain < MOST_WAITS_IN_VAIN else 0.0,
+            self._mounts,
         )
+        self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
         for camera, reason in placements.unplaced.items():
-            self._leave_out(frame, camera, "TF", f"cannot be placed: {reason}; publish its mount on /tf_static")
+            self._leave_out(frame, camera, "TF", f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'")
         if placements.ego_motion_missing and self._config.odom_frame:
             self._complaints.report(
                 "ego motion",

@@ -35,6 +35,7 @@ def place_cameras(
     base_frame: str,
     odom_frame: str,
     timeout: float = 0.0,
+    fixed_mounts: dict[str, np.ndarray] | None = None,
 ) -> Placements:
     """Place each camera at its own stamp: inv(odom_from_base(anchor)) @ odom_from_base(its stamp) @ base_from_camera.
 
@@ -48,12 +49,14 @@ def place_cameras(
         base_frame: frame of the outputs.
         odom_frame: fixed frame; empty means no ego motion.
         timeout: how long to wait for /tf to reach the newest stamp, seconds.
+        fixed_mounts: {camera: (4, 4)} for cameras that TF is not asked about.
     """
+    fixed_mounts = fixed_mounts or {}
     placements = Placements()
     ego = _ego_motion(transforms, cameras, anchor_stamp_ns, base_frame, odom_frame, timeout, placements)
     for camera, (frame, stamp_ns) in cameras.items():
         try:
-            mount = transforms.lookup(base_frame, frame, stamp_ns)
+            mount = fixed_mounts[camera] if camera in fixed_mounts else transforms.lookup(base_frame, frame, stamp_ns)
         except TransformError as error:
             placements.unplaced[camera] = str(error)
             continue
@@ -63,15 +66,21 @@ def place_cameras(
 
 
 def _ego_motion(
-    transforms: TransformBuffer, cameras, anchor_stamp_ns: int, base_frame: str, odom_frame: str, timeout: float, placements: Placements
+    transforms: TransformBuffer,
+    cameras: dict[str, tuple[str, int]],
+    anchor_stamp_ns: int,
+    base_frame: str,
+    odom_frame: str,
+    timeout: float,
+    placements: Placements,
 ) -> dict[int, np.ndarray]:
     """{stamp: base at the anchor's stamp from base at this stamp}; empty when it cannot be had."""
     if not odom_frame:
         placements.ego_motion_missing = "parameter 'odom_frame' is empty"
         return {}
     stamps = {anchor_stamp_ns, *(stamp_ns for _, stamp_ns in cameras.values())}
-    transforms.wait_for(odom_frame, base_frame, max(stamps), timeout)
     try:
+        transforms.wait_for(odom_frame, base_frame, max(stamps), timeout)
         odom_from_base = {stamp_ns: transforms.lookup(odom_frame, base_frame, stamp_ns) for stamp_ns in stamps}
     except TransformError as error:
         placements.ego_motion_missing = str(error)
