@@ -18,6 +18,7 @@ __all__ = ["DISTORTION_MODELS", "BrownConrady", "KannalaBrandt", "make_lens"]
 _NEWTON_STEPS = 30
 _CONVERGED = 1e-14  # step, in normalised coordinates relative to 1 + radius, below which nothing changes any more
 _ACCEPTED = 1e-12  # residual, in normalised coordinates, of a solution: 1e-9 px at a focal length of 1000 px
+_LARGEST_COEFFICIENT = 1e6  # real ones reach hundreds; more is a corrupt message
 _STEEPEST = math.tan(math.radians(89.9))  # largest tangent of the off-axis angle that is searched for a solution
 
 
@@ -40,10 +41,10 @@ class BrownConrady:
     @cached_property
     def largest_radius(self) -> float:
         """Tangent of the off-axis angle up to which the model is one-to-one; infinite without distortion."""
-        radius = self._radial_fold()
-        if self.tangential.any() or self.prism.any():
-            radius = self._fold_in_all_directions(min(radius, _STEEPEST))
-        return radius
+        if self.is_identity:
+            return math.inf
+        radius = min(self._radial_fold(), _STEEPEST)
+        return self._fold_in_all_directions(radius) if self.tangential.any() or self.prism.any() else radius
 
     @property
     def largest_angle(self) -> float:
@@ -125,7 +126,7 @@ class BrownConrady:
             # Where the radial part alone has no solution, or one near its fold, the start may be past the true edge.
             outside = ~(np.linalg.norm(plane, axis=1) < self.largest_radius)
             with np.errstate(divide="ignore", invalid="ignore"):
-                plane[outside] = bent[outside] / target[outside, None] * (0.9 * min(self.largest_radius, _STEEPEST))
+                plane[outside] = bent[outside] / target[outside, None] * (0.9 * self.largest_radius)
             for _ in range(_NEWTON_STEPS):
                 step = _solve_2x2(self._jacobian(plane), self._bent(plane) - bent)
                 with np.errstate(invalid="ignore"):
@@ -159,7 +160,9 @@ class BrownConrady:
         bottom = np.polynomial.Polynomial([1.0, *self.rational])
         squared = np.polynomial.Polynomial([0.0, 1.0])
         growth = (top + 2 * squared * top.deriv()) * bottom - 2 * squared * top * bottom.deriv()
-        return math.sqrt(min(_smallest_positive_root(growth), _smallest_positive_root(bottom)))
+        reach = _STEEPEST**2
+        fold = math.sqrt(min(_smallest_positive_root(growth, reach), _smallest_positive_root(bottom, reach)))
+        return fold * (1 - 1e-9)  # on this side of the fold or pole, however its root was rounded
 
     def _fold_in_all_directions(self, limit: float) -> float:
         """Largest radius up to `limit` inside which the Jacobian determinant is positive, over 90 directions."""
@@ -207,7 +210,7 @@ class KannalaBrandt:
     @cached_property
     def largest_angle(self) -> float:
         """Off-axis angle up to which the model is one-to-one, radians, at most pi."""
-        return min(math.sqrt(_smallest_positive_root(self.slope)), math.pi)
+        return min(math.sqrt(_smallest_positive_root(self.slope, math.pi**2)), math.pi)
 
     def distort(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distorted normalised coordinates of directions; arguments and results as in `BrownConrady.distort`."""
@@ -258,15 +261,17 @@ def make_lens(distortion_model: str, coefficients: tuple[float, ...]) -> BrownCo
         raise ValueError(
             f"{distortion_model} has {len(coefficients)} coefficients; expected {wanted} (zeros where there is no distortion)"
         )
-    if not all(math.isfinite(value) for value in coefficients):
-        raise ValueError(f"{distortion_model} coefficients are {tuple(coefficients)}; recalibrate, all must be finite")
+    if not all(abs(value) <= _LARGEST_COEFFICIENT for value in coefficients):  # false for NaN
+        raise ValueError(
+            f"{distortion_model} coefficients are {tuple(coefficients)}; expected finite numbers of ordinary size, recalibrate"
+        )
     return KannalaBrandt(coefficients) if distortion_model == "equidistant" else BrownConrady(coefficients)
 
 
 def _increasing_root(value_and_slope, target: np.ndarray, upper: float) -> np.ndarray:
     """x in [0, upper) with value(x) = target (N,) >= 0, value increasing from 0; Newton kept inside a bisection bracket."""
-    highest = float(value_and_slope(np.array([upper]))[0][0])
-    with np.errstate(invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        highest = float(value_and_slope(np.array([upper]))[0][0])
         solvable = target < highest if math.isfinite(highest) else np.isfinite(target)
     low, high = np.zeros(target.shape), np.full(target.shape, upper)
     root = np.minimum(np.where(solvable, target, 0.0), 0.5 * upper)
@@ -297,8 +302,13 @@ def _solve_2x2(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         )
 
 
-def _smallest_positive_root(polynomial: np.polynomial.Polynomial) -> float:
-    roots = polynomial.trim().roots()
+def _smallest_positive_root(polynomial: np.polynomial.Polynomial, reach: float) -> float:
+    """Smallest root above zero of a polynomial that is 1 at zero; infinite if there is none up to `reach`.
+
+    Terms that stay below rounding as far as `reach` are left out: a leading coefficient near zero would spoil the roots.
+    """
+    counts = np.abs(polynomial.coef) * reach ** np.arange(len(polynomial.coef)) > 1e-15
+    roots = np.polynomial.Polynomial(polynomial.coef[: int(np.flatnonzero(counts)[-1]) + 1]).roots()
     real = roots[np.abs(roots.imag) < 1e-9 * (1 + np.abs(roots.real))].real
     return float(min(real[real > 0], default=math.inf))
 
