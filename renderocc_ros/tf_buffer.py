@@ -1,0 +1,312 @@
+"""Transforms over time: what /tf and /tf_static said, answered as tf2's BufferCore answers, or refused as it refuses.
+
+Frames form a forest. A lookup walks from both frames up to where they meet, takes each link at the stamp asked for
+(linear in translation, slerp in rotation between the two samples around it), and never goes beyond the samples there
+are. Differences to tf2, all on purpose: stamp zero is a time like any other (ask `latest` for the newest), infinities
+are refused like NaN, quaternions within the tolerance are normalised instead of scaling what they rotate, and a leading
+'/' is stripped in questions too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import threading
+import time
+from bisect import bisect_right
+from itertools import takewhile
+from typing import Container, Iterable, NamedTuple, Sequence
+
+import numpy as np
+
+from .tf_history import Conflict, FrameHistory, TransformError, checked_link
+from .tf_link import composed, inverse_times, matrix
+
+__all__ = ["Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
+
+_NANOSECONDS = 1_000_000_000
+
+
+class FrameInfo(NamedTuple):
+    """What is known of a child frame: its newest parent and, unless static, the samples kept and the time they span."""
+
+    parent: str
+    static: bool
+    samples: int
+    oldest_ns: int
+    newest_ns: int
+
+
+class TransformBuffer:
+    """What is known of the frames; every method may be called from any thread.
+
+    Args:
+        history: seconds kept of each moving frame, counted back from its newest sample.
+        max_samples: most samples kept of each moving frame; the oldest go first.
+        max_frames: most frame names; transforms that would add more are refused.
+    Attributes:
+        ignored_old: number of transforms not taken because they were older than the history.
+    """
+
+    def __init__(self, history: float = 10.0, max_samples: int = 10_000, max_frames: int = 10_000):
+        if not (math.isfinite(history) and history > 0) or max_samples < 2 or max_frames < 2:
+            raise ValueError(
+                f"history {history} s, max_samples {max_samples}, max_frames {max_frames}: expected a positive time "
+                "and at least 2 samples and frames"
+            )
+        self._history_ns = round(history * _NANOSECONDS)
+        self._max_samples = max_samples
+        self._max_frames = max_frames
+        self._names: set[str] = set()
+        self._frames: dict[str, FrameHistory] = {}
+        self._static_answers: dict[tuple[str, str], np.ndarray] = {}
+        self._conflicts: dict[str, Conflict] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._waiting = 0
+        self.ignored_old = 0
+
+    def set(
+        self,
+        parent: str,
+        child: str,
+        stamp_ns: int,
+        translation: Sequence[float],
+        quaternion: Sequence[float],
+        static: bool = False,
+    ) -> bool:
+        """Take in parent_from_child at a stamp.
+
+        Args:
+            parent, child: frame names; one leading '/' is stripped.
+            stamp_ns: its stamp in nanoseconds; means nothing for a static one.
+            translation: (x, y, z) in metres.
+            quaternion: (x, y, z, w), unit to within tf2's tolerance.
+            static: whether it came over /tf_static: it then holds at all times, and replaces what was known of the
+                child.
+        Returns:
+            False if it is older than the history kept and was ignored, as tf2 ignores it. After a jump back of the
+            clock by more than the history every moving transform is, until `clear`.
+        Raises:
+            TransformError: kind 'invalid': an empty name, parent and child the same, NaN or infinity, a quaternion that
+                is not unit, too many frames. What was known stays as it was.
+        """
+        parent, child = _stripped(parent), _stripped(child)
+        link = checked_link(parent, child, translation, quaternion)
+        with self._changed:
+            self._check_room(parent, child)
+            frame = self._frames.get(child)
+            if frame is None or frame.static != static:  # tf2 too starts anew when a frame turns static or moving
+                if frame is not None:
+                    self._static_answers.clear()
+                frame = self._frames[child] = FrameHistory(static, earlier=frame)
+            if static and (frame.parents != [parent] or frame.links != [link]):
+                self._static_answers.clear()
+            if not frame.insert(stamp_ns, parent, link, self._history_ns, self._max_samples):
+                self.ignored_old += 1
+                return False
+            self._names.update((parent, child))
+            conflict = frame.claim(child, parent, stamp_ns)
+            if conflict is not None:
+                self._conflicts[child] = conflict
+            if self._waiting:
+                self._changed.notify_all()
+        return True
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
+        """target_from_source at a stamp: 4x4 float64, acts on column vectors of `source`.
+
+        Raises:
+            TransformError: unknown frame, no connection, no data, extrapolation, loop; see `TransformError.kind`.
+        """
+        target, source = _stripped(target), _stripped(source)
+        if target == source:  # as in tf2, also for frames never heard of
+            return np.eye(4)
+        with self._changed:
+            known = self._static_answers.get((target, source))
+            if known is not None:
+                return known.copy()
+            self._check_known(target, source)
+            up, down = self._walk(target, source, stamp_ns)
+            top_from_source = composed(frame.link(stamp_ns, *bracket) for frame, bracket in up)
+            top_from_target = composed(frame.link(stamp_ns, *bracket) for frame, bracket in down)
+            answer = matrix(inverse_times(top_from_target, top_from_source))
+            if all(frame.static for frame, _ in up) and all(frame.static for frame, _ in down):
+                self._static_answers[target, source] = answer.copy()
+            return answer
+
+    def lookup_moving(
+        self, target: str, target_stamp_ns: int, source: str, source_stamp_ns: int, fixed: str
+    ) -> np.ndarray:
+        """target_from_source of two moments: inv(fixed_from_target at its stamp) @ (fixed_from_source at its stamp).
+
+        Args:
+            fixed: the frame taken to stand still between the two stamps, such as odom.
+        Returns:
+            4x4 float64.
+        Raises:
+            TransformError: as `lookup`.
+        """
+        with self._changed:
+            target_from_fixed = self.lookup(target, fixed, target_stamp_ns)
+            return target_from_fixed @ self.lookup(fixed, source, source_stamp_ns)
+
+    def latest(self, target: str, source: str) -> int:
+        """The newest stamp, in nanoseconds, that every moving link has reached; 0 if no link moves.
+
+        Raises:
+            TransformError: unknown frame, no connection, or a loop.
+        """
+        target, source = _stripped(target), _stripped(source)
+        with self._changed:
+            if target == source:
+                frame = self._frames.get(source)
+                return frame.stamps[-1] if frame is not None and frame.stamps and not frame.static else 0
+            self._check_known(target, source)
+            up, down = self._newest_chain(source), self._newest_chain(target)
+            meeting = next((name for name in down if name in up), None)
+            if meeting is None:
+                raise self._disconnected(target, source)
+            below = [name for chain in (up, down) for name in takewhile(lambda name: name != meeting, chain)]
+            return min((self._frames[name].stamps[-1] for name in below if not self._frames[name].static), default=0)
+
+    def wait_for(self, target: str, source: str, stamp_ns: int, timeout: float) -> np.ndarray:
+        """`lookup`, waiting up to `timeout` seconds for data that may still come (never for data that cannot).
+
+        Raises:
+            TransformError: as `lookup`; after the wait, with the reason that holds then.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                try:
+                    return self.lookup(target, source, stamp_ns)
+                except TransformError as error:
+                    left = deadline - time.monotonic()
+                    if not error.may_come or left <= 0:
+                        raise
+                self._waiting += 1
+                try:
+                    self._changed.wait(left)
+                finally:
+                    self._waiting -= 1
+
+    def clear(self, newer_than_ns: int | None = None) -> None:
+        """Forget the moving frames' samples, after a jump of the clock; static transforms stay.
+
+        Args:
+            newer_than_ns: forget only what is later. After a jump back to T, T keeps the transforms of the new pass
+                that came in before the jump was noticed.
+        """
+        with self._changed:
+            for frame in self._frames.values():
+                if not frame.static:
+                    kept = 0 if newer_than_ns is None else bisect_right(frame.stamps, newer_than_ns)
+                    frame.forget(kept, len(frame.stamps))
+            self._conflicts.clear()
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Frames published in contradicting ways since the last `clear`, each with a line for the log (`str`)."""
+        with self._changed:
+            return list(self._conflicts.values())
+
+    def frames(self) -> dict[str, FrameInfo]:
+        """Every child frame with data, by name."""
+        with self._changed:
+            return {
+                child: FrameInfo(frame.parents[-1], frame.static, len(frame.stamps), frame.stamps[0], frame.stamps[-1])
+                for child, frame in self._frames.items()
+                if frame.stamps
+            }
+
+    def _check_room(self, parent: str, child: str) -> None:
+        if len(self._names) + (parent not in self._names) + (child not in self._names) > self._max_frames:
+            raise TransformError(
+                "invalid",
+                f"ignoring transform with child_frame_id '{child}' and frame_id '{parent}': {len(self._names)} frames "
+                f"are known and max_frames is {self._max_frames}; raise it, or stop the publisher that makes up names",
+            )
+
+    def _check_known(self, target: str, source: str) -> None:
+        for name, argument in ((target, "target_frame"), (source, "source_frame")):
+            if not name:
+                raise TransformError("unknown_frame", f"{argument} of a lookup is empty; name a frame")
+            if name not in self._names:
+                near = difflib.get_close_matches(name, self._names, 1)
+                listed = ", ".join(sorted(self._names)[:10]) or "none, no transform has been received"
+                hint = f"did you mean '{near[0]}'?" if near else f"known frames: {listed}"
+                text = f'"{name}" passed to lookup as {argument} does not exist; {hint}'
+                raise TransformError("unknown_frame", text, True)
+
+    def _walk(self, target: str, source: str, stamp_ns: int) -> tuple[list, list]:
+        """The links (frame, bracket) from `source`, and those from `target`, up to the frame where they meet."""
+        up, passed, gap_above_source = self._climb(source, (target,), stamp_ns)
+        if target in passed:
+            return up, []
+        down, below, gap = self._climb(target, passed, stamp_ns)
+        meeting = next(reversed(below))
+        if meeting in passed:
+            return up[: passed[meeting]], down
+        gap = gap or gap_above_source
+        if gap is None:
+            raise self._disconnected(target, source)
+        text = f"{gap}, when looking up transform from frame [{source}] to frame [{target}]"
+        raise TransformError(gap.kind, text, gap.may_come)
+
+    def _climb(
+        self, start: str, goals: Container[str], stamp_ns: int
+    ) -> tuple[list, dict[str, int], TransformError | None]:
+        """Climbs from `start` to the first goal, the root, or a frame without data at the stamp.
+
+        Returns:
+            The links (frame, bracket) in order; the frames passed, in order, with the number of links below each; and
+            why there is no data, if that ended it.
+        """
+        links: list = []
+        passed = {start: 0}
+        name = start
+        while name not in goals:
+            frame = self._frames.get(name)
+            if frame is None:
+                return links, passed, None
+            try:
+                bracket = frame.bracket(stamp_ns)
+            except IndexError:
+                return links, passed, frame.missing_data(name, stamp_ns)
+            links.append((frame, bracket))
+            name = frame.parents[bracket[0]]
+            if name in passed:
+                raise _loop(passed, name)
+            passed[name] = len(links)
+        return links, passed, None
+
+    def _newest_chain(self, name: str) -> list[str]:
+        """The frames from `name` up to its root, by their newest parents."""
+        chain = [name]
+        while True:
+            frame = self._frames.get(name)
+            if frame is None or not frame.stamps:
+                return chain
+            name = frame.parents[-1]
+            if name in chain:
+                raise _loop(chain, name)
+            chain.append(name)
+
+    def _disconnected(self, target: str, source: str) -> TransformError:
+        return TransformError(
+            "disconnected",
+            f"Could not find a connection between '{target}' and '{source}' because they are not part of the same "
+            f"tree: that of '{target}' ends at '{self._newest_chain(target)[-1]}', that of '{source}' at "
+            f"'{self._newest_chain(source)[-1]}'; publish a transform that joins them",
+            True,
+        )
+
+
+def _stripped(name: str) -> str:
+    return name[1:] if name.startswith("/") else name
+
+
+def _loop(passed: Iterable[str], name: str) -> TransformError:
+    names = list(passed)
+    around = " -> ".join([*names[names.index(name) :], name])
+    return TransformError("loop", f"The tf tree is invalid because it contains a loop: {around}; stop one publisher")

@@ -1,0 +1,180 @@
+"""The samples of one frame over time, and the reasons for which a transform is refused (those of tf2's BufferCore)."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from typing import NamedTuple, Sequence
+
+from .tf_link import Link, interpolate
+
+_NANOSECONDS = 1_000_000_000
+# BufferCore's bound on | |q|^2 - 1 |.
+_QUATERNION_TOLERANCE = 0.01
+_MOST_CLAIMS_REMEMBERED = 8
+
+
+class TransformError(ValueError):
+    """A transform that cannot be given or taken, and why.
+
+    Attributes:
+        kind: 'invalid' (refused by `set`), 'unknown_frame', 'disconnected', 'no_data' (a frame with one sample or
+            none), 'extrapolation_past', 'extrapolation_future' or 'loop'.
+        may_come: whether a later message could still bring what is missing, so that waiting makes sense.
+    """
+
+    def __init__(self, kind: str, message: str, may_come: bool = False):
+        super().__init__(message)
+        self.kind = kind
+        self.may_come = may_come
+
+
+class Conflict(NamedTuple):
+    """A frame that is published in contradicting ways: under two parents by turns, or as both moving and static."""
+
+    child: str
+    claims: tuple[str, ...]
+    switches: int
+    stamp_ns: int
+
+    def __str__(self) -> str:
+        claims = " and ".join(self.claims)
+        return f"frame '{self.child}' is published {claims} by turns ({self.switches} switches); stop one publisher"
+
+
+class FrameHistory:
+    """The samples of one child frame, ascending in time; a static frame has one, which holds at all times."""
+
+    __slots__ = ("static", "stamps", "parents", "links", "_latest_claim", "_claims", "_switches")
+
+    def __init__(self, static: bool, earlier: FrameHistory | None = None):
+        """earlier: what the frame had while it was static, or not yet; only who published it is taken over."""
+        self.static = static
+        self.stamps: list[int] = []
+        self.parents: list[str] = []
+        self.links: list[Link] = []
+        self._latest_claim = earlier._latest_claim if earlier else ""
+        self._claims = earlier._claims if earlier else ()
+        self._switches = earlier._switches if earlier else 0
+
+    def forget(self, first: int, last: int) -> None:
+        del self.stamps[first:last], self.parents[first:last], self.links[first:last]
+
+    def insert(self, stamp_ns: int, parent: str, link: Link, history_ns: int, max_samples: int) -> bool:
+        """As TimeCache::insertData: drop what has become old, refuse what is too old, keep order, skip repetitions."""
+        if self.static:
+            self.stamps, self.parents, self.links = [stamp_ns], [parent], [link]
+            return True
+        stamps = self.stamps
+        if stamps:
+            oldest_kept = stamps[-1] - history_ns
+            if stamps[0] < oldest_kept:
+                self.forget(0, bisect_left(stamps, oldest_kept))
+            if stamp_ns < oldest_kept:
+                return False
+        place = bisect_right(stamps, stamp_ns)
+        same = place
+        while same and stamps[same - 1] == stamp_ns:
+            same -= 1
+            if self.parents[same] == parent and self.links[same] == link:
+                return True
+        stamps.insert(place, stamp_ns)
+        self.parents.insert(place, parent)
+        self.links.insert(place, link)
+        if len(stamps) > max_samples:
+            self.forget(0, len(stamps) - max_samples)
+        return True
+
+    def bracket(self, stamp_ns: int) -> tuple[int, int]:
+        """Indices of the samples before and after; equal where one sample alone is the answer.
+
+        Raises:
+            IndexError: there is no sample, or the stamp is before the first or after the last.
+        """
+        stamps = self.stamps
+        if self.static or stamps[-1] == stamp_ns:
+            return len(stamps) - 1, len(stamps) - 1
+        if stamps[0] == stamp_ns:
+            return 0, 0
+        newer = bisect_right(stamps, stamp_ns)
+        if newer in (0, len(stamps)):
+            raise IndexError
+        older = newer - 1
+        # Between samples under different parents the older one holds until the newer one.
+        return older, newer if self.parents[older] == self.parents[newer] else older
+
+    def link(self, stamp_ns: int, older: int, newer: int) -> Link:
+        """parent_from_child at a stamp between the samples that `bracket` gave."""
+        if older == newer:
+            return self.links[older]
+        begin, end = self.stamps[older], self.stamps[newer]
+        return interpolate(self.links[older], self.links[newer], (stamp_ns - begin) / (end - begin))
+
+    def claim(self, child: str, parent: str, stamp_ns: int) -> Conflict | None:
+        """Notes what the newest message says of the frame; a conflict if an earlier claim returns after another."""
+        claim = f"under '{parent}'" + (" (static)" if self.static else "")
+        if claim == self._latest_claim:
+            return None
+        self._latest_claim = claim
+        returned = claim in self._claims
+        if not returned:
+            self._claims = (*self._claims[1 - _MOST_CLAIMS_REMEMBERED :], claim)
+        self._switches += len(self._claims) > 1
+        return Conflict(child, self._claims, self._switches, stamp_ns) if returned else None
+
+    def missing_data(self, name: str, stamp_ns: int) -> TransformError:
+        """Why `bracket` gave nothing, in tf2's words."""
+        stamps, wanted = self.stamps, _seconds(stamp_ns)
+        if not stamps:
+            text = f"Lookup would require data at time {wanted}, but nothing of frame [{name}] is in the buffer"
+            return TransformError("no_data", text, True)
+        edge = stamps[0] if stamp_ns < stamps[0] else stamps[-1]
+        gap = f"{abs(stamp_ns - edge) / _NANOSECONDS:.9g} s"
+        link = f"for frame [{name}] in [{self.parents[-1]}]"
+        if len(stamps) == 1:
+            text = f"at time {wanted}, but only time {_seconds(edge)} is in the buffer ({gap} away) {link}"
+            return TransformError("no_data", f"Lookup would require extrapolation {text}", stamp_ns > edge)
+        past = stamp_ns < edge
+        text = (
+            f"Lookup would require extrapolation into the {'past' if past else 'future'}.  Requested time {wanted} but "
+            f"the {'earliest' if past else 'latest'} data is at time {_seconds(edge)} "
+            f"({gap} {'later' if past else 'earlier'}) {link}"
+        )
+        return TransformError("extrapolation_past" if past else "extrapolation_future", text, not past)
+
+
+def checked_link(parent: str, child: str, translation: Sequence[float], quaternion: Sequence[float]) -> Link:
+    """The link with a unit quaternion.
+
+    Raises:
+        TransformError: kind 'invalid', where BufferCore::setTransform refuses too (and for infinities).
+    """
+    where = f"ignoring transform with child_frame_id '{child}' and frame_id '{parent}'"
+    x, y, z = map(float, translation)
+    qx, qy, qz, qw = map(float, quaternion)
+    if not child:
+        raise TransformError("invalid", f"TF_NO_CHILD_FRAME_ID: {where} because child_frame_id is empty")
+    if not parent:
+        raise TransformError("invalid", f"TF_NO_FRAME_ID: {where} because frame_id is empty")
+    if child == parent:
+        raise TransformError("invalid", f"TF_SELF_TRANSFORM: {where} because they are the same")
+    squared = qx * qx + qy * qy + qz * qz + qw * qw
+    if not all(map(math.isfinite, (x, y, z, squared))):
+        raise TransformError(
+            "invalid",
+            f"TF_NAN_INPUT: {where} because of a NaN or infinity in ({x}, {y}, {z}) ({qx}, {qy}, {qz}, {qw}); "
+            "repair its publisher",
+        )
+    if abs(squared - 1.0) >= _QUATERNION_TOLERANCE:
+        raise TransformError(
+            "invalid",
+            f"TF_DENORMALIZED_QUATERNION: {where} because the quaternion ({qx}, {qy}, {qz}, {qw}) has the length "
+            f"{math.sqrt(squared):.6g}, not 1; normalise it in its publisher",
+        )
+    scale = 1.0 / math.sqrt(squared)
+    return (x, y, z, qx * scale, qy * scale, qz * scale, qw * scale)
+
+
+def _seconds(stamp_ns: int) -> str:
+    seconds, nanoseconds = divmod(stamp_ns, _NANOSECONDS)
+    return f"{seconds}.{nanoseconds:09d}"
