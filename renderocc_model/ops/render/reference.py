@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +29,7 @@ from ...field import SemanticDensityField
 from ...grid import VoxelGrid
 from ...rays import Rays
 
-__all__ = ["RenderResult", "intersect_box", "render", "sample_weights", "trilinear"]
+__all__ = ["RenderResult", "intersect_box", "render", "runs_of_similar_length", "sample_weights", "trilinear"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def render(
 
     order = counts.argsort(stable=True)
     parts = []
-    for first, last, samples in _chunks(counts[order], samples_per_chunk):
+    for first, last, samples in runs_of_similar_length(counts[order].cpu().numpy(), samples_per_chunk):
         rows = order[first:last]
         arguments = (density, table, field.grid, origins[rows], directions[rows], near[rows], counts[rows], delta, samples)
         if torch.is_grad_enabled() and (density.requires_grad or table.requires_grad):
@@ -217,19 +218,23 @@ def _render_chunk(
     return (weights * distances).sum(dim=1), semantics, weights.sum(dim=1), weights
 
 
-def _chunks(sorted_counts: Tensor, samples_per_chunk: int) -> list[tuple[int, int, int]]:
-    """Runs (first, last, samples of the longest) of ascending counts, each within the limit or of a single ray.
+def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
+    """Cut rays, sorted by their number of samples, into runs that fit into dense (rays, longest) arrays.
 
-    Rays without samples are in no run. One copy to the host, as the sizes of tensors are decided by it.
+    Args:
+        counts: (R,) ascending integers on the host, as they decide the sizes of tensors.
+        limit: most elements of one array; a single ray may exceed it.
+
+    Returns:
+        (first, last, longest) of each run, ascending; rays without samples are in none.
     """
-    counts = sorted_counts.cpu().numpy()
     runs, first = [], int(counts.searchsorted(1))
     while first < len(counts):
-        # Rays are sorted, so the longest of a run is its last: find the last run end that still fits.
+        # The longest ray of a run is its last one: find the farthest end that still fits.
         low, high = first + 1, len(counts)
         while low < high:
             middle = (low + high + 1) // 2
-            if (middle - first) * int(counts[middle - 1]) <= samples_per_chunk:
+            if (middle - first) * int(counts[middle - 1]) <= limit:
                 low = middle
             else:
                 high = middle - 1
