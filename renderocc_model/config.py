@@ -102,7 +102,13 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[Setting]:
         else:
             meta = field.metadata
             yield Setting(
-                f"{prefix}{field.name}", kind, value, meta.get("help", ""), meta.get("min"), meta.get("max"), meta.get("choices")
+                f"{prefix}{field.name}",
+                kind,
+                value,
+                meta.get("help", ""),
+                meta.get("min"),
+                meta.get("max"),
+                meta.get("choices"),
             )
 
 
@@ -228,7 +234,9 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
 
 def _build(cls: type, mapping: Any, where: str, path: str, base: Any) -> Any:
     if not isinstance(mapping, Mapping):
-        raise ValueError(f"{where}: {_quoted(path)} is {_shown(mapping)}; expected `name: value` lines for {cls.__name__}")
+        raise ValueError(
+            f"{where}: {_quoted(path)} is {_shown(mapping)}; expected `name: value` lines for {cls.__name__}"
+        )
     fields = _fields(cls)
     known = [field.name for field, _ in fields]
     for key in mapping:
@@ -294,7 +302,9 @@ def _scalar(value: Any, kind: Any, field: dataclasses.Field, where: str, name: s
     elif kind in (bool, str):
         fits = isinstance(value, kind)
     else:
-        raise TypeError(f"{where}: '{name}' is declared {kind}; settings are bool, int, float, str, tuples and classes of them")
+        raise TypeError(
+            f"{where}: '{name}' is declared {kind}; settings are bool, int, float, str, tuples and classes of them"
+        )
     low, high, choices = (field.metadata.get(key) for key in ("min", "max", "choices"))
     if fits and number:
         fits = (low is None or value >= low) and (high is None or value <= high)
@@ -316,11 +326,15 @@ def _assign(config: Any, plain: dict, keys: list[str], text: str, where: str) ->
         if depth + 1 < len(keys):
             config, plain = getattr(config, key), plain[key]
             if not dataclasses.is_dataclass(config):
-                raise ValueError(f"{where}: '{'.'.join(keys[: depth + 1])}' is a single value; it has no '{keys[depth + 1]}'")
+                raise ValueError(
+                    f"{where}: '{'.'.join(keys[: depth + 1])}' is a single value; it has no '{keys[depth + 1]}'"
+                )
     kind = fields[keys[-1]]
     value = _parse_yaml(text, where)
     takes_text = kind is str or (str in typing.get_args(kind) and value is not None)
-    plain[keys[-1]] = text if takes_text and typing.get_origin(kind) is not tuple and not isinstance(value, str) else value
+    plain[keys[-1]] = (
+        text if takes_text and typing.get_origin(kind) is not tuple and not isinstance(value, str) else value
+    )
 
 
 def _unknown(key: Any, known: list[str], path: str) -> str:

@@ -13,8 +13,8 @@ __all__ = ["VolumeEncoder"]
 class VolumeEncoder(nn.Module):
     """Residual network with a feature pyramid, over the ground plane (2 dimensions) or over voxels (3).
 
-    Takes (B, C_in, X, Y[, Z]); returns (B, config.out_channels, X, Y[, Z]). Any size works: a scale is half the one before,
-    rounded up.
+    Takes (B, C_in, X, Y[, Z]); returns (B, config.out_channels, X, Y[, Z]). Any size works: a scale is half the one
+    before, rounded up.
     """
 
     def __init__(self, dimensions: int, inputs: int, config: EncoderConfig) -> None:

@@ -20,7 +20,7 @@ class Volume:
 
     Attributes:
         features: (B, C, X, Y) over the ground plane or (B, C, X, Y, Z).
-        base_from_volume: (B, 4, 4) float64, from the base frame in which the features were made to the base frame of now.
+        base_from_volume: (B, 4, 4) float64, from the base frame the features were made in to the base frame of now.
         valid: (B,) bool, false for frames that have no predecessor; their features are not looked at.
     """
 
@@ -43,7 +43,9 @@ class Volume:
             valid: (B,) bool; false where the sample has no predecessor. None: as before.
         """
         motion = torch.as_tensor(current_base_from_previous_base, dtype=torch.float64, device=self.features.device)
-        return replace(self, base_from_volume=motion @ self.base_from_volume, valid=self.valid if valid is None else valid)
+        return replace(
+            self, base_from_volume=motion @ self.base_from_volume, valid=self.valid if valid is None else valid
+        )
 
     def detach(self) -> Volume:
         """Without the graph that made it."""
@@ -56,8 +58,8 @@ def warp_volume(volume: Volume, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     Features over the ground plane are moved by the planar part of the motion.
 
     Returns:
-        features (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]): 1 in cells that lie in the previous grid of a valid frame, else 0;
-        features are zero where the mask is.
+        features (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]); the mask is 1 in cells that lie in the grid of a valid
+        previous frame, elsewhere it and the features are 0.
     """
     features = volume.features
     axes = features.ndim - 2
@@ -87,7 +89,9 @@ def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Ten
     offset = (rotation - torch.eye(axes, dtype=torch.float64, device=device)) @ corner + translation / grid.voxel_size
     place = offset.float().view(-1, *[1] * axes, axes)
     for axis, count in enumerate(grid.shape[:axes]):
-        index = torch.arange(count, device=device, dtype=torch.float32).view([-1 if a == axis else 1 for a in range(axes)] + [1])
+        index = torch.arange(count, device=device, dtype=torch.float32).view(
+            [-1 if a == axis else 1 for a in range(axes)] + [1]
+        )
         place = place + index * rotation[:, :, axis].float().view(-1, *[1] * axes, axes)
     return place
 
@@ -108,8 +112,8 @@ class VolumeFusion(nn.Module):
         else:
             if previous.features.shape != current.shape:
                 raise ValueError(
-                    f"fusion: the previous volume is {tuple(previous.features.shape)}, the current one {tuple(current.shape)}; "
-                    f"forget the previous volume when batch, grid or model change"
+                    f"fusion: the previous volume is {tuple(previous.features.shape)}, the current one "
+                    f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
                 )
             warped, mask = warp_volume(previous, self._grid)
         return self.join(torch.cat([current, warped.to(current.dtype), mask.to(current.dtype)], dim=1))

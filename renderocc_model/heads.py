@@ -16,8 +16,8 @@ __all__ = ["VoxelFeatures", "VoxelHeads"]
 class VoxelFeatures(nn.Module):
     """Encoder features as one vector for each voxel, (B, X, Y, Z, C').
 
-    Over the ground plane (2 dimensions) a 1x1 convolution gives each column Z * C' channels (channel-to-height, FlashOcc);
-    over voxels (3) it gives each voxel C'.
+    Over the ground plane (2 dimensions) a 1x1 convolution gives each column Z * C' channels (channel-to-height,
+    FlashOcc); over voxels (3) it gives each voxel C'.
     """
 
     def __init__(self, dimensions: int, inputs: int, heights: int, channels: int) -> None:
@@ -40,7 +40,9 @@ class VoxelHeads(nn.Module):
         super().__init__()
         inputs, hidden = config.voxel_channels, config.hidden_channels
         self.density = nn.Sequential(nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1))
-        self.semantics = nn.Sequential(nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, classes))
+        self.semantics = nn.Sequential(
+            nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, classes)
+        )
         # softplus(log(exp(d) - 1)) = d
         nn.init.constant_(self.density[-1].bias, math.log(math.expm1(config.initial_density)))
 

@@ -15,12 +15,13 @@ from renderocc_model.layers import ResidualBlock, convolution
 from renderocc_model.model_config import DepthConfig, LiftConfig, ModelConfig
 
 __all__ = [
-    "CAMERA_PARAMETERS", "DepthContextHead", "Frustums", "LiftGeometry", "PinholeView", "depth_bin_centres", "depth_bin_edges",
+    "CAMERA_PARAMETERS", "DepthContextHead", "Frustums", "LiftGeometry", "PinholeView", "depth_bin_centres",
+    "depth_bin_edges",
 ]  # fmt: skip
 
-# What the depth prediction is told of a camera: fx / width, fy / height, (cx + 1/2) / width, (cy + 1/2) / height, height above
-# the base frame's origin [m], upward component of the optical axis, upward component of the image's x axis. Yaw and
-# position on the ground plane do not change what a depth looks like, so they are left out.
+# What the depth prediction is told of a camera: fx / width, fy / height, (cx + 1/2) / width, (cy + 1/2) / height,
+# height above the base frame's origin [m], upward component of the optical axis, upward component of the image's x
+# axis. Yaw and position on the ground plane do not change what a depth looks like, so they are left out.
 CAMERA_PARAMETERS = 7
 
 
@@ -75,9 +76,9 @@ class LiftGeometry:
 class Frustums:
     """The frustum points of a set of views, ready to be placed in the grid for each frame's camera poses.
 
-    A feature pixel stands for the `stride` x `stride` image pixels it covers, so its ray passes through their middle; pixel
-    centres have integer coordinates. Depth is z-depth. What depends on the views alone is computed once, and
-    a frame with the same poses as the last one costs nothing.
+    A feature pixel stands for the `stride` x `stride` image pixels it covers, so its ray passes through their middle;
+    pixel centres have integer coordinates. Depth is z-depth. What depends on the views alone is computed once, and a
+    frame with the same poses as the last one costs nothing.
 
     Args:
         config: gives grid, image size, stride and depth bins.
@@ -91,7 +92,11 @@ class Frustums:
         self._config = config
         self._device = torch.device(device)
         self._views = len(views)
-        intrinsics = np.stack([_checked_intrinsics(config, view, number) for number, view in enumerate(views)]) if views else np.empty((0, 3, 3))
+        intrinsics = (
+            np.stack([_checked_intrinsics(config, view, number) for number, view in enumerate(views)])
+            if views
+            else np.empty((0, 3, 3))
+        )
         height, width = config.feature_shape
         stride = config.backbone.stride
         v, u = np.meshgrid(
@@ -169,14 +174,15 @@ def _checked_intrinsics(config: ModelConfig, view: PinholeView, number: int) -> 
     images = config.images
     if (view.height, view.width) != (images.height, images.width):
         raise ValueError(
-            f"lift: view {number} is {view.width} x {view.height}, the network's images are {images.width} x {images.height} "
-            f"(width x height); make the view with network_view(model, {images.height}, {images.width})"
+            f"lift: view {number} is {view.width} x {view.height}, the network's images are {images.width} x "
+            f"{images.height} (width x height); make the view with network_view(model, {images.height}, {images.width})"
         )
     intrinsics = np.asarray(view.K, dtype=np.float64)
     pinhole = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all() and (intrinsics[2] == (0, 0, 1)).all()
     if not pinhole or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or intrinsics[1, 0] != 0:
         raise ValueError(
-            f"lift: K of view {number} is {intrinsics.tolist()}; expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with positive fx, fy"
+            f"lift: K of view {number} is {intrinsics.tolist()}; "
+            f"expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with positive fx, fy"
         )
     return intrinsics
 
@@ -187,8 +193,8 @@ class DepthContextHead(nn.Module):
     Equal pictures mean other depths under another focal length, mounting height or pitch; a gate computed from the
     camera's parameters lets one set of weights serve unlike cameras.
 
-    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one over D, and
-    context (M, C, h, w).
+    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one
+    over D, and context (M, C, h, w).
     """
 
     def __init__(self, inputs: int, config: LiftConfig) -> None:

@@ -10,6 +10,8 @@ __all__ = [
     "ModelConfig", "NeckConfig",
 ]  # fmt: skip
 
+MAX_VOXELS = 1 << 26  # 67 million, 100 times the Occ3D grid
+
 
 @configuration
 class ImageConfig:
@@ -24,10 +26,14 @@ class BackboneConfig:
     """The image network, from timm."""
 
     name: str = setting("tf_efficientnet_lite0", "name of a timm network that gives feature maps")
-    levels: tuple[int, ...] = setting((2, 3, 4), "which of its feature maps are used, finest first", minimum=0, maximum=8)
+    levels: tuple[int, ...] = setting(
+        (2, 3, 4), "which of its feature maps are used, finest first", minimum=0, maximum=8
+    )
     stride: int = setting(8, "image pixels for one pixel of the finest of these maps", choices=(4, 8, 16, 32))
     pretrained: str = setting("none", "initial weights: none, timm (from its hub), or the path of a weights file")
-    drop_path: float = setting(0.0, "share of residual branches dropped in training (stochastic depth)", minimum=0.0, maximum=0.9)
+    drop_path: float = setting(
+        0.0, "share of residual branches dropped in training (stochastic depth)", minimum=0.0, maximum=0.9
+    )
     recompute: bool = setting(False, "recompute activations in the backward pass: less memory, a third more time")
 
     def check(self) -> None:
@@ -62,7 +68,9 @@ class LiftConfig:
 
     context_channels: int = setting(32, "channels carried along each pixel's ray", minimum=1, maximum=1024)
     hidden_channels: int = setting(64, "channels of the layers that predict depth and context", minimum=1, maximum=2048)
-    height_slices: int = setting(4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256)
+    height_slices: int = setting(
+        4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256
+    )
     depth: DepthConfig = setting(DepthConfig(), "depth bins")
 
 
@@ -82,7 +90,9 @@ class EncoderConfig:
         "2D convolutions over the ground plane whose channels become heights, or 3D convolutions",
         choices=("channel_to_height", "convolutions_3d"),
     )
-    channels: tuple[int, ...] = setting((64, 96, 128), "channels of each scale, each half the size of the one before", minimum=1, maximum=2048)
+    channels: tuple[int, ...] = setting(
+        (64, 96, 128), "channels of each scale, each half the size of the one before", minimum=1, maximum=2048
+    )
     blocks: tuple[int, ...] = setting((1, 2, 2), "residual blocks of each scale", minimum=0, maximum=64)
     out_channels: int = setting(64, "channels of the joined result", minimum=1, maximum=2048)
 
@@ -100,7 +110,10 @@ class HeadsConfig:
     voxel_channels: int = setting(16, "channels of one voxel before the heads", minimum=1, maximum=512)
     hidden_channels: int = setting(32, "hidden channels of the two heads", minimum=1, maximum=1024)
     initial_density: float = setting(
-        0.1, "density an untrained network gives, 1/m: 0.1 lets a third of the light through 11 m", minimum=1e-6, maximum=100.0
+        0.1,
+        "density an untrained network gives, 1/m: 0.1 lets a third of the light through 11 m",
+        minimum=1e-6,
+        maximum=100.0,
     )
 
 
@@ -135,16 +148,16 @@ class ModelConfig:
         slices = self.lift.height_slices
         if heights % slices:
             raise ValueError(
-                f"lift.height_slices is {slices}, which does not divide the grid's {heights} voxels in z; choose a divisor"
+                f"lift.height_slices is {slices}, which does not divide the grid's {heights} voxels in z; "
+                f"choose a divisor"
             )
         if self.encoder.kind == "convolutions_3d" and slices != heights:
             raise ValueError(
-                f"lift.height_slices is {slices}, but encoder.kind convolutions_3d works on every voxel; set it to {heights}"
+                f"lift.height_slices is {slices}, but encoder.kind convolutions_3d works on every voxel; "
+                f"set it to {heights}"
             )
         if self.grid.size > MAX_VOXELS:
             raise ValueError(
-                f"the grid has {self.grid.size} voxels, more than the {MAX_VOXELS} this package is made for; use larger voxels or a smaller volume"
+                f"the grid has {self.grid.size} voxels, more than the {MAX_VOXELS} this package is made for; "
+                f"use larger voxels or a smaller volume"
             )
-
-
-MAX_VOXELS = 1 << 26  # 64 million: 100 times the Occ3D grid

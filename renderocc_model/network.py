@@ -27,8 +27,8 @@ class NetworkOutput:
         density: (B, X, Y, Z) >= 0, 1/m.
         semantics: (B, X, Y, Z, C) logits of the classes other than free.
         depth_distribution: (B*N, D, h, w), sums to one over D.
-        volume: the pooled features, to be given back as `previous` of the next frame after `volume.moved(...)`; None where
-            the model has no fusion.
+        volume: the pooled features, to be given back as `previous` of the next frame after `volume.moved(...)`;
+            None where the model has no fusion.
     """
 
     density: Tensor
@@ -40,7 +40,7 @@ class NetworkOutput:
 class OccupancyNetwork(nn.Module):
     """images -> features -> depth and context -> pooled volume -> (fusion) -> encoder -> density and semantics.
 
-    The three stages `image_features`, `pool` and `decode` can be run (and exported) by themselves; `forward` is the three.
+    The stages `image_features`, `pool` and `decode` can be run (and exported) by themselves; `forward` is the three.
     """
 
     def __init__(self, config: ModelConfig, pretrained: bool = False) -> None:
@@ -62,7 +62,7 @@ class OccupancyNetwork(nn.Module):
         """Predict the field of B frames with N cameras each.
 
         Args:
-            images: (B, N, 3, H, W), normalised with IMAGE_MEAN and IMAGE_STD. What an absent camera shows does not matter.
+            images: (B, N, 3, H, W), normalised (`preprocess.normalise`). What an absent camera shows does not matter.
             geometry: where the feature pixels go, from `Frustums.place`.
             previous: the volume of the frame before, moved to now; None at the first frame or after a reset.
         Raises:
@@ -82,7 +82,7 @@ class OccupancyNetwork(nn.Module):
         return self.lift(self.neck(self.backbone(images)), cameras)
 
     def pool(self, depth: Tensor, context: Tensor, voxel_index: Tensor) -> Tensor:
-        """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z), from the frames' (B, N, D, h, w) indices."""
+        """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z), from (B, N, D, h, w) indices."""
         batch = voxel_index.shape[0]
         x, y, slices = self.config.pooled_shape
         cells = x * y * slices
@@ -113,17 +113,20 @@ class OccupancyNetwork(nn.Module):
             )
         if tuple(geometry.cameras.shape) != (*images.shape[:2], CAMERA_PARAMETERS):
             raise ValueError(
-                f"network: cameras are {tuple(geometry.cameras.shape)}; expected {(*images.shape[:2], CAMERA_PARAMETERS)}"
+                f"network: geometry.cameras is {tuple(geometry.cameras.shape)}; "
+                f"expected {(*images.shape[:2], CAMERA_PARAMETERS)}"
             )
         if previous is not None and self.fusion is None:
-            raise ValueError("network: a previous volume was given, but fusion.enabled is false in this model; give none")
+            raise ValueError(
+                "network: a previous volume was given, but fusion.enabled is false in this model; give none"
+            )
 
 
 def build_network(config: ModelConfig, pretrained: bool = False) -> OccupancyNetwork:
     """The network of a configuration, on the CPU, in training mode, weights random.
 
     Args:
-        pretrained: start the backbone from what config.backbone.pretrained names. A checkpoint replaces all weights anyway.
+        pretrained: start the backbone from what config.backbone.pretrained names; for training from the beginning.
     Raises:
         ValueError: the backbone, its feature maps, the image size or the weights do not fit together.
     """

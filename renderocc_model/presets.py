@@ -53,7 +53,7 @@ BASE = ModelConfig(
         depth=DepthConfig(minimum=1.0, maximum=57.0, count=112, spacing="linear"),
     ),
     fusion=FusionConfig(enabled=False),
-    encoder=EncoderConfig(kind="channel_to_height", channels=(128, 256, 512), blocks=(2, 2, 2), out_channels=256),
+    encoder=EncoderConfig(kind="channel_to_height", channels=(96, 192, 384), blocks=(1, 2, 2), out_channels=128),
     heads=HeadsConfig(voxel_channels=32, hidden_channels=64),
 )
 

@@ -49,7 +49,11 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, voxel_cou
     first = torch.searchsorted(cell_sorted, torch.arange(voxel_count, device=cell.device, dtype=cell_sorted.dtype))
     with torch.autocast(device_type=depth.device.type, enabled=False):
         pooled = F.embedding_bag(
-            torch.div(point, bins, rounding_mode="floor"), pixel_context, first, mode="sum", per_sample_weights=weight[point]
+            torch.div(point, bins, rounding_mode="floor"),
+            pixel_context,
+            first,
+            mode="sum",
+            per_sample_weights=weight[point],
         )
     return pooled.to(context.dtype)
 
