@@ -92,7 +92,7 @@ def test_agrees_with_light_marched_to_each_voxel(seed, yaw, pitch):
     assert (found == truth).mean() >= 0.93
     assert (found & ~truth).mean() <= 0.05  # at edges of obstacles, by one voxel
     dense = density.numpy()[tuple(voxels.T)] > 1
-    assert (found == truth)[dense].mean() >= 0.95
+    assert (found == truth)[dense].mean() >= 0.93
 
 
 def test_no_voxel_outside_every_view_is_visible_and_in_empty_space_every_other_is():
