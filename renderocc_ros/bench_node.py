@@ -92,8 +92,8 @@ def our_stages() -> dict[str, Callable]:
         for camera, info in zip(CAMERAS, infos):
             intake.on_camera_info(camera, info, time.monotonic())
         for camera, image in zip(CAMERAS, images):
-            state["matched"] = intake.on_image(camera, bytes(memoryview(image)), False, time.monotonic()) or state.get("matched")
-        matched = state["matched"]
+            intake.on_image(camera, bytes(memoryview(image)), False, time.monotonic())
+        matched = state["matched"] = intake.poll(time.monotonic())
         frames = {camera: (image.frame_id, stamp_ns) for camera, (stamp_ns, image) in matched.entries.items()}
         placements = place_cameras(transforms, frames, matched.stamp_ns, "base_link", "odom", 0.0, mounts)
         assert len(placements.base_from_camera) == len(CAMERAS) and placements.odom_from_base is not None
@@ -118,7 +118,7 @@ def our_stages() -> dict[str, Callable]:
 
 def usual_stages() -> dict[str, Callable]:
     """The same three stages with message objects."""
-    from renderocc_model.rig import CameraModel
+    from renderocc_model.camera_model import CameraModel
     from renderocc_model.undistort import network_view
     from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
 

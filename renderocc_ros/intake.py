@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderocc_model.rig import CameraModel
+from renderocc_model.camera_model import CameraModel
 from renderocc_ros import cdr
 from renderocc_ros.complaints import Complaints
-from renderocc_ros.matcher import AnchorMatcher, MatchedSet
+from renderocc_ros.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
 from renderocc_ros.parameters import NodeConfig
 
 STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
@@ -87,9 +87,10 @@ class Intake:
         self._info_bytes: dict[str, bytes] = {}
         self.calibrations: dict[str, Calibration] = {}
         self.cameras = cameras
-        self.matcher = AnchorMatcher(
+        self.anchor = config.anchor_camera or cameras[0]
+        self._matcher = AnchorMatcher(
             cameras=cameras,
-            anchor=config.anchor_camera or cameras[0],
+            anchor=self.anchor,
             max_time_diff=config.max_camera_time_diff,
             max_wait=config.max_wait,
             camera_timeout=config.camera_timeout,
@@ -109,13 +110,15 @@ class Intake:
             self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", now)
             return False
         self._info_bytes[camera] = body
-        with self._lock:
-            self.calibrations = {**self.calibrations, camera: Calibration(model, message.frame_id)}
         self._complaints.resolve(subject, "camera_info")
+        calibration = Calibration(model, message.frame_id)
+        if self.calibrations.get(camera) == calibration:  # other bytes, same meaning: CDR's padding is not always zero
+            return False
+        self.calibrations = {**self.calibrations, camera: calibration}
         return True
 
-    def on_image(self, camera: str, buffer: bytes, compressed: bool, now: float) -> MatchedSet | None:
-        """Take an image message; a set is returned when this image completes one."""
+    def on_image(self, camera: str, buffer: bytes, compressed: bool, now: float) -> TimeJump | None:
+        """Take an image message; call `poll` afterwards. A jump is returned when stamps have gone back."""
         subject = f"camera '{camera}'"
         try:
             stamp_ns, frame_id = cdr.read_header(buffer)
@@ -125,8 +128,9 @@ class Intake:
         if stamp_ns == 0:
             self._complaints.report(subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", now)
             return None
-        ahead = (stamp_ns - self._clock_ns()) * 1e-9
-        if self._config.max_future and self._clock_ns() and ahead > self._config.max_future:
+        clock_ns = self._clock_ns()
+        ahead = (stamp_ns - clock_ns) * 1e-9
+        if self._config.max_future and clock_ns and ahead > self._config.max_future:
             self._complaints.report(
                 subject,
                 "stamp",
@@ -137,14 +141,25 @@ class Intake:
             return None
         frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
         with self._lock:
-            return self.matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, now), now)
+            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, now), now)
 
     def poll(self, now: float) -> MatchedSet | None:
-        """A set whose waiting time has run out, if there is one."""
+        """The next set that is complete or has waited long enough; call it until it gives None."""
         with self._lock:
-            return self.matcher.poll(now)
+            return self._matcher.poll(now)
+
+    def statistics(self, now: float) -> dict[str, CameraStatistics]:
+        """Per camera, for diagnostics."""
+        with self._lock:
+            return self._matcher.statistics(now)
+
+    @property
+    def too_few(self) -> tuple[int, dict[str, str]]:
+        """How many sets had fewer images than `min_cameras`, and {camera: reason} of the last set's missing ones."""
+        with self._lock:
+            return self._matcher.too_few, dict(self._matcher.last_missing)
 
     def reset(self) -> None:
         """Forget all queued images; calibrations stay."""
         with self._lock:
-            self.matcher.reset()
+            self._matcher.reset()

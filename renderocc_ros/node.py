@@ -40,6 +40,7 @@ from renderocc_ros.worker import Worker
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
+TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
 
@@ -254,11 +255,14 @@ class RenderOccNode(LifecycleNode):
     # ---- callbacks: copy bytes, nothing else -------------------------------------------------------------------------
 
     def _on_image(self, camera: str, buffer: bytes, compressed: bool) -> None:
-        matched = self._intake.on_image(camera, buffer, compressed, time.monotonic())
-        if self._intake.time_jumped():
-            self._forget("image stamps went back (a bag loop?)")
-        if matched is not None and self._state == "active":
-            self._worker.offer(matched)
+        if self._state != "active":
+            return
+        jump = self._intake.on_image(camera, buffer, compressed, time.monotonic())
+        if jump is not None:
+            self.get_logger().info(f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)")
+            self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
+            self._worker.forget_previous()
+        self._worker.collect()
 
     def _on_camera_info(self, camera: str, buffer: bytes) -> None:
         if self._intake.on_camera_info(camera, buffer, time.monotonic()):

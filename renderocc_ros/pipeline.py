@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from renderocc_model.camera_model import CameraModel
 from renderocc_model.images import ENCODINGS
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_compressed, view_from_raw, view_from_rgb
-from renderocc_model.rig import CameraModel
 from renderocc_model.undistort import UndistortTable, View, network_view
 from renderocc_ros import cdr
 from renderocc_ros.complaints import Complaints
@@ -67,7 +67,7 @@ class ViewTables:
     def of(self, camera: str, model: CameraModel, mount: np.ndarray) -> UndistortTable:
         """The camera's table. mount: (4, 4) base_from_camera without ego motion."""
         kept = self._kept.get(camera)
-        if kept is not None and kept[0] is model and np.abs(kept[1] - mount[:3, :3]).max() < self.REMOUNTED:
+        if kept is not None and kept[0] == model and np.abs(kept[1] - mount[:3, :3]).max() < self.REMOUNTED:
             return kept[2]
         table = UndistortTable(model, network_view(model, *self._size, mount))
         self._kept[camera] = (model, mount[:3, :3].copy(), table)

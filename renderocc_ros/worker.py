@@ -20,7 +20,8 @@ POLL_PERIOD = 0.02  # seconds between two looks for a set whose waiting time has
 
 @dataclass
 class FrameCounters:
-    """What became of the matched sets: published, too few cameras, replaced by a newer one before the worker was free, failed."""
+    """What became of the matched sets: published, too few usable cameras, replaced by a newer one before the worker was
+    free, failed."""
 
     published: int = 0
     withheld: int = 0
@@ -32,7 +33,7 @@ class Worker:
     """Runs `pipeline` and then `publish` for the newest matched set, in a thread of its own.
 
     Args:
-        intake: source of sets whose waiting time ran out; complete ones come through `offer`.
+        intake: where the sets come from.
         pipeline: bytes to occupancy.
         publish: called with each frame that has an occupancy.
         out_of_memory: called once when the device has no memory for a frame even after emptying its cache.
@@ -57,6 +58,7 @@ class Worker:
         self._times = times
         self._mailbox: Mailbox[MatchedSet] = Mailbox()
         self._generation = 0
+        self._too_few = 0
         self._running = threading.Event()
         self._thread: threading.Thread | None = None
         self.counters = FrameCounters()
@@ -76,24 +78,34 @@ class Worker:
             self._thread.join()
             self._thread = None
 
-    def offer(self, matched: MatchedSet) -> None:
-        """Hand over a complete set; it replaces one that is still waiting."""
-        if self._mailbox.put(matched) is not None:
-            self.counters.skipped += 1
+    def collect(self) -> None:
+        """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image."""
+        while (matched := self._intake.poll(time.monotonic())) is not None:
+            if self._mailbox.put(matched) is not None:
+                self.counters.skipped += 1
+        too_few, missing = self._intake.too_few
+        if too_few > self._too_few:
+            self._too_few = too_few
+            self._report_too_few(missing)
+
+    def forget_previous(self) -> None:
+        """Forget the previous volume and what waits; the frame under way is not published."""
+        self._generation += 1
+        self._mailbox.clear()
+        self.last_frame = None
 
     def reset(self) -> None:
-        """Forget waiting images and the previous volume; the frame under way is not published."""
-        self._generation += 1
+        """Forget the previous volume and all images."""
+        self.forget_previous()
         self._intake.reset()
-        self._mailbox.take(0.0)
-        self.last_frame = None
 
     def _run(self) -> None:
         generation = self._generation
         while self._running.is_set():
             matched = self._mailbox.take(POLL_PERIOD)
             if matched is None:
-                matched = self._intake.poll(time.monotonic())
+                self.collect()
+                matched = self._mailbox.take(0.0)
             if generation != self._generation:
                 generation = self._generation
                 self._pipeline.reset()
@@ -116,13 +128,17 @@ class Worker:
         self.last_frame = frame
         if frame.occupancy is None:
             self.counters.withheld += 1
-            missing = "; ".join(f"{camera}: {reason}" for camera, reason in frame.missing.items())
-            self._complaints.report("frame", "too few cameras", f"nothing published, too few usable cameras ({missing})", time.monotonic())
+            self._report_too_few(frame.missing)
             return
         with self._times.measure("publish"):
             self._publish(frame)
         self._times.add("total", time.monotonic() - frame.arrival)
         self.counters.published += 1
+
+    def _report_too_few(self, missing: dict[str, str]) -> None:
+        reasons = "; ".join(f"{camera}: {reason}" for camera, reason in missing.items())
+        text = f"nothing published, fewer usable cameras than 'min_cameras' ({reasons})"
+        self._complaints.report("frame", "too few cameras", text, time.monotonic())
 
     def _process(self, matched: MatchedSet) -> Frame | None:
         """One retry with an empty cache when the device is out of memory, then the error is the caller's to handle."""

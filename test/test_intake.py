@@ -1,0 +1,123 @@
+"""What the callbacks do with bytes: stamps, calibrations, matching."""
+
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+
+from renderocc_ros import cdr
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.intake import Intake, camera_model_from_info
+from renderocc_ros.parameters import NodeConfig
+
+SECOND = 1_000_000_000
+
+
+def image(stamp_ns: int, frame_id: str = "front_optical") -> bytes:
+    message = Image(height=2, width=2, encoding="mono8", step=2, data=[0, 1, 2, 3])
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, SECOND)
+    message.header.frame_id = frame_id
+    return serialize_message(message)
+
+
+def info(**fields) -> CameraInfo:
+    message = CameraInfo(width=640, height=400, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.k = [400.0, 0.0, 319.5, 0.0, 400.0, 199.5, 0.0, 0.0, 1.0]
+    message.header.frame_id = "front_optical"
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+class Setup:
+    def __init__(self, cameras=("front", "back"), clock_ns: int = 100 * SECOND, **parameters):
+        self.said: list[str] = []
+        self.config = NodeConfig(cameras=cameras, **parameters)
+        self.intake = Intake(self.config, cameras, Complaints(self.said.append), lambda: clock_ns)
+
+
+def test_images_of_all_cameras_become_a_set():
+    setup = Setup()
+    setup.intake.on_image("front", image(100 * SECOND), False, 0.0)
+    assert setup.intake.poll(0.0) is None
+    setup.intake.on_image("back", image(100 * SECOND + 1, "back_optical"), True, 0.01)
+    matched = setup.intake.poll(0.01)
+    assert matched.stamp_ns == 100 * SECOND and set(matched.entries) == {"front", "back"}
+    stamp_ns, payload = matched.entries["back"]
+    assert (stamp_ns, payload.compressed, payload.frame_id, payload.arrival) == (100 * SECOND + 1, True, "back_optical", 0.01)
+
+
+def test_the_optical_frame_can_be_given_by_template():
+    setup = Setup(cameras=("front",), camera_frame="{camera}_lens")
+    setup.intake.on_image("front", image(100 * SECOND), False, 0.0)
+    assert setup.intake.poll(0.0).entries["front"][1].frame_id == "front_lens"
+
+
+@pytest.mark.parametrize(
+    ("buffer", "complaint"),
+    [
+        (image(0), "camera 'front': image dropped: its stamp is zero"),
+        (image(102 * SECOND), "camera 'front': image dropped: its stamp is 2.000 s ahead"),
+        (image(100 * SECOND)[:9], "camera 'front': image message dropped"),
+    ],
+)
+def test_a_useless_header_is_refused_with_the_camera_and_the_remedy(buffer, complaint):
+    setup = Setup(cameras=("front",))
+    setup.intake.on_image("front", buffer, False, 0.0)
+    assert setup.intake.poll(1.0) is None
+    assert len(setup.said) == 1 and setup.said[0].startswith(complaint)
+
+
+def test_before_a_simulated_clock_starts_no_stamp_is_in_the_future():
+    setup = Setup(cameras=("front",), clock_ns=0)
+    setup.intake.on_image("front", image(100 * SECOND), False, 0.0)
+    assert setup.intake.poll(0.0) is not None
+
+
+def test_a_calibration_is_read_once_and_again_when_it_changes():
+    setup = Setup()
+    message = info()
+    assert setup.intake.on_camera_info("front", serialize_message(message), 0.0)
+    message.header.stamp.sec = 77  # only the stamp differs
+    assert not setup.intake.on_camera_info("front", serialize_message(message), 0.1)
+    message.width = 641
+    assert setup.intake.on_camera_info("front", serialize_message(message), 0.2)
+    assert setup.intake.calibrations["front"].model.width == 641
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (info(k=[0.0] * 9), "K is all zeros"),
+        (info(k=[float("nan")] * 9), "K"),
+        (info(distortion_model="magic"), "magic"),
+        (info(width=0), "0"),
+    ],
+)
+def test_a_bad_calibration_is_named_and_leaves_the_last_good_one(bad, named):
+    setup = Setup()
+    assert setup.intake.on_camera_info("front", serialize_message(info()), 0.0)
+    good = setup.intake.calibrations["front"]
+    assert not setup.intake.on_camera_info("front", serialize_message(bad), 1.0)
+    assert setup.intake.calibrations["front"] is good
+    assert setup.said[0].startswith("camera 'front': camera_info on front/camera_info: ") and named in setup.said[0]
+    assert not setup.intake.on_camera_info("front", serialize_message(info()), 2.0)  # the good one is still in force
+
+
+def test_binning_and_region_of_interest_move_the_principal_point():
+    message = info(binning_x=2, binning_y=2, roi=RegionOfInterest(x_offset=100, y_offset=40, width=400, height=300))
+    model = camera_model_from_info(cdr.read_camera_info(serialize_message(message)))
+    # cx: 319.5 - 100 = 219.5 in the region; two columns become one: (219.5 - 0.5) / 2 = 109.5. cy: (159.5 - 0.5) / 2.
+    assert (model.width, model.height) == (200, 150)
+    assert np.asarray(model.K)[0].tolist() == [200.0, 0.0, 109.5]
+    assert np.asarray(model.K)[1].tolist() == [0.0, 200.0, 79.5]
+
+
+def test_stamps_that_go_back_are_a_jump_and_then_matching_goes_on():
+    setup = Setup(cameras=("front",))
+    for stamp in (90, 91, 92):
+        setup.intake.on_image("front", image(stamp * SECOND), False, float(stamp))
+        setup.intake.poll(float(stamp))
+    jumps = [setup.intake.on_image("front", image(stamp * SECOND), False, 90.0 + stamp) for stamp in (10, 11)]
+    assert [jump is not None for jump in jumps] == [False, True]
+    assert setup.intake.poll(101.0).stamp_ns == 11 * SECOND  # the newest: the first of them waited for ten seconds

@@ -1,0 +1,87 @@
+"""The shape of the package: imports go one way, one version everywhere, nothing heavy or left over."""
+
+import ast
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {"renderocc_model": set(), "training": {"renderocc_model"}, "renderocc_ros": {"renderocc_model"}}
+PACKAGES = set(ALLOWED)
+ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "tf2_msgs", "nav_msgs", "visualization_msgs", "geometry_msgs", "rosbags"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Top-level names imported anywhere in a file, also inside functions; relative imports are the package's own."""
+    names = set()
+    for statement in ast.walk(ast.parse(path.read_text())):
+        if isinstance(statement, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            names.add(statement.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_packages_import_only_what_is_below_them(package):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        others = (imported_modules(path) & PACKAGES) - {package}
+        assert others <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {others}"
+
+
+def test_the_model_knows_neither_ros_nor_bags():
+    for path in sorted((ROOT / "renderocc_model").rglob("*.py")):
+        assert not imported_modules(path) & ROS_MODULES, path
+
+
+def test_importing_the_model_package_loads_no_torch():
+    code = "import sys, renderocc_model, renderocc_model.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_every_subcommand_exists_and_shows_an_example():
+    from renderocc_model.cli import COMMANDS
+
+    for name in COMMANDS:
+        done = subprocess.run([sys.executable, "-m", "renderocc_model.cli", name, "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"renderocc {name} --help: {done.stderr}"
+        assert f"renderocc {name} " in done.stdout, f"renderocc {name} --help shows no example:\n{done.stdout}"
+
+
+def test_one_version_and_one_licence_everywhere():
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    setup = (ROOT / "setup.py").read_text()
+    assert f'version="{manifest.findtext("version")}"' in setup
+    assert manifest.findtext("license") == "Apache-2.0" and 'license="Apache-2.0"' in setup
+    assert manifest.findtext("export/build_type") == "ament_python"
+
+
+def test_every_ros_package_that_is_imported_is_declared():
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    declared = {element.text for element in manifest if element.tag.endswith("depend")}
+    used = set()
+    for path in [*sorted((ROOT / "renderocc_ros").glob("*.py")), *sorted((ROOT / "launch").glob("*.py"))]:
+        used |= {name for name in imported_modules(path) if name.endswith("_msgs") or name in ("rclpy", "launch", "launch_ros", "cv_bridge")}
+    assert used - {"rcl_interfaces"} <= declared
+
+
+def test_launch_and_configuration_are_installed():
+    setup = (ROOT / "setup.py").read_text()
+    for folder in ("launch/*.launch.py", "config/*.yaml", "config/*.rviz", "config/rigs/*.yaml"):
+        assert f'glob("{folder}")' in setup
+        assert list(ROOT.glob(folder)), f"nothing matches {folder}"
+
+
+def test_every_configuration_file_loads():
+    from renderocc_model.presets import load_model_config
+    from renderocc_model.rig import Rig
+
+    for path in sorted((ROOT / "config" / "rigs").glob("*.yaml")):
+        assert len(Rig.load(path)) > 0
+    for path in sorted((ROOT / "config").glob("model_*.yaml")):
+        load_model_config(path)
+    assert yaml.safe_load((ROOT / "config" / "renderocc.rviz").read_text())["Visualization Manager"]["Displays"]
