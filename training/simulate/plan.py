@@ -1,0 +1,322 @@
+"""The town's plan: streets and blocks on a rectangular grid, bent and laid over gentle hills, and its ground as a mesh.
+
+Everything is planned in *plan coordinates*, where streets are straight. `Plan.place` bends the plan smoothly into odom, so
+that streets curve while every object stays rigid; `Plan.height` is the ground. Because all borders of the plan lie on lines
+of one rectangular grid, the ground is a single sheet without cracks, kerbs included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .shapes import Mesh, Surface, linear, make
+
+__all__ = ["Block", "Plan", "Street"]
+
+KERB = 0.14  # metres
+_KERB_WIDTH = 0.12
+_MARGIN = 90.0  # how far streets run on beyond the outermost junctions
+_LANE = 3.5
+_BAY = 2.4
+_ISLAND = 0.6  # half-width of a raised median
+
+# Ids of OCC3D_NUSCENES that the ground has.
+DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN = 11, 12, 13, 14
+
+
+@dataclass(frozen=True)
+class Street:
+    """A street of the plan.
+
+    Attributes:
+        centre: plan x (streets along y) or plan y (streets along x).
+        lanes: per direction, 1 or 2.
+        parking: a strip of parking bays on both sides.
+        pavement: width of the sidewalks, metres.
+    """
+
+    centre: float
+    lanes: int
+    parking: bool
+    pavement: float
+
+    @property
+    def driving(self) -> float:
+        """Half the width of the lanes."""
+        return self.lanes * _LANE
+
+    @property
+    def half(self) -> float:
+        """Half the carriageway, parking bays included."""
+        return self.driving + (_BAY if self.parking else 0.3)
+
+    @property
+    def reach(self) -> float:
+        """From the centre line to the back of the sidewalk."""
+        return self.half + _KERB_WIDTH + self.pavement
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle between streets, in plan coordinates; `use` says what is built on it."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    use: str
+    seed: int
+
+
+class Plan:
+    """Streets, blocks, the bend and the hills of one town.
+
+    Attributes:
+        along_y, along_x: streets that run along plan y and plan x, ascending by their centre.
+        blocks: what lies between them.
+    """
+
+    USES = ("dense", "houses", "park", "parking", "site", "plaza")
+
+    def __init__(self, rng: np.random.Generator, size: int = 5) -> None:
+        self.along_y = _streets(rng, size)
+        self.along_x = _streets(rng, size)
+        self._phases = rng.uniform(0, 2 * np.pi, 8)
+        self._bend = rng.uniform(3.0, 8.0, 2)
+        self._hill = rng.uniform(0.5, 1.3, 3)
+        self.blocks = self._make_blocks(rng)
+
+    def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
+        columns, rows = _gaps(self.along_y), _gaps(self.along_x)
+        inner = [(i, j) for i in range(1, len(columns) - 1) for j in range(1, len(rows) - 1)]
+        # Every use occurs in the middle of the town; dealt from a shuffled pack, the rest at random.
+        pack = list(rng.permutation(list(self.USES) * 2 + ["dense"] * 3 + ["houses"] * 3))[: len(inner)]
+        while len(pack) < len(inner):
+            pack.append(rng.choice(self.USES, p=[0.4, 0.3, 0.12, 0.08, 0.05, 0.05]))
+        uses = dict(zip(inner, pack))
+        uses[2, 2], uses[1, 2] = "plaza", "houses"  # on both sides of where the recording begins
+        blocks = []
+        for i, (x0, x1) in enumerate(columns):
+            for j, (y0, y1) in enumerate(rows):
+                use = str(uses.get((i, j), rng.choice(["houses", "park", "field"], p=[0.3, 0.2, 0.5])))
+                blocks.append(Block(x0, y0, x1, y1, use, int(rng.integers(2**31))))
+        return blocks
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Plan x0, y0, x1, y1 of the whole sheet."""
+        return (
+            self.along_y[0].centre - _MARGIN, self.along_x[0].centre - _MARGIN,
+            self.along_y[-1].centre + _MARGIN, self.along_x[-1].centre + _MARGIN,
+        )  # fmt: skip
+
+    def bend(self, x, y) -> tuple[np.ndarray, np.ndarray]:
+        """Odom x and y of plan points."""
+        p = self._phases
+        return (
+            x + self._bend[0] * np.sin(2 * np.pi * np.asarray(y) / 260 + p[0]),
+            y + self._bend[1] * np.sin(2 * np.pi * np.asarray(x) / 240 + p[1]),
+        )
+
+    def heading(self, x: float, y: float, yaw: float) -> float:
+        """Odom yaw of a plan direction at a plan point."""
+        p = self._phases
+        dx = self._bend[0] * 2 * np.pi / 260 * np.cos(2 * np.pi * y / 260 + p[0])
+        dy = self._bend[1] * 2 * np.pi / 240 * np.cos(2 * np.pi * x / 240 + p[1])
+        c, s = np.cos(yaw), np.sin(yaw)
+        return float(np.arctan2(s + dy * c, c + dx * s))
+
+    def hills(self, x, y) -> np.ndarray:
+        """Height of the road level at plan points, metres."""
+        p, h = self._phases, self._hill
+        return (
+            h[0] * np.sin(2 * np.pi * np.asarray(x) / 230 + p[2])
+            + h[1] * np.sin(2 * np.pi * np.asarray(y) / 190 + p[3])
+            + 0.5 * h[2] * np.sin(2 * np.pi * (np.asarray(x) + y) / 140 + p[4])
+        )
+
+    def height(self, x, y) -> np.ndarray:
+        """Height of the ground at plan points: hills, kerbs, medians, and mounds in parks and fields."""
+        x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
+        total = self.hills(x, y)
+        off_x = np.min([np.abs(x - s.centre) - s.half for s in self.along_y], axis=0)
+        off_y = np.min([np.abs(y - s.centre) - s.half for s in self.along_x], axis=0)
+        off = np.minimum(off_x, off_y)
+        total = total + KERB * np.clip(off / _KERB_WIDTH, 0, 1)
+        for block in self.blocks:
+            if block.use in ("park", "field"):
+                u = np.clip((x - block.x0) / (block.x1 - block.x0), 0, 1)
+                v = np.clip((y - block.y0) / (block.y1 - block.y0), 0, 1)
+                swell = (np.sin(np.pi * u) * np.sin(np.pi * v)) ** 1.5
+                wave = 1 + 0.5 * np.sin(block.seed % 7 + 9 * u) * np.cos(block.seed % 5 + 8 * v)
+                total = total + swell * wave * (1.4 if block.use == "park" else 2.5)
+        return total + KERB * self._on_island(x, y)
+
+    def _on_island(self, x, y) -> np.ndarray:
+        """1 on the raised medians of two-lane streets, away from junctions; 0 elsewhere."""
+        result = np.zeros(np.shape(x))
+        for own, others, across, along in ((self.along_y, self.along_x, x, y), (self.along_x, self.along_y, y, x)):
+            clear = np.min([np.abs(along - s.centre) - s.reach for s in others], axis=0) - 12
+            for street in own:
+                if street.lanes == 2:
+                    inside = np.minimum((_ISLAND - np.abs(across - street.centre)) / _KERB_WIDTH, clear / _KERB_WIDTH)
+                    result = np.maximum(result, np.clip(inside, 0, 1))
+        return result
+
+    def place(self, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False) -> np.ndarray:
+        """Odom pose (4x4) of an object that stands at a plan point, heading along plan direction `yaw`.
+
+        Args:
+            lift: metres above the ground.
+            tilt: lean with the slope, as what stands on wheels does; otherwise upright.
+        """
+        ox, oy = self.bend(x, y)
+        turn = self.heading(x, y, yaw)
+        pose = np.eye(4)
+        forward, left = np.array([np.cos(turn), np.sin(turn), 0]), np.array([-np.sin(turn), np.cos(turn), 0])
+        ground = float(self.hills(x, y) if tilt else self.height(x, y))
+        if tilt:
+            c, s = np.cos(yaw), np.sin(yaw)
+            forward[2] = (self.hills(x + c, y + s) - self.hills(x - c, y - s)) / 2
+            left[2] = (self.hills(x - s, y + c) - self.hills(x + s, y - c)) / 2
+            forward /= np.linalg.norm(forward)
+            left -= forward * (left @ forward)
+            left /= np.linalg.norm(left)
+            ground = float(self.height(x, y))
+        pose[:3, 0], pose[:3, 1], pose[:3, 2] = forward, left, np.cross(forward, left)
+        pose[:3, 3] = ox, oy, ground + lift
+        return pose
+
+    def ground(self) -> Mesh:
+        """The whole ground as one sheet, each cell with its own paint and class."""
+        xs, ys = (
+            _grid_lines(self.along_y, self.extent[0], self.extent[2]),
+            _grid_lines(self.along_x, self.extent[1], self.extent[3]),
+        )
+        gx, gy = np.meshgrid(xs, ys, indexing="ij")
+        ox, oy = self.bend(gx, gy)
+        points = np.stack([ox, oy, self.height(gx, gy)], -1)
+        cx, cy = np.meshgrid((xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2, indexing="ij")
+        surface, colour, class_id = self._cells(cx, cy)
+        corner = lambda grid: np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], 2)
+        vertices = corner(points).reshape(-1, 3)
+        texture = self._texture(corner(gx[..., None])[..., 0], corner(gy[..., None])[..., 0], cx, cy).reshape(-1, 3)
+        first = np.arange(cx.size)[:, None] * 4
+        faces = np.stack([first + [0, 1, 2], first + [0, 2, 3]], 1).reshape(-1, 3)
+        corners = vertices.reshape(-1, 4, 3)
+        normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+        mesh = make(
+            vertices,
+            np.repeat(normal, 4, axis=0),
+            texture,
+            faces,
+            np.repeat(surface.ravel(), 2),
+            np.repeat(colour.reshape(-1, 3), 2, axis=0),
+        )
+        mesh.class_id = np.repeat(class_id.ravel(), 2).astype(np.uint8)
+        return mesh
+
+    def _cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Surface, colour and class of ground cells by their centres."""
+        surface = np.full(x.shape, Surface.GRASS, np.uint8)
+        colour = np.broadcast_to(linear(92, 110, 58), (*x.shape, 3)).copy()
+        class_id = np.full(x.shape, TERRAIN, np.uint8)
+
+        def cover(where, kind, tint, label):
+            surface[where], colour[where], class_id[where] = kind, tint, label
+
+        for block in self.blocks:
+            inside = (x > block.x0) & (x < block.x1) & (y > block.y0) & (y < block.y1)
+            deep = inside & (np.minimum.reduce([x - block.x0, block.x1 - x, y - block.y0, block.y1 - y]) > 2)
+            if block.use == "parking":
+                cover(deep, Surface.PARKING, linear(98, 98, 100), DRIVEABLE)
+            elif block.use == "site":
+                cover(inside, Surface.EARTH, linear(150, 122, 92), TERRAIN)
+            elif block.use == "plaza":
+                cover(inside, Surface.COBBLES, linear(150, 142, 132), OTHER_FLAT)
+            elif block.use == "dense":
+                cover(inside & ~deep, Surface.PAVING, linear(158, 154, 146), SIDEWALK)
+        road = np.zeros(x.shape, bool)
+        walk, kerb = np.zeros(x.shape, bool), np.zeros(x.shape, bool)
+        for street, offset in [(s, np.abs(x - s.centre)) for s in self.along_y] + [
+            (s, np.abs(y - s.centre)) for s in self.along_x
+        ]:
+            road |= offset < street.half
+            kerb |= (offset > street.half) & (offset < street.half + _KERB_WIDTH)
+            walk |= (offset > street.half) & (offset < street.reach)
+        cover(walk & ~road, Surface.PAVING, linear(168, 162, 152), SIDEWALK)
+        cover(kerb & ~road, Surface.KERB, linear(150, 148, 142), SIDEWALK)
+        cover(road, Surface.ASPHALT, linear(84, 84, 86), DRIVEABLE)
+        cover(self._on_island(x, y) > 0.01, Surface.COBBLES, linear(138, 132, 122), OTHER_FLAT)
+        return surface, colour, class_id
+
+    def _texture(self, x, y, cx, cy) -> np.ndarray:
+        """Texture coordinates of cell corners: plan x and y, but on roads the street's own (see textures._asphalt).
+
+        Args:
+            x, y: (I, J, 4) corners. cx, cy: (I, J) centres.
+        """
+        texture = np.stack([x, y, np.zeros_like(x)], -1)
+        for kind, own, others in (("y", self.along_y, self.along_x), ("x", self.along_x, self.along_y)):
+            along, across, centre_along, centre_across = (y, x, cy, cx) if kind == "y" else (x, y, cx, cy)
+            for street in own:
+                on_street = np.abs(centre_across - street.centre) < street.half
+                crossing = np.min([np.abs(centre_along - s.centre) - s.half for s in others], axis=0) < 0
+                # The nearest junction and on which side of it the cell lies.
+                gaps = np.stack([np.abs(centre_along - s.centre) - s.half for s in others])
+                nearest = gaps.argmin(0)
+                junction = np.array([s.centre for s in others])[nearest]
+                edge = np.array([s.half for s in others])[nearest]
+                side = np.sign(centre_along - junction)
+                s = np.abs(along - junction[..., None]) - edge[..., None]
+                turn = 1.0 if kind == "x" else -1.0
+                t = (across - street.centre) * (side * turn)[..., None]
+                code = 4 * round(street.half * 10) + street.lanes
+                own_rows = np.stack([s, t, np.full_like(s, code)], -1)
+                texture[on_street & ~crossing] = own_rows[on_street & ~crossing]
+                texture[on_street & crossing, :, 2] = -1
+        return texture
+
+
+def _streets(rng: np.random.Generator, count: int) -> list[Street]:
+    """Parallel streets 65 to 100 m apart, centred on 0; one of them has two lanes each way."""
+    gaps = rng.uniform(66, 100, count - 1)
+    centres = np.concatenate([[0], np.cumsum(gaps)])
+    centres = np.round(centres - centres[count // 2], 2)
+    wide = rng.integers(2, count - 1)
+    return [
+        Street(
+            float(c),
+            2 if i == wide else 1,
+            bool(i != wide and (i == 1 or rng.random() < 0.65)),
+            float(np.round(rng.uniform(2.4, 4.0), 1)),
+        )
+        for i, c in enumerate(centres)
+    ]
+
+
+def _gaps(streets: list[Street]) -> list[tuple[float, float]]:
+    """Intervals between the sidewalks of neighbouring streets, and beyond the outermost."""
+    edges = [-np.inf] + [value for s in streets for value in (s.centre - s.reach, s.centre + s.reach)] + [np.inf]
+    gaps = [(edges[k], edges[k + 1]) for k in range(0, len(edges), 2)]
+    first, last = streets[0].centre - _MARGIN, streets[-1].centre + _MARGIN
+    return [(max(a, first), min(b, last)) for a, b in gaps]
+
+
+def _grid_lines(streets: list[Street], low: float, high: float) -> np.ndarray:
+    """Ascending grid lines: every border between surfaces, and others so that no cell is wider than 3 m."""
+    lines = {low, high}
+    for street in streets:
+        offsets = [0.0, street.half, street.half + _KERB_WIDTH, street.reach, street.reach + 2.0]
+        if street.lanes == 2:
+            offsets += [_ISLAND - _KERB_WIDTH, _ISLAND]
+        # Medians end 12 m before the crossing street's sidewalk.
+        offsets += [street.reach + 12, street.reach + 12 + _KERB_WIDTH]
+        for offset in offsets:
+            lines |= {round(street.centre - offset, 4), round(street.centre + offset, 4)}
+    ordered = np.array(sorted(line for line in lines if low <= line <= high))
+    filled = [np.linspace(a, b, int(np.ceil((b - a) / 3.0)) + 1)[:-1] for a, b in zip(ordered[:-1], ordered[1:])]
+    return np.concatenate([*filled, [high]])

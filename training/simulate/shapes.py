@@ -1,0 +1,355 @@
+"""Meshes with what the ray tracer needs of every triangle, and the primitives that everything in the town is built from.
+
+A shape's own frame: metres, x forward, y left, z up, the origin on the ground under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+
+__all__ = ["Mesh", "Surface", "blob", "box", "cylinder", "extrude", "linear", "loft", "quads", "tube"]
+
+
+class Surface(IntEnum):
+    """What a triangle is made of: which procedural texture paints it."""
+
+    PLAIN = 0
+    ASPHALT = 1
+    PAVING = 2
+    GRASS = 3
+    FACADE = 4
+    ROOF = 5
+    LEAVES = 6
+    BARK = 7
+    PAINT = 8
+    GLASS = 9
+    LAMP = 10
+    STRIPES = 11
+    BRICK = 12
+    CLOTH = 13
+    CONCRETE = 14
+    COBBLES = 15
+    PARKING = 16
+    EARTH = 17
+    KERB = 18
+    RUBBER = 19
+    SIGN = 20
+
+
+@dataclass
+class Mesh:
+    """Triangles with their looks and labels.
+
+    Attributes:
+        vertices: (V, 3) float32, metres.
+        normals: (V, 3) float32, unit; equal on a flat face's corners, averaged where a shape is round.
+        texture: (V, 3) float32: two coordinates along the surface in metres and a number that tells copies apart.
+        faces: (F, 3) int32.
+        surface: (F,) uint8, a `Surface`.
+        colour: (F, 3) float32, linear RGB albedo.
+        class_id: (F,) uint8.
+        instance: (F,) int32, 0 where a triangle belongs to no object.
+    """
+
+    vertices: np.ndarray
+    normals: np.ndarray
+    texture: np.ndarray
+    faces: np.ndarray
+    surface: np.ndarray
+    colour: np.ndarray
+    class_id: np.ndarray
+    instance: np.ndarray
+
+    @classmethod
+    def empty(cls) -> Mesh:
+        point, face = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
+        ids = np.zeros(0, np.uint8)
+        return cls(point, point, point, face, ids, point, ids, np.zeros(0, np.int32))
+
+    @classmethod
+    def join(cls, meshes: Sequence[Mesh]) -> Mesh:
+        """One mesh of all triangles, in order."""
+        meshes = [mesh for mesh in meshes if len(mesh.faces)]
+        if not meshes:
+            return cls.empty()
+        starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
+        columns = {
+            field.name: np.concatenate([getattr(mesh, field.name) for mesh in meshes])
+            for field in fields(cls)
+            if field.name != "faces"
+        }
+        faces = np.concatenate([mesh.faces + np.int32(start) for mesh, start in zip(meshes, starts)])
+        return cls(faces=faces, **columns)
+
+    def moved(self, parent_from_mesh: np.ndarray) -> Mesh:
+        """A copy placed by a rigid (or uniformly scaled) 4x4 transform."""
+        linear_part = np.asarray(parent_from_mesh, np.float32)
+        vertices = self.vertices @ linear_part[:3, :3].T + linear_part[:3, 3]
+        normals = self.normals @ linear_part[:3, :3].T
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        return Mesh(
+            vertices, normals, self.texture, self.faces, self.surface, self.colour, self.class_id, self.instance
+        )
+
+    def at(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0, scale: float = 1.0) -> Mesh:
+        """A copy turned about z by `yaw` (radians), scaled, and moved to a point."""
+        c, s = np.cos(yaw) * scale, np.sin(yaw) * scale
+        return self.moved(np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, scale, z], [0, 0, 0, 1]]))
+
+    def pitched(self, angle: float) -> Mesh:
+        """A copy turned about y; positive angles lift what lies forward."""
+        c, s = np.cos(angle), np.sin(angle)
+        return self.moved(np.array([[c, 0, -s, 0], [0, 1, 0, 0], [s, 0, c, 0], [0, 0, 0, 1]]))
+
+    def rolled(self, angle: float) -> Mesh:
+        """A copy turned about x."""
+        c, s = np.cos(angle), np.sin(angle)
+        return self.moved(np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]]))
+
+    def labelled(self, class_id: int, instance: int = 0) -> Mesh:
+        """The same triangles as one object of one class."""
+        self.class_id = np.full(len(self.faces), class_id, np.uint8)
+        self.instance = np.full(len(self.faces), instance, np.int32)
+        return self
+
+    def seeded(self, seed: float) -> Mesh:
+        """The same triangles with another number to tell them from their copies."""
+        self.texture = self.texture.copy()
+        self.texture[:, 2] = seed
+        return self
+
+
+def linear(red: int, green: int, blue: int) -> np.ndarray:
+    """An sRGB colour (0..255) as linear albedo."""
+    value = np.array([red, green, blue], np.float32) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
+    """A mesh whose faces all have one surface and colour, or one each; unlabelled."""
+    count = len(faces)
+    return Mesh(
+        np.asarray(vertices, np.float32),
+        np.asarray(normals, np.float32),
+        np.asarray(texture, np.float32),
+        np.asarray(faces, np.int32),
+        np.broadcast_to(np.asarray(surface, np.uint8), (count,)).copy(),
+        np.broadcast_to(np.asarray(colour, np.float32), (count, 3)).copy(),
+        np.zeros(count, np.uint8),
+        np.zeros(count, np.int32),
+    )
+
+
+def quads(
+    corners: np.ndarray, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5), texture: np.ndarray | None = None
+) -> Mesh:
+    """Flat four-cornered faces.
+
+    Args:
+        corners: (Q, 4, 3), counter-clockwise seen from outside.
+        surface, colour: one for all, or (Q,) and (Q, 3).
+        texture: (Q, 4, 3); default: metres along the first edge and across it.
+    """
+    corners = np.asarray(corners, np.float64).reshape(-1, 4, 3)
+    along, up = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
+    normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    if texture is None:
+        along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
+        up = np.cross(normal, along)
+        offset = corners - corners[:, :1]
+        s, t = (offset * along[:, None]).sum(-1), (offset * up[:, None]).sum(-1)
+        texture = np.stack([s, t, np.zeros_like(s)], -1)
+    first = np.arange(len(corners))[:, None] * 4
+    faces = np.stack([first + [0, 1, 2], first + [0, 2, 3]], 1).reshape(-1, 3)
+    surface, colour = np.asarray(surface, np.uint8), np.asarray(colour, np.float32)
+    surface = np.repeat(surface, 2) if surface.ndim else surface
+    colour = np.repeat(colour, 2, axis=0) if colour.ndim > 1 else colour
+    return make(
+        corners.reshape(-1, 3), np.repeat(normal, 4, axis=0), np.asarray(texture).reshape(-1, 3), faces, surface, colour
+    )
+
+
+_BOX = np.array(  # corners of a unit box's faces: front, back, left, right, top, bottom
+    [
+        [[1, -1, -1], [1, 1, -1], [1, 1, 1], [1, -1, 1]],
+        [[-1, 1, -1], [-1, -1, -1], [-1, -1, 1], [-1, 1, 1]],
+        [[1, 1, -1], [-1, 1, -1], [-1, 1, 1], [1, 1, 1]],
+        [[-1, -1, -1], [1, -1, -1], [1, -1, 1], [-1, -1, 1]],
+        [[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]],
+        [[-1, 1, -1], [1, 1, -1], [1, -1, -1], [-1, -1, -1]],
+    ],
+    np.float64,
+)
+
+
+def box(lower, upper, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5), taper: float = 1.0) -> Mesh:
+    """An axis-aligned box between two corners; `taper` scales its top about the middle.
+
+    `surface` may be one or six (front, back, left, right, top, bottom).
+    """
+    lower, upper = np.asarray(lower, np.float64), np.asarray(upper, np.float64)
+    corners = _BOX.copy()
+    corners[..., :2] *= np.where(corners[..., 2:] > 0, taper, 1.0)
+    return quads((lower + upper) / 2 + corners * (upper - lower) / 2, surface, colour)
+
+
+def ring_faces(rings: int, points: int, closed: bool = True) -> np.ndarray:
+    """Faces between consecutive rings of equally many points (counter-clockwise rings, stacked along their axis)."""
+    i, j = np.meshgrid(np.arange(rings - 1), np.arange(points if closed else points - 1), indexing="ij")
+    a, b = i * points + j, i * points + (j + 1) % points
+    c, d = b + points, a + points
+    return np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
+
+
+def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Area-weighted vertex normals."""
+    corner = vertices[faces]
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    total = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(total, faces[:, k], normal)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+
+def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5)) -> Mesh:
+    """A round tube along a polyline, closed at both ends.
+
+    Args:
+        path: (P, 3) points.
+        radii: one, or (P,).
+    """
+    path = np.asarray(path, np.float64)
+    radii = np.broadcast_to(np.asarray(radii, np.float64), (len(path),))
+    direction = np.gradient(path, axis=0)
+    direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+    helper = np.where(np.abs(direction[:, 2:]) > 0.9, [[1.0, 0, 0]], [[0, 0, 1.0]])
+    across = np.cross(helper, direction)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    other = np.cross(direction, across)
+    angle = np.arange(sides) * 2 * np.pi / sides
+    circle = np.cos(angle)[None, :, None] * across[:, None] + np.sin(angle)[None, :, None] * other[:, None]
+    vertices = (path[:, None] + radii[:, None, None] * circle).reshape(-1, 3)
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    texture = np.stack(np.broadcast_arrays(angle[None] * radii.max(), length[:, None], np.zeros((1, 1))), -1).reshape(
+        -1, 3
+    )
+    shell = make(vertices, circle.reshape(-1, 3), texture, ring_faces(len(path), sides), surface, colour)
+    ends = []
+    for index, sign in ((0, -1), (len(path) - 1, 1)):
+        if radii[index] > 1e-6:
+            ring = vertices.reshape(len(path), sides, 3)[index][::sign]
+            fan = np.stack([np.zeros(sides - 2), np.arange(1, sides - 1), np.arange(2, sides)], -1)
+            normal = np.broadcast_to(sign * direction[index], ring.shape)
+            flat = np.stack([angle * 0, angle * 0, angle * 0], -1)
+            ends.append(make(ring, normal, flat, fan, surface, colour))
+    return Mesh.join([shell, *ends])
+
+
+def cylinder(
+    centre, axis, radius: float, length: float, sides: int = 12, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5)
+):
+    """A closed cylinder around a centre along an axis ('x', 'y' or 'z')."""
+    half = np.eye(3)["xyz".index(axis)] * length / 2
+    return tube([np.asarray(centre) - half, np.asarray(centre) + half], radius, sides, surface, colour)
+
+
+def extrude(profile, half_width: float, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5)) -> Mesh:
+    """A side view drawn across y: (P, 2) points (x, z), counter-clockwise seen from the right; convex."""
+    profile = np.asarray(profile, np.float64)
+    count = len(profile)
+    right = np.insert(profile, 1, -half_width, axis=1)
+    left = np.insert(profile, 1, half_width, axis=1)
+    following = np.roll(np.arange(count), -1)
+    sides = quads(np.stack([right[following], right, left, left[following]], 1), surface, colour)
+    fan = np.stack([np.zeros(count - 2), np.arange(1, count - 1), np.arange(2, count)], -1)
+    flat = np.stack([profile[:, 0], profile[:, 1], np.zeros(count)], -1)
+    caps = [
+        make(right, np.tile([0, -1, 0], (count, 1)), flat, fan, surface, colour),
+        make(left, np.tile([0, 1, 0], (count, 1)), flat, fan[:, ::-1], surface, colour),
+    ]
+    return Mesh.join([sides, *caps])
+
+
+def loft(stations, surfaces: np.ndarray, colours: np.ndarray) -> Mesh:
+    """A body through symmetric cross-sections, closed at both ends: how vehicles are shaped.
+
+    Args:
+        stations: (S, 1 + 2 K): x, then K pairs (half-width, z) from the bottom edge to the top edge.
+        surfaces: (S - 1, K) a surface for each strip of each interval: the K - 1 side strips and the top.
+        colours: (S - 1, K, 3).
+    """
+    stations = np.asarray(stations, np.float64)
+    count, levels = len(stations), (stations.shape[1] - 1) // 2
+    pairs = stations[:, 1:].reshape(count, levels, 2)
+    x = np.repeat(stations[:, :1], levels, axis=1)
+    left = np.stack([x, pairs[..., 0], pairs[..., 1]], -1)
+    right = left * [1, -1, 1]
+    parts = []
+    for strip in range(levels):
+        upper_left = left[:, strip + 1] if strip + 1 < levels else right[:, strip]
+        for a, b, flip in (
+            (left[:, strip], upper_left, False),
+            (right[:, strip], right[:, min(strip + 1, levels - 1)], True),
+        ):
+            if strip + 1 == levels and flip:
+                continue
+            corners = np.stack([a[:-1], b[:-1], b[1:], a[1:]], 1)
+            parts.append(quads(corners[:, ::-1] if flip else corners, surfaces[:, strip], colours[:, strip]))
+    for index, sign in ((0, -1), (count - 1, 1)):
+        edge = max(0, min(index, count - 2))
+        face = np.stack([right[index, :-1], left[index, :-1], left[index, 1:], right[index, 1:]], 1)
+        parts.append(quads(face[:, ::sign], surfaces[edge, :-1], colours[edge, :-1]))
+    bottom = np.stack([left[:-1, 0], left[1:, 0], right[1:, 0], right[:-1, 0]], 1)
+    parts.append(quads(bottom, Surface.RUBBER, (0.02, 0.02, 0.02)))
+    return Mesh.join(parts)
+
+
+_PHI = (1 + 5**0.5) / 2
+_ICOSAHEDRON = np.array(
+    [[-1, _PHI, 0], [1, _PHI, 0], [-1, -_PHI, 0], [1, -_PHI, 0], [0, -1, _PHI], [0, 1, _PHI],
+     [0, -1, -_PHI], [0, 1, -_PHI], [_PHI, 0, -1], [_PHI, 0, 1], [-_PHI, 0, -1], [-_PHI, 0, 1]]
+)  # fmt: skip
+_ICOSAHEDRON_FACES = np.array(
+    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6], [7, 1, 8],
+     [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7], [9, 8, 1]]
+)  # fmt: skip
+
+
+def sphere_points(divisions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (V, 3) on the unit sphere and faces of an icosahedron divided `divisions` times."""
+    vertices, faces = _ICOSAHEDRON / np.linalg.norm(_ICOSAHEDRON[0]), _ICOSAHEDRON_FACES
+    for _ in range(divisions):
+        edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+        unique, inverse = np.unique(edges, axis=0, return_inverse=True)
+        middle = vertices[unique].mean(1)
+        middle /= np.linalg.norm(middle, axis=1, keepdims=True)
+        ab, bc, ca = inverse.reshape(3, -1) + len(vertices)
+        vertices = np.concatenate([vertices, middle])
+        a, b, c = faces.T
+        faces = np.concatenate([np.stack(f, -1) for f in ((a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca))])
+    return vertices, faces
+
+
+def blob(
+    centre,
+    radii,
+    divisions: int = 1,
+    rough: float = 0.0,
+    rng: np.random.Generator | None = None,
+    surface=Surface.PLAIN,
+    colour=(0.5, 0.5, 0.5),
+) -> Mesh:
+    """An ellipsoid, its vertices moved in or out by up to `rough` of the radius."""
+    points, faces = sphere_points(divisions)
+    if rough and rng is not None:
+        points = points * (1 + rng.uniform(-rough, rough, (len(points), 1)))
+    vertices = np.asarray(centre) + points * np.asarray(radii)
+    angles = np.stack(
+        [np.arctan2(points[:, 1], points[:, 0]), np.arcsin(np.clip(points[:, 2], -1, 1)), points[:, 0] * 0], -1
+    )
+    return make(vertices, smooth_normals(vertices, faces), angles * np.mean(radii), faces, surface, colour)

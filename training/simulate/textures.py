@@ -1,0 +1,361 @@
+"""Procedural textures: noise and patterns filtered over a pixel's footprint, and what each surface is painted with.
+
+Everything is evaluated where a ray hit, so there are no image files, and a distant wall does not flicker: patterns are
+integrated over the footprint, noise is read from the level of a pyramid that fits it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .shapes import Surface
+from .trace import Hits
+
+__all__ = ["Paint", "noise", "paint", "stripes"]
+
+_SIZE = 512  # texels of the noise tile, a power of two
+_LEVELS = 10
+
+
+def _make_noise() -> tuple[np.ndarray, np.ndarray]:
+    """A tileable 1/f noise tile of unit variance and its averages over 2x2, 4x4, ... texels, in one flat array."""
+    rng = np.random.default_rng(20240131)
+    frequency = np.hypot(np.fft.fftfreq(_SIZE)[:, None], np.fft.rfftfreq(_SIZE)[None]) * _SIZE
+    spectrum = np.fft.rfft2(rng.standard_normal((_SIZE, _SIZE))) / np.maximum(frequency, 2.0) ** 1.1
+    spectrum[0, 0] = 0
+    tile = np.fft.irfft2(spectrum, s=(_SIZE, _SIZE))
+    tile = (tile / tile.std()).astype(np.float32)
+    levels, starts = [], []
+    for _ in range(_LEVELS):
+        starts.append(sum(level.size for level in levels))
+        levels.append(tile)
+        tile = tile.reshape(tile.shape[0] // 2, 2, tile.shape[1] // 2, 2).mean((1, 3)) if tile.shape[0] > 1 else tile
+    return np.concatenate([level.ravel() for level in levels]), np.array(starts, np.int32)
+
+
+_NOISE, _STARTS = _make_noise()
+
+
+def noise(s: np.ndarray, t: np.ndarray, texel: float, footprint: np.ndarray) -> np.ndarray:
+    """1/f noise of unit variance at points of a surface.
+
+    Args:
+        s, t: (N,) metres.
+        texel: metres of the finest detail; the pattern repeats after 512 of them.
+        footprint: (N,) metres that a pixel covers there; coarser than `texel`, the averages are read.
+    """
+    level = np.log2(np.maximum(footprint * (1 / texel), 1.0)).astype(np.int32)
+    np.minimum(level, _LEVELS - 1, out=level)
+    shrink = np.ldexp(np.float32(1 / texel), -level)
+    x, y = s * shrink - 0.5, t * shrink - 0.5
+    x0, y0 = np.floor(x), np.floor(y)
+    fx, fy = x - x0, y - y0
+    mask = (_SIZE >> level) - 1
+    x0, y0 = x0.astype(np.int64).astype(np.int32), y0.astype(np.int64).astype(np.int32)
+    x1, y1 = (x0 + 1) & mask, (y0 + 1) & mask
+    x0, y0 = x0 & mask, y0 & mask
+    start, width = _STARTS[level], mask + 1
+    row0, row1 = start + y0 * width, start + y1 * width
+    upper = _NOISE[row0 + x0] * (1 - fx) + _NOISE[row0 + x1] * fx
+    lower = _NOISE[row1 + x0] * (1 - fx) + _NOISE[row1 + x1] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+def stripes(x: np.ndarray, period, width, footprint: np.ndarray) -> np.ndarray:
+    """How much of a footprint around x lies on stripes: those parts of the axis where x mod period < width; (N,) 0..1."""
+    footprint = np.maximum(footprint, 1e-4)
+    low, high = x - footprint / 2, x + footprint / 2
+
+    def covered(edge):
+        whole = np.floor(edge / period)
+        return whole * width + np.minimum(edge - whole * period, width)
+
+    return (covered(high) - covered(low)) / footprint
+
+
+def band(x: np.ndarray, low, high, footprint: np.ndarray) -> np.ndarray:
+    """How much of a footprint around x lies between two values; (N,) 0..1."""
+    half = np.maximum(footprint, 1e-4) / 2
+    return np.clip((np.minimum(x + half, high) - np.maximum(x - half, low)) / (2 * half), 0, 1)
+
+
+def scramble(*keys: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1) that look random, the same for the same keys."""
+    total = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), np.float64)
+    for index, key in enumerate(keys):
+        total = total + np.asarray(key, np.float64) * (12.9898, 78.233, 37.719, 93.989)[index]
+    return ((np.sin(total) * 43758.5453) % 1.0).astype(np.float32)
+
+
+@dataclass
+class Paint:
+    """What light meets at N points.
+
+    Attributes:
+        albedo: (N, 3) linear.
+        gloss: (N,) 0..1, how strongly the surroundings are mirrored.
+        glow: (N,) light of its own, in units of white paper in the sun.
+        translucency: (N,) 0..1, how much light comes through from behind (leaves, grass).
+    """
+
+    albedo: np.ndarray
+    gloss: np.ndarray
+    glow: np.ndarray
+    translucency: np.ndarray
+
+
+def mix(albedo: np.ndarray, colour, amount: np.ndarray) -> np.ndarray:
+    """Blend towards a colour; amount (N,) in 0..1."""
+    return albedo + (np.asarray(colour, np.float32) - albedo) * amount[:, None]
+
+
+def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
+    """The paint of every hit.
+
+    Args:
+        hits: N hits; points that hit nothing come back black.
+        along, across: (N,) the footprint of a pixel in metres along the first and the second texture axis.
+    """
+    count = len(hits.distance)
+    result = Paint(
+        hits.colour.copy(), np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros(count, np.float32)
+    )
+    for surface in np.unique(hits.surface[hits.hit]):
+        rows = np.flatnonzero((hits.surface == surface) & hits.hit)
+        s, t, seed = hits.texture[rows].T
+        local = _Local(hits.point[rows], s, t, seed, along[rows], across[rows], hits.normal[rows])
+        painter = _PAINTERS.get(int(surface), _plain)
+        painted = painter(hits.colour[rows], local)
+        result.albedo[rows] = np.clip(painted[0], 0.003, 0.95)
+        for name, value in zip(("gloss", "glow", "translucency"), painted[1:]):
+            getattr(result, name)[rows] = value
+    return result
+
+
+@dataclass
+class _Local:
+    """What a painter looks at: the point in odom, texture coordinates, footprints, normal."""
+
+    point: np.ndarray
+    s: np.ndarray
+    t: np.ndarray
+    seed: np.ndarray
+    along: np.ndarray
+    across: np.ndarray
+    normal: np.ndarray
+
+    @property
+    def footprint(self) -> np.ndarray:
+        return np.maximum(self.along, self.across)
+
+    def grain(self, texel: float, shift: float = 0.0) -> np.ndarray:
+        """Noise in texture coordinates; `shift` picks another part of the pattern."""
+        return noise(self.s + self.seed * 7.31 + shift, self.t + self.seed * 3.77 - shift, texel, self.footprint)
+
+    def ground(self, texel: float, shift: float = 0.0) -> np.ndarray:
+        """Noise in odom's x and y, seamless over everything that lies flat."""
+        return noise(self.point[:, 0] + shift, self.point[:, 1] - shift, texel, self.footprint)
+
+
+def _plain(colour, at):
+    return (colour * (1 + 0.05 * at.grain(0.05) + 0.05 * at.grain(0.01))[:, None],)
+
+
+def _asphalt(colour, at):
+    """Road: s metres from the nearest junction, t metres from the centre line towards the side that drives to it,
+    seed 4 * (half-width in decimetres) + lanes, or -1 on a junction."""
+    tone = 1 + 0.16 * at.ground(0.35) + 0.12 * at.ground(0.04) + 0.10 * at.ground(0.008, 3.1)
+    patch = np.clip(at.ground(0.9, 17.0) * 3 - 4.2, 0, 1)
+    albedo = colour * np.maximum(tone, 0.3)[:, None] * (1 - 0.35 * patch)[:, None]
+    crack = np.exp(-((at.ground(0.12, 40.0) / (0.05 + at.footprint)) ** 2)) * np.clip(at.ground(1.5, 9.0), 0, 1)
+    albedo *= (1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint))[:, None]
+    marking = _markings(at)
+    worn = np.clip(0.88 + 0.16 * at.ground(0.06, 5.0) + 0.1 * at.ground(0.6, 8.0), 0.25, 1)
+    return (mix(albedo, (0.62, 0.62, 0.58), marking * worn), 0.02 + 0 * tone)
+
+
+def _markings(at) -> np.ndarray:
+    """Coverage with white paint: centre and lane lines, parking bays, stop lines and zebra crossings."""
+    street = at.seed >= 0
+    code = np.rint(np.where(street, at.seed, 0))
+    half, lanes = np.floor(code / 4) / 10, np.mod(code, 4)
+    running = band(at.s, 6.2, 1e6, at.along)
+    dashes = stripes(at.s, 9.0, 4.0, at.along)
+    offset = np.abs(at.t)
+    centre = np.where(lanes >= 2, band(offset, 0.72, 0.84, at.across), band(offset, -1, 0.07, at.across) * dashes)
+    lane = np.where(lanes >= 2, band(offset, 3.38, 3.5, at.across) * dashes, 0)
+    driving = np.where(lanes >= 2, 7.0, 3.5)
+    has_parking = half > driving + 1
+    border = np.where(has_parking, band(offset, driving, driving + 0.1, at.across), 0)
+    bays = np.where(has_parking, band(offset, driving, driving + 2.2, at.across) * stripes(at.s, 6.0, 0.1, at.along), 0)
+    stop = band(at.s, 5.1, 5.5, at.along) * band(at.t, 0.1, driving - 0.1, at.across)
+    zebra = band(at.s, 1.2, 4.2, at.along) * stripes(at.t, 1.0, 0.5, at.across) * band(offset, -1, driving, at.across)
+    return np.where(street, np.clip(running * (centre + lane + border + bays) + stop + zebra, 0, 1), 0)
+
+
+def _paving(colour, at):
+    slab = scramble(np.floor(at.s / 0.6), np.floor(at.t / 0.4))
+    fine = np.minimum(1, 0.25 / np.maximum(at.footprint, 1e-3))
+    joint = 1 - (1 - stripes(at.s, 0.6, 0.015, at.along)) * (1 - stripes(at.t, 0.4, 0.015, at.across))
+    tone = 1 + 0.1 * (slab - 0.5) * fine + 0.12 * at.ground(0.25) + 0.07 * at.ground(0.015)
+    return (colour * (tone * (1 - 0.45 * joint))[:, None], 0.01 + 0 * tone)
+
+
+def _cobbles(colour, at):
+    row = np.floor(at.t / 0.11)
+    stone = scramble(np.floor(at.s / 0.14 + 0.5 * np.mod(row, 2)), row)
+    fine = np.minimum(1, 0.06 / np.maximum(at.footprint, 1e-3))
+    joint = 1 - (1 - stripes(at.s + 0.07 * np.mod(row, 2), 0.14, 0.016, at.along)) * (
+        1 - stripes(at.t, 0.11, 0.014, at.across)
+    )
+    tone = 1 + 0.5 * (stone - 0.5) * fine + 0.14 * at.ground(0.3)
+    return (colour * (tone * (1 - 0.5 * joint))[:, None], 0.02 + 0 * tone)
+
+
+def _grass(colour, at):
+    dry = np.clip(0.4 + 0.22 * at.ground(2.3) + 0.1 * at.ground(0.2), 0, 1)
+    albedo = mix(np.broadcast_to(colour, (len(dry), 3)).copy(), (0.2, 0.17, 0.07), dry * 0.75)
+    bare = np.clip(at.ground(0.7, 31.0) * 2 - 3.2, 0, 1)
+    albedo = mix(albedo, (0.13, 0.095, 0.06), bare)
+    tone = 1 + 0.3 * at.ground(0.05) + 0.35 * at.ground(0.012, 2.0)
+    return (albedo * np.maximum(tone, 0.25)[:, None], 0 * tone, 0 * tone, 0.2 + 0 * tone)
+
+
+def _earth(colour, at):
+    tone = 1 + 0.25 * at.grain(0.4) + 0.3 * at.grain(0.05, 2.0) + 0.2 * at.grain(0.012, 5.0)
+    return (colour * np.maximum(tone, 0.3)[:, None],)
+
+
+def _parking(colour, at):
+    tone = 1 + 0.15 * at.ground(0.4) + 0.12 * at.ground(0.03) + 0.1 * at.ground(0.008)
+    bay = stripes(at.s, 2.7, 0.1, at.along) * band(np.mod(at.t, 16.0), 0.0, 5.0, at.across)
+    bay += stripes(at.s, 2.7, 0.1, at.along) * band(np.mod(at.t, 16.0), 11.0, 16.0, at.across)
+    return (
+        mix(colour * np.maximum(tone, 0.3)[:, None], (0.55, 0.55, 0.52), np.clip(bay, 0, 1) * 0.85),
+        0.02 + 0 * tone,
+    )
+
+
+def _kerb(colour, at):
+    joint = stripes(at.s, 1.0, 0.02, at.along)
+    return (colour * ((1 + 0.15 * at.grain(0.05)) * (1 - 0.4 * joint))[:, None],)
+
+
+def _facade(colour, at):
+    """Wall with windows: s metres along it, t metres above the ground, seed the building's."""
+    style = [scramble(at.seed, np.float32(k)) for k in range(8)]
+    storey, pitch = 2.9 + 0.5 * style[0], 1.5 + 1.7 * style[1]
+    wide, high = pitch * (0.4 + 0.3 * style[2]), 1.25 + 0.6 * style[3]
+    shop = (style[4] < 0.4) & (at.t < storey)
+    wide, high, pitch = np.where(shop, pitch * 1.7, wide), np.where(shop, 2.2, high), np.where(shop, pitch * 2, pitch)
+    floor, column = np.floor(at.t / storey), np.floor(at.s / pitch)
+    sill = np.where(shop, 0.35, 0.85)
+    brick = style[5] < 0.45
+    wall = colour * (1 + 0.1 * at.grain(0.3) + 0.06 * at.grain(0.03, 2.0))[:, None]
+    courses = 1 - (1 - stripes(at.t, 0.085, 0.014, at.across)) * (1 - stripes(at.s, 0.25, 0.012, at.along))
+    wall *= (1 - np.where(brick, 0.25 * courses - 0.12 * at.grain(0.06, 9.0), 0))[:, None]
+    damp = np.clip(1 - at.t / 1.2, 0, 1) * 0.3 + 0.18 * np.clip(at.grain(0.5, 4.0), 0, 1)
+    wall *= (1 - damp)[:, None]
+    ledge = band(np.mod(at.t, storey), 0, 0.14, at.across) * (style[6] < 0.5)
+    wall = mix(wall, colour[0] * 1.25, ledge * 0.6)
+    margin = (pitch - wide) / 2
+    opening = stripes(at.s - margin, pitch, wide, at.along) * stripes(at.t - sill, storey, high, at.across)
+    pane = stripes(at.s - margin - 0.07, pitch, wide - 0.14, at.along) * stripes(
+        at.t - sill - 0.07, storey, high - 0.14, at.across
+    )
+    bars = stripes(at.s - margin - wide / 2 + 0.025, pitch, 0.05, at.along)
+    opening *= at.t > 0.2
+    pane *= (at.t > 0.2) * (1 - bars)
+    frame = np.where(style[7] < 0.6, 0.6, 0.12)[:, None] * np.ones(3, np.float32)
+    wall = wall + (frame - wall) * opening[:, None]
+    inside = scramble(column, floor, at.seed)
+    curtain = np.where(inside > 0.7, 0.25 + 0.3 * (inside - 0.7), 0.02 + 0.05 * inside)[:, None] * np.float32(
+        [1, 0.96, 0.9]
+    )
+    # Shade from the lintel: the upper part of a pane lies deeper in the wall.
+    depth = np.mod(at.t - sill, storey) / high
+    curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))[:, None]
+    albedo = wall + (curtain - wall) * pane[:, None]
+    return (albedo, 0.5 * pane * np.where(inside > 0.7, 0.5, 1.0))
+
+
+def _roof(colour, at):
+    row = stripes(at.t, 0.33, 0.07, at.across)
+    column = stripes(at.s, 0.22, 0.03, at.along)
+    tone = (1 + 0.15 * at.grain(0.3) + 0.1 * at.grain(0.04)) * (1 - 0.35 * row - 0.15 * column)
+    return (colour * tone[:, None],)
+
+
+def _leaves(colour, at):
+    clump = noise(at.point[:, 0] + at.point[:, 2], at.point[:, 1] - at.point[:, 2], 0.12, at.footprint)
+    fine = noise(at.point[:, 0] - 2 * at.point[:, 2], at.point[:, 1] + at.point[:, 2], 0.025, at.footprint)
+    tone = np.maximum(1 + 0.25 * clump + 0.35 * fine + 0.15 * at.grain(0.05), 0.25)
+    albedo = colour * tone[:, None]
+    return (mix(albedo, (0.25, 0.24, 0.05), np.clip(0.12 * clump, 0, 0.3)), 0.02 + 0 * tone, 0 * tone, 0.45 + 0 * tone)
+
+
+def _bark(colour, at):
+    ridges = noise(at.s * 3 + at.seed, at.t * 0.5, 0.02, at.footprint)
+    return (colour * np.maximum(1 + 0.35 * ridges, 0.3)[:, None],)
+
+
+def _car_paint(colour, at):
+    dust = np.clip(0.5 - at.normal[:, 2], 0, 1) * 0.12 * (1 + at.grain(0.1))
+    return (mix(colour, (0.2, 0.18, 0.15), np.clip(dust, 0, 0.4)), 0.55 + 0 * dust)
+
+
+def _glass(colour, at):
+    return (colour, np.full(len(colour), 0.9, np.float32))
+
+
+def _lamp(colour, at):
+    return (colour, np.full(len(colour), 0.4, np.float32), np.full(len(colour), 0.12, np.float32))
+
+
+def _stripes(colour, at):
+    """Bands of the colour and white, 0.3 m wide, slanting."""
+    white = stripes(at.s + at.t, 0.5, 0.25, at.footprint)
+    return (mix(colour * (1 + 0.06 * at.grain(0.03))[:, None], (0.75, 0.75, 0.72), white), 0.05 + 0 * white)
+
+
+def _brick(colour, at):
+    row = np.floor(at.t / 0.085)
+    joint = 1 - (1 - stripes(at.s + 0.125 * np.mod(row, 2), 0.25, 0.014, at.along)) * (
+        1 - stripes(at.t, 0.085, 0.014, at.across)
+    )
+    tone = 1 + 0.16 * at.grain(0.06) + 0.12 * at.grain(0.4)
+    return (mix(colour * tone[:, None], (0.4, 0.38, 0.35), joint * 0.7),)
+
+
+def _cloth(colour, at):
+    return (colour * np.maximum(1 + 0.18 * at.grain(0.08) + 0.1 * at.grain(0.015), 0.3)[:, None],)
+
+
+def _concrete(colour, at):
+    tone = 1 + 0.14 * at.grain(0.3) + 0.09 * at.grain(0.03) + 0.07 * at.grain(0.008)
+    streak = np.clip(noise(at.s * 4, at.t * 0.25, 0.1, at.footprint), 0, 2) * 0.1
+    return (colour * np.maximum(tone - streak, 0.3)[:, None],)
+
+
+def _rubber(colour, at):
+    return (colour * (1 + 0.2 * at.grain(0.03))[:, None], np.full(len(colour), 0.03, np.float32))
+
+
+def _sign(colour, at):
+    border = 1 - band(np.mod(at.s, 10), 0.03, 9.97, at.along)
+    letters = np.clip(noise(at.s * 1.0 + at.seed, at.t * 0.6, 0.03, at.footprint) - 0.6, 0, 1)
+    return (
+        mix(colour, (0.02, 0.02, 0.03), np.clip(letters * 1.2 + border * 0.5, 0, 0.8)),
+        np.full(len(colour), 0.1, np.float32),
+    )
+
+
+_PAINTERS = {
+    Surface.ASPHALT: _asphalt, Surface.PAVING: _paving, Surface.GRASS: _grass, Surface.FACADE: _facade,
+    Surface.ROOF: _roof, Surface.LEAVES: _leaves, Surface.BARK: _bark, Surface.PAINT: _car_paint,
+    Surface.GLASS: _glass, Surface.LAMP: _lamp, Surface.STRIPES: _stripes, Surface.BRICK: _brick,
+    Surface.CLOTH: _cloth, Surface.CONCRETE: _concrete, Surface.COBBLES: _cobbles, Surface.PARKING: _parking,
+    Surface.EARTH: _earth, Surface.KERB: _kerb, Surface.RUBBER: _rubber, Surface.SIGN: _sign,
+}  # fmt: skip

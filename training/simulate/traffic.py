@@ -1,0 +1,196 @@
+"""What moves: the recording car's own way through the town, and the traffic that keeps clear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .people import WALK_PHASES
+from .plan import Plan
+from .shapes import Mesh
+
+__all__ = ["Drive", "Mover", "Traffic", "lane_offset"]
+
+_CRUISE, _TURNING, _BRAKING = 8.0, 4.2, 1.4  # m/s, m/s, m/s^2
+_TURN_RADIUS = 7.5
+_STRIDE = 1.4
+_BODY_STEP = 1.1  # metres between the circles that stand for a vehicle's body
+_TIME_STEP = 0.2
+
+
+def lane_offset(lanes: int, lane: int = 0) -> float:
+    """Metres right of the centre line where a lane's middle lies; lane 0 is the outermost."""
+    return (lanes - lane - 0.5) * 3.5 + (0.3 if lanes == 2 and lane == 1 else 0.0)
+
+
+class Drive:
+    """The recording car's trajectory: clockwise around the middle of the town, for ever.
+
+    Args:
+        plan: the town's plan.
+        start: metres after the first corner where time 0 is.
+    """
+
+    def __init__(self, plan: Plan, start: float = 22.0) -> None:
+        self._plan = plan
+        left, right = plan.along_y[1], plan.along_y[-2]
+        bottom, top = plan.along_x[1], plan.along_x[-2]
+        offset = lambda street: lane_offset(street.lanes)
+        x0, x1 = left.centre + offset(left), right.centre - offset(right)
+        y0, y1 = bottom.centre + offset(bottom), top.centre - offset(top)
+        points = _rounded(np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]]), _TURN_RADIUS)
+        ox, oy = plan.bend(*points.T)
+        step = np.hypot(np.diff(ox), np.diff(oy))
+        self._way = np.concatenate([[0], np.cumsum(step)])
+        self._points = points
+        speed = _speeds(points, step)
+        self._time = np.concatenate([[0], np.cumsum(step / ((speed[1:] + speed[:-1]) / 2))])
+        self._start = float(np.interp(start, self._way, self._time))
+
+    @property
+    def lap(self) -> float:
+        """Seconds until the car is back where it was."""
+        return float(self._time[-1])
+
+    def plan_pose(self, t: float) -> tuple[float, float, float]:
+        """Plan x, y and heading of base_link at a time in seconds."""
+        x, y = self._at(t)
+        (ax, ay), (bx, by) = self._at(t - 0.06), self._at(t + 0.06)
+        return x, y, float(np.arctan2(by - ay, bx - ax))
+
+    def _at(self, t: float) -> tuple[float, float]:
+        when = (t + self._start) % self.lap
+        return float(np.interp(when, self._time, self._points[:, 0])), float(
+            np.interp(when, self._time, self._points[:, 1])
+        )
+
+    def odom_from_base(self, t: float) -> np.ndarray:
+        """Pose (4x4) of base_link, on the road under the middle of the rear axle, at a time in seconds."""
+        return self._plan.place(*self.plan_pose(t), tilt=True)
+
+
+def _rounded(corners: np.ndarray, radius: float) -> np.ndarray:
+    """A closed polyline with rounded corners, clockwise, a point every 0.1 m; begins after the first corner."""
+    pieces = []
+    count = len(corners)
+    for k in range(count):
+        a, b, c = corners[k], corners[(k + 1) % count], corners[(k + 2) % count]
+        into, out = (b - a) / np.linalg.norm(b - a), (c - b) / np.linalg.norm(c - b)
+        first, last = a + into * radius, b - into * radius
+        steps = int(np.linalg.norm(last - first) / 0.1)
+        pieces.append(first + (last - first) * np.linspace(0, 1, steps, endpoint=False)[:, None])
+        centre = last + out * radius
+        angle = np.linspace(0, np.pi / 2, int(radius * np.pi / 2 / 0.1), endpoint=False)[:, None]
+        pieces.append(centre - out * radius * np.cos(angle) + into * radius * np.sin(angle))
+    points = np.concatenate(pieces)
+    return np.concatenate([points, points[:1]])
+
+
+def _speeds(points: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Speed at every point: slow in bends, with braking before and acceleration after them."""
+    direction = np.diff(points, axis=0)
+    heading = np.unwrap(np.arctan2(direction[:, 1], direction[:, 0]))
+    turning = np.abs(np.gradient(heading)) / np.maximum(step, 1e-6) > 0.02
+    speed = np.where(np.append(turning, turning[0]), _TURNING, _CRUISE)
+    for _ in range(2):  # twice around, so that the end knows of the beginning
+        for order in (range(len(step)), range(len(step) - 1, -1, -1)):
+            for k in order:
+                a, b = (k, k + 1) if order.step > 0 else (k + 1, k)
+                speed[b] = min(speed[b], (speed[a] ** 2 + 2 * _BRAKING * step[k]) ** 0.5)
+        speed[0] = speed[-1] = min(speed[0], speed[-1])
+    return speed
+
+
+@dataclass
+class Mover:
+    """Something that moves along a straight line of the plan.
+
+    Attributes:
+        poses: its mesh, or one for each phase of its stride.
+        x, y, yaw: plan position at time 0 and direction.
+        speed: m/s.
+        length: metres.
+        lift: metres above the ground.
+        until: metres after which it stops existing (the end of its street).
+    """
+
+    poses: list[Mesh]
+    x: float
+    y: float
+    yaw: float
+    speed: float
+    length: float
+    until: float
+    lift: float = 0.0
+    wheeled: bool = True
+
+    def at(self, t: float) -> tuple[float, float]:
+        """Plan position at a time."""
+        return self.x + self.speed * t * np.cos(self.yaw), self.y + self.speed * t * np.sin(self.yaw)
+
+    def exists(self, t: float) -> bool:
+        return 0 <= self.speed * t + self.began < self.until
+
+    began: float = 0.0
+
+
+class Traffic:
+    """Movers that never touch one another or the recording car during a recording.
+
+    Args:
+        duration: seconds that are checked.
+    """
+
+    def __init__(self, plan: Plan, drive: Drive, duration: float) -> None:
+        self._plan = plan
+        self._times = np.arange(-0.5, duration + 1.0, _TIME_STEP)
+        self.movers: list[Mover] = []
+        self._bodies: list[tuple[np.ndarray, np.ndarray, float]] = []
+        way = np.array([drive.plan_pose(t) for t in self._times])
+        # base_link lies under the rear axle: the car reaches from 1 m behind it to 3.7 m before it.
+        self._bodies.append(self._body(way[:, 0], way[:, 1], way[:, 2], 1.35, -0.9, 3.6))
+
+    def _body(self, x, y, yaw, centre: float, rear: float, front: float) -> tuple[np.ndarray, np.ndarray, float]:
+        """Circles along a body over time (T, K, 2), its middle (T, 2), and its half-length."""
+        along = np.linspace(rear, front, max(1, int(np.ceil((front - rear) / _BODY_STEP)) + 1))
+        direction = np.stack(np.broadcast_arrays(np.cos(yaw), np.sin(yaw)), -1) * np.ones((len(self._times), 1))
+        middle = np.stack([x, y], -1)
+        return (
+            middle[:, None] + along[None, :, None] * direction[:, None],
+            middle + centre * direction,
+            (front - rear) / 2,
+        )
+
+    def add(self, mover: Mover, clearance: float = 2.6) -> bool:
+        """Take a mover in, unless it would come within `clearance` metres (between body axes) of another."""
+        x, y = mover.at(self._times)
+        exists = np.array([mover.exists(t) for t in self._times])
+        half = max(mover.length / 2 - 0.9, 0.0)
+        circles, middle, reach = self._body(x, y, np.full(len(x), mover.yaw), 0.0, -half, half)
+        for other, other_middle, other_reach in self._bodies:
+            near = np.hypot(*(middle - other_middle).T) < reach + other_reach + clearance
+            near &= exists & np.isfinite(other_middle[:, 0])
+            if near.any():
+                gap = circles[near][:, :, None] - other[near][:, None]
+                if (gap**2).sum(-1).min() < clearance**2:
+                    return False
+        middle = np.where(exists[:, None], middle, np.nan)
+        self._bodies.append((circles, middle, reach))
+        self.movers.append(mover)
+        return True
+
+    def mesh(self, t: float, near: tuple[float, float], reach: float) -> Mesh:
+        """Everything that moves within `reach` metres of a plan point at a time, in odom."""
+        meshes = []
+        for mover in self.movers:
+            x, y = mover.at(t)
+            if not mover.exists(t) or np.hypot(x - near[0], y - near[1]) > reach:
+                continue
+            phase = int((mover.speed * t + 1000 * _STRIDE) / _STRIDE * WALK_PHASES) % len(mover.poses)
+            meshes.append(mover.poses[phase].moved(self._plan.place(x, y, mover.yaw, mover.lift, tilt=mover.wheeled)))
+        return Mesh.join(meshes)
+
+
+MakeMesh = Callable[[np.random.Generator], Mesh]
