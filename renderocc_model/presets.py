@@ -93,6 +93,6 @@ def load_model_config(path: str | Path, overrides: Sequence[str] = ()) -> ModelC
     """
     content = load_yaml(path)
     name = content.pop("preset", None)
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"{path}: 'preset' is {name!r}; start from one of {', '.join(PRESETS)}")
     return apply_overrides(from_mapping(ModelConfig, content, str(path), PRESETS[name]), overrides)

@@ -61,7 +61,8 @@ def voxel_pooling(depth: Tensor, context: Tensor, voxel_index: Tensor, voxel_cou
 def _check(depth: Tensor, context: Tensor, voxel_index: Tensor, voxel_count: int) -> None:
     if depth.ndim != 4 or context.ndim != 4:
         raise ValueError(
-            f"voxel pooling: depth is {tuple(depth.shape)} and context {tuple(context.shape)}; expected (N, D, H, W) and (N, C, H, W)"
+            f"voxel pooling: depth is {tuple(depth.shape)} and context {tuple(context.shape)}; "
+            f"expected (N, D, H, W) and (N, C, H, W)"
         )
     if depth.shape[0] != context.shape[0] or depth.shape[2:] != context.shape[2:]:
         raise ValueError(
