@@ -1,0 +1,154 @@
+"""What is where around the vehicle: occupied with a class, free, or unknown, voxel by voxel."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from .classes import UNLABELLED, ClassTable
+from .grid import VoxelGrid
+
+if TYPE_CHECKING:
+    from .field import SemanticDensityField
+
+__all__ = ["Occupancy", "PLY_VERTEX"]
+
+# One vertex of `save_ply`, packed.
+PLY_VERTEX = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("label", "u1"),
+     ("confidence", "<f4")]
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Occupancy:
+    """The occupancy of a grid at one moment.
+
+    Attributes:
+        grid: where the voxels are.
+        classes: what the ids in `semantics` mean.
+        semantics: (X, Y, Z) uint8. The class id where a voxel is occupied and seen, `classes.free` where it is free and
+            seen, 255 where it is unknown: no camera sees it, or it lies behind what they see. What the network supposes
+            in unknown voxels is in `confidence` and `field`.
+        confidence: (X, Y, Z) float32, probability of being occupied, for seen and unknown voxels alike.
+        visible: (X, Y, Z) bool, seen by a camera.
+        field: what the network predicted, on its device; None for a volume that comes from elsewhere.
+
+    Raises:
+        ValueError: an array has another shape than the grid, or another type.
+    """
+
+    grid: VoxelGrid
+    classes: ClassTable
+    semantics: np.ndarray
+    confidence: np.ndarray
+    visible: np.ndarray
+    field: SemanticDensityField | None = None
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("semantics", np.uint8), ("confidence", np.float32), ("visible", np.bool_)):
+            array = getattr(self, name)
+            if array.shape != self.grid.shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{name} is {array.dtype} of shape {array.shape}; expected {np.dtype(dtype)} of the grid's {self.grid.shape}"
+                )
+
+    @property
+    def occupied(self) -> np.ndarray:
+        """(X, Y, Z) bool: seen, and something is there."""
+        return (self.semantics != self.classes.free) & (self.semantics != UNLABELLED)
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """(X, Y, Z) bool: nobody looked."""
+        return self.semantics == UNLABELLED
+
+    def surface(self) -> np.ndarray:
+        """(X, Y, Z) bool: occupied voxels of whose 6 neighbours one is not occupied; outside the grid none is."""
+        occupied = self.occupied
+        inner = occupied.copy()
+        for axis in range(3):
+            layers, covered = np.moveaxis(occupied, axis, 0), np.moveaxis(inner, axis, 0)
+            covered[1:] &= layers[:-1]
+            covered[:-1] &= layers[1:]
+            covered[0] = covered[-1] = False
+        return occupied & ~inner
+
+    def surface_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centres (N, 3) float32 in the grid's frame, class ids (N,) uint8 and confidences (N,) float32 of `surface`."""
+        x, y, z = np.nonzero(self.surface())
+        centres = np.stack([x, y, z], axis=1) + 0.5
+        centres = (centres * self.grid.voxel_size + np.array(self.grid.lower)).astype(np.float32)
+        return centres, self.semantics[x, y, z], self.confidence[x, y, z]
+
+    def save_npz(self, path: str | Path) -> None:
+        """Write the volume in Occ3D's layout; an existing file is replaced in one step, or not at all.
+
+        `numpy.load(path)` gives `semantics` as above (uint8, 255 unknown), `confidence`, `visible`, `grid` (float64: lower
+        corner x, y, z, upper corner x, y, z, voxel size), `frame` and `class_names`; no pickles.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+
+        def write(file: BinaryIO) -> None:
+            np.savez_compressed(
+                file,
+                semantics=self.semantics,
+                confidence=self.confidence,
+                visible=self.visible,
+                grid=np.array([*self.grid.lower, *self.grid.upper, self.grid.voxel_size]),
+                frame=np.array(self.grid.frame),
+                class_names=np.array(self.classes.names),
+            )
+
+        _replace(Path(path), write)
+
+    def save_ply(self, path: str | Path) -> None:
+        """Write the surface voxels' centres as a binary PLY point cloud with colours, `label` and `confidence`.
+
+        MeshLab, CloudCompare and Open3D read it. An existing file is replaced in one step, or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        centres, labels, confidence = self.surface_points()
+        vertices = np.empty(len(labels), PLY_VERTEX)
+        colours = self.classes.palette()[labels]
+        columns = (*centres.T, *colours.T, labels, confidence)
+        for name, column in zip(PLY_VERTEX.names, columns):
+            vertices[name] = column
+        kinds = {"<f4": "float", "|u1": "uchar"}
+        header = ["ply", "format binary_little_endian 1.0", f"comment voxel_size {self.grid.voxel_size}"]
+        header += [f"comment frame {self.grid.frame}"]
+        header += [f"comment class {index} {name}" for index, name in enumerate(self.classes.names)]
+        header += [f"element vertex {len(vertices)}"]
+        header += [f"property {kinds[PLY_VERTEX[name].str]} {name}" for name in PLY_VERTEX.names]
+        header += ["end_header", ""]
+
+        def write(file: BinaryIO) -> None:
+            file.write("\n".join(header).encode())
+            file.write(vertices.tobytes())
+
+        _replace(Path(path), write)
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file beside `path`, then give it that name: readers see the old file or the whole new one."""
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)  # mkstemp gives 0600
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
