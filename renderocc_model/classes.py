@@ -100,38 +100,65 @@ class ClassTable:
             raise ValueError(f"classes: {error}; expected lists of names, of colours and of dynamic ids") from None
 
 
+def _table(rows: tuple, dynamic: tuple[str, ...], free: str) -> ClassTable:
+    names, colours = zip(*rows)
+    return ClassTable(names, colours, tuple(names.index(name) for name in dynamic), names.index(free))
+
+
 # Names and order: Occ3D-nuScenes. Colours: the palette customary for nuScenes occupancy. Dynamic: everything that
 # drives, rides or walks; a barrier stays where it is.
-OCC3D_NUSCENES = ClassTable(
-    names=(
-        "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian",
-        "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat", "sidewalk", "terrain", "manmade",
-        "vegetation", "free",
-    ),  # fmt: skip
-    colours=(
-        (0, 0, 0), (255, 120, 50), (255, 192, 203), (255, 255, 0), (0, 150, 245), (0, 255, 255), (200, 180, 0),
-        (255, 0, 0), (255, 240, 150), (135, 60, 0), (160, 32, 240), (255, 0, 255), (139, 137, 137), (75, 0, 75),
-        (150, 240, 80), (230, 230, 250), (0, 175, 0), (255, 255, 255),
-    ),  # fmt: skip
-    dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
-    free=17,
+OCC3D_NUSCENES = _table(
+    (
+        ("others", (0, 0, 0)),
+        ("barrier", (255, 120, 50)),
+        ("bicycle", (255, 192, 203)),
+        ("bus", (255, 255, 0)),
+        ("car", (0, 150, 245)),
+        ("construction_vehicle", (0, 255, 255)),
+        ("motorcycle", (200, 180, 0)),
+        ("pedestrian", (255, 0, 0)),
+        ("traffic_cone", (255, 240, 150)),
+        ("trailer", (135, 60, 0)),
+        ("truck", (160, 32, 240)),
+        ("driveable_surface", (255, 0, 255)),
+        ("other_flat", (139, 137, 137)),
+        ("sidewalk", (75, 0, 75)),
+        ("terrain", (150, 240, 80)),
+        ("manmade", (230, 230, 250)),
+        ("vegetation", (0, 175, 0)),
+        ("free", (255, 255, 255)),
+    ),
+    dynamic=("bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian", "trailer", "truck"),
+    free="free",
 )
 
 # Names, order and colours: semantic-kitti.yaml (whose colours are written blue first). In a scan 0 is "unlabeled",
 # in a scene-completion volume it is "empty"; a volume is what this table is for.
-SEMANTIC_KITTI = ClassTable(
-    names=(
-        "unlabeled", "car", "bicycle", "motorcycle", "truck", "other-vehicle", "person", "bicyclist", "motorcyclist",
-        "road", "parking", "sidewalk", "other-ground", "building", "fence", "vegetation", "trunk", "terrain", "pole",
-        "traffic-sign",
-    ),  # fmt: skip
-    colours=(
-        (0, 0, 0), (100, 150, 245), (100, 230, 245), (30, 60, 150), (80, 30, 180), (0, 0, 255), (255, 30, 30),
-        (255, 40, 200), (150, 30, 90), (255, 0, 255), (255, 150, 255), (75, 0, 75), (175, 0, 75), (255, 200, 0),
-        (255, 120, 50), (0, 175, 0), (135, 60, 0), (150, 240, 80), (255, 240, 150), (255, 0, 0),
-    ),  # fmt: skip
-    dynamic=(1, 2, 3, 4, 5, 6, 7, 8),
-    free=0,
+SEMANTIC_KITTI = _table(
+    (
+        ("unlabeled", (0, 0, 0)),
+        ("car", (100, 150, 245)),
+        ("bicycle", (100, 230, 245)),
+        ("motorcycle", (30, 60, 150)),
+        ("truck", (80, 30, 180)),
+        ("other-vehicle", (0, 0, 255)),
+        ("person", (255, 30, 30)),
+        ("bicyclist", (255, 40, 200)),
+        ("motorcyclist", (150, 30, 90)),
+        ("road", (255, 0, 255)),
+        ("parking", (255, 150, 255)),
+        ("sidewalk", (75, 0, 75)),
+        ("other-ground", (175, 0, 75)),
+        ("building", (255, 200, 0)),
+        ("fence", (255, 120, 50)),
+        ("vegetation", (0, 175, 0)),
+        ("trunk", (135, 60, 0)),
+        ("terrain", (150, 240, 80)),
+        ("pole", (255, 240, 150)),
+        ("traffic-sign", (255, 0, 0)),
+    ),
+    dynamic=("car", "bicycle", "motorcycle", "truck", "other-vehicle", "person", "bicyclist", "motorcyclist"),
+    free="unlabeled",
 )
 
 TABLES = {"occ3d_nuscenes": OCC3D_NUSCENES, "semantic_kitti": SEMANTIC_KITTI}

@@ -1,9 +1,9 @@
 """Lens distortion: from directions to distorted normalised image coordinates and back, for the models ROS publishes.
 
-A lens maps the direction (x, y, z) of a point, in the optical frame, to a point on the plane at z = 1. `BrownConrady` is
-`plumb_bob` and `rational_polynomial`, `KannalaBrandt` is `equidistant`. Polynomials fitted to the inside of an image fold
-over somewhere outside it, where directions far off the axis come back to pixels that show something else; each model
-therefore knows the largest angle up to which it is invertible, and maps nothing beyond it.
+A lens maps the direction (x, y, z) of a point, in the optical frame, to a point on the plane at z = 1.
+`BrownConrady` is `plumb_bob` and `rational_polynomial`, `KannalaBrandt` is `equidistant`. Polynomials fitted to the
+inside of an image fold over somewhere outside it, where directions far off the axis come back to pixels that show
+something else; each model therefore knows the largest angle up to which it is invertible, and maps nothing beyond it.
 """
 
 from __future__ import annotations
@@ -259,17 +259,18 @@ def make_lens(distortion_model: str, coefficients: tuple[float, ...]) -> BrownCo
     if len(coefficients) not in counts:
         wanted = " or ".join(str(count) for count in counts if count)
         raise ValueError(
-            f"{distortion_model} has {len(coefficients)} coefficients; expected {wanted} (zeros where there is no distortion)"
+            f"{distortion_model} has {len(coefficients)} coefficients; expected {wanted}, zeros for no distortion"
         )
     if not all(abs(value) <= _LARGEST_COEFFICIENT for value in coefficients):  # false for NaN
         raise ValueError(
-            f"{distortion_model} coefficients are {tuple(coefficients)}; expected finite numbers of ordinary size, recalibrate"
+            f"{distortion_model} coefficients are {tuple(coefficients)}; "
+            f"expected finite numbers of ordinary size, recalibrate"
         )
     return KannalaBrandt(coefficients) if distortion_model == "equidistant" else BrownConrady(coefficients)
 
 
 def _increasing_root(value_and_slope, target: np.ndarray, upper: float) -> np.ndarray:
-    """x in [0, upper) with value(x) = target (N,) >= 0, value increasing from 0; Newton kept inside a bisection bracket."""
+    """x in [0, upper) with value(x) = target (N,) >= 0, value rising from 0; Newton kept inside a bisection bracket."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         highest = float(value_and_slope(np.array([upper]))[0][0])
         solvable = target < highest if math.isfinite(highest) else np.isfinite(target)
@@ -297,7 +298,10 @@ def _solve_2x2(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         determinant = a * d - b * c
         return np.stack(
-            [(d * vectors[:, 0] - b * vectors[:, 1]) / determinant, (a * vectors[:, 1] - c * vectors[:, 0]) / determinant],
+            [
+                (d * vectors[:, 0] - b * vectors[:, 1]) / determinant,
+                (a * vectors[:, 1] - c * vectors[:, 0]) / determinant,
+            ],
             axis=-1,
         )
 
@@ -305,7 +309,7 @@ def _solve_2x2(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def _smallest_positive_root(polynomial: np.polynomial.Polynomial, reach: float) -> float:
     """Smallest root above zero of a polynomial that is 1 at zero; infinite if there is none up to `reach`.
 
-    Terms that stay below rounding as far as `reach` are left out: a leading coefficient near zero would spoil the roots.
+    Terms that stay below rounding as far as `reach` are left out: a leading coefficient near zero spoils the roots.
     """
     counts = np.abs(polynomial.coef) * reach ** np.arange(len(polynomial.coef)) > 1e-15
     roots = np.polynomial.Polynomial(polynomial.coef[: int(np.flatnonzero(counts)[-1]) + 1]).roots()
@@ -319,7 +323,5 @@ def _tilt_matrix(tilt_x: float, tilt_y: float) -> np.ndarray:
     about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     rotation = about_y @ about_x
-    onto_sensor = np.array(
-        [[rotation[2, 2], 0, -rotation[0, 2]], [0, rotation[2, 2], -rotation[1, 2]], [0, 0, 1]]
-    )
+    onto_sensor = np.array([[rotation[2, 2], 0, -rotation[0, 2]], [0, rotation[2, 2], -rotation[1, 2]], [0, 0, 1]])
     return onto_sensor @ rotation

@@ -41,7 +41,7 @@ class VoxelGrid:
             raise ValueError(f"grid: frame is {self.frame!r}; name the frame the corners are in, e.g. 'base_link'")
         for axis, low, high in zip("xyz", lower, upper):
             if not high > low:
-                raise ValueError(f"grid: upper {axis} {high} is not above lower {axis} {low}; swap or correct the corners")
+                raise ValueError(f"grid: upper {axis} {high} is not above lower {axis} {low}; correct the corners")
             voxels = (high - low) / voxel_size
             if abs(voxels - round(voxels)) > _WHOLE_VOXELS or round(voxels) < 1:
                 raise ValueError(

@@ -1,8 +1,8 @@
 """Image bytes, raw or compressed, to RGB at a power-of-two reduction, touching as few bytes as possible.
 
-Raw pictures are reduced in the layout they come in and converted afterwards, when few pixels are left: averaging and the
-conversions are both linear. JPEG is reduced inside its decoder. A reduced pixel is the mean of factor x factor pixels;
-each halving rounds to 8 bits, half up.
+Raw pictures are reduced in the layout they come in and converted afterwards, when few pixels are left: averaging and
+the conversions are both linear. JPEG is reduced inside its decoder. A reduced pixel is the mean of factor x factor
+pixels; each halving rounds to 8 bits, half up.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def decode_raw(
         region: (rows, columns) slices in pixels; the rest of the picture is not read. They start at multiples of
             2 * factor and lie inside the picture (`UndistortTable.region` does).
     Returns:
-        (height // factor, width // factor, 3) uint8 RGB, or of the region; for rgb8 at factor 1 it is `data`'s own memory.
+        (height // factor, width // factor, 3) uint8 RGB, or of the region; rgb8 at factor 1 is `data`'s own memory.
     Raises:
         ImageError: unknown encoding, or sizes that do not fit together.
     """
@@ -87,8 +87,8 @@ def decode_raw(
 def decode_compressed(data: np.ndarray, factor: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a JPEG or a PNG; an EXIF orientation is ignored, as calibrations belong to the pixels as stored.
 
-    Truncated files are found by their missing end marker, damaged PNGs by their checksums. JPEG has no checksums: damage
-    inside it that the decoder survives shows in the picture and cannot be told from it.
+    Truncated files are found by their missing end marker, damaged PNGs by their checksums. JPEG has no checksums:
+    damage inside it that the decoder survives shows in the picture and cannot be told from it.
 
     Args:
         data: (bytes,) uint8.
@@ -182,8 +182,8 @@ def _from_yuv422(code: int) -> Callable[[np.ndarray, int], np.ndarray]:
     def convert(rows: np.ndarray, factor: int) -> np.ndarray:
         if factor == 1:
             return cv2.cvtColor(rows.reshape(rows.shape[0], -1, 2), code)
-        # Halvings of whole four-byte groups keep the format: they average even columns with even and odd with odd. The last
-        # halving averages the two columns, and so is left until after the conversion.
+        # Halvings of whole four-byte groups keep the format: they average even columns with even and odd with odd. The
+        # last halving averages the two columns, and so is left until after the conversion.
         groups = _reduced(rows.reshape(rows.shape[0], -1, 4), factor // 2)
         return _halved(cv2.cvtColor(groups.reshape(groups.shape[0], -1, 2), code))
 
@@ -237,12 +237,11 @@ def _check_size(height: int, width: int, multiple: int, encoding: str) -> None:
         )
     rows_too = encoding == "nv12" or encoding.startswith("bayer")
     if width % multiple or (rows_too and height % multiple):
-        raise ImageError(f"image is {width}x{height}; {encoding} needs {'sides' if rows_too else 'a width'} in even pixels")
+        sides = "sides" if rows_too else "a width"
+        raise ImageError(f"image is {width}x{height}; {encoding} needs {sides} in even pixels")
 
 
-def _whole_blocks(
-    height: int, width: int, factor: int, region: tuple[slice, slice] | None
-) -> tuple[slice, slice]:
+def _whole_blocks(height: int, width: int, factor: int, region: tuple[slice, slice] | None) -> tuple[slice, slice]:
     """Rows and columns to read: the region, or all, without what does not fill a block of factor x factor pixels."""
     parts = []
     for name, size, part in zip(("rows", "columns"), (height, width), region or (slice(0, height), slice(0, width))):
@@ -313,7 +312,8 @@ def _check_jpeg_is_complete(data: np.ndarray, body: int) -> None:
     tail = max(body, data.size - 4096)
     if data[tail:].tobytes().rfind(b"\xff\xd9") < 0 and data[body:].tobytes().rfind(b"\xff\xd9") < 0:
         raise ImageError(
-            f"JPEG of {data.size} bytes ends without its end marker; it is truncated, check the link and the driver's buffer"
+            f"JPEG of {data.size} bytes ends without its end marker; "
+            f"it is truncated, check the link and the driver's buffer"
         )
 
 

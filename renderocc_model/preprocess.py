@@ -14,7 +14,15 @@ from .undistort import UndistortTable, View, network_view
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["IMAGE_MEAN", "IMAGE_STD", "Preprocessor", "normalise", "view_from_compressed", "view_from_raw", "view_from_rgb"]
+__all__ = [
+    "IMAGE_MEAN",
+    "IMAGE_STD",
+    "Preprocessor",
+    "normalise",
+    "view_from_compressed",
+    "view_from_raw",
+    "view_from_rgb",
+]
 
 # Of ImageNet, RGB in 0..1, which timm's weights were trained with.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -51,7 +59,7 @@ def view_from_compressed(table: UndistortTable, data: np.ndarray) -> np.ndarray:
 
 
 def view_from_rgb(table: UndistortTable, image: np.ndarray) -> np.ndarray:
-    """A camera's view of an RGB picture of the camera's size, (H, W, 3) uint8; results and errors as in `view_from_raw`."""
+    """A camera's view of an RGB picture of its size, (H, W, 3) uint8; results and errors as in `view_from_raw`."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"image is {image.dtype} of shape {image.shape}; expected uint8 RGB of shape (H, W, 3)")
     height, width = image.shape[:2]
@@ -157,5 +165,6 @@ def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]
 def _check_camera_size(model: CameraModel, height: int, width: int) -> None:
     if (width, height) != (model.width, model.height):
         raise ImageError(
-            f"image is {width}x{height} but camera_info says {model.width}x{model.height}; publish a matching camera_info"
+            f"image is {width}x{height} but camera_info says {model.width}x{model.height}; "
+            f"publish a matching camera_info"
         )

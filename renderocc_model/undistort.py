@@ -19,7 +19,7 @@ _WIDEST = math.radians(55)  # to each side: beyond it a pinhole view spends most
 _HIGHEST = math.radians(80)
 _HORIZON = 0.45  # part of the view above the horizon: the grid lies below and a little above the cameras
 _UPRIGHT = 0.3  # smallest share of "up" along the image's columns for the horizon to be a row at all
-_ZOOM_STEP, _ZOOM_LIMIT = 1.02, 2.0
+_ZOOM_STEP, _ZOOM_STEPS = 1.02, 36  # 1.02 ** 35 is 2
 _NEARLY_WHOLE = 0.95  # part of a reduction factor that the scale must reach, so that 3.9 px a pixel still count as 4
 
 
@@ -39,7 +39,7 @@ class View:
     def __post_init__(self) -> None:
         K = np.array(self.K, dtype=np.float64)
         if self.width < 1 or self.height < 1 or K.shape != (3, 3) or not np.isfinite(K).all() or not np.diag(K).all():
-            raise ValueError(f"view: {self.width}x{self.height} pixels, K {K.tolist()}; expected a size and a 3x3 matrix")
+            raise ValueError(f"view: {self.width}x{self.height}, K {K.tolist()}; expected a size and a 3x3 matrix")
         K.setflags(write=False)
         object.__setattr__(self, "K", K)
 
@@ -69,25 +69,31 @@ class View:
 def network_view(model: CameraModel, height: int, width: int, base_from_camera: np.ndarray | None = None) -> View:
     """The pinhole view of a camera that the network sees, in training and at run time alike.
 
-    Square pixels, never stretched. The view keeps the camera's horizontal field of view, up to 55 degrees to each side of the
-    optical axis, and takes the rows it needs so that the horizon lies at 45 % of its height, as far as the camera has rows
-    above and below. A camera with too few rows, or whose corners the lens leaves empty, is zoomed until the view is full;
-    where even a zoom of 2 leaves it partly empty, the view is not zoomed and `UndistortTable.valid` says which pixels exist.
+    Square pixels, never stretched. The view keeps the camera's horizontal field of view, up to 55 degrees to each side
+    of the optical axis, and takes the rows it needs so that the horizon lies at 45 % of its height, as far as the
+    camera has rows above and below. A camera with too few rows, or whose corners the lens leaves empty, is zoomed until
+    the view is full; where even a zoom of 2 leaves it partly empty, it is zoomed no further than its rows ask for, and
+    `UndistortTable.valid` says which pixels exist.
 
     Args:
         model: the camera.
         height, width: size of the view, pixels.
-        base_from_camera: (4, 4) mount. It says where the horizon is for a camera that looks down or up; without it, and for
-            a camera mounted on its side or looking straight down, the optical axis is taken to be level.
+        base_from_camera: (4, 4) mount. It says where the horizon is for a camera that looks down or up; without it, and
+            for a camera mounted on its side or looking straight down, the optical axis is taken to be level.
     Returns:
         the view, a function of the arguments alone.
     Raises:
-        ValueError: the size is not positive.
+        ValueError: the size is not positive, or the camera sees nothing within 55 degrees of its optical axis.
     """
     if width < 1 or height < 1:
         raise ValueError(f"view: size is {width}x{height}; expected positive numbers of pixels")
     left, right = (math.tan(min(angle, _WIDEST)) for angle in model.horizontal_extent)
     above, below = (math.tan(min(angle, _HIGHEST)) for angle in model.vertical_extent)
+    if left + right <= 0 or above + below <= 0:
+        raise ValueError(
+            f"view: the camera sees nothing within 55 degrees of its optical axis, as its principal point is at "
+            f"({model.K[0, 2]:g}, {model.K[1, 2]:g}) of {model.width}x{model.height} pixels; check its K"
+        )
     horizon, share = _horizon(base_from_camera)
 
     def zoomed(zoom: float) -> View:
@@ -99,14 +105,12 @@ def network_view(model: CameraModel, height: int, width: int, base_from_camera: 
         return View(width, height, np.array([[focal, 0, cx - 0.5], [0, focal, cy - 0.5], [0, 0, 1]]))
 
     # Exactly full where the rows are what is scarce; the steps are for corners, where a formula is not to be had.
-    zoom = max(1.0, height * (left + right) / (width * (above + below)))
-    first = zoomed(zoom)
-    while zoom <= _ZOOM_LIMIT * max(1.0, height * (left + right) / (width * (above + below))):
-        view = zoomed(zoom)
+    enough_rows = max(1.0, height * (left + right) / (width * (above + below)))
+    for step in range(_ZOOM_STEPS):
+        view = zoomed(enough_rows * _ZOOM_STEP**step)
         if _is_full(model, view):
             return view
-        zoom *= _ZOOM_STEP
-    return first
+    return zoomed(enough_rows)
 
 
 def _horizon(base_from_camera: np.ndarray | None) -> tuple[float, float]:
@@ -131,9 +135,9 @@ def _is_full(model: CameraModel, view: View) -> bool:
 class UndistortTable:
     """Fixed-point maps from one camera's picture, reduced by a power of two, to one view of it.
 
-    A picture of more than one source pixel per view pixel is first averaged over `factor` x `factor` pixels, which keeps
-    fine texture from aliasing; the maps then interpolate bilinearly in the reduced picture. Only the part of the picture
-    that the view shows, `region`, is needed.
+    A picture of more than one source pixel per view pixel is first averaged over `factor` x `factor` pixels, which
+    keeps fine texture from aliasing; the maps then interpolate bilinearly in the reduced picture. Only the part of the
+    picture that the view shows, `region`, is needed.
 
     Args:
         model: the camera.

@@ -168,7 +168,9 @@ def test_tangential_distortion_shrinks_the_one_to_one_field():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.tuples(st.floats(-0.5, 0.5), st.floats(-0.3, 0.3), st.floats(-0.01, 0.01), st.floats(-0.01, 0.01), st.floats(-0.1, 0.1)),
+    st.tuples(
+        st.floats(-0.5, 0.5), st.floats(-0.3, 0.3), st.floats(-0.01, 0.01), st.floats(-0.01, 0.01), st.floats(-0.1, 0.1)
+    ),
     st.floats(0.01, 0.99),
     st.floats(0, 6.28),
 )
@@ -210,7 +212,11 @@ def test_plumb_bob_without_coefficients_does_not_distort():
 @pytest.mark.parametrize(
     ("model", "coefficients", "message"),
     [
-        ("fisheye", (0,) * 4, "distortion_model is 'fisheye'; expected one of plumb_bob, rational_polynomial, equidistant"),
+        (
+            "fisheye",
+            (0,) * 4,
+            "distortion_model is 'fisheye'; expected one of plumb_bob, rational_polynomial, equidistant",
+        ),
         ("", (), "distortion_model is ''"),
         ("plumb_bob", (0,) * 3, "plumb_bob has 3 coefficients; expected 4 or 5"),
         ("rational_polynomial", (0,) * 5, "rational_polynomial has 5 coefficients; expected 8 or 12 or 14"),

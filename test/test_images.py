@@ -20,7 +20,7 @@ def noise(*shape):
 
 
 def smooth_picture(height=HEIGHT, width=WIDTH):
-    """(height, width, 3) float RGB that changes by less than 4 levels a pixel, within what BT.601 video range can hold."""
+    """(height, width, 3) float RGB that changes by less than 4 levels a pixel, inside what BT.601 can hold."""
     row, column = np.mgrid[:height, :width]
     waves = np.stack([np.sin(column / 18), np.cos(row / 14), np.sin((row + column) / 22)], axis=-1)
     return 128 + 50 * waves
@@ -88,7 +88,7 @@ class TestRaw:
         picture = decode(encoding, bytes_of(encoding, rgb), padding=padding, factor=factor).astype(float)
         assert picture.shape == (HEIGHT // factor, WIDTH // factor, 3)
         difference = picture - blocks(rgb, factor)
-        # Chroma and mosaics are known at half the pixels of a picture that changes by 4 levels a pixel; the outermost ring
+        # Chroma and mosaics are known at half the pixels of a picture that changes by 4 levels a pixel; the outer ring
         # of a mosaic has neighbours on one side only.
         inner = difference[2:-2, 2:-2] if factor == 1 else difference[1:-1, 1:-1]
         assert np.abs(inner).max() < 6
@@ -247,7 +247,9 @@ class TestCompressed:
         grey = noise(20, 30)
         assert np.array_equal(decode_compressed(png_of(grey)), np.repeat(grey[..., None], 3, axis=2))
         deep = decode_compressed(png_of(np.full((20, 30), 40000, np.uint16)))
-        assert deep[0, 0].astype(int) == pytest.approx([155, 155, 155], abs=2)  # 40000 / 257 = 155.6; the decoder drops low bytes
+        assert deep[0, 0].astype(int) == pytest.approx(
+            [155, 155, 155], abs=2
+        )  # 40000 / 257 = 155.6; the decoder drops low bytes
         transparent = cv2.imencode(".png", np.dstack([grey, grey, grey, grey]))[1].ravel()
         assert decode_compressed(transparent).shape == (20, 30, 3)
 

@@ -64,7 +64,9 @@ def test_the_view_shows_the_pixels_that_its_directions_lead_to():
 def test_a_reversed_or_sliced_picture_is_taken_as_it_looks():
     rgb = picture_of(NUSCENES["cam_front"].model)
     preprocessor = Preprocessor(NUSCENES, 128, 352)
-    assert np.array_equal(preprocessor.from_rgb("cam_front", rgb[..., ::-1][..., ::-1]), preprocessor.from_rgb("cam_front", rgb))
+    assert np.array_equal(
+        preprocessor.from_rgb("cam_front", rgb[..., ::-1][..., ::-1]), preprocessor.from_rgb("cam_front", rgb)
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,14 +85,19 @@ def test_a_reversed_or_sliced_picture_is_taken_as_it_looks():
             "camera 'cam_back': image is 1601x900 but camera_info says 1600x900",
         ),
         (
-            lambda p: p.from_compressed("cam_back_left", cv2.imencode(".jpg", np.zeros((90, 160, 3), np.uint8))[1].ravel()),
+            lambda p: p.from_compressed(
+                "cam_back_left", cv2.imencode(".jpg", np.zeros((90, 160, 3), np.uint8))[1].ravel()
+            ),
             "camera 'cam_back_left': image is 160x90 but camera_info says 1600x900",
         ),
         (
             lambda p: p.from_compressed("cam_back_left", np.zeros(100, np.uint8)),
             "camera 'cam_back_left': compressed image begins with 00 00",
         ),
-        (lambda p: p.from_rgb("cam_front", np.zeros((900, 1600), np.uint8)), "camera 'cam_front': image is uint8 of shape (900, 1600)"),
+        (
+            lambda p: p.from_rgb("cam_front", np.zeros((900, 1600), np.uint8)),
+            "camera 'cam_front': image is uint8 of shape (900, 1600)",
+        ),
         (lambda p: p.from_rgb("cam_front", np.zeros((900, 1600, 3))), "camera 'cam_front': image is float64"),
     ],
 )
@@ -157,7 +164,7 @@ def test_real_jpegs_look_the_same_by_every_path(name):
             quick = preprocessor.from_compressed(camera, data)
             full = preprocessor.from_rgb(camera, cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
             assert preprocessor.valid(camera).all()
-            # Reduction inside the JPEG decoder and reduction of its full picture differ by rounding and ringing at edges.
+            # Reduction inside the JPEG decoder and reduction of its full picture differ by rounding and ringing.
             assert np.abs(quick.astype(int) - full).mean() < 1.5
             assert quick.std() > 20
     assert seen == set(preprocessor.rig.names)

@@ -80,7 +80,9 @@ class TestCameraModel:
         # Half widths 320.5 and 319.5 px at 500 px: atan(0.641) + atan(0.639) = 0.5700 + 0.5686 rad.
         assert PINHOLE.horizontal_extent == pytest.approx((0.570022, 0.568603), abs=1e-6)
         # Equidistant without coefficients: the angle is the distance over f, here 320.5 / 100 = 3.205 > pi, all round.
-        fisheye = CameraModel(640, 480, np.diag([100.0, 100, 1]) + [[0, 0, 320], [0, 0, 240], [0, 0, 0]], "equidistant", (0,) * 4)
+        fisheye = CameraModel(
+            640, 480, np.diag([100.0, 100, 1]) + [[0, 0, 320], [0, 0, 240], [0, 0, 0]], "equidistant", (0,) * 4
+        )
         assert fisheye.vertical_extent == pytest.approx((2.405, 2.395))
         assert fisheye.horizontal_extent == pytest.approx((math.pi, math.pi), abs=0.02)
 
@@ -114,7 +116,10 @@ class TestCameraModel:
             ({"K": np.diag([500, -500, 1])}, "focal lengths 500 and -500"),
             ({"K": [[500, 0, 320], [3, 500, 240], [0, 0, 1]]}, "expected [[fx, skew, cx]"),
             ({"K": [[500, 0, 320], [0, 500, 240], [0, 0, 2]]}, "expected [[fx, skew, cx]"),
-            ({"K": [[500, 0, 2000], [0, 500, 240], [0, 0, 1]]}, "principal point at (2000, 240), far outside the 640x480 image"),
+            (
+                {"K": [[500, 0, 2000], [0, 500, 240], [0, 0, 1]]},
+                "principal point at (2000, 240), far outside the 640x480 image",
+            ),
             ({"distortion_model": "fov"}, "distortion_model is 'fov'"),
             ({"coefficients": (1.0, 2.0)}, "plumb_bob has 2 coefficients"),
         ],
@@ -178,7 +183,10 @@ class TestRig:
             (lambda entry: entry.update(size=[640]), "size is [640]; expected 2 finite numbers"),
             (lambda entry: entry.update(K=[1, 2, "x"]), "expected 9 finite numbers"),
             (lambda entry: entry.update(size=[0, 480]), "camera 'front': width is 0"),
-            (lambda entry: entry.update(base_from_camera=3), "base_from_camera: expected a mapping with translation, rotation"),
+            (
+                lambda entry: entry.update(base_from_camera=3),
+                "base_from_camera: expected a mapping with translation, rotation",
+            ),
             (lambda entry: entry["base_from_camera"].update(rotation=[0, 0, 0, 0]), "is no rotation"),
         ],
     )

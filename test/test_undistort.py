@@ -13,9 +13,7 @@ from renderocc_model.rig import CameraModel, Rig
 from renderocc_model.undistort import FILL_COLOUR, UndistortTable, View, network_view
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
-CAMERAS = {
-    f"{path.stem}/{camera.name}": camera for path in sorted(RIGS.glob("*.yaml")) for camera in Rig.load(path)
-}
+CAMERAS = {f"{path.stem}/{camera.name}": camera for path in sorted(RIGS.glob("*.yaml")) for camera in Rig.load(path)}
 
 
 def pinhole(width=1600, height=900, focal=1266.0, cx=None, cy=None, model="plumb_bob", coefficients=()):
@@ -41,7 +39,7 @@ def colours_of(directions, frequency=30.0):
 
 
 def reduced_photograph(model, factor, frequency=30.0):
-    """What the camera sees of that world, averaged over factor x factor pixels, by looking along each pixel's direction."""
+    """What the camera sees of that world: the colour along each pixel's direction, averaged over factor x factor."""
     columns, rows = np.meshgrid(np.arange(model.width), np.arange(model.height))
     directions = model.unproject(np.stack([columns, rows], axis=-1).reshape(-1, 2))
     colours = colours_of(directions, frequency).reshape(model.height, model.width, 3)
@@ -66,9 +64,10 @@ class TestNetworkView:
         view = network_view(camera.model, height, width, camera.base_from_camera)
         assert (view.height, view.width) == (height, width)
         assert view.K[0, 0] == view.K[1, 1] and view.K[0, 1] == 0
-        border = np.concatenate([view.directions()[[0, -1]].reshape(-1, 3), view.directions()[:, [0, -1]].reshape(-1, 3)])
+        directions = view.directions()
+        border = np.concatenate([directions[[0, -1]].reshape(-1, 3), directions[:, [0, -1]].reshape(-1, 3)])
         assert camera.model.project(border)[1].all()
-        # The horizon is where directions have no vertical part in base_link: it crosses the middle column in the picture.
+        # The horizon is where directions have no vertical part in base_link; where does it cross the middle column?
         climb = (view.directions()[:, width // 2] @ camera.base_from_camera[:3, :3].T)[:, 2]
         row = int(np.flatnonzero(climb < 0)[0])
         if "fisheye" in name:  # these look down by up to 40 degrees and have no more rows above
@@ -133,6 +132,11 @@ class TestNetworkView:
         assert table.valid.any()
         assert view == network_view(model, 64, 176, tilted(pitch, roll))  # the same again
 
+    def test_a_camera_that_sees_only_far_off_its_axis_is_refused(self):
+        # Columns 0 to 639 of an axis at -640 begin at atan(639.5 / 100) = 81 degrees.
+        with pytest.raises(ValueError, match=r"within 55 degrees .* principal point is at \(-640, 240\) of 640x480"):
+            network_view(pinhole(640, 480, 100.0, cx=-640, cy=240), 128, 352)
+
     def test_a_view_without_pixels_is_refused(self):
         with pytest.raises(ValueError, match="size is 352x0"):
             network_view(pinhole(), 0, 352)
@@ -159,8 +163,10 @@ LENSES = {
     "fisheye front": CAMERAS["fisheye_4cam/camera_front"].model,
     "fisheye left": CAMERAS["fisheye_4cam/camera_left"].model,
     "barrel": pinhole(1280, 720, 700.0, coefficients=(-0.3, 0.1, 0.002, -0.001, -0.01)),
-    "rational": pinhole(1280, 720, 700.0, model="rational_polynomial", coefficients=(1.2, 0.4, 0.001, 0.0002, 0.01, 1.5, 0.7, 0.05)),
-}  # fmt: skip
+    "rational": pinhole(
+        1280, 720, 700.0, model="rational_polynomial", coefficients=(1.2, 0.4, 0.001, 0.0002, 0.01, 1.5, 0.7, 0.05)
+    ),
+}
 
 
 class TestUndistortTable:
@@ -170,8 +176,8 @@ class TestUndistortTable:
     )
     def test_every_pixel_shows_what_lies_in_its_direction(self, name, size):
         # A world known by direction, photographed through the lens and resampled, must equal the world seen through the
-        # view, at every pixel: what is straight in one is straight in the other. Its waves turn by 1/12 rad a view pixel or
-        # less, so that their 100 levels change by up to 8.3 a pixel, and a quarter of a pixel out of place shows.
+        # view, at every pixel: what is straight in one is straight in the other. Its waves turn by 1/12 rad a view
+        # pixel or less, so that their 100 levels change by up to 8.3 a pixel: a quarter of a pixel out of place shows.
         model = LENSES[name]
         view = network_view(model, *size)
         table = UndistortTable(model, view)
@@ -186,8 +192,8 @@ class TestUndistortTable:
         ("width", "factor"), [(1408, 1), (704, 2), (352, 4), (176, 8), (88, 8), (800, 2), (840, 2), (850, 1)]
     )
     def test_the_reduction_leaves_at_least_the_views_resolution(self, width, factor):
-        # 1600 pixels into 704 are 2.27 each: 2. Into 352, 4.5: 4. Into 88, 18: 8, the most there is. Into 840, 1.905: as
-        # good as 2; into 850, 1.882: not.
+        # 1600 pixels into 704 are 2.27 each: 2. Into 352, 4.5: 4. Into 88, 18: 8, the most there is. Into 840, 1.905:
+        # as good as 2; into 850, 1.882: not.
         model = pinhole()
         assert UndistortTable(model, network_view(model, width * 128 // 352, width)).factor == factor
 
@@ -225,13 +231,15 @@ class TestUndistortTable:
         lens = pinhole(640, 480, 500.0, coefficients=(-0.4, 0.0, 0.0, 0.0))
         view = View(200, 20, [[20.0, 0, 99.5], [0, 20.0, 9.5], [0, 0, 1]])  # 79 degrees to each side
         angles = np.degrees(np.arccos(view.directions()[..., 2]))
-        # The image edge, at 320 px, is r (1 - 0.4 r^2) = 0.64 > 0.6086, past the fold: only the fold bounds the picture.
+        # The image edge, at 320 px, is r (1 - 0.4 r^2) = 0.64 > 0.6086: only the fold bounds the picture.
         assert UndistortTable(lens, view).valid[10].sum() == (angles[10] < 42.39).sum()
         assert not UndistortTable(lens, view).valid[angles > 42.4].any()
 
     def test_pictures_of_another_size_or_type_are_refused(self):
         table = UndistortTable(pinhole(), network_view(pinhole(), 128, 352))
-        with pytest.raises(ValueError, match="reduced picture is 300x200; expected 400x225, the camera's 1600x900 by 4"):
+        with pytest.raises(
+            ValueError, match="reduced picture is 300x200; expected 400x225, the camera's 1600x900 by 4"
+        ):
             table.apply(np.zeros((200, 300, 3), np.uint8))
         with pytest.raises(ValueError, match="picture is float32"):
             table.apply(np.zeros((225, 400, 3), np.float32))
