@@ -224,7 +224,7 @@ def test_a_message_cut_at_any_byte_is_refused_with_its_name(read, message, littl
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 def test_overwritten_bytes_give_a_message_or_a_message_error(data):
     read, message = data.draw(st.sampled_from(SAMPLES))
     raw = bytearray(serialize(message))
@@ -239,7 +239,7 @@ def test_overwritten_bytes_give_a_message_or_a_message_error(data):
 
 
 @given(raw=st.binary(max_size=400), encapsulated=st.sampled_from([b"", b"\0\1\0\0", b"\0\0\0\0"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)
 def test_random_bytes_give_a_message_or_a_message_error(raw, encapsulated):
     for read in READERS:
         try:

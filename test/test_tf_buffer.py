@@ -255,7 +255,7 @@ def test_exact_repetitions_are_kept_once_and_the_last_of_two_values_of_one_stamp
     assert buffer.frames()["base"].samples == 3
     buffer.set("odom", "base", 2 * S, (7, 0, 0), UNIT)
     assert buffer.lookup("odom", "base", 2 * S)[0, 3] == 7
-    # As in tf2: up to the stamp the earlier value holds, from it on the later one: (0 + 1) / 2 before, (7 + 2) / 2 after.
+    # As in tf2 the earlier holds up to the stamp, the later from it on: (0 + 1) / 2 before, (7 + 2) / 2 after.
     assert buffer.lookup("odom", "base", 3 * S // 2)[0, 3] == 0.5
     assert buffer.lookup("odom", "base", 5 * S // 2)[0, 3] == 4.5
 
@@ -482,7 +482,7 @@ class SlowBuffer:
         return nearer_gap or gap or "disconnected"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_forests_are_answered_as_by_independent_arithmetic(seed):
     random = np.random.default_rng(seed)
@@ -515,7 +515,7 @@ def test_random_forests_are_answered_as_by_independent_arithmetic(seed):
             np.testing.assert_allclose(buffer.lookup(target, source, stamp), expected, atol=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.floats(-12, 0))
 def test_interpolation_equals_scipys_slerp_from_the_smallest_turns_to_half_ones(seed, exponent):
     random = np.random.default_rng(seed)

@@ -1,0 +1,78 @@
+"""A slot for one item between a thread that produces and one that consumes: the newest wins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Mailbox(Generic[Item]):
+    """Holds the newest item until it is taken; what it replaces is handed back and counted. Safe for any threads.
+
+    Attributes:
+        replaced: number of items that were replaced before anybody took them.
+        taken: number of items taken.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._item: Item | None = None
+        self._closed = False
+        self.replaced = 0
+        self.taken = 0
+
+    def put(self, item: Item) -> Item | None:
+        """Leave an item (never None).
+
+        Returns:
+            The item that it replaced, or None; the item itself if the mailbox is closed.
+        """
+        if item is None:
+            raise ValueError("None cannot be put into a mailbox: it stands for 'nothing' in take()")
+        with self._changed:
+            if self._closed:
+                return item
+            before, self._item = self._item, item
+            self.replaced += before is not None
+            self._changed.notify()
+            return before
+
+    def take(self, timeout: float | None = None) -> Item | None:
+        """Wait for an item and take it.
+
+        Args:
+            timeout: seconds to wait at most; 0 looks without waiting, None waits until an item comes or `close`.
+        Returns:
+            The item, or None after the timeout or once the mailbox is closed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while self._item is None and not self._closed:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._changed.wait(left)
+            item, self._item = self._item, None
+            self.taken += item is not None
+            return item
+
+    def clear(self) -> Item | None:
+        """Empty the slot, for instance when the clock has jumped; returns what was in it."""
+        with self._changed:
+            item, self._item = self._item, None
+            return item
+
+    def close(self) -> Item | None:
+        """End it: whoever waits in `take` gets None, from now on nothing comes in or out. Returns what was in it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            item, self._item = self._item, None
+            return item
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
