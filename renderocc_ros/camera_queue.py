@@ -18,7 +18,7 @@ class CameraStatistics(NamedTuple):
         'unmatched' (no set needed it), 'queue_full', 'superseded' (skipped for a newer set), 'too_few' (the anchor's,
         of a set below min_cameras), 'wrong_clock', 'reset'.
     rate: images per second by arrival, 0 while silent.
-    age: seconds since the last image came in; None if there was none.
+    age: seconds since the last usable image came in; None if there was none.
     stamp_ns: stamp of the newest image taken in; None if there was none since the last reset.
     silent: whether it is not waited for.
     """
@@ -62,7 +62,7 @@ class CameraQueue:
 
     Attributes:
         last_stamp: stamp of the newest image taken in since the last restart.
-        heard: steady seconds at which the last image came in, usable or not.
+        heard: steady seconds at which the last usable image came in.
     """
 
     def __init__(self, name: str):
@@ -76,9 +76,8 @@ class CameraQueue:
         self.matched = 0
         self.dropped: Counter[str] = Counter()
 
-    def hear(self, now: float) -> None:
+    def arrive(self, now: float) -> None:
         self.received += 1
-        self.heard = now
         self.arrivals.append(now)
 
     def append(self, image: QueuedImage) -> None:

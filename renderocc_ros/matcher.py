@@ -8,13 +8,13 @@ The rules
 - A set is ready once no image still to come could be nearer: the camera has an image at or after the anchor's stamp
   (stamps of a camera only rise), or its newest is earlier by no more than half the shortest of its recent intervals.
   Else it is ready `max_wait` after the anchor's image came in, with what there is.
-- A camera that sent nothing for `camera_timeout` is not waited for. Pauses of all cameras together do not count, so
-  that slow playback of a recording does not look like the death of its cameras.
+- A camera that sent nothing usable for `camera_timeout` is not waited for. Pauses of all cameras together do not count,
+  so that slow playback of a recording does not look like the death of its cameras.
 - Sets come out in the order of their stamps. Every image of the anchor gets one whatever the rates are, and none can be
   starved by later ones: its deadline stands, and a full queue makes its oldest ready. Only after a stall (a set overdue
   by more than another `max_wait` while a newer one is ready) are older ones skipped.
-- When the anchor sends nothing for `camera_timeout`, the next camera in order that does send takes its place until the
-  anchor returns.
+- When the anchor sends nothing usable for `camera_timeout`, the next camera in order that does takes its place until
+  the anchor returns.
 - Per camera, images whose stamp does not rise are dropped. If stamps fall by more than `jump_back` seconds, two images
   in support of it (of two cameras, or in a row of one) make it a `TimeJump`: the bag has looped or the clock was set
   back. A single such image is a stray, and a camera that comes back to where the others are had wrong stamps before;
@@ -163,7 +163,9 @@ class AnchorMatcher:
         state = self._cameras.get(camera)
         if state is None:
             raise ValueError(f"camera '{camera}' is not one of {', '.join(self._cameras)}")
-        self._hear(state, now)
+        if self._start is None:
+            self._start = now
+        state.arrive(now)
         image = QueuedImage(state, stamp_ns, payload, now)
         if stamp_ns <= 0:
             state.dropped["stamp_zero"] += 1
@@ -238,12 +240,9 @@ class AnchorMatcher:
     # ---- who is there
 
     def _hear(self, camera: CameraQueue, now: float) -> None:
-        if self._start is None:
-            self._start = now
         if self._last_heard is None or now - self._last_heard >= self._timeout:
             self._active_since = now  # all were silent: everybody is given time again
-        self._last_heard = now
-        camera.hear(now)
+        self._last_heard = camera.heard = now
 
     def _silent_at(self, camera: CameraQueue) -> float | None:
         """When the camera has been silent for the timeout; counted from the start if it never sent anything."""
@@ -302,6 +301,7 @@ class AnchorMatcher:
 
     def _accept(self, image: QueuedImage, now: float) -> None:
         camera = image.camera
+        self._hear(camera, now)
         camera.append(image)
         for pending in self._pending:
             pending.decide(camera, self._max_diff_ns)
@@ -349,8 +349,11 @@ class AnchorMatcher:
         return MatchedSet(anchor.stamp_ns, anchor.camera.name, payloads, missing, anchor.arrived)
 
     def _why_missing(self, camera: CameraQueue, nearest: QueuedImage | None, stamp_ns: int, now: float) -> str:
-        if camera.heard is None:
+        if not camera.received:
             return "no image received"
+        if camera.heard is None:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in camera.dropped.items())
+            return f"no usable image received ({reasons})"
         if now >= self._waits_until(camera):
             return f"silent for {now - camera.heard:.1f} s"
         if nearest is None:

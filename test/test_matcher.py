@@ -153,6 +153,23 @@ def test_a_silent_camera_is_not_waited_for():
     assert target.statistics(0.75)["left"].silent and not target.statistics(0.75)["front"].silent
 
 
+@pytest.mark.parametrize("useless", ["front", "left"])
+def test_a_camera_without_usable_stamps_counts_as_silent_even_as_the_anchor(useless):
+    events = []
+    for frame in range(30):
+        for index, camera in enumerate(CAMERAS):
+            stamp = 0 if camera == useless else BEGIN + 100 * frame * MS
+            events.append((0.1 * frame + 0.002 * index, camera, stamp))
+    played = Played(matcher(min_cameras=2), events)
+    late = [(when, matched) for when, matched in played.sets if when > 1.2]
+    assert len(late) == 18  # frames 12 to 29
+    for when, matched in late:
+        assert matched.anchor == ("left" if useless == "front" else "front")
+        assert when - matched.arrived < 0.01
+        assert matched.missing[useless].startswith("no usable image received (1")
+        assert matched.missing[useless].endswith("stamp_zero)")
+
+
 def test_a_pause_of_all_cameras_is_not_the_death_of_any():
     target = matcher(camera_timeout=0.5)
     for frame in range(5):  # one frame every 3 s, as a recording played slowly
