@@ -166,8 +166,7 @@ def test_a_camera_without_usable_stamps_counts_as_silent_even_as_the_anchor(usel
     for when, matched in late:
         assert matched.anchor == ("left" if useless == "front" else "front")
         assert when - matched.arrived < 0.01
-        assert matched.missing[useless].startswith("no usable image received (1")
-        assert matched.missing[useless].endswith("stamp_zero)")
+        assert matched.missing[useless] in [f"no usable image received ({n} stamp_zero)" for n in range(12, 31)]
 
 
 def test_a_pause_of_all_cameras_is_not_the_death_of_any():
