@@ -235,10 +235,11 @@ def _check_table(path: Path, table: dict, data_bytes: int) -> None:
     for name, entry in table.items():
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            plain = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+            plain = isinstance(dtype, str) and dtype in _ITEM_BYTES and len(shape) <= 8
+            plain = plain and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
         except (KeyError, TypeError, ValueError):
             plain = False
-        if not plain or dtype not in _ITEM_BYTES or len(shape) > 8:
+        if not plain:
             raise CheckpointError(
                 f"{path}: tensor {name!r} is described as {str(entry)[:120]}, which is no tensor; {_AGAIN}"
             )

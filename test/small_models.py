@@ -18,9 +18,13 @@ _SMALL = [
 
 
 def small_config(name: str = "tiny", *overrides: str) -> ModelConfig:
-    """A preset shrunk; `paper` has one slab for each voxel in z, the others two slabs, and all but tiny a small ResNet."""
+    """A preset shrunk, on a backbone timm has for tests; `paper` has a slab for each voxel in z, the others two."""
     slabs = "lift.height_slices=4" if name == "paper" else "lift.height_slices=2"
-    backbone = [] if name == "tiny" else ["backbone.name=resnet10t", "backbone.levels=[3, 4]", "backbone.drop_path=0.0"]
+    backbone = (
+        ["backbone.name=test_efficientnet"]
+        if name == "tiny"
+        else ["backbone.name=test_resnet", "backbone.levels=[3, 4]", "backbone.drop_path=0.0"]
+    )
     return preset(name, [*_SMALL, slabs, *backbone, *overrides])
 
 

@@ -57,8 +57,8 @@ def test_depth_is_along_the_optical_axis_not_along_the_ray():
     config = small_config("tiny", "lift.depth.minimum=1.0", "lift.depth.maximum=8.0")
     view = View(96, 64, np.array([[44.0, 0, 43.5], [0, 44.0, 27.5], [0, 0, 1]]))
     geometry = Frustums(config, [view]).place(forward_camera()[None])
-    # Column 0 has its middle at 3.5, 40 pixels left of the centre: at depth 7.5 it is 7.5 * 40 / 44 = 6.82 m to the left (+y), and
-    # still 7.5 m ahead: x cell floor(15.5) = 15, y cell floor(14.82) = 14, slab floor((0 + 1) / 2) = 0.
+    # Column 0 has its middle at 3.5, 40 pixels left of the centre: at depth 7.5 it is 7.5 * 40 / 44 = 6.82 m to the
+    # left (+y), and still 7.5 m ahead: x cell floor(15.5) = 15, y cell floor(14.82) = 14, slab floor((0 + 1) / 2) = 0.
     assert geometry.voxel_index[0, 0, 6, 3, 0].item() == (15 * 16 + 14) * 2
 
 
@@ -70,7 +70,7 @@ def test_every_index_equals_that_of_a_loop_over_points(name):
         [[0.96, -0.28, 0, 0.1], [0.28, 0.96, 0, -0.2], [0, 0, 1, 0.3], [0, 0, 0, 1]]
     )
     index = Frustums(config, views).place(poses).voxel_index[0].numpy()
-    stride, (height, width) = config.backbone.stride, config.feature_shape
+    stride = config.backbone.stride
     cells = config.pooled_shape
     size = [config.grid.voxel_size] * 2 + [config.grid.voxel_size * config.grid.shape[2] / cells[2]]
     agree = 0
@@ -103,12 +103,12 @@ def test_the_camera_parameters_do_not_change_with_yaw_or_place_but_with_height_p
     config = small_config()
     views, poses = camera_ring(config, 4)
     cameras = Frustums(config, views).place(poses).cameras[0]
-    # 70 degrees wide: fx / width = 1 / (2 tan 35 deg) = 0.714; square pixels, so fy / height is 1.5 times that (96 / 64).
+    # 70 degrees wide: fx / width = 1 / (2 tan 35 deg) = 0.714; pixels are square, so fy / height is 96 / 64 times that.
     # The centre is in the middle: (47.5 + 0.5) / 96 = 1/2. The ring is level and 1.6 m high.
     expected = torch.tensor([0.7141, 1.0711, 0.5, 0.5, 1.6, 0.0, 0.0])
     torch.testing.assert_close(cameras, expected.expand(4, CAMERA_PARAMETERS), atol=1e-4, rtol=0)
     tilted = poses[:1] @ np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1]])
-    # Turned about its x axis by 36.9 degrees; optical z becomes (0, -0.6, 0.8) in the old frame, whose y is down: up 0.6.
+    # Turned about its x axis by 36.9 degrees: optical z is (0, -0.6, 0.8) in the old frame, whose y is down, so up 0.6.
     assert Frustums(config, views[:1]).place(tilted).cameras[0, 0, 5].item() == pytest.approx(0.6, abs=1e-6)
 
 

@@ -1,0 +1,195 @@
+"""The whole network, every preset in small: shapes, gradients, cameras, frames, precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import camera_ring, small_config
+
+from renderocc_model.lift import Frustums, LiftGeometry
+from renderocc_model.network import build_network
+from renderocc_model.presets import PRESETS
+
+NAMES = ["tiny", "base", "paper"]
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+def make(name, *overrides, cameras=3, seed=0):
+    """A small network in evaluation mode with random normalisation, its geometry, and images."""
+    torch.manual_seed(seed)
+    config = small_config(name, *overrides)
+    network = build_network(config)
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)  # timm starts the last ones of residual blocks at zero
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    views, poses = camera_ring(config, cameras)
+    geometry = Frustums(config, views).place(poses)
+    return network.eval(), geometry, torch.randn(1, cameras, 3, config.images.height, config.images.width)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_in_small_predicts_every_voxel(name):
+    network, geometry, images = make(name)
+    with torch.inference_mode():
+        output = network(images, geometry)
+    assert output.density.shape == (1, 16, 16, 4) and output.semantics.shape == (1, 16, 16, 4, 17)
+    assert output.depth_distribution.shape[:2] == (3, 7)
+    assert (output.density >= 0).all() and torch.isfinite(output.semantics).all()
+    torch.testing.assert_close(output.depth_distribution.sum(1), torch.ones_like(output.depth_distribution[:, 0]))
+    assert (output.volume is None) == (name != "paper")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_gets_a_gradient(name):
+    network, geometry, images = make(name)
+    network.train()
+    previous = network(images, geometry).volume
+    output = network(images.flip(1), geometry, previous)
+    (output.density.square().mean() + output.semantics.square().mean()).backward()
+    assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def full_size(name):
+    """A preset as it is, with one camera."""
+    torch.manual_seed(0)
+    config = PRESETS[name]
+    views, poses = camera_ring(config, 1)
+    images = torch.randn(1, 1, 3, config.images.height, config.images.width)
+    return build_network(config), images, Frustums(config, views).place(poses)
+
+
+def test_the_tiny_preset_runs_forward_and_backward_at_full_size():
+    network, images, geometry = full_size("tiny")
+    output = network(images, geometry)
+    assert output.density.shape == (1, 100, 100, 16)
+    (output.density.mean() + output.semantics.square().mean()).backward()
+    assert network.backbone.net.conv_stem.weight.grad.any()
+
+
+def test_the_base_preset_runs_at_full_size():
+    network, images, geometry = full_size("base")
+    with torch.inference_mode():
+        assert network.eval()(images, geometry).semantics.shape == (1, 200, 200, 16, 17)
+
+
+def test_the_paper_preset_fits_together_at_full_size():
+    with torch.device("meta"):  # shapes without memory
+        network = build_network(PRESETS["paper"])
+    assert 85e6 < sum(weight.numel() for weight in network.parameters()) < 110e6
+
+
+@pytest.mark.parametrize("name", ["tiny", "paper"])
+def test_a_batch_gives_what_its_frames_give(name):
+    network, geometry, images = make(name)
+    other_images = torch.randn_like(images)
+    views, poses = camera_ring(network.config, 3)
+    poses[:, 0, 3] += 0.7
+    other_geometry = Frustums(network.config, views).place(poses)
+    with torch.inference_mode():
+        batch = network(torch.cat([images, other_images]), LiftGeometry.batch([geometry, other_geometry]))
+        for number, single in enumerate([network(images, geometry), network(other_images, other_geometry)]):
+            torch.testing.assert_close(batch.density[number], single.density[0], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(batch.semantics[number], single.semantics[0], atol=1e-5, rtol=1e-4)
+
+
+def test_the_picture_of_an_absent_camera_does_not_matter():
+    network, _, images = make("tiny")
+    views, poses = camera_ring(network.config, 3)
+    geometry = Frustums(network.config, views).place(poses, np.array([True, False, True]))
+    changed = images.clone()
+    changed[:, 1] = 5.0
+    with torch.inference_mode():
+        before, after = network(images, geometry), network(changed, geometry)
+        complete = network(images, Frustums(network.config, views).place(poses))
+    torch.testing.assert_close(after.density, before.density, atol=1e-6, rtol=0)
+    assert not torch.allclose(complete.density, before.density, atol=1e-6, rtol=0)
+
+
+def test_without_any_camera_the_answer_is_that_of_an_empty_volume():
+    network, _, images = make("tiny")
+    views, poses = camera_ring(network.config, 3)
+    geometry = Frustums(network.config, views).place(poses, np.zeros(3, dtype=bool))
+    with torch.inference_mode():
+        absent = network(images, geometry).density
+        none = network(images[:, :0], Frustums(network.config, []).place(np.empty((0, 4, 4)))).density
+    torch.testing.assert_close(none, absent)
+
+
+def test_the_order_of_the_cameras_does_not_matter():
+    network, geometry, images = make("tiny")
+    order = [2, 0, 1]
+    shuffled = LiftGeometry(geometry.voxel_index[:, order], geometry.cameras[:, order])
+    with torch.inference_mode():
+        torch.testing.assert_close(network(images[:, order], shuffled).density, network(images, geometry).density)
+
+
+@pytest.mark.parametrize("overrides", [("tiny", "fusion.enabled=true"), ("paper",)])
+def test_the_previous_frame_is_used_and_a_reset_forgets_it(overrides):
+    network, geometry, images = make(*overrides)
+    with torch.inference_mode():
+        first = network(images, geometry)
+        volume = first.volume.moved(torch.eye(4, dtype=torch.float64))
+        second = network(images, geometry, volume)
+        again = network(images, geometry, None)
+    assert not torch.allclose(second.density, first.density)
+    assert torch.equal(again.density, first.density)
+    # What is kept is the frame's own volume, so that the memory is one frame long whatever came before.
+    assert torch.equal(second.volume.features, first.volume.features)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["tiny", "paper"])
+def test_autocast_changes_the_answer_little_and_its_type_not(name, dtype):
+    network, geometry, images = make(name)
+    with torch.inference_mode():
+        exact = network(images, geometry, None)
+        with torch.autocast("cpu", dtype=dtype):
+            volume = network(images, geometry).volume
+            rough = network(images, geometry, volume)
+        exact = network(images, geometry, exact.volume)
+    assert rough.density.dtype == rough.semantics.dtype == torch.float32
+    assert (rough.semantics - exact.semantics).abs().mean() < 0.1 * exact.semantics.abs().mean()
+
+
+def test_a_half_precision_network_runs_on_half_precision_images():
+    network, geometry, images = make("tiny", "fusion.enabled=true")
+    with torch.inference_mode():
+        output = network.to(torch.bfloat16)(images.bfloat16(), geometry)
+        output = network(images.bfloat16(), geometry, output.volume)
+    assert torch.isfinite(output.density).all() and output.density.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_agrees_with_the_cpu(name):
+    network, geometry, images = make(name)
+    with torch.inference_mode():
+        expected = network(images, geometry)
+        network.cuda()
+        found = network(images.cuda(), geometry.to("cuda"))
+    torch.testing.assert_close(found.density.cpu(), expected.density, atol=2e-2, rtol=2e-2)
+
+
+def test_the_same_seed_builds_the_same_network():
+    first, second = make("tiny", seed=3)[0].state_dict(), make("tiny", seed=3)[0].state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    network, geometry, images = make("tiny")
+    with pytest.raises(ValueError, match=r"expected \(frames, cameras, 3, 64, 96\)"):
+        network(images[..., :-1], geometry)
+    with pytest.raises(ValueError, match="voxel_index is .* same cameras"):
+        network(images[:, :2], geometry)
+    with pytest.raises(ValueError, match="geometry.cameras is"):
+        network(images, LiftGeometry(geometry.voxel_index, geometry.cameras[..., :2]))
+    temporal = make("tiny", "fusion.enabled=true")[0]
+    with pytest.raises(ValueError, match="fusion.enabled is false"):
+        network(images, geometry, temporal(images, geometry).volume)
