@@ -87,6 +87,7 @@ class Plan:
         self._bend = rng.uniform(3.0, 8.0, 2)
         self._hill = rng.uniform(0.5, 1.3, 3)
         self.blocks = self._make_blocks(rng)
+        self._mounds = [block for block in self.blocks if block.use in ("park", "field")]
 
     def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
         columns, rows = _gaps(self.along_y), _gaps(self.along_x)
@@ -120,13 +121,13 @@ class Plan:
             y + self._bend[1] * np.sin(2 * np.pi * np.asarray(x) / 240 + p[1]),
         )
 
-    def heading(self, x: float, y: float, yaw: float) -> float:
-        """Odom yaw of a plan direction at a plan point."""
+    def heading(self, x, y, yaw) -> np.ndarray:
+        """Odom yaw of plan directions at plan points."""
         p = self._phases
         dx = self._bend[0] * 2 * np.pi / 260 * np.cos(2 * np.pi * y / 260 + p[0])
         dy = self._bend[1] * 2 * np.pi / 240 * np.cos(2 * np.pi * x / 240 + p[1])
         c, s = np.cos(yaw), np.sin(yaw)
-        return float(np.arctan2(s + dy * c, c + dx * s))
+        return np.arctan2(s + dy * c, c + dx * s)
 
     def hills(self, x, y) -> np.ndarray:
         """Height of the road level at plan points, metres."""
@@ -145,13 +146,9 @@ class Plan:
         off_y = np.min([np.abs(y - s.centre) - s.half for s in self.along_x], axis=0)
         off = np.minimum(off_x, off_y)
         total = total + KERB * np.clip(off / _KERB_WIDTH, 0, 1)
-        for block in self.blocks:
-            if block.use in ("park", "field"):
-                u = np.clip((x - block.x0) / (block.x1 - block.x0), 0, 1)
-                v = np.clip((y - block.y0) / (block.y1 - block.y0), 0, 1)
-                swell = (np.sin(np.pi * u) * np.sin(np.pi * v)) ** 1.5
-                wave = 1 + 0.5 * np.sin(block.seed % 7 + 9 * u) * np.cos(block.seed % 5 + 8 * v)
-                total = total + swell * wave * (1.4 if block.use == "park" else 2.5)
+        if np.any(off > 0):
+            for block in self._mounds:
+                total = total + _mound(block, x, y)
         return total + KERB * self._on_island(x, y)
 
     def _on_island(self, x, y) -> np.ndarray:
@@ -165,28 +162,28 @@ class Plan:
                     result = np.maximum(result, np.clip(inside, 0, 1))
         return result
 
-    def place(self, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False) -> np.ndarray:
-        """Odom pose (4x4) of an object that stands at a plan point, heading along plan direction `yaw`.
+    def place(self, x, y, yaw=0.0, lift=0.0, tilt=False) -> np.ndarray:
+        """Odom poses (..., 4, 4) of objects that stand at plan points, heading along plan directions `yaw`.
 
         Args:
+            x, y, yaw, lift, tilt: numbers or arrays of one shape.
             lift: metres above the ground.
             tilt: lean with the slope, as what stands on wheels does; otherwise upright.
         """
-        ox, oy = self.bend(x, y)
-        turn = self.heading(x, y, yaw)
-        pose = np.eye(4)
-        forward, left = np.array([np.cos(turn), np.sin(turn), 0]), np.array([-np.sin(turn), np.cos(turn), 0])
-        ground = float(self.hills(x, y) if tilt else self.height(x, y))
-        if tilt:
-            c, s = np.cos(yaw), np.sin(yaw)
-            forward[2] = (self.hills(x + c, y + s) - self.hills(x - c, y - s)) / 2
-            left[2] = (self.hills(x - s, y + c) - self.hills(x + s, y - c)) / 2
-            forward /= np.linalg.norm(forward)
-            left -= forward * (left @ forward)
-            left /= np.linalg.norm(left)
-            ground = float(self.height(x, y))
-        pose[:3, 0], pose[:3, 1], pose[:3, 2] = forward, left, np.cross(forward, left)
-        pose[:3, 3] = ox, oy, ground + lift
+        x, y, yaw, lift, tilt = np.broadcast_arrays(x, y, yaw, lift, tilt)
+        turn, c, s = self.heading(x, y, yaw), np.cos(yaw), np.sin(yaw)
+        climb = (self.hills(x + c, y + s) - self.hills(x - c, y - s)) / 2 * tilt
+        bank = (self.hills(x - s, y + c) - self.hills(x + s, y - c)) / 2 * tilt
+        forward = np.stack([np.cos(turn), np.sin(turn), climb], -1)
+        forward /= np.linalg.norm(forward, axis=-1, keepdims=True)
+        left = np.stack([-np.sin(turn), np.cos(turn), bank], -1)
+        left = left - forward * (left * forward).sum(-1, keepdims=True)
+        left /= np.linalg.norm(left, axis=-1, keepdims=True)
+        pose = np.zeros((*x.shape, 4, 4))
+        pose[..., 3, 3] = 1
+        pose[..., :3, 0], pose[..., :3, 1], pose[..., :3, 2] = forward, left, np.cross(forward, left)
+        pose[..., 0, 3], pose[..., 1, 3] = self.bend(x, y)
+        pose[..., 2, 3] = self.height(x, y) + lift
         return pose
 
     def ground(self) -> Mesh:
@@ -279,6 +276,15 @@ class Plan:
                 texture[on_street & ~crossing] = own_rows[on_street & ~crossing]
                 texture[on_street & crossing, :, 2] = -1
         return texture
+
+
+def _mound(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Height of a block's rise above the level of its streets; 0 at its borders and outside."""
+    u = np.clip((x - block.x0) / (block.x1 - block.x0), 0, 1)
+    v = np.clip((y - block.y0) / (block.y1 - block.y0), 0, 1)
+    swell = np.maximum(np.sin(np.pi * u) * np.sin(np.pi * v), 0) ** 1.5
+    wave = 1 + 0.5 * np.sin(block.seed % 7 + 9 * u) * np.cos(block.seed % 5 + 8 * v)
+    return swell * wave * (1.4 if block.use == "park" else 2.5)
 
 
 def _streets(rng: np.random.Generator, count: int) -> list[Street]:

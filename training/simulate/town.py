@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,9 @@ CLASSES = {
     "others": 0, "barrier": 1, "bicycle": 2, "bus": 3, "car": 4, "construction_vehicle": 5, "motorcycle": 6,
     "pedestrian": 7, "traffic_cone": 8, "trailer": 9, "truck": 10, "manmade": 15, "vegetation": 16,
 }  # fmt: skip
+
+
+_CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells
 
 
 @dataclass
@@ -42,21 +46,39 @@ class Town:
 
 def build_town(seed: int, duration: float) -> Town:
     """Build the town of a seed, with traffic for a recording of `duration` seconds. Same seed, same town."""
-    streams = [np.random.default_rng([seed, stream]) for stream in range(6)]
+    streams = [np.random.default_rng([seed, stream]) for stream in range(7)]
     plan = Plan(streams[0])
     drive = Drive(plan)
-    builder = _Builder(plan)
+    builder = _Builder(plan, _Models(streams[6]))
     trees = [plants.tree(streams[1]) for _ in range(18)]
     for block in plan.blocks:
         _fill_block(builder, block, trees)
     _furnish_streets(builder, streams[2], trees)
     _park(builder, streams[3])
     _stage_beginning(builder, streams[3])
-    traffic = Traffic(plan, drive, duration)
+    traffic = Traffic(plan, drive, duration, builder.count + 1)
     _let_drive(builder, traffic, streams[4], duration)
     _let_walk(builder, traffic, streams[4], duration)
     static = Mesh.join([plan.ground(), *builder.meshes])
     return Town(static, drive, traffic, Weather.draw(streams[5]), plan)
+
+
+class _Models:
+    """A limited number of different models of each kind, made when first asked for: a town repeats itself a little."""
+
+    def __init__(self, rng: np.random.Generator, count: int = 24) -> None:
+        self._seed = int(rng.integers(2**31))
+        self._count = count
+        self._made: dict[tuple, Mesh] = {}
+
+    def draw(self, rng: np.random.Generator, make, *options) -> Mesh:
+        """One of the models that `make(rng, *options)` gives."""
+        key = (make.__module__, make.__name__, *options, int(rng.integers(self._count)))
+        if key not in self._made:
+            # A model depends on its own number only, not on what was drawn before it.
+            own = np.random.default_rng([self._seed, zlib.crc32(repr(key).encode())])
+            self._made[key] = make(own, *options)
+        return self._made[key]
 
 
 @dataclass
@@ -64,9 +86,10 @@ class _Builder:
     """Collects placed, labelled meshes and numbers the objects."""
 
     plan: Plan
+    models: _Models
     meshes: list[Mesh] = field(default_factory=list)
     count: int = 0
-    taken: list[tuple[float, float, float]] = field(default_factory=list)
+    taken: dict[tuple[int, int], list[tuple[float, float, float]]] = field(default_factory=dict)
 
     def label(self, mesh: Mesh, name: str) -> Mesh:
         self.count += 1
@@ -79,10 +102,13 @@ class _Builder:
         self.meshes.append(self.label(mesh.moved(self.plan.place(x, y, yaw, lift, tilt)), name))
 
     def claim(self, x: float, y: float, radius: float) -> bool:
-        """Reserve a circle of the plan; False where it is taken."""
-        if any((x - a) ** 2 + (y - b) ** 2 < (radius + r) ** 2 for a, b, r in self.taken):
-            return False
-        self.taken.append((x, y, radius))
+        """Reserve a circle of the plan (at most 12 m in radius); False where it is taken."""
+        i, j = int(x // _CELL), int(y // _CELL)
+        for cell in ((i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)):
+            for a, b, r in self.taken.get(cell, ()):
+                if (x - a) ** 2 + (y - b) ** 2 < (radius + r) ** 2:
+                    return False
+        self.taken.setdefault((i, j), []).append((x, y, radius))
         return True
 
 
@@ -167,7 +193,7 @@ def _houses(builder, block, rng, trees) -> None:
                 if rng.random() < 0.35 and builder.claim(*spot, 1.5):
                     _plant(builder, rng, trees, *spot, (0.5, 0.8))
                 else:
-                    builder.put(plants.bush(rng), "vegetation", *spot)
+                    builder.put(builder.models.draw(rng, plants.bush), "vegetation", *spot)
             at += lot
     for x, y in _scatter(block, rng, 14, 14):
         if builder.claim(x, y, 2.0):
@@ -179,11 +205,11 @@ def _park_land(builder, block, rng, trees) -> None:
         if builder.claim(x, y, 2.2):
             _plant(builder, rng, trees, x, y)
     for x, y in _scatter(block, rng, 25, 1.5):
-        builder.put(plants.bush(rng), "vegetation", x, y)
+        builder.put(builder.models.draw(rng, plants.bush), "vegetation", x, y)
     for start, along, facing, length in _sides(block):
         for at in np.arange(8, length - 8, rng.uniform(14, 22)):
             spot = np.array(start) + np.array(along) * at - np.array([np.cos(facing), np.sin(facing)]) * 0.9
-            builder.put(furniture.bench(rng), "manmade", *spot, facing)
+            builder.put(builder.models.draw(rng, furniture.bench), "manmade", *spot, facing)
 
 
 def _field(builder, block, rng, trees) -> None:
@@ -192,7 +218,7 @@ def _field(builder, block, rng, trees) -> None:
         if rng.random() < 0.6 and builder.claim(x, y, 2.2):
             _plant(builder, rng, trees, x, y, (0.9, 1.4))
         else:
-            builder.put(plants.bush(rng), "vegetation", x, y)
+            builder.put(builder.models.draw(rng, plants.bush), "vegetation", x, y)
 
 
 def _parking_lot(builder, block, rng, trees) -> None:
@@ -204,14 +230,19 @@ def _parking_lot(builder, block, rng, trees) -> None:
                 if block.y0 + 5 < y < block.y1 - 5 and rng.random() < 0.55 and builder.claim(x, y, 1.0):
                     turn = yaw if rng.random() < 0.7 else -yaw
                     builder.put(
-                        vehicles.car(rng), "car", x + rng.normal(0, 0.1), y + rng.normal(0, 0.2), turn, tilt=True
+                        builder.models.draw(rng, vehicles.car),
+                        "car",
+                        x + rng.normal(0, 0.1),
+                        y + rng.normal(0, 0.2),
+                        turn,
+                        tilt=True,
                     )
     y = (int(block.y0 // 16) + 1) * 16 + 8.0
     if y < block.y1 - 4:
         x = block.x0 + 14
         builder.put(vehicles.trailer(rng), "trailer", x + 8, y, 0.0, tilt=True)
         builder.put(vehicles.truck(rng, tractor=True), "truck", x + 8 + 1.9, y, 0.0, tilt=True)
-        builder.put(vehicles.bus(rng), "bus", x + 32, y, 0.0, tilt=True)
+        builder.put(builder.models.draw(rng, vehicles.bus), "bus", x + 32, y, 0.0, tilt=True)
     for x, y in _scatter(block, rng, 8, 0.5):
         edge = rng.integers(4)
         x, y = [(block.x0 + 1, y), (block.x1 - 1, y), (x, block.y0 + 1), (x, block.y1 - 1)][edge]
@@ -243,8 +274,8 @@ def _site(builder, block, rng, trees) -> None:
             name = "truck" if make is vehicles.truck else "construction_vehicle"
             builder.put(make(rng), name, x, y, rng.uniform(-np.pi, np.pi), -0.02)
             makers = makers[1:]
-        if len(builder.taken) % 7 == 0 and builder.claim(x + 7, y, 3.0):
-            builder.put(furniture.container(rng), "manmade", x + 7, y, rng.uniform(-0.3, 0.3))
+        if rng.random() < 0.2 and builder.claim(x + 7, y, 3.0):
+            builder.put(builder.models.draw(rng, furniture.container), "manmade", x + 7, y, rng.uniform(-0.3, 0.3))
     for x, y in _scatter(block, rng, 9, 6):
         if builder.claim(x, y, 2.0):
             heap = blob(
@@ -263,7 +294,9 @@ def _site(builder, block, rng, trees) -> None:
         for at in np.arange(2, length - 2, 2.08):
             if rng.random() < 0.93:
                 spot = np.array(start) + np.array(along) * at - out * 0.6
-                builder.put(furniture.barrier(rng, kind), "barrier", *spot, facing + np.pi / 2)
+                builder.put(
+                    builder.models.draw(rng, furniture.barrier, str(kind)), "barrier", *spot, facing + np.pi / 2
+                )
 
 
 def _plaza(builder, block, rng, trees) -> None:
@@ -272,13 +305,13 @@ def _plaza(builder, block, rng, trees) -> None:
             continue
         kind = rng.random()
         if kind < 0.45:
-            builder.put(furniture.planter(rng), "manmade", x, y, rng.uniform(-np.pi, np.pi))
+            builder.put(builder.models.draw(rng, furniture.planter), "manmade", x, y, rng.uniform(-np.pi, np.pi))
             if rng.random() < 0.6:
                 _plant(builder, rng, trees, x, y, (0.6, 0.9))
             else:
-                builder.put(plants.bush(rng), "vegetation", x, y, lift=0.45)
+                builder.put(builder.models.draw(rng, plants.bush), "vegetation", x, y, lift=0.45)
         elif kind < 0.8:
-            builder.put(furniture.bench(rng), "manmade", x, y, rng.integers(4) * np.pi / 2)
+            builder.put(builder.models.draw(rng, furniture.bench), "manmade", x, y, rng.integers(4) * np.pi / 2)
         else:
             kiosk = buildings.shed(rng)
             builder.put(kiosk, "manmade", x, y, rng.integers(4) * np.pi / 2)
@@ -288,7 +321,11 @@ def _plaza(builder, block, rng, trees) -> None:
     for start, along, facing, length in _sides(block):
         out = np.array([np.cos(facing), np.sin(facing)])
         for at in np.arange(1.5, length - 1, 2.5):
-            builder.put(furniture.bollard(rng), "manmade", *(np.array(start) + np.array(along) * at - out * 0.3))
+            builder.put(
+                builder.models.draw(rng, furniture.bollard),
+                "manmade",
+                *(np.array(start) + np.array(along) * at - out * 0.3),
+            )
 
 
 def _stretches(plan: Plan):
@@ -321,7 +358,7 @@ def _furnish_streets(builder: _Builder, rng: np.random.Generator, trees: list[Me
             for at in np.arange(begin + 2, end, 27.0):
                 x, y, yaw = _beside(street, kind, at + rng.uniform(0, 2), side, kerb + 0.45)
                 if builder.claim(x, y, 0.3):
-                    builder.put(furniture.lamp_post(rng), "manmade", x, y, yaw)
+                    builder.put(builder.models.draw(rng, furniture.lamp_post), "manmade", x, y, yaw)
             for at in rng.uniform(begin + 3, end - 3, 7):
                 _furnish(builder, rng, street, kind, at, side, kerb)
     for vertical in builder.plan.along_y:
@@ -340,38 +377,50 @@ def _furnish(builder, rng, street, kind, at, side, kerb) -> None:
     if thing < 0.3:
         if builder.claim(x, y, 0.4):
             towards = yaw + rng.choice([-1, 1]) * np.pi / 2
-            builder.put(furniture.sign(rng), "manmade", x, y, towards)
+            builder.put(builder.models.draw(rng, furniture.sign), "manmade", x, y, towards)
     elif thing < 0.5:
         x, y, yaw = _beside(street, kind, at, side, back)
         for k in range(rng.integers(1, 4)):
             if builder.claim(x + 0.7 * k * (kind == "x"), y + 0.7 * k * (kind == "y"), 0.3):
                 builder.put(
-                    furniture.bin_(rng), "others", x + 0.7 * k * (kind == "x"), y + 0.7 * k * (kind == "y"), yaw
+                    builder.models.draw(rng, furniture.bin_),
+                    "others",
+                    x + 0.7 * k * (kind == "x"),
+                    y + 0.7 * k * (kind == "y"),
+                    yaw,
                 )
     elif thing < 0.65:
         x, y, yaw = _beside(street, kind, at, side, back)
         if builder.claim(x, y, 1.0):
-            builder.put(furniture.bench(rng), "manmade", x, y, yaw)
+            builder.put(builder.models.draw(rng, furniture.bench), "manmade", x, y, yaw)
     elif thing < 0.75:
         if builder.claim(x, y, 2.0):
-            builder.put(furniture.rack(rng), "others", x, y, yaw + np.pi / 2)
+            builder.put(builder.models.draw(rng, furniture.rack), "others", x, y, yaw + np.pi / 2)
             for k in np.arange(-1.4, 1.5, 0.8):
                 if rng.random() < 0.6:
                     bx, by = x + k * (kind == "x"), y + k * (kind == "y")
-                    builder.put(vehicles.bicycle(rng), "bicycle", bx, by, yaw + rng.choice([0, np.pi]))
+                    builder.put(
+                        builder.models.draw(rng, vehicles.bicycle), "bicycle", bx, by, yaw + rng.choice([0, np.pi])
+                    )
     elif thing < 0.83:
         if builder.claim(x, y, 0.3):
-            builder.put(furniture.hydrant(rng), "manmade", x, y, yaw)
+            builder.put(builder.models.draw(rng, furniture.hydrant), "manmade", x, y, yaw)
     elif thing < 0.9:
         x, y, yaw = _beside(street, kind, at, side, back - 0.4)
         if street.pavement > 2.8 and builder.claim(x, y, 2.4):
-            builder.put(furniture.shelter(rng), "manmade", x, y, yaw)
+            builder.put(builder.models.draw(rng, furniture.shelter), "manmade", x, y, yaw)
     elif builder.claim(x, y, 1.0):
-        builder.put(vehicles.motorcycle(rng), "motorcycle", x, y, yaw + np.pi / 2)
+        builder.put(builder.models.draw(rng, vehicles.motorcycle), "motorcycle", x, y, yaw + np.pi / 2)
 
 
-_PARKED = {
-    "car": 0.86, "truck": 0.05, "trailer": 0.03, "motorcycle": 0.04, "construction_vehicle": 0.02,
+_PARKED = {"car": 0.86, "truck": 0.05, "trailer": 0.03, "motorcycle": 0.04, "construction_vehicle": 0.02}
+_MAKERS = {
+    "car": (vehicles.car,), "truck": (vehicles.truck,), "motorcycle": (vehicles.motorcycle,),
+    "trailer": (vehicles.trailer, False), "construction_vehicle": (vehicles.wheel_loader,),
+}  # fmt: skip
+_DRIVEN = {
+    "car": (vehicles.car,), "truck": (vehicles.truck,), "bus": (vehicles.bus,),
+    "motorcycle": (vehicles.motorcycle, True), "bicycle": (vehicles.bicycle, True),
 }  # fmt: skip
 
 
@@ -388,8 +437,8 @@ def _park(builder: _Builder, rng: np.random.Generator) -> None:
                 name = rng.choice(list(_PARKED), p=list(_PARKED.values()))
                 # Right-hand traffic: what stands on a side looks where that side drives.
                 heading = yaw + np.pi / 2 + (np.pi if rng.random() < 0.06 else 0)
-                mesh = {"car": vehicles.car, "truck": vehicles.truck, "motorcycle": vehicles.motorcycle,
-                        "trailer": lambda r: vehicles.trailer(r, semi=False), "construction_vehicle": vehicles.wheel_loader}[name](rng)  # fmt: skip
+                make, *options = _MAKERS[name]
+                mesh = builder.models.draw(rng, make, *options)
                 builder.put(
                     mesh,
                     name,
@@ -404,7 +453,7 @@ def _stage_beginning(builder: _Builder, rng: np.random.Generator) -> None:
     """One of every class along the first 60 m of the drive, so that a short recording has them all."""
     plan = builder.plan
     street, row = plan.along_y[1], plan.along_x[1]
-    begin = row.centre + row.reach + 16
+    begin = row.centre + row.reach + 15
     near = lambda mesh: not (abs(mesh[0] - street.centre) < street.half + 0.3 and begin - 4 < mesh[1] < begin + 62)
     _clear(builder, lambda x, y: not near((x, y)))
     bay, walk = street.driving + 1.25, street.half + 1.0
@@ -414,24 +463,24 @@ def _stage_beginning(builder: _Builder, rng: np.random.Generator) -> None:
     left = lambda name, mesh, at, offset=bay, yaw=-np.pi / 2: builder.put(
         mesh, name, street.centre - offset, begin + at, yaw, tilt=offset == bay
     )
-    right("car", vehicles.car(rng), 0)
+    right("car", builder.models.draw(rng, vehicles.car), 0)
     for k in range(4):
-        right("traffic_cone", furniture.cone(rng), 4.5 + 1.4 * k, street.driving + 0.35)
+        right("traffic_cone", builder.models.draw(rng, furniture.cone), 4.5 + 1.4 * k, street.driving + 0.35)
     right("construction_vehicle", vehicles.excavator(rng), 12)
     for k in range(4):
         right("barrier", furniture.barrier(rng), 8 + 2.1 * k, street.driving + 0.1)
     right("truck", vehicles.truck(rng), 22)
-    right("motorcycle", vehicles.motorcycle(rng), 28.5)
-    right("bus", vehicles.bus(rng), 37)
+    right("motorcycle", builder.models.draw(rng, vehicles.motorcycle), 28.5)
+    right("bus", builder.models.draw(rng, vehicles.bus), 37)
     right("trailer", vehicles.trailer(rng, semi=False), 46)
-    right("car", vehicles.car(rng), 52)
+    right("car", builder.models.draw(rng, vehicles.car), 52)
     left("trailer", vehicles.trailer(rng), 14, yaw=-np.pi / 2)
     left("truck", vehicles.truck(rng, tractor=True), 14 - 1.9)
-    left("car", vehicles.car(rng), 34)
-    left("car", vehicles.car(rng), 41)
-    left("bicycle", vehicles.bicycle(rng), 8, walk, yaw=-1.2)
-    left("others", furniture.bin_(rng), 10, walk)
-    left("others", furniture.bin_(rng), 10.8, walk)
+    left("car", builder.models.draw(rng, vehicles.car), 34)
+    left("car", builder.models.draw(rng, vehicles.car), 41)
+    left("bicycle", builder.models.draw(rng, vehicles.bicycle), 8, walk, yaw=-1.2)
+    left("others", builder.models.draw(rng, furniture.bin_), 10, walk)
+    left("others", builder.models.draw(rng, furniture.bin_), 10.8, walk)
 
 
 def _clear(builder: _Builder, where) -> None:
@@ -461,12 +510,10 @@ def _let_drive(builder: _Builder, traffic: Traffic, rng: np.random.Generator, du
     plan = builder.plan
     x0, y0, x1, y1 = plan.extent
     start = plan.along_x[1].centre + plan.along_x[1].reach
-    cyclist = builder.label(vehicles.bicycle(rng, ridden=True), "bicycle")
+    cyclist = vehicles.bicycle(rng, ridden=True).labelled(CLASSES["bicycle"])
     lane = plan.along_y[1].centre + plan.along_y[1].driving - 0.15
     traffic.add(Mover([cyclist], lane, start + 42, np.pi / 2, 3.6, 1.8, y1 - start, began=42), 1.2)
     kinds = ["car", "car", "car", "car", "truck", "bus", "motorcycle", "bicycle"]
-    makers = {"car": vehicles.car, "truck": vehicles.truck, "bus": vehicles.bus,
-              "motorcycle": lambda r: vehicles.motorcycle(r, True), "bicycle": lambda r: vehicles.bicycle(r, True)}  # fmt: skip
     lengths = {"car": 4.7, "truck": 9.0, "bus": 12.0, "motorcycle": 2.1, "bicycle": 1.8}
     for kind, streets, low, high in (("y", plan.along_y, y0, y1), ("x", plan.along_x, x0, x1)):
         for street in streets:
@@ -486,17 +533,22 @@ def _let_drive(builder: _Builder, traffic: Traffic, rng: np.random.Generator, du
                         yaw = (np.pi / 2 if kind == "y" else 0.0) + (0 if sign > 0 else np.pi)
                         mover = Mover([], x, y, yaw, own, lengths[name], high - low, began=travelled)
                         if traffic.add(mover, 2.7 if name != "bicycle" else 1.9):
-                            mover.poses = [builder.label(makers[name](rng), name)]
+                            make, *options = _DRIVEN[name]
+                            mover.poses = [builder.models.draw(rng, make, *options).labelled(CLASSES[name])]
 
 
 def _let_walk(builder: _Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
     """People on the sidewalks, most of them walking, and on the zebra crossings."""
     plan = builder.plan
+    crowd = lambda walking: [
+        [pose.labelled(CLASSES["pedestrian"]) for pose in people.pedestrian(rng, walking)] for _ in range(16)
+    ]
+    walkers, standers = crowd(True), crowd(False)
     for street, kind, begin, end in _stretches(plan):
         for side in (-1, 1):
             for _ in range(rng.integers(2, 7)):
                 walking = rng.random() < 0.8
-                poses = [builder.label(pose, "pedestrian") for pose in people.pedestrian(rng, walking)]
+                poses = walkers[rng.integers(len(walkers))] if walking else standers[rng.integers(len(standers))]
                 speed = rng.uniform(1.0, 1.6) if walking else 0.0
                 sign = rng.choice([-1, 1])
                 x, y, yaw = _beside(
@@ -515,7 +567,7 @@ def _let_walk(builder: _Builder, traffic: Traffic, rng: np.random.Generator, dur
     for vertical in plan.along_y:
         for horizontal in plan.along_x:
             for _ in range(3):
-                poses = [builder.label(pose, "pedestrian") for pose in people.pedestrian(rng)]
+                poses = walkers[rng.integers(len(walkers))]
                 wait, speed = rng.uniform(-5, duration), rng.uniform(1.1, 1.6)
                 far = vertical.half + 2.7
                 side, sign = rng.choice([-1, 1]), rng.choice([-1, 1])

@@ -46,7 +46,6 @@ class _Part:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.corners = mesh.vertices[mesh.faces]
         self.scene = EmbreeScene()
         TriangleMesh(self.scene, np.ascontiguousarray(mesh.vertices), np.ascontiguousarray(mesh.faces))
 

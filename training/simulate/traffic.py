@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ _TURN_RADIUS = 7.5
 _STRIDE = 1.4
 _BODY_STEP = 1.1  # metres between the circles that stand for a vehicle's body
 _TIME_STEP = 0.2
+_FAR, _SHADOW_REACH = 150.0, 28.0
 
 
 def lane_offset(lanes: int, lane: int = 0) -> float:
@@ -33,7 +33,7 @@ class Drive:
         start: metres after the first corner where time 0 is.
     """
 
-    def __init__(self, plan: Plan, start: float = 22.0) -> None:
+    def __init__(self, plan: Plan, start: float = 6.0) -> None:
         self._plan = plan
         left, right = plan.along_y[1], plan.along_y[-2]
         bottom, top = plan.along_x[1], plan.along_x[-2]
@@ -112,8 +112,10 @@ class Mover:
         x, y, yaw: plan position at time 0 and direction.
         speed: m/s.
         length: metres.
-        lift: metres above the ground.
         until: metres after which it stops existing (the end of its street).
+        began: metres of its way already behind it at time 0; negative where it begins later.
+        wheeled: leans with the slope of the road.
+        instance: number of the object.
     """
 
     poses: list[Mesh]
@@ -123,8 +125,9 @@ class Mover:
     speed: float
     length: float
     until: float
-    lift: float = 0.0
+    began: float = 0.0
     wheeled: bool = True
+    instance: int = 0
 
     def at(self, t: float) -> tuple[float, float]:
         """Plan position at a time."""
@@ -133,24 +136,26 @@ class Mover:
     def exists(self, t: float) -> bool:
         return 0 <= self.speed * t + self.began < self.until
 
-    began: float = 0.0
-
 
 class Traffic:
     """Movers that never touch one another or the recording car during a recording.
 
     Args:
         duration: seconds that are checked.
+        first_instance: number of the first mover.
     """
 
-    def __init__(self, plan: Plan, drive: Drive, duration: float) -> None:
+    def __init__(self, plan: Plan, drive: Drive, duration: float, first_instance: int = 1) -> None:
         self._plan = plan
         self._times = np.arange(-0.5, duration + 1.0, _TIME_STEP)
         self.movers: list[Mover] = []
-        self._bodies: list[tuple[np.ndarray, np.ndarray, float]] = []
+        self._first_instance = first_instance
+        self._bodies: list[np.ndarray] = []
+        self._middles = np.full((64, len(self._times), 2), np.nan)
+        self._reaches = np.zeros(64)
         way = np.array([drive.plan_pose(t) for t in self._times])
         # base_link lies under the rear axle: the car reaches from 1 m behind it to 3.7 m before it.
-        self._bodies.append(self._body(way[:, 0], way[:, 1], way[:, 2], 1.35, -0.9, 3.6))
+        self._remember(*self._body(way[:, 0], way[:, 1], way[:, 2], 1.35, -0.9, 3.6))
 
     def _body(self, x, y, yaw, centre: float, rear: float, front: float) -> tuple[np.ndarray, np.ndarray, float]:
         """Circles along a body over time (T, K, 2), its middle (T, 2), and its half-length."""
@@ -169,28 +174,54 @@ class Traffic:
         exists = np.array([mover.exists(t) for t in self._times])
         half = max(mover.length / 2 - 0.9, 0.0)
         circles, middle, reach = self._body(x, y, np.full(len(x), mover.yaw), 0.0, -half, half)
-        for other, other_middle, other_reach in self._bodies:
-            near = np.hypot(*(middle - other_middle).T) < reach + other_reach + clearance
-            near &= exists & np.isfinite(other_middle[:, 0])
-            if near.any():
-                gap = circles[near][:, :, None] - other[near][:, None]
-                if (gap**2).sum(-1).min() < clearance**2:
-                    return False
         middle = np.where(exists[:, None], middle, np.nan)
-        self._bodies.append((circles, middle, reach))
+        middles, reaches = self._middles[: len(self._bodies)], self._reaches[: len(self._bodies)]
+        distance2 = ((middles - middle) ** 2).sum(-1)  # NaN, and so never near, where either does not exist
+        near = distance2 < (reaches[:, None] + reach + clearance) ** 2
+        for index in np.flatnonzero(near.any(1)):
+            gap = circles[near[index]][:, :, None] - self._bodies[index][near[index]][:, None]
+            if (gap**2).sum(-1).min() < clearance**2:
+                return False
+        self._remember(circles, middle, reach)
+        mover.instance = self._first_instance + len(self.movers)
         self.movers.append(mover)
         return True
 
-    def mesh(self, t: float, near: tuple[float, float], reach: float) -> Mesh:
-        """Everything that moves within `reach` metres of a plan point at a time, in odom."""
+    def _remember(self, circles: np.ndarray, middle: np.ndarray, reach: float) -> None:
+        count = len(self._bodies)
+        if count == len(self._reaches):
+            self._middles = np.concatenate([self._middles, np.full_like(self._middles, np.nan)])
+            self._reaches = np.concatenate([self._reaches, np.zeros_like(self._reaches)])
+        self._middles[count], self._reaches[count] = middle, reach
+        self._bodies.append(circles)
+
+    def mesh(self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi) -> Mesh:
+        """What moves and matters to a sensor at a time, in odom.
+
+        Args:
+            t: seconds.
+            seen_from: (3,) the sensor's place in odom.
+            axis: (3,) direction it looks in; None for all around.
+            half_angle: radians that it sees on either side of its axis. Beyond them only what is near enough to throw
+                a shadow into the picture is kept.
+        """
+        present = [mover for mover in self.movers if mover.exists(t)]
+        if not present:
+            return Mesh.empty()
+        columns = np.array([(*mover.at(t), mover.yaw, mover.wheeled) for mover in present]).T
+        poses = self._plan.place(*columns[:3], tilt=columns[3] > 0)
+        offset = poses[:, :2, 3] - np.asarray(seen_from)[:2]
+        distance = np.hypot(*offset.T)
+        kept = distance < _FAR
+        if axis is not None:
+            turn = np.arctan2(offset[:, 1], offset[:, 0]) - np.arctan2(axis[1], axis[0])
+            beside = np.abs((turn + np.pi) % (2 * np.pi) - np.pi) > half_angle + np.arctan2(7.0, distance)
+            kept &= ~beside | (distance < _SHADOW_REACH)
         meshes = []
-        for mover in self.movers:
-            x, y = mover.at(t)
-            if not mover.exists(t) or np.hypot(x - near[0], y - near[1]) > reach:
-                continue
+        for index in np.flatnonzero(kept):
+            mover, pose = present[index], poses[index]
             phase = int((mover.speed * t + 1000 * _STRIDE) / _STRIDE * WALK_PHASES) % len(mover.poses)
-            meshes.append(mover.poses[phase].moved(self._plan.place(x, y, mover.yaw, mover.lift, tilt=mover.wheeled)))
+            mesh = mover.poses[phase].moved(pose)
+            mesh.instance = np.full(len(mesh.faces), mover.instance, np.int32)
+            meshes.append(mesh)
         return Mesh.join(meshes)
-
-
-MakeMesh = Callable[[np.random.Generator], Mesh]

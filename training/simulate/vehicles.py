@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .people import figure
-from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, loft, quads, tube
+from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, loft, tube
 
 __all__ = ["bicycle", "bus", "car", "excavator", "motorcycle", "trailer", "truck", "wheel_loader"]
 

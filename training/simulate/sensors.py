@@ -1,0 +1,158 @@
+"""The recording car's sensors: cameras that fire at stamps of their own, and a spinning LiDAR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.classes import UNLABELLED
+from renderocc_model.rig import Camera, CameraModel, Rig
+
+from .shade import develop, meter, radiance
+from .town import Town
+from .trace import Tracer
+
+__all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
+
+# Mounts like nuScenes': name, x, y, z in base_link, heading in degrees, horizontal field of view in degrees.
+_MOUNTS = (
+    ("cam_front", 1.72, 0.00, 1.51, 0.0, 70.0),
+    ("cam_front_right", 1.58, -0.50, 1.51, -55.0, 70.0),
+    ("cam_front_left", 1.58, 0.50, 1.51, 55.0, 70.0),
+    ("cam_back", 0.05, 0.00, 1.57, 180.0, 110.0),
+    ("cam_back_left", 1.04, 0.48, 1.56, 110.0, 70.0),
+    ("cam_back_right", 1.04, -0.48, 1.56, -110.0, 70.0),
+)
+_SPIN = 0.05  # seconds of one LiDAR turn, over which the cameras fire one after the other
+
+
+def town_rig(width: int = 704, height: int = 256) -> Rig:
+    """Six pinhole cameras all around, as the town is recorded with where no rig is given.
+
+    The horizon lies at 45% of the image height.
+    """
+    cameras = []
+    for name, x, y, z, heading, view in _MOUNTS:
+        focal = (width / 2) / np.tan(np.radians(view) / 2)
+        K = np.array([[focal, 0, (width - 1) / 2], [0, focal, 0.45 * (height - 1)], [0, 0, 1]])
+        c, s = np.cos(np.radians(heading)), np.sin(np.radians(heading))
+        mount = np.eye(4)
+        mount[:3, :3] = np.stack([[s, -c, 0], [0, 0, -1], [c, s, 0]], 1)
+        mount[:3, 3] = x, y, z
+        model = CameraModel(width, height, K, "plumb_bob", (0.0,) * 5)
+        cameras.append(Camera(name, model, mount, f"{name}_optical"))
+    return Rig(tuple(cameras))
+
+
+def camera_offsets(rig: Rig) -> dict[str, float]:
+    """Seconds after a frame's nominal time at which each camera fires: when the LiDAR sweeps past where it looks.
+
+    The LiDAR turns clockwise, as seen from above, and points forward at the nominal time.
+    """
+    offsets = {}
+    for camera in rig:
+        forward = camera.base_from_camera[:3, 2]
+        heading = np.arctan2(forward[1], forward[0])
+        turned = (-heading) % (2 * np.pi)
+        turned = turned - 2 * np.pi if turned > np.pi + 1e-6 else turned
+        offsets[camera.name] = round(_SPIN * turned / (2 * np.pi), 6)
+    return offsets
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one camera recorded.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB.
+        semantic: (height, width) uint8 class ids; 255 on the sky and where the lens maps no direction.
+        depth: (height, width) float32 z-depth in metres; 0 where there is none.
+    """
+
+    image: np.ndarray
+    semantic: np.ndarray
+    depth: np.ndarray
+
+
+class Photographer:
+    """Takes pictures of a town with one camera.
+
+    Args:
+        camera: any lens that `CameraModel` knows.
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        model = camera.model
+        u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
+        directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1).astype(float))
+        self._seen = np.isfinite(directions).all(1)
+        self._directions = np.where(self._seen[:, None], directions, [0, 0, 1.0])
+        self._pixel = 1.0 / float(np.sqrt(model.K[0, 0] * model.K[1, 1]))
+        self._half_angle = max(model.horizontal_extent) + 0.1
+
+    def take(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Picture:
+        """The picture at a time in seconds, and its labels."""
+        model = self.camera.model
+        shape = (model.height, model.width)
+        odom_from_camera = town.drive.odom_from_base(t) @ self.camera.base_from_camera
+        origin, axis = odom_from_camera[:3, 3], odom_from_camera[:3, 2]
+        directions = (self._directions @ odom_from_camera[:3, :3].T).astype(np.float32)
+        tracer = static.with_moved(town.traffic.mesh(t, origin, axis, self._half_angle))
+        hits = tracer.trace(origin, directions)
+        light = radiance(tracer, hits, directions, self._pixel, shape, town.weather, rng)
+        image = develop(light, meter(light, rng.normal(0, 0.15)), rng)
+        labelled = hits.hit & self._seen
+        semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
+        depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
+        image[~self._seen.reshape(shape)] = 0
+        return Picture(image, semantic, np.maximum(depth, 0))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One LiDAR cloud, (N,) each: x, y, z float32 in the LiDAR's frame, intensity float32 0..255, label uint8."""
+
+    points: np.ndarray
+    intensity: np.ndarray
+    label: np.ndarray
+
+
+class Lidar:
+    """A LiDAR on the roof that turns once a frame; its cloud is deskewed to the frame's stamp.
+
+    Args:
+        beams: number of lasers, from -30.7 to 10.7 degrees as a Velodyne HDL-32E has them.
+        columns: firings of each laser in a turn.
+        reach: metres.
+    """
+
+    frame_id = "lidar"
+
+    def __init__(self, beams: int = 32, columns: int = 1080, reach: float = 80.0) -> None:
+        self.reach = reach
+        self.base_from_lidar = np.eye(4)
+        self.base_from_lidar[:3, 3] = 0.95, 0.0, 1.84
+        elevation = np.radians(np.linspace(-30.67, 10.67, beams))
+        azimuth = -np.arange(columns) * 2 * np.pi / columns
+        azimuth, elevation = np.meshgrid(azimuth, elevation, indexing="ij")
+        self._directions = np.stack(
+            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1
+        ).reshape(-1, 3)
+
+    def sweep(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Sweep:
+        """The returns at a time in seconds: range noise of 2 cm, fewer from glass and from far away."""
+        odom_from_lidar = town.drive.odom_from_base(t) @ self.base_from_lidar
+        tracer = static.with_moved(town.traffic.mesh(t, odom_from_lidar[:3, 3]))
+        directions = (self._directions @ odom_from_lidar[:3, :3].T).astype(np.float32)
+        hits = tracer.trace(odom_from_lidar[:3, 3], directions)
+        facing = np.abs((hits.normal * directions).sum(1))
+        brightness = hits.colour.mean(1)
+        strength = (0.25 + brightness) * np.sqrt(facing + 0.02) * 30 / np.maximum(hits.distance, 3)
+        lost = rng.random(len(strength)) < np.clip(0.9 - strength * 4, 0.01, 0.95)
+        kept = hits.hit & (hits.distance < self.reach) & (hits.distance > 1.0) & ~lost
+        distance = hits.distance + rng.normal(0, 0.02, len(strength))
+        points = (self._directions * distance[:, None])[kept].astype(np.float32)
+        intensity = np.clip(brightness * np.sqrt(facing) * 255 + rng.normal(0, 4, len(strength)), 0, 255)
+        return Sweep(points, intensity[kept].astype(np.float32), hits.class_id[kept])
