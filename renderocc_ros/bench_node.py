@@ -21,7 +21,7 @@ YAWS = (0.0, 0.96, -0.96, 3.14159, 1.92, -1.92)
 WIDTH, HEIGHT = 1600, 900
 VOXELS = 50_000
 PARTS = ("ours", "usual")
-STAGES = ("input", "tf and matching", "output")
+STAGES = ("receiving and matching", "input", "output")
 
 
 def serialised_frame(index: int, pixels: np.ndarray) -> tuple[list[bytes], list[bytes], bytes]:
@@ -60,7 +60,7 @@ def occupancy_with_surface():
     chosen = np.flatnonzero((x + y + z) % 2 == 0)[:VOXELS]  # a checkerboard: no two of them touch
     semantics[x[chosen], y[chosen], z[chosen]] = generator.integers(0, OCC3D_NUSCENES.free, VOXELS)
     confidence = generator.uniform(0.5, 1.0, OCC3D_GRID.shape).astype(np.float32)
-    return Occupancy.from_arrays(OCC3D_GRID, OCC3D_NUSCENES, semantics, confidence)
+    return Occupancy(OCC3D_GRID, OCC3D_NUSCENES, semantics, confidence, np.ones(OCC3D_GRID.shape, bool))
 
 
 def our_stages() -> dict[str, Callable]:
@@ -113,7 +113,7 @@ def our_stages() -> dict[str, Callable]:
         cells = outputs.height_band_cells(occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes)
         outputs.grid_message(cells, occupancy, config.grid_min_height, 1, "base_link")
 
-    return {"tf and matching": match, "input": decode, "output": publish}
+    return {"receiving and matching": match, "input": decode, "output": publish}
 
 
 def usual_stages() -> dict[str, Callable]:
@@ -127,24 +127,27 @@ def usual_stages() -> dict[str, Callable]:
     view = network_view(CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (-0.1, 0.02, 0.0, 0.0, 0.0)), 128, 352)
     inputs: dict[str, UsualInput] = {}
     occupancy = occupancy_with_surface()
+    state = {}
 
     def match(images, infos, tf):
         from rclpy.serialization import deserialize_message
-        from sensor_msgs.msg import CameraInfo
+        from sensor_msgs.msg import CameraInfo, Image
 
         usual_transforms(tf)
         for camera, info in zip(CAMERAS, infos):
             deserialize_message(info, CameraInfo)
             if camera not in inputs:
                 inputs[camera] = UsualInput(info, view)
+        # A synchroniser holds one message of each camera until all are there.
+        state["messages"] = [deserialize_message(image, Image) for image in images]
 
     def decode(images, infos, tf):
-        np.stack([inputs[camera].network_input(image) for camera, image in zip(CAMERAS, images)])
+        np.stack([inputs[camera].network_input(message) for camera, message in zip(CAMERAS, state["messages"])])
 
     def publish(images, infos, tf):
         usual_outputs(occupancy)
 
-    return {"tf and matching": match, "input": decode, "output": publish}
+    return {"receiving and matching": match, "input": decode, "output": publish}
 
 
 def measure(part: str, frames: int) -> dict:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+
+
+MOST_KEPT = 200  # distinct complaints; a hostile sender must not fill the memory with them
+# Measured numbers, not sizes: "800x600" tells one fault from another.
+_MEASURED = re.compile(r"(?<![\dx.])\d+(\.\d+)?(?![\dx])")
 
 
 @dataclass
@@ -25,7 +31,8 @@ class Complaints:
         say: called with one line of text; usually the logger's warning.
         period: seconds between two lines about the same thing.
 
-    A complaint is known by (subject, kind), e.g. ("camera 'front'", "corrupt image"); the text may change between repeats.
+    A complaint is known by its subject, its kind and its text without measured numbers: "3.21 s late" repeats "3.18 s late",
+    but "800x600" does not repeat "640x480".
     Thread-safe. Times are steady seconds, given by the caller.
     """
 
@@ -33,13 +40,16 @@ class Complaints:
         self._say = say
         self._period = period
         self._lock = threading.Lock()
-        self._complaints: dict[tuple[str, str], Complaint] = {}
+        self._complaints: dict[tuple[str, str, str], Complaint] = {}
 
     def report(self, subject: str, kind: str, text: str, now: float) -> None:
+        key = (subject, kind, _MEASURED.sub("#", text))
         with self._lock:
-            known = self._complaints.get((subject, kind))
+            known = self._complaints.get(key)
             if known is None:
-                known = self._complaints[subject, kind] = Complaint(text, 0, now, float("-inf"))
+                if len(self._complaints) >= MOST_KEPT:
+                    del self._complaints[min(self._complaints, key=lambda other: self._complaints[other].seen)]
+                known = self._complaints[key] = Complaint(text, 0, now, float("-inf"))
             known.text, known.seen = text, now
             known.count += 1
             if now - known.said < self._period:
@@ -52,13 +62,16 @@ class Complaints:
     def current(self, now: float, within: float) -> list[tuple[str, str, Complaint]]:
         """(subject, kind, complaint) of what was seen in the last `within` seconds, newest first."""
         with self._lock:
-            recent = [(*key, complaint) for key, complaint in self._complaints.items() if now - complaint.seen <= within]
+            recent = [(*key[:2], complaint) for key, complaint in self._complaints.items() if now - complaint.seen <= within]
         return sorted(recent, key=lambda item: -item[2].seen)
 
     def resolve(self, subject: str, kind: str) -> bool:
-        """Forget a complaint; True if there was one, so that the caller can say that it is over."""
+        """Forget the complaints of a kind; True if there was one, so that the caller can say that it is over."""
         with self._lock:
-            return self._complaints.pop((subject, kind), None) is not None
+            over = [key for key in self._complaints if key[:2] == (subject, kind)]
+            for key in over:
+                del self._complaints[key]
+            return bool(over)
 
     def clear(self) -> None:
         with self._lock:

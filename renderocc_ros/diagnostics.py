@@ -155,7 +155,7 @@ def _network_line(report: NodeReport) -> Line:
         "threshold": f"{predictor.threshold:.3g}",
         "checkpoint": report.config.checkpoint or "none",
     }
-    if not predictor.trained:
+    if predictor.provenance.get("untrained"):
         line.warn("UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
     _recent(report, line, "checkpoint")
     return line

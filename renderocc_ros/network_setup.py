@@ -10,23 +10,6 @@ from renderocc_ros.parameters import NodeConfig
 PACKAGED_CHECKPOINT = Path(__file__).resolve().parent.parent / "renderocc_model" / "weights" / "tiny.safetensors"
 
 
-def choose_device(wanted: str) -> str:
-    """'cuda' or 'cpu'.
-
-    Raises:
-        ValueError: CUDA was asked for and is not there.
-    """
-    import torch
-
-    if wanted == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    if wanted == "cuda":
-        raise ValueError("parameter 'device' is 'cuda', but torch sees no CUDA device; check nvidia-smi, or use device:=cpu")
-    return "cpu"
-
-
 def make_predictor(config: NodeConfig, logger):
     """Load or make the network, move it to its device, and say what it is and where it runs.
 
@@ -41,16 +24,17 @@ def make_predictor(config: NodeConfig, logger):
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
     threads = config.cpu_threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    device = choose_device(config.device)
     path = config.checkpoint or (str(PACKAGED_CHECKPOINT) if PACKAGED_CHECKPOINT.exists() else "")
     if path:
-        predictor = Predictor.from_checkpoint(path, device=device, precision=config.precision)
+        predictor = Predictor(path, device=config.device, precision=config.precision)
         logger.info(f"network: {path}")
     else:
-        predictor = Predictor.untrained(config.preset, device=device, precision=config.precision)
+        predictor = Predictor.untrained(config.preset, device=config.device, precision=config.precision)
         logger.warning(f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'")
     if config.threshold:
         predictor.threshold = config.threshold
-    where = torch.cuda.get_device_name() if device == "cuda" else f"the CPU, {threads} threads"
+    on_gpu = predictor.device.type == "cuda"
+    where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
+    predictor.warm_up()
     logger.info(f"running on {where}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
     return predictor

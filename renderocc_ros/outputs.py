@@ -41,11 +41,7 @@ class SurfaceVoxels:
 
 def surface_voxels(occupancy: Occupancy) -> SurfaceVoxels:
     """Gather the surface voxels of a volume; a 200x200x16 grid takes a few milliseconds."""
-    grid = occupancy.grid
-    indices = np.argwhere(occupancy.surface())
-    centres = (np.asarray(grid.lower) + (indices + 0.5) * grid.voxel_size).astype(np.float32)
-    x, y, z = indices.T
-    return SurfaceVoxels(centres, occupancy.semantics[x, y, z], occupancy.confidence[x, y, z].astype(np.float32))
+    return SurfaceVoxels(*occupancy.surface_points())
 
 
 def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, frame_id: str) -> bytes:

@@ -24,7 +24,7 @@ from renderocc_model.undistort import View
 
 
 class UsualInput:
-    """Typed images to normalised network input, one camera."""
+    """A typed image to normalised network input, one camera."""
 
     def __init__(self, info: bytes, view: View) -> None:
         message = deserialize_message(info, CameraInfo)
@@ -32,9 +32,8 @@ class UsualInput:
         maps = cv2.initUndistortRectifyMap(K, D, None, view.K, (view.width, view.height), cv2.CV_32FC1)
         self._maps = [(part - 1.5) / 4 for part in maps]  # into a picture of a quarter the size
 
-    def network_input(self, buffer: bytes) -> np.ndarray:
-        """(3, height, width) float32 from a serialised bgr8 Image."""
-        message = deserialize_message(buffer, Image)
+    def network_input(self, message: Image) -> np.ndarray:
+        """(3, height, width) float32 from a bgr8 Image."""
         image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         smaller = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
@@ -62,21 +61,20 @@ def usual_transforms(buffer: bytes) -> list[np.ndarray]:
 def usual_outputs(occupancy: Occupancy) -> tuple[bytes, bytes, bytes]:
     """MarkerArray, PointCloud2 and OccupancyGrid of a volume, with one object or one `pack` per voxel."""
     grid, palette = occupancy.grid, occupancy.classes.palette()
-    surface = np.argwhere(occupancy.surface())
+    i, j, k = np.nonzero(occupancy.surface())
+    centres = np.array(grid.lower) + (np.stack([i, j, k], axis=1) + 0.5) * grid.voxel_size
+    labels, confidences = occupancy.semantics[i, j, k], occupancy.confidence[i, j, k]
     marker = Marker(type=Marker.CUBE_LIST, ns="occupancy")
     marker.header.frame_id = "base_link"
     marker.pose.orientation.w = 1.0
     marker.scale.x = marker.scale.y = marker.scale.z = float(grid.voxel_size)
     packed = bytearray()
-    for i, j, k in surface:
-        x, y, z = (float(grid.lower[axis] + (index + 0.5) * grid.voxel_size) for axis, index in enumerate((i, j, k)))
-        label = int(occupancy.semantics[i, j, k])
-        confidence = float(occupancy.confidence[i, j, k])
-        red, green, blue = (int(part) for part in palette[label])
+    rows = zip(centres.tolist(), labels.tolist(), confidences.tolist(), palette[labels].tolist())
+    for (x, y, z), label, confidence, (red, green, blue) in rows:
         marker.points.append(Point(x=x, y=y, z=z))
         marker.colors.append(ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=max(0.4, confidence)))
         packed += struct.pack("<fffIfI", x, y, z, red << 16 | green << 8 | blue, confidence, label)
-    cloud = PointCloud2(height=1, width=len(surface), point_step=24, row_step=24 * len(surface), is_dense=True)
+    cloud = PointCloud2(height=1, width=len(labels), point_step=24, row_step=24 * len(labels), is_dense=True)
     cloud.header.frame_id = "base_link"
     names = ("x", "y", "z", "rgb", "confidence", "label")
     kinds = (PointField.FLOAT32,) * 5 + (PointField.UINT32,)

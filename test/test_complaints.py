@@ -1,6 +1,6 @@
 """Complaints: said at once, then once a period with the number of repeats."""
 
-from renderocc_ros.complaints import Complaints
+from renderocc_ros.complaints import MOST_KEPT, Complaints
 
 
 def test_a_complaint_is_said_at_once_then_once_a_period_with_its_repeats():
@@ -23,6 +23,24 @@ def test_different_subjects_and_kinds_do_not_silence_each_other():
     complaints.report("camera 'back'", "image", "corrupt", 0.0)
     complaints.report("camera 'front'", "stamp", "zero", 0.0)
     assert len(said) == 3
+
+
+def test_other_numbers_are_a_repeat_and_other_words_are_not():
+    said = []
+    complaints = Complaints(said.append)
+    complaints.report("camera 'front'", "image", "0.31 s late", 0.0)
+    complaints.report("camera 'front'", "image", "12.5 s late", 1.0)
+    complaints.report("camera 'front'", "image", "too small", 2.0)
+    complaints.report("camera 'front'", "image", "is 800x600", 3.0)
+    complaints.report("camera 'front'", "image", "is 640x600", 4.0)
+    assert [line.split(": ")[1] for line in said] == ["0.31 s late", "too small", "is 800x600", "is 640x600"]
+
+
+def test_what_is_kept_is_bounded():
+    complaints = Complaints(lambda text: None)
+    for index in range(1000):
+        complaints.report("camera", "image", "x" * index, float(index))
+    assert len(complaints.current(now=1000.0, within=2000.0)) == MOST_KEPT
 
 
 def test_current_complaints_are_those_seen_lately():
