@@ -44,9 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .sensors import town_rig
 
     try:
-        if arguments.rig and (arguments.width or arguments.height):
+        if arguments.rig and (arguments.width is not None or arguments.height is not None):
             raise ValueError("--width and --height size the default rig; edit the rig file instead")
-        rig = Rig.load(arguments.rig) if arguments.rig else town_rig(arguments.width or 704, arguments.height or 256)
+        width, height = arguments.width if arguments.width is not None else 704, arguments.height
+        rig = Rig.load(arguments.rig) if arguments.rig else town_rig(width, 256 if height is None else height)
         settings = Settings(
             arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels,
             arguments.storage, arguments.jobs,

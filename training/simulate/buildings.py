@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, box, extrude, linear, quads
+from .shapes import Mesh, Surface, box, boxes, extrude, linear, quads
 
 __all__ = ["fence", "garden_wall", "house", "shed"]
 
@@ -137,10 +137,9 @@ def fence(rng: np.random.Generator, length: float) -> Mesh:
     """A wooden fence along x, centred."""
     colour = linear(134, 106, 76) * rng.uniform(0.6, 1.3)
     height = rng.uniform(0.9, 1.6)
-    parts = [
-        box((x, -0.025, 0.08), (x + 0.11, 0.025, height), Surface.BARK, colour)
-        for x in np.arange(-length / 2, length / 2, 0.17)
-    ]
+    x = np.arange(-length / 2, length / 2, 0.17)
+    low = np.stack([x, x * 0 - 0.025, x * 0 + 0.08], -1)
+    parts = [boxes(low, low + [0.11, 0.05, height - 0.08], Surface.BARK, colour)]
     parts += [
         box((-length / 2, 0.02, z), (length / 2, 0.06, z + 0.08), Surface.BARK, colour * 0.8)
         for z in (0.25, height - 0.25)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes import Mesh, Surface, linear, make
+from .shapes import Mesh, Surface, cross, linear, make
 
 __all__ = ["Block", "Plan", "Street"]
 
@@ -181,7 +181,7 @@ class Plan:
         left /= np.linalg.norm(left, axis=-1, keepdims=True)
         pose = np.zeros((*x.shape, 4, 4))
         pose[..., 3, 3] = 1
-        pose[..., :3, 0], pose[..., :3, 1], pose[..., :3, 2] = forward, left, np.cross(forward, left)
+        pose[..., :3, 0], pose[..., :3, 1], pose[..., :3, 2] = forward, left, cross(forward, left)
         pose[..., 0, 3], pose[..., 1, 3] = self.bend(x, y)
         pose[..., 2, 3] = self.height(x, y) + lift
         return pose
@@ -203,7 +203,7 @@ class Plan:
         first = np.arange(cx.size)[:, None] * 4
         faces = np.stack([first + [0, 1, 2], first + [0, 2, 3]], 1).reshape(-1, 3)
         corners = vertices.reshape(-1, 4, 3)
-        normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+        normal = cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
         mesh = make(
             vertices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, blob, linear, make, tube
+from .shapes import Mesh, Surface, blob, cross, linear, make, tube
 
 __all__ = ["bush", "hedge", "tree"]
 
@@ -18,9 +18,9 @@ def leaf_cards(
     count = len(points)
     facing = outward + rng.normal(0, 0.6, (count, 3))
     facing /= np.linalg.norm(facing, axis=1, keepdims=True)
-    across = np.cross(facing, rng.normal(size=(count, 3)))
+    across = cross(facing, rng.normal(size=(count, 3)))
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
-    up = np.cross(facing, across)
+    up = cross(facing, across)
     extent = size * rng.uniform(0.5, 1.2, (count, 1))
     corners = np.stack(
         [

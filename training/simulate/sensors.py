@@ -11,7 +11,7 @@ from renderocc_model.rig import Camera, CameraModel, Rig
 
 from .shade import develop, meter, radiance
 from .town import Town
-from .trace import Tracer
+from .trace import Tracer, dot, rotate
 
 __all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
 
@@ -88,7 +88,7 @@ class Photographer:
         u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
         directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1).astype(float))
         self._seen = np.isfinite(directions).all(1)
-        self._directions = np.where(self._seen[:, None], directions, [0, 0, 1.0])
+        self._directions = np.where(self._seen[:, None], directions, [0, 0, 1.0]).astype(np.float32)
         self._pixel = 1.0 / float(np.sqrt(model.K[0, 0] * model.K[1, 1]))
         self._half_angle = max(model.horizontal_extent) + 0.1
 
@@ -98,7 +98,7 @@ class Photographer:
         shape = (model.height, model.width)
         odom_from_camera = town.drive.odom_from_base(t) @ self.camera.base_from_camera
         origin, axis = odom_from_camera[:3, 3], odom_from_camera[:3, 2]
-        directions = (self._directions @ odom_from_camera[:3, :3].T).astype(np.float32)
+        directions = rotate(odom_from_camera, self._directions)
         tracer = static.with_moved(town.traffic.mesh(t, origin, axis, self._half_angle))
         hits = tracer.trace(origin, directions)
         light = radiance(tracer, hits, directions, self._pixel, shape, town.weather, rng)
@@ -137,22 +137,24 @@ class Lidar:
         elevation = np.radians(np.linspace(-30.67, 10.67, beams))
         azimuth = -np.arange(columns) * 2 * np.pi / columns
         azimuth, elevation = np.meshgrid(azimuth, elevation, indexing="ij")
-        self._directions = np.stack(
-            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1
-        ).reshape(-1, 3)
+        self._directions = (
+            np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1)
+            .reshape(-1, 3)
+            .astype(np.float32)
+        )
 
     def sweep(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Sweep:
         """The returns at a time in seconds: range noise of 2 cm, fewer from glass and from far away."""
         odom_from_lidar = town.drive.odom_from_base(t) @ self.base_from_lidar
         tracer = static.with_moved(town.traffic.mesh(t, odom_from_lidar[:3, 3]))
-        directions = (self._directions @ odom_from_lidar[:3, :3].T).astype(np.float32)
+        directions = rotate(odom_from_lidar, self._directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)
-        facing = np.abs((hits.normal * directions).sum(1))
+        facing = np.abs(dot(hits.normal, directions))
         brightness = hits.colour.mean(1)
         strength = (0.25 + brightness) * np.sqrt(facing + 0.02) * 30 / np.maximum(hits.distance, 3)
         lost = rng.random(len(strength)) < np.clip(0.9 - strength * 4, 0.01, 0.95)
         kept = hits.hit & (hits.distance < self.reach) & (hits.distance > 1.0) & ~lost
-        distance = hits.distance + rng.normal(0, 0.02, len(strength))
-        points = (self._directions * distance[:, None])[kept].astype(np.float32)
+        distance = (hits.distance + rng.normal(0, 0.02, len(strength)))[kept]
+        points = (self._directions[kept] * distance[:, None]).astype(np.float32)
         intensity = np.clip(brightness * np.sqrt(facing) * 255 + rng.normal(0, 4, len(strength)), 0, 255)
         return Sweep(points, intensity[kept].astype(np.float32), hits.class_id[kept])

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import numpy as np
 
-__all__ = ["Mesh", "Surface", "blob", "box", "cylinder", "extrude", "linear", "loft", "quads", "tube"]
+__all__ = ["Mesh", "Surface", "blob", "box", "boxes", "cross", "cylinder", "extrude", "linear", "loft", "quads", "tube"]
 
 
 class Surface(IntEnum):
@@ -129,6 +129,13 @@ def linear(red: int, green: int, blue: int) -> np.ndarray:
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products of (..., 3) vectors; numpy's own spends its time on axes."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+
+
 def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
     """A mesh whose faces all have one surface and colour, or one each; unlabelled."""
     count = len(faces)
@@ -156,11 +163,11 @@ def quads(
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4, 3)
     along, up = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
-    normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+    normal = cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     if texture is None:
         along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-12)
-        up = np.cross(normal, along)
+        up = cross(normal, along)
         offset = corners - corners[:, :1]
         s, t = (offset * along[:, None]).sum(-1), (offset * up[:, None]).sum(-1)
         texture = np.stack([s, t, np.zeros_like(s)], -1)
@@ -198,6 +205,12 @@ def box(lower, upper, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5), taper: floa
     return quads((lower + upper) / 2 + corners * (upper - lower) / 2, surface, colour)
 
 
+def boxes(lower: np.ndarray, upper: np.ndarray, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5)) -> Mesh:
+    """Many axis-aligned boxes at once: (N, 3) lower and upper corners."""
+    lower, upper = np.asarray(lower, np.float64)[:, None, None], np.asarray(upper, np.float64)[:, None, None]
+    return quads((lower + upper) / 2 + _BOX * (upper - lower) / 2, surface, colour)
+
+
 def ring_faces(rings: int, points: int, closed: bool = True) -> np.ndarray:
     """Faces between consecutive rings of equally many points (counter-clockwise rings, stacked along their axis)."""
     i, j = np.meshgrid(np.arange(rings - 1), np.arange(points if closed else points - 1), indexing="ij")
@@ -209,7 +222,7 @@ def ring_faces(rings: int, points: int, closed: bool = True) -> np.ndarray:
 def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted vertex normals."""
     corner = vertices[faces]
-    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    normal = cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     total = np.zeros_like(vertices)
     for k in range(3):
         np.add.at(total, faces[:, k], normal)
@@ -228,9 +241,9 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
     direction = np.gradient(path, axis=0)
     direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
     helper = np.where(np.abs(direction[:, 2:]) > 0.9, [[1.0, 0, 0]], [[0, 0, 1.0]])
-    across = np.cross(helper, direction)
+    across = cross(helper, direction)
     across /= np.linalg.norm(across, axis=1, keepdims=True)
-    other = np.cross(direction, across)
+    other = cross(direction, across)
     angle = np.arange(sides) * 2 * np.pi / sides
     circle = np.cos(angle)[None, :, None] * across[:, None] + np.sin(angle)[None, :, None] * other[:, None]
     vertices = (path[:, None] + radii[:, None, None] * circle).reshape(-1, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,10 +57,10 @@ def build_town(seed: int, duration: float) -> Town:
     _furnish_streets(builder, streams[2], trees)
     _park(builder, streams[3])
     _stage_beginning(builder, streams[3])
-    traffic = Traffic(plan, drive, duration, builder.count + 1)
+    traffic = Traffic(plan, drive, duration, len(builder.placed) + 1)
     _let_drive(builder, traffic, streams[4], duration)
     _let_walk(builder, traffic, streams[4], duration)
-    static = Mesh.join([plan.ground(), *builder.meshes])
+    static = Mesh.join([plan.ground(), builder.build()])
     return Town(static, drive, traffic, Weather.draw(streams[5]), plan)
 
 
@@ -81,25 +82,41 @@ class _Models:
         return self._made[key]
 
 
+class _Placed(NamedTuple):
+    """A model and where it stands, in plan coordinates."""
+
+    mesh: Mesh
+    name: str
+    x: float
+    y: float
+    yaw: float
+    lift: float
+    tilt: bool
+
+
 @dataclass
 class _Builder:
-    """Collects placed, labelled meshes and numbers the objects."""
+    """Collects models and their places; `build` makes one mesh of them and numbers the objects from 1."""
 
     plan: Plan
     models: _Models
-    meshes: list[Mesh] = field(default_factory=list)
-    count: int = 0
+    placed: list[_Placed] = field(default_factory=list)
     taken: dict[tuple[int, int], list[tuple[float, float, float]]] = field(default_factory=dict)
-
-    def label(self, mesh: Mesh, name: str) -> Mesh:
-        self.count += 1
-        return mesh.labelled(CLASSES[name], self.count)
 
     def put(
         self, mesh: Mesh, name: str, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False
     ) -> None:
         """Stand a mesh at a plan point as one object of a class."""
-        self.meshes.append(self.label(mesh.moved(self.plan.place(x, y, yaw, lift, tilt)), name))
+        self.placed.append(_Placed(mesh, name, x, y, yaw, lift, tilt))
+
+    def build(self) -> Mesh:
+        """Everything that was put, in odom."""
+        x, y, yaw, lift, tilt = np.array([placed[2:] for placed in self.placed], float).T
+        poses = self.plan.place(x, y, yaw, lift, tilt > 0)
+        meshes = [placed.mesh.moved(pose) for placed, pose in zip(self.placed, poses)]
+        for number, (placed, mesh) in enumerate(zip(self.placed, meshes), 1):
+            mesh.labelled(CLASSES[placed.name], number)
+        return Mesh.join(meshes)
 
     def claim(self, x: float, y: float, radius: float) -> bool:
         """Reserve a circle of the plan (at most 12 m in radius); False where it is taken."""
@@ -366,7 +383,9 @@ def _furnish_streets(builder: _Builder, rng: np.random.Generator, trees: list[Me
             for sx, sy, yaw in ((1, -1, np.pi), (-1, 1, 0.0), (1, 1, -np.pi / 2), (-1, -1, np.pi / 2)):
                 x, y = vertical.centre + sx * (vertical.half + 0.8), horizontal.centre + sy * (horizontal.half + 0.8)
                 if builder.claim(x, y, 0.3):
-                    builder.put(furniture.signal(rng, rng.uniform(3.0, 5.0)), "manmade", x, y, yaw)
+                    builder.put(
+                        builder.models.draw(rng, furniture.signal, (3.4, 4.6)[rng.integers(2)]), "manmade", x, y, yaw
+                    )
 
 
 def _furnish(builder, rng, street, kind, at, side, kerb) -> None:
@@ -454,8 +473,9 @@ def _stage_beginning(builder: _Builder, rng: np.random.Generator) -> None:
     plan = builder.plan
     street, row = plan.along_y[1], plan.along_x[1]
     begin = row.centre + row.reach + 15
-    near = lambda mesh: not (abs(mesh[0] - street.centre) < street.half + 0.3 and begin - 4 < mesh[1] < begin + 62)
-    _clear(builder, lambda x, y: not near((x, y)))
+    standing = {"car", "truck", "trailer", "motorcycle", "construction_vehicle"}
+    on_stage = lambda x, y: abs(x - street.centre) < street.half + 0.3 and begin - 4 < y < begin + 62
+    builder.placed = [p for p in builder.placed if not (p.name in standing and on_stage(p.x, p.y))]
     bay, walk = street.driving + 1.25, street.half + 1.0
     right = lambda name, mesh, at, offset=bay, yaw=np.pi / 2: builder.put(
         mesh, name, street.centre + offset, begin + at, yaw, tilt=offset == bay
@@ -481,28 +501,6 @@ def _stage_beginning(builder: _Builder, rng: np.random.Generator) -> None:
     left("bicycle", builder.models.draw(rng, vehicles.bicycle), 8, walk, yaw=-1.2)
     left("others", builder.models.draw(rng, furniture.bin_), 10, walk)
     left("others", builder.models.draw(rng, furniture.bin_), 10.8, walk)
-
-
-def _clear(builder: _Builder, where) -> None:
-    """Take away vehicles that already stand in a part of the plan."""
-    dynamic = {CLASSES[name] for name in ("car", "truck", "trailer", "motorcycle", "construction_vehicle")}
-    kept = []
-    for mesh in builder.meshes:
-        if mesh.class_id[0] in dynamic:
-            middle = mesh.vertices.mean(0)
-            if _inside(builder.plan, middle, where):
-                continue
-        kept.append(mesh)
-    builder.meshes = kept
-
-
-def _inside(plan: Plan, point: np.ndarray, where) -> bool:
-    """Whether an odom point lies in a part of the plan: the bend undone by fixed-point iteration."""
-    x, y = float(point[0]), float(point[1])
-    for _ in range(12):
-        bx, by = plan.bend(x, y)
-        x, y = x + float(point[0] - bx), y + float(point[1] - by)
-    return where(x, y)
 
 
 def _let_drive(builder: _Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:

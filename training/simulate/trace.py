@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore import EmbreeDevice
 from embreex.rtcore_scene import EmbreeScene
 
 from .shapes import Mesh
 
-__all__ = ["Hits", "Tracer"]
+__all__ = ["Hits", "Tracer", "dot", "rotate"]
 
 _NOTHING = 1e30  # Embree answers 1e37 where a ray hits nothing
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Row-wise dot products, (N,)."""
+    return np.einsum("ij,ij->i", a, b)
+
+
+def rotate(a_from_b: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, 3) of b in a, float32; einsum, as BLAS wastes threads on so thin a product."""
+    return np.einsum("nj,ij->ni", vectors, np.asarray(a_from_b)[:3, :3].astype(np.float32))
 
 
 @dataclass
@@ -41,12 +53,18 @@ class Hits:
     colour: np.ndarray
 
 
+@functools.cache
+def _device() -> EmbreeDevice:
+    """One Embree device for all scenes of this process: making one takes longer than a small scene."""
+    return EmbreeDevice()
+
+
 class _Part:
     """One mesh in an Embree scene of its own."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.scene = EmbreeScene()
+        self.scene = EmbreeScene(_device())
         TriangleMesh(self.scene, np.ascontiguousarray(mesh.vertices), np.ascontiguousarray(mesh.faces))
 
 
@@ -94,7 +112,7 @@ class Tracer:
                 _fill(hits, rays, part.mesh, answer["primID"][rays], answer["u"][rays, None], answer["v"][rays, None])
         distance[~hits.hit] = np.inf
         hits.point = origins + directions * np.where(hits.hit, distance, 0)[:, None]
-        away = (hits.normal * directions).sum(1) > 0
+        away = dot(hits.normal, directions) > 0
         hits.normal[away] *= -1
         return hits
 
@@ -127,7 +145,7 @@ def _fill(hits: Hits, rays: np.ndarray, mesh: Mesh, faces: np.ndarray, u: np.nda
     w = 1 - u - v
     first, second, third = corners[:, 0], corners[:, 1], corners[:, 2]
     normal = w * mesh.normals[first] + u * mesh.normals[second] + v * mesh.normals[third]
-    normal /= np.maximum(np.sqrt((normal * normal).sum(1, keepdims=True)), 1e-12)
+    normal /= np.maximum(np.sqrt(dot(normal, normal)), 1e-12)[:, None]
     hits.normal[rays] = normal
     hits.texture[rays] = w * mesh.texture[first] + u * mesh.texture[second] + v * mesh.texture[third]
     hits.texture[rays, 2] = mesh.texture[first, 2]  # constant over a triangle, and to the last bit

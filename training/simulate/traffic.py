@@ -216,7 +216,7 @@ class Traffic:
         if axis is not None:
             turn = np.arctan2(offset[:, 1], offset[:, 0]) - np.arctan2(axis[1], axis[0])
             beside = np.abs((turn + np.pi) % (2 * np.pi) - np.pi) > half_angle + np.arctan2(7.0, distance)
-            kept &= ~beside | (distance < _SHADOW_REACH)
+            kept &= ~beside | (distance < np.where(columns[3] > 0, _SHADOW_REACH, _SHADOW_REACH / 3))
         meshes = []
         for index in np.flatnonzero(kept):
             mover, pose = present[index], poses[index]

@@ -1,0 +1,282 @@
+"""The simulated town: reproducible, free of collisions, and labels that agree with geometry, TF and LiDAR."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.geometry import interpolate, invert, transform_from, transform_points
+from renderocc_model.rig import Camera, CameraModel, Rig
+from training.simulate import main
+from training.simulate.plan import Plan
+from training.simulate.record import Settings, record
+from training.simulate.sensors import Photographer, camera_offsets, town_rig
+from training.simulate.textures import band, stripes
+from training.simulate.town import CLASSES, build_town
+from training.simulate.trace import Tracer
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+SMALL = Settings(seed=3, frames=2, rate=2.0)
+
+
+def small_rig():
+    """Two of the six cameras, one pointing backwards, at a quarter of the size."""
+    rig = town_rig(176, 64)
+    return Rig((rig["cam_front"], rig["cam_back_left"]))
+
+
+@pytest.fixture(scope="module")
+def town():
+    return build_town(3, 3.0)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded") / "town"
+    record(folder, small_rig(), SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def messages(bag):
+    """Topic -> list of (record time, message)."""
+    read = {}
+    with Reader(bag) as reader:
+        for connection, stamp, data in reader.messages():
+            read.setdefault(connection.topic, []).append((stamp, STORE.deserialize_cdr(data, connection.msgtype)))
+    return read
+
+
+def stamp_ns(message):
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def matrix(transform):
+    t, q = transform.translation, transform.rotation
+    return transform_from([t.x, t.y, t.z], [q.x, q.y, q.z, q.w])
+
+
+def pose_at(messages, when):
+    """odom_from_base by interpolation between the recorded /tf messages."""
+    poses = [(stamp_ns(m.transforms[0]), matrix(m.transforms[0].transform)) for _, m in messages["/tf"]]
+    times = [t for t, _ in poses]
+    k = int(np.searchsorted(times, when, side="right")) - 1
+    assert 0 <= k < len(times) - 1, "an image stamp lies outside the recorded poses"
+    return interpolate(poses[k][1], poses[k + 1][1], (when - times[k]) / (times[k + 1] - times[k]))
+
+
+def picture(messages, camera, topic, index):
+    data = messages[f"/{camera}/{topic}/compressed"][index][1].data
+    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+
+
+def test_the_same_seed_gives_the_same_bytes_from_any_number_of_processes(bag, tmp_path):
+    again = tmp_path / "town"
+    record(again, small_rig(), Settings(seed=3, frames=2, rate=2.0, jobs=2))
+    for name in ("town.mcap", "metadata.yaml"):
+        assert (again / name).read_bytes() == (bag / name).read_bytes()
+
+
+def test_the_recording_has_every_topic_at_its_rate(messages):
+    assert len(messages["/tf_static"]) == 1 and len(messages["/lidar/points"]) == 2
+    for camera in ("cam_front", "cam_back_left"):
+        for topic in ("image_raw/compressed", "semantic/compressed", "depth/compressed", "camera_info"):
+            assert len(messages[f"/{camera}/{topic}"]) == 2
+    # From 0.5 s before the first frame to 0.2 s after the second, 0.5 s later: 1.2 s at 50 Hz, both ends.
+    assert len(messages["/tf"]) == 61
+    children = {t.child_frame_id for t in messages["/tf_static"][0][1].transforms}
+    assert children == {"cam_front_optical", "cam_back_left_optical", "lidar"}
+
+
+def test_static_transforms_were_recorded_as_latched(bag):
+    with Reader(bag) as reader:
+        connection = next(c for c in reader.connections if c.topic == "/tf_static")
+    assert connection.ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
+
+
+def test_cameras_fire_when_the_lidar_sweeps_past_them(messages):
+    # Clockwise, 50 ms a turn: 110 degrees to the left comes 110 / 360 * 50 = 15.28 ms before the front.
+    offsets = camera_offsets(town_rig())
+    assert offsets["cam_front"] == 0
+    assert offsets["cam_back_left"] == pytest.approx(-0.015278, abs=1e-6)
+    assert abs(offsets["cam_back"]) == pytest.approx(0.025)
+    front, left = messages["/cam_front/camera_info"], messages["/cam_back_left/camera_info"]
+    assert stamp_ns(left[0][1]) - stamp_ns(front[0][1]) == -15278000
+    assert stamp_ns(messages["/cam_front/image_raw/compressed"][0][1]) == stamp_ns(front[0][1])
+
+
+def test_images_look_like_a_place_and_not_like_label_colours(messages):
+    image, semantic = picture(messages, "cam_front", "image_raw", 0), picture(messages, "cam_front", "semantic", 0)
+    road = image[semantic == CLASSES["manmade"] - 4]  # driveable_surface, 11
+    assert len(road) > 500
+    assert road.std(axis=0).min() > 4  # texture, shadows, markings
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 3000
+    sky = image[semantic == UNLABELLED]
+    assert sky.mean() > road.mean()
+
+
+def test_all_seventeen_classes_stand_near_the_beginning(town):
+    moving = town.traffic.mesh(0.0, town.drive.odom_from_base(0)[:3, 3])
+    base_from_odom = invert(town.drive.odom_from_base(0))
+    found = set()
+    for mesh in (town.static, moving):
+        middle = transform_points(base_from_odom, mesh.vertices[mesh.faces[:, 0]].astype(float))
+        inside = (np.abs(middle[:, :2]) < 40).all(1) & (middle[:, 2] > -1) & (middle[:, 2] < 5.4)
+        found |= set(np.unique(mesh.class_id[inside]).tolist())
+    assert found == set(OCC3D_NUSCENES.occupied_ids)
+
+
+def test_class_ids_are_those_of_the_class_table():
+    for name, index in CLASSES.items():
+        assert OCC3D_NUSCENES.names[index] == name
+
+
+def test_camera_depth_agrees_with_the_lidar_through_tf(messages):
+    # LiDAR points, put into odom by the pose at their stamp and into the camera by the pose at the image's, must lie at
+    # the depth that the label image says, on the class it says. What moves did so between the stamps: static only.
+    moving = {
+        OCC3D_NUSCENES.names.index(name) for name in ("bicycle", "car", "truck", "bus", "motorcycle", "pedestrian")
+    }
+    mounts = {t.child_frame_id: matrix(t.transform) for t in messages["/tf_static"][0][1].transforms}
+    for index in range(2):
+        cloud = messages["/lidar/points"][index][1]
+        rows = np.frombuffer(cloud.data, np.uint8).reshape(-1, cloud.point_step)
+        points = rows[:, :12].copy().view("<f4").astype(float)
+        label = rows[:, 16]
+        odom = transform_points(pose_at(messages, stamp_ns(cloud)) @ mounts["lidar"], points)
+        for camera in small_rig():
+            info = messages[f"/{camera.name}/camera_info"][index][1]
+            odom_from_camera = pose_at(messages, stamp_ns(info)) @ mounts[camera.frame_id]
+            seen = transform_points(invert(odom_from_camera), odom)
+            model = CameraModel(info.width, info.height, info.k.reshape(3, 3), info.distortion_model, tuple(info.d))
+            pixels, inside = model.project(seen)
+            inside &= (seen[:, 2] > 1) & ~np.isin(label, list(moving))
+            u, v = np.rint(pixels[inside]).astype(int).T
+            depth = picture(messages, camera.name, "depth", index)[v, u] / 1000.0
+            semantic = picture(messages, camera.name, "semantic", index)[v, u]
+            z = seen[inside, 2]
+            # A pixel of this small image is 0.8 degrees wide: on the road at 20 m that is metres. Compare what is near,
+            # and leave out edges, where the LiDAR on the roof sees past what the camera sees.
+            near = (z < 15) & (depth > 0)
+            error = np.abs(depth[near] - z[near]) / z[near]
+            assert near.sum() > 150
+            assert np.median(error) < 0.02
+            agree = error < 0.1
+            assert agree.mean() > 0.85
+            assert (semantic[near][agree] == label[inside][near][agree]).mean() > 0.93
+
+
+def test_traffic_keeps_clear_of_the_recording_car_and_of_itself(town):
+    assert len(town.traffic.movers) > 60
+    vehicles = [m for m in town.traffic.movers if m.wheeled]
+    for t in (0.0, 1.3, 2.9):
+        x, y, _ = town.drive.plan_pose(t)
+        for mover in town.traffic.movers:
+            if mover.exists(t):
+                mx, my = mover.at(t)
+                assert np.hypot(mx - x, my - y) > 0.7
+        present = [m for m in vehicles if m.exists(t)]
+        places = np.array([m.at(t) for m in present])
+        gaps = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) + 100 * np.eye(len(places))
+        assert gaps.min() > 1.2
+
+
+def test_the_car_drives_on_the_road_and_turns_smoothly(town):
+    times = np.arange(0, town.drive.lap, 0.1)
+    poses = np.array([town.drive.odom_from_base(t) for t in times])
+    speed = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1) / 0.1
+    assert speed.min() > 3.5 and speed.max() < 9
+    forward = poses[:, :3, 0]
+    turn = np.arccos(np.clip((forward[1:] * forward[:-1]).sum(1), -1, 1)) / 0.1
+    assert turn.max() < 1.1  # rad/s: 4.2 m/s around 7.5 m is 0.56, twice that at most
+    along = (np.diff(poses[:, :3, 3], axis=0) * forward[:-1]).sum(1)
+    assert (along > 0.95 * speed * 0.1).all()
+    down = np.tile([0.0, 0.0, -1.0], (len(times), 1))
+    hits = Tracer([town.plan.ground()]).trace(poses[:, :3, 3] + [0, 0, 1.0], down)
+    assert (hits.class_id == 11).all()
+    assert np.abs(hits.distance - 1.0).max() < 0.05
+
+
+def test_a_fisheye_camera_sees_the_town_and_its_blind_corners_are_unlabelled(town):
+    # Focal length 60 px, equidistant: the image's corner, 113 px out, looks 1.9 rad off axis, past this lens's 1.6 rad.
+    mount = town_rig()["cam_front"].base_from_camera
+    K = np.array([[60.0, 0, 79.5], [0, 60.0, 79.5], [0, 0, 1]])
+    camera = Camera("fish", CameraModel(160, 160, K, "equidistant", (0.0, 0.0, 0.0, 0.0)), mount, "fish")
+    taken = Photographer(camera).take(town, Tracer([town.static]), 0.0, np.random.default_rng(0))
+    assert taken.image.shape == (160, 160, 3) and taken.semantic.shape == (160, 160)
+    assert (taken.depth[taken.semantic == UNLABELLED] == 0).all()
+    assert np.isin(taken.semantic, [*OCC3D_NUSCENES.occupied_ids, UNLABELLED]).all()
+    # The ground 1.51 m below the camera, straight down at the image's lower edge: z-depth near 0, never negative.
+    assert (taken.depth >= 0).all()
+    # 45 degrees down, tan 45 = 1: the road's z-depth is the camera's height over it, 1.51 m, pi/4 * 60 = 47 px below.
+    assert taken.depth[79 + 47, 79] == pytest.approx(1.51, abs=0.08)
+
+
+def test_the_rig_file_of_the_repository_is_the_rig_of_the_town():
+    path = Path(__file__).resolve().parents[1] / "config" / "rigs" / "town_6cam.yaml"
+    for stored, made in zip(Rig.load(path), town_rig(), strict=True):
+        assert (stored.name, stored.model, stored.frame_id) == (made.name, made.model, made.frame_id)
+        assert stored.base_from_camera == pytest.approx(made.base_from_camera, abs=1e-12)  # it went through quaternions
+
+
+def test_kerbs_stand_14_cm_above_the_road_and_the_ground_has_no_cracks():
+    plan = Plan(np.random.default_rng(0))
+    street = plan.along_y[1]
+    y = (plan.along_x[1].centre + plan.along_x[2].centre) / 2
+    road, walk = plan.height(street.centre + street.half - 0.1, y), plan.height(street.centre + street.half + 0.5, y)
+    assert walk - road == pytest.approx(0.14, abs=0.03)  # and at most 3 cm of hill over 0.6 m
+    ground = plan.ground()
+    x0, y0, x1, y1 = plan.extent
+    rng = np.random.default_rng(1)
+    px, py = plan.bend(rng.uniform(x0 + 20, x1 - 20, 3000), rng.uniform(y0 + 20, y1 - 20, 3000))
+    down = np.tile(np.float32([0, 0, -1]), (3000, 1))
+    assert Tracer([ground]).trace(np.stack([px, py, px * 0 + 50], -1), down).hit.all()
+
+
+def test_stripes_are_integrated_over_the_footprint():
+    # Stripes 0.5 wide every 2: seen through a footprint of 4 (two periods) they cover a quarter, wherever it lies.
+    x = np.array([0.0, 0.3, 1.1])
+    assert stripes(x, 2.0, 0.5, np.full(3, 4.0)) == pytest.approx([0.25] * 3)
+    # A footprint of 0.2 around 0.5 lies half on the stripe [0, 0.5).
+    assert stripes(np.array([0.5]), 2.0, 0.5, np.array([0.2])) == pytest.approx([0.5])
+    assert band(np.array([1.0, 2.05]), 1.5, 2.0, np.array([2.0, 0.2])) == pytest.approx([0.25, 0.25])
+
+
+def test_an_interrupted_recording_leaves_nothing_behind(tmp_path, town, monkeypatch):
+    monkeypatch.setattr("training.simulate.record.build_town", lambda seed, duration: town)  # saves its time only
+
+    def interrupt(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(tmp_path / "town", small_rig(), Settings(seed=3, frames=2, lidar=False, labels=False), interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--rate", "0"], "rate is 0.0"),
+        (["--frames", "0"], "frames is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--rig", "absent.yaml"], "absent.yaml"),
+        (["--rig", "r.yaml", "--width", "64"], "--width"),
+        (["--width", "0", "--height", "-3"], "width is 0"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(tmp_path, capsys, arguments, expected):
+    assert main([str(tmp_path / "town"), *arguments]) == 2
+    text = capsys.readouterr().err
+    assert expected in text and text.count("\n") == 1
+
+
+def test_an_existing_folder_is_never_written_to(tmp_path, capsys):
+    (tmp_path / "town").mkdir()
+    assert main([str(tmp_path / "town"), "--frames", "1"]) == 2
+    assert "exists" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "town")
