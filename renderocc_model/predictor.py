@@ -178,7 +178,7 @@ class Predictor:
         self._check(views, tables, base_from_camera, odom_from_base)
         pinholes = tuple(table.view for table in tables)
         geometry = self._frustums_of(pinholes).place(base_from_camera)
-        pictures = torch.from_numpy(np.ascontiguousarray(views))
+        pictures = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         if self.device.type == "cuda":
             pictures = pictures.pin_memory().to(self.device, non_blocking=True)
         previous = self._moved_previous(odom_from_base)

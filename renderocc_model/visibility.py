@@ -231,7 +231,7 @@ def _terms(form: np.ndarray, axes: list[np.ndarray], device: torch.device) -> tu
 def _on_valid_pixels(pixels: np.ndarray, centres: list[np.ndarray], mask: np.ndarray | Tensor, device) -> Tensor:
     """Whether the pixel a centre falls on exists; anything for centres outside the view."""
     height, width = mask.shape
-    mask = torch.as_tensor(mask).to(device, torch.bool, non_blocking=True)
+    mask = mask.to(device, torch.bool) if isinstance(mask, Tensor) else _to_device(np.asarray(mask, bool), device)
     scale = sum(_terms(pixels[2], centres, device)).clamp_(min=_NEAREST).reciprocal_()
     column = sum(_terms(pixels[0], centres, device)).mul_(scale).add_(0.5).clamp_(0, width - 1).to(torch.int32)
     row = sum(_terms(pixels[1], centres, device)).mul_(scale).add_(0.5).clamp_(0, height - 1).to(torch.int32)
@@ -243,7 +243,7 @@ def _column(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _to_device(values: np.ndarray, device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    tensor = torch.from_numpy(np.require(values, requirements=["C", "W"]))
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 

@@ -142,6 +142,7 @@ def test_absent_cameras_and_missing_pixels_see_nothing():
     assert not visible_voxels(field, [], np.zeros((0, 4, 4))).any()
     left_half = np.zeros((VIEW.height, VIEW.width), bool)
     left_half[:, :80] = True
+    left_half.setflags(write=False)  # as UndistortTable.valid is
     masked = visible_voxels(field, [VIEW] * 2, poses, present=[True, False], valid=[left_half, None]).numpy()
     x, y, z = np.nonzero(masked)
     # Columns left of the middle look to the left, y > 0. The middle column 79.5 looks straight ahead.
