@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from renderocc_model.layers import ResidualBlock, convolution, resize
+from renderocc_model.layers import ResidualBlock, convolution
 from renderocc_model.model_config import EncoderConfig
+from renderocc_model.neck import FeaturePyramid
 
 __all__ = ["VolumeEncoder"]
 
@@ -25,18 +26,11 @@ class VolumeEncoder(nn.Module):
             enter = convolution(dimensions, inputs, channels, *((1, 1) if number == 0 else (3, 2)))
             self.scales.append(nn.Sequential(enter, *(ResidualBlock(dimensions, channels) for _ in range(blocks))))
             inputs = channels
-        self.laterals = nn.ModuleList(
-            convolution(dimensions, channels, config.out_channels, kernel=1) for channels in config.channels
-        )
-        self.smooth = convolution(dimensions, config.out_channels, config.out_channels)
+        self.pyramid = FeaturePyramid(dimensions, config.channels, config.out_channels)
 
     def forward(self, volume: Tensor) -> Tensor:
         maps = []
         for scale in self.scales:
             volume = scale(volume)
             maps.append(volume)
-        joined = self.laterals[-1](maps[-1])
-        for lateral, level in zip(reversed(self.laterals[:-1]), reversed(maps[:-1])):
-            fine = lateral(level)
-            joined = fine + resize(joined, fine.shape[2:])
-        return self.smooth(joined)
+        return self.pyramid(maps)

@@ -49,7 +49,7 @@ class OccupancyNetwork(nn.Module):
         dimensions = 2 if config.encoder.kind == "channel_to_height" else 3
         pooled = config.lift.context_channels * (config.lift.height_slices if dimensions == 2 else 1)
         self.backbone = ImageBackbone(config.backbone, config.images, pretrained)
-        self.neck = FeaturePyramid(self.backbone.channels, config.neck.channels)
+        self.neck = FeaturePyramid(2, self.backbone.channels, config.neck.channels)
         self.lift = DepthContextHead(config.neck.channels, config.lift)
         self.fusion = VolumeFusion(dimensions, pooled, config.grid) if config.fusion.enabled else None
         self.encoder = VolumeEncoder(dimensions, pooled, config.encoder)

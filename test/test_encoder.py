@@ -32,7 +32,7 @@ def test_the_encoder_treats_shifted_volumes_alike():
 
 def test_coarse_maps_inform_the_finest():
     torch.manual_seed(0)
-    neck = FeaturePyramid([3, 6], 8).eval()
+    neck = FeaturePyramid(2, [3, 6], 8).eval()
     fine, coarse = torch.randn(2, 3, 8, 12), torch.randn(2, 6, 4, 6, requires_grad=True)
     joined = neck([fine, coarse])
     assert joined.shape == (2, 8, 8, 12)
