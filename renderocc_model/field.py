@@ -52,7 +52,7 @@ class SemanticDensityField:
             lowest, highest = (float(value) for value in torch.aminmax(density.detach()))  # NaN if any is NaN
             if not (lowest >= 0 and highest < float("inf")):
                 raise ValueError(
-                    f"density runs from {lowest} to {highest}; a density is finite and >= 0 in 1/m, e.g. softplus(output)"
+                    f"density runs from {lowest} to {highest}; expected finite values >= 0 in 1/m, e.g. softplus(x)"
                 )
 
     @property

@@ -55,9 +55,8 @@ class Occupancy:
         for name, dtype in (("semantics", np.uint8), ("confidence", np.float32), ("visible", np.bool_)):
             array = getattr(self, name)
             if array.shape != self.grid.shape or array.dtype != dtype:
-                raise ValueError(
-                    f"{name} is {array.dtype} of shape {array.shape}; expected {np.dtype(dtype)} of the grid's {self.grid.shape}"
-                )
+                expected = f"{np.dtype(dtype)} of the grid's {self.grid.shape}"
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected {expected}")
 
     @property
     def occupied(self) -> np.ndarray:
@@ -81,7 +80,7 @@ class Occupancy:
         return occupied & ~inner
 
     def surface_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centres (N, 3) float32 in the grid's frame, class ids (N,) uint8 and confidences (N,) float32 of `surface`."""
+        """Of `surface`: centres (N, 3) float32 in the grid's frame, class ids (N,) uint8, confidences (N,) float32."""
         x, y, z = np.nonzero(self.surface())
         centres = np.stack([x, y, z], axis=1) + 0.5
         centres = (centres * self.grid.voxel_size + np.array(self.grid.lower)).astype(np.float32)
@@ -90,8 +89,8 @@ class Occupancy:
     def save_npz(self, path: str | Path) -> None:
         """Write the volume in Occ3D's layout; an existing file is replaced in one step, or not at all.
 
-        `numpy.load(path)` gives `semantics` as above (uint8, 255 unknown), `confidence`, `visible`, `grid` (float64: lower
-        corner x, y, z, upper corner x, y, z, voxel size), `frame` and `class_names`; no pickles.
+        `numpy.load(path)` gives `semantics` as above (uint8, 255 unknown), `confidence`, `visible`, `grid` (float64: the
+        lower corner's x, y, z, the upper corner's, the voxel size), `frame` and `class_names`; no pickles.
 
         Raises:
             OSError: the file cannot be written.

@@ -31,7 +31,7 @@ _CORNER_SHADE = 0.08  # how much darker a face is for each of the four voxels th
 
 @dataclass(frozen=True)
 class VirtualCamera:
-    """Where the oblique view is taken from: eye and target in the grid's frame, metres; vertical field of view, radians."""
+    """Where to look from: eye and target, metres in the grid's frame; vertical field of view, radians."""
 
     eye: tuple[float, float, float]
     target: tuple[float, float, float]
@@ -78,8 +78,8 @@ def default_camera(occupancy: Occupancy, aspect: float = 16 / 9) -> VirtualCamer
 def bird_eye_view(occupancy: Occupancy, pixels_per_voxel: int = 4) -> np.ndarray:
     """The volume from above: x (forward) points up, y (left) to the left.
 
-    A column has the colour of its topmost occupied voxel, the lower the darker; it is light where something of it is seen
-    and nothing occupied, and grey where none of it is seen. A red arrow stands at the frame's origin, if that is in the grid.
+    A column has the colour of its topmost occupied voxel, the lower the darker; it is light where something of it is
+    seen and nothing occupied, and grey where none of it is seen. A red arrow marks the frame's origin, if in the grid.
 
     Returns:
         (X * pixels_per_voxel, Y * pixels_per_voxel, 3) uint8 RGB.
@@ -118,7 +118,8 @@ def perspective_view(
     camera = camera or default_camera(occupancy, width / height)
     size = np.array([width, height]) * _SUPERSAMPLING
     focal = size[1] / 2 / np.tan(camera.field_of_view / 2)
-    pixels_from_grid = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]]) @ camera.camera_from_grid()[:3]
+    K = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
+    pixels_from_grid = K @ camera.camera_from_grid()[:3]
     picture = np.empty((size[1], size[0], 3), np.uint8)
     picture[:] = SKY_COLOUR
     _paint_floor(picture, occupancy, pixels_from_grid)
@@ -139,7 +140,7 @@ def _has_origin(occupancy: Occupancy) -> bool:
 
 
 def _project(points: np.ndarray, pixels_from_grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (..., 2), centres at integers, and z-depths (...) of points (..., 3); NaN pixels too near to the camera."""
+    """Pixels (..., 2), centres at integers, NaN for points too near, and z-depths (...) of points (..., 3)."""
     homogeneous = points @ pixels_from_grid[:, :3].T + pixels_from_grid[:, 3]
     depth = homogeneous[..., 2]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,9 +151,9 @@ def _project(points: np.ndarray, pixels_from_grid: np.ndarray) -> tuple[np.ndarr
 def _paint_floor(picture: np.ndarray, occupancy: Occupancy, pixels_from_grid: np.ndarray) -> None:
     """Lay the floor's cells onto the grid's lowest plane: a homography of a plane, pixel by pixel."""
     grid = occupancy.grid
-    # (row, column) of the cells, continuous, to the plane z = lower.
-    plane = np.array([[grid.voxel_size, 0, grid.lower[0]], [0, grid.voxel_size, grid.lower[1]], [0, 0, grid.lower[2]], [0, 0, 1]])
-    cells_from_pixels = np.linalg.inv(pixels_from_grid @ plane)
+    x, y, z = grid.lower
+    grid_from_cells = np.array([[grid.voxel_size, 0, x], [0, grid.voxel_size, y], [0, 0, z], [0, 0, 1]])
+    cells_from_pixels = np.linalg.inv(pixels_from_grid @ grid_from_cells)
     rows, columns = np.mgrid[: picture.shape[0], : picture.shape[1]]
     pixels = np.stack([columns + 0.5, rows + 0.5, np.ones_like(rows)], axis=-1)
     place = pixels @ cells_from_pixels.T
@@ -217,7 +218,8 @@ def _paint_faces(
     haze = _HAZE * np.clip((distance - nearest) / max(farthest - nearest, 1.0), 0, 1)[:, None] ** 2
     lit = occupancy.classes.palette()[faces.labels] * faces.brightness[:, None]
     colours = np.rint(lit * (1 - haze) + np.array(SKY_COLOUR) * haze)
-    outlined = focal * occupancy.grid.voxel_size / np.maximum(depth.mean(axis=1), _NEAR) > _OUTLINE_PIXELS * _SUPERSAMPLING
+    apparent = focal * occupancy.grid.voxel_size / np.maximum(depth.mean(axis=1), _NEAR)
+    outlined = apparent > _OUTLINE_PIXELS * _SUPERSAMPLING
     order = np.flatnonzero(shown)
     order = order[np.argsort(-distance[order], kind="stable")]
     points = np.rint(np.where(shown[:, None, None], pixels, 0) * 16).astype(np.int32)  # 4 fractional bits

@@ -40,8 +40,8 @@ class Predictor:
         predictor = Predictor("checkpoint.safetensors", rig)
         occupancy = predictor({name: rgb_picture_of(name) for name in rig.names})
 
-    Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call; the
-    previous volume is moved by the ego motion between the two poses, and forgotten when a pose is missing.
+    Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call:
+    the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
 
     Args:
         checkpoint: a checkpoint, or the path of one.
@@ -149,7 +149,7 @@ class Predictor:
     def prepare(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[UndistortTable], np.ndarray]:
         """Undistort and resize pictures: the first three arguments of `predict`. Arguments and errors of `__call__`."""
         if self._rig is None:
-            raise ValueError("the predictor was made without a rig; make it with Predictor(checkpoint, rig), or use predict()")
+            raise ValueError("this predictor has no rig; make it with Predictor(checkpoint, rig), or use predict()")
         if not images:
             raise ValueError(f"there is no picture; give one from at least one of {', '.join(self._rig.names)}")
         views = np.stack([self._preprocessor.from_rgb(name, image) for name, image in images.items()])
@@ -194,7 +194,7 @@ class Predictor:
         self._previous = None
 
     def warm_up(self, cameras: int = 6) -> None:
-        """Run once on grey pictures of so many cameras, so that the first frame does not pay for memory and kernels; reset."""
+        """Run on grey pictures, then reset: the first frame shall not pay for taking memory and choosing kernels."""
         height, width = self.view_size
         views, poses = surround_cameras(cameras, height, width)
         tables = [UndistortTable(CameraModel(width, height, view.K, "plumb_bob", (0.0,) * 5), view) for view in views]
@@ -281,7 +281,7 @@ class Predictor:
             raise ValueError(f"views are {views.dtype} of shape {views.shape}; expected uint8 {expected}")
         if np.shape(base_from_camera) != (len(tables), 4, 4) or not np.isfinite(base_from_camera).all():
             raise ValueError(
-                f"base_from_camera has shape {np.shape(base_from_camera)} or is not finite; expected ({len(tables)}, 4, 4)"
+                f"base_from_camera is {np.shape(base_from_camera)} or not finite; expected ({len(tables)}, 4, 4)"
             )
         if odom_from_base is not None and (np.shape(odom_from_base) != (4, 4) or not np.isfinite(odom_from_base).all()):
             raise ValueError("odom_from_base is no finite 4x4 transform; give None if the vehicle's pose is not known")
@@ -307,7 +307,7 @@ def _chosen_precision(precision: str, device: torch.device) -> str:
 
 
 def _summary_of_models(models: Mapping[str, CameraModel], trained: Mapping) -> dict:
-    """A rig summary of cameras whose mounts are not known: they are given those of the camera they are compared with."""
+    """A rig summary of cameras whose mounts are not known: they get those of the camera they are compared with."""
     cameras = []
     for name, model in models.items():
         field_of_view = sum(model.horizontal_extent)

@@ -64,7 +64,7 @@ class Rays:
         return self.origins.shape[0]
 
     def __getitem__(self, index: slice | Tensor | np.ndarray | Sequence[int]) -> Rays:
-        """The chosen rays, with their labels: a slice, a boolean mask or indices (an int is refused: it is no batch)."""
+        """The chosen rays with their labels: by a slice, a boolean mask or indices (an int is refused: no batch)."""
         if isinstance(index, int):
             raise ValueError(f"rays[{index}] is one ray; write rays[{index}:{index + 1}] for a batch of one")
         if not isinstance(index, slice):
@@ -104,10 +104,10 @@ class Rays:
 def _check_geometry(origins: Tensor, directions: Tensor) -> None:
     if origins.ndim != 2 or origins.shape[1] != 3 or origins.shape != directions.shape:
         raise ValueError(
-            f"origins have shape {tuple(origins.shape)} and directions {tuple(directions.shape)}; expected (R, 3) for both"
+            f"origins have shape {tuple(origins.shape)}, directions {tuple(directions.shape)}; expected (R, 3) for both"
         )
     if not origins.is_floating_point() or origins.dtype != directions.dtype:
-        raise ValueError(f"origins are {origins.dtype} and directions {directions.dtype}; give both the same float type")
+        raise ValueError(f"origins are {origins.dtype} and directions {directions.dtype}; give both one float type")
     if origins.device != directions.device:
         raise ValueError(f"origins are on {origins.device} and directions on {directions.device}; move one with .to()")
     if origins.device.type != "cpu" or not len(origins):
@@ -120,7 +120,7 @@ def _check_geometry(origins: Tensor, directions: Tensor) -> None:
     unit = (length - 1).abs() <= _UNIT_TOLERANCE  # False for NaN
     if not unit.all():
         row = int((~unit).nonzero()[0, 0])
-        raise ValueError(f"the direction of ray {row} has length {float(length[row]):.6g}; divide directions by their norm")
+        raise ValueError(f"the direction of ray {row} has length {float(length[row]):.6g}; divide by its norm")
 
 
 def camera_ray_shape(view: View, stride: int = 1) -> tuple[int, int]:
@@ -145,7 +145,8 @@ def camera_rays(view: View, base_from_camera: np.ndarray, stride: int = 1) -> Ra
     """
     rows, columns = camera_ray_shape(view, stride)
     first = (stride - 1) // 2
-    directions = np.asarray(view.directions(), dtype=np.float64)[first::stride, first::stride].reshape(rows * columns, 3)
+    directions = np.asarray(view.directions(), dtype=np.float64)[first::stride, first::stride]
+    directions = directions.reshape(rows * columns, 3)
     pose = np.asarray(base_from_camera, dtype=np.float64)
     if pose.shape != (4, 4) or not np.isfinite(pose).all():
         raise ValueError(f"base_from_camera has shape {pose.shape} or is not finite; expected a 4x4 transform")

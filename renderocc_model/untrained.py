@@ -29,16 +29,17 @@ def untrained_checkpoint(
 ) -> Checkpoint:
     """A checkpoint of random weights, a function of its arguments (up to the rounding of the device).
 
-    Freshly initialised layers barely pass on what their input says: every voxel would get the same density and class. So
-    the last three layers are scaled on pictures of noise: features of every height vary over the ground plane, about one
-    voxel in 20 is occupied, and nearly every class is somewhere the most likely.
+    Freshly initialised layers barely pass on what their input says: every voxel would get the same density and class.
+    So the last three layers are scaled on pictures of noise: features of every height vary over the ground plane, about
+    one voxel in 20 is occupied, and nearly every class is somewhere the most likely.
 
     Raises:
         ValueError: the class table does not fit the configuration's class_count.
     """
     if len(classes.occupied_ids) != config.class_count:
         raise ValueError(
-            f"the class table has {len(classes.occupied_ids)} classes other than free, but class_count is {config.class_count}"
+            f"the class table has {len(classes.occupied_ids)} classes other than free, "
+            f"but class_count is {config.class_count}; give the table and the configuration that belong together"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,14 +3,15 @@
 A voxel is visible if, for some camera,
 - the camera's view contains the voxel's centre: in front of it, on its pixels, on a pixel that exists; and
 - light gets there: the transmittance from the camera to the voxel's near side is at least `minimum_transmittance`.
-The near side, because a surface voxel that is seen is dense itself, and so are its neighbours: towards the centre of a patch
-of road 20 m away, the line of sight runs through metres of road.
+The near side, because a surface voxel that is seen is dense itself, and so are its neighbours: towards the centre of a
+patch of road 20 m away, the line of sight runs through metres of road.
 
 Transmittance only falls along a ray. So each ray is described by one number, the distance at which it falls below the
-minimum, and a camera by an image of them: a shadow map. Its rays stand about one voxel apart at the grid's far end and count
-the density in steps of `STEP` voxels. A voxel is reached if its nearest point to the camera is not farther than the farthest
-of the four rays around that point, plus `BIAS`. Against light marched to 27 points of every voxel, the two agree on 95 to 98 %
-of the voxels in view; most of the others are free voxels of which a corner peeps out behind an obstacle, left unknown.
+minimum, and a camera by an image of them: a shadow map. Its rays stand about one voxel apart at the grid's far end and
+count the density in steps of `STEP` voxels. A voxel is reached if its point nearest to the camera is not farther than
+the farthest of the four rays around that point, plus `BIAS`. Compared with light marched to 27 points of every voxel,
+95 to 98 % of the voxels in view are judged alike; most of the others are free voxels of which a corner peeps out behind
+an obstacle, left unknown.
 """
 
 from __future__ import annotations
@@ -100,8 +101,9 @@ def _shadow_maps(
     for view, pose in cameras:
         directions, stride = _node_directions(view, field.grid)
         shapes.append((*directions.shape[:2], stride))
-        directions = (directions.reshape(-1, 3) @ pose.rotation.T).astype(np.float32)
-        rays.append(np.concatenate([np.broadcast_to(pose.position.astype(np.float32), directions.shape), directions], 1))
+        directions = directions.reshape(-1, 3) @ pose.rotation.T
+        origins = np.broadcast_to(pose.position, directions.shape)
+        rays.append(np.concatenate([origins, directions], axis=1).astype(np.float32))
     distances = _visible_distances(field, np.concatenate(rays) if rays else np.zeros((0, 6), np.float32), depth_limit)
     maps = []
     for part, (rows, columns, stride) in zip(distances.split([rows * columns for rows, columns, _ in shapes]), shapes):
@@ -111,7 +113,7 @@ def _shadow_maps(
 
 
 def _node_directions(view: View, grid: VoxelGrid) -> tuple[np.ndarray, float]:
-    """(rows + 1, columns + 1, 3) unit directions of the corners of cells that cover a view, and the cells' size in pixels."""
+    """Unit directions (rows + 1, columns + 1, 3) of the corners of the cells over a view, and their size in pixels."""
     reach = max(grid.shape[0], grid.shape[1]) / 2
     stride = max(1.0, view.K[0, 0] / reach)  # `reach` voxels away, one voxel is that many pixels wide
     columns, rows = math.ceil(view.width / stride), math.ceil(view.height / stride)
@@ -166,7 +168,7 @@ def _intersect(rays: np.ndarray, shape: tuple[int, int, int]) -> tuple[np.ndarra
 def _frustum_box(view: View, pose: _Pose, grid: VoxelGrid) -> tuple[slice, slice, slice] | None:
     """Slices of the grid that hold every voxel centre the camera can see; None if there are none.
 
-    A view is a pyramid from the camera to infinity. Cut at the farthest corner of the grid it is the convex hull of five
+    A view is a pyramid from the camera to infinity. Cut at the grid's farthest corner it is the convex hull of five
     points, whose bounding box is the answer.
     """
     corners = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * grid.shape
@@ -213,8 +215,8 @@ def _seen_in_box(
 
     rows, columns = shadow.shape
     scale = sum(_terms(pixels[2], nearest, device)).clamp_(min=_NEAREST).mul_(stride).reciprocal_()
-    column = sum(_terms(pixels[0] + 0.5 * pixels[2], nearest, device)).mul_(scale).clamp_(0, columns - 1).to(torch.int32)
-    row = sum(_terms(pixels[1] + 0.5 * pixels[2], nearest, device)).mul_(scale).clamp_(0, rows - 1).to(torch.int32)
+    column = sum(_terms(edges[0], nearest, device)).mul_(scale).clamp_(0, columns - 1).to(torch.int32)
+    row = sum(_terms(edges[2], nearest, device)).mul_(scale).clamp_(0, rows - 1).to(torch.int32)
     cell = row.mul_(columns).add_(column)
     limit = (shadow + BIAS).square().view(-1).index_select(0, cell.view(-1)).view(cell.shape)
     squares = [axis * axis for axis in nearest]
@@ -260,5 +262,5 @@ def _check(views, poses: np.ndarray, present: np.ndarray, masks: list, minimum: 
             raise ValueError(f"base_from_camera of camera {number} is not finite; leave the camera out by `present`")
         if mask is not None and tuple(mask.shape) != (view.height, view.width):
             raise ValueError(
-                f"valid of camera {number} is {tuple(mask.shape)}; expected (height, width) = {(view.height, view.width)}"
+                f"valid of camera {number} is {tuple(mask.shape)}; expected {(view.height, view.width)}, as its view"
             )

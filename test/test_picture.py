@@ -83,8 +83,8 @@ def test_arrow_marks_the_frames_origin_and_points_forward():
 
 # --- obliquely -------------------------------------------------------------------------------------------------------
 
-# From behind, 2 m above the grid's floor, looking ahead and level. Vertical field of view 90 degrees: the focal length is
-# half the height, 100 px.
+# From behind, 2 m above the grid's floor, looking ahead and level. Vertical field of view 90 degrees: the focal length
+# is half the height, 100 px.
 LEVEL = VirtualCamera((-2.0, 0.0, 1.0), (10.0, 0.0, 1.0), np.pi / 2)
 
 

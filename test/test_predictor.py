@@ -32,7 +32,8 @@ def mount(yaw: float) -> np.ndarray:
 
 
 def rig_of(yaws: dict[str, float], width: int = 320, height: int = 160, focal: float = 230.0) -> Rig:
-    model = CameraModel(width, height, np.array([[focal, 0, 159.5], [0, focal, 79.5], [0, 0, 1]]), "plumb_bob", (0.0,) * 5)
+    K = np.array([[focal, 0, 159.5], [0, focal, 79.5], [0, 0, 1]])
+    model = CameraModel(width, height, K, "plumb_bob", (0.0,) * 5)
     return Rig(tuple(Camera(name, model, mount(yaw)) for name, yaw in yaws.items()))
 
 
@@ -41,10 +42,8 @@ RIG = rig_of({"front": 0.0, "left": math.pi / 2, "back": math.pi, "right": -math
 
 def pictures(rig: Rig = RIG, seed: int = 0) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
-    return {
-        camera.name: cv2.resize(generator.integers(0, 256, (5, 10, 3), dtype=np.uint8), (camera.model.width, camera.model.height))
-        for camera in rig
-    }
+    patches = {camera.name: generator.integers(0, 256, (5, 10, 3), dtype=np.uint8) for camera in rig}
+    return {camera.name: cv2.resize(patches[camera.name], (camera.model.width, camera.model.height)) for camera in rig}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -98,7 +97,8 @@ def test_channels_mean_the_ids_that_are_not_free():
     predictor = Predictor.untrained(config, RIG, device="cpu", classes=SEMANTIC_KITTI)
     occupancy = predictor(pictures())
     x, y, z = np.nonzero(occupancy.occupied)
-    assert len(x) and np.array_equal(occupancy.semantics[x, y, z], 1 + occupancy.field.semantics.numpy()[x, y, z].argmax(-1))
+    likely = occupancy.field.semantics.numpy()[x, y, z].argmax(-1)
+    assert len(x) and np.array_equal(occupancy.semantics[x, y, z], 1 + likely)
     with pytest.raises(ValueError, match="class_count is 17"):
         Predictor.untrained("tiny", classes=SEMANTIC_KITTI)
 
@@ -312,7 +312,7 @@ def test_bad_pictures_are_named(predictor, checkpoint):
         predictor({"roof": images["front"]})
     with pytest.raises(ValueError, match="at least one of front, left, back, right"):
         predictor({})
-    with pytest.raises(ValueError, match="without a rig"):
+    with pytest.raises(ValueError, match="has no rig"):
         Predictor(checkpoint, device="cpu")(images)
 
 

@@ -60,7 +60,7 @@ def test_moving_to_another_type_leaves_integer_columns_alone():
         ({"directions": torch.tensor([[1.0, 0, 0], [math.nan, 0, 0]])}, "direction of ray 1 has length nan"),
         ({"origins": torch.tensor([[0.0, 0, 0], [0, math.inf, 0]])}, "origin of ray 1"),
         ({"origins": torch.zeros(2, 3, dtype=torch.int64)}, "int64"),
-        ({"origins": torch.zeros(2, 3, dtype=torch.float64)}, "same float type"),
+        ({"origins": torch.zeros(2, 3, dtype=torch.float64)}, "one float type"),
         ({"origins": torch.zeros(2, 3, device="meta")}, "meta"),
         ({"distances": torch.zeros(3)}, r"distances has shape \(3,\); expected \(2,\)"),
         ({"classes": torch.zeros(2)}, "classes is torch.float32; expected integers"),

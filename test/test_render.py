@@ -26,7 +26,8 @@ def rays_of(*pairs, dtype=torch.float64) -> Rays:
 
 def constant_field(grid: VoxelGrid, sigma: float, logits=(1.0, -2.0)) -> SemanticDensityField:
     density = torch.full(grid.shape, sigma, dtype=torch.float64)
-    return SemanticDensityField(grid, density, torch.tensor(logits, dtype=torch.float64).expand(*grid.shape, -1).clone())
+    semantics = torch.tensor(logits, dtype=torch.float64).expand(*grid.shape, -1).clone()
+    return SemanticDensityField(grid, density, semantics)
 
 
 def random_field(grid: VoxelGrid, classes: int = 3, seed: int = 0, dtype=torch.float64) -> SemanticDensityField:
@@ -59,7 +60,7 @@ def march(field: SemanticDensityField, origin, direction, step: float):
             if not lower[axis] <= origin[axis] <= upper[axis]:
                 far = -1.0
         else:
-            hits = sorted(((lower[axis] - origin[axis]) / direction[axis], (upper[axis] - origin[axis]) / direction[axis]))
+            hits = sorted((face[axis] - origin[axis]) / direction[axis] for face in (lower, upper))
             near, far = max(near, hits[0]), min(far, hits[1])
     distance, semantics, opacity, transmittance, i = 0.0, np.zeros(field.class_count), 0.0, 1.0, 0
     while near + (i + 0.5) * step * size < far:
@@ -209,7 +210,8 @@ def test_agrees_with_a_march_in_scipy(shape, step):
     grid = VoxelGrid((-1.0, 2.0, 0.5), tuple(low + n * size for low, n in zip((-1.0, 2.0, 0.5), shape)), size)
     field, rays = random_field(grid), random_rays(60, grid)
     # Origins off the lattice: where the last sample falls on the face itself, rounding decides whether it counts.
-    axis_parallel = rays_of(*[((-0.87, 2.13, 0.61), d) for d in ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, 1, 1), (-1, 0, 1))])
+    directions = ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, 1, 1), (-1, 0, 1))
+    axis_parallel = rays_of(*[((-0.87, 2.13, 0.61), direction) for direction in directions])
     rays = Rays.concatenate([rays, axis_parallel])
     result = render(field, rays, step=step)
     assert (result.opacity > 0).sum() > 5
@@ -243,7 +245,8 @@ def test_gradient_of_one_input_alone_is_that_of_both(wanted):
     field, rays = random_field(UNIT_GRID), random_rays(50, UNIT_GRID)
 
     def gradient(names):
-        tensors = {name: getattr(field, name).clone().requires_grad_(name in names) for name in ("density", "semantics")}
+        both = ("density", "semantics")
+        tensors = {name: getattr(field, name).clone().requires_grad_(name in names) for name in both}
         result = render(SemanticDensityField(UNIT_GRID, **tensors), rays)
         (result.distance.sum() + result.semantics.square().sum() + result.opacity.sum()).backward()
         return tensors[wanted].grad
@@ -254,7 +257,9 @@ def test_gradient_of_one_input_alone_is_that_of_both(wanted):
 # --- any number of rays, any chunking --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rays", [rays_of(), rays_of(((-1, 9, 0), (1, 0, 0)), ((0, 0, 9), (0, 0, 1)))], ids=["none", "misses"])
+@pytest.mark.parametrize(
+    "rays", [rays_of(), rays_of(((-1, 9, 0), (1, 0, 0)), ((0, 0, 9), (0, 0, 1)))], ids=["none", "misses"]
+)
 def test_no_rays_and_only_misses_can_be_differentiated(rays):
     field = random_field(UNIT_GRID)
     density, semantics = field.density.requires_grad_(), field.semantics.requires_grad_()
@@ -302,7 +307,7 @@ def saved_bytes(rays: Rays, step: float) -> int:
 def test_memory_kept_for_training_is_linear_in_rays_and_free_of_samples():
     few, many = random_rays(300, UNIT_GRID), random_rays(3000, UNIT_GRID)
     coarse, fine = saved_bytes(many, 0.5), saved_bytes(many, 0.05)
-    assert coarse <= 3000 * 200  # origins, directions, near, count, order: far less than one number per sample and class
+    assert coarse <= 3000 * 200  # origins, directions, near, counts, results: 25 numbers a ray
     assert fine <= 1.5 * coarse  # ten times the samples
     assert coarse <= 11 * saved_bytes(few, 0.5)
 

@@ -126,8 +126,8 @@ def test_road_far_away_is_visible_at_a_grazing_angle():
 
 @pytest.mark.parametrize(("minimum", "farthest"), [(0.5, 26), (0.25, 33), (0.1, 39)])
 def test_haze_ends_the_view_where_the_transmittance_falls_below_the_minimum(minimum, farthest):
-    # Haze of 0.25 / m all around a camera at x = 0, the near side of voxel 20. Half the light is gone after ln 2 / 0.25 =
-    # 2.77 m, inside voxel 26; three quarters after 5.55 m, inside voxel 33; nine tenths only behind the grid's end at 8 m.
+    # Haze of 0.25 / m all around a camera at x = 0, the near side of voxel 20. Half the light is gone after 2.77 m =
+    # ln 2 / 0.25, inside voxel 26; three quarters after 5.55 m, inside voxel 33; nine tenths beyond the grid's 8 m.
     density = torch.full(GRID.shape, 0.25)
     seen = visible_voxels(field_of(density), [VIEW], pose_of(0.0)[None], minimum_transmittance=minimum).numpy()
     assert abs(int(np.flatnonzero(seen[:, 20, 4]).max()) - farthest) <= 1

@@ -1,17 +1,17 @@
 """Volume rendering of a semantic density field, in plain PyTorch.
 
-For a ray r(t) = o + t d, cut to the grid's box at [t_near, t_far] with t_near >= 0, samples stand at the middles of equal
-steps delta, t_i = t_near + (i + 1/2) delta while t_i < t_far, and (RenderOcc, eq. 2 to 4; NeRF, Mildenhall et al. 2020)
+For a ray r(t) = o + t d, cut to the grid's box at [t_near, t_far] with t_near >= 0, samples stand at the middles of
+equal steps delta, t_i = t_near + (i + 1/2) delta while t_i < t_far, and (RenderOcc, as in NeRF, Mildenhall et al. 2020)
 
     alpha_i = 1 - exp(-sigma_i delta)        opacity of one step
     T_i     = exp(-sum_{j<i} sigma_j delta)  transmittance: light left before the step, = prod_{j<i} (1 - alpha_j)
     w_i     = T_i alpha_i                    weight
     D = sum w_i t_i,   S = sum w_i s_i,   O = sum w_i
 
-How it is computed: S is linear in the logits of the voxels, so w_i is multiplied into the eight trilinear weights and the
-sum over samples *and* corners is one weighted sum of rows of the logit table (`embedding_bag`). Logits per sample, the
-largest tensor of the textbook form, never exist. Rays are handled in chunks of similar sample counts, and under autograd
-each chunk is computed again in the backward pass: memory is that of one chunk plus O(rays).
+How it is computed: S is linear in the logits of the voxels, so w_i is multiplied into the eight trilinear weights and
+the sum over samples *and* corners is one weighted sum of rows of the logit table (`embedding_bag`). Logits per sample,
+the largest tensor of the textbook form, never exist. Rays are handled in chunks of similar sample counts, and under
+autograd each chunk is computed again in the backward pass: memory is that of one chunk plus O(rays).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["RenderResult", "intersect_box", "render", "runs_of_similar_length", 
 class RenderResult:
     """What R rays see.
 
-    distance: (R,) sum w_i t_i in metres from the ray's origin. It is the plain sum, not divided by the opacity: where light
-        remains (opacity < 1) it is shorter than the distance of what was hit, and 0 for a ray that hits nothing.
+    distance: (R,) sum w_i t_i in metres from the ray's origin. It is the plain sum, not divided by the opacity: where
+        light remains (opacity < 1) it is shorter than the distance of what was hit, and 0 for a ray that hits nothing.
         `mean_distance` divides.
     semantics: (R, C) sum w_i s_i, plus (1 - O) * background if one was given. It composites whatever the field's
-        `semantics` hold: logits give composited logits (apply softmax *after* rendering, as the losses do), probabilities
-        give expected probabilities.
+        `semantics` hold: logits give composited logits (softmax comes *after* rendering, as in the paper),
+        probabilities give expected probabilities.
     opacity: (R,) sum w_i = 1 - transmittance behind the last sample, in [0, 1].
     weights: (R, N) w_i if asked for, 0 behind a ray's last sample.
     sample_distances: (R, N) t_i if weights were asked for; behind a ray's last sample they go on in equal steps.
@@ -103,7 +103,8 @@ def render(
     parts = []
     for first, last, samples in runs_of_similar_length(counts[order].cpu().numpy(), samples_per_chunk):
         rows = order[first:last]
-        arguments = (density, table, field.grid, origins[rows], directions[rows], near[rows], counts[rows], delta, samples)
+        chunk = (origins[rows], directions[rows], near[rows], counts[rows])
+        arguments = (density, table, field.grid, *chunk, delta, samples)
         if torch.is_grad_enabled() and (density.requires_grad or table.requires_grad):
             parts.append(checkpoint(_render_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
@@ -265,7 +266,7 @@ def _gather_parts(
 def _checked_background(background: Tensor, rays: int, classes: int, table: Tensor) -> Tensor:
     background = torch.as_tensor(background)
     if tuple(background.shape) not in ((classes,), (rays, classes)):
-        raise ValueError(f"background has shape {tuple(background.shape)}; expected ({classes},) or ({rays}, {classes})")
+        raise ValueError(f"background has shape {tuple(background.shape)}; expected {(classes,)} or {(rays, classes)}")
     if background.device != table.device:
         raise ValueError(f"background is on {background.device} but the field is on {table.device}; move it with .to()")
     return background.to(table.dtype)
