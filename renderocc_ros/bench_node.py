@@ -90,10 +90,10 @@ def our_stages() -> dict[str, Callable]:
         for transform in cdr.read_tf(tf):
             transforms.set(transform.parent, transform.child, transform.stamp_ns, transform.translation, transform.quaternion, False)
         for camera, info in zip(CAMERAS, infos):
-            intake.on_camera_info(camera, info, time.monotonic())
+            intake.on_camera_info(camera, info)
         for camera, image in zip(CAMERAS, images):
-            intake.on_image(camera, bytes(memoryview(image)), False, time.monotonic())
-        matched = state["matched"] = intake.poll(time.monotonic())
+            intake.on_image(camera, bytes(memoryview(image)), False)
+        matched = state["matched"] = intake.poll()
         frames = {camera: (image.frame_id, stamp_ns) for camera, (stamp_ns, image) in matched.entries.items()}
         placements = place_cameras(transforms, frames, matched.stamp_ns, "base_link", "odom", 0.0, mounts)
         assert len(placements.base_from_camera) == len(CAMERAS) and placements.odom_from_base is not None

@@ -93,7 +93,7 @@ def _node_line(report: NodeReport) -> Line:
 
 def _camera_line(report: NodeReport, camera: str) -> Line:
     line = Line(f"camera {camera}")
-    statistics = report.intake.statistics(report.now)[camera]
+    statistics = report.intake.statistics()[camera]
     calibration = report.intake.calibrations.get(camera)
     line.values = {
         "rate": f"{statistics.rate:.2f} Hz",

@@ -6,6 +6,7 @@ Nothing here decodes a pixel: a callback costs tens of microseconds, whatever th
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class Intake:
         cameras: names of the cameras, in the order of the network's views.
         complaints: where refusals are reported, one subject per camera.
         clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
+        now: seconds in which waiting and silence are counted, at the pace of the cameras' time.
     """
 
     def __init__(
@@ -79,10 +81,12 @@ class Intake:
         cameras: tuple[str, ...],
         complaints: Complaints,
         clock_ns: Callable[[], int],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._complaints = complaints
         self._clock_ns = clock_ns
+        self._now = now
         self._lock = threading.Lock()
         self._info_bytes: dict[str, bytes] = {}
         self.calibrations: dict[str, Calibration] = {}
@@ -97,7 +101,7 @@ class Intake:
             min_cameras=config.min_cameras,
         )
 
-    def on_camera_info(self, camera: str, buffer: bytes, now: float) -> bool:
+    def on_camera_info(self, camera: str, buffer: bytes) -> bool:
         """Take a CameraInfo; True when it changed the camera's calibration. An unusable one leaves the last good one."""
         body = buffer[STAMP_AND_FRAME_ID:]
         if self._info_bytes.get(camera) == body:
@@ -107,7 +111,7 @@ class Intake:
             message = cdr.read_camera_info(buffer)
             model = camera_model_from_info(message)
         except ValueError as error:
-            self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", now)
+            self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", time.monotonic())
             return False
         self._info_bytes[camera] = body
         self._complaints.resolve(subject, "camera_info")
@@ -117,16 +121,16 @@ class Intake:
         self.calibrations = {**self.calibrations, camera: calibration}
         return True
 
-    def on_image(self, camera: str, buffer: bytes, compressed: bool, now: float) -> TimeJump | None:
+    def on_image(self, camera: str, buffer: bytes, compressed: bool) -> TimeJump | None:
         """Take an image message; call `poll` afterwards. A jump is returned when stamps have gone back."""
-        subject = f"camera '{camera}'"
+        subject, arrival = f"camera '{camera}'", time.monotonic()
         try:
             stamp_ns, frame_id = cdr.read_header(buffer)
         except cdr.MessageError as error:
-            self._complaints.report(subject, "image", f"image message dropped: {error}", now)
+            self._complaints.report(subject, "image", f"image message dropped: {error}", arrival)
             return None
         if stamp_ns == 0:
-            self._complaints.report(subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", now)
+            self._complaints.report(subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival)
             return None
         clock_ns = self._clock_ns()
         ahead = (stamp_ns - clock_ns) * 1e-9
@@ -136,22 +140,22 @@ class Intake:
                 "stamp",
                 f"image dropped: its stamp is {ahead:.3f} s ahead of the node's clock; synchronise the camera's clock with "
                 "this computer's, or set use_sim_time when a bag with /clock is played",
-                now,
+                arrival,
             )
             return None
         frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
         with self._lock:
-            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, now), now)
+            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._now())
 
-    def poll(self, now: float) -> MatchedSet | None:
+    def poll(self) -> MatchedSet | None:
         """The next set that is complete or has waited long enough; call it until it gives None."""
         with self._lock:
-            return self._matcher.poll(now)
+            return self._matcher.poll(self._now())
 
-    def statistics(self, now: float) -> dict[str, CameraStatistics]:
+    def statistics(self) -> dict[str, CameraStatistics]:
         """Per camera, for diagnostics."""
         with self._lock:
-            return self._matcher.statistics(now)
+            return self._matcher.statistics(self._now())
 
     @property
     def too_few(self) -> tuple[int, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ from renderocc_ros.complaints import Complaints
 from renderocc_ros.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
+from renderocc_ros.pace import Pace
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.rendered import rendered_view
@@ -188,7 +190,8 @@ class RenderOccNode(LifecycleNode):
 
         self._predictor = make_predictor(config, self.get_logger())
         self._transforms = TransformBuffer(history=config.tf_history)
-        self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns)
+        now = Pace(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
+        self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now)
         self._pipeline = FramePipeline(config, self._cameras, self._predictor, self._transforms, self._complaints, self._times)
         self._worker = Worker(self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times)
         self._config = config
@@ -257,7 +260,7 @@ class RenderOccNode(LifecycleNode):
     def _on_image(self, camera: str, buffer: bytes, compressed: bool) -> None:
         if self._state != "active":
             return
-        jump = self._intake.on_image(camera, buffer, compressed, time.monotonic())
+        jump = self._intake.on_image(camera, buffer, compressed)
         if jump is not None:
             self.get_logger().info(f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)")
             self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
@@ -265,7 +268,7 @@ class RenderOccNode(LifecycleNode):
         self._worker.collect()
 
     def _on_camera_info(self, camera: str, buffer: bytes) -> None:
-        if self._intake.on_camera_info(camera, buffer, time.monotonic()):
+        if self._intake.on_camera_info(camera, buffer):
             calibration = self._intake.calibrations[camera]
             model = calibration.model
             self.get_logger().info(f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}")
@@ -415,6 +418,9 @@ def parameter_descriptor(setting: Setting) -> ParameterDescriptor:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
+    # Threads of the network that wait for each other sleep instead of spinning: on a computer that is busy with other
+    # programs too, as vehicles' are, spinning makes a frame take many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rclpy.init(args=args)
     signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     node = RenderOccNode()

@@ -80,7 +80,7 @@ class Worker:
 
     def collect(self) -> None:
         """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image."""
-        while (matched := self._intake.poll(time.monotonic())) is not None:
+        while (matched := self._intake.poll()) is not None:
             if self._mailbox.put(matched) is not None:
                 self.counters.skipped += 1
         too_few, missing = self._intake.too_few

@@ -108,6 +108,7 @@ class Listener:
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("listener", context=self.context, start_parameter_services=False)
         self.messages: dict[str, list] = defaultdict(list)
+        self._clients: dict = {}
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -125,8 +126,10 @@ class Listener:
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
 
-    def call(self, service_type, name: str, request=None, timeout: float = 10.0):
-        client = self.node.create_client(service_type, name)
+    def call(self, service_type, name: str, request=None, timeout: float = 60.0):
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
         assert client.wait_for_service(timeout), f"service {name} is not there"
         future = client.call_async(request or service_type.Request())
         wait_until(future.done, timeout, f"answer of {name}")

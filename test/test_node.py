@@ -64,7 +64,7 @@ class System:
     def now(self) -> int:
         return time.time_ns() - 200_000_000
 
-    def frame(self, timeout: float = 10.0, leave_out: tuple = ()) -> int:
+    def frame(self, timeout: float = 40.0, leave_out: tuple = ()) -> int:
         """Publish one good frame and wait until its points are there. Returns its stamp."""
         stamp = self.now()
         self.rig.frame(stamp, leave_out)
@@ -184,7 +184,7 @@ def send_compressed(system, data: bytes) -> int:
     message = CompressedImage(format="jpeg", data=data)
     message.header.stamp, message.header.frame_id = stamp_message(stamp), "front_optical"
     system.rig.compressed["front"].publish(message)
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 10, "points")
+    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points")
     return stamp
 
 
@@ -255,7 +255,7 @@ def bend(system, change) -> int:
 )
 def test_a_bent_image_is_named_and_the_other_cameras_are_used(system, field, value, line):
     stamp = bend(system, lambda message: setattr(message, field, value))
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 10, "points of the other cameras")
+    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points of the other cameras")
     time.sleep(0.3)
     diagnostic = system.expect_status("camera front", line.split("camera 'front': ")[1][:20])
     assert diagnostic.level >= DiagnosticStatus.WARN
@@ -339,7 +339,7 @@ def test_without_odometry_the_node_says_so_and_uses_the_mounts(system):
     system.rig.send_infos(stamp)
     for camera in CAMERAS:
         system.rig.raw[camera].publish(system.rig.image_message(camera, stamp))
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 10, "points without odometry")
+    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points without odometry")
     system.node.expect("ego motion: using the static mounts")
     system.expect_status("tf", "static mounts are used")
 
@@ -396,7 +396,7 @@ def test_the_whole_lifecycle_twice(system):
         change(Transition.TRANSITION_CLEANUP)
         # autostart configures and activates it again
         wait_until(
-            lambda: system.listener.call(GetState, "/renderocc/get_state").current_state.id == State.PRIMARY_STATE_ACTIVE, 60, "active again"
+            lambda: system.listener.call(GetState, "/renderocc/get_state", timeout=60).current_state.id == State.PRIMARY_STATE_ACTIVE, 60, "active again"
         )
         wait_until(lambda: system.rig.raw["back"].get_subscription_count() and system.rig.tf_static.get_subscription_count(), 10, "subscriptions")
         time.sleep(1.0)
