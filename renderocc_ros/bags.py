@@ -153,7 +153,7 @@ class Bag:
         compression, form = self._compression(), self._metadata.get("compression_format")
         if compression and (compression not in ("file", "message") or form != "zstd"):
             raise BagError(
-                f"{metadata_path}: compression {compression!r} by {form!r} is not supported; expected zstd, file or message"
+                f"{metadata_path}: compression {compression!r} by {form!r} is not supported; zstd is"
             )
         return [self._unpacked(file) for file in files] if compression == "file" else files
 

@@ -245,7 +245,7 @@ class Player:
             stop.wait(0.05)
         if not seen and not stop.is_set():
             say(
-                f"nobody subscribed within {limit_s:g} s; playing anyway (is ROS_DOMAIN_ID the same in the other terminal?)"
+                f"nobody subscribed within {limit_s:g} s; playing anyway (do both have the same ROS_DOMAIN_ID?)"
             )
         self._name_incompatible(say)
 
@@ -269,7 +269,7 @@ class Player:
                     words.append("transient local")
                 if words:
                     say(
-                        f"{name}: {info.node_name} asks for {' and '.join(words)}, recorded without: nothing will arrive"
+                        f"{name}: {info.node_name} asks for {' and '.join(words)}, recorded without: nothing arrives"
                     )
 
     def play(
