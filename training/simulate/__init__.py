@@ -15,8 +15,8 @@ __all__ = ["main"]
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc simulate",
-        description="Record a drive through a simulated town: images, camera_info, TF, LiDAR and 2D labels as a rosbag2. "
-        "The same seed gives the same bytes.",
+        description="Record a drive through a simulated town: images, camera_info, TF, LiDAR and 2D labels as a "
+        "rosbag2. The same seed gives the same bytes.",
         epilog="example: renderocc simulate recordings/town_7 --seed 7 --frames 40 --rate 2",
     )
     made.add_argument("out", type=Path, help="folder to write; must not exist")

@@ -89,8 +89,13 @@ def house(rng: np.random.Generator, width: float, depth: float, storeys: int) ->
             box((-front, -width / 2, height - 0.2), (front, width / 2, height), Surface.CONCRETE, (0.3, 0.3, 0.3))
         )
         ledge, rise = rng.uniform(0.0, 0.4), rng.uniform(0.4, 1.0)
-        for low, up in (((front - 0.2, -width / 2), (front + ledge, width / 2)), ((-front - ledge, -width / 2), (-front + 0.2, width / 2)),
-                        ((-front, -width / 2 - ledge), (front, -width / 2 + 0.2)), ((-front, width / 2 - 0.2), (front, width / 2 + ledge))):  # fmt: skip
+        side = width / 2
+        for low, up in (
+            ((front - 0.2, -side), (front + ledge, side)),
+            ((-front - ledge, -side), (-front + 0.2, side)),
+            ((-front, -side - ledge), (front, -side + 0.2)),
+            ((-front, side - 0.2), (front, side + ledge)),
+        ):
             parts.append(box((*low, height - 0.1), (*up, height + rise), Surface.CONCRETE, colour * 0.9))
         parts.append(box((-1.5, -1.5, height), (1.5, 1.2, height + 2.2), Surface.CONCRETE, (0.4, 0.4, 0.4)))
     if storeys >= 3 and rng.random() < 0.6:

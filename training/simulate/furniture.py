@@ -26,10 +26,8 @@ def lamp_post(rng: np.random.Generator, reach: float = 2.0) -> Mesh:
 def signal(rng: np.random.Generator, reach: float = 4.5) -> Mesh:
     """Traffic lights on a mast whose arm overhangs the road ahead of it (+x)."""
     height = 5.6
-    parts = [
-        tube([(0, 0, -0.2), (0, 0, height), (reach * 0.2, 0, height + 0.15), (reach, 0, height + 0.25)], [0.1, 0.08, 0.07, 0.05], 8,
-             Surface.PLAIN, (0.1, 0.11, 0.1))
-    ]  # fmt: skip
+    mast = [(0, 0, -0.2), (0, 0, height), (reach * 0.2, 0, height + 0.15), (reach, 0, height + 0.25)]
+    parts = [tube(mast, [0.1, 0.08, 0.07, 0.05], 8, Surface.PLAIN, (0.1, 0.11, 0.1))]
     lit = rng.integers(3)
     for x, z in ((reach - 0.2, height - 0.35), (0.22, 2.7)):
         parts.append(box((x - 0.17, -0.15, z - 0.5), (x + 0.17, 0.15, z + 0.5), Surface.PLAIN, (0.02, 0.025, 0.02)))
@@ -127,8 +125,13 @@ def bollard(rng: np.random.Generator) -> Mesh:
 
 def hydrant(rng: np.random.Generator) -> Mesh:
     red = linear(170, 40, 32)
-    return Mesh.join([cylinder((0, 0, 0.3), "z", 0.12, 0.7, 10, Surface.PAINT, red), blob((0, 0, 0.66), (0.13, 0.13, 0.12), 1, colour=red),
-                      cylinder((0, 0, 0.45), "y", 0.06, 0.4, 8, Surface.PAINT, red)])  # fmt: skip
+    return Mesh.join(
+        [
+            cylinder((0, 0, 0.3), "z", 0.12, 0.7, 10, Surface.PAINT, red),
+            blob((0, 0, 0.66), (0.13, 0.13, 0.12), 1, colour=red),
+            cylinder((0, 0, 0.45), "y", 0.06, 0.4, 8, Surface.PAINT, red),
+        ]
+    )
 
 
 def planter(rng: np.random.Generator) -> Mesh:

@@ -39,7 +39,7 @@ def limb(start, middle, end, y_start: float, y_end: float, radii, surface, colou
 
 
 def body(rng: np.random.Generator, hip, lean: float, hands, feet, helmet: bool, hat: bool = False) -> Mesh:
-    """A figure from its hip (x, z), the lean of its back in radians, and where hands and feet are ((x, z) right, left)."""
+    """A figure: hip (x, z), lean of its back in radians, hands and feet, each (x, z) right and left."""
     shirt, trousers, skin, hair = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _SKIN), pick(rng, _HAIR)
     hip = np.asarray(hip, float)
     up = np.array([np.sin(lean), np.cos(lean)])
@@ -67,8 +67,9 @@ def body(rng: np.random.Generator, hip, lean: float, hands, feet, helmet: bool, 
     for side, hand, foot in ((-1, hands[0], feet[0]), (1, hands[1], feet[1])):
         knee = joint(hip, foot, 0.46, 0.46, 1.0)
         parts.append(limb(hip, knee, foot, side * 0.09, side * 0.1, [0.095, 0.07, 0.05], Surface.CLOTH, trousers))
-        parts.append(box((foot[0] - 0.08, side * 0.1 - 0.045, foot[1] - 0.07), (foot[0] + 0.18, side * 0.1 + 0.045, foot[1] + 0.03),
-                         Surface.PLAIN, (0.03, 0.03, 0.03)))  # fmt: skip
+        heel = (foot[0] - 0.08, side * 0.1 - 0.045, foot[1] - 0.07)
+        toe = (foot[0] + 0.18, side * 0.1 + 0.045, foot[1] + 0.03)
+        parts.append(box(heel, toe, Surface.PLAIN, (0.03, 0.03, 0.03)))
         elbow = joint(shoulder, hand, 0.3, 0.28, -1.0)
         parts.append(limb(shoulder, elbow, hand, side * 0.2, side * 0.22, [0.06, 0.05, 0.04], Surface.CLOTH, shirt))
         parts.append(blob((hand[0], side * 0.22, hand[1]), (0.045, 0.04, 0.05), 0, colour=skin))

@@ -1,13 +1,14 @@
 """The town's plan: streets and blocks on a rectangular grid, bent and laid over gentle hills, and its ground as a mesh.
 
-Everything is planned in *plan coordinates*, where streets are straight. `Plan.place` bends the plan smoothly into odom, so
-that streets curve while every object stays rigid; `Plan.height` is the ground. Because all borders of the plan lie on lines
-of one rectangular grid, the ground is a single sheet without cracks, kerbs included.
+Everything is planned in *plan coordinates*, where streets are straight. `Plan.place` bends the plan smoothly into
+odom, so that streets curve while every object stays rigid; `Plan.height` is the ground. Because all borders of the plan
+lie on lines of one rectangular grid, the ground is a single sheet without cracks, kerbs included.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -324,5 +325,5 @@ def _grid_lines(streets: list[Street], low: float, high: float) -> np.ndarray:
         for offset in offsets:
             lines |= {round(street.centre - offset, 4), round(street.centre + offset, 4)}
     ordered = np.array(sorted(line for line in lines if low <= line <= high))
-    filled = [np.linspace(a, b, int(np.ceil((b - a) / 3.0)) + 1)[:-1] for a, b in zip(ordered[:-1], ordered[1:])]
+    filled = [np.linspace(a, b, int(np.ceil((b - a) / 3.0)) + 1)[:-1] for a, b in pairwise(ordered)]
     return np.concatenate([*filled, [high]])

@@ -192,6 +192,6 @@ def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.
 
 
 def meter(image: np.ndarray, jitter: float) -> float:
-    """The exposure that an automatic camera chooses, `jitter` stops off: middle grey in the middle of its lower part."""
+    """The exposure an automatic camera chooses, `jitter` stops off: middle grey over its lower three quarters."""
     lower = image[image.shape[0] // 4 :: 4, ::4].mean(-1)
     return float(0.21 / np.exp(np.log(np.clip(lower, 0.01, 2.0)).mean()) * 2.0**jitter)

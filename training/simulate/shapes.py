@@ -1,4 +1,4 @@
-"""Meshes with what the ray tracer needs of every triangle, and the primitives that everything in the town is built from.
+"""Meshes with what the ray tracer needs of every triangle, and the primitives that the town is built from.
 
 A shape's own frame: metres, x forward, y left, z up, the origin on the ground under it.
 """
@@ -328,8 +328,9 @@ _ICOSAHEDRON = np.array(
      [0, -1, -_PHI], [0, 1, -_PHI], [_PHI, 0, -1], [_PHI, 0, 1], [-_PHI, 0, -1], [-_PHI, 0, 1]]
 )  # fmt: skip
 _ICOSAHEDRON_FACES = np.array(
-    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6], [7, 1, 8],
-     [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7], [9, 8, 1]]
+    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6],
+     [7, 1, 8], [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7],
+     [9, 8, 1]]
 )  # fmt: skip
 
 

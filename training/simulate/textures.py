@@ -64,7 +64,7 @@ def noise(s: np.ndarray, t: np.ndarray, texel: float, footprint: np.ndarray) -> 
 
 
 def stripes(x: np.ndarray, period, width, footprint: np.ndarray) -> np.ndarray:
-    """How much of a footprint around x lies on stripes: those parts of the axis where x mod period < width; (N,) 0..1."""
+    """How much of a footprint around x lies on stripes, where x mod period < width; (N,) 0..1."""
     footprint = np.maximum(footprint, 1e-4)
     low, high = x - footprint / 2, x + footprint / 2
 

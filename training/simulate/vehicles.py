@@ -171,7 +171,7 @@ def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
 
 
 def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
-    """A box, flatbed, tank or tipper truck of 6 to 9 m; as a tractor, only cab and chassis (4.9 m long behind x = 2.4)."""
+    """A box, flatbed, tank or tipper truck of 6 to 9 m; as a tractor, cab and chassis alone, 5.4 m."""
     colour = paint(rng)
     if tractor:
         chassis = box((-3.0, -0.45, 0.6), (0.6, 0.45, 0.95), colour=_UNDER)
@@ -223,8 +223,12 @@ def trailer(rng: np.random.Generator, semi: bool = True) -> Mesh:
             box((-1.5, -0.85, 0.55), (1.1, 0.85, 0.65), colour=bed),
             tube([(1.1, 0, 0.5), (2.3, 0, 0.45)], 0.05, 6, colour=bed),
         ]
-        for low, up in (((-1.5, -0.85, 0.65), (1.1, -0.8, 1.0)), ((-1.5, 0.8, 0.65), (1.1, 0.85, 1.0)),
-                        ((-1.5, -0.85, 0.65), (-1.45, 0.85, 1.0)), ((1.05, -0.85, 0.65), (1.1, 0.85, 1.0))):  # fmt: skip
+        for low, up in (
+            ((-1.5, -0.85, 0.65), (1.1, -0.8, 1.0)),
+            ((-1.5, 0.8, 0.65), (1.1, 0.85, 1.0)),
+            ((-1.5, -0.85, 0.65), (-1.45, 0.85, 1.0)),
+            ((1.05, -0.85, 0.65), (1.1, 0.85, 1.0)),
+        ):
             parts.append(box(low, up, colour=bed))
         if rng.random() < 0.6:
             parts.append(box((-1.4, -0.8, 0.65), (1.0, 0.8, 1.75), Surface.CLOTH, linear(40, 70, 110)))

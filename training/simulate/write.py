@@ -140,8 +140,9 @@ class Recording:
         )
         rows[:, 16] = sweep.label
         self._write(
-            "/lidar/points", stamp_ns, "sensor_msgs/msg/PointCloud2", header=self._header(stamp_ns, self._lidar.frame_id),
-            height=1, width=count, fields=fields, is_bigendian=False, point_step=17, row_step=17 * count,
+            "/lidar/points", stamp_ns, "sensor_msgs/msg/PointCloud2",
+            header=self._header(stamp_ns, self._lidar.frame_id), height=1, width=count, fields=fields,
+            is_bigendian=False, point_step=17, row_step=17 * count,
             data=rows.ravel(), is_dense=True,
         )  # fmt: skip
 

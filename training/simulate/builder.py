@@ -1,0 +1,116 @@
+"""Collects the models that make up a town and where they stand."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from .plan import Plan, Street
+from .shapes import Mesh
+
+__all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
+
+# Ids of OCC3D_NUSCENES by name, as `renderocc_model.classes` has them.
+CLASSES = {
+    "others": 0, "barrier": 1, "bicycle": 2, "bus": 3, "car": 4, "construction_vehicle": 5, "motorcycle": 6,
+    "pedestrian": 7, "traffic_cone": 8, "trailer": 9, "truck": 10, "manmade": 15, "vegetation": 16,
+}  # fmt: skip
+
+_CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells
+
+
+class Models:
+    """A limited number of different models of each kind, made when first asked for: a town repeats itself a little."""
+
+    def __init__(self, rng: np.random.Generator, count: int = 24) -> None:
+        self._seed = int(rng.integers(2**31))
+        self._count = count
+        self._made: dict[tuple, Mesh] = {}
+
+    def draw(self, rng: np.random.Generator, make, *options) -> Mesh:
+        """One of the models that `make(rng, *options)` gives."""
+        key = (make.__module__, make.__name__, *options, int(rng.integers(self._count)))
+        if key not in self._made:
+            # A model depends on its own number only, not on what was drawn before it.
+            own = np.random.default_rng([self._seed, zlib.crc32(repr(key).encode())])
+            self._made[key] = make(own, *options)
+        return self._made[key]
+
+
+class _Placed(NamedTuple):
+    """A model and where it stands, in plan coordinates."""
+
+    mesh: Mesh
+    name: str
+    x: float
+    y: float
+    yaw: float
+    lift: float
+    tilt: bool
+
+
+@dataclass
+class Builder:
+    """Collects models and their places; `build` makes one mesh of them and numbers the objects from 1."""
+
+    plan: Plan
+    models: Models
+    placed: list[_Placed] = field(default_factory=list)
+    taken: dict[tuple[int, int], list[tuple[float, float, float]]] = field(default_factory=dict)
+
+    def put(
+        self, mesh: Mesh, name: str, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False
+    ) -> None:
+        """Stand a mesh at a plan point as one object of a class."""
+        self.placed.append(_Placed(mesh, name, x, y, yaw, lift, tilt))
+
+    def plant(
+        self, rng: np.random.Generator, trees: list[Mesh], x: float, y: float, scale: tuple[float, float] = (0.8, 1.2)
+    ) -> None:
+        """Plant one of the trees, turned and scaled at random."""
+        mesh = trees[rng.integers(len(trees))].at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
+        self.put(mesh.seeded(float(rng.uniform(0, 99))), "vegetation", x, y)
+
+    def build(self) -> Mesh:
+        """Everything that was put, in odom."""
+        x, y, yaw, lift, tilt = np.array([placed[2:] for placed in self.placed], float).T
+        poses = self.plan.place(x, y, yaw, lift, tilt > 0)
+        meshes = [placed.mesh.moved(pose) for placed, pose in zip(self.placed, poses)]
+        for number, (placed, mesh) in enumerate(zip(self.placed, meshes), 1):
+            mesh.labelled(CLASSES[placed.name], number)
+        return Mesh.join(meshes)
+
+    def claim(self, x: float, y: float, radius: float) -> bool:
+        """Reserve a circle of the plan (at most 12 m in radius); False where it is taken."""
+        i, j = int(x // _CELL), int(y // _CELL)
+        for cell in ((i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)):
+            for a, b, r in self.taken.get(cell, ()):
+                if (x - a) ** 2 + (y - b) ** 2 < (radius + r) ** 2:
+                    return False
+        self.taken.setdefault((i, j), []).append((x, y, radius))
+        return True
+
+
+def stretches(plan: Plan):
+    """Straight pieces of streets between junctions: (street, kind, from, to) in plan coordinates along the street."""
+    for kind, own, others in (("y", plan.along_y, plan.along_x), ("x", plan.along_x, plan.along_y)):
+        for street in own:
+            for before, after in pairwise(others):
+                yield street, kind, before.centre + before.reach, after.centre - after.reach
+
+
+def beside(street: Street, kind: str, along: float, side: int, offset: float) -> tuple[float, float, float]:
+    """A plan point beside a street, and the yaw that looks from there at the road.
+
+    Args:
+        along: plan coordinate along the street.
+        side: 1 for the left of increasing plan coordinates, -1 for the right.
+        offset: metres from the centre line.
+    """
+    if kind == "y":
+        return street.centre - side * offset, along, 0.0 if side > 0 else np.pi
+    return along, street.centre + side * offset, -np.pi / 2 if side > 0 else np.pi / 2
