@@ -13,6 +13,7 @@ from pathlib import Path
 
 from renderocc_ros.bags import Bag, BagError
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+from renderocc_ros.process import prepare_process
 
 EXAMPLE = "example: renderocc demo --bag recording --out demo_output"
 TOPICS = ("points", "markers", "grid", "classes")
@@ -157,6 +158,7 @@ def run(bag: Path, out: Path, rate: float) -> None:
         image_topics = (f"/{cameras[0]}/image_raw", f"/{cameras[0]}/image_raw/compressed")
         frames = sum(recording.topics[name].count for name in image_topics if name in recording.topics)
     # A domain of its own on this machine only: a demo must not speak to anybody's robot.
+    prepare_process()
     os.environ.update(ROS_DOMAIN_ID=str(100 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     parameters = {
         "cameras": "[" + ", ".join(cameras) + "]", "image_topic": config.image_topic, "camera_info_topic": config.camera_info_topic,

@@ -87,6 +87,7 @@ class Intake:
         self._complaints = complaints
         self._clock_ns = clock_ns
         self._now = now
+        self._time = self._time_of_next_tick = now()
         self._lock = threading.Lock()
         self._info_bytes: dict[str, bytes] = {}
         self.calibrations: dict[str, Calibration] = {}
@@ -145,17 +146,25 @@ class Intake:
             return None
         frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
         with self._lock:
-            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._now())
+            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._time)
+
+    def tick(self) -> None:
+        """Let time pass: called every few hundredths of a second by the thread that also hands over the messages.
+
+        Waiting is judged by the time of the tick before, so that a message which was there in time counts even when its
+        callback had to wait for a busy computer: between two ticks every subscription has had its turn.
+        """
+        self._time, self._time_of_next_tick = self._time_of_next_tick, self._now()
 
     def poll(self) -> MatchedSet | None:
         """The next set that is complete or has waited long enough; call it until it gives None."""
         with self._lock:
-            return self._matcher.poll(self._now())
+            return self._matcher.poll(self._time)
 
     def statistics(self) -> dict[str, CameraStatistics]:
         """Per camera, for diagnostics."""
         with self._lock:
-            return self._matcher.statistics(self._now())
+            return self._matcher.statistics(self._time)
 
     @property
     def too_few(self) -> tuple[int, dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import signal
 import sys
 import time
@@ -34,6 +33,7 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.pace import Pace
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.pipeline import Frame, FramePipeline
+from renderocc_ros.process import prepare_process
 from renderocc_ros.rendered import rendered_view
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from renderocc_ros.tf_buffer import TransformBuffer, TransformError
@@ -43,6 +43,7 @@ LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
+TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
 
@@ -74,6 +75,7 @@ class RenderOccNode(LifecycleNode):
         self._diagnostics_timer = self.create_timer(
             float(self.get_parameter("diagnostics_period").value), self._publish_diagnostics, clock=steady
         )
+        self._tick_timer = self.create_timer(TICK_PERIOD, self._tick, clock=steady)
         self._graph_timer = self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-CLOCK_JUMP_BACK), on_clock_change=False),
@@ -267,6 +269,11 @@ class RenderOccNode(LifecycleNode):
             self._worker.forget_previous()
         self._worker.collect()
 
+    def _tick(self) -> None:
+        if self._state == "active":
+            self._intake.tick()
+            self._worker.collect()
+
     def _on_camera_info(self, camera: str, buffer: bytes) -> None:
         if self._intake.on_camera_info(camera, buffer):
             calibration = self._intake.calibrations[camera]
@@ -418,9 +425,7 @@ def parameter_descriptor(setting: Setting) -> ParameterDescriptor:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    # Threads of the network that wait for each other sleep instead of spinning: on a computer that is busy with other
-    # programs too, as vehicles' are, spinning makes a frame take many times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_process()
     rclpy.init(args=args)
     signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     node = RenderOccNode()

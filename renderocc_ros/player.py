@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from rosbags.interfaces import Qos, QosDurability, QosReliability
 
 from renderocc_ros.bags import Bag, Topic
+from renderocc_ros.process import prepare_process
 
 __all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_class", "qos_profile"]
 
@@ -172,6 +173,7 @@ class Player:
                 played.skipped[topic.name] = str(error)
         targets = remapped(bag, remap)
         self._context = rclpy.Context()
+        prepare_process()
         rclpy.init(args=list(ros_args), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         try:
             self._node = rclpy.create_node("renderocc_replay", context=self._context, start_parameter_services=False)

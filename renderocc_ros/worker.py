@@ -15,7 +15,7 @@ from renderocc_ros.mailbox import Mailbox
 from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.pipeline import Frame, FramePipeline
 
-POLL_PERIOD = 0.02  # seconds between two looks for a set whose waiting time has run out
+IDLE = 0.5  # seconds between two looks at whether to stop
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Worker:
             self._thread = None
 
     def collect(self) -> None:
-        """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image."""
+        """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image and tick."""
         while (matched := self._intake.poll()) is not None:
             if self._mailbox.put(matched) is not None:
                 self.counters.skipped += 1
@@ -102,10 +102,7 @@ class Worker:
     def _run(self) -> None:
         generation = self._generation
         while self._running.is_set():
-            matched = self._mailbox.take(POLL_PERIOD)
-            if matched is None:
-                self.collect()
-                matched = self._mailbox.take(0.0)
+            matched = self._mailbox.take(IDLE)
             if generation != self._generation:
                 generation = self._generation
                 self._pipeline.reset()

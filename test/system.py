@@ -137,6 +137,7 @@ class Listener:
 
     def close(self) -> None:
         self._executor.shutdown()
+        self._thread.join()
         self.node.destroy_node()
         self.context.try_shutdown()
 

@@ -38,6 +38,12 @@ class Setup:
         self.now = 0.0
         self.intake = Intake(self.config, cameras, Complaints(self.said.append), lambda: clock_ns, lambda: self.now)
 
+    def pass_time(self, until: float) -> None:
+        """Two ticks: the second one judges by the time of the first."""
+        self.now = until
+        self.intake.tick()
+        self.intake.tick()
+
 
 def test_images_of_all_cameras_become_a_set():
     setup = Setup()
@@ -49,6 +55,29 @@ def test_images_of_all_cameras_become_a_set():
     stamp_ns, payload = matched.entries["back"]
     assert (stamp_ns, payload.compressed, payload.frame_id) == (100 * SECOND + 1, True, "back_optical")
     assert payload.arrival == pytest.approx(time.monotonic(), abs=5.0)
+
+
+def test_an_image_whose_callback_was_late_counts_if_it_was_there_before_the_second_tick():
+    setup = Setup()
+    setup.intake.on_image("front", image(100 * SECOND), False)
+    setup.now = 5.0  # the computer was busy for five seconds, much more than max_wait
+    setup.intake.tick()
+    assert setup.intake.poll() is None
+    setup.intake.on_image("back", image(100 * SECOND), False)
+    assert set(setup.intake.poll().entries) == {"front", "back"}
+
+
+def test_what_does_not_come_is_given_up_after_max_wait():
+    setup = Setup(max_wait=0.15)
+    for camera in ("front", "back"):  # both live
+        setup.intake.on_image(camera, image(99 * SECOND), False)
+    setup.intake.poll()
+    setup.intake.on_image("front", image(100 * SECOND), False)
+    setup.pass_time(0.14)
+    assert setup.intake.poll() is None
+    setup.pass_time(0.16)
+    matched = setup.intake.poll()
+    assert set(matched.entries) == {"front"} and "back" in matched.missing
 
 
 def test_the_optical_frame_can_be_given_by_template():
@@ -120,12 +149,12 @@ def test_binning_and_region_of_interest_move_the_principal_point():
 def test_stamps_that_go_back_are_a_jump_and_then_matching_goes_on():
     setup = Setup(cameras=("front",))
     for stamp in (90, 91, 92):
-        setup.now = float(stamp)
+        setup.pass_time(float(stamp))
         setup.intake.on_image("front", image(stamp * SECOND), False)
         setup.intake.poll()
     jumps = []
     for stamp in (10, 11):
-        setup.now = 90.0 + stamp
+        setup.pass_time(90.0 + stamp)
         jumps.append(setup.intake.on_image("front", image(stamp * SECOND), False))
     assert [jump is not None for jump in jumps] == [False, True]
     assert setup.intake.poll().stamp_ns == 11 * SECOND  # the newest: the first of them waited for a second

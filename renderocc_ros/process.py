@@ -1,0 +1,36 @@
+"""Settings of a process that ROS and PyTorch read once, when they are loaded; what the user has set is left alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def config_file(name: str) -> Path:
+    """A file of the folder `config`, in the source tree, a ROS install or a Python environment.
+
+    Raises:
+        FileNotFoundError: it is in none of them.
+    """
+    folders = [Path(__file__).resolve().parent.parent]
+    folders += [Path(prefix) / "share" / "renderocc_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    folders.append(Path(sys.prefix) / "share" / "renderocc_ros")
+    for folder in folders:
+        if (path := folder / "config" / name).is_file():
+            return path
+    raise FileNotFoundError(f"config/{name} is not beside the package nor in {', '.join(map(str, folders[1:]))}; install it again")
+
+
+def prepare_process() -> None:
+    """Call before rclpy and torch are imported or initialised.
+
+    - Threads of a network that wait for each other sleep instead of spinning: on a computer that is busy with other
+      programs too, as vehicles' are, spinning makes a frame take many times as long.
+    - Fast DDS gets buffers that hold a burst of images (config/fastdds.xml says why).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not any(variable in os.environ for variable in PROFILE_VARIABLES):
+        os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(config_file("fastdds.xml"))))
