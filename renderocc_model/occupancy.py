@@ -109,6 +109,28 @@ class Occupancy:
 
         _replace(Path(path), write)
 
+    @classmethod
+    def load_npz(cls, path: str | Path, classes: ClassTable) -> Occupancy:
+        """Read what `save_npz` wrote.
+
+        Args:
+            path: the file.
+            classes: the class table of the network that made it; the file holds only the names.
+        Raises:
+            ValueError: the file is not such a volume, or its class names are not those of `classes`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                bounds, names = file["grid"], tuple(str(name) for name in file["class_names"])
+                arrays = [file[name] for name in ("semantics", "confidence", "visible")]
+                frame = str(file["frame"])
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not a volume written by ~/save or save_npz ({error})") from error
+        if names != tuple(classes.names):
+            raise ValueError(f"{path}: its classes are {', '.join(names)}; expected {', '.join(classes.names)}")
+        lower, upper = (tuple(float(value) for value in part) for part in (bounds[:3], bounds[3:6]))
+        return cls(VoxelGrid(lower, upper, float(bounds[6]), frame), classes, *arrays)
+
     def save_ply(self, path: str | Path) -> None:
         """Write the surface voxels' centres as a binary PLY point cloud with colours, `label` and `confidence`.
 

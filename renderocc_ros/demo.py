@@ -200,12 +200,13 @@ def write_pictures(bag: Path, volume: Path, cameras: tuple[str, ...], out: Path)
     import cv2
     import numpy as np
 
+    from renderocc_model.classes import OCC3D_NUSCENES
     from renderocc_model.images import decode_compressed, decode_raw
     from renderocc_model.occupancy import Occupancy
     from renderocc_model.picture import bird_eye_view, perspective_view
     from renderocc_ros import cdr
 
-    occupancy = Occupancy.load_npz(volume)
+    occupancy = Occupancy.load_npz(volume, OCC3D_NUSCENES)
     stamp_ns = int(volume.stem)
     images: dict[str, tuple[int, np.ndarray]] = {}
     names = {f"/{camera}/image_raw{suffix}": camera for camera in cameras for suffix in ("", "/compressed")}
@@ -221,8 +222,9 @@ def write_pictures(bag: Path, volume: Path, cameras: tuple[str, ...], out: Path)
                 message = cdr.read_image(buffer)
                 picture = decode_raw(message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian)
             images[camera] = (distance, picture)
-    width, columns = 1280, 3
-    tiles = [fitted(images[camera][1], width // columns, 200, camera) for camera in cameras]
+    width, columns = 1280 // 3, 3
+    height = max(round(width * picture.shape[0] / picture.shape[1]) for _, picture in images.values())
+    tiles = [fitted(images[camera][1], width, height, camera) for camera in cameras if camera in images]
     while len(tiles) % columns:
         tiles.append(np.full_like(tiles[0], 255))
     mosaic = np.vstack([np.hstack(tiles[row : row + columns]) for row in range(0, len(tiles), columns)])

@@ -279,8 +279,10 @@ class RenderOccNode(LifecycleNode):
             calibration = self._intake.calibrations[camera]
             model = calibration.model
             self.get_logger().info(f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}")
-            for warning in self._predictor.compare_rig({name: c.model for name, c in self._intake.calibrations.items()}):
-                self._complaints.report("checkpoint", warning, warning, time.monotonic())
+            models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
+            if len(models) == len(self._cameras):
+                for warning in self._predictor.compare_rig(models):
+                    self._complaints.report("checkpoint", warning, warning, time.monotonic())
 
     def _on_tf(self, buffer: bytes, static: bool) -> None:
         now = time.monotonic()
