@@ -400,3 +400,19 @@ def test_the_whole_lifecycle_twice(system):
         )
         wait_until(lambda: system.rig.raw["back"].get_subscription_count() and system.rig.tf_static.get_subscription_count(), 10, "subscriptions")
         time.sleep(1.0)
+
+
+# ---- time that jumps -------------------------------------------------------------------------------------------------
+
+
+def test_when_stamps_go_back_everything_starts_afresh_and_goes_on(system):
+    """As when a bag loops: 20 s back, for all cameras and /tf."""
+    system.frame()
+    past = system.now() - 20 * SECOND
+    for index in range(4):
+        system.rig.frame(past + index * 300_000_000)
+        time.sleep(0.4)
+    wait_until(lambda: any(stamp_of(message) == past + 900_000_000 for message in list(system.points)), 40, "points of the past")
+    system.node.expect(r"starting afresh: image stamps went back by (19|20)\.\d s \(a bag loop\?\)")
+    # And forward again: a jump ahead is only a gap.
+    system.frame()
