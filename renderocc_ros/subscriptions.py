@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+FOLLOWED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
 class AdaptiveSubscription:
@@ -22,7 +25,8 @@ class AdaptiveSubscription:
         topic: its name, relative to the node.
         callback: called with the message's bytes, encapsulation header included.
         depth: messages kept for the callback.
-        latched: start with transient local durability, as /tf_static needs.
+        latched: stay transient local, as /tf_static needs, beside a second subscription where publishers are volatile; what
+            both hear is delivered twice.
     """
 
     def __init__(
@@ -32,50 +36,64 @@ class AdaptiveSubscription:
         self._message_type = message_type
         self._callback = callback
         self.topic = topic
-        self._qos = QoSProfile(
-            depth=depth,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
-        self._always_latched = latched
-        self._subscription = None
-        self._create()
+        self._resolved = node.resolve_topic_name(topic)
+        self._depth = depth
+        self._latched = latched
+        # A policy that is declared as a parameter keeps its first value for ever: of those that follow the publishers,
+        # only what the user has set is declared, and then it does not follow.
+        self._overridden = [kind for kind in FOLLOWED if self._is_overridden(kind)]
+        self._subscriptions: dict[DurabilityPolicy, Subscription] = {}
+        self._reliability = ReliabilityPolicy.RELIABLE
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        self._listen(self._reliability, {durability})
 
-    def _create(self) -> None:
+    def _is_overridden(self, kind: QoSPolicyKind) -> bool:
+        return f"qos_overrides.{self._resolved}.subscription.{kind.name.lower()}" in self._node._parameter_overrides
+
+    def _listen(self, reliability: ReliabilityPolicy, durabilities: set[DurabilityPolicy]) -> None:
+        """One subscription of each durability, all of this reliability; those that are there already are kept."""
+        if reliability != self._reliability:
+            self.destroy()
+            self._reliability = reliability
+        for durability in set(self._subscriptions) - durabilities:
+            self._node.destroy_subscription(self._subscriptions.pop(durability))
+        for durability in durabilities - set(self._subscriptions):
+            self._subscriptions[durability] = self._create(reliability, durability)
+
+    def _create(self, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> Subscription:
         def nothing(_info) -> None:  # an incompatible offer is followed, not warned about
             pass
 
-        self._subscription = self._node.create_subscription(
+        kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, *self._overridden)
+        return self._node.create_subscription(
             self._message_type,
             self.topic,
             self._callback,
-            self._qos,
+            QoSProfile(depth=self._depth, reliability=reliability, durability=durability),
             raw=True,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=nothing),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos_overriding_options=QoSOverridingOptions(kinds),
         )
-
-    def publisher_count(self) -> int:
-        return self._node.count_publishers(self.topic)
 
     def follow_publishers(self) -> None:
         """Adapt to the publishers that are there now; without any, nothing changes."""
-        offers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(self._subscription.topic_name)]
+        offers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(self._resolved)]
         if not offers:
             return
-        reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-        latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
-        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-        if (reliability, durability) != (self._qos.reliability, self._qos.durability):
-            self._qos.reliability, self._qos.durability = reliability, durability
-            self.destroy()
-            self._create()
+        reliability, durabilities = self._reliability, set(self._subscriptions)
+        if QoSPolicyKind.RELIABILITY not in self._overridden:
+            reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+            reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        if QoSPolicyKind.DURABILITY not in self._overridden:
+            latched = all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+            durabilities = {DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE}
+            durabilities |= {DurabilityPolicy.TRANSIENT_LOCAL} if self._latched else set()
+        self._listen(reliability, durabilities)
 
     def destroy(self) -> None:
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None
+        for subscription in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = {}
 
 
 class ImageSubscription:
