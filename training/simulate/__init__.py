@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc simulate",
         description="Record a drive through a simulated town: images, camera_info, TF, LiDAR and 2D labels as a "
-        "rosbag2. The same seed gives the same bytes.",
+        "rosbag2, with 3D truth in its folder. The same seed gives the same bytes.",
         epilog="example: renderocc simulate recordings/town_7 --seed 7 --frames 40 --rate 2",
     )
     made.add_argument("out", type=Path, help="folder to write; must not exist")
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--height", type=int, help="image height of the default rig (default 256)")
     made.add_argument("--no-lidar", action="store_true", help="leave the LiDAR's clouds out")
     made.add_argument("--no-labels", action="store_true", help="leave the 2D labels out")
+    made.add_argument("--no-truth", action="store_true", help="leave the 3D truth (occupancy/<stamp>.npz) out")
     made.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
     made.add_argument("--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), help="worker processes")
     return made
@@ -49,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         width, height = arguments.width if arguments.width is not None else 704, arguments.height
         rig = Rig.load(arguments.rig) if arguments.rig else town_rig(width, 256 if height is None else height)
         settings = Settings(
-            arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels,
+            arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels, not arguments.no_truth,
             arguments.storage, arguments.jobs,
         )  # fmt: skip
         count, seconds = _record(arguments.out, rig, settings, record)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"renderocc simulate: {error}", file=sys.stderr)
         return 2
     print(

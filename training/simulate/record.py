@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -20,12 +25,14 @@ from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
 from .town import Town, build_town
 from .trace import Tracer
+from .truth import Occupancy, Surveyor
 from .write import Recording, encode
 
 __all__ = ["Settings", "record"]
 
 START_NS = 1_700_000_000_000_000_000
 _POSE_NS = 20_000_000  # 50 Hz
+_LIDAR, _TRUTH = -1, -2  # tasks that are no camera's
 _BEFORE_S, _AFTER_S = 0.5, 0.2  # how far poses reach beyond the sensors' stamps
 
 
@@ -36,7 +43,7 @@ class Settings:
     Attributes:
         seed: which town, which weather, which noise.
         frames, rate: number of frames and frames a second.
-        lidar, labels: whether to write the LiDAR's clouds and the 2D labels.
+        lidar, labels, truth: whether to write the LiDAR's clouds, the 2D labels, and the 3D truth beside the bag.
         storage: "mcap" or "sqlite3".
         jobs: worker processes; 1 renders in this process.
     Raises:
@@ -48,6 +55,7 @@ class Settings:
     rate: float = 2.0
     lidar: bool = True
     labels: bool = True
+    truth: bool = True
     storage: str = "mcap"
     jobs: int = 1
 
@@ -73,6 +81,15 @@ def frame_ns(settings: Settings, frame: int) -> int:
     return round(frame * 1e9 / settings.rate)
 
 
+def _packed(occupancy: Occupancy) -> bytes:
+    """The bytes of an .npz file in Occ3D's layout."""
+    file = io.BytesIO()
+    np.savez_compressed(
+        file, semantics=occupancy.semantics, mask_lidar=occupancy.mask_lidar, mask_camera=occupancy.mask_camera
+    )
+    return file.getvalue()
+
+
 class Crew:
     """Everything that makes pictures of one town; lives in each worker."""
 
@@ -82,13 +99,19 @@ class Crew:
         self.cameras = [Photographer(camera) for camera in rig]
         self.offsets = camera_offsets(rig)
         self.lidar = Lidar() if settings.lidar else None
+        self.surveyor = None
+        if settings.truth:
+            cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
+            self.surveyor = Surveyor(town, self.static, cameras, self.lidar)
 
-    def work(self, task: tuple[int, int]) -> dict[str, bytes] | Sweep:
-        """One camera's files of one frame, or the LiDAR's sweep (sensor -1)."""
+    def work(self, task: tuple[int, int]) -> dict[str, bytes] | Sweep | bytes:
+        """One camera's files of one frame, the LiDAR's sweep, or the truth as the bytes of an .npz file."""
         frame, sensor = task
-        rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor + 1])
+        rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         t = frame_ns(self.settings, frame) / 1e9
-        if sensor < 0:
+        if sensor == _TRUTH:
+            return _packed(self.surveyor.survey(t))
+        if sensor == _LIDAR:
             return self.lidar.sweep(self.town, self.static, t, rng)
         photographer = self.cameras[sensor]
         picture = photographer.take(self.town, self.static, t + self.offsets[photographer.camera.name], rng)
@@ -108,29 +131,39 @@ def _start_worker(folder: str) -> None:
     _crew = Crew(replace(town, static=Mesh(**columns)), rig, settings)
 
 
-def _work(task: tuple[int, int]) -> dict[str, bytes] | Sweep:
+def _work(task: tuple[int, int]) -> dict[str, bytes] | Sweep | bytes:
     return _crew.work(task)
 
 
 def render(
     town: Town, rig: Rig, settings: Settings, tasks: list[tuple[int, int]]
-) -> Iterator[dict[str, bytes] | Sweep]:
+) -> Iterator[dict[str, bytes] | Sweep | bytes]:
     """The results of tasks, in their order, from as many processes as the settings say."""
     if settings.jobs == 1:
-        crew = Crew(town, rig, settings)
-        yield from map(crew.work, tasks)
+        yield from map(Crew(town, rig, settings).work, tasks)
         return
     # Fresh processes rather than forks: Embree's and OpenCV's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     folder = tempfile.mkdtemp(prefix="renderocc_town_")
+    executor = ProcessPoolExecutor(settings.jobs, context, _start_worker, (folder,))
     try:
         for field in fields(Mesh):
             np.save(Path(folder) / f"{field.name}.npy", getattr(town.static, field.name))
         small = pickle.dumps((replace(town, static=Mesh.empty()), rig, settings))
         (Path(folder) / "town.pickle").write_bytes(small)
-        with context.Pool(settings.jobs, _start_worker, (folder,)) as pool:
-            yield from pool.imap(_work, tasks)
+        waiting, ahead = deque(), iter(tasks)
+        for task in islice(ahead, 3 * settings.jobs):
+            waiting.append(executor.submit(_work, task))
+        while waiting:
+            yield waiting.popleft().result()
+            for task in islice(ahead, 1):
+                waiting.append(executor.submit(_work, task))
+    except BrokenProcessPool:
+        raise MemoryError(
+            f"a worker process died, probably out of memory; use fewer than {settings.jobs} jobs"
+        ) from None
     finally:
+        executor.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -163,31 +196,33 @@ def record(folder: Path, rig: Rig, settings: Settings, on_frame=lambda count: No
 
 
 def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame) -> int:
-    sensors = ([-1] if settings.lidar else []) + list(range(len(rig)))
     offsets = camera_offsets(rig)
-    when = lambda frame, sensor: (
-        frame_ns(settings, frame) + (round(offsets[rig.names[sensor]] * 1e9) if sensor >= 0 else 0)
-    )
-    tasks = [
-        (frame, sensor) for frame in range(settings.frames) for sensor in sorted(sensors, key=lambda s: (when(0, s), s))
-    ]
-    lidar = Lidar() if settings.lidar else None
+    after = {index: round(offsets[name] * 1e9) for index, name in enumerate(rig.names)}
+    after |= {_TRUTH: 0} if settings.truth else {}
+    after |= {_LIDAR: 0} if settings.lidar else {}
+    sensors = sorted(after, key=lambda sensor: (after[sensor], sensor))
+    tasks = [(frame, sensor) for frame in range(settings.frames) for sensor in sensors]
     pose_ns, end_ns = -round(_BEFORE_S * 1e9), frame_ns(settings, settings.frames - 1) + round(_AFTER_S * 1e9)
     count = 1
+    lidar = Lidar() if settings.lidar else None
     with Recording(folder, rig, settings.storage, lidar, settings.labels) as recording:
+        if settings.truth:
+            (folder / "occupancy").mkdir()
         recording.write_static(START_NS + pose_ns)
         for (frame, sensor), result in zip(tasks, render(town, rig, settings, tasks)):
-            stamp = when(frame, sensor)
+            stamp = frame_ns(settings, frame) + after[sensor]
             while pose_ns <= stamp:
                 recording.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
                 pose_ns, count = pose_ns + _POSE_NS, count + 1
-            if sensor < 0:
+            if sensor == _TRUTH:
+                (folder / "occupancy" / f"{START_NS + stamp}.npz").write_bytes(result)
+            elif sensor == _LIDAR:
                 recording.write_sweep(START_NS + stamp, result)
                 count += 1
             else:
                 recording.write_camera(START_NS + stamp, rig.cameras[sensor], result)
                 count += len(result) + 1
-            if (frame, sensor) == tasks[-1] or sensor == tasks[len(sensors) - 1][1]:
+            if sensor == sensors[-1]:
                 on_frame(frame + 1)
         while pose_ns <= end_ns:
             recording.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))

@@ -92,6 +92,17 @@ class Photographer:
         self._pixel = 1.0 / float(np.sqrt(model.K[0, 0] * model.K[1, 1]))
         self._half_angle = max(model.horizontal_extent) + 0.1
 
+    def grid_of_rays(self, stride: int) -> tuple[tuple[int, int], np.ndarray]:
+        """(rows, columns) and unit directions in the optical frame of every `stride`-th pixel each way."""
+        model = self.camera.model
+        directions = self._directions.reshape(model.height, model.width, 3)[::stride, ::stride]
+        return directions.shape[:2], np.ascontiguousarray(directions.reshape(-1, 3))
+
+    def may_see(self, points: np.ndarray) -> np.ndarray:
+        """(N,) bool: a quick test of points in the optical frame that leaves out only what the lens cannot see."""
+        reach = min(self._half_angle, np.pi)
+        return points[:, 2] > np.abs(points[:, 0]) / np.tan(reach) if reach < 1.4 else np.ones(len(points), bool)
+
     def take(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Picture:
         """The picture at a time in seconds, and its labels."""
         model = self.camera.model
@@ -126,6 +137,10 @@ class Lidar:
         beams: number of lasers, from -30.7 to 10.7 degrees as a Velodyne HDL-32E has them.
         columns: firings of each laser in a turn.
         reach: metres.
+    Attributes:
+        directions: (columns * beams, 3) float32 unit vectors in the LiDAR's frame, a column's beams together.
+        elevations: (beams,) radians, ascending.
+        base_from_lidar: (4, 4).
     """
 
     frame_id = "lidar"
@@ -134,10 +149,11 @@ class Lidar:
         self.reach = reach
         self.base_from_lidar = np.eye(4)
         self.base_from_lidar[:3, 3] = 0.95, 0.0, 1.84
-        elevation = np.radians(np.linspace(-30.67, 10.67, beams))
+        self.beams, self.columns = beams, columns
+        self.elevations = np.radians(np.linspace(-30.67, 10.67, beams))
         azimuth = -np.arange(columns) * 2 * np.pi / columns
-        azimuth, elevation = np.meshgrid(azimuth, elevation, indexing="ij")
-        self._directions = (
+        azimuth, elevation = np.meshgrid(azimuth, self.elevations, indexing="ij")
+        self.directions = (
             np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1)
             .reshape(-1, 3)
             .astype(np.float32)
@@ -147,7 +163,7 @@ class Lidar:
         """The returns at a time in seconds: range noise of 2 cm, fewer from glass and from far away."""
         odom_from_lidar = town.drive.odom_from_base(t) @ self.base_from_lidar
         tracer = static.with_moved(town.traffic.mesh(t, odom_from_lidar[:3, 3]))
-        directions = rotate(odom_from_lidar, self._directions)
+        directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)
         facing = np.abs(dot(hits.normal, directions))
         brightness = hits.colour.mean(1)
@@ -155,6 +171,6 @@ class Lidar:
         lost = rng.random(len(strength)) < np.clip(0.9 - strength * 4, 0.01, 0.95)
         kept = hits.hit & (hits.distance < self.reach) & (hits.distance > 1.0) & ~lost
         distance = (hits.distance + rng.normal(0, 0.02, len(strength)))[kept]
-        points = (self._directions[kept] * distance[:, None]).astype(np.float32)
+        points = (self.directions[kept] * distance[:, None]).astype(np.float32)
         intensity = np.clip(brightness * np.sqrt(facing) * 255 + rng.normal(0, 4, len(strength)), 0, 255)
         return Sweep(points, intensity[kept].astype(np.float32), hits.class_id[kept])

@@ -205,9 +205,20 @@ class Traffic:
             half_angle: radians that it sees on either side of its axis. Beyond them only what is near enough to throw
                 a shadow into the picture is kept.
         """
+        meshes = []
+        for number, model, pose in self.models(t, seen_from, axis, half_angle):
+            mesh = model.moved(pose)
+            mesh.instance = np.full(len(mesh.faces), number, np.int32)
+            meshes.append(mesh)
+        return Mesh.join(meshes)
+
+    def models(
+        self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi
+    ) -> list[tuple[int, Mesh, np.ndarray]]:
+        """What `mesh` joins: (number of the object, its model, odom_from_model (4, 4))."""
         present = [mover for mover in self.movers if mover.exists(t)]
         if not present:
-            return Mesh.empty()
+            return []
         columns = np.array([(*mover.at(t), mover.yaw, mover.wheeled) for mover in present]).T
         poses = self._plan.place(*columns[:3], tilt=columns[3] > 0)
         offset = poses[:, :2, 3] - np.asarray(seen_from)[:2]
@@ -217,11 +228,9 @@ class Traffic:
             turn = np.arctan2(offset[:, 1], offset[:, 0]) - np.arctan2(axis[1], axis[0])
             beside = np.abs((turn + np.pi) % (2 * np.pi) - np.pi) > half_angle + np.arctan2(7.0, distance)
             kept &= ~beside | (distance < np.where(columns[3] > 0, _SHADOW_REACH, _SHADOW_REACH / 3))
-        meshes = []
+        models = []
         for index in np.flatnonzero(kept):
-            mover, pose = present[index], poses[index]
+            mover = present[index]
             phase = int((mover.speed * t + 1000 * _STRIDE) / _STRIDE * WALK_PHASES) % len(mover.poses)
-            mesh = mover.poses[phase].moved(pose)
-            mesh.instance = np.full(len(mesh.faces), mover.instance, np.int32)
-            meshes.append(mesh)
-        return Mesh.join(meshes)
+            models.append((mover.instance, mover.poses[phase], poses[index]))
+        return models

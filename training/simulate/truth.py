@@ -1,0 +1,229 @@
+"""Exact 3D truth of the town in Occ3D's layout: which voxels hold a surface, of which class, and who can see them.
+
+A voxel is occupied where a surface passes through it. Surfaces are sampled densely, once for each tile of the town, and
+the samples vote; what stands on the ground outvotes the ground under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.geometry import invert
+from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+
+from .sensors import Lidar, Photographer
+from .shapes import Mesh
+from .town import Town
+from .trace import Tracer, rotate
+
+__all__ = ["Occupancy", "Surveyor", "sample_surface"]
+
+_TILE = 16.0  # metres
+_LARGEST_PIECE = 26.0  # no triangle reaches further than this from its middle
+_SPACING = 0.13  # a third of a voxel
+_THIN = 0.1  # samples nearer to each other than this, in one class, count once
+_CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
+_LEAST_SAMPLES = 6  # a flat surface across a voxel has 16; fewer are a corner that it just touches
+_GROUND = (11, 12, 13, 14)
+_OBJECT_VOTES = 4  # of a sample of an object, against 1 of the ground's
+_PIXEL_STRIDE = 2
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """One frame's truth, each uint8 (X, Y, Z): class ids with `free` where nothing is, and 0/1 masks of what was seen."""
+
+    semantics: np.ndarray
+    mask_camera: np.ndarray
+    mask_lidar: np.ndarray
+
+
+def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points on every triangle, no further than `spacing` from their neighbours, corners and edges included.
+
+    Returns:
+        points (N, 3) float32 and the class of each, (N,) uint8.
+    """
+    corners = mesh.vertices[mesh.faces]
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
+    pieces = np.maximum(np.ceil(edges / spacing), 1).astype(int)
+    points, classes = [], []
+    for count in np.unique(pieces):
+        rows = np.flatnonzero(pieces == count)
+        i, j = np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij")
+        inside = i + j <= count
+        weights = np.stack([i[inside], j[inside], count - i[inside] - j[inside]], -1).astype(np.float32) / count
+        points.append(np.einsum("pk,nkd->npd", weights, corners[rows]).reshape(-1, 3))
+        classes.append(np.repeat(mesh.class_id[rows], len(weights)))
+    if not points:
+        return np.zeros((0, 3), np.float32), np.zeros(0, np.uint8)
+    return np.concatenate(points).astype(np.float32), np.concatenate(classes)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Points of surfaces, at most one for each 0.1 m and class, and the rectangle in x and y that holds them."""
+
+    points: np.ndarray
+    classes: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray, classes: np.ndarray) -> _Samples:
+        if not len(points):
+            return cls(points, classes, np.full(2, np.inf), np.full(2, -np.inf))
+        cells = np.floor(points / _THIN).astype(np.int64)
+        x, y, z = cells[:, 0] & 0xFFFFF, cells[:, 1] & 0xFFFFF, cells[:, 2] & 0x7FFF
+        _, first = np.unique(x << 40 | y << 20 | z << 5 | classes, return_index=True)
+        points, classes = points[first], classes[first]
+        return cls(points, classes, points[:, :2].min(0), points[:, :2].max(0))
+
+    def touches(self, place: np.ndarray, reach: float) -> bool:
+        """Whether the rectangle comes within `reach` of a place."""
+        return bool(np.hypot(*(np.clip(place, self.low, self.high) - place)) < reach) if len(self.points) else False
+
+
+class Surveyor:
+    """Makes the truth of frames of one town.
+
+    Args:
+        town, static: the town and its static tracer.
+        cameras: whose views `mask_camera` is; with their offsets from the frame's nominal time, seconds.
+        lidar: whose returns `mask_lidar` is; None leaves it empty.
+    """
+
+    def __init__(
+        self, town: Town, static: Tracer, cameras: list[tuple[Photographer, float]], lidar: Lidar | None,
+        grid: VoxelGrid = OCC3D_GRID,
+    ) -> None:  # fmt: skip
+        self._town, self._static, self._cameras, self._lidar, self._grid = town, static, cameras, lidar, grid
+        middle = town.static.vertices[town.static.faces[:, 0]][:, :2]
+        cells = np.floor(middle / _TILE).astype(np.int64)
+        keys, tile_of, counts = np.unique(
+            cells[:, 0] << 32 | cells[:, 1] + 2**31, return_inverse=True, return_counts=True
+        )
+        self._tiles = np.stack([keys >> 32, (keys & 0xFFFFFFFF) - 2**31], -1)
+        self._faces = np.split(np.argsort(tile_of, kind="stable"), np.cumsum(counts)[:-1])
+        self._samples: dict[int, _Samples] = {}
+        self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
+
+    def survey(self, t: float) -> Occupancy:
+        """The truth around base_link at a frame's nominal time in seconds."""
+        odom_from_base = self._town.drive.odom_from_base(t)
+        moving = self._town.traffic.models(t, odom_from_base[:3, 3])
+        semantics = self._vote(odom_from_base, [(model, pose) for _, model, pose in moving])
+        tracer = self._static.with_moved(Mesh.join([model.moved(pose) for _, model, pose in moving]))
+        seen = self._seen_by_cameras(t, odom_from_base, tracer)
+        returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
+        return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
+
+    def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
+        """Class of every voxel with enough of a surface in it, `free` elsewhere."""
+        lower, upper = np.array(self._grid.lower), np.array(self._grid.upper)
+        reach = float(np.hypot(*np.maximum(np.abs(lower), np.abs(upper))[:2]))
+        here = odom_from_base[:2, 3]
+        offset = (self._tiles + 0.5) * _TILE - here
+        near = np.flatnonzero(np.hypot(*offset.T) < reach + _TILE + _LARGEST_PIECE)
+        parts = [part for part in map(self._tile_samples, near) if part.touches(here, reach)]
+        base_from_odom = invert(odom_from_base)
+        placed = [(part, base_from_odom) for part in parts]
+        placed += [(self._model_samples(model), base_from_odom @ pose) for model, pose in moving]
+        points = np.concatenate([rotate(pose, p.points) + pose[:3, 3].astype(np.float32) for p, pose in placed])
+        classes = np.concatenate([p.classes for p, _ in placed])
+        voxel, inside = self._voxels(points)
+        voxel, classes = voxel[inside], classes[inside]
+        result = np.full(self._grid.size, OCC3D_NUSCENES.free, np.uint8)
+        touched = np.bincount(voxel, minlength=self._grid.size) >= _LEAST_SAMPLES
+        row = np.cumsum(touched) - 1
+        counted = touched[voxel]
+        kinds = OCC3D_NUSCENES.free
+        cell = row[voxel[counted]] * kinds + classes[counted]
+        votes = np.bincount(cell, minlength=int(touched.sum()) * kinds).reshape(-1, kinds)
+        votes[:, np.setdiff1d(np.arange(kinds), _GROUND)] *= _OBJECT_VOTES
+        result[touched] = votes.argmax(1)
+        return result.reshape(self._grid.shape)
+
+    def _model_samples(self, model: Mesh) -> _Samples:
+        """The samples of something that moves, in its own frame."""
+        if id(model) not in self._model_cache:
+            # The model is kept beside its samples: its id is then nobody else's.
+            self._model_cache[id(model)] = model, _Samples.of(*sample_surface(model, _SPACING))
+        return self._model_cache[id(model)][1]
+
+    def _tile_samples(self, index: int) -> _Samples:
+        """The samples of one tile of the static town, made when first asked for."""
+        if index not in self._samples:
+            static, rows = self._town.static, np.sort(self._faces[index])
+            bottom = static.vertices[static.faces[rows]][:, :, 2].min(1)
+            rows = rows[bottom < bottom.min() + _CEILING]
+            piece = Mesh(
+                static.vertices, static.normals, static.texture, static.faces[rows], static.surface[rows],
+                static.colour[rows], static.class_id[rows], static.instance[rows],
+            )  # fmt: skip
+            points, classes = sample_surface(piece, _SPACING)
+            kept = points[:, 2] < points[:, 2].min() + _CEILING
+            self._samples[index] = _Samples.of(points[kept], classes[kept])
+        return self._samples[index]
+
+    def _voxels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Flat voxel numbers of points in base_link, and which lie inside the grid."""
+        shape = self._grid.shape
+        index = np.floor((points - np.float32(self._grid.lower)) / np.float32(self._grid.voxel_size)).astype(np.int32)
+        inside = ((index >= 0) & (index < np.array(shape))).all(1)
+        return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
+
+    def _seen_by_cameras(self, t: float, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
+        """Voxels that a camera looks into: none of the surfaces between hides their middle, or a pixel's ray ends there."""
+        seen = np.zeros(self._grid.size, bool)
+        centres = self._grid.centres().reshape(-1, 3)
+        for photographer, offset in self._cameras:
+            odom_from_camera = self._town.drive.odom_from_base(t + offset) @ photographer.camera.base_from_camera
+            base_from_camera = invert(odom_from_base) @ odom_from_camera
+            shape, directions = photographer.grid_of_rays(_PIXEL_STRIDE)
+            distance = tracer.distances(odom_from_camera[:3, 3], rotate(odom_from_camera, directions))
+            self._mark_ends(seen, base_from_camera, directions, distance)
+            camera_from_base = invert(base_from_camera)
+            local = rotate(camera_from_base, centres) + camera_from_base[:3, 3].astype(np.float32)
+            candidates = np.flatnonzero(~seen & photographer.may_see(local))
+            if len(candidates):
+                pixels, inside = photographer.camera.model.project(local[candidates])
+                candidates, pixels = candidates[inside], pixels[inside]
+                column, row = np.clip(np.rint(pixels / _PIXEL_STRIDE).astype(int), 0, np.array(shape)[::-1] - 1).T
+                far = np.linalg.norm(local[candidates], axis=1)
+                seen[candidates[far <= distance.reshape(shape)[row, column]]] = True
+        return seen.reshape(self._grid.shape)
+
+    def _seen_by_lidar(self, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
+        """Voxels that a laser beam with a return passes through or ends in."""
+        lidar, base_from_lidar = self._lidar, self._lidar.base_from_lidar
+        directions = lidar.directions
+        odom_from_lidar = odom_from_base @ base_from_lidar
+        distance = tracer.distances(odom_from_lidar[:3, 3], rotate(odom_from_lidar, directions))
+        distance = np.where(distance < lidar.reach, distance, 0)
+        seen = np.zeros(self._grid.size, bool)
+        self._mark_ends(seen, base_from_lidar, directions, distance)
+        ranges = distance.reshape(lidar.columns, lidar.beams)
+        local = self._grid.centres().reshape(-1, 3) - base_from_lidar[:3, 3].astype(np.float32)
+        far = np.linalg.norm(local, axis=1)
+        column = (
+            np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int) % lidar.columns
+        )
+        elevation = np.arcsin(np.clip(local[:, 2] / np.maximum(far, 1e-6), -1, 1))
+        beam = np.clip(np.searchsorted(lidar.elevations, elevation), 1, lidar.beams - 1)
+        beam -= elevation - lidar.elevations[beam - 1] < lidar.elevations[beam] - elevation
+        beside = np.abs(elevation - lidar.elevations[beam]) * far < self._grid.voxel_size / 2
+        seen |= beside & (far <= ranges[column, beam])
+        return seen.reshape(self._grid.shape)
+
+    def _mark_ends(
+        self, seen: np.ndarray, base_from_sensor: np.ndarray, directions: np.ndarray, distance: np.ndarray
+    ) -> None:
+        """Mark the voxels in which rays end, a hair's breadth behind the surface's near side included."""
+        hit = np.isfinite(distance) & (distance > 0) & (distance < 80)
+        ends = directions[hit] * (distance[hit, None] + np.float32(1e-3))
+        voxel, inside = self._voxels(rotate(base_from_sensor, ends) + base_from_sensor[:3, 3].astype(np.float32))
+        seen[voxel[inside]] = True
