@@ -62,8 +62,9 @@ def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, groun
     """What a vehicle needs to know of each column of the grid.
 
     A cell is occupied if a voxel of the band is occupied by something that is not ground; free if every voxel of the band
-    is known to be free, or is ground, or lies under ground that was seen; else unknown. Values are crisp because planners
-    read them so: nav2's trinary maps take everything below 100 for free.
+    is known to be free, or is ground, or lies under ground that was seen in the band; else unknown. Ground above the band
+    says nothing: it may be a bridge, under which nobody looked. Values are crisp because planners read them so: nav2's
+    trinary maps take everything below 100 for free.
 
     Args:
         occupancy: the volume.
@@ -77,15 +78,15 @@ def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, groun
     cells = np.full(occupancy.grid.shape[:2], UNKNOWN_CELL, np.int8)
     if not band.any():
         return cells
-    semantics = occupancy.semantics
+    semantics = occupancy.semantics[:, :, band]
     is_ground = np.zeros(256, bool)
     is_ground[[index for index, name in enumerate(occupancy.classes.names) if name in ground]] = True
     ground_voxels = is_ground[semantics]
     under_ground = np.logical_or.accumulate(ground_voxels[:, :, ::-1], axis=2)[:, :, ::-1]
     known_free = (semantics == occupancy.classes.free) | under_ground
     obstacle = (semantics != UNLABELLED) & (semantics != occupancy.classes.free) & ~ground_voxels
-    cells[known_free[:, :, band].all(axis=2)] = FREE_CELL
-    cells[obstacle[:, :, band].any(axis=2)] = OCCUPIED_CELL
+    cells[known_free.all(axis=2)] = FREE_CELL
+    cells[obstacle.any(axis=2)] = OCCUPIED_CELL
     return cells
 
 
