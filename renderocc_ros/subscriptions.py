@@ -25,8 +25,8 @@ class AdaptiveSubscription:
         topic: its name, relative to the node.
         callback: called with the message's bytes, encapsulation header included.
         depth: messages kept for the callback.
-        latched: stay transient local, as /tf_static needs, beside a second subscription where publishers are volatile; what
-            both hear is delivered twice.
+        latched: stay transient local, as /tf_static needs, beside a second subscription where publishers are volatile;
+            what both hear is delivered twice.
     """
 
     def __init__(

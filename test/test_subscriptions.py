@@ -39,7 +39,7 @@ class Graph:
         )
 
     def run(self, subscription, done, timeout: float = 10.0) -> bool:
-        """Let the listening node work, and its subscription follow the publishers, until `done()`; whether that came."""
+        """Let the listening node work, and its subscription follow the publishers, until `done()`; did it come."""
         executor = SingleThreadedExecutor(context=self.context)
         executor.add_node(self.listening)
         end = time.monotonic() + timeout
@@ -199,7 +199,7 @@ def test_a_destroyed_subscription_leaves_the_graph(graph):
     assert graph.run(subscription, lambda: graph.publishing.count_subscribers("/tf_static") == 0)
 
 
-# ---- images, raw or compressed ----------------------------------------------------------------------------------------
+# ---- images, raw or compressed ---------------------------------------------------------------------------------------
 
 
 class Images:
