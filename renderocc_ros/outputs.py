@@ -51,10 +51,9 @@ def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, f
 
 
 def markers_message(surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str) -> bytes:
-    """MarkerArray with one CUBE_LIST; cubes are as opaque as the network is confident (at least 40%)."""
-    colours = np.empty((len(surface), 4), np.float32)
+    """MarkerArray with one CUBE_LIST, all opaque: one translucent cube makes RViz blend the whole list, unsorted by depth."""
+    colours = np.ones((len(surface), 4), np.float32)
     colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
-    np.clip(surface.confidence, 0.4, 1.0, out=colours[:, 3])
     return cdr.write_markers(stamp_ns, frame_id, surface.centres, colours, voxel_size)
 
 

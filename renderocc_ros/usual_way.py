@@ -72,7 +72,7 @@ def usual_outputs(occupancy: Occupancy) -> tuple[bytes, bytes, bytes]:
     rows = zip(centres.tolist(), labels.tolist(), confidences.tolist(), palette[labels].tolist())
     for (x, y, z), label, confidence, (red, green, blue) in rows:
         marker.points.append(Point(x=x, y=y, z=z))
-        marker.colors.append(ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=max(0.4, confidence)))
+        marker.colors.append(ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0))
         packed += struct.pack("<fffIfI", x, y, z, red << 16 | green << 8 | blue, confidence, label)
     cloud = PointCloud2(height=1, width=len(labels), point_step=24, row_step=24 * len(labels), is_dense=True)
     cloud.header.frame_id = "base_link"
