@@ -94,8 +94,10 @@ def launch_nodes(context):
             + (["--loop"] if is_true(value["loop"]) else []),
             output="screen",
         )
-        # The first message is not lost: the bag starts when the node listens.
-        actions.append(RegisterEventHandler(OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player])))
+        # The first message is not lost: the bag starts when the node listens. Once: a node that is deactivated and
+        # activated by hand hears the bag that is playing.
+        listening = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
+        actions.append(RegisterEventHandler(listening))
     actions.append(
         Node(
             package="rviz2",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import signal
 import sys
 import time
 
@@ -18,6 +17,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -33,7 +33,7 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.pace import Pace
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.pipeline import Frame, FramePipeline
-from renderocc_ros.process import prepare_process
+from renderocc_ros.process import end_at_first_signal, ignore_signals, prepare_process
 from renderocc_ros.rendered import rendered_view
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from renderocc_ros.tf_buffer import TransformBuffer, TransformError
@@ -428,18 +428,21 @@ def parameter_descriptor(setting: Setting) -> ParameterDescriptor:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
     prepare_process()
-    rclpy.init(args=args)
-    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
-    node = RenderOccNode()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    end_at_first_signal()
+    node = None
     try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = RenderOccNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        node._release()
-        node.destroy_node()
+        ignore_signals()
+        if node is not None:
+            node._release()
+            node.destroy_node()
         rclpy.try_shutdown()
     return 0
 

@@ -1,8 +1,9 @@
-"""Settings of a process that ROS and PyTorch read once, when they are loaded; what the user has set is left alone."""
+"""Settings of a process that ROS and PyTorch read once, when they are loaded, and how a process ends."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def config_file(name: str) -> Path:
 
 
 def prepare_process() -> None:
-    """Call before rclpy and torch are imported or initialised.
+    """Call before rclpy and torch are imported or initialised; what the user has set is left alone.
 
     - Threads of a network that wait for each other sleep instead of spinning: on a computer that is busy with other
       programs too, as vehicles' are, spinning makes a frame take many times as long.
@@ -34,3 +35,24 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not any(variable in os.environ for variable in PROFILE_VARIABLES):
         os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(config_file("fastdds.xml"))))
+
+
+def end_at_first_signal() -> None:
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt in the main thread; later ones change nothing.
+
+    Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch. The second must not kill a process that is
+    about to end by itself, so it stays ignored while Python shuts down. For rclpy.init without its own handlers.
+    """
+
+    def interrupt(_number, _frame) -> None:
+        ignore_signals()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
+def ignore_signals() -> None:
+    """For a process that ends already. SIG_IGN, unlike a Python handler, also holds while the interpreter shuts down."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

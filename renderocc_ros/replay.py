@@ -18,6 +18,7 @@ from pathlib import Path
 
 from renderocc_ros.bags import Bag, BagError, Topic
 from renderocc_ros.player import CLOCK_TOPIC, Part, Played, Player, ReplayError
+from renderocc_ros.process import ignore_signals
 
 __all__ = ["Played", "ReplayError", "main", "play"]
 
@@ -209,8 +210,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"renderocc replay: {error}", file=sys.stderr)
         return 2
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        if stop.is_set():
+            ignore_signals()  # launch repeats the terminal's Ctrl-C; it must not kill what ends already
+        else:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
     late = f", at most {played.late_s * 1e3:.0f} ms late" if played.messages else ""
     print(f"played {played.messages} messages of {arguments.bag} in {played.seconds:.1f} s{late}", file=sys.stderr)
     return 0
