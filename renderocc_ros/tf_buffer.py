@@ -3,8 +3,7 @@
 Frames form a forest. A lookup walks from both frames up to where they meet, takes each link at the stamp asked for
 (linear in translation, slerp in rotation between the two samples around it), and never goes beyond the samples there
 are. Differences to tf2, all on purpose: stamp zero is a time like any other (ask `latest` for the newest), infinities
-are refused like NaN, quaternions within the tolerance are normalised instead of scaling what they rotate, and a leading
-'/' is stripped in questions too.
+are refused like NaN, and a leading '/' is stripped in questions too.
 """
 
 from __future__ import annotations
@@ -80,15 +79,15 @@ class TransformBuffer:
             parent, child: frame names; one leading '/' is stripped.
             stamp_ns: its stamp in nanoseconds; means nothing for a static one.
             translation: (x, y, z) in metres.
-            quaternion: (x, y, z, w), unit to within tf2's tolerance.
+            quaternion: (x, y, z, w) of any length but zero; it is normalised, as tf2 does.
             static: whether it came over /tf_static: it then holds at all times, and replaces what was known of the
                 child.
         Returns:
             False if it is older than the history kept and was ignored, as tf2 ignores it. After a jump back of the
             clock by more than the history every moving transform is, until `clear`.
         Raises:
-            TransformError: kind 'invalid': an empty name, parent and child the same, NaN or infinity, a quaternion that
-                is not unit, too many frames. What was known stays as it was.
+            TransformError: kind 'invalid': an empty name, parent and child the same, NaN or infinity, a quaternion of
+                zeros, too many frames. What was known stays as it was.
         """
         parent, child = _stripped(parent), _stripped(child)
         link = checked_link(parent, child, translation, quaternion)
@@ -96,15 +95,14 @@ class TransformBuffer:
             self._check_room(parent, child)
             frame = self._frames.get(child)
             if frame is None or frame.static != static:  # tf2 too starts anew when a frame turns static or moving
-                if frame is not None:
-                    self._static_answers.clear()
+                self._static_answers.clear()
                 frame = self._frames[child] = FrameHistory(static, earlier=frame)
             if static and (frame.parents != [parent] or frame.links != [link]):
                 self._static_answers.clear()
+            self._names.update((parent, child))  # known from now on even if the sample is too old, as in tf2
             if not frame.insert(stamp_ns, parent, link, self._history_ns, self._max_samples):
                 self.ignored_old += 1
                 return False
-            self._names.update((parent, child))
             conflict = frame.claim(child, parent, stamp_ns)
             if conflict is not None:
                 self._conflicts[child] = conflict
@@ -125,7 +123,7 @@ class TransformBuffer:
             known = self._static_answers.get((target, source))
             if known is not None:
                 return known.copy()
-            self._check_known(target, source)
+            self._check_known(target_frame=target, source_frame=source)
             up, down = self._walk(target, source, stamp_ns)
             top_from_source = composed(frame.link(stamp_ns, *bracket) for frame, bracket in up)
             top_from_target = composed(frame.link(stamp_ns, *bracket) for frame, bracket in down)
@@ -146,9 +144,10 @@ class TransformBuffer:
         Raises:
             TransformError: as `lookup`.
         """
-        with self._changed:
-            target_from_fixed = self.lookup(target, fixed, target_stamp_ns)
-            return target_from_fixed @ self.lookup(fixed, source, source_stamp_ns)
+        with self._changed:  # checks and order of tf2, so that of two reasons the same one is given
+            self._check_known(target_frame=_stripped(target), source_frame=_stripped(source), fixed_frame=_stripped(fixed))
+            fixed_from_source = self.lookup(fixed, source, source_stamp_ns)
+            return self.lookup(target, fixed, target_stamp_ns) @ fixed_from_source
 
     def latest(self, target: str, source: str) -> int:
         """The newest stamp, in nanoseconds, that every moving link has reached; 0 if no link moves.
@@ -158,13 +157,14 @@ class TransformBuffer:
         """
         target, source = _stripped(target), _stripped(source)
         with self._changed:
+            self._check_known(target_frame=target, source_frame=source)
             if target == source:
                 frame = self._frames.get(source)
                 return frame.stamps[-1] if frame is not None and frame.stamps and not frame.static else 0
-            self._check_known(target, source)
-            up, down = self._newest_chain(source), self._newest_chain(target)
-            meeting = next((name for name in down if name in up), None)
-            if meeting is None:
+            up = self._newest_chain(source, (target,))
+            down = self._newest_chain(target, up)
+            meeting = down[-1]
+            if meeting not in up:
                 raise self._disconnected(target, source)
             below = [name for chain in (up, down) for name in takewhile(lambda name: name != meeting, chain)]
             return min((self._frames[name].stamps[-1] for name in below if not self._frames[name].static), default=0)
@@ -227,8 +227,8 @@ class TransformBuffer:
                 f"are known and max_frames is {self._max_frames}; raise it, or stop the publisher that makes up names",
             )
 
-    def _check_known(self, target: str, source: str) -> None:
-        for name, argument in ((target, "target_frame"), (source, "source_frame")):
+    def _check_known(self, **frames: str) -> None:
+        for argument, name in frames.items():
             if not name:
                 raise TransformError("unknown_frame", f"{argument} of a lookup is empty; name a frame")
             if name not in self._names:
@@ -280,26 +280,33 @@ class TransformBuffer:
             passed[name] = len(links)
         return links, passed, None
 
-    def _newest_chain(self, name: str) -> list[str]:
-        """The frames from `name` up to its root, by their newest parents."""
+    def _newest_chain(self, name: str, goals: Container[str] = ()) -> list[str]:
+        """The frames from `name` up to the first goal or its root, by their newest parents."""
         chain = [name]
-        while True:
+        while name not in goals:
             frame = self._frames.get(name)
             if frame is None or not frame.stamps:
-                return chain
+                break
             name = frame.parents[-1]
             if name in chain:
                 raise _loop(chain, name)
             chain.append(name)
+        return chain
 
     def _disconnected(self, target: str, source: str) -> TransformError:
         return TransformError(
             "disconnected",
             f"Could not find a connection between '{target}' and '{source}' because they are not part of the same "
-            f"tree: that of '{target}' ends at '{self._newest_chain(target)[-1]}', that of '{source}' at "
-            f"'{self._newest_chain(source)[-1]}'; publish a transform that joins them",
+            f"tree: that of '{target}' ends at {self._newest_root(target)}, that of '{source}' at "
+            f"{self._newest_root(source)}; publish a transform that joins them",
             True,
         )
+
+    def _newest_root(self, name: str) -> str:
+        try:
+            return f"'{self._newest_chain(name)[-1]}'"
+        except TransformError:  # asked for a moment before the loop was made
+            return "a loop"
 
 
 def _stripped(name: str) -> str:

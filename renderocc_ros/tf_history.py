@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple, Sequence
 
 from .tf_link import Link, interpolate
 
 _NANOSECONDS = 1_000_000_000
-# BufferCore's bound on | |q|^2 - 1 |.
-_QUATERNION_TOLERANCE = 0.01
 _MOST_CLAIMS_REMEMBERED = 8
 
 
@@ -146,6 +145,9 @@ class FrameHistory:
 def checked_link(parent: str, child: str, translation: Sequence[float], quaternion: Sequence[float]) -> Link:
     """The link with a unit quaternion.
 
+    BufferCore has a tolerance of 0.01 on |q|^2, but since ROS 2 it goes through a rotation matrix before it looks, which
+    normalises any quaternion that has a direction: TF_DENORMALIZED_QUATERNION is left for those that have none.
+
     Raises:
         TransformError: kind 'invalid', where BufferCore::setTransform refuses too (and for infinities).
     """
@@ -165,11 +167,11 @@ def checked_link(parent: str, child: str, translation: Sequence[float], quaterni
             f"TF_NAN_INPUT: {where} because of a NaN or infinity in ({x}, {y}, {z}) ({qx}, {qy}, {qz}, {qw}); "
             "repair its publisher",
         )
-    if abs(squared - 1.0) >= _QUATERNION_TOLERANCE:
+    if squared < sys.float_info.min:
         raise TransformError(
             "invalid",
-            f"TF_DENORMALIZED_QUATERNION: {where} because the quaternion ({qx}, {qy}, {qz}, {qw}) has the length "
-            f"{math.sqrt(squared):.6g}, not 1; normalise it in its publisher",
+            f"TF_DENORMALIZED_QUATERNION: {where} because the quaternion ({qx}, {qy}, {qz}, {qw}) has no direction; "
+            "its publisher must fill it, (0, 0, 0, 1) means no rotation",
         )
     scale = 1.0 / math.sqrt(squared)
     return (x, y, z, qx * scale, qy * scale, qz * scale, qw * scale)
