@@ -111,7 +111,7 @@ def simulated_recording(out: Path) -> Path:
     bag = out / "town"
     if not (bag / "metadata.yaml").exists():
         print("no recording given: simulating a street with six cameras")
-        command = [sys.executable, "-m", "renderocc_model.cli", "simulate", str(bag), "--seed", "7", "--frames", "10"]
+        command = [sys.executable, "-m", "renderocc_model.cli", "simulate", str(bag), "--seed", "7", "--frames", "10", "--no-lidar", "--no-labels", "--no-truth"]
         subprocess.run(command, check=True)
     return bag
 

@@ -23,10 +23,10 @@ from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
-from renderocc_ros.tf_buffer import TransformBuffer
+from renderocc_ros.tf_buffer import TransformBuffer, TransformError
 
 
-MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for the ego pose; then, without odometry, none does until it is there
+MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
 
 
 @dataclass
@@ -108,7 +108,8 @@ def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
 
     try:
         return CvBridge().imgmsg_to_cv2(deserialize_message(buffer, Image), "rgb8")
-    except (CvBridgeError, RuntimeError, TypeError, ValueError) as error:
+    # Built for another NumPy, it can be imported but not used, and fails with an error of its loader's choice.
+    except (CvBridgeError, AttributeError, ImportError, RuntimeError, SystemError, TypeError, ValueError) as error:
         raise ValueError(f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}") from None
 
 
@@ -140,6 +141,7 @@ class FramePipeline:
         self._times = times
         self._mounts = parse_mounts(config.mounts, cameras)
         self._waits_in_vain = 0
+        self._newest_ego_pose: int | None = None
         self._tables = ViewTables(*predictor.view_size)
         self._decoders = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode")
 
@@ -157,9 +159,7 @@ class FramePipeline:
         with self._times.measure("placement"):
             placements = self._place(frame, matched, calibrations)
         with self._times.measure("decode"):
-            tables = {
-                camera: self._tables.of(camera, calibrations[camera].model, mount) for camera, mount in placements.mounts.items()
-            }
+            tables = self._tables_of(frame, placements, calibrations)
             images = self._decode(frame, matched, tables)
         frame.used = tuple(images)
         frame.base_from_camera = {camera: placements.base_from_camera[camera] for camera in images}
@@ -193,7 +193,7 @@ class FramePipeline:
             matched.stamp_ns,
             self._config.base_frame,
             self._config.odom_frame,
-            self._config.tf_timeout if self._waits_in_vain < MOST_WAITS_IN_VAIN else 0.0,
+            self._patience(),
             self._mounts,
         )
         self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
@@ -208,6 +208,27 @@ class FramePipeline:
             )
         frame.ego_motion_missing = placements.ego_motion_missing
         return placements
+
+    def _patience(self) -> float:
+        """Seconds a frame may wait for its ego pose: none when several have waited in vain and no pose came since."""
+        try:
+            newest = self._transforms.latest(self._config.odom_frame, self._config.base_frame)
+        except TransformError:
+            newest = None
+        if newest != self._newest_ego_pose:
+            self._newest_ego_pose, self._waits_in_vain = newest, 0
+        return self._config.tf_timeout if self._waits_in_vain < MOST_WAITS_IN_VAIN else 0.0
+
+    def _tables_of(
+        self, frame: Frame, placements: Placements, calibrations: dict[str, Calibration]
+    ) -> dict[str, UndistortTable]:
+        tables = {}
+        for camera, mount in placements.mounts.items():
+            try:
+                tables[camera] = self._tables.of(camera, calibrations[camera].model, mount)
+            except ValueError as error:
+                self._leave_out(frame, camera, "calibration", str(error))
+        return tables
 
     def _decode(self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]) -> dict[str, np.ndarray]:
         waiting = {

@@ -40,7 +40,7 @@ CENTRES = [[-0.75, -0.25, 0.25], [0.75, 0.75, -0.75]]
 CONFIDENCE = [0.006, 0.060]
 
 
-# ---- surface voxels --------------------------------------------------------------------------------------------------
+# ---- surface voxels -------------------------------------------------------------------------------------------------
 
 
 def test_surface_voxels_have_their_centre_class_and_confidence():
@@ -82,7 +82,7 @@ def test_a_cap_above_the_number_of_voxels_changes_nothing_and_a_cap_of_zero_leav
     assert (len(nothing), nothing.centres.shape, nothing.confidence.shape) == (0, (0, 3), (0,))
 
 
-# ---- messages --------------------------------------------------------------------------------------------------------
+# ---- messages -------------------------------------------------------------------------------------------------------
 
 
 def stamp_of(header) -> int:
@@ -165,7 +165,7 @@ def test_the_class_table_says_id_name_colour_and_role():
     assert (table["free"], table["unknown"]) == (FREE, 255)
 
 
-# ---- the height band -------------------------------------------------------------------------------------------------
+# ---- the height band ------------------------------------------------------------------------------------------------
 
 # Columns of five voxels, the lowest first, with centres at 0.5, 1.5, 2.5, 3.5 and 4.5 m. The band from 1 to 4 m holds
 # the three in the middle.

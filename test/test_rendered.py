@@ -38,7 +38,7 @@ def wall(classes: ClassTable = OCC3D_NUSCENES, left: int = 4, right: int = 7) ->
 
 # The wall's face is 5 m ahead. There, pixel (u, v) is at y = -5 (u - 19.5) / 20 and z = 1 - 5 (v - 11.5) / 20. Rows 12
 # to 19 hit it; those from 20 on leave through the floor at z = -1 before that, and row 9 is at z = 1.6, above it.
-# Columns 4 to 35 are within y = -4 ... 4. Columns 3 and 36 graze the last quarter of a metre before the face, over which
+# Columns 4 to 35 are within y = -4 ... 4. Columns 3 and 36 graze the last quarter of a metre before the face, in which
 # the density rises between two voxel centres.
 HIT = np.s_[12:20, 4:36]
 

@@ -199,7 +199,7 @@ def test_a_destroyed_subscription_leaves_the_graph(graph):
     assert graph.run(subscription, lambda: graph.publishing.count_subscribers("/tf_static") == 0)
 
 
-# ---- images, raw or compressed ---------------------------------------------------------------------------------------
+# ---- images, raw or compressed --------------------------------------------------------------------------------------
 
 
 class Images:
