@@ -15,7 +15,7 @@ from renderocc_model.occupancy import Occupancy
 from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.undistort import UndistortTable, View, network_view
-from renderocc_ros import cdr
+from renderocc_model.messages import cdr
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Calibration, CameraImage
 from renderocc_ros.latency import StageTimes
@@ -23,7 +23,7 @@ from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
-from renderocc_ros.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 
 MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on

@@ -20,7 +20,7 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.pipeline import MOST_WAITS_IN_VAIN, FramePipeline, ViewTables, decode_view
-from renderocc_ros.tf_buffer import TransformBuffer
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from small_models import small_config
 from system import PublishingRig, stamp_message
 
