@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from renderocc_ros import cdr
+from renderocc_model.messages import cdr
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from system import new_domain, transform_message
 
