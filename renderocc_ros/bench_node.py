@@ -67,14 +67,15 @@ def our_stages() -> dict[str, Callable]:
     """{stage: function of (images, infos, tf)} of this package's node; every stage's result is the next one's business."""
     from renderocc_model.geometry import transform_from
     from renderocc_model.preprocess import normalise
-    from renderocc_ros import cdr, outputs
+    from renderocc_model.messages import cdr
+    from renderocc_ros import outputs
     from renderocc_ros.complaints import Complaints
     from renderocc_ros.intake import Intake
     from renderocc_ros.mounts import BODY_FROM_OPTICAL, quaternion_from_euler
     from renderocc_ros.parameters import NodeConfig
     from renderocc_ros.pipeline import ViewTables, decode_view
     from renderocc_ros.placement import place_cameras
-    from renderocc_ros.tf_buffer import TransformBuffer
+    from renderocc_model.messages.tf_buffer import TransformBuffer
     import torch
 
     config = NodeConfig(cameras=CAMERAS, max_future=0.0)

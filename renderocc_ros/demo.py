@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from renderocc_ros.bags import Bag, BagError
+from renderocc_model.messages.bags import Bag, BagError
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 from renderocc_ros.process import prepare_process
 
@@ -204,7 +204,7 @@ def write_pictures(bag: Path, volume: Path, cameras: tuple[str, ...], out: Path)
     from renderocc_model.images import decode_compressed, decode_raw
     from renderocc_model.occupancy import Occupancy
     from renderocc_model.picture import bird_eye_view, perspective_view
-    from renderocc_ros import cdr
+    from renderocc_model.messages import cdr
 
     occupancy = Occupancy.load_npz(volume, OCC3D_NUSCENES)
     stamp_ns = int(volume.stem)

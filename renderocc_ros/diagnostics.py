@@ -11,7 +11,7 @@ from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.tf_buffer import TransformBuffer
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_ros.worker import Worker
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderocc_model.camera_model import CameraModel
-from renderocc_ros import cdr
+from renderocc_model.messages import cdr
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
 from renderocc_ros.parameters import NodeConfig

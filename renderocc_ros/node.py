@@ -25,7 +25,8 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from renderocc_model.config import Setting, from_mapping, settings_of
-from renderocc_ros import cdr, outputs
+from renderocc_model.messages import cdr
+from renderocc_ros import outputs
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.intake import Intake
@@ -36,7 +37,7 @@ from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.process import end_at_first_signal, ignore_signals, prepare_process
 from renderocc_ros.rendered import rendered_view
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
-from renderocc_ros.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.worker import Worker
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

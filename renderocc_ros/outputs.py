@@ -9,7 +9,7 @@ import numpy as np
 
 from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.occupancy import Occupancy
-from renderocc_ros import cdr
+from renderocc_model.messages import cdr
 
 UNKNOWN_CELL, FREE_CELL, OCCUPIED_CELL = -1, 0, 100
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renderocc_model.geometry import invert
-from renderocc_ros.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 
 @dataclass

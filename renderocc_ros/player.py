@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from rosbags.interfaces import Qos, QosDurability, QosReliability
 
-from renderocc_ros.bags import Bag, Topic
+from renderocc_model.messages.bags import Bag, Topic
 from renderocc_ros.process import prepare_process
 
 __all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_class", "qos_profile"]

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from renderocc_ros.bags import Bag, BagError, Topic
+from renderocc_model.messages.bags import Bag, BagError, Topic
 from renderocc_ros.player import CLOCK_TOPIC, Part, Played, Player, ReplayError
 from renderocc_ros.process import ignore_signals
 

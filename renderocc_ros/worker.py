@@ -56,7 +56,7 @@ class Worker:
         self._out_of_memory = out_of_memory
         self._complaints = complaints
         self._times = times
-        self._mailbox: Mailbox[MatchedSet] = Mailbox()
+        self._mailbox: Mailbox[tuple[int, MatchedSet]] = Mailbox()  # with the generation in which it was put together
         self._generation = 0
         self._too_few = 0
         self._running = threading.Event()
@@ -81,7 +81,7 @@ class Worker:
     def collect(self) -> None:
         """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image and tick."""
         while (matched := self._intake.poll()) is not None:
-            if self._mailbox.put(matched) is not None:
+            if self._mailbox.put((self._generation, matched)) is not None:
                 self.counters.skipped += 1
         too_few, missing = self._intake.too_few
         if too_few > self._too_few:
@@ -100,16 +100,16 @@ class Worker:
         self._intake.reset()
 
     def _run(self) -> None:
-        generation = self._generation
+        generation = None  # none yet: what the pipeline remembers is from before a pause
         while self._running.is_set():
-            matched = self._mailbox.take(IDLE)
-            if generation != self._generation:
-                generation = self._generation
-                self._pipeline.reset()
-            if matched is None:
+            taken = self._mailbox.take(IDLE)
+            if taken is None:
                 continue
+            if generation != taken[0]:
+                generation = taken[0]
+                self._pipeline.reset()
             try:
-                self._handle(matched, generation)
+                self._handle(taken[1], generation)
             except Exception as error:  # whatever one frame does, the next one gets its chance
                 self.counters.failed += 1
                 where = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""The bytes of `renderocc_ros.cdr` against ROS's own serialiser, against rosbags', and against bags others wrote."""
+"""The bytes of `renderocc_model.messages.cdr` against ROS's own serialiser, against rosbags', and against bags others wrote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_ros import cdr
+from renderocc_model.messages import cdr
 
 rclpy_serialization = pytest.importorskip("rclpy.serialization")
 serialize, deserialize = rclpy_serialization.serialize_message, rclpy_serialization.deserialize_message

@@ -277,7 +277,7 @@ def test_one_image_of_one_of_two_cameras_comes_out_once():
 def test_every_frame_of_the_recordings_is_matched_whole(bag, anchor, frames, cameras, rate):
     from rosbags.highlevel import AnyReader
 
-    from renderocc_ros import cdr
+    from renderocc_model.messages import cdr
 
     events = []
     with AnyReader([REALDATA / bag]) as reader:

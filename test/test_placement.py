@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from renderocc_ros.placement import place_cameras
-from renderocc_ros.tf_buffer import TransformBuffer
+from renderocc_model.messages.tf_buffer import TransformBuffer
 
 SECOND = 1_000_000_000
 IDENTITY = (0.0, 0.0, 0.0, 1.0)

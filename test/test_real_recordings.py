@@ -12,11 +12,11 @@ from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
 from realdata import REALDATA, needs_realdata
-from renderocc_ros import cdr
-from renderocc_ros.bags import Bag
+from renderocc_model.messages import cdr
+from renderocc_model.messages.bags import Bag
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 from renderocc_ros.placement import place_cameras
-from renderocc_ros.tf_buffer import TransformBuffer
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from system import LATCHED, Listener, Program, new_domain, node_command, wait_until
 
 pytestmark = needs_realdata

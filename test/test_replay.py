@@ -16,7 +16,7 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_ros.bags import Bag, BagError
+from renderocc_model.messages.bags import Bag, BagError
 from renderocc_ros.player import ReplayError, is_latched, qos_profile
 from renderocc_ros.replay import main, play, ros_arguments
 

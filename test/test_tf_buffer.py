@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 
-from renderocc_ros.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 S = 1_000_000_000
 UNIT = (0.0, 0.0, 0.0, 1.0)
@@ -535,7 +535,7 @@ def test_interpolation_equals_scipys_slerp_from_the_smallest_turns_to_half_ones(
 def test_cameras_of_the_recorded_keyframe_are_placed_as_its_poses_say():
     from rosbags.highlevel import AnyReader
 
-    from renderocc_ros import cdr
+    from renderocc_model.messages import cdr
 
     buffer, poses, mounts, stamps = TransformBuffer(), {}, {}, {}
     with AnyReader([REALDATA / "nuscenes_keyframe"]) as reader:

@@ -1,0 +1,313 @@
+"""The worker's thread: which sets it takes, what it counts, and what it survives.
+
+Intake, mailbox and messages are the real ones. The pipeline is a small stand-in that does what each test says, because a
+device that runs out of memory at the right moment cannot be had; the real one is tested in test_pipeline.py and, with this
+worker, in every test that starts the node.
+"""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+
+import renderocc_ros.worker
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.occupancy import Occupancy
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.intake import Intake
+from renderocc_ros.latency import StageTimes
+from renderocc_ros.mailbox import Mailbox
+from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.pipeline import Frame
+from renderocc_ros.worker import Worker
+from system import stamp_message, wait_until
+
+SECOND = 1_000_000_000
+_NOTHING = np.zeros((1, 1, 1), np.float32)
+OCCUPANCY = Occupancy(
+    VoxelGrid((0, 0, 0), (1, 1, 1), 1.0), OCC3D_NUSCENES, _NOTHING.astype(np.uint8), _NOTHING, _NOTHING > 0
+)
+
+
+class Pipeline:
+    """In place of a FramePipeline: runs the next of `steps` for each call (none left: all is well), and notes what it did.
+
+    log: a stamp in seconds for every call of `process`, "reset" for every reset.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list = []
+        self.log: list = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.usable = True
+
+    def process(self, matched, calibrations) -> Frame:
+        self.log.append(matched.stamp_ns // SECOND)
+        assert self.hold.wait(10)
+        if self.steps:
+            self.steps.pop(0)()
+        arrival = max(image.arrival for _, image in matched.entries.values())
+        frame = Frame(matched.stamp_ns, matched.anchor, arrival, missing=dict(matched.missing))
+        frame.occupancy = OCCUPANCY if self.usable else None
+        return frame
+
+    def reset(self) -> None:
+        self.log.append("reset")
+
+
+class Setup:
+    def __init__(self, cameras=("front",), **parameters) -> None:
+        self.said: list[str] = []
+        self.published: list[int] = []
+        self.out_of_memory: list[str] = []
+        self.times = StageTimes()
+        self.pipeline = Pipeline()
+        complaints = Complaints(self.said.append)
+        config = NodeConfig(cameras=cameras, max_future=0.0, **parameters)
+        self.intake = Intake(config, cameras, complaints, lambda: 0)
+        self.worker = Worker(
+            self.intake, self.pipeline, self.publish, self.out_of_memory.append, complaints, self.times
+        )
+
+    def publish(self, frame: Frame) -> None:
+        self.published.append(frame.stamp_ns // SECOND)
+
+    def send(self, second: int, camera: str = "front") -> None:
+        """An image of this stamp, then what the node does after every image."""
+        message = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
+        message.header.stamp = stamp_message(second * SECOND)
+        self.intake.on_image(camera, serialize_message(message), False)
+        self.worker.collect()
+
+    def send_and_hold(self, second: int) -> None:
+        """Send one and leave the worker in the middle of it, until `pipeline.hold.set()`."""
+        self.pipeline.hold.clear()
+        self.send(second)
+        wait_until(lambda: second in self.pipeline.log, 5, "the frame's begin")
+
+    def expect(self, *published: int) -> None:
+        wait_until(lambda: self.published == list(published), 5, f"{published}, not {self.published}")
+
+
+@pytest.fixture
+def setup():
+    made = Setup()
+    made.worker.start()
+    yield made
+    made.pipeline.hold.set()
+    made.worker.stop()
+
+
+def test_a_set_is_processed_published_counted_and_timed(setup):
+    setup.send(1)
+    setup.expect(1)
+    setup.send(2)
+    setup.expect(1, 2)
+    setup.worker.stop()
+    assert setup.worker.last_frame.stamp_ns == 2 * SECOND
+    counters = setup.worker.counters
+    assert (counters.published, counters.skipped, counters.withheld, counters.failed) == (2, 0, 0, 0)
+    times = setup.times.percentiles()
+    assert list(times) == ["waiting", "publish", "total"] and times["total"][2] == 2
+    assert times["total"][0] >= times["publish"][0] >= 0 and times["waiting"][0] >= 0
+
+
+def test_while_it_is_busy_the_newest_set_replaces_those_that_wait_and_they_are_counted(setup):
+    setup.send_and_hold(1)
+    for second in (2, 3, 4):
+        setup.send(second)
+    setup.pipeline.hold.set()
+    setup.expect(1, 4)
+    assert setup.worker.counters.skipped == 2  # 2 and 3
+    assert setup.pipeline.log == ["reset", 1, 4]
+
+
+# ---- starting afresh ---------------------------------------------------------------------------
+
+
+def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(setup):
+    setup.send_and_hold(100)
+    setup.send(101)
+    setup.worker.reset()
+    setup.send(1)  # the bag's first one again
+    setup.pipeline.hold.set()
+    setup.expect(1)
+    assert setup.pipeline.log == ["reset", 100, "reset", 1]  # 101 was never begun, the previous volume is forgotten
+    assert setup.worker.counters.published == 1 and setup.worker.counters.failed == 0
+
+
+def test_a_reset_forgets_the_last_frame(setup):
+    setup.send(1)
+    setup.expect(1)
+    wait_until(lambda: setup.worker.counters.published == 1, 5, "the end of the frame")
+    setup.worker.forget_previous()
+    assert setup.worker.last_frame is None
+
+
+def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
+    """The reset comes between taking the set and beginning with it."""
+    made = Setup()
+
+    class Interrupted(Mailbox):
+        def take(self, timeout=None):
+            taken = super().take(timeout)
+            if taken is not None and self.taken == 1:
+                made.worker.forget_previous()
+            return taken
+
+    monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Interrupted)
+    made.worker.start()
+    made.send(1)
+    wait_until(lambda: 1 in made.pipeline.log, 5, "the frame's begin")
+    made.send(2)
+    made.expect(2)
+    made.worker.stop()
+    assert made.pipeline.log == ["reset", 1, "reset", 2]
+
+
+def test_what_is_remembered_from_before_a_pause_is_forgotten(setup):
+    setup.send(1)
+    setup.expect(1)
+    setup.worker.stop()
+    setup.worker.reset()
+    setup.worker.start()
+    setup.send(50)
+    setup.expect(1, 50)
+    assert setup.pipeline.log == ["reset", 1, "reset", 50]
+
+
+# ---- what goes wrong ---------------------------------------------------------------------------
+
+
+def fail(error: Exception):
+    def step() -> None:
+        raise error
+
+    return step
+
+
+def test_a_frame_that_fails_is_named_with_the_place_and_the_next_one_is_published(setup):
+    setup.pipeline.steps = [fail(RuntimeError("the lift is stuck"))]
+    setup.send(1)
+    wait_until(lambda: setup.worker.counters.failed == 1, 5, "the failure")
+    setup.send(2)
+    setup.expect(2)
+    (line,) = setup.said
+    assert line.startswith("frame: frame failed: RuntimeError: the lift is stuck (step, ") and "test_worker.py:" in line
+
+
+def test_a_publication_that_fails_does_not_end_the_worker(setup):
+    real, setup.worker._publish = setup.worker._publish, lambda frame: fail(ValueError("no such topic"))()
+    setup.send(1)
+    wait_until(lambda: setup.worker.counters.failed == 1, 5, "the failure")
+    setup.worker._publish = real
+    setup.send(2)
+    setup.expect(2)
+    assert setup.worker.counters.published == 1
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation for more.")
+
+
+def test_out_of_memory_once_is_tried_again_and_then_published(setup):
+    setup.pipeline.steps = [fail(OUT_OF_MEMORY)]
+    setup.send(1)
+    setup.expect(1)
+    setup.send(2)
+    setup.expect(1, 2)
+    assert setup.pipeline.log == ["reset", 1, 1, 2]
+    assert setup.out_of_memory == [] and setup.worker.counters.failed == 0 and setup.said == []
+
+
+def test_out_of_memory_twice_is_reported_once_and_ends_the_work_without_a_crash(setup):
+    setup.pipeline.steps = [fail(OUT_OF_MEMORY), fail(OUT_OF_MEMORY)]
+    setup.send(1)
+    wait_until(lambda: setup.out_of_memory, 5, "the report")
+    setup.send(2)
+    setup.worker.stop()
+    assert setup.out_of_memory == ["CUDA out of memory. Tried to allocate 2.00 GiB."]
+    assert setup.published == [] and setup.pipeline.log == ["reset", 1, 1]
+    assert setup.worker.counters.failed == 1
+
+
+def test_after_out_of_memory_it_can_be_started_again(setup):
+    setup.pipeline.steps = [fail(OUT_OF_MEMORY), fail(OUT_OF_MEMORY)]
+    setup.send(1)
+    wait_until(lambda: setup.out_of_memory, 5, "the report")
+    setup.worker.stop()
+    setup.worker.start()
+    setup.send(2)
+    setup.expect(2)
+
+
+def test_it_can_be_stopped_from_its_own_thread():
+    made = Setup()
+    made.worker._out_of_memory = lambda text: (made.worker.stop(), made.out_of_memory.append(text))
+    made.pipeline.steps = [fail(OUT_OF_MEMORY), fail(OUT_OF_MEMORY)]
+    made.worker.start()
+    made.send(1)
+    wait_until(lambda: made.out_of_memory, 5, "the report")
+    made.worker.stop()
+
+
+# ---- too few cameras ---------------------------------------------------------------------------
+
+
+def test_a_frame_without_enough_usable_cameras_is_withheld_and_the_reasons_are_said(setup):
+    setup.pipeline.usable = False
+    process = setup.pipeline.process
+
+    def with_reason(matched, calibrations) -> Frame:
+        frame = process(matched, calibrations)
+        frame.missing = {"front": "no usable camera_info yet on front/camera_info"}
+        return frame
+
+    setup.pipeline.process = with_reason
+    setup.send(1)
+    wait_until(lambda: setup.worker.counters.withheld == 1, 5, "the frame")
+    setup.worker.stop()
+    assert setup.published == [] and setup.worker.last_frame.stamp_ns == SECOND
+    assert setup.said == [
+        "frame: nothing published, fewer usable cameras than 'min_cameras' "
+        "(front: no usable camera_info yet on front/camera_info)"
+    ]
+
+
+def test_a_set_with_too_few_images_is_said_too_though_no_frame_is_made_of_it():
+    made = Setup(cameras=("front", "left"), min_cameras=2, max_wait=0.0)
+    made.worker.start()
+    made.send(1)
+    made.worker.stop()
+    assert made.pipeline.log == []
+    assert made.said == [
+        "frame: nothing published, fewer usable cameras than 'min_cameras' (left: no image received)"
+    ]
+    made.worker.collect()  # the same set is not said again
+    assert len(made.said) == 1
+
+
+# ---- stopping ---------------------------------------------------------------------------
+
+
+def test_stopping_finishes_the_frame_under_way_and_leaves_what_waits(setup):
+    setup.send_and_hold(1)
+    setup.send(2)
+    stopping = threading.Thread(target=setup.worker.stop)
+    stopping.start()
+    setup.pipeline.hold.set()
+    stopping.join(10)
+    assert not stopping.is_alive()
+    assert setup.published == [1] and setup.pipeline.log == ["reset", 1]
+
+
+def test_stopping_twice_or_before_the_start_is_harmless():
+    made = Setup()
+    made.worker.stop()
+    made.worker.start()
+    made.worker.stop()
+    made.worker.stop()
