@@ -1,8 +1,8 @@
 """The worker's thread: which sets it takes, what it counts, and what it survives.
 
-Intake, mailbox and messages are the real ones. The pipeline is a small stand-in that does what each test says, because a
-device that runs out of memory at the right moment cannot be had; the real one is tested in test_pipeline.py and, with this
-worker, in every test that starts the node.
+Intake, mailbox and messages are the real ones. The pipeline is a small stand-in that does what each test says, because
+a device that runs out of memory at the right moment cannot be had; the real one is tested in test_pipeline.py and, with
+this worker, in every test that starts the node.
 """
 
 import threading
@@ -34,7 +34,7 @@ OCCUPANCY = Occupancy(
 
 
 class Pipeline:
-    """In place of a FramePipeline: runs the next of `steps` for each call (none left: all is well), and notes what it did.
+    """In place of a FramePipeline: runs the next of `steps` at each call (none left: all is well), and notes it.
 
     log: a stamp in seconds for every call of `process`, "reset" for every reset.
     """
@@ -138,6 +138,7 @@ def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(set
     setup.pipeline.hold.set()
     setup.expect(1)
     assert setup.pipeline.log == ["reset", 100, "reset", 1]  # 101 was never begun, the previous volume is forgotten
+    setup.worker.stop()
     assert setup.worker.counters.published == 1 and setup.worker.counters.failed == 0
 
 
@@ -208,10 +209,11 @@ def test_a_publication_that_fails_does_not_end_the_worker(setup):
     setup.worker._publish = real
     setup.send(2)
     setup.expect(2)
+    setup.worker.stop()
     assert setup.worker.counters.published == 1
 
 
-OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation for more.")
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.")
 
 
 def test_out_of_memory_once_is_tried_again_and_then_published(setup):
@@ -299,6 +301,7 @@ def test_stopping_finishes_the_frame_under_way_and_leaves_what_waits(setup):
     setup.send(2)
     stopping = threading.Thread(target=setup.worker.stop)
     stopping.start()
+    wait_until(lambda: not setup.worker._running.is_set(), 5, "the stop's begin")
     setup.pipeline.hold.set()
     stopping.join(10)
     assert not stopping.is_alive()
