@@ -166,10 +166,13 @@ def _check_network(findings: Findings) -> None:
 
 
 def _check_cv_bridge(findings: Findings) -> None:
-    """cv_bridge built for NumPy 1 may take the process down under NumPy 2: tried in a process of its own."""
+    """cv_bridge built for NumPy 1 may take the process down under NumPy 2: tried in a process of its own.
+
+    It can be imported even then, and hides why it does not work until it is used.
+    """
     if importlib.util.find_spec("cv_bridge") is None:
         return
-    command = [sys.executable, "-c", "import cv_bridge; cv_bridge.CvBridge()"]
+    command = [sys.executable, "-c", "import cv_bridge; cv_bridge.CvBridge().encoding_to_cvtype2('bgr8')"]
     try:
         works = subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
     except subprocess.TimeoutExpired:

@@ -293,6 +293,19 @@ def test_a_package_that_is_missing_is_named_with_its_installation(monkeypatch):
     assert not findings.could_run
 
 
+@pytest.mark.parametrize(("answer", "level"), [("return 16", "ok"), ("import cv_bridge.built_for_numpy_1", "warn")])
+def test_a_cv_bridge_that_can_be_imported_but_not_used_is_told_apart(tmp_path, monkeypatch, answer, level):
+    """A module of its names stands in for it: it comes with a whole ROS install and not from a package index."""
+    lines = ["class CvBridge:", "    def encoding_to_cvtype2(self, encoding):", f"        {answer}", ""]
+    (tmp_path / "cv_bridge.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    findings = Findings()
+    doctor._check_cv_bridge(findings)
+    (finding,) = findings.items
+    assert (finding.subject, finding.level) == ("cv_bridge", level)
+
+
 def test_a_recording_is_examined_without_torch(tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None\n"
