@@ -1,0 +1,102 @@
+"""From the parameters to a network that is ready, and what the log says of it."""
+
+import os
+
+import cv2
+import pytest
+import torch
+
+from renderocc_model.checkpoint import save_checkpoint
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.network import build_network
+from renderocc_ros import network_setup
+from renderocc_ros.network_setup import make_predictor
+from renderocc_ros.parameters import NodeConfig
+from small_models import small_config
+
+
+class Log:
+    """What is said, as (level, text)."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(("info", text))
+
+    def warning(self, text: str) -> None:
+        self.lines.append(("warning", text))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """The network's and OpenCV's threads are settings of the whole process."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    config = small_config("tiny")
+    save_checkpoint(path, build_network(config), OCC3D_NUSCENES, 0.37, None, {"by": "test"})
+    return path
+
+
+def settings(**parameters) -> NodeConfig:
+    return NodeConfig(device="cpu", cpu_threads=2, **parameters)
+
+
+def test_a_checkpoint_is_loaded_and_the_log_says_which_and_where_it_runs(checkpoint):
+    log = Log()
+    predictor = make_predictor(settings(checkpoint=str(checkpoint)), log)
+    assert predictor.config.images.height == 64 and predictor.threshold == pytest.approx(0.37)
+    assert log.lines == [
+        ("info", f"network: {checkpoint}"),
+        ("info", "running on the CPU, 2 threads, float32; occupied above 0.37"),
+    ]
+    assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1
+
+
+def test_a_threshold_given_as_parameter_wins_and_the_stored_one_is_kept(checkpoint):
+    predictor = make_predictor(settings(checkpoint=str(checkpoint), threshold=0.6), Log())
+    assert (predictor.threshold, predictor.stored_threshold) == (0.6, pytest.approx(0.37))
+
+
+def test_no_number_of_threads_means_all_cores(checkpoint):
+    log = Log()
+    make_predictor(NodeConfig(device="cpu", cpu_threads=0, checkpoint=str(checkpoint)), log)
+    assert f"the CPU, {os.cpu_count()} threads" in log.lines[-1][1]
+
+
+def test_without_a_checkpoint_the_network_of_the_package_is_used(checkpoint, monkeypatch):
+    monkeypatch.setattr(network_setup, "PACKAGED_CHECKPOINT", checkpoint)
+    log = Log()
+    assert make_predictor(settings(), log).provenance == {"by": "test"}
+    assert log.lines[0] == ("info", f"network: {checkpoint}")
+
+
+def test_without_any_checkpoint_the_untrained_network_is_warned_of_with_the_remedy(monkeypatch, tmp_path):
+    monkeypatch.setattr(network_setup, "PACKAGED_CHECKPOINT", tmp_path / "none.safetensors")
+    log = Log()
+    predictor = make_predictor(settings(preset="tiny"), log)
+    assert predictor.config.name == "tiny" and predictor.provenance["untrained"]
+    level, text = log.lines[0]
+    assert level == "warning" and "UNTRAINED 'tiny'" in text and "set the parameter 'checkpoint'" in text
+
+
+def test_a_checkpoint_that_is_not_there_or_broken_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="lost.safetensors"):
+        make_predictor(settings(checkpoint=str(tmp_path / "lost.safetensors")), Log())
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no network at all")
+    with pytest.raises(ValueError, match="broken.safetensors"):
+        make_predictor(settings(checkpoint=str(broken)), Log())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused_with_the_remedy(checkpoint):
+    with pytest.raises(ValueError, match="torch sees no CUDA device; check nvidia-smi, or use device 'cpu'"):
+        make_predictor(NodeConfig(device="cuda", checkpoint=str(checkpoint)), Log())
