@@ -4,16 +4,19 @@
     ros2 launch renderocc_ros renderocc.launch.py rosbag:=/path/to/bag rviz:=true
 """
 
+import os
 from pathlib import Path
 
 import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, RegisterEventHandler
+from launch import Action, LaunchDescription
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, TimerAction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.event_handlers import OnStateTransition
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 
 PACKAGE = "renderocc_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
@@ -59,14 +62,45 @@ def cameras_in_bag(bag: Path) -> list:
     return sorted(topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info") and topic.removesuffix("/camera_info") in images)
 
 
+class StartWhenActive:
+    """Starts an action once a lifecycle node is active; `look` is for an OpaqueFunction.
+
+    The node is asked for its state again and again: a node that is quick is active before launch hears its transition
+    events, and those are not repeated.
+    """
+
+    PERIOD = 0.3  # seconds between two looks
+    PATIENCE = 20  # looks without an answer after which the question counts as lost; a node that loads answers late
+
+    def __init__(self, node: LifecycleNode, action: Action) -> None:
+        self.node, self.action = node, action
+        self.client = self.answer = None
+        self.looks = 0
+
+    def look(self, context):
+        if self.client is None:
+            self.client = get_ros_node(context).create_client(GetState, f"{self.node.node_name}/get_state")
+        answered = self.answer is not None and self.answer.done()
+        if answered and self.answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
+            return [self.action]
+        self.looks += 1
+        if self.client.service_is_ready() and (self.answer is None or answered or self.looks % self.PATIENCE == 0):
+            self.answer = self.client.call_async(GetState.Request())
+        return [TimerAction(period=self.PERIOD, actions=[OpaqueFunction(function=self.look)])]
+
+
 def launch_nodes(context):
     """Decide what depends on the arguments' values, and make the actions."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     simulated_time = is_true(value["use_sim_time"]) if value["use_sim_time"] else bool(value["rosbag"])
+    for name in ("params_file", "checkpoint", "rosbag", "rviz_config"):  # shells leave the ~ in name:=~/path
+        value[name] = os.path.expanduser(value[name])
+    if not Path(value["params_file"]).is_file():
+        raise RuntimeError(f"params_file:={value['params_file']}: there is no such file")
     overrides = {"use_sim_time": simulated_time, "autostart": is_true(value["autostart"])}
     if value["checkpoint"]:
         overrides["checkpoint"] = value["checkpoint"]
-    bag = Path(value["rosbag"]).expanduser().resolve() if value["rosbag"] else None
+    bag = Path(value["rosbag"]).resolve() if value["rosbag"] else None
     if value["cameras"]:
         overrides["cameras"] = [name.strip() for name in value["cameras"].split(",")]
     elif bag and not any(parameters_in_file(value["params_file"]).get("cameras") or []):
@@ -94,10 +128,7 @@ def launch_nodes(context):
             + (["--loop"] if is_true(value["loop"]) else []),
             output="screen",
         )
-        # The first message is not lost: the bag starts when the node listens. Once: a node that is deactivated and
-        # activated by hand hears the bag that is playing.
-        listening = OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[player], handle_once=True)
-        actions.append(RegisterEventHandler(listening))
+        actions.append(OpaqueFunction(function=StartWhenActive(node, player).look))
     actions.append(
         Node(
             package="rviz2",
