@@ -1,0 +1,347 @@
+"""A recording as frames: cameras, stamps, poses, images and 2D labels, each asked for by camera and stamp."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.camera_model import CameraModel
+from renderocc_model.geometry import invert
+from renderocc_model.messages import cdr
+from renderocc_model.messages.bags import Bag
+from renderocc_model.messages.camera_info import camera_model_from_info
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+
+from .label_images import depth_image, semantic_image
+
+__all__ = ["FrameIndex", "Recording", "RecordingError", "seconds_text"]
+
+_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+_LABELS = ("semantic", "depth")
+_MAX_NOTES = 20
+
+
+class RecordingError(ValueError):
+    """A recording that cannot be trained on as it is: names the file, the topic, the time and what to do."""
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The images of one moment.
+
+    stamp_ns: the moment; base_link of a frame is where the vehicle stands then.
+    images: {camera: stamp of its image}, in the recording's order of cameras; cameras without an image are left out.
+    """
+
+    stamp_ns: int
+    images: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One image topic: the bag it is in, whether its images are compressed, and {stamp: record time}."""
+
+    bag: Bag
+    topic: str
+    compressed: bool
+    recorded: dict[int, int]
+
+
+class Recording:
+    """An open recording with its labels; use as a context manager. Memory: stamps and transforms, no pictures.
+
+    Opening reads the whole recording once, as stamps lie inside the messages.
+
+    Args:
+        path: a rosbag2.
+        labels: sidecar bag with label topics; they are looked for there first, then in the recording itself.
+        base_frame, odom_frame: frames of TF; an empty odom_frame means a vehicle that stands still.
+        cameras: names to use; all that have images and camera_info when None.
+        max_pose_gap: seconds from a stamp to the poses around it beyond which /tf is taken to have a hole there.
+    Attributes:
+        bag: the recording's messages (`renderocc_model.messages.bags.Bag`).
+        cameras: names; camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
+        uncalibrated: names with images but without camera_info, which are left out.
+        models: {camera: CameraModel}.
+        optical_frames: {camera: frame_id}.
+        stamps: {camera: stamps of its images, ascending}.
+        transforms: all of /tf and /tf_static.
+        notes: what looks wrong but does not keep the recording from being read.
+    Raises:
+        BagError: the file cannot be read.
+        RecordingError: no messages, no camera, or a calibration that cannot be used or changes.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        labels: str | Path | None = None,
+        base_frame: str = "base_link",
+        odom_frame: str = "odom",
+        cameras: Sequence[str] | None = None,
+        max_pose_gap: float = 0.5,
+    ) -> None:
+        self.path = Path(path)
+        self.labels_path = None if labels is None else Path(labels)
+        self.base_frame, self.odom_frame, self.max_pose_gap = base_frame, odom_frame, max_pose_gap
+        self.transforms = TransformBuffer(history=1e9, max_samples=1 << 30)
+        self.models: dict[str, CameraModel] = {}
+        self.optical_frames: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._truth_folder = (self.path if self.path.is_dir() else self.path.parent) / "occupancy"
+        self._pose_stamps: list[int] = []
+        self._infos: dict[str, bytes] = {}
+        with ExitStack() as stack:
+            self.bag = stack.enter_context(Bag(self.path))
+            bags = [self.bag] if labels is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
+            self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
+            self._find_cameras(cameras)
+            self._labels = {
+                kind: {
+                    camera: source for camera in self.cameras if (source := _find_source(bags, f"/{camera}/{kind}"))
+                }
+                for kind in _LABELS
+            }
+            self._read_index()
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; harmless when called twice."""
+        self._stack.close()
+
+    def frames(self, anchor: str | None = None, max_time_diff: float = 0.1) -> list[FrameIndex]:
+        """One frame for each image of the anchor camera, with every other camera's image nearest in stamp.
+
+        Args:
+            anchor: camera name. When None, the moments are those of the 3D truth where there is any (which holds for
+                one moment exactly), else the images of the first camera, as in the node.
+            max_time_diff: seconds that an image's stamp may differ from the moment; of two equally near the earlier.
+        """
+        if anchor is not None and anchor not in self.cameras:
+            raise RecordingError(f"{self.path}: anchor '{anchor}' is not one of the cameras {', '.join(self.cameras)}")
+        moments = (self.truth_stamps() if anchor is None else []) or self.stamps[anchor or self.cameras[0]]
+        limit = round(max_time_diff * 1e9)
+        frames = []
+        for stamp_ns in moments:
+            nearest = {camera: _nearest(self.stamps[camera], stamp_ns) for camera in self.cameras}
+            images = {camera: near for camera, near in nearest.items() if abs(near - stamp_ns) <= limit}
+            frames.append(FrameIndex(stamp_ns, images))
+        return frames
+
+    def mount(self, camera: str, stamp_ns: int | None = None) -> np.ndarray:
+        """base_from_camera (4, 4), both at the same stamp: where the camera is bolted on."""
+        stamp_ns = self.stamps[camera][0] if stamp_ns is None else stamp_ns
+        try:
+            return self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
+        except TransformError as error:
+            raise RecordingError(
+                f"{self.path}: camera '{camera}' has no place on the vehicle at {self.time_text(stamp_ns)}: {error}; "
+                "record /tf_static, or publish the mount"
+            ) from None
+
+    def odom_from_base(self, stamp_ns: int) -> np.ndarray:
+        """Ego pose (4, 4); the identity where odom_frame is empty.
+
+        Raises:
+            RecordingError: /tf does not reach the stamp or has a hole there.
+        """
+        if not self.odom_frame:
+            return np.eye(4)
+        where = f"{self.path}: no ego pose on /tf at {self.time_text(stamp_ns)}"
+        try:
+            pose = self.transforms.lookup(self.odom_frame, self.base_frame, stamp_ns)
+        except TransformError as error:
+            remedy = "record /tf from before the first image to after the last, or say that the vehicle stands still "
+            raise RecordingError(f"{where}: {error}; {remedy}(an empty odom frame)") from None
+        gap = self._pose_gap(stamp_ns)
+        if gap > self.max_pose_gap:
+            raise RecordingError(
+                f"{where}: the poses around it are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave "
+                "this stretch out, or record /tf without holes"
+            )
+        return pose
+
+    def base_from_camera(self, camera: str, stamp_ns: int, at_stamp_ns: int) -> np.ndarray:
+        """The camera as it stood at its own stamp, in base_link as that stood at another stamp, (4, 4).
+
+        inv(odom_from_base(at)) @ odom_from_base(stamp) @ mount, as the node places its cameras.
+        """
+        mount = self.mount(camera, stamp_ns)
+        if stamp_ns == at_stamp_ns or not self.odom_frame:
+            return mount
+        return invert(self.odom_from_base(at_stamp_ns)) @ self.odom_from_base(stamp_ns) @ mount
+
+    def image_message(self, camera: str, stamp_ns: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
+        """The image of a camera at one of its stamps."""
+        return self._message(self._images[camera], stamp_ns)
+
+    def has_labels(self, camera: str, stamp_ns: int) -> bool:
+        """Whether there are both a semantic and a depth image for this camera's image."""
+        return all(camera in self._labels[kind] and stamp_ns in self._labels[kind][camera].recorded for kind in _LABELS)
+
+    def label_stamps(self, camera: str, kind: str) -> list[int]:
+        """Stamps of a camera's labels of a kind ('semantic' or 'depth'), ascending."""
+        source = self._labels[kind].get(camera)
+        return sorted(source.recorded) if source else []
+
+    def semantic(self, camera: str, stamp_ns: int) -> np.ndarray:
+        """Class ids at a camera's stamp, (H, W) uint8, 255 unlabelled, in the camera's distorted image plane."""
+        return self._label("semantic", semantic_image, camera, stamp_ns)
+
+    def depth(self, camera: str, stamp_ns: int) -> np.ndarray:
+        """z-depth at a camera's stamp, (H, W) float32 metres, 0 where there is none."""
+        return self._label("depth", depth_image, camera, stamp_ns)
+
+    def truth_path(self, stamp_ns: int) -> Path | None:
+        """occupancy/<stamp>.npz beside the messages, where there is one."""
+        path = self._truth_folder / f"{stamp_ns}.npz"
+        return path if path.is_file() else None
+
+    def truth_stamps(self) -> list[int]:
+        """Moments for which there is 3D truth, ascending."""
+        return sorted(int(path.stem) for path in self._truth_folder.glob("*.npz") if path.stem.isdecimal())
+
+    def time_text(self, stamp_ns: int) -> str:
+        """A stamp for people: seconds, and seconds since the recording began."""
+        return f"{seconds_text(stamp_ns)} s ({(stamp_ns - self.bag.start_ns) / 1e9:+.3f} s into the recording)"
+
+    def _label(self, kind: str, decode, camera: str, stamp_ns: int) -> np.ndarray:
+        source, model = self._labels[kind].get(camera), self.models[camera]
+        if source is None:
+            raise RecordingError(
+                f"{self.labels_path or self.path}: camera '{camera}' has no topic /{camera}/{kind}[/compressed]; make "
+                "labels with `renderocc label`"
+            )
+        try:
+            return decode(self._message(source, stamp_ns), model.height, model.width)
+        except RecordingError:
+            raise
+        except ValueError as error:
+            raise RecordingError(
+                f"{source.bag.path}: {source.topic} at {self.time_text(stamp_ns)}: {error}"
+            ) from None
+
+    def _message(self, source: _Source, stamp_ns: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
+        recorded = source.recorded.get(stamp_ns)
+        if recorded is not None:
+            read = cdr.read_compressed_image if source.compressed else cdr.read_image
+            for _, _, data in source.bag.messages([source.topic], recorded, recorded + 1):
+                if cdr.read_header(data)[0] == stamp_ns:
+                    return self._named(source, recorded, read, data)
+        raise RecordingError(f"{source.bag.path}: {source.topic} has no image at {self.time_text(stamp_ns)}")
+
+    def _named(self, source: _Source, recorded_ns: int, read, data: bytes):
+        try:
+            return read(data)
+        except ValueError as error:
+            raise RecordingError(
+                f"{source.bag.path}: {source.topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
+            ) from None
+
+    def _find_cameras(self, wanted: Sequence[str] | None) -> None:
+        if not self.bag.message_count:
+            raise RecordingError(f"{self.path}: the recording holds no messages; record again")
+        found = {}
+        for topic in self.bag.topics.values():
+            name = topic.name.removesuffix("/compressed")
+            if topic.type in (_IMAGE, _COMPRESSED) and name.endswith("/image_raw") and topic.count:
+                found[name.removesuffix("/image_raw")[1:]] = _find_source([self.bag], name)
+        infos = {topic.name for topic in self.bag.topics.values() if topic.type == _INFO and topic.count}
+        calibrated = sorted(name for name in found if f"/{name}/camera_info" in infos)
+        self.uncalibrated = tuple(sorted(set(found) - set(calibrated)))
+        for name in calibrated if wanted is None else wanted:
+            if name not in calibrated:
+                why = "has no camera_info" if name in found else f"is not in it; it has {', '.join(calibrated)}"
+                raise RecordingError(f"{self.path}: camera '{name}' {why}")
+        self.cameras = tuple(calibrated if wanted is None else wanted)
+        if not self.cameras:
+            lacking = ", ".join(f"/{name}/camera_info" for name in self.uncalibrated)
+            why = f"its images lack {lacking}" if lacking else "it has no <camera>/image_raw[/compressed] topics"
+            raise RecordingError(f"{self.path}: no camera can be used, as {why}; record images with camera_info")
+        self._images = {name: found[name] for name in self.cameras}
+
+    def _read_index(self) -> None:
+        """One pass over each bag: stamps of images and labels, calibrations, transforms."""
+        sources = {(id(self.bag), source.topic): source for source in self._images.values()}
+        for by_camera in self._labels.values():
+            sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
+        infos = {f"/{camera}/camera_info": camera for camera in self.cameras}
+        frames = {source.topic: camera for camera, source in self._images.items()}
+        for bag in {id(source.bag): source.bag for source in sources.values()}.values():
+            topics = {source.topic for source in sources.values() if source.bag is bag}
+            extra = {"/tf", "/tf_static", *infos} if bag is self.bag else set()
+            for topic, recorded_ns, data in bag.messages(topics | extra):
+                source = sources.get((id(bag), topic))
+                if source is not None:
+                    stamp_ns, frame_id = self._named(source, recorded_ns, cdr.read_header, data)
+                    source.recorded.setdefault(stamp_ns, recorded_ns)
+                    if bag is self.bag and topic in frames:
+                        self.optical_frames.setdefault(frames[topic], frame_id)
+                elif topic in infos:
+                    self._take_info(infos[topic], topic, recorded_ns, data)
+                else:
+                    self._take_transforms(topic, recorded_ns, data)
+        self._pose_stamps = sorted(set(self._pose_stamps))
+        self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
+
+    def _take_info(self, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
+        if self._infos.get(camera) == data[12:]:  # after the encapsulation and the stamp
+            return
+        where = f"{self.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s"
+        try:
+            model = camera_model_from_info(cdr.read_camera_info(data))
+        except ValueError as error:
+            raise RecordingError(f"{where}: {error}") from None
+        if self.models.setdefault(camera, model) != model:
+            raise RecordingError(f"{where}: the calibration changes; record with one calibration, or cut the bag there")
+        self._infos[camera] = data[12:]
+
+    def _take_transforms(self, topic: str, recorded_ns: int, data: bytes) -> None:
+        static = topic == "/tf_static"
+        try:
+            for item in cdr.read_tf(data):
+                self.transforms.set(item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static)
+                if not static and item.child.lstrip("/") == self.base_frame:
+                    self._pose_stamps.append(item.stamp_ns)
+        except ValueError as error:
+            if len(self.notes) < _MAX_NOTES:
+                self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
+
+    def _pose_gap(self, stamp_ns: int) -> float:
+        """Seconds to the farther of the two poses of the base around a stamp; 0 at a pose, or where it does not move."""
+        stamps = self._pose_stamps
+        place = bisect_left(stamps, stamp_ns)
+        if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
+            return 0.0  # beyond the ends the lookup itself has refused, unless a link above the base moves
+        return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
+
+
+def seconds_text(stamp_ns: int) -> str:
+    """A stamp in seconds with milliseconds, without rounding through floating point."""
+    return f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d}"
+
+
+def _find_source(bags: Sequence[Bag], name: str) -> _Source | None:
+    """The image topic of this name, compressed first, in the first bag that has it."""
+    for bag in bags:
+        for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
+            if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:
+                return _Source(bag, topic, kind == _COMPRESSED, {})
+    return None
+
+
+def _nearest(stamps: Sequence[int], stamp_ns: int) -> int:
+    place = bisect_left(stamps, stamp_ns)
+    around = stamps[max(place - 1, 0) : place + 1]
+    return min(around, key=lambda stamp: (abs(stamp - stamp_ns), stamp))
