@@ -17,7 +17,11 @@ def machine() -> str:
     """Processor, cores and versions, one line."""
     import torch
 
-    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
 
@@ -37,7 +41,9 @@ def bench_node(frames: int) -> tuple[dict, list[str]]:
     for stage in STAGES:
         a, b = usual["stages"][stage], ours["stages"][stage]
         lines.append(f"| {stage} | {a * 1e3:.1f} ms | {b * 1e3:.1f} ms | {b / a:.3f} |")
-    lines.append(f"| all | {usual['total'] * 1e3:.1f} ms | {ours['total'] * 1e3:.1f} ms | {ours['total'] / usual['total']:.3f} |")
+    lines.append(
+        f"| all | {usual['total'] * 1e3:.1f} ms | {ours['total'] * 1e3:.1f} ms | {ours['total'] / usual['total']:.3f} |"
+    )
     a, b = usual["memory_kib"] / 1024, ours["memory_kib"] / 1024
     lines.append(f"| peak memory | {a:.0f} MiB | {b:.0f} MiB | {b / a:.2f} |")
     return results, lines
@@ -60,7 +66,9 @@ def bench_network(frames: int) -> tuple[dict, list[str]]:
         predictor.warm_up()
         durations.append(time.perf_counter() - start)
     median = statistics.median(durations)
-    device = torch.cuda.get_device_name() if predictor.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name() if predictor.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
     lines = [
         f"network `tiny`, six views to occupancy, {device}, {predictor.precision}; median of {frames}",
         "",

@@ -65,9 +65,12 @@ def occupancy_with_surface():
 
 def our_stages() -> dict[str, Callable]:
     """{stage: function of (images, infos, tf)} of this package's node; every stage's result is the next one's business."""
+    import torch
+
     from renderocc_model.geometry import transform_from
-    from renderocc_model.preprocess import normalise
     from renderocc_model.messages import cdr
+    from renderocc_model.messages.tf_buffer import TransformBuffer
+    from renderocc_model.preprocess import normalise
     from renderocc_ros import outputs
     from renderocc_ros.complaints import Complaints
     from renderocc_ros.intake import Intake
@@ -75,21 +78,27 @@ def our_stages() -> dict[str, Callable]:
     from renderocc_ros.parameters import NodeConfig
     from renderocc_ros.pipeline import ViewTables, decode_view
     from renderocc_ros.placement import place_cameras
-    from renderocc_model.messages.tf_buffer import TransformBuffer
-    import torch
 
     config = NodeConfig(cameras=CAMERAS, max_future=0.0)
     intake = Intake(config, CAMERAS, Complaints(print), lambda: 0)
     tables, transforms = ViewTables(128, 352), TransformBuffer()
     mounts = {
-        camera: transform_from(np.zeros(3), quaternion_from_euler(0, 0, yaw)) @ BODY_FROM_OPTICAL for camera, yaw in zip(CAMERAS, YAWS)
+        camera: transform_from(np.zeros(3), quaternion_from_euler(0, 0, yaw)) @ BODY_FROM_OPTICAL
+        for camera, yaw in zip(CAMERAS, YAWS)
     }
     occupancy = occupancy_with_surface()
     state = {}
 
     def match(images, infos, tf):
         for transform in cdr.read_tf(tf):
-            transforms.set(transform.parent, transform.child, transform.stamp_ns, transform.translation, transform.quaternion, False)
+            transforms.set(
+                transform.parent,
+                transform.child,
+                transform.stamp_ns,
+                transform.translation,
+                transform.quaternion,
+                False,
+            )
         for camera, info in zip(CAMERAS, infos):
             intake.on_camera_info(camera, info)
         for camera, image in zip(CAMERAS, images):
@@ -102,7 +111,8 @@ def our_stages() -> dict[str, Callable]:
     def decode(images, infos, tf):
         entries, calibrations = state["matched"].entries, intake.calibrations
         views = [
-            decode_view(entries[camera][1], tables.of(camera, calibrations[camera].model, mounts[camera])) for camera in CAMERAS
+            decode_view(entries[camera][1], tables.of(camera, calibrations[camera].model, mounts[camera]))
+            for camera in CAMERAS
         ]
         normalise(torch.from_numpy(np.stack(views)))
 
@@ -111,7 +121,9 @@ def our_stages() -> dict[str, Callable]:
         assert len(surface) == VOXELS
         outputs.markers_message(surface, occupancy.classes, occupancy.grid.voxel_size, 1, "base_link")
         outputs.points_message(surface, occupancy.classes, 1, "base_link")
-        cells = outputs.height_band_cells(occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes)
+        cells = outputs.height_band_cells(
+            occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes
+        )
         outputs.grid_message(cells, occupancy, config.grid_min_height, 1, "base_link")
 
     return {"receiving and matching": match, "input": decode, "output": publish}

@@ -164,8 +164,14 @@ def rewrite_builder_paths(venv: Path, python: Path) -> None:
     The wheels carry the include directories of the machine that built them; CMake stops at a path that does not exist.
     """
     here = subprocess.run(
-        [str(python), "-c", "import sysconfig, numpy; print(sysconfig.get_paths()['include']); print(numpy.get_include())"],
-        capture_output=True, text=True, check=True,
+        [
+            str(python),
+            "-c",
+            "import sysconfig, numpy; print(sysconfig.get_paths()['include']); print(numpy.get_include())",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\n")
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     dotted = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -187,7 +193,9 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
     """Build the tf2_msgs interface package into the environment (about 15 s)."""
     for tool in ("cmake", "gcc", "g++", "make"):
         if shutil.which(tool) is None:
-            stop(f"{tool} is missing, and tf2_msgs has to be compiled; on Debian and Ubuntu: sudo apt install build-essential cmake")
+            stop(
+                f"{tool} is missing, and tf2_msgs has to be compiled; on Debian and Ubuntu: sudo apt install build-essential cmake"
+            )
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         stop("the Python headers are missing; on Debian and Ubuntu: sudo apt install python3-dev")
     install(python, GENERATOR_PACKAGES, "the ROS interface generators")
@@ -204,9 +212,18 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
         environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
         environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = str(venv)
         run(
-            [venv / "bin" / "colcon", "build", "--merge-install", "--install-base", Path(folder) / "install",
-             "--cmake-args", "-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={python}"],
-            cwd=folder, env=environment,
+            [
+                venv / "bin" / "colcon",
+                "build",
+                "--merge-install",
+                "--install-base",
+                Path(folder) / "install",
+                "--cmake-args",
+                "-DBUILD_TESTING=OFF",
+                f"-DPython3_EXECUTABLE={python}",
+            ],
+            cwd=folder,
+            env=environment,
         )
         built = Path(folder) / "install"
         shutil.copytree(built / "lib", venv / "lib", dirs_exist_ok=True, ignore=shutil.ignore_patterns("python3*"))
@@ -221,7 +238,9 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where the environment is made")
-    parser.add_argument("--extra", action="append", default=[], choices=["test"], help="also install requirements-test.txt")
+    parser.add_argument(
+        "--extra", action="append", default=[], choices=["test"], help="also install requirements-test.txt"
+    )
     arguments = parser.parse_args(argv)
     if sys.version_info < (3, 10):
         stop(f"Python {sys.version.split()[0]} is too old: 3.10 or newer is needed")
@@ -242,7 +261,9 @@ def main(argv: list[str] | None = None) -> None:
     if not ros_is_sourced():
         install(python, ROS_PACKAGES, "ROS 2 Jazzy")
     elif not imports(python, "rclpy"):
-        stop(f"ROS {os.environ['ROS_DISTRO']} is sourced but {python} cannot import rclpy: run this with the Python of that ROS")
+        stop(
+            f"ROS {os.environ['ROS_DISTRO']} is sourced but {python} cannot import rclpy: run this with the Python of that ROS"
+        )
     if not imports(python, "tf2_msgs.msg"):
         generate_tf2_msgs(venv, python)
     if not imports(python, "tf2_msgs.msg"):

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
 MOST_KEPT = 200  # distinct complaints; a hostile sender must not fill the memory with them
 # Measured numbers, not sizes: "800x600" tells one fault from another.
 _MEASURED = re.compile(r"(?<![\dx.])\d+(\.\d+)?(?![\dx])")
@@ -62,7 +61,9 @@ class Complaints:
     def current(self, now: float, within: float) -> list[tuple[str, str, Complaint]]:
         """(subject, kind, complaint) of what was seen in the last `within` seconds, newest first."""
         with self._lock:
-            recent = [(*key[:2], complaint) for key, complaint in self._complaints.items() if now - complaint.seen <= within]
+            recent = [
+                (*key[:2], complaint) for key, complaint in self._complaints.items() if now - complaint.seen <= within
+            ]
         return sorted(recent, key=lambda item: -item[2].seen)
 
     def resolve(self, subject: str, kind: str) -> bool:

@@ -29,7 +29,9 @@ class Child:
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
         with log.open("wb") as file:
-            self.process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+            )
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -111,7 +113,20 @@ def simulated_recording(out: Path) -> Path:
     bag = out / "town"
     if not (bag / "metadata.yaml").exists():
         print("no recording given: simulating a street with six cameras")
-        command = [sys.executable, "-m", "renderocc_model.cli", "simulate", str(bag), "--seed", "7", "--frames", "10", "--no-lidar", "--no-labels", "--no-truth"]
+        command = [
+            sys.executable,
+            "-m",
+            "renderocc_model.cli",
+            "simulate",
+            str(bag),
+            "--seed",
+            "7",
+            "--frames",
+            "10",
+            "--no-lidar",
+            "--no-labels",
+            "--no-truth",
+        ]
         subprocess.run(command, check=True)
     return bag
 
@@ -197,14 +212,13 @@ def run(bag: Path, out: Path, rate: float) -> None:
 
 def write_pictures(bag: Path, volume: Path, cameras: tuple[str, ...], out: Path) -> None:
     """demo.png: the cameras' images and the occupancy of the last frame; bird_eye.png: the same from above."""
-    import cv2
     import numpy as np
 
     from renderocc_model.classes import OCC3D_NUSCENES
     from renderocc_model.images import decode_compressed, decode_raw
+    from renderocc_model.messages import cdr
     from renderocc_model.occupancy import Occupancy
     from renderocc_model.picture import bird_eye_view, perspective_view
-    from renderocc_model.messages import cdr
 
     occupancy = Occupancy.load_npz(volume, OCC3D_NUSCENES)
     stamp_ns = int(volume.stem)
@@ -220,7 +234,9 @@ def write_pictures(bag: Path, volume: Path, cameras: tuple[str, ...], out: Path)
                 picture = decode_compressed(cdr.read_compressed_image(buffer).data)
             else:
                 message = cdr.read_image(buffer)
-                picture = decode_raw(message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian)
+                picture = decode_raw(
+                    message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
+                )
             images[camera] = (distance, picture)
     width, columns = 1280 // 3, 3
     height = max(round(width * picture.shape[0] / picture.shape[1]) for _, picture in images.values())
@@ -259,7 +275,9 @@ def write_png(path: Path, rgb) -> None:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="renderocc demo", description=__doc__, epilog=EXAMPLE)
     parser.add_argument("--bag", type=Path, help="rosbag2 recording (MCAP or SQLite); default: a simulated street")
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)"
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="playing speed (default: 1)")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)

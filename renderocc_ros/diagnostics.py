@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_model.predictor import Predictor
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
-from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_ros.worker import Worker
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -67,7 +67,9 @@ def diagnostics_message(report: NodeReport, node_name: str, stamp) -> Diagnostic
         values = [KeyValue(key=key, value=value) for key, value in line.values.items()]
         text = "; ".join(dict.fromkeys(line.texts)) or "ok"
         message.status.append(
-            DiagnosticStatus(level=line.level, name=f"{hardware}: {line.name}", message=text, hardware_id=hardware, values=values)
+            DiagnosticStatus(
+                level=line.level, name=f"{hardware}: {line.name}", message=text, hardware_id=hardware, values=values
+            )
         )
     return message
 
@@ -85,7 +87,9 @@ def _node_line(report: NodeReport) -> Line:
     elif report.state != "active":
         line.warn(report.state)
     if report.simulated_time and report.clock_ns == 0:
-        line.fail("use_sim_time is true but nothing is published on /clock; play a bag with --clock, or set use_sim_time:=false")
+        line.fail(
+            "use_sim_time is true but nothing is published on /clock; play a bag with --clock, or set use_sim_time:=false"
+        )
     _recent(report, line, "parameters")
     _recent(report, line, "cameras")
     return line
@@ -101,7 +105,9 @@ def _camera_line(report: NodeReport, camera: str) -> Line:
         "received": str(statistics.received),
         "matched": str(statistics.matched),
         **{f"dropped, {reason}": str(count) for reason, count in statistics.dropped.items() if count},
-        "calibration": "none" if calibration is None else f"{calibration.model.width}x{calibration.model.height} {calibration.model.distortion_model}",
+        "calibration": "none"
+        if calibration is None
+        else f"{calibration.model.width}x{calibration.model.height} {calibration.model.distortion_model}",
     }
     if statistics.age is None:
         line.fail(f"no image yet on {report.config.image_topic_of(camera)}; its view is unknown")
@@ -168,6 +174,9 @@ def _tf_line(report: NodeReport) -> Line:
         line.warn(f"static mounts are used: {frame.ego_motion_missing}")
     for conflict in report.transforms.conflicts:
         line.warn(str(conflict))
-    line.values = {"frames": str(len(report.transforms.frames())), "ignored, too old": str(report.transforms.ignored_old)}
+    line.values = {
+        "frames": str(len(report.transforms.frames())),
+        "ignored, too old": str(report.transforms.ignored_old),
+    }
     _recent(report, line, "TF")
     return line

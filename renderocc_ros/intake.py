@@ -86,7 +86,12 @@ class Intake:
             message = cdr.read_camera_info(buffer)
             model = camera_model_from_info(message)
         except ValueError as error:
-            self._complaints.report(subject, "camera_info", f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}", time.monotonic())
+            self._complaints.report(
+                subject,
+                "camera_info",
+                f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}",
+                time.monotonic(),
+            )
             return False
         self._info_bytes[camera] = body
         self._complaints.resolve(subject, "camera_info")
@@ -105,7 +110,9 @@ class Intake:
             self._complaints.report(subject, "image", f"image message dropped: {error}", arrival)
             return None
         if stamp_ns == 0:
-            self._complaints.report(subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival)
+            self._complaints.report(
+                subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival
+            )
             return None
         clock_ns = self._clock_ns()
         ahead = (stamp_ns - clock_ns) * 1e-9

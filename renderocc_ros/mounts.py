@@ -50,7 +50,9 @@ def parse_mounts(texts: tuple[str, ...], cameras: tuple[str, ...]) -> dict[str, 
         except ValueError:
             values = []
         if not colon or len(values) != 6 or not np.isfinite(values).all():
-            raise ValueError(f"parameter 'mounts' has the entry {text!r}; expected 'camera: x y z roll pitch yaw', metres and radians")
+            raise ValueError(
+                f"parameter 'mounts' has the entry {text!r}; expected 'camera: x y z roll pitch yaw', metres and radians"
+            )
         if name not in cameras:
             raise ValueError(f"parameter 'mounts' names the camera {name!r}, which is not one of {list(cameras)}")
         mounts[name] = transform_from(np.array(values[:3]), quaternion_from_euler(*values[3:])) @ BODY_FROM_OPTICAL

@@ -30,7 +30,9 @@ def make_predictor(config: NodeConfig, logger):
         logger.info(f"network: {path}")
     else:
         predictor = Predictor.untrained(config.preset, device=config.device, precision=config.precision)
-        logger.warning(f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'")
+        logger.warning(
+            f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'"
+        )
     if config.threshold:
         predictor.threshold = config.threshold
     on_gpu = predictor.device.type == "cuda"

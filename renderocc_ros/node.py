@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 import sys
 import time
+import traceback
+from collections.abc import Callable
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from nav_msgs.msg import OccupancyGrid
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
-from visualization_msgs.msg import MarkerArray
 
-from renderocc_model.config import Setting, from_mapping, settings_of
 from renderocc_model.messages import cdr
-from renderocc_ros import outputs
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.complaints import Complaints
+from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
 from renderocc_ros.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
@@ -35,17 +31,29 @@ from renderocc_ros.pace import Pace
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.process import end_at_first_signal, ignore_signals, prepare_process
-from renderocc_ros.rendered import rendered_view
+from renderocc_ros.publishers import OutputPublishers
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.worker import Worker
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
+
+
+def transition(callback: Callable) -> Callable:
+    """A lifecycle callback whose exceptions are logged: rclpy turns them into the error state and says nothing."""
+
+    @functools.wraps(callback)
+    def logged(self: RenderOccNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return callback(self, state)
+        except Exception as error:
+            self._error = f"{callback.__name__} failed: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{self._error}\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+
+    return logged
 
 
 class RenderOccNode(LifecycleNode):
@@ -60,9 +68,10 @@ class RenderOccNode(LifecycleNode):
         self._state = "unconfigured"
         self._error = ""
         self._deactivation_wanted = False
+        self._autostart_pending = True  # until it has succeeded once; what follows is the operator's
         self._cameras: tuple[str, ...] = ()
         self._subscriptions_in: list[AdaptiveSubscription | ImageSubscription] = []
-        self._outputs: dict[str, object] = {}
+        self._outputs: OutputPublishers | None = None
         self._services_offered: list = []
         self._predictor = None
         self._intake: Intake | None = None
@@ -70,7 +79,12 @@ class RenderOccNode(LifecycleNode):
         self._worker: Worker | None = None
         self._seen_cameras: tuple[str, ...] = ()
 
-        self._declare_parameters()
+        for line in declare_parameters(self):
+            self._error = line
+            self.get_logger().error(line)
+        for name, line in unknown_parameters(self).items():
+            self._complaints.report("parameters", name, line, time.monotonic())
+        self.add_on_set_parameters_callback(self._on_set_parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._diagnostics_timer = self.create_timer(
@@ -85,40 +99,12 @@ class RenderOccNode(LifecycleNode):
 
     # ---- parameters ------------------------------------------------------------------------------------------------
 
-    def _declare_parameters(self) -> None:
-        """Declare every field of NodeConfig; a bad override is said and left for `ros2 param set`, not fatal."""
-        known = [setting.name for setting in settings_of(NodeConfig)]
-        for setting in settings_of(NodeConfig):
-            descriptor = parameter_descriptor(setting)
-            default = list(setting.default) or [""] if isinstance(setting.default, tuple) else setting.default
-            try:
-                self.declare_parameter(setting.name, default, descriptor)
-            except (ParameterException, InvalidParameterException) as error:
-                self._error = f"parameter {setting.name!r}: {error}; {setting.help}"
-                self.get_logger().error(self._error)
-                self.declare_parameter(setting.name, default, descriptor, ignore_override=True)
-        for name in sorted(set(self._parameter_overrides) - set(known)):
-            if name.split(".")[0] in ("qos_overrides", "use_sim_time", "start_type_description_service"):
-                continue
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "`ros2 param list` names all of them"
-            self._complaints.report("parameters", name, f"unknown parameter {name!r} has no effect; {hint}", time.monotonic())
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-
-    def _read_config(self, changed: dict | None = None) -> NodeConfig:
-        values = {setting.name: self.get_parameter(setting.name).value for setting in settings_of(NodeConfig)} | (changed or {})
-        for setting in settings_of(NodeConfig):
-            if isinstance(setting.default, tuple):  # ROS cannot tell the type of an empty list: [""] stands for it
-                values[setting.name] = [name for name in values[setting.name] or [] if name]
-        return from_mapping(NodeConfig, values, where="the node's parameters")
-
     def _on_set_parameters(self, parameters) -> SetParametersResult:
-        known = {setting.name for setting in settings_of(NodeConfig)}
-        changed = {parameter.name: parameter.value for parameter in parameters if parameter.name in known}
+        changed = {parameter.name: parameter.value for parameter in parameters if hasattr(NodeConfig, parameter.name)}
         if not changed:
             return SetParametersResult(successful=True)
         try:
-            config = self._read_config(changed)
+            config = read_config(self, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         fixed = sorted(set(changed) - RUNTIME_PARAMETERS)
@@ -137,9 +123,10 @@ class RenderOccNode(LifecycleNode):
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------
 
+    @transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            config = self._read_config()
+            config = read_config(self)
             self._cameras = config.cameras or self._find_cameras(config)
             self._configure(config)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -150,30 +137,35 @@ class RenderOccNode(LifecycleNode):
         self._state, self._error = "inactive", ""
         return super().on_configure(state)
 
+    @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._worker.start()
         self._state, self._error = "active", ""
-        self._outputs["classes"].publish(String(data=outputs.classes_json(self._predictor.classes)))
+        self._outputs.publish_classes(self._predictor.classes)
         self.get_logger().info(f"active: {len(self._cameras)} cameras ({', '.join(self._cameras)})")
         return result
 
+    @transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._worker.stop()
         self._worker.reset()
         self._state = "inactive"
         return super().on_deactivate(state)
 
+    @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         self._state = "unconfigured"
         return super().on_cleanup(state)
 
+    @transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         self._state = "finalized"
         return super().on_shutdown(state)
 
+    @transition
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         self._state = "unconfigured"
@@ -195,31 +187,19 @@ class RenderOccNode(LifecycleNode):
         self._transforms = TransformBuffer(history=config.tf_history)
         now = Pace(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
         self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now)
-        self._pipeline = FramePipeline(config, self._cameras, self._predictor, self._transforms, self._complaints, self._times)
-        self._worker = Worker(self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times)
+        self._pipeline = FramePipeline(
+            config, self._cameras, self._predictor, self._transforms, self._complaints, self._times
+        )
+        self._worker = Worker(
+            self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times
+        )
         self._config = config
-        self._create_publishers()
+        self._outputs = OutputPublishers(self, self._cameras)
         self._create_subscriptions()
         self._services_offered = [
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(Trigger, "~/save", self._on_save),
         ]
-
-    def _create_publishers(self) -> None:
-        overriding = QoSOverridingOptions.with_default_policies()
-
-        def publisher(message_type, topic: str, qos: QoSProfile):
-            return self.create_lifecycle_publisher(message_type, topic, qos, qos_overriding_options=overriding)
-
-        self._outputs = {
-            "points": publisher(PointCloud2, "~/points", RELIABLE),
-            "markers": publisher(MarkerArray, "~/markers", RELIABLE),
-            "grid": publisher(OccupancyGrid, "~/grid", LATCHED),
-            "classes": publisher(String, "~/classes", LATCHED),
-        }
-        for camera in self._cameras:
-            for kind in ("semantic", "depth"):
-                self._outputs[f"{camera}/{kind}"] = publisher(Image, f"~/rendered/{camera}/{kind}", RELIABLE)
 
     def _create_subscriptions(self) -> None:
         config = self._config
@@ -232,11 +212,18 @@ class RenderOccNode(LifecycleNode):
         for camera in self._cameras:
             self._subscriptions_in += [
                 AdaptiveSubscription(
-                    self, CameraInfo, config.camera_info_topic_of(camera),
-                    lambda buffer, camera=camera: self._on_camera_info(camera, buffer), depth=5,
+                    self,
+                    CameraInfo,
+                    config.camera_info_topic_of(camera),
+                    lambda buffer, camera=camera: self._on_camera_info(camera, buffer),
+                    depth=5,
                 ),
                 ImageSubscription(
-                    self, Image, CompressedImage, config.image_topic_of(camera), config.image_transport,
+                    self,
+                    Image,
+                    CompressedImage,
+                    config.image_topic_of(camera),
+                    config.image_transport,
                     lambda buffer, compressed, camera=camera: self._on_image(camera, buffer, compressed),
                 ),
             ]
@@ -249,12 +236,12 @@ class RenderOccNode(LifecycleNode):
             self._pipeline.close()
         for subscription in self._subscriptions_in:
             subscription.destroy()
-        for publisher in self._outputs.values():
-            self.destroy_lifecycle_publisher(publisher)
+        if self._outputs is not None:
+            self._outputs.destroy()
         for service in self._services_offered:
             self.destroy_service(service)
-        self._subscriptions_in, self._outputs, self._services_offered = [], {}, []
-        self._worker = self._pipeline = self._intake = self._predictor = self._config = None
+        self._subscriptions_in, self._services_offered = [], []
+        self._outputs = self._worker = self._pipeline = self._intake = self._predictor = self._config = None
         self._complaints.clear()
         self._times.clear()
 
@@ -265,7 +252,9 @@ class RenderOccNode(LifecycleNode):
             return
         jump = self._intake.on_image(camera, buffer, compressed)
         if jump is not None:
-            self.get_logger().info(f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)")
+            self.get_logger().info(
+                f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
+            )
             self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
             self._worker.forget_previous()
         self._worker.collect()
@@ -279,7 +268,9 @@ class RenderOccNode(LifecycleNode):
         if self._intake.on_camera_info(camera, buffer):
             calibration = self._intake.calibrations[camera]
             model = calibration.model
-            self.get_logger().info(f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}")
+            self.get_logger().info(
+                f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}"
+            )
             models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
             if len(models) == len(self._cameras):
                 for warning in self._predictor.compare_rig(models):
@@ -290,46 +281,23 @@ class RenderOccNode(LifecycleNode):
         try:
             transforms = cdr.read_tf(buffer)
         except cdr.MessageError as error:
-            self._complaints.report("TF", "message", f"message on {'/tf_static' if static else '/tf'} dropped: {error}", now)
+            self._complaints.report(
+                "TF", "message", f"message on {'/tf_static' if static else '/tf'} dropped: {error}", now
+            )
             return
         for t in transforms:
             try:
                 self._transforms.set(t.parent, t.child, t.stamp_ns, t.translation, t.quaternion, static)
             except TransformError as error:
-                self._complaints.report("TF", f"{t.parent} {t.child}", f"transform from '{t.child}' to '{t.parent}' ignored: {error}", now)
+                self._complaints.report(
+                    "TF", f"{t.parent} {t.child}", f"transform from '{t.child}' to '{t.parent}' ignored: {error}", now
+                )
 
     # ---- outputs -------------------------------------------------------------------------------------------------------
 
-    def _wanted(self, name: str) -> bool:
-        return self._outputs[name].get_subscription_count() > 0
-
     def _publish_frame(self, frame: Frame) -> None:
-        """Called by the worker. The grid is latched and always made; the rest only when someone listens."""
-        config, occupancy, stamp = self._config, frame.occupancy, frame.stamp_ns
-        base, classes = config.base_frame, occupancy.classes
-        if self._wanted("points") or self._wanted("markers"):
-            surface = outputs.surface_voxels(occupancy)
-            if self._wanted("points"):
-                self._outputs["points"].publish(outputs.points_message(surface, classes, stamp, base))
-            if self._wanted("markers"):
-                nearest = surface.nearest(config.max_markers)
-                self._outputs["markers"].publish(outputs.markers_message(nearest, classes, occupancy.grid.voxel_size, stamp, base))
-        cells = outputs.height_band_cells(occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes)
-        self._outputs["grid"].publish(outputs.grid_message(cells, occupancy, config.grid_min_height, stamp, base))
-        for camera in frame.used:
-            self._publish_rendered(frame, camera)
-
-    def _publish_rendered(self, frame: Frame, camera: str) -> None:
-        wanted = {kind for kind in ("semantic", "depth") if self._wanted(f"{camera}/{kind}")}
-        if not wanted:
-            return
-        colours, depth = rendered_view(
-            frame.occupancy, frame.views[camera], frame.base_from_camera[camera], self._config.rendered_stride
-        )
-        stamp, optical_frame = frame.stamps[camera], frame.optical_frames[camera]
-        for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):
-            if kind in wanted:
-                self._outputs[f"{camera}/{kind}"].publish(cdr.write_image(stamp, optical_frame, image, encoding))
+        """Called by the worker."""
+        self._outputs.publish(frame, self._config)
 
     def _publish_diagnostics(self) -> None:
         report = NodeReport(
@@ -346,7 +314,9 @@ class RenderOccNode(LifecycleNode):
             simulated_time=bool(self.get_parameter("use_sim_time").value),
             now=time.monotonic(),
         )
-        self._diagnostics.publish(diagnostics_message(report, self.get_fully_qualified_name(), self.get_clock().now().to_msg()))
+        self._diagnostics.publish(
+            diagnostics_message(report, self.get_fully_qualified_name(), self.get_clock().now().to_msg())
+        )
 
     # ---- services and events -------------------------------------------------------------------------------------------
 
@@ -394,10 +364,17 @@ class RenderOccNode(LifecycleNode):
         if self._deactivation_wanted:
             self._deactivation_wanted = False
             self.trigger_deactivate()
-        if self._state != "unconfigured" or self._error or not self.get_parameter("autostart").value:
-            return
+        if (
+            self._autostart_pending
+            and self._state == "unconfigured"
+            and not self._error
+            and self.get_parameter("autostart").value
+        ):
+            self._autostart()
+
+    def _autostart(self) -> None:
         try:
-            config = self._read_config()
+            config = read_config(self)
         except ValueError as error:
             self._error = str(error)
             self.get_logger().error(f"cannot configure: {error}")
@@ -407,23 +384,14 @@ class RenderOccNode(LifecycleNode):
             settled, self._seen_cameras = bool(seen) and seen == self._seen_cameras, seen
             if not settled:
                 self._complaints.report(
-                    "cameras", "none", f"waiting for cameras: looking for {config.camera_info_topic} with {config.image_topic}", time.monotonic()
+                    "cameras",
+                    "none",
+                    f"waiting for cameras: looking for {config.camera_info_topic} with {config.image_topic}",
+                    time.monotonic(),
                 )
                 return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
-
-
-def parameter_descriptor(setting: Setting) -> ParameterDescriptor:
-    """Description, range and choices of a NodeConfig field as `ros2 param describe` shows them."""
-    descriptor = ParameterDescriptor(description=setting.help, dynamic_typing=True)  # so that 1 is taken for 1.0
-    if setting.choices:
-        descriptor.additional_constraints = "one of: " + ", ".join(setting.choices)
-    if setting.minimum is not None and setting.type is int:
-        descriptor.integer_range = [IntegerRange(from_value=setting.minimum, to_value=setting.maximum, step=1)]
-    elif setting.minimum is not None:
-        descriptor.floating_point_range = [FloatingPointRange(from_value=setting.minimum, to_value=setting.maximum, step=0.0)]
-    return descriptor
+            self._autostart_pending = self.trigger_activate() != TransitionCallbackReturn.SUCCESS
 
 
 def main(args: list[str] | None = None) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.occupancy import Occupancy
 from renderocc_model.messages import cdr
+from renderocc_model.occupancy import Occupancy
 
 UNKNOWN_CELL, FREE_CELL, OCCUPIED_CELL = -1, 0, 100
 
@@ -50,7 +50,9 @@ def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, f
     return cdr.write_point_cloud(stamp_ns, frame_id, surface.centres, colours, surface.confidence, surface.labels)
 
 
-def markers_message(surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str) -> bytes:
+def markers_message(
+    surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str
+) -> bytes:
     """MarkerArray with one CUBE_LIST, all opaque: one translucent cube makes RViz blend the whole list, unsorted by depth."""
     colours = np.ones((len(surface), 4), np.float32)
     colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
@@ -98,7 +100,12 @@ def grid_message(cells: np.ndarray, occupancy: Occupancy, lowest: float, stamp_n
 def classes_json(classes: ClassTable) -> str:
     """The class table as JSON: {"classes": [{"id", "name", "color": [r, g, b], "dynamic"}...], "free", "unknown"}."""
     rows = [
-        {"id": index, "name": name, "color": [int(part) for part in classes.colours[index]], "dynamic": index in classes.dynamic}
+        {
+            "id": index,
+            "name": name,
+            "color": [int(part) for part in classes.colours[index]],
+            "dynamic": index in classes.dynamic,
+        }
         for index, name in enumerate(classes.names)
     ]
     return json.dumps({"classes": rows, "free": classes.free, "unknown": UNLABELLED})

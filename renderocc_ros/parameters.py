@@ -7,7 +7,6 @@ from pathlib import Path
 
 from renderocc_model.config import configuration, setting
 
-
 # What `ros2 param set` can change while the node runs; the rest is read when the node is configured.
 RUNTIME_PARAMETERS = {
     "threshold",
@@ -30,46 +29,87 @@ class NodeConfig:
 
     # Cameras
     cameras: tuple[str, ...] = setting(
-        (), "camera names, in the order of the network's views; empty: every camera found on the graph when the node is configured"
+        (),
+        "camera names, in the order of the network's views; empty: every camera found on the graph when the node is configured",
     )
     anchor_camera: str = setting("", "the camera whose stamps the outputs carry; empty: the first of `cameras`")
-    image_topic: str = setting("{camera}/image_raw", "template of the raw image topic; compressed images are looked for at <topic>/compressed")
+    image_topic: str = setting(
+        "{camera}/image_raw", "template of the raw image topic; compressed images are looked for at <topic>/compressed"
+    )
     camera_info_topic: str = setting("{camera}/camera_info", "template of the calibration topic")
-    camera_frame: str = setting("", "template of the optical frame, e.g. {camera}_optical; empty: the frame_id of the images")
-    image_transport: str = setting("auto", "which image messages to subscribe to", choices=("auto", "raw", "compressed"))
+    camera_frame: str = setting(
+        "", "template of the optical frame, e.g. {camera}_optical; empty: the frame_id of the images"
+    )
+    image_transport: str = setting(
+        "auto", "which image messages to subscribe to", choices=("auto", "raw", "compressed")
+    )
 
     # Frames
     base_frame: str = setting("base_link", "frame of the grid and of every output: x forward, y left, z up")
-    odom_frame: str = setting("odom", "fixed frame for ego motion between camera stamps and frames; empty: use the static mounts only")
-    mounts: tuple[str, ...] = setting(
-        (), "mounts of cameras that no TF places, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]"
+    odom_frame: str = setting(
+        "odom", "fixed frame for ego motion between camera stamps and frames; empty: use the static mounts only"
     )
-    tf_timeout: float = setting(0.1, "how long a frame waits for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0)
+    mounts: tuple[str, ...] = setting(
+        (),
+        "mounts of cameras that no TF places, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]",
+    )
+    tf_timeout: float = setting(
+        0.1, "how long a frame waits for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0
+    )
     tf_history: float = setting(10.0, "how much of /tf is kept [s]", minimum=0.5, maximum=600.0)
 
     # Matching
-    max_camera_time_diff: float = setting(0.1, "images further than this from the anchor's stamp are not matched to it [s]", minimum=0.0, maximum=5.0)
-    max_wait: float = setting(0.15, "how long a frame waits for its last cameras after the anchor's image came [s]", minimum=0.0, maximum=5.0)
-    camera_timeout: float = setting(2.0, "a camera silent for this long is reported and not waited for [s]", minimum=0.05, maximum=60.0)
+    max_camera_time_diff: float = setting(
+        0.1, "images further than this from the anchor's stamp are not matched to it [s]", minimum=0.0, maximum=5.0
+    )
+    max_wait: float = setting(
+        0.15, "how long a frame waits for its last cameras after the anchor's image came [s]", minimum=0.0, maximum=5.0
+    )
+    camera_timeout: float = setting(
+        2.0, "a camera silent for this long is reported and not waited for [s]", minimum=0.05, maximum=60.0
+    )
     min_cameras: int = setting(1, "with fewer usable cameras nothing is published", minimum=1, maximum=64)
-    max_future: float = setting(1.0, "images stamped further than this ahead of the node's clock are dropped [s]; 0: never", minimum=0.0, maximum=3600.0)
+    max_future: float = setting(
+        1.0,
+        "images stamped further than this ahead of the node's clock are dropped [s]; 0: never",
+        minimum=0.0,
+        maximum=3600.0,
+    )
 
     # Network
-    checkpoint: str = setting("", "path of a .safetensors checkpoint; empty: the network in the package, or an untrained one of `preset`")
-    preset: str = setting("tiny", "the network to make where there is no checkpoint (untrained: its output means nothing)", choices=("tiny", "base", "paper"))
+    checkpoint: str = setting(
+        "", "path of a .safetensors checkpoint; empty: the network in the package, or an untrained one of `preset`"
+    )
+    preset: str = setting(
+        "tiny",
+        "the network to make where there is no checkpoint (untrained: its output means nothing)",
+        choices=("tiny", "base", "paper"),
+    )
     device: str = setting("auto", "auto: CUDA where there is any, else the CPU", choices=("auto", "cpu", "cuda"))
-    precision: str = setting("auto", "auto: half precision on CUDA, single on the CPU", choices=("auto", "float32", "float16", "bfloat16"))
-    threshold: float = setting(0.0, "occupied above this probability; 0: the threshold stored in the checkpoint", minimum=0.0, maximum=0.999)
+    precision: str = setting(
+        "auto", "auto: half precision on CUDA, single on the CPU", choices=("auto", "float32", "float16", "bfloat16")
+    )
+    threshold: float = setting(
+        0.0, "occupied above this probability; 0: the threshold stored in the checkpoint", minimum=0.0, maximum=0.999
+    )
     cpu_threads: int = setting(0, "threads of the network on the CPU; 0: all cores", minimum=0, maximum=256)
 
     # Outputs
-    max_markers: int = setting(50_000, "at most this many cubes in ~/markers; the nearest are kept", minimum=0, maximum=1_000_000)
-    grid_min_height: float = setting(0.3, "lower edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0)
-    grid_max_height: float = setting(2.0, "upper edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0)
+    max_markers: int = setting(
+        50_000, "at most this many cubes in ~/markers; the nearest are kept", minimum=0, maximum=1_000_000
+    )
+    grid_min_height: float = setting(
+        0.3, "lower edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0
+    )
+    grid_max_height: float = setting(
+        2.0, "upper edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0
+    )
     grid_ignored_classes: tuple[str, ...] = setting(
         ("driveable_surface", "other_flat", "sidewalk", "terrain"), "classes that are ground, not obstacles, in ~/grid"
     )
-    rendered_stride: int = setting(4, "one ray of ~/rendered/<camera> for this many pixels of the network's view", minimum=1, maximum=64)
+    rendered_stride: int = setting(
+        4, "one ray of ~/rendered/<camera> for this many pixels of the network's view", minimum=1, maximum=64
+    )
     save_directory: str = setting("~/.ros/renderocc", "~/save writes here and nowhere else")
     diagnostics_period: float = setting(1.0, "time between two /diagnostics [s]", minimum=0.1, maximum=60.0)
     autostart: bool = setting(True, "configure and activate without being asked")
@@ -77,13 +117,19 @@ class NodeConfig:
     def check(self) -> None:
         for name in ("image_topic", "camera_info_topic"):
             if "{camera}" not in getattr(self, name):
-                raise ValueError(f"parameter {name!r} is {getattr(self, name)!r}: it must contain {{camera}}, e.g. '{{camera}}/image_raw'")
+                raise ValueError(
+                    f"parameter {name!r} is {getattr(self, name)!r}: it must contain {{camera}}, e.g. '{{camera}}/image_raw'"
+                )
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"parameter 'cameras' names a camera twice: {list(self.cameras)}")
         if self.anchor_camera and self.cameras and self.anchor_camera not in self.cameras:
-            raise ValueError(f"parameter 'anchor_camera' is {self.anchor_camera!r}, which is not one of 'cameras' {list(self.cameras)}")
+            raise ValueError(
+                f"parameter 'anchor_camera' is {self.anchor_camera!r}, which is not one of 'cameras' {list(self.cameras)}"
+            )
         if self.cameras and self.min_cameras > len(self.cameras):
-            raise ValueError(f"parameter 'min_cameras' is {self.min_cameras}, but there are only {len(self.cameras)} cameras")
+            raise ValueError(
+                f"parameter 'min_cameras' is {self.min_cameras}, but there are only {len(self.cameras)} cameras"
+            )
         if self.grid_min_height >= self.grid_max_height:
             raise ValueError(
                 f"parameter 'grid_min_height' ({self.grid_min_height}) must be below 'grid_max_height' ({self.grid_max_height})"
@@ -122,7 +168,7 @@ def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, na
     for name, types in topics:
         if "sensor_msgs/msg/CameraInfo" not in types or not (name.startswith(before) and name.endswith(after)):
             continue
-        camera = name[len(before): len(name) - len(after)]
+        camera = name[len(before) : len(name) - len(after)]
         if camera and resolve(config.image_topic_of(camera)) in images:
             found.append(camera)
     return tuple(sorted(found))

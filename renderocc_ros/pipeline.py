@@ -11,11 +11,12 @@ import numpy as np
 
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.images import ENCODINGS
+from renderocc_model.messages import cdr
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.undistort import UndistortTable, View, network_view
-from renderocc_model.messages import cdr
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Calibration, CameraImage
 from renderocc_ros.latency import StageTimes
@@ -23,8 +24,6 @@ from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
-
 
 MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
 
@@ -102,7 +101,9 @@ def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError:
-        raise ValueError(f"encoding is '{encoding}'; expected one of {known}, or install cv_bridge, which knows more") from None
+        raise ValueError(
+            f"encoding is '{encoding}'; expected one of {known}, or install cv_bridge, which knows more"
+        ) from None
     from rclpy.serialization import deserialize_message
     from sensor_msgs.msg import Image
 
@@ -110,7 +111,9 @@ def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
         return CvBridge().imgmsg_to_cv2(deserialize_message(buffer, Image), "rgb8")
     # Built for another NumPy, it can be imported but not used, and fails with an error of its loader's choice.
     except (CvBridgeError, AttributeError, ImportError, RuntimeError, SystemError, TypeError, ValueError) as error:
-        raise ValueError(f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}") from None
+        raise ValueError(
+            f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}"
+        ) from None
 
 
 class FramePipeline:
@@ -143,7 +146,9 @@ class FramePipeline:
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
         self._tables = ViewTables(*predictor.view_size)
-        self._decoders = ThreadPoolExecutor(max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(
+            max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode"
+        )
 
     def close(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
@@ -186,7 +191,12 @@ class FramePipeline:
             if camera in calibrations:
                 cameras[camera] = (self._optical_frame(camera, matched, calibrations), stamp_ns)
             else:
-                self._leave_out(frame, camera, "calibration", f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}")
+                self._leave_out(
+                    frame,
+                    camera,
+                    "calibration",
+                    f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}",
+                )
         placements = place_cameras(
             self._transforms,
             cameras,
@@ -198,7 +208,12 @@ class FramePipeline:
         )
         self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
         for camera, reason in placements.unplaced.items():
-            self._leave_out(frame, camera, "TF", f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'")
+            self._leave_out(
+                frame,
+                camera,
+                "TF",
+                f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'",
+            )
         if placements.ego_motion_missing and self._config.odom_frame:
             self._complaints.report(
                 "ego motion",
@@ -232,7 +247,8 @@ class FramePipeline:
 
     def _decode(self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]) -> dict[str, np.ndarray]:
         waiting = {
-            camera: self._decoders.submit(decode_view, matched.entries[camera][1], table) for camera, table in tables.items()
+            camera: self._decoders.submit(decode_view, matched.entries[camera][1], table)
+            for camera, table in tables.items()
         }
         images = {}
         for camera, result in waiting.items():

@@ -17,12 +17,18 @@ def config_file(name: str) -> Path:
         FileNotFoundError: it is in none of them.
     """
     folders = [Path(__file__).resolve().parent.parent]
-    folders += [Path(prefix) / "share" / "renderocc_ros" for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    folders += [
+        Path(prefix) / "share" / "renderocc_ros"
+        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        if prefix
+    ]
     folders.append(Path(sys.prefix) / "share" / "renderocc_ros")
     for folder in folders:
         if (path := folder / "config" / name).is_file():
             return path
-    raise FileNotFoundError(f"config/{name} is not beside the package nor in {', '.join(map(str, folders[1:]))}; install it again")
+    raise FileNotFoundError(
+        f"config/{name} is not beside the package nor in {', '.join(map(str, folders[1:]))}; install it again"
+    )
 
 
 def prepare_process() -> None:

@@ -107,7 +107,14 @@ class ImageSubscription:
     """
 
     def __init__(
-        self, node: Node, raw_type, compressed_type, topic: str, transport: str, callback: Callable[[bytes, bool], None], depth: int = 2
+        self,
+        node: Node,
+        raw_type,
+        compressed_type,
+        topic: str,
+        transport: str,
+        callback: Callable[[bytes, bool], None],
+        depth: int = 2,
     ) -> None:
         self._make = {
             False: lambda: AdaptiveSubscription(node, raw_type, topic, lambda buffer: callback(buffer, False), depth),

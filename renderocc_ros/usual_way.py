@@ -78,7 +78,9 @@ def usual_outputs(occupancy: Occupancy) -> tuple[bytes, bytes, bytes]:
     cloud.header.frame_id = "base_link"
     names = ("x", "y", "z", "rgb", "confidence", "label")
     kinds = (PointField.FLOAT32,) * 5 + (PointField.UINT32,)
-    cloud.fields = [PointField(name=name, offset=4 * n, datatype=kind, count=1) for n, (name, kind) in enumerate(zip(names, kinds))]
+    cloud.fields = [
+        PointField(name=name, offset=4 * n, datatype=kind, count=1) for n, (name, kind) in enumerate(zip(names, kinds))
+    ]
     cloud.data = array.array("B", bytes(packed))
 
     cells = OccupancyGrid()

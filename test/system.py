@@ -47,10 +47,21 @@ class Program:
     """A program of this package in its own process, its output collected line by line."""
 
     def __init__(self, command: list, domain: int) -> None:
-        environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), PYTHONUNBUFFERED="1", RCUTILS_COLORIZED_OUTPUT="0", PYTHONPATH=str(ROOT))
+        environment = dict(
+            os.environ,
+            ROS_DOMAIN_ID=str(domain),
+            PYTHONUNBUFFERED="1",
+            RCUTILS_COLORIZED_OUTPUT="0",
+            PYTHONPATH=str(ROOT),
+        )
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, text=True,
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=ROOT,
+            text=True,
             errors="replace",
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -77,7 +88,10 @@ class Program:
             if not self.alive and not self._reader.is_alive():
                 break
             time.sleep(0.02)
-        raise AssertionError(f"no line like {pattern!r}; the program {'runs' if self.alive else 'ended'} and printed:\n" + "\n".join(self.lines[-40:]))
+        raise AssertionError(
+            f"no line like {pattern!r}; the program {'runs' if self.alive else 'ended'} and printed:\n"
+            + "\n".join(self.lines[-40:])
+        )
 
     def stop(self, timeout: float = 15.0) -> int:
         """SIGINT, then the exit status; a program that does not end is killed and fails the test."""
@@ -87,7 +101,9 @@ class Program:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"did not end within {timeout:g} s of SIGINT:\n" + "\n".join(self.lines[-40:])) from None
+            raise AssertionError(
+                f"did not end within {timeout:g} s of SIGINT:\n" + "\n".join(self.lines[-40:])
+            ) from None
 
 
 def node_command(parameters: dict, *arguments: str) -> list:
@@ -146,7 +162,9 @@ def stamp_message(stamp_ns: int) -> Time:
     return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
 
 
-def transform_message(parent: str, child: str, stamp_ns: int, translation=(0.0, 0.0, 0.0), quaternion=(0.0, 0.0, 0.0, 1.0)) -> TransformStamped:
+def transform_message(
+    parent: str, child: str, stamp_ns: int, translation=(0.0, 0.0, 0.0), quaternion=(0.0, 0.0, 0.0, 1.0)
+) -> TransformStamped:
     message = TransformStamped()
     message.header.stamp, message.header.frame_id, message.child_frame_id = stamp_message(stamp_ns), parent, child
     t, q = message.transform.translation, message.transform.rotation
@@ -167,7 +185,9 @@ class PublishingRig:
         "back": ((-0.5, 0.0, 1.6), (-0.5, -0.5, 0.5, 0.5)),
     }
 
-    def __init__(self, listener: Listener, cameras=("front", "left", "back"), width: int = 320, height: int = 200) -> None:
+    def __init__(
+        self, listener: Listener, cameras=("front", "left", "back"), width: int = 320, height: int = 200
+    ) -> None:
         self.cameras, self.width, self.height = tuple(cameras), width, height
         node = listener.node
         self.raw = {c: node.create_publisher(Image, f"/{c}/image_raw", 5) for c in cameras}
@@ -179,7 +199,11 @@ class PublishingRig:
         self.pixels = {c: generator.integers(0, 255, (height, width, 3), np.uint8) for c in cameras}
 
     def send_mounts(self, stamp_ns: int = 1, leave_out: tuple = ()) -> None:
-        mounts = [transform_message("base_link", f"{c}_optical", stamp_ns, *self.MOUNTS[c]) for c in self.cameras if c not in leave_out]
+        mounts = [
+            transform_message("base_link", f"{c}_optical", stamp_ns, *self.MOUNTS[c])
+            for c in self.cameras
+            if c not in leave_out
+        ]
         self.tf_static.publish(TFMessage(transforms=mounts))
 
     def send_odom(self, stamp_ns: int, x: float = 0.0) -> None:

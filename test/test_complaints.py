@@ -47,7 +47,9 @@ def test_current_complaints_are_those_seen_lately():
     complaints = Complaints(lambda text: None)
     complaints.report("a", "x", "first", 0.0)
     complaints.report("b", "x", "second", 5.0)
-    assert [(subject, c.text, c.count) for subject, _, c in complaints.current(now=6.0, within=3.0)] == [("b", "second", 1)]
+    assert [(subject, c.text, c.count) for subject, _, c in complaints.current(now=6.0, within=3.0)] == [
+        ("b", "second", 1)
+    ]
     assert [subject for subject, _, _ in complaints.current(now=6.0, within=10.0)] == ["b", "a"]
 
 

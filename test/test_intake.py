@@ -8,8 +8,8 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from renderocc_model.messages import cdr
-from renderocc_ros.complaints import Complaints
 from renderocc_model.messages.camera_info import camera_model_from_info
+from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Intake
 from renderocc_ros.parameters import NodeConfig
 

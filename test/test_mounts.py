@@ -30,7 +30,12 @@ def test_euler_angles_are_about_the_fixed_axes_x_then_y_then_z():
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [("front 1 2 3 0 0 0", "front 1 2 3"), ("front: 1 2 3", "expected"), ("front: 1 2 3 0 0 nan", "nan"), ("rear: 0 0 0 0 0 0", "rear")],
+    [
+        ("front 1 2 3 0 0 0", "front 1 2 3"),
+        ("front: 1 2 3", "expected"),
+        ("front: 1 2 3 0 0 nan", "nan"),
+        ("rear: 0 0 0 0 0 0", "rear"),
+    ],
 )
 def test_an_entry_that_cannot_be_read_is_named(text, named):
     with pytest.raises(ValueError, match=named):

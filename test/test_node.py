@@ -18,10 +18,19 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+from system import (
+    LATCHED,
+    Listener,
+    Program,
+    PublishingRig,
+    new_domain,
+    node_command,
+    stamp_message,
+    transform_message,
+    wait_until,
+)
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
-
-from system import LATCHED, Listener, Program, PublishingRig, new_domain, node_command, stamp_message, transform_message, wait_until
 
 CAMERAS = ("front", "left", "back")
 SECOND = 1_000_000_000
@@ -56,7 +65,11 @@ class System:
         self.depth = listen(Image, "/renderocc/rendered/front/depth")
         self.diagnostics = listen(DiagnosticArray, "/diagnostics")
         self.node.expect("active: 3 cameras", 90)
-        wait_until(lambda: self.rig.raw["back"].get_subscription_count() and self.rig.tf.get_subscription_count(), 10, "subscriptions")
+        wait_until(
+            lambda: self.rig.raw["back"].get_subscription_count() and self.rig.tf.get_subscription_count(),
+            10,
+            "subscriptions",
+        )
         wait_until(lambda: self.listener.node.count_subscribers("/renderocc/points") == 1, 10, "discovery")
         time.sleep(1.0)  # both sides of every match
         self.rig.send_mounts()
@@ -68,7 +81,9 @@ class System:
         """Publish one good frame and wait until its points are there. Returns its stamp."""
         stamp = self.now()
         self.rig.frame(stamp, leave_out)
-        wait_until(lambda: any(stamp_of(message) == stamp for message in list(self.points)), timeout, f"points of {stamp}")
+        wait_until(
+            lambda: any(stamp_of(message) == stamp for message in list(self.points)), timeout, f"points of {stamp}"
+        )
         return stamp
 
     def status(self, name: str) -> DiagnosticStatus:
@@ -165,12 +180,16 @@ def test_rendered_views_have_a_ray_for_every_fourth_pixel(system):
 def front_compressed(system):
     """The front camera publishes only compressed images; afterwards raw ones again."""
     system.listener.node.destroy_publisher(system.rig.raw.pop("front"))
-    wait_until(lambda: system.rig.compressed["front"].get_subscription_count() == 1, 10, "subscription to compressed images")
+    wait_until(
+        lambda: system.rig.compressed["front"].get_subscription_count() == 1, 10, "subscription to compressed images"
+    )
     time.sleep(0.7)
     yield
     system.rig.raw["front"] = system.listener.node.create_publisher(Image, "/front/image_raw", 5)
     wait_until(lambda: system.rig.raw["front"].get_subscription_count() == 1, 10, "subscription to raw images")
-    wait_until(lambda: system.rig.compressed["front"].get_subscription_count() == 0, 10, "end of the compressed subscription")
+    wait_until(
+        lambda: system.rig.compressed["front"].get_subscription_count() == 0, 10, "end of the compressed subscription"
+    )
     time.sleep(0.5)
 
 
@@ -224,7 +243,11 @@ def test_diagnostics_name_rate_age_and_latency_of_every_part(system):
     latency = {value.key: value.value for value in system.status("latency").values}
     assert {"waiting", "placement", "decode", "network", "publish", "total"} <= set(latency)
     camera = {value.key: value.value for value in system.status("camera left").values}
-    assert camera["calibration"] == "320x200 plumb_bob" and camera["rate"].endswith("Hz") and float(camera["age"].split()[0]) < 5
+    assert (
+        camera["calibration"] == "320x200 plumb_bob"
+        and camera["rate"].endswith("Hz")
+        and float(camera["age"].split()[0]) < 5
+    )
     assert "UNTRAINED" in system.status("network").message
 
 
@@ -250,7 +273,11 @@ def bend(system, change) -> int:
         ("step", 1000, r"camera 'front': image data is 192000 bytes but 200 rows of step 1000 are 200000"),
         ("encoding", "magic8", "camera 'front': encoding is 'magic8'; expected one of"),
         ("width", 160, "camera 'front': image is 160x200 but camera_info says 320x200; publish a matching camera_info"),
-        ("height", 100, "camera 'front': image is 320x100 but camera_info says 320x200; publish a matching camera_info"),
+        (
+            "height",
+            100,
+            "camera 'front': image is 320x100 but camera_info says 320x200; publish a matching camera_info",
+        ),
     ],
 )
 def test_a_bent_image_is_named_and_the_other_cameras_are_used(system, field, value, line):
@@ -283,10 +310,14 @@ def test_a_stamp_of_zero_is_named(system):
 def test_a_stamp_from_the_future_is_named(system):
     system.frame()
     system.rig.raw["front"].publish(system.rig.image_message("front", time.time_ns() + 3600 * SECOND))
-    system.node.expect(r"camera 'front': image dropped: its stamp is 3[56]\d\d\.\d+ s ahead of the node's clock; synchronise")
+    system.node.expect(
+        r"camera 'front': image dropped: its stamp is 3[56]\d\d\.\d+ s ahead of the node's clock; synchronise"
+    )
 
 
-@pytest.mark.parametrize(("k", "line"), [([0.0] * 9, "K is all zeros"), ([float("nan")] * 9, "camera_info on /front/camera_info: K")])
+@pytest.mark.parametrize(
+    ("k", "line"), [([0.0] * 9, "K is all zeros"), ([float("nan")] * 9, "camera_info on /front/camera_info: K")]
+)
 def test_an_impossible_calibration_is_named_and_the_last_good_one_kept(system, k, line):
     message = system.rig.info_message("front", system.now())
     message.k = k
@@ -328,7 +359,9 @@ def test_a_dead_anchor_is_stood_in_for(system):
 
 
 def test_a_transform_with_nan_is_refused_and_named(system):
-    system.rig.tf_static.publish(TFMessage(transforms=[transform_message("base_link", "front_optical", 1, (float("nan"), 0.0, 0.0))]))
+    system.rig.tf_static.publish(
+        TFMessage(transforms=[transform_message("base_link", "front_optical", 1, (float("nan"), 0.0, 0.0))])
+    )
     system.node.expect("TF: transform from 'front_optical' to 'base_link' ignored: .*NaN")
     system.rig.send_mounts()  # the latched message of a late subscriber is a good one again
 
@@ -353,13 +386,17 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known_one(system):
 
 def set_parameter(system, name: str, **value) -> tuple[bool, str]:
     parameter = Parameter(name=name, value=ParameterValue(**value))
-    (result,) = system.listener.call(SetParameters, "/renderocc/set_parameters", SetParameters.Request(parameters=[parameter])).results
+    (result,) = system.listener.call(
+        SetParameters, "/renderocc/set_parameters", SetParameters.Request(parameters=[parameter])
+    ).results
     return result.successful, result.reason
 
 
 def test_parameters_are_described_with_their_ranges(system):
     request = DescribeParameters.Request(names=["max_wait", "min_cameras", "device"])
-    wait, least, device = system.listener.call(DescribeParameters, "/renderocc/describe_parameters", request).descriptors
+    wait, least, device = system.listener.call(
+        DescribeParameters, "/renderocc/describe_parameters", request
+    ).descriptors
     assert (wait.floating_point_range[0].from_value, wait.floating_point_range[0].to_value) == (0.0, 5.0)
     assert (least.integer_range[0].from_value, least.integer_range[0].to_value) == (1, 64)
     assert "auto, cpu, cuda" in device.additional_constraints and "CUDA" in device.description
@@ -394,11 +431,21 @@ def test_the_whole_lifecycle_twice(system):
         time.sleep(0.7)
         assert len(system.points) == before, "inactive nodes publish nothing"
         change(Transition.TRANSITION_CLEANUP)
-        # autostart configures and activates it again
+        change(Transition.TRANSITION_CONFIGURE)
+        change(Transition.TRANSITION_ACTIVATE)
         wait_until(
-            lambda: system.listener.call(GetState, "/renderocc/get_state", timeout=60).current_state.id == State.PRIMARY_STATE_ACTIVE, 60, "active again"
+            lambda: (
+                system.listener.call(GetState, "/renderocc/get_state", timeout=60).current_state.id
+                == State.PRIMARY_STATE_ACTIVE
+            ),
+            60,
+            "active again",
         )
-        wait_until(lambda: system.rig.raw["back"].get_subscription_count() and system.rig.tf_static.get_subscription_count(), 10, "subscriptions")
+        wait_until(
+            lambda: system.rig.raw["back"].get_subscription_count() and system.rig.tf_static.get_subscription_count(),
+            10,
+            "subscriptions",
+        )
         time.sleep(1.0)
 
 
@@ -412,7 +459,11 @@ def test_when_stamps_go_back_everything_starts_afresh_and_goes_on(system):
     for index in range(4):
         system.rig.frame(past + index * 300_000_000)
         time.sleep(0.4)
-    wait_until(lambda: any(stamp_of(message) == past + 900_000_000 for message in list(system.points)), 40, "points of the past")
+    wait_until(
+        lambda: any(stamp_of(message) == past + 900_000_000 for message in list(system.points)),
+        40,
+        "points of the past",
+    )
     system.node.expect(r"starting afresh: image stamps went back by (19|20)\.\d s \(a bag loop\?\)")
     # And forward again: a jump ahead is only a gap.
     system.frame()

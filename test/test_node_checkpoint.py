@@ -9,13 +9,13 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
+from system import Listener, Program, PublishingRig, new_domain, node_command, wait_until
 
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.presets import preset
 from renderocc_model.rig import Camera, CameraModel, Rig
 from renderocc_model.untrained import untrained_checkpoint
-from system import Listener, Program, PublishingRig, new_domain, node_command, wait_until
 
 
 def wide_rig():
@@ -40,7 +40,11 @@ def checkpoints(tmp_path_factory):
 
 def test_a_corrupt_checkpoint_is_named_then_a_good_one_of_another_rig_works_with_warnings(checkpoints):
     domain = new_domain()
-    fixed = {"cameras": ["front", "left"], "image_topic": "/{camera}/image_raw", "camera_info_topic": "/{camera}/camera_info"}
+    fixed = {
+        "cameras": ["front", "left"],
+        "image_topic": "/{camera}/image_raw",
+        "camera_info_topic": "/{camera}/camera_info",
+    }
     node = Program(node_command({**fixed, "checkpoint": checkpoints["half"], "diagnostics_period": 0.2}), domain)
     listener = Listener(domain)
     diagnostics = listener.listen(DiagnosticArray, "/diagnostics")
@@ -60,7 +64,11 @@ def test_a_corrupt_checkpoint_is_named_then_a_good_one_of_another_rig_works_with
         line = node.expect("cannot configure: .*half.safetensors", 60)
         assert line.count(str(checkpoints["half"])) == 1
         assert state() == State.PRIMARY_STATE_UNCONFIGURED
-        wait_until(lambda: diagnostics and "half.safetensors" in diagnostics[-1].status[0].message, 10, "a diagnostic that names the file")
+        wait_until(
+            lambda: diagnostics and "half.safetensors" in diagnostics[-1].status[0].message,
+            10,
+            "a diagnostic that names the file",
+        )
 
         set_checkpoint(checkpoints["missing"])
         node.expect("cannot configure: .*missing.safetensors", 60)

@@ -12,7 +12,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {"renderocc_model": set(), "training": {"renderocc_model"}, "renderocc_ros": {"renderocc_model"}}
 PACKAGES = set(ALLOWED)
-ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "tf2_msgs", "nav_msgs", "visualization_msgs", "geometry_msgs", "rosbags"}
+ROS_MODULES = {
+    "rclpy",
+    "sensor_msgs",
+    "std_msgs",
+    "tf2_msgs",
+    "nav_msgs",
+    "visualization_msgs",
+    "geometry_msgs",
+    "rosbags",
+}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -48,7 +57,9 @@ def test_every_subcommand_exists_and_shows_an_example():
     from renderocc_model.cli import COMMANDS
 
     for name in COMMANDS:
-        done = subprocess.run([sys.executable, "-m", "renderocc_model.cli", name, "--help"], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "renderocc_model.cli", name, "--help"], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"renderocc {name} --help: {done.stderr}"
         assert f"renderocc {name} " in done.stdout, f"renderocc {name} --help shows no example:\n{done.stdout}"
 
@@ -66,7 +77,11 @@ def test_every_ros_package_that_is_imported_is_declared():
     declared = {element.text for element in manifest if element.tag.endswith("depend")}
     used = set()
     for path in [*sorted((ROOT / "renderocc_ros").glob("*.py")), *sorted((ROOT / "launch").glob("*.py"))]:
-        used |= {name for name in imported_modules(path) if name.endswith("_msgs") or name in ("rclpy", "launch", "launch_ros", "cv_bridge")}
+        used |= {
+            name
+            for name in imported_modules(path)
+            if name.endswith("_msgs") or name in ("rclpy", "launch", "launch_ros", "cv_bridge")
+        }
     assert used - {"rcl_interfaces"} <= declared
 
 

@@ -22,7 +22,9 @@ def test_defaults_are_valid_and_say_what_they_mean():
 
 def test_the_parameter_file_holds_every_parameter_with_its_default():
     written = yaml.safe_load(PARAMETER_FILE.read_text())["/**/renderocc"]["ros__parameters"]
-    defaults = {s.name: list(s.default) or [""] if isinstance(s.default, tuple) else s.default for s in settings_of(NodeConfig)}
+    defaults = {
+        s.name: list(s.default) or [""] if isinstance(s.default, tuple) else s.default for s in settings_of(NodeConfig)
+    }
     assert written == defaults
     assert list(written) == list(defaults), "the file follows the order of the dataclass"
 

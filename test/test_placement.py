@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from renderocc_ros.placement import place_cameras
 from renderocc_model.messages.tf_buffer import TransformBuffer
+from renderocc_ros.placement import place_cameras
 
 SECOND = 1_000_000_000
 IDENTITY = (0.0, 0.0, 0.0, 1.0)
@@ -20,7 +20,9 @@ def moving_vehicle() -> TransformBuffer:
 
 
 def test_a_later_image_is_placed_ahead_by_the_way_driven_since():
-    placements = place_cameras(moving_vehicle(), {"a": ("camera", 500_000_000), "b": ("camera", 543_000_000)}, 500_000_000, "base_link", "odom")
+    placements = place_cameras(
+        moving_vehicle(), {"a": ("camera", 500_000_000), "b": ("camera", 543_000_000)}, 500_000_000, "base_link", "odom"
+    )
     assert placements.base_from_camera["a"][:3, 3] == pytest.approx([2.0, 0.0, 0.0])
     assert placements.base_from_camera["b"][:3, 3] == pytest.approx([2.43, 0.0, 0.0])  # 43 ms at 10 m/s
     assert placements.odom_from_base[:3, 3] == pytest.approx([5.0, 0.0, 0.0])
@@ -56,7 +58,9 @@ def test_an_empty_odom_frame_means_static_mounts():
 
 
 def test_a_camera_without_a_mount_is_named_and_the_others_are_placed():
-    placements = place_cameras(moving_vehicle(), {"a": ("camera", 5), "lost": ("lost_optical", 5)}, 5, "base_link", "odom")
+    placements = place_cameras(
+        moving_vehicle(), {"a": ("camera", 5), "lost": ("lost_optical", 5)}, 5, "base_link", "odom"
+    )
     assert set(placements.base_from_camera) == {"a"}
     assert "lost_optical" in placements.unplaced["lost"]
 

@@ -45,7 +45,9 @@ def test_the_commands_in_the_readme_exist():
 
 
 def test_the_readme_names_only_files_that_exist():
-    for name in re.findall(r"`?((?:config|docs|launch|renderocc_ros|training)/[\w./-]+\.(?:yaml|png|jpg|md|py|rviz))", README.read_text()):
+    for name in re.findall(
+        r"`?((?:config|docs|launch|renderocc_ros|training)/[\w./-]+\.(?:yaml|png|jpg|md|py|rviz))", README.read_text()
+    ):
         assert (ROOT / name).exists(), name
 
 

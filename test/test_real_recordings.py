@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid
+from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
+from system import LATCHED, Listener, Program, new_domain, node_command, wait_until
 from visualization_msgs.msg import MarkerArray
 
-from realdata import REALDATA, needs_realdata
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 from renderocc_ros.placement import place_cameras
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from system import LATCHED, Listener, Program, new_domain, node_command, wait_until
 
 pytestmark = needs_realdata
 ABSOLUTE = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
@@ -41,7 +41,14 @@ def recorded_transforms(bag: Bag) -> tuple[TransformBuffer, list]:
     buffer, transforms = TransformBuffer(history=1000.0), []
     for topic, _, message in bag.messages(["/tf", "/tf_static"]):
         for transform in cdr.read_tf(message):
-            buffer.set(transform.parent, transform.child, transform.stamp_ns, transform.translation, transform.quaternion, topic == "/tf_static")
+            buffer.set(
+                transform.parent,
+                transform.child,
+                transform.stamp_ns,
+                transform.translation,
+                transform.quaternion,
+                topic == "/tf_static",
+            )
             transforms.append((transform, topic == "/tf_static"))
     return buffer, transforms
 
@@ -54,8 +61,14 @@ class Replayed:
             self.cameras = cameras_of(bag)
             self.stamps = {camera: image_stamps(bag, camera) for camera in self.cameras}
         domain = new_domain()
-        fixed = {"cameras": self.cameras, "image_topic": ABSOLUTE.image_topic, "camera_info_topic": ABSOLUTE.camera_info_topic}
-        self.node = Program(node_command({**fixed, "use_sim_time": True, "diagnostics_period": 0.2, **parameters}), domain)
+        fixed = {
+            "cameras": self.cameras,
+            "image_topic": ABSOLUTE.image_topic,
+            "camera_info_topic": ABSOLUTE.camera_info_topic,
+        }
+        self.node = Program(
+            node_command({**fixed, "use_sim_time": True, "diagnostics_period": 0.2, **parameters}), domain
+        )
         self.listener = Listener(domain)
         listen = self.listener.listen
         self.points = listen(PointCloud2, "/renderocc/points")
@@ -64,7 +77,9 @@ class Replayed:
         self.classes = listen(String, "/renderocc/classes", LATCHED)
         self.diagnostics = listen(DiagnosticArray, "/diagnostics")
         self.rendered = {
-            (camera, kind): listen(Image, f"/renderocc/rendered/{camera}/{kind}") for camera in self.cameras for kind in ("semantic", "depth")
+            (camera, kind): listen(Image, f"/renderocc/rendered/{camera}/{kind}")
+            for camera in self.cameras
+            for kind in ("semantic", "depth")
         }
         self.node.expect("active", 90)
         wait_until(lambda: self.listener.node.count_publishers("/renderocc/points") == 1, 10, "discovery")
@@ -132,7 +147,10 @@ def test_fisheye_cameras_of_two_sizes_work(fisheye):
     assert [stamp_of(message) for message in fisheye.points] == fisheye.stamps[fisheye.cameras[0]]
     assert all(len(images) == 1 for images in fisheye.rendered.values())
     calibrations = {
-        value.value for status in fisheye.diagnostics[-1].status for value in status.values if value.key == "calibration"
+        value.value
+        for status in fisheye.diagnostics[-1].status
+        for value in status.values
+        if value.key == "calibration"
     }
     assert len(calibrations) == 2 and all(text.endswith("equidistant") for text in calibrations)
 
