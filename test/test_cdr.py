@@ -38,7 +38,9 @@ SECONDS, NANOSECONDS = 1_700_000_003, 987_654_321
 STAMP = SECONDS * 10**9 + NANOSECONDS
 # Every length modulo 8 puts what follows at another place before alignment; beyond 8 and non-ASCII for good measure.
 FRAMES = ["f" * length for length in range(18)] + ["caméra_前", "/map", "a" * 300]
-READERS = [cdr.read_image, cdr.read_compressed_image, cdr.read_camera_info, cdr.read_tf, cdr.read_header]
+READERS = [
+    cdr.read_image, cdr.read_compressed_image, cdr.read_camera_info, cdr.read_tf, cdr.read_header, cdr.read_point_cloud
+]  # fmt: skip
 
 
 def header(frame: str = "base_link") -> Header:
@@ -462,6 +464,87 @@ def test_strings_and_stamps_that_ros_cannot_carry_are_refused():
     assert (early.sec, early.nanosec) == (-1, 250_000_000)
 
 
+def test_compressed_images_equal_those_of_ros_and_read_back():
+    for frame in FRAMES:
+        for count in (0, 1, 7):
+            data = bytes(range(count))
+            ours = cdr.write_compressed_image(STAMP, frame, "mono8; png compressed ", data)
+            expected = CompressedImage(header=header(frame), format="mono8; png compressed ", data=data)
+            assert_same_message(ours, expected, "sensor_msgs/msg/CompressedImage")
+            assert cdr.read_compressed_image(ours).data.tobytes() == data
+
+
+# ------------------------------------------------------------------------------------------------------- point clouds
+
+
+def cloud(fields, data, height=1, width=1, point_step=0, row_step=0, frame="lidar", big=False) -> PointCloud2:
+    described = [PointField(name=name, offset=at, datatype=kind, count=count) for name, at, kind, count in fields]
+    return PointCloud2(
+        header=header(frame), height=height, width=width, fields=described, is_bigendian=big, point_step=point_step,
+        row_step=row_step, data=data, is_dense=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("little_endian", [True, False])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_clouds_are_read_whatever_the_lengths_of_the_strings(frame, little_endian):
+    message = cloud([("x", 0, 7, 1), ("ring", 4, 4, 1)], bytes(range(12)), 1, 2, 6, 12, frame)
+    read = cdr.read_point_cloud(rosbags_bytes(message, "sensor_msgs/msg/PointCloud2", little_endian))
+    assert read[:4] == (STAMP, frame, 1, 2) and read[5:8] == (False, 6, 12) and read.is_dense and len(read) == 2
+    assert read.fields == (("x", 0, 7, 1), ("ring", 4, 4, 1))
+    assert read.column("ring").tolist() == [4 + 256 * 5, 10 + 256 * 11]  # bytes 4, 5 and 10, 11, least first
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    "datatype, kind", [(1, "i1"), (2, "u1"), (3, "i2"), (4, "u2"), (5, "i4"), (6, "u4"), (7, "f4"), (8, "f8")]
+)
+def test_every_field_type_is_read_in_both_byte_orders_at_any_offset_and_row_padding(datatype, kind, big):
+    order = np.dtype((">" if big else "<") + kind)
+    values = np.array([[-3, 7, 100], [0, 1, -128]]).astype(order)
+    # 3 bytes before the value, 2 behind it; rows end with 5 bytes of padding.
+    point_step = 3 + order.itemsize + 2
+    row_step = 3 * point_step + 5
+    data = np.full((2, row_step), 0xAB, np.uint8)
+    for row in range(2):
+        for column in range(3):
+            at = column * point_step + 3
+            data[row, at : at + order.itemsize] = np.frombuffer(values[row, column : column + 1].tobytes(), np.uint8)
+    message = cloud([("v", 3, datatype, 1)], data.tobytes(), 2, 3, point_step, row_step, big=big)
+    column = cdr.read_point_cloud(serialize(message)).column("v")
+    assert column.dtype == np.dtype(kind) and column.dtype.isnative
+    assert column.tolist() == values.ravel().tolist()
+
+
+def test_fields_of_several_values_and_empty_clouds_are_read():
+    data = np.arange(8, dtype="<f4").tobytes()
+    read = cdr.read_point_cloud(serialize(cloud([("n", 4, 7, 3), ("x", 0, 7, 0)], data, 1, 2, 16, 32)))
+    assert read.column("n").tolist() == [[1, 2, 3], [5, 6, 7]]
+    assert read.column("x").tolist() == [0, 4]  # a count of 0 means 1
+    empty = cdr.read_point_cloud(serialize(cloud([(axis, 0, 7, 1) for axis in "xyz"], b"", 1, 0, 12, 0)))
+    assert empty.xyz().shape == (0, 3)
+
+
+def test_fields_that_are_not_in_the_bytes_are_refused_by_name():
+    def read(*arguments):
+        return cdr.read_point_cloud(serialize(cloud(*arguments)))
+
+    eight = bytes(8)
+    with pytest.raises(cdr.MessageError, match="no field 'label'; it has x"):
+        read([("x", 0, 7, 1)], eight, 1, 2, 4, 8).column("label")
+    with pytest.raises(cdr.MessageError, match="field 'x' has datatype 9; expected 1 to 8"):
+        read([("x", 0, 9, 1)], eight, 1, 2, 4, 8).column("x")
+    with pytest.raises(cdr.MessageError, match="field 'x' reaches to byte 6 of a point, but point_step is 4"):
+        read([("x", 2, 7, 1)], eight, 1, 2, 4, 8).column("x")
+    for height, width, point_step, row_step in [(1, 3, 4, 12), (2, 1, 4, 8), (2**20, 2**20, 4, 0), (2, 2, 4, 0)]:
+        with pytest.raises(cdr.MessageError, match="do not fit its 8 bytes"):
+            read([("x", 0, 7, 1)], eight, height, width, point_step, row_step).column("x")
+    raw = bytearray(serialize(cloud([("x", 0, 7, 1)], eight, 1, 2, 4, 8, frame="abc")))
+    raw[4 + 24 : 4 + 28] = struct.pack("<I", 2**31)  # stamp 8, frame 4 + 4, height and width 8: the number of fields
+    with pytest.raises(cdr.MessageError, match="'fields' declares 2147483648"):
+        cdr.read_point_cloud(bytes(raw))
+
+
 # --------------------------------------------------------------------------------------------------- others' recordings
 
 
@@ -510,6 +593,26 @@ def test_recordings_of_others_are_read_as_rosbags_reads_them(bag, count):
             np.testing.assert_array_equal(read.data, message.data)
         else:
             check_camera_info(message, cdr.read_camera_info(raw))
+    assert seen == count
+
+
+@needs_realdata
+@pytest.mark.parametrize(
+    "bag, count",
+    [("ddad_6cam", 3), ("nuscenes_keyframe", 1), ("all_types_bags/test_bag_mcap", 2)],
+)
+def test_clouds_in_recordings_of_others_are_read_as_rosbags_reads_them(bag, count):
+    seen = 0
+    for _, raw, message in recorded(bag, {"sensor_msgs/msg/PointCloud2"}):
+        read = cdr.read_point_cloud(raw)
+        assert len(read) == message.height * message.width and read.data.tobytes() == message.data.tobytes()
+        assert [tuple(field) for field in read.fields] == [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+        if bag in ("ddad_6cam", "nuscenes_keyframe"):  # little-endian float32 fields, packed rows
+            rows = message.data.reshape(-1, message.point_step)
+            for field in message.fields[:3]:
+                theirs = rows[:, field.offset : field.offset + 4].copy().view("<f4")[:, 0]
+                np.testing.assert_array_equal(read.column(field.name), theirs)
+        seen += 1
     assert seen == count
 
 

@@ -18,6 +18,7 @@ _ENCAPSULATION_BYTES = 4
 _LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "iI", "7d", "IIIIIIB")} for order in "<>"}
 # The least a TransformStamped can take: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
 _SMALLEST_TRANSFORM = 72
+_SMALLEST_POINT_FIELD = 16  # the length of an empty name 4, offset 4, datatype 1 with padding 4, count 4
 
 
 class MessageError(ValueError):
@@ -81,6 +82,78 @@ class TransformMessage(NamedTuple):
     child: str
     translation: tuple[float, float, float]
     quaternion: tuple[float, float, float, float]
+
+
+class PointField(NamedTuple):
+    """sensor_msgs/PointField: where a value of each point lies, in bytes from the point's start, and of what type."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int
+
+
+# sensor_msgs/PointField INT8 .. FLOAT64
+POINT_FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+
+
+class PointCloudMessage(NamedTuple):
+    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes; `column` takes values out of it."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    fields: tuple[PointField, ...]
+    is_bigendian: bool
+    point_step: int
+    row_step: int
+    data: np.ndarray
+    is_dense: bool
+
+    def __len__(self) -> int:
+        """Number of points, also of those that are NaN."""
+        return self.height * self.width
+
+    def column(self, name: str) -> np.ndarray:
+        """One field of every point, row after row, in native byte order and own memory.
+
+        Returns:
+            (points,), or (points, count) for a field of several values.
+        Raises:
+            MessageError: there is no such field, its type is unknown, or it lies outside the bytes.
+        """
+        field = next((field for field in self.fields if field.name == name), None)
+        if field is None:
+            there = ", ".join(field.name for field in self.fields) or "none"
+            raise MessageError(f"PointCloud2: there is no field '{name}'; it has {there}")
+        if field.datatype not in POINT_FIELD_TYPES:
+            raise MessageError(f"PointCloud2: field '{name}' has datatype {field.datatype}; expected 1 to 8")
+        kind = np.dtype((">" if self.is_bigendian else "<") + POINT_FIELD_TYPES[field.datatype])
+        count = max(field.count, 1)  # some drivers leave it 0
+        shape = (self.height, self.width, count)
+        if len(self) == 0:
+            values = np.empty(shape, kind)
+        else:
+            if field.offset + count * kind.itemsize > self.point_step:
+                raise MessageError(
+                    f"PointCloud2: field '{name}' reaches to byte {field.offset + count * kind.itemsize} of a point, but "
+                    f"point_step is {self.point_step}"
+                )
+            needed = (self.height - 1) * self.row_step + self.width * self.point_step
+            if needed > self.data.size or (self.height > 1 and self.row_step < self.width * self.point_step):
+                raise MessageError(
+                    f"PointCloud2: {self.height} rows of {self.width} points with point_step {self.point_step} and "
+                    f"row_step {self.row_step} do not fit its {self.data.size} bytes"
+                )
+            strides = (self.row_step, self.point_step, kind.itemsize)
+            values = np.ndarray(shape, kind, self.data, field.offset, strides)
+        values = values.reshape(len(self), count).astype(kind.newbyteorder("="))
+        return values[:, 0] if count == 1 else values
+
+    def xyz(self) -> np.ndarray:
+        """(points, 3) float64, metres in `frame_id`; points without a return are NaN as sent. Errors as `column`."""
+        return np.stack([self.column(axis).astype(np.float64) for axis in "xyz"], axis=-1)
 
 
 class _Cursor:
@@ -216,6 +289,40 @@ def read_camera_info(buffer) -> CameraInfoMessage:
         stamp_ns, frame_id, height, width, distortion_model,
         distortion, intrinsics, rectification, projection, binning_x, binning_y, roi,
     )  # fmt: skip
+
+
+def read_point_cloud(buffer) -> PointCloudMessage:
+    """A sensor_msgs/PointCloud2; its `data` is not copied, see `read_image`.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message. Whether the fields fit the bytes is checked
+            when they are taken out.
+    """
+    cursor = _Cursor(buffer, "PointCloud2")
+    stamp_ns, frame_id = cursor.header()
+    height = cursor.uint32("height")
+    width = cursor.uint32("width")
+    count = cursor.uint32("fields")
+    left = len(cursor.view) - cursor.offset
+    if count * _SMALLEST_POINT_FIELD > left:
+        raise MessageError(
+            f"PointCloud2: 'fields' declares {count} of them, which do not fit into the {left} bytes left; "
+            "the message was cut short or is of another type"
+        )
+    fields = []
+    for _ in range(count):
+        name = cursor.string("fields.name")
+        offset = cursor.uint32("fields.offset")
+        datatype = cursor.view[cursor.skip("fields.datatype", 1, 1)]
+        fields.append(PointField(name, offset, datatype, cursor.uint32("fields.count")))
+    is_bigendian = cursor.boolean("is_bigendian", cursor.view[cursor.skip("is_bigendian", 1, 1)])
+    point_step = cursor.uint32("point_step")
+    row_step = cursor.uint32("row_step")
+    data = cursor.bytes("data")
+    is_dense = cursor.boolean("is_dense", cursor.view[cursor.skip("is_dense", 1, 1)])
+    return PointCloudMessage(
+        stamp_ns, frame_id, height, width, tuple(fields), is_bigendian, point_step, row_step, data, is_dense
+    )
 
 
 def read_tf(buffer) -> list[TransformMessage]:

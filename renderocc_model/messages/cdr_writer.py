@@ -1,4 +1,4 @@
-"""Writes the node's large messages as little-endian CDR straight from arrays.
+"""Writes large messages as little-endian CDR straight from arrays.
 
 The few bytes before, between and after the arrays are packed one by one; NumPy brings the arrays into the message's
 layout, and one copy joins them, because `Publisher.publish` takes `bytes`.
@@ -248,6 +248,22 @@ def write_image(stamp_ns: int, frame_id: str, array: ArrayLike, encoding: str) -
     head.pack("I", step)
     head.pack("I", array.nbytes)
     return b"".join((head.data, np.ascontiguousarray(array, kind)))
+
+
+def write_compressed_image(stamp_ns: int, frame_id: str, format: str, data: bytes) -> bytes:
+    """A serialised sensor_msgs/CompressedImage.
+
+    Args:
+        stamp_ns: stamp in nanoseconds.
+        frame_id: frame of the camera.
+        format: as image_transport writes it, such as "mono8; png compressed ".
+        data: the file, JPEG or PNG.
+    """
+    head = _Bytes()
+    head.header(stamp_ns, frame_id)
+    head.string(format)
+    head.pack("I", len(data))
+    return b"".join((head.data, data))
 
 
 def _check_shapes(expected: dict[str, tuple[int, ...]], **arrays: np.ndarray) -> None:
