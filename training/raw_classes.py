@@ -1,0 +1,74 @@
+"""Raw ids of the two LiDAR label formats, and the classes they become.
+
+`LIDARSEG` are the 32 ids of nuScenes-lidarseg (.bin, uint8) in `OCC3D_NUSCENES`, as in the learning map of the nuScenes
+devkit; what the devkit ignores becomes 'others', but for noise and the ego vehicle, which are no surface of the world
+and stay unlabelled. `SEMANTIC_KITTI_RAW` are the ids of semantic-kitti.yaml (.label, the lower 16 bits of uint32) in
+`SEMANTIC_KITTI`, as in its learning map; its unlabelled ones stay unlabelled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
+
+__all__ = ["LIDARSEG", "SEMANTIC_KITTI_RAW", "lookup_table"]
+
+_OCC3D = {
+    None: (0, 31),  # noise, vehicle.ego
+    "others": (1, 5, 7, 8, 10, 11, 13, 19, 20, 29),
+    "pedestrian": (2, 3, 4, 6),
+    "barrier": (9,),
+    "traffic_cone": (12,),
+    "bicycle": (14,),
+    "bus": (15, 16),
+    "car": (17,),
+    "construction_vehicle": (18,),
+    "motorcycle": (21,),
+    "trailer": (22,),
+    "truck": (23,),
+    "driveable_surface": (24,),
+    "other_flat": (25,),
+    "sidewalk": (26,),
+    "terrain": (27,),
+    "manmade": (28,),
+    "vegetation": (30,),
+}
+_KITTI = {
+    None: (0, 1, 52, 99),
+    "car": (10, 252),
+    "bicycle": (11,),
+    "motorcycle": (15,),
+    "truck": (18, 258),
+    "other-vehicle": (13, 16, 20, 256, 257, 259),
+    "person": (30, 254),
+    "bicyclist": (31, 253),
+    "motorcyclist": (32, 255),
+    "road": (40, 60),
+    "parking": (44,),
+    "sidewalk": (48,),
+    "other-ground": (49,),
+    "building": (50,),
+    "fence": (51,),
+    "vegetation": (70,),
+    "trunk": (71,),
+    "terrain": (72,),
+    "pole": (80,),
+    "traffic-sign": (81,),
+}
+
+
+def _by_id(groups: dict[str | None, tuple[int, ...]], table: ClassTable) -> dict[int, int]:
+    named = {name: UNLABELLED if name is None else table.id_of(name) for name in groups}
+    return {raw: named[name] for name, ids in groups.items() for raw in ids}
+
+
+LIDARSEG: dict[int, int] = _by_id(_OCC3D, OCC3D_NUSCENES)
+SEMANTIC_KITTI_RAW: dict[int, int] = _by_id(_KITTI, SEMANTIC_KITTI)
+
+
+def lookup_table(mapping: dict[int, int]) -> np.ndarray:
+    """(65536,) int16: the class id of every raw id, -1 where the mapping has none."""
+    table = np.full(1 << 16, -1, np.int16)
+    table[list(mapping)] = list(mapping.values())
+    return table
