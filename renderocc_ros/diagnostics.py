@@ -109,7 +109,9 @@ def _camera_line(report: NodeReport, camera: str) -> Line:
         if calibration is None
         else f"{calibration.model.width}x{calibration.model.height} {calibration.model.distortion_model}",
     }
-    if statistics.age is None:
+    if report.state != "active":
+        pass  # no image is taken, whether the camera sends any or not
+    elif statistics.age is None:
         line.fail(f"no image yet on {report.config.image_topic_of(camera)}; its view is unknown")
     elif statistics.silent:
         line.fail(f"silent for {statistics.age:.1f} s; its view is unknown")

@@ -1,0 +1,333 @@
+"""/diagnostics: levels and texts, from the parts that the node reports on."""
+
+import pytest
+import torch
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, Image
+
+from renderocc_model.checkpoint import Checkpoint
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.messages.tf_buffer import TransformBuffer
+from renderocc_model.network import build_network
+from renderocc_model.predictor import Predictor
+from renderocc_ros.complaints import Complaints
+from renderocc_ros.diagnostics import NodeReport, diagnostics_message
+from renderocc_ros.intake import Intake
+from renderocc_ros.latency import StageTimes
+from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.pipeline import Frame, FramePipeline
+from renderocc_ros.worker import Worker
+from small_models import small_config
+from system import stamp_message
+
+torch.set_num_threads(2)
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+SECOND = 1_000_000_000
+START = 1000 * SECOND
+IDENTITY = (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """With random weights, but said to be trained."""
+    network = build_network(small_config("tiny"))
+    return Predictor(Checkpoint(network, OCC3D_NUSCENES, 0.37, None, {"trained_on": "a test"}), device="cpu")
+
+
+class Setup:
+    """A configured and active node's parts, two cameras that send images and calibrations; steady time is `now`."""
+
+    def __init__(self, predictor: Predictor, **parameters) -> None:
+        self.config = NodeConfig(cameras=("front", "left"), camera_timeout=2.0, **parameters)
+        self.predictor = predictor
+        self.said: list[str] = []
+        self.complaints = Complaints(self.said.append)
+        self.times = StageTimes()
+        self.transforms = TransformBuffer()
+        self.now, self.clock_ns, self.state, self.error, self.simulated = 0.0, START, "active", "", False
+        cameras = self.config.cameras
+        self.intake = Intake(self.config, cameras, self.complaints, lambda: 0, lambda: self.now)
+        self.pipeline = FramePipeline(self.config, cameras, predictor, self.transforms, self.complaints, self.times)
+        self.worker = Worker(self.intake, self.pipeline, print, print, self.complaints, self.times)
+        for camera in cameras:
+            self.send_info(camera)
+
+    def send_info(self, camera: str) -> None:
+        info = CameraInfo(width=640, height=400, distortion_model="plumb_bob", d=[0.0] * 5)
+        info.k = [400.0, 0.0, 319.5, 0.0, 400.0, 199.5, 0.0, 0.0, 1.0]
+        self.intake.on_camera_info(camera, serialize_message(info))
+
+    def send(self, camera: str, stamp_ns: int) -> None:
+        message = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
+        message.header.stamp = stamp_message(stamp_ns)
+        self.intake.on_image(camera, serialize_message(message), False)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.intake.tick()
+        self.intake.tick()  # waiting and silence are judged by the time of the tick before
+
+    def run(self, frames: int = 5, leave_out: str = "") -> None:
+        """So many images of each camera, a tenth of a second apart."""
+        for index in range(frames):
+            for camera in self.config.cameras:
+                if camera != leave_out:
+                    self.send(camera, START + index * SECOND // 10)
+            while self.intake.poll() is not None:
+                pass
+            self.pass_time(0.1)
+
+    def message(self, name: str = "/renderocc", configured: bool = True) -> DiagnosticArray:
+        """Through serialisation, as a listener gets it."""
+        report = NodeReport(
+            state=self.state,
+            error=self.error,
+            config=self.config if configured else None,
+            predictor=self.predictor if configured else None,
+            intake=self.intake if configured else None,
+            worker=self.worker if configured else None,
+            complaints=self.complaints,
+            times=self.times,
+            transforms=self.transforms,
+            clock_ns=self.clock_ns,
+            simulated_time=self.simulated,
+            now=self.now,
+        )
+        message = diagnostics_message(report, name, Time(sec=1000, nanosec=5))
+        return deserialize_message(serialize_message(message), DiagnosticArray)
+
+    def status(self, name: str) -> tuple[bytes, str]:
+        """(level, text) of one line."""
+        status = next(status for status in self.message().status if status.name == f"renderocc: {name}")
+        return status.level, status.message
+
+    def value(self, name: str, key: str) -> str | None:
+        status = next(status for status in self.message().status if status.name == f"renderocc: {name}")
+        return {value.key: value.value for value in status.values}.get(key)
+
+
+@pytest.fixture
+def setup(predictor):
+    made = Setup(predictor)
+    yield made
+    made.pipeline.close()
+
+
+# ---- the node ---------------------------------------------------------------------------
+
+
+def test_a_node_at_work_is_ok_in_every_line(setup):
+    setup.run()
+    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), used=("front", "left"))
+    message = setup.message()
+    assert [(status.name, status.level) for status in message.status] == [
+        (f"renderocc: {name}", OK)
+        for name in ("node", "camera front", "camera left", "frames", "latency", "network", "tf")
+    ]
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1000, 5)
+    assert {status.hardware_id for status in message.status} == {"renderocc"}
+    assert setup.status("node") == (OK, "ok") and setup.value("node", "state") == "active"
+
+
+def test_names_start_with_the_nodes_own_in_its_namespace(setup):
+    message = setup.message("/robot_1/renderocc")
+    assert message.status[0].name == "robot_1/renderocc: node" and message.status[0].hardware_id == "robot_1/renderocc"
+
+
+def test_an_unconfigured_node_says_so_and_nothing_else(setup):
+    setup.state = "unconfigured"
+    (status,) = setup.message(configured=False).status
+    assert (status.name, status.level, status.message) == ("renderocc: node", WARN, "unconfigured")
+
+
+def test_a_node_that_could_not_be_configured_says_why(setup):
+    setup.state, setup.error = "unconfigured", "lost.safetensors: no such file; set the parameter 'checkpoint'"
+    (status,) = setup.message(configured=False).status
+    assert (status.level, status.message) == (ERROR, setup.error)
+
+
+def test_simulated_time_without_a_clock_is_an_error_with_the_remedy(setup):
+    setup.simulated, setup.clock_ns = True, 0
+    level, text = setup.status("node")
+    assert level == ERROR
+    assert text.startswith("use_sim_time is true but nothing is published on /clock; play a bag with --clock")
+    setup.clock_ns = START  # it has started
+    assert setup.status("node") == (OK, "ok")
+
+
+def test_an_unknown_parameter_colours_the_node_for_a_while(setup):
+    setup.complaints.report("parameters", "min_camera", "unknown parameter 'min_camera' has no effect", setup.now)
+    assert setup.status("node") == (WARN, "unknown parameter 'min_camera' has no effect")
+    setup.pass_time(4.9)
+    assert setup.status("node")[0] == WARN
+    setup.pass_time(0.2)
+    assert setup.status("node") == (OK, "ok")
+
+
+# ---- cameras ---------------------------------------------------------------------------
+
+
+def test_a_camera_at_work_shows_its_rate_age_counts_and_calibration(setup):
+    setup.run(frames=5)
+    assert setup.status("camera front") == (OK, "ok")
+    assert setup.value("camera front", "rate") == "10.00 Hz"
+    assert setup.value("camera front", "age") == "0.100 s"
+    assert (setup.value("camera front", "received"), setup.value("camera front", "matched")) == ("5", "5")
+    assert setup.value("camera front", "calibration") == "640x400 plumb_bob"
+
+
+def test_a_camera_that_never_sent_anything_is_an_error_with_its_topic(setup):
+    setup.run(leave_out="left")
+    assert setup.status("camera left") == (ERROR, "no image yet on left/image_raw; its view is unknown")
+    assert setup.value("camera left", "age") == "never received"
+    assert setup.status("camera front")[0] == OK
+
+
+def test_a_silent_camera_is_an_error_with_the_time_of_its_silence(setup):
+    setup.run()  # the last image 0.1 s ago
+    setup.pass_time(1.8)
+    assert setup.status("camera front")[0] == OK
+    setup.pass_time(1.2)
+    assert setup.status("camera front") == (ERROR, "silent for 3.1 s; its view is unknown")
+    assert setup.value("camera front", "rate") == "0.00 Hz"
+
+
+def test_a_camera_is_not_called_silent_by_a_node_that_takes_no_images(setup):
+    setup.pass_time(10.0)
+    setup.state = "inactive"
+    assert setup.status("node") == (WARN, "inactive")
+    assert setup.status("camera front") == (OK, "ok")
+
+
+def test_a_camera_without_a_calibration_is_an_error_with_its_topic(predictor):
+    made = Setup(predictor)
+    made.intake.calibrations = {}
+    made.run()
+    assert made.status("camera front") == (ERROR, "no usable camera_info on front/camera_info; its view is unknown")
+    assert made.value("camera front", "calibration") == "none"
+    made.pipeline.close()
+
+
+def test_dropped_images_are_counted_by_reason(setup):
+    setup.run()
+    for _ in range(2):
+        setup.send("front", START + 4 * SECOND // 10)  # the newest one again
+    assert setup.value("camera front", "dropped, duplicate") == "2"
+    assert setup.value("camera left", "dropped, duplicate") is None
+
+
+def test_why_the_last_frame_went_without_a_camera_is_said_once(setup):
+    setup.run()
+    reason = "image is 320x200 but camera_info says 640x400; publish a matching camera_info"
+    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), used=("front",), missing={"left": reason})
+    setup.complaints.report("camera 'left'", "image", reason, setup.now)
+    assert setup.status("camera left") == (WARN, reason)
+    assert setup.status("camera front") == (OK, "ok")
+
+
+def test_several_faults_of_a_camera_are_all_said_at_the_highest_level(setup):
+    setup.intake.calibrations = {}
+    setup.complaints.report("camera 'left'", "stamp", "image dropped: its stamp is zero", setup.now)
+    level, text = setup.status("camera left")
+    assert level == ERROR
+    assert text.split("; its view is unknown; ") == [
+        "no image yet on left/image_raw",
+        "no usable camera_info on left/camera_info",
+        "image dropped: its stamp is zero",
+    ]
+
+
+# ---- frames, latency ---------------------------------------------------------------------------
+
+
+def test_before_the_first_frame_there_is_nothing_to_complain_about(setup):
+    assert setup.status("frames") == (OK, "ok")
+    assert setup.value("frames", "anchor camera") == "front" and setup.value("frames", "cameras in the last one") == ""
+    assert setup.value("frames", "age of the last image") is None
+
+
+def test_frames_are_counted_with_the_age_of_the_last_one(setup):
+    setup.worker.last_frame = Frame(START - SECOND // 4, "front", 0.0, occupancy=object(), used=("front", "left"))
+    counters = setup.worker.counters
+    counters.published, counters.skipped, counters.withheld, counters.failed = 7, 3, 1, 2
+    keys = ("published", "skipped, a newer one was there", "withheld, too few cameras", "failed")
+    assert [setup.value("frames", key) for key in keys] == ["7", "3", "1", "2"]
+    assert setup.value("frames", "age of the last image") == "0.250 s"
+    assert setup.value("frames", "cameras in the last one") == "front, left"
+
+
+def test_sets_with_too_few_images_count_as_withheld(predictor):
+    made = Setup(predictor, min_cameras=2, max_wait=0.0)
+    made.run(frames=3, leave_out="left")
+    assert made.value("frames", "withheld, too few cameras") == "3"
+    made.pipeline.close()
+
+
+def test_a_camera_that_stands_in_for_the_anchor_is_a_warning_with_both_names(setup):
+    setup.worker.last_frame = Frame(START, "left", 0.0, occupancy=object(), used=("left",))
+    assert setup.status("frames") == (WARN, "'left' stands in for the anchor camera 'front'")
+    assert setup.value("frames", "anchor camera") == "left"
+
+
+def test_a_frame_without_enough_cameras_is_an_error_with_both_numbers(predictor):
+    made = Setup(predictor, min_cameras=2)
+    made.worker.last_frame = Frame(START, "front", 0.0, used=("front",))
+    assert made.status("frames") == (ERROR, "nothing published: 1 usable cameras, min_cameras is 2")
+    made.pipeline.close()
+
+
+def test_a_frame_that_failed_is_a_warning_for_a_while(setup):
+    setup.complaints.report("frame", "RuntimeError", "frame failed: RuntimeError: stuck", setup.now)
+    assert setup.status("frames") == (WARN, "frame failed: RuntimeError: stuck")
+
+
+def test_latency_is_shown_by_stage(setup):
+    for milliseconds in (10, 20, 30):
+        setup.times.add("network", milliseconds / 1000)
+    # The median is 20 ms; the 99th percentile lies 98 % of the way from the second to the third: 29.8 ms.
+    assert setup.value("latency", "network") == "20.0 ms, 29.8 ms (3 frames)"
+    assert setup.status("latency")[0] == OK and "total is from the arrival" in setup.status("latency")[1]
+
+
+# ---- network, TF ---------------------------------------------------------------------------
+
+
+def test_a_trained_network_is_ok_and_shown_with_device_and_threshold(setup):
+    assert setup.status("network") == (OK, "ok")
+    assert [setup.value("network", key) for key in ("device", "precision", "threshold")] == ["cpu", "float32", "0.37"]
+
+
+def test_an_untrained_network_is_a_warning_with_the_remedy(setup):
+    setup.predictor = Predictor.untrained(small_config("tiny"), device="cpu")
+    assert setup.status("network") == (WARN, "UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
+
+
+def test_a_rig_unlike_the_one_it_was_trained_on_is_a_warning(setup):
+    setup.complaints.report("checkpoint", "x", "trained with 6 cameras, running with 2", setup.now)
+    assert setup.status("network") == (WARN, "trained with 6 cameras, running with 2")
+
+
+def test_static_mounts_are_a_warning_with_the_reason(setup):
+    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), ego_motion_missing="'odom' does not exist")
+    assert setup.status("tf") == (WARN, "static mounts are used: 'odom' does not exist")
+
+
+def test_transforms_are_counted(setup):
+    setup.transforms.set("base_link", "front_optical", 0, (0, 0, 0), IDENTITY, static=True)
+    setup.transforms.set("odom", "base_link", 60 * SECOND, (0, 0, 0), IDENTITY)
+    setup.transforms.set("odom", "base_link", 1 * SECOND, (0, 0, 0), IDENTITY)  # older than the ten seconds kept
+    assert setup.status("tf") == (OK, "ok")
+    assert (setup.value("tf", "frames"), setup.value("tf", "ignored, too old")) == ("2", "1")
+
+
+def test_a_frame_with_two_parents_and_a_refused_transform_are_warnings(setup):
+    for index in range(1, 5):
+        setup.transforms.set(("odom", "map")[index % 2], "base_link", index * SECOND, (0, 0, 0), IDENTITY)
+    setup.complaints.report("TF", "base_link front_optical", "transform ignored: NaN", setup.now)
+    level, text = setup.status("tf")
+    assert level == WARN
+    assert "frame 'base_link' is published" in text and "'odom'" in text and "'map'" in text
+    assert text.endswith("transform ignored: NaN")
