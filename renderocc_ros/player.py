@@ -24,6 +24,7 @@ __all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_cla
 CLOCK_TOPIC = "/clock"
 CDR_HEADER_BYTES = 4
 SETTLED_S = 0.5  # after the last change of who listens, the other side has matched too
+DISCOVERED_S = 3.0  # by then every program that was there is found; one that is found early must not hide the others
 ACKNOWLEDGE_S = 3.0
 NO_LIMIT_S = 2**31 - 1  # DDS writes "infinite" as this many seconds or more
 DEFAULT_DEPTH = {"/tf": 100}  # what tf2's broadcaster uses; 10 elsewhere
@@ -220,8 +221,8 @@ class Player:
     ) -> None:
         """Wait until someone listens: discovery takes a second or two, and what is published before is lost.
 
-        Ends when every topic has a subscription, or some have and nothing changed for a while, or at the limit; the
-        time on /clock stands still at `stamp_ns` meanwhile.
+        Ends when every topic has a subscription, or some have and there was time to find the others, or at the limit;
+        the time on /clock stands still at `stamp_ns` meanwhile.
         """
         if limit_s == 0:
             return
@@ -237,7 +238,7 @@ class Player:
             if matched != seen:
                 seen, changed = matched, now
             everyone = len(seen) == len(self.publishers)
-            if seen and now - changed > (SETTLED_S if everyone else 2 * SETTLED_S):
+            if seen and now - changed > SETTLED_S and (everyone or now - began > DISCOVERED_S):
                 break
             if now - began >= limit_s:
                 break
