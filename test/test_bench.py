@@ -1,0 +1,200 @@
+"""`renderocc bench`: that the two ways it compares do the same work with the same results, and that it reports them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from nav_msgs.msg import OccupancyGrid
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from renderocc_model.camera_model import CameraModel
+from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.geometry import transform_from
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.messages import cdr
+from renderocc_model.occupancy import Occupancy
+from renderocc_model.preprocess import normalise
+from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_ros import bench, bench_node, outputs
+from renderocc_ros.intake import CameraImage
+from renderocc_ros.pipeline import decode_view
+from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
+from system import transform_message
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """`measure` sets the threads of its process, which is one of its own otherwise."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """A tenth of the size, so that the frame is made quickly; the stages are the same."""
+    monkeypatch.setattr(bench_node, "WIDTH", 480)
+    monkeypatch.setattr(bench_node, "HEIGHT", 270)
+
+
+@pytest.mark.parametrize("part", bench_node.PARTS)
+def test_one_frame_of_either_way_gives_the_time_of_each_stage(small_images, monkeypatch, part):
+    monkeypatch.setattr(bench_node, "VOXELS", 500)
+    result = bench_node.measure(part, frames=1)
+    assert tuple(result["stages"]) == bench_node.STAGES
+    assert all(seconds >= 0 for seconds in result["stages"].values())
+    assert result["total"] == pytest.approx(sum(result["stages"].values()))  # one frame: its median is itself
+    assert result["memory_kib"] >= 0
+    json.dumps(result)  # what it hands over to the process that compares
+
+
+def test_a_way_that_fails_is_named_with_what_it_printed(monkeypatch):
+    monkeypatch.setattr(bench_node, "PARTS", ("ours",))
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(bench_node.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="`bench node` ours: "):
+        bench_node.run(1)
+
+
+def test_the_volume_of_the_bench_shows_as_many_voxels_as_it_says():
+    occupancy = bench_node.occupancy_with_surface()
+    assert occupancy.occupied.sum() == len(outputs.surface_voxels(occupancy)) == bench_node.VOXELS == 50_000
+
+
+# ---- the same results ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def occupancy() -> Occupancy:
+    """Some of everything: 20 % of the voxels occupied by any class, 30 % unknown."""
+    generator = np.random.default_rng(5)
+    grid = VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 5.4), 0.4)  # 20 x 20 x 16
+    semantics = np.full(grid.shape, OCC3D_NUSCENES.free, np.uint8)
+    draw = generator.uniform(size=grid.shape)
+    semantics[draw < 0.2] = generator.integers(0, OCC3D_NUSCENES.free, (draw < 0.2).sum())
+    semantics[draw > 0.7] = UNLABELLED
+    confidence = generator.uniform(0.1, 1.0, grid.shape).astype(np.float32)
+    return Occupancy(grid, OCC3D_NUSCENES, semantics, confidence, semantics != UNLABELLED)
+
+
+@pytest.fixture(scope="module")
+def both(occupancy) -> tuple[tuple, tuple]:
+    """(markers, cloud, grid) as ROS reads them: ours, the usual way's."""
+    surface = outputs.surface_voxels(occupancy)
+    cells = outputs.height_band_cells(occupancy, 0.6, 2.2, ())  # the voxels 4 ... 7, as the usual way takes them
+    ours = (
+        outputs.markers_message(surface, occupancy.classes, occupancy.grid.voxel_size, 0, "base_link"),
+        outputs.points_message(surface, occupancy.classes, 0, "base_link"),
+        outputs.grid_message(cells, occupancy, 0.6, 0, "base_link"),
+    )
+    types = (MarkerArray, PointCloud2, OccupancyGrid)
+    return tuple(
+        tuple(deserialize_message(buffer, kind) for buffer, kind in zip(buffers, types))
+        for buffers in (ours, usual_outputs(occupancy))
+    )
+
+
+def test_both_ways_publish_the_same_cubes(both):
+    (ours,), (usual,) = both[0][0].markers, both[1][0].markers
+    assert len(ours.points) == len(ours.colors) > 1000
+    places = [np.array([[point.x, point.y, point.z] for point in marker.points]) for marker in (ours, usual)]
+    np.testing.assert_allclose(*places, atol=1e-6)  # single precision on our side
+    colours = [np.array([[c.r, c.g, c.b, c.a] for c in marker.colors]) for marker in (ours, usual)]
+    np.testing.assert_array_equal(*colours)
+    for name in ("header", "ns", "id", "type", "action", "pose", "scale"):
+        assert getattr(ours, name) == getattr(usual, name), name
+
+
+def test_both_ways_publish_the_same_cloud_byte_for_byte(both):
+    ours, usual = both[0][1], both[1][1]
+    assert bytes(ours.data) == bytes(usual.data)
+    assert ours == usual
+
+
+def test_both_ways_publish_a_grid_of_the_same_cells(both):
+    """In its band, and without the classes that are ground, of which the usual way knows nothing."""
+    ours, usual = both[0][2], both[1][2]
+    assert (ours.info.width, ours.info.height, ours.info.resolution) == (20, 20, usual.info.resolution)
+    assert list(ours.data) == list(usual.data)
+    assert set(ours.data) == {-1, 0, 100}
+
+
+def test_both_ways_give_the_network_the_same_input():
+    """Of a smooth picture: they average to a quarter of the size in different orders, which noise would tell apart."""
+    width, height = bench_node.WIDTH, bench_node.HEIGHT
+    x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
+    picture = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2) * 100 + 128
+    image = Image(height=height, width=width, encoding="bgr8", step=3 * width, data=picture.astype(np.uint8).tobytes())
+    info = CameraInfo(height=height, width=width, distortion_model="plumb_bob", d=[-0.1, 0.02, 0.0, 0.0, 0.0])
+    info.k = [0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0]
+    model = CameraModel(width, height, np.array(info.k).reshape(3, 3), "plumb_bob", tuple(info.d))
+    view = network_view(model, 128, 352)
+    usual = UsualInput(serialize_message(info), view).network_input(image)
+    ours = decode_view(CameraImage(serialize_message(image), False, "", 0.0), UndistortTable(model, view))
+    ours = normalise(torch.from_numpy(ours[None]))[0].numpy()
+    assert usual.shape == ours.shape == (3, 128, 352) and usual.dtype == np.float32
+    # Two grey levels of 255, divided by a standard deviation of 0.225, are 0.035.
+    assert np.abs(usual - ours).max() < 0.036
+
+
+def test_both_ways_read_the_same_transforms():
+    message = transform_message("odom", "base_link", 7, (1.0, -2.0, 0.5), (0.5, -0.5, 0.5, 0.5))
+    buffer = serialize_message(TFMessage(transforms=[message]))
+    (usual,), (ours,) = usual_transforms(buffer), cdr.read_tf(buffer)
+    np.testing.assert_allclose(usual, transform_from(np.array(ours.translation), np.array(ours.quaternion)), atol=1e-12)
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+def results() -> dict:
+    """What `run` returns, with numbers whose ratios can be seen."""
+
+    def of(milliseconds: float, kib: int) -> dict:
+        return {
+            "stages": dict.fromkeys(bench_node.STAGES, milliseconds / 1000),
+            "total": 3 * milliseconds / 1000,
+            "memory_kib": kib,
+        }
+
+    return {"ours": of(10.0, 20 * 1024), "usual": of(200.0, 100 * 1024)}
+
+
+def test_the_table_shows_each_stage_of_both_ways_and_their_ratio(monkeypatch):
+    monkeypatch.setattr(bench_node, "run", lambda frames: results())
+    figures, lines = bench.bench_node(7)
+    assert figures == results()
+    assert "6 raw 1600x900 images in, 50,000 voxels out" in lines[0] and "median of 7" in lines[0]
+    for stage in (*bench_node.STAGES, "all"):
+        before, after = ("600.0 ms", "30.0 ms") if stage == "all" else ("200.0 ms", "10.0 ms")
+        assert f"| {stage} | {before} | {after} | 0.050 |" in lines
+    assert "| peak memory | 100 MiB | 20 MiB | 0.20 |" in lines
+
+
+def test_the_command_prints_machine_and_table_and_writes_the_figures(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench_node, "run", lambda frames: results())
+    path = tmp_path / "bench.json"
+    assert bench.main(["node", "--frames", "3", "--json", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in printed and "| all | 600.0 ms | 30.0 ms | 0.050 |" in printed
+    assert str(path) in printed
+    figures = json.loads(path.read_text())
+    assert figures["node"] == results() and "network" not in figures and "cores" in figures["machine"]
+
+
+def test_the_networks_table_shows_seconds_and_their_reciprocal():
+    figures, lines = bench.bench_network(1)
+    assert figures["predict"] > 0 and figures["precision"] in lines[0]
+    assert lines[-1] == f"| {figures['predict'] * 1e3:.0f} ms | {1 / figures['predict']:.1f} |"
+
+
+def test_no_frames_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["node", "--frames", "0"])
+    assert "--frames is 0; give at least 1" in capsys.readouterr().err
