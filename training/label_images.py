@@ -8,7 +8,7 @@ import numpy as np
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.messages.cdr_reader import CompressedImageMessage, ImageMessage
 
-__all__ = ["LabelImageError", "depth_image", "semantic_image"]
+__all__ = ["LabelImageError", "depth_image", "png_image", "raw_channel", "semantic_image"]
 
 
 class LabelImageError(ValueError):
@@ -27,11 +27,11 @@ def semantic_image(message: ImageMessage | CompressedImageMessage, height: int, 
         LabelImageError: another size, type or encoding, or damaged.
     """
     if isinstance(message, CompressedImageMessage):
-        image = _decoded(message.data, height, width)
+        image = png_image(message.data, height, width)
         if image.dtype != np.uint8 or image.ndim != 2:
             raise LabelImageError(f"semantic label is {_kind(image)}; write a PNG of one 8-bit channel, class ids")
         return image
-    return _raw(message, height, width, {"mono8": np.uint8, "8UC1": np.uint8}, "semantic")
+    return raw_channel(message, height, width, {"mono8": np.uint8, "8UC1": np.uint8}, "semantic")
 
 
 def depth_image(message: ImageMessage | CompressedImageMessage, height: int, width: int) -> np.ndarray:
@@ -46,11 +46,11 @@ def depth_image(message: ImageMessage | CompressedImageMessage, height: int, wid
         LabelImageError: another size, type or encoding, or damaged.
     """
     if isinstance(message, CompressedImageMessage):
-        image = _decoded(message.data, height, width)
+        image = png_image(message.data, height, width)
         if image.dtype != np.uint16 or image.ndim != 2:
             raise LabelImageError(f"depth label is {_kind(image)}; write a PNG of one 16-bit channel, millimetres")
     else:
-        image = _raw(message, height, width, {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}, "depth")
+        image = raw_channel(message, height, width, {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}, "depth")
     if image.dtype == np.uint16:
         return image.astype(np.float32) * np.float32(0.001)
     if (image < 0).any():
@@ -58,7 +58,8 @@ def depth_image(message: ImageMessage | CompressedImageMessage, height: int, wid
     return np.where(np.isfinite(image), image, np.float32(0))
 
 
-def _decoded(data: np.ndarray, height: int, width: int) -> np.ndarray:
+def png_image(data: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A PNG of this size as it is stored, colours blue first; LabelImageError where it is another size, or damaged."""
     try:
         found = compressed_size(data)
     except ImageError as error:
@@ -75,7 +76,12 @@ def _decoded(data: np.ndarray, height: int, width: int) -> np.ndarray:
     return image
 
 
-def _raw(message: ImageMessage, height: int, width: int, encodings: dict, what: str) -> np.ndarray:
+def raw_channel(message: ImageMessage, height: int, width: int, encodings: dict, what: str) -> np.ndarray:
+    """The one channel of a raw image in native byte order; `encodings` are those that may come and their types.
+
+    Raises:
+        LabelImageError: another size, another encoding, or not as many bytes as it says.
+    """
     _check_size(message.height, message.width, height, width)
     if message.encoding not in encodings:
         raise LabelImageError(f"{what} label is encoded as '{message.encoding}'; expected {' or '.join(encodings)}")
