@@ -61,3 +61,13 @@ def test_a_resolved_complaint_is_said_again_when_it_returns():
     assert not complaints.resolve("a", "x")
     complaints.report("a", "x", "broken", 1.0)
     assert said == ["a: broken", "a: broken"]
+
+
+def test_after_a_clear_everything_is_new():
+    said = []
+    complaints = Complaints(said.append)
+    complaints.report("a", "x", "broken", 0.0)
+    complaints.clear()
+    assert complaints.current(now=0.0, within=10.0) == []
+    complaints.report("a", "x", "broken", 0.1)
+    assert said == ["a: broken", "a: broken"]

@@ -22,3 +22,10 @@ def test_a_body_that_raises_is_not_counted():
     with times.measure("decode"):
         pass
     assert times.percentiles()["decode"][2] == 1
+
+
+def test_after_a_clear_no_stage_is_known():
+    times = StageTimes()
+    times.add("network", 0.1)
+    times.clear()
+    assert times.percentiles() == {}
