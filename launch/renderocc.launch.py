@@ -1,6 +1,6 @@
 """Launch the node `renderocc`; with `rosbag:=PATH` also a bag, with `rviz:=true` also RViz.
 
-    ros2 launch renderocc_ros renderocc.launch.py params_file:=/path/to/vehicle.yaml checkpoint:=/path/to/network.safetensors
+    ros2 launch renderocc_ros renderocc.launch.py params_file:=/path/to/vehicle.yaml checkpoint:=/path/to/my.safetensors
     ros2 launch renderocc_ros renderocc.launch.py rosbag:=/path/to/bag rviz:=true
 """
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from launch import Action, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, TimerAction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
@@ -18,13 +17,19 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
+from launch import Action, LaunchDescription
+
 PACKAGE = "renderocc_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
 
 ARGUMENTS = [
     ("checkpoint", "", "path of a .safetensors checkpoint; empty: the network in the package"),
     ("params_file", str(SHARE / "config" / "renderocc.yaml"), "YAML file with the node's parameters"),
-    ("cameras", "", "camera names, separated by commas; empty: those of params_file, of the bag, or found on the graph"),
+    (
+        "cameras",
+        "",
+        "camera names, separated by commas; empty: those of params_file, of the bag, or found on the graph",
+    ),
     ("namespace", "", "namespace of the node; its topics and relative camera topics move with it"),
     ("autostart", "true", "configure and activate the node without being asked"),
     ("use_sim_time", "", "take the time from /clock; empty: true when a bag is played"),
@@ -59,7 +64,8 @@ def cameras_in_bag(bag: Path) -> list:
     information = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]
     topics = {entry["topic_metadata"]["name"] for entry in information["topics_with_message_count"]}
     images = {topic.removesuffix("/compressed").removesuffix("/image_raw") for topic in topics if "/image_raw" in topic}
-    return sorted(topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info") and topic.removesuffix("/camera_info") in images)
+    calibrated = {topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info")}
+    return sorted(calibrated & images)
 
 
 class StartWhenActive:
@@ -123,8 +129,9 @@ def launch_nodes(context):
     )
     actions = [node]
     if bag:
+        program = str(Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / "renderocc")
         player = ExecuteProcess(
-            cmd=[str(Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / "renderocc"), "replay", str(bag), "--clock", "--rate", value["rate"]]
+            cmd=[program, "replay", str(bag), "--clock", "--rate", value["rate"]]
             + (["--loop"] if is_true(value["loop"]) else []),
             output="screen",
         )
@@ -142,5 +149,7 @@ def launch_nodes(context):
 
 
 def generate_launch_description() -> LaunchDescription:
-    arguments = [DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS]
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text) for name, default, text in ARGUMENTS
+    ]
     return LaunchDescription([*arguments, OpaqueFunction(function=launch_nodes)])

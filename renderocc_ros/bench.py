@@ -33,7 +33,8 @@ def bench_node(frames: int) -> tuple[dict, list[str]]:
     results = run(frames)
     ours, usual = results["ours"], results["usual"]
     lines = [
-        f"node without its network: 6 raw {WIDTH}x{HEIGHT} images in, {VOXELS:,} voxels out; CPU time of a frame, median of {frames}",
+        f"node without its network: 6 raw {WIDTH}x{HEIGHT} images in, {VOXELS:,} voxels out; "
+        f"CPU time of a frame, median of {frames}",
         "",
         "| stage | the usual way | this node | ratio |",
         "|---|---|---|---|",

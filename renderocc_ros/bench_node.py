@@ -1,8 +1,9 @@
 """`renderocc bench node`: the node without its network, ours against the usual way, each in a process of its own.
 
 One frame is six raw 1600x900 bgr8 images with their camera_infos and a /tf message, from serialised messages to network
-input, then 50,000 occupied surface voxels from a volume to serialised MarkerArray, PointCloud2 and OccupancyGrid. Receiving
-and sending are the middleware's and cost both the same; turning messages into Python objects and back is the node's.
+input, then 50,000 occupied surface voxels from a volume to serialised MarkerArray, PointCloud2 and OccupancyGrid.
+Receiving and sending are the middleware's and cost both the same; turning messages into Python objects and back is the
+node's.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def occupancy_with_surface():
 
 
 def our_stages() -> dict[str, Callable]:
-    """{stage: function of (images, infos, tf)} of this package's node; every stage's result is the next one's business."""
+    """{stage: function of (images, infos, tf)} of this package's node; a stage's result is the next one's business."""
     import torch
 
     from renderocc_model.geometry import transform_from

@@ -194,7 +194,8 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
     for tool in ("cmake", "gcc", "g++", "make"):
         if shutil.which(tool) is None:
             stop(
-                f"{tool} is missing, and tf2_msgs has to be compiled; on Debian and Ubuntu: sudo apt install build-essential cmake"
+                f"{tool} is missing, and tf2_msgs has to be compiled; "
+                "on Debian and Ubuntu: sudo apt install build-essential cmake"
             )
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         stop("the Python headers are missing; on Debian and Ubuntu: sudo apt install python3-dev")
@@ -262,7 +263,8 @@ def main(argv: list[str] | None = None) -> None:
         install(python, ROS_PACKAGES, "ROS 2 Jazzy")
     elif not imports(python, "rclpy"):
         stop(
-            f"ROS {os.environ['ROS_DISTRO']} is sourced but {python} cannot import rclpy: run this with the Python of that ROS"
+            f"ROS {os.environ['ROS_DISTRO']} is sourced but {python} cannot import rclpy: "
+            "run this with the Python of that ROS"
         )
     if not imports(python, "tf2_msgs.msg"):
         generate_tf2_msgs(venv, python)

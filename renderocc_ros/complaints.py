@@ -30,8 +30,8 @@ class Complaints:
         say: called with one line of text; usually the logger's warning.
         period: seconds between two lines about the same thing.
 
-    A complaint is known by its subject, its kind and its text without measured numbers: "3.21 s late" repeats "3.18 s late",
-    but "800x600" does not repeat "640x480".
+    A complaint is known by its subject, its kind and its text without measured numbers: "3.21 s late" repeats
+    "3.18 s late", but "800x600" does not repeat "640x480".
     Thread-safe. Times are steady seconds, given by the caller.
     """
 

@@ -65,8 +65,11 @@ class Subscriber:
         self.messages: dict[str, list] = {}
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         wanted = [
-            ("points", PointCloud2, 10), ("markers", MarkerArray, 10), ("grid", OccupancyGrid, latched), ("classes", String, latched)
-        ]  # fmt: skip
+            ("points", PointCloud2, 10),
+            ("markers", MarkerArray, 10),
+            ("grid", OccupancyGrid, latched),
+            ("classes", String, latched),
+        ]
         wanted += [(f"rendered/{camera}/{kind}", Image, 10) for camera in cameras for kind in ("semantic", "depth")]
         for topic, message_type, qos in wanted:
             self.messages[topic] = []
@@ -176,9 +179,12 @@ def run(bag: Path, out: Path, rate: float) -> None:
     prepare_process()
     os.environ.update(ROS_DOMAIN_ID=str(100 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     parameters = {
-        "cameras": "[" + ", ".join(cameras) + "]", "image_topic": config.image_topic, "camera_info_topic": config.camera_info_topic,
-        "save_directory": str(out), "use_sim_time": "true",
-    }  # fmt: skip
+        "cameras": "[" + ", ".join(cameras) + "]",
+        "image_topic": config.image_topic,
+        "camera_info_topic": config.camera_info_topic,
+        "save_directory": str(out),
+        "use_sim_time": "true",
+    }
     node_command = ["-m", "renderocc_ros.node", "--ros-args"]
     for name, value in parameters.items():
         node_command += ["-p", f"{name}:={value}"]

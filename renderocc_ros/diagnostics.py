@@ -1,4 +1,4 @@
-"""/diagnostics: each camera, the frames, the latency of each stage, the network, TF and the clock, with what is wrong."""
+"""/diagnostics: each camera, the frames, each stage's latency, the network, TF and the clock, with what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ RECENT = 5.0  # seconds for which a complaint colours the report
 
 @dataclass
 class NodeReport:
-    """What a report is made of; parts are None while the node is unconfigured. Times: steady seconds, clock_ns the node's."""
+    """What a report is made of; parts are None while the node is unconfigured.
+
+    Times are steady seconds; clock_ns is the node's clock.
+    """
 
     state: str
     error: str
@@ -88,7 +91,8 @@ def _node_line(report: NodeReport) -> Line:
         line.warn(report.state)
     if report.simulated_time and report.clock_ns == 0:
         line.fail(
-            "use_sim_time is true but nothing is published on /clock; play a bag with --clock, or set use_sim_time:=false"
+            "use_sim_time is true but nothing is published on /clock; "
+            "play a bag with --clock, or set use_sim_time:=false"
         )
     _recent(report, line, "parameters")
     _recent(report, line, "cameras")

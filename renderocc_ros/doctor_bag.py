@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.images import ENCODINGS, compressed_size
-from renderocc_model.rig import Camera, CameraModel, Rig
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag, BagError
-from renderocc_ros.findings import Findings
 from renderocc_model.messages.camera_info import camera_model_from_info
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_ros.findings import Findings
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 __all__ = ["check_bag"]
 

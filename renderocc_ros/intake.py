@@ -77,7 +77,7 @@ class Intake:
         )
 
     def on_camera_info(self, camera: str, buffer: bytes) -> bool:
-        """Take a CameraInfo; True when it changed the camera's calibration. An unusable one leaves the last good one."""
+        """Take a CameraInfo; True if it changed the camera's calibration. An unusable one leaves the last good one."""
         body = buffer[STAMP_AND_FRAME_ID:]
         if self._info_bytes.get(camera) == body:
             return False
@@ -120,8 +120,8 @@ class Intake:
             self._complaints.report(
                 subject,
                 "stamp",
-                f"image dropped: its stamp is {ahead:.3f} s ahead of the node's clock; synchronise the camera's clock with "
-                "this computer's, or set use_sim_time when a bag with /clock is played",
+                f"image dropped: its stamp is {ahead:.3f} s ahead of the node's clock; synchronise the camera's clock "
+                "with this computer's, or set use_sim_time when a bag with /clock is played",
                 arrival,
             )
             return None

@@ -11,10 +11,13 @@ BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0,
 
 
 def quaternion_from_euler(roll: float, pitch: float, yaw: float) -> np.ndarray:
-    """(x, y, z, w) of rotations about the fixed x, then y, then z axis, radians; by tf_transformations where it is there."""
+    """(x, y, z, w) of rotations about the fixed x, then y, then z axis, radians.
+
+    It comes from tf_transformations where that is there.
+    """
     try:
         from tf_transformations import quaternion_from_euler as convert
-    except ImportError:  # not installed, or its transforms3d does not fit the installed NumPy
+    except (ImportError, AttributeError):  # not installed, or its transforms3d does not fit the installed NumPy
         pass
     else:
         return np.asarray(convert(roll, pitch, yaw), np.float64)
@@ -33,8 +36,8 @@ def parse_mounts(texts: tuple[str, ...], cameras: tuple[str, ...]) -> dict[str, 
     """Mounts from the parameter `mounts`.
 
     Args:
-        texts: entries like "front: 1.5 0 1.6 0 0.1 0", the camera's x y z in metres and roll pitch yaw in radians of its
-            body (x forward along the optical axis, y left, z up) in the base frame.
+        texts: entries like "front: 1.5 0 1.6 0 0.1 0", the camera's x y z in metres and roll pitch yaw in radians of
+            its body (x forward along the optical axis, y left, z up) in the base frame.
         cameras: the names that may occur.
     Returns:
         {camera: (4, 4) base_from_camera of its optical frame}.
@@ -51,7 +54,8 @@ def parse_mounts(texts: tuple[str, ...], cameras: tuple[str, ...]) -> dict[str, 
             values = []
         if not colon or len(values) != 6 or not np.isfinite(values).all():
             raise ValueError(
-                f"parameter 'mounts' has the entry {text!r}; expected 'camera: x y z roll pitch yaw', metres and radians"
+                f"parameter 'mounts' has the entry {text!r}; "
+                "expected 'camera: x y z roll pitch yaw', metres and radians"
             )
         if name not in cameras:
             raise ValueError(f"parameter 'mounts' names the camera {name!r}, which is not one of {list(cameras)}")

@@ -1,4 +1,4 @@
-"""The lifecycle node `renderocc`: topics, services, parameters and states; the work itself is done in the modules it wires."""
+"""The lifecycle node `renderocc`: topics, services, parameters and states; the modules that it wires do the work."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ class RenderOccNode(LifecycleNode):
             names = ", ".join(fixed)
             return SetParametersResult(
                 successful=False,
-                reason=f"{names} can be set only while the node is unconfigured; run: ros2 lifecycle set {self.get_fully_qualified_name()} "
+                reason=f"{names} can be set only while the node is unconfigured; "
+                f"run: ros2 lifecycle set {self.get_fully_qualified_name()} "
                 "deactivate, then cleanup, then set it, configure and activate",
             )
         self._error = ""
@@ -175,7 +176,8 @@ class RenderOccNode(LifecycleNode):
         cameras = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
         if not cameras:
             raise ValueError(
-                f"no camera is on the graph: nothing publishes both {config.camera_info_topic} and {config.image_topic}; "
+                "no camera is on the graph: "
+                f"nothing publishes both {config.camera_info_topic} and {config.image_topic}; "
                 "start the cameras, or set the parameter 'cameras' (and 'image_topic', 'camera_info_topic')"
             )
         return cameras
@@ -269,7 +271,8 @@ class RenderOccNode(LifecycleNode):
             calibration = self._intake.calibrations[camera]
             model = calibration.model
             self.get_logger().info(
-                f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}"
+                f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, "
+                f"frame {calibration.frame_id}"
             )
             models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
             if len(models) == len(self._cameras):
@@ -293,7 +296,7 @@ class RenderOccNode(LifecycleNode):
                     "TF", f"{t.parent} {t.child}", f"transform from '{t.child}' to '{t.parent}' ignored: {error}", now
                 )
 
-    # ---- outputs -------------------------------------------------------------------------------------------------------
+    # ---- outputs -----------------------------------------------------------------------------------------------------
 
     def _publish_frame(self, frame: Frame) -> None:
         """Called by the worker."""
@@ -318,7 +321,7 @@ class RenderOccNode(LifecycleNode):
             diagnostics_message(report, self.get_fully_qualified_name(), self.get_clock().now().to_msg())
         )
 
-    # ---- services and events -------------------------------------------------------------------------------------------
+    # ---- services and events -----------------------------------------------------------------------------------------
 
     def _on_reset(self, request, response):
         self._forget("asked by ~/reset")
@@ -350,7 +353,10 @@ class RenderOccNode(LifecycleNode):
             self._worker.reset()
 
     def _on_out_of_memory(self, text: str) -> None:
-        self._error = f"the device is out of memory, twice: {text}; use a smaller preset, or close other users of the GPU, then activate again"
+        self._error = (
+            f"the device is out of memory, twice: {text}; "
+            "use a smaller preset, or close other users of the GPU, then activate again"
+        )
         self.get_logger().error(self._error)
         self._deactivation_wanted = True  # by the executor's thread: transitions are not made from the worker's
 

@@ -53,7 +53,10 @@ def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, f
 def markers_message(
     surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str
 ) -> bytes:
-    """MarkerArray with one CUBE_LIST, all opaque: one translucent cube makes RViz blend the whole list, unsorted by depth."""
+    """MarkerArray with one CUBE_LIST, all opaque.
+
+    One translucent cube makes RViz blend the whole list, unsorted by depth.
+    """
     colours = np.ones((len(surface), 4), np.float32)
     colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
     return cdr.write_markers(stamp_ns, frame_id, surface.centres, colours, voxel_size)
@@ -62,10 +65,10 @@ def markers_message(
 def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, ground: tuple[str, ...]) -> np.ndarray:
     """What a vehicle needs to know of each column of the grid.
 
-    A cell is occupied if a voxel of the band is occupied by something that is not ground; free if every voxel of the band
-    is known to be free, or is ground, or lies under ground that was seen in the band; else unknown. Ground above the band
-    says nothing: it may be a bridge, under which nobody looked. Values are crisp because planners read them so: nav2's
-    trinary maps take everything below 100 for free.
+    A cell is occupied if a voxel of the band is occupied by something that is not ground; free if every voxel of the
+    band is known to be free, or is ground, or lies under ground that was seen in the band; else unknown. Ground above
+    the band says nothing: it may be a bridge, under which nobody looked. Values are crisp because planners read them
+    so: nav2's trinary maps take everything below 100 for free.
 
     Args:
         occupancy: the volume.

@@ -12,8 +12,8 @@ STOPPED = 0.5  # steady seconds without an advance after which a simulated clock
 class Pace:
     """Steady seconds that follow a simulated clock while it runs, and the computer's own while it stands still.
 
-    Waiting times are meant in the cameras' time: at a quarter of the speed, images that belong together arrive four times
-    as far apart. But a recording that has ended, or a paused one, must not stop the waiting for ever.
+    Waiting times are meant in the cameras' time: at a quarter of the speed, images that belong together arrive four
+    times as far apart. But a recording that has ended, or a paused one, must not stop the waiting for ever.
 
     Args:
         clock_ns: the simulated clock, nanoseconds; it may stand still, jump back, or be 0 before it starts.

@@ -1,4 +1,4 @@
-"""The node's parameters: one frozen dataclass, from which the ROS declarations, the checks and the README table come."""
+"""The node's parameters: one frozen dataclass, from which ROS declarations, checks and the README table come."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class NodeConfig:
     # Cameras
     cameras: tuple[str, ...] = setting(
         (),
-        "camera names, in the order of the network's views; empty: every camera found on the graph when the node is configured",
+        "camera names, in the order of the network's views; "
+        "empty: every camera found on the graph when the node is configured",
     )
     anchor_camera: str = setting("", "the camera whose stamps the outputs carry; empty: the first of `cameras`")
     image_topic: str = setting(
@@ -118,13 +119,15 @@ class NodeConfig:
         for name in ("image_topic", "camera_info_topic"):
             if "{camera}" not in getattr(self, name):
                 raise ValueError(
-                    f"parameter {name!r} is {getattr(self, name)!r}: it must contain {{camera}}, e.g. '{{camera}}/image_raw'"
+                    f"parameter {name!r} is {getattr(self, name)!r}: "
+                    "it must contain {camera}, e.g. '{camera}/image_raw'"
                 )
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"parameter 'cameras' names a camera twice: {list(self.cameras)}")
         if self.anchor_camera and self.cameras and self.anchor_camera not in self.cameras:
             raise ValueError(
-                f"parameter 'anchor_camera' is {self.anchor_camera!r}, which is not one of 'cameras' {list(self.cameras)}"
+                f"parameter 'anchor_camera' is {self.anchor_camera!r}, "
+                f"which is not one of 'cameras' {list(self.cameras)}"
             )
         if self.cameras and self.min_cameras > len(self.cameras):
             raise ValueError(
@@ -132,7 +135,8 @@ class NodeConfig:
             )
         if self.grid_min_height >= self.grid_max_height:
             raise ValueError(
-                f"parameter 'grid_min_height' ({self.grid_min_height}) must be below 'grid_max_height' ({self.grid_max_height})"
+                f"parameter 'grid_min_height' ({self.grid_min_height}) must be below "
+                f"'grid_max_height' ({self.grid_max_height})"
             )
         if not self.base_frame:
             raise ValueError("parameter 'base_frame' is empty; name the vehicle's frame, usually 'base_link'")

@@ -59,6 +59,6 @@ def end_at_first_signal() -> None:
 
 
 def ignore_signals() -> None:
-    """For a process that ends already. SIG_IGN, unlike a Python handler, also holds while the interpreter shuts down."""
+    """For a process that already ends. Unlike a Python handler, SIG_IGN holds while the interpreter shuts down too."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -99,8 +99,8 @@ class AdaptiveSubscription:
 class ImageSubscription:
     """One camera's images, raw or compressed.
 
-    With transport `auto` both topics are listened to; where both are published only the raw one is, since a second copy of
-    every image would cost its bandwidth. When the raw publisher goes, the compressed one is taken again.
+    With transport `auto` both topics are listened to; where both are published only the raw one is, since a second copy
+    of every image would cost its bandwidth. When the raw publisher goes, the compressed one is taken again.
 
     Args:
         callback: called with (bytes, whether they are a CompressedImage).

@@ -1,7 +1,7 @@
 """The same node parts written the usual way, to measure the byte paths against: typed callbacks, cv2, message objects.
 
-This is what most ROS 2 Python nodes do, and it is written as carefully as they are: maps computed once, NumPy views where
-they are customary, a loop where messages want one object per point. Only `renderocc bench node` uses it.
+This is what most ROS 2 Python nodes do, and it is written as carefully as they are: maps computed once, NumPy views
+where they are customary, a loop where messages want one object per point. Only `renderocc bench node` uses it.
 """
 
 from __future__ import annotations

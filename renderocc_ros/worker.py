@@ -79,7 +79,10 @@ class Worker:
             self._thread = None
 
     def collect(self) -> None:
-        """Take over the sets that are ready; the newest replaces one that is still waiting. Called after every image and tick."""
+        """Take over the sets that are ready; the newest replaces one that is still waiting.
+
+        Called after every image and tick.
+        """
         while (matched := self._intake.poll()) is not None:
             if self._mailbox.put((self._generation, matched)) is not None:
                 self.counters.skipped += 1

@@ -1,4 +1,4 @@
-"""What whole-system tests share: the real node in its own process, a listener with typed messages, and a publishing rig."""
+"""What whole-system tests share: the real node in its own process, a listener with typed messages, a publishing rig."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def node_command(parameters: dict, *arguments: str) -> list:
 
 
 class Listener:
-    """An ordinary ROS program in this process: typed subscriptions, publishers, service calls, spun by its own thread."""
+    """An ordinary ROS program in this process: typed subscriptions, publishers, service calls, spun by a thread."""
 
     def __init__(self, domain: int) -> None:
         self.context = Context()
@@ -176,7 +176,8 @@ def transform_message(
 class PublishingRig:
     """Cameras that look forward, left and backward from base_link, published with ordinary messages.
 
-    Frames are <camera>_optical. `frame(stamp_ns)` publishes one image of each camera; every part can be left out or bent.
+    Frames are <camera>_optical. `frame(stamp_ns)` publishes one image of each camera; every part can be left out or
+    bent.
     """
 
     MOUNTS = {  # optical frame in base_link: x right, y down, z forward

@@ -48,12 +48,17 @@ class System:
         self.node = Program(
             node_command(
                 {
-                    "cameras": CAMERAS, "image_topic": "/{camera}/image_raw", "camera_info_topic": "/{camera}/camera_info",
-                    "camera_timeout": 1.0, "diagnostics_period": 0.2, "save_directory": save_directory, "min_camera": 2,
+                    "cameras": CAMERAS,
+                    "image_topic": "/{camera}/image_raw",
+                    "camera_info_topic": "/{camera}/camera_info",
+                    "camera_timeout": 1.0,
+                    "diagnostics_period": 0.2,
+                    "save_directory": save_directory,
+                    "min_camera": 2,
                 }
             ),
             domain,
-        )  # fmt: skip
+        )
         self.listener = Listener(domain)
         self.rig = PublishingRig(self.listener, CAMERAS)
         listen = self.listener.listen
@@ -251,11 +256,11 @@ def test_diagnostics_name_rate_age_and_latency_of_every_part(system):
     assert "UNTRAINED" in system.status("network").message
 
 
-# ---- bad input: one clear line with the name and the remedy, then on ------------------------------------------------------
+# ---- bad input: one clear line with the name and the remedy, then on -------------------------------------------------
 
 
 def bend(system, change) -> int:
-    """A frame whose front image was changed by `change(message)`; the other cameras' images are good. Returns its stamp."""
+    """Send a frame whose front image was changed by `change(message)`; the other images are good. Returns its stamp."""
     stamp = system.now()
     system.rig.send_odom(stamp + 50_000_000)
     system.rig.send_infos(stamp)
@@ -381,7 +386,7 @@ def test_an_unknown_parameter_is_named_with_the_nearest_known_one(system):
     system.node.expect("unknown parameter 'min_camera' has no effect; did you mean 'min_cameras'?")
 
 
-# ---- parameters and lifecycle -----------------------------------------------------------------------------------------
+# ---- parameters and lifecycle ----------------------------------------------------------------------------------------
 
 
 def set_parameter(system, name: str, **value) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""The real node on real recordings, fed by `renderocc replay`, heard by typed subscriptions; and what is computed from them."""
+"""The real node on real recordings, fed by `renderocc replay`, heard by typed subscriptions; and what it computes."""
 
 import time
 
