@@ -54,6 +54,17 @@ def test_one_frame_of_either_way_gives_the_time_of_each_stage(small_images, monk
     json.dumps(result)  # what it hands over to the process that compares
 
 
+def test_each_way_is_measured_by_a_process_of_its_own_whose_last_line_counts(monkeypatch, tmp_path):
+    """A program in Python's place that says with what it was called, after what libraries like to print."""
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "a library says hello"\necho "{\\"called\\": \\"$*\\"}"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(bench_node.sys, "executable", str(program))
+    assert bench_node.run(7) == {
+        part: {"called": f"-m renderocc_ros.bench_node {part} 7"} for part in ("ours", "usual")
+    }
+
+
 def test_a_way_that_fails_is_named_with_what_it_printed(monkeypatch):
     monkeypatch.setattr(bench_node, "PARTS", ("ours",))
     monkeypatch.setenv("PYTHONPATH", "")
