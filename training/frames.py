@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from renderocc_model.messages.bags import Bag
 from renderocc_model.messages.camera_info import camera_model_from_info
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
-from .label_images import depth_image, semantic_image
+from .label_images import LabelImageError, depth_image, semantic_image
 
 __all__ = ["FrameIndex", "Recording", "RecordingError", "seconds_text"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
-_LABELS = ("semantic", "depth")
+_DECODERS = {"semantic": semantic_image, "depth": depth_image}
 _MAX_NOTES = 20
+
+Message = Union[cdr.ImageMessage, cdr.CompressedImageMessage]
 
 
 class RecordingError(ValueError):
@@ -105,7 +108,7 @@ class Recording:
                 kind: {
                     camera: source for camera in self.cameras if (source := _find_source(bags, f"/{camera}/{kind}"))
                 }
-                for kind in _LABELS
+                for kind in _DECODERS
             }
             self._read_index()
             self._stack = stack.pop_all()
@@ -182,13 +185,13 @@ class Recording:
             return mount
         return invert(self.odom_from_base(at_stamp_ns)) @ self.odom_from_base(stamp_ns) @ mount
 
-    def image_message(self, camera: str, stamp_ns: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
+    def image_message(self, camera: str, stamp_ns: int) -> Message:
         """The image of a camera at one of its stamps."""
-        return self._message(self._images[camera], stamp_ns)
+        return self.gather([("image", camera, stamp_ns)])["image", camera, stamp_ns]
 
     def has_labels(self, camera: str, stamp_ns: int) -> bool:
         """Whether there are both a semantic and a depth image for this camera's image."""
-        return all(camera in self._labels[kind] and stamp_ns in self._labels[kind][camera].recorded for kind in _LABELS)
+        return all(camera in self._labels[kind] and stamp_ns in self._labels[kind][camera].recorded for kind in _DECODERS)
 
     def label_stamps(self, camera: str, kind: str) -> list[int]:
         """Stamps of a camera's labels of a kind ('semantic' or 'depth'), ascending."""
@@ -197,11 +200,19 @@ class Recording:
 
     def semantic(self, camera: str, stamp_ns: int) -> np.ndarray:
         """Class ids at a camera's stamp, (H, W) uint8, 255 unlabelled, in the camera's distorted image plane."""
-        return self._label("semantic", semantic_image, camera, stamp_ns)
+        return self.decode("semantic", camera, stamp_ns, self.gather([("semantic", camera, stamp_ns)]))
 
     def depth(self, camera: str, stamp_ns: int) -> np.ndarray:
         """z-depth at a camera's stamp, (H, W) float32 metres, 0 where there is none."""
-        return self._label("depth", depth_image, camera, stamp_ns)
+        return self.decode("depth", camera, stamp_ns, self.gather([("depth", camera, stamp_ns)]))
+
+    def decode(self, kind: str, camera: str, stamp_ns: int, gathered: dict[tuple[str, str, int], Message]) -> np.ndarray:
+        """A label image, kind 'semantic' or 'depth', from what `gather` found; RecordingError names topic and time."""
+        model = self.models[camera]
+        try:
+            return _DECODERS[kind](gathered[kind, camera, stamp_ns], model.height, model.width)
+        except LabelImageError as error:
+            raise RecordingError(f"{self.topic(kind, camera)} at {self.time_text(stamp_ns)}: {error}") from None
 
     def truth_path(self, stamp_ns: int) -> Path | None:
         """occupancy/<stamp>.npz beside the messages, where there is one."""
@@ -216,30 +227,49 @@ class Recording:
         """A stamp for people: seconds, and seconds since the recording began."""
         return f"{seconds_text(stamp_ns)} s ({(stamp_ns - self.bag.start_ns) / 1e9:+.3f} s into the recording)"
 
-    def _label(self, kind: str, decode, camera: str, stamp_ns: int) -> np.ndarray:
-        source, model = self._labels[kind].get(camera), self.models[camera]
+    def gather(self, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], Message]:
+        """Messages of several images in one pass over the part of the files where they lie.
+
+        Args:
+            wanted: (kind, camera, stamp), kind being 'image', 'semantic' or 'depth'.
+        Returns:
+            {(kind, camera, stamp): message}, of all that were wanted.
+        Raises:
+            RecordingError: there is no such image.
+        """
+        wanted, found = set(wanted), {}
+        by_bag: dict[int, dict[str, tuple[str, str, _Source]]] = {}
+        times: dict[int, list[int]] = {}
+        for kind, camera, stamp_ns in sorted(wanted):
+            source = self._source(kind, camera)
+            if stamp_ns not in source.recorded:
+                raise RecordingError(f"{source.bag.path}: {source.topic} has no image at {self.time_text(stamp_ns)}")
+            by_bag.setdefault(id(source.bag), {})[source.topic] = (kind, camera, source)
+            times.setdefault(id(source.bag), []).append(source.recorded[stamp_ns])
+        for key, topics in by_bag.items():
+            bag = next(iter(topics.values()))[2].bag
+            for topic, recorded_ns, data in bag.messages(list(topics), min(times[key]), max(times[key]) + 1):
+                kind, camera, source = topics[topic]
+                stamp_ns = self._named(source, recorded_ns, cdr.read_header, data)[0]
+                name = (kind, camera, stamp_ns)
+                if name in wanted and name not in found:
+                    read = cdr.read_compressed_image if source.compressed else cdr.read_image
+                    found[name] = self._named(source, recorded_ns, read, data)
+        return found
+
+    def topic(self, kind: str, camera: str) -> str:
+        """'file: topic' of a camera's images, for messages about them."""
+        source = self._source(kind, camera)
+        return f"{source.bag.path}: {source.topic}"
+
+    def _source(self, kind: str, camera: str) -> _Source:
+        source = (self._images if kind == "image" else self._labels[kind]).get(camera)
         if source is None:
             raise RecordingError(
                 f"{self.labels_path or self.path}: camera '{camera}' has no topic /{camera}/{kind}[/compressed]; make "
                 "labels with `renderocc label`"
             )
-        try:
-            return decode(self._message(source, stamp_ns), model.height, model.width)
-        except RecordingError:
-            raise
-        except ValueError as error:
-            raise RecordingError(
-                f"{source.bag.path}: {source.topic} at {self.time_text(stamp_ns)}: {error}"
-            ) from None
-
-    def _message(self, source: _Source, stamp_ns: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
-        recorded = source.recorded.get(stamp_ns)
-        if recorded is not None:
-            read = cdr.read_compressed_image if source.compressed else cdr.read_image
-            for _, _, data in source.bag.messages([source.topic], recorded, recorded + 1):
-                if cdr.read_header(data)[0] == stamp_ns:
-                    return self._named(source, recorded, read, data)
-        raise RecordingError(f"{source.bag.path}: {source.topic} has no image at {self.time_text(stamp_ns)}")
+        return source
 
     def _named(self, source: _Source, recorded_ns: int, read, data: bytes):
         try:
@@ -294,6 +324,9 @@ class Recording:
                     self._take_transforms(topic, recorded_ns, data)
         self._pose_stamps = sorted(set(self._pose_stamps))
         self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
+        for camera in self.cameras:
+            if 0 in self._images[camera].recorded:
+                raise RecordingError(f"{self.topic('image', camera)}: an image has stamp 0; the driver must stamp images")
 
     def _take_info(self, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
         if self._infos.get(camera) == data[12:]:  # after the encapsulation and the stamp
