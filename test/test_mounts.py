@@ -1,5 +1,7 @@
 """Mounts given as parameters."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,24 @@ def test_euler_angles_are_about_the_fixed_axes_x_then_y_then_z():
     expected = Rotation.from_euler("xyz", angles).as_quat()
     quaternion = quaternion_from_euler(*angles)
     assert abs(float(np.dot(quaternion, expected))) == pytest.approx(1.0, abs=1e-12)
+
+
+# tf_transformations comes with a whole ROS install and not from a package index: modules of its name stand in for it.
+TF_TRANSFORMATIONS = {
+    "used": ("def quaternion_from_euler(*angles): return [*angles, 9.0]", [1.0, 2.0, 3.0, 9.0]),
+    # transforms3d 0.4.1, which Ubuntu 24.04 has, fails so under NumPy 2.
+    "clash": ("import numpy; numpy.no_such_attribute", None),
+}
+
+
+@pytest.mark.parametrize(("program", "answer"), TF_TRANSFORMATIONS.values(), ids=TF_TRANSFORMATIONS)
+def test_tf_transformations_is_used_where_it_is_installed_and_works(tmp_path, monkeypatch, program, answer):
+    monkeypatch.setitem(sys.modules, "tf_transformations", None)
+    own = quaternion_from_euler(1.0, 2.0, 3.0)
+    (tmp_path / "tf_transformations.py").write_text(program)
+    monkeypatch.delitem(sys.modules, "tf_transformations")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert quaternion_from_euler(1.0, 2.0, 3.0) == pytest.approx(own if answer is None else answer)
 
 
 @pytest.mark.parametrize(
