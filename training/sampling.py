@@ -1,0 +1,117 @@
+"""Which rays of a sample are trained on: weighted sampling without replacement, W = W_b(class) * W_t(frame).
+
+The weights are those of RenderOcc: rare classes more often, rays of other frames less often, what moves in other frames
+not at all. Sampling is that of Efraimidis and Spirakis (2006): every ray gets the key E / W with E exponential of mean
+1, and the rays with the smallest keys are taken, which is drawing one after the other with chances in proportion to W.
+
+Here the rays come in groups of equal weight (a class, of the current or of other frames), and only the number of rays
+that a group gives has to be drawn from its keys; which ones is then uniform. Nothing is done per ray that is not taken,
+so dense labels cost hardly more than sparse ones. The draw is exact, not an approximation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = ["balance_weights", "choose", "draw_group_counts", "frame_weights"]
+
+
+def balance_weights(counts: np.ndarray, gain: float = 0.005, cap: float = 1000.0) -> np.ndarray:
+    """W_b = exp(gain * (N_max / N_c - 1)), at most `cap` (RenderOcc, weighted ray sampling).
+
+    Args:
+        counts: (C,) labelled pixels of each class over the training recordings; a class without any gets the cap.
+    Returns:
+        (C,) float64; 1 for the most frequent class.
+    """
+    counts = np.asarray(counts, np.float64)
+    if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError(f"class counts are {counts!r}; expected a row of numbers that are not negative")
+    if cap < 1 or gain < 0:
+        raise ValueError(f"gain is {gain} and cap {cap}; expected a gain of at least 0 and a cap of at least 1")
+    largest = counts.max(initial=0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.where(counts > 0, gain * (largest / counts - 1), math.inf)
+    return np.exp(np.minimum(exponents, math.log(cap)))
+
+
+def frame_weights(dynamic: np.ndarray, static_weight: float = 0.3, dynamic_weight: float = 0.0) -> np.ndarray:
+    """W_t, (2, C): row 0 for rays of the current frame (1), row 1 for rays of other frames.
+
+    Args:
+        dynamic: (C,) bool, the classes that move by themselves.
+        static_weight, dynamic_weight: of a ray of another frame, on a static and on a dynamic class.
+    """
+    dynamic = np.asarray(dynamic, bool)
+    return np.stack([np.ones(len(dynamic)), np.where(dynamic, dynamic_weight, static_weight)])
+
+
+def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    """How many items each group gives to a weighted sample without replacement.
+
+    Args:
+        sizes: (G,) items in each group.
+        weights: (G,) weight of each of a group's items; items of weight 0 are never drawn.
+        count: items to draw; fewer come where fewer have a positive weight.
+    Returns:
+        (G,) int64, at most `sizes`.
+    """
+    sizes, weights = np.asarray(sizes, np.int64), np.asarray(weights, np.float64)
+    if sizes.shape != weights.shape or (sizes < 0).any() or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(f"sizes {sizes.shape} and weights {weights.shape}; expected as many, none negative or infinite")
+    left = np.where(weights > 0, sizes, 0)
+    drawn = np.zeros_like(left)
+    while (wanted := count - int(drawn.sum())) > 0 and left.any():
+        if left.sum() <= wanted:
+            return drawn + left
+        # Keys are exponential with rate W. Those below a threshold are a binomial number in each group, and given the
+        # number, independent. With too few below it, the rest start anew: an exponential has no memory.
+        threshold = _threshold(left, weights, wanted)
+        below = rng.binomial(left, -np.expm1(-weights * threshold))
+        if below.sum() > wanted:
+            below = _smallest(rng, below, weights, threshold, wanted)
+        drawn, left = drawn + below, left - below
+    return drawn
+
+
+def choose(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """`count` different numbers below `size`, every set equally likely; (count,) int64, in no particular order."""
+    if count > size:
+        raise ValueError(f"{count} of {size} items cannot be chosen without repetition")
+    if count * 4 > size:
+        return rng.permutation(size)[:count]
+    # Draw with repetition and keep first occurrences, in the order they came: costs nothing per item not chosen.
+    found = np.empty(0, np.int64)
+    while len(found) < count:
+        found = np.concatenate([found, rng.integers(size, size=count - len(found) + count // 4 + 8)])
+        found = found[np.sort(np.unique(found, return_index=True)[1])]
+    return found[:count]
+
+
+def _threshold(sizes: np.ndarray, weights: np.ndarray, wanted: int) -> float:
+    """A key below which a little more than `wanted` items are expected; how close it is changes only the speed."""
+    goal = min(wanted + 6 * math.sqrt(wanted) + 6, (wanted + float(sizes.sum())) / 2)
+
+    def expected(key: float) -> float:
+        return float(-(sizes * np.expm1(-weights * key)).sum())
+
+    low = high = goal / float((sizes * weights).sum())  # expected(key) <= key * sum of weights
+    while expected(high) < goal:
+        low, high = high, 2 * high
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expected(middle) < goal else (low, middle)
+    return high
+
+
+def _smallest(
+    rng: np.random.Generator, counts: np.ndarray, weights: np.ndarray, threshold: float, wanted: int
+) -> np.ndarray:
+    """How many of the `wanted` smallest keys each group has, given `counts` keys of it below the threshold."""
+    groups = np.repeat(np.arange(len(counts)), counts)
+    rates = weights[groups]
+    keys = -np.log1p(rng.random(len(groups)) * np.expm1(-rates * threshold)) / rates  # exponential, cut off there
+    first = np.argpartition(keys, wanted - 1)[:wanted]
+    return np.bincount(groups[first], minlength=len(counts))

@@ -1,0 +1,224 @@
+"""Prepared recordings on disk: labelled pixels, images and poses as memory-mapped tables, one folder per recording.
+
+A folder is complete: it appears under its name only when all of it is written (see `prepare`). Its files:
+
+    header.json            version, what it was made from and how, cameras, classes, counts
+    stamps.npy             (F,) int64, the frames' moments
+    image_stamps.npy       (F, N) int64, 0 where a camera has no image
+    images.npy             (F, N, 3) int64: offset and length in images.bin, and which of header's `encodings`; -1 none
+    base_from_camera.npy   (F, N, 4, 4) float64, base_link at the frame's moment from the camera at its image's stamp
+    odom_from_base.npy     (F, 4, 4) float64 at the frame's moment
+    starts.npy             (F, N, C + 1) int64: pixels of class c are rows starts[c] to starts[c + 1] of the two below
+    pixels.bin             (M, 2) uint16 (column, row) in the camera's own, distorted image
+    distances.bin          (M,) float32 Euclidean metres; 0 where only the class is known
+    truth.npy, truth.bin   (F, 2) int64 offset and length of each frame's Occ3D .npz; -1 none
+    images.bin             the images as they were recorded
+
+Beside the folders, `directions/<digest>.npy` holds each camera model's unit direction of every pixel, (H, W, 3)
+float32, once for all recordings: the exact inverse of the distortion, so that a ray costs a look-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.camera_model import CameraModel
+from renderocc_model.classes import ClassTable
+
+__all__ = ["ARRAYS", "VERSION", "CameraTable", "RawEncoding", "Tables", "TablesError", "list_tables", "model_digest"]
+
+FORMAT, VERSION = "renderocc-tables", 1
+HEADER = "header.json"
+DIRECTIONS = "directions"
+ARRAYS = ("stamps", "image_stamps", "images", "base_from_camera", "odom_from_base", "starts", "truth")
+COMPRESSED = "compressed"  # among a header's encodings: a JPEG or PNG file
+
+
+class TablesError(ValueError):
+    """Tables that cannot be used: names the folder, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class CameraTable:
+    """A camera of a prepared recording: its optics and where it is bolted on (4, 4)."""
+
+    name: str
+    model: CameraModel
+    mount: np.ndarray
+
+
+@dataclass(frozen=True)
+class RawEncoding:
+    """How a raw image's bytes are to be read: the fields of sensor_msgs/Image."""
+
+    encoding: str
+    height: int
+    width: int
+    step: int
+    is_bigendian: bool
+
+
+def model_digest(model: CameraModel) -> str:
+    """Name of a camera model's table of directions: equal models, equal names."""
+    text = f"{model.width} {model.height} {model.distortion_model} {model.coefficients!r} {model.K.tolist()!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def list_tables(folder: str | Path) -> list[str]:
+    """Names of the prepared recordings in a folder, sorted.
+
+    Raises:
+        TablesError: there is no such folder, or nothing in it is complete.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise TablesError(f"{folder}: there is no such folder; make it with `renderocc prepare BAG... --out {folder}`")
+    names = sorted(path.parent.name for path in folder.glob(f"*/{HEADER}") if not path.parent.name.startswith("."))
+    if not names:
+        partial = any(folder.glob(".*.partial"))
+        remedy = "run the same `renderocc prepare` again, it goes on" if partial else "run `renderocc prepare`"
+        raise TablesError(f"{folder}: no recording in it is prepared{' to the end' if partial else ''}; {remedy}")
+    return names
+
+
+def read_header(folder: Path) -> dict:
+    """The header of one prepared recording, its format and version checked."""
+    path = folder / HEADER
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TablesError(f"{path}: cannot be read ({error}); prepare the recording again") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise TablesError(f"{path}: is not the header of prepared tables; prepare the recording again")
+    if header.get("version") != VERSION:
+        raise TablesError(
+            f"{path}: is of version {header.get('version')}, this program reads {VERSION}; remove {folder} and prepare "
+            "the recording again"
+        )
+    return header
+
+
+class Tables:
+    """One prepared recording, read through memory maps.
+
+    Attributes:
+        name: of the recording.
+        header: header.json.
+        cameras: in the order of the arrays' axis N.
+        classes: the table its labels are of.
+        class_counts: (C,) labelled pixels of each class.
+        stamps, image_stamps, images, base_from_camera, odom_from_base, starts, truth, pixels, distances: see above.
+    Raises:
+        TablesError: not there, of another version, or its files do not have the sizes that the header says.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self.header = header = read_header(self.folder)
+        self.classes = ClassTable.from_dict(header["classes"])
+        self.class_counts = np.array(header["class_counts"], np.int64)
+        self.cameras = tuple(_camera(entry) for entry in header["cameras"])
+        self.encodings = tuple(
+            entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"]
+        )
+        for name in ARRAYS:
+            setattr(self, name, self._array(name))
+        count = int(header["pixels"])
+        self.pixels = self._blob("pixels.bin", np.uint16, 2 * count).reshape(count, 2)
+        self.distances = self._blob("distances.bin", np.float32, count)
+        self._images = self._blob("images.bin", np.uint8, int(header["image_bytes"]))
+        self._truth = self._blob("truth.bin", np.uint8, int(header["truth_bytes"]))
+        if len(self.stamps) != header["frames"]:
+            raise self._damaged("stamps.npy", f"holds {len(self.stamps)} frames, the header says {header['frames']}")
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    def image(self, frame: int, camera: int) -> tuple[np.ndarray, RawEncoding | None] | None:
+        """The bytes of an image and, where it is raw, how to read them; None where the camera has none."""
+        offset, length, encoding = (int(value) for value in self.images[frame, camera])
+        if encoding < 0:
+            return None
+        found = self.encodings[encoding]
+        return self._images[offset : offset + length], None if found == COMPRESSED else found
+
+    def truth_arrays(self, frame: int) -> dict[str, np.ndarray] | None:
+        """3D truth of a frame in Occ3D's layout (semantics, mask_camera, mask_lidar); None where there is none."""
+        offset, length = (int(value) for value in self.truth[frame])
+        if offset < 0:
+            return None
+        with np.load(io.BytesIO(self._truth[offset : offset + length].tobytes())) as arrays:
+            return {name: arrays[name] for name in ("semantics", "mask_camera", "mask_lidar") if name in arrays}
+
+    @cached_property
+    def directions(self) -> tuple[np.ndarray, ...]:
+        """Of each camera, (H, W, 3) float32 unit directions in its optical frame; NaN where the lens has none."""
+        return tuple(load_directions(self.folder.parent, camera.model) for camera in self.cameras)
+
+    def _array(self, name: str) -> np.ndarray:
+        path = self.folder / f"{name}.npy"
+        try:
+            return np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise self._damaged(path.name, str(error)) from None
+
+    def _blob(self, name: str, kind: type, count: int) -> np.ndarray:
+        path, wanted = self.folder / name, count * np.dtype(kind).itemsize
+        found = path.stat().st_size if path.exists() else 0
+        if found != wanted:
+            raise self._damaged(name, f"has {found} bytes, the header says {wanted}")
+        return np.memmap(path, kind, "r", shape=(count,)) if count else np.empty(0, kind)
+
+    def _damaged(self, name: str, why: str) -> TablesError:
+        return TablesError(f"{self.folder / name}: {why}; the copy is incomplete, copy it again or prepare it again")
+
+
+def load_directions(root: Path, model: CameraModel) -> np.ndarray:
+    """The table of directions of a camera model, memory-mapped."""
+    path = root / DIRECTIONS / f"{model_digest(model)}.npy"
+    try:
+        directions = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise TablesError(f"{path}: {error}; copy the folder {DIRECTIONS} along, or prepare again") from None
+    if directions.shape != (model.height, model.width, 3):
+        raise TablesError(f"{path}: has shape {directions.shape}, the camera is {model.width}x{model.height}")
+    return directions
+
+
+def pixel_directions(model: CameraModel) -> np.ndarray:
+    """(H, W, 3) float32 unit directions of every pixel of a distorted image, a band of rows at a time."""
+    directions = np.empty((model.height, model.width, 3), np.float32)
+    columns = np.arange(model.width, dtype=np.float64)
+    for first in range(0, model.height, 64):
+        rows = np.arange(first, min(first + 64, model.height), dtype=np.float64)
+        pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+        directions[first : first + len(rows)] = model.unproject(pixels).reshape(len(rows), model.width, 3)
+    return directions
+
+
+def describe_camera(name: str, model: CameraModel, mount: np.ndarray) -> dict:
+    """A camera for the header; JSON keeps every bit of a float64."""
+    return {
+        "name": name,
+        "width": model.width,
+        "height": model.height,
+        "K": model.K.tolist(),
+        "distortion_model": model.distortion_model,
+        "coefficients": list(model.coefficients),
+        "mount": np.asarray(mount).tolist(),
+    }
+
+
+def _camera(entry: dict) -> CameraTable:
+    model = CameraModel(
+        entry["width"], entry["height"], np.array(entry["K"]), entry["distortion_model"], tuple(entry["coefficients"])
+    )
+    return CameraTable(entry["name"], model, np.array(entry["mount"]))
