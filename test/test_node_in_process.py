@@ -1,0 +1,149 @@
+"""The real node in this process, with a small network: cameras of the usual QoS, and a device without memory."""
+
+import threading
+import time
+
+import pytest
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from renderocc_model.checkpoint import save_checkpoint
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.untrained import untrained_checkpoint
+from renderocc_ros.node import RenderOccNode
+from small_models import small_config
+from system import Listener, PublishingRig, new_domain, node_command, wait_until
+
+CAMERAS = ("front", "left", "back")
+
+
+class System:
+    """Node and listener in this process, on a domain of their own."""
+
+    def __init__(self, checkpoint) -> None:
+        domain = new_domain()
+        parameters = {
+            "cameras": CAMERAS,
+            "image_topic": "/{camera}/image_raw",
+            "camera_info_topic": "/{camera}/camera_info",
+            "checkpoint": checkpoint,
+            "device": "cpu",
+            "cpu_threads": 2,
+            "diagnostics_period": 0.1,
+        }
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = RenderOccNode(context=self.context, cli_args=node_command(parameters)[2:])
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.spin, daemon=True)
+        self.thread.start()
+        self.listener = Listener(domain)
+        self.rig = PublishingRig(self.listener, CAMERAS)
+        self.points = self.listener.listen(PointCloud2, "/renderocc/points")
+        self.diagnostics = self.listener.listen(DiagnosticArray, "/diagnostics")
+
+    def spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def state(self) -> int:
+        return self.listener.call(GetState, "/renderocc/get_state").current_state.id
+
+    def change(self, transition: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert self.listener.call(ChangeState, "/renderocc/change_state", request).success
+
+    def send(self) -> None:
+        self.rig.frame(time.time_ns() - 200_000_000)
+
+    def status(self) -> DiagnosticStatus:
+        return self.diagnostics[-1].status[0]
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.thread.join()
+        self.node._release()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+        self.listener.close()
+
+
+@pytest.fixture
+def system(tmp_path):
+    threads = torch.get_num_threads()
+    checkpoint = untrained_checkpoint(small_config("tiny"), OCC3D_NUSCENES)
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(path, checkpoint.network, OCC3D_NUSCENES, 0.3)
+    running = System(path)
+    yield running
+    running.close()
+    torch.set_num_threads(threads)
+
+
+def until_active(system) -> None:
+    wait_until(lambda: system.state() == State.PRIMARY_STATE_ACTIVE, 60, "the active node")
+    wait_until(lambda: system.rig.raw["back"].get_subscription_count(), 10, "subscriptions")
+    time.sleep(1.0)  # both sides of every match
+    system.rig.send_mounts()
+
+
+def test_cameras_that_publish_with_best_effort_as_drivers_do_are_heard(system):
+    create = system.listener.node.create_publisher
+    for camera in CAMERAS:
+        for publishers, kind, topic in (
+            (system.rig.raw, Image, "image_raw"),
+            (system.rig.info, CameraInfo, "camera_info"),
+        ):
+            system.listener.node.destroy_publisher(publishers[camera])
+            publishers[camera] = create(kind, f"/{camera}/{topic}", qos_profile_sensor_data)
+    until_active(system)
+    wait_until(lambda: all(info.get_subscription_count() for info in system.rig.info.values()), 10, "subscriptions")
+
+    def heard_from_all() -> bool:
+        system.send()  # best effort: one frame or another may be lost
+        time.sleep(0.3)
+        return bool(system.points) and system.node._worker.last_frame.used == CAMERAS
+
+    wait_until(heard_from_all, 20, "a frame of all cameras")
+
+
+def test_out_of_memory_twice_deactivates_with_the_reason_and_the_node_can_be_activated_again(system, monkeypatch):
+    """A device that runs out of memory when asked to cannot be had here: the exception takes the network's place."""
+    until_active(system)
+    system.send()
+    wait_until(lambda: system.points, 20, "points")
+
+    calls = []
+
+    def no_memory(*arguments, **named):
+        calls.append(time.monotonic())
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(system.node._predictor, "predict", no_memory)
+        system.send()
+        wait_until(lambda: system.state() == State.PRIMARY_STATE_INACTIVE, 20, "the deactivated node")
+    assert len(calls) == 2
+    before = len(system.diagnostics)
+    wait_until(lambda: len(system.diagnostics) > before + 1, 5, "diagnostics")
+    assert system.status().level == DiagnosticStatus.ERROR
+    assert system.status().message == (
+        "the device is out of memory, twice: CUDA out of memory. Tried to allocate 2.00 GiB.; "
+        "use a smaller preset, or close other users of the GPU, then activate again"
+    )
+
+    system.change(Transition.TRANSITION_ACTIVATE)
+    before = len(system.points)
+    system.send()
+    wait_until(lambda: len(system.points) > before, 20, "points again")
+    wait_until(lambda: system.status().level == DiagnosticStatus.OK, 5, "a node without an error")
