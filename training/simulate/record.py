@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import os
 import pickle
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ import cv2
 import numpy as np
 
 from renderocc_model.rig import Rig
+from training.new_bag import new_bag
 
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
@@ -179,20 +179,9 @@ def record(folder: Path, rig: Rig, settings: Settings, on_frame=lambda count: No
     Raises:
         ValueError: the folder exists or its parent cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists; name a folder that does not, or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    town = build_town(settings.seed, settings.duration + 1.0)
-    try:
-        count = _write_all(partial, town, rig, settings, on_frame)
-        _rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return count
+    with new_bag(folder) as partial:
+        town = build_town(settings.seed, settings.duration + 1.0)
+        return _write_all(partial, town, rig, settings, on_frame)
 
 
 def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame) -> int:
@@ -228,14 +217,3 @@ def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame)
             recording.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
             pose_ns, count = pose_ns + _POSE_NS, count + 1
     return count
-
-
-def _rename(partial: Path, folder: Path) -> None:
-    """Give the recording its final name: the storage file is named after the folder, inside metadata.yaml too."""
-    metadata = partial / "metadata.yaml"
-    for file in list(partial.iterdir()):
-        if file.suffix in (".mcap", ".db3"):
-            name = f"{folder.name}{file.suffix}"
-            metadata.write_text(metadata.read_text().replace(file.name, name))
-            file.rename(partial / name)
-    partial.rename(folder)

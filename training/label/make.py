@@ -1,0 +1,338 @@
+"""Labels for every image of a recording, written to a sidecar bag."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from renderocc_model.camera_model import CameraModel
+from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.images import decode_compressed, decode_raw
+from renderocc_model.messages import cdr
+from training.frames import Recording, RecordingError
+from training.new_bag import new_bag
+
+from .clouds import Cloud, Lidar, NoCloud
+from .mapping import ClassMapping, LabelError
+from .overlay import overlay
+from .pictures import Segmenter, recorded_classes, recorded_depth
+from .projection import Occlusion, hidden_points, project_points
+from .sidecar import SidecarWriter, depth_png, semantic_png, write_note
+from .topics import StampedTopic
+
+__all__ = ["Coverage", "Labels", "Sources", "labels_from_clouds", "write_labels"]
+
+_SAME_NS = 1_000_000  # a label image this near in stamp belongs to the image
+_AHEAD = 3  # images in work for each thread
+
+Message = cdr.ImageMessage | cdr.CompressedImageMessage
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where labels come from.
+
+    Attributes:
+        classes: table of the ids written.
+        lidar: clouds, or None.
+        depth: {camera: depth topic}; these cameras take depth from there and not from the LiDAR.
+        semantic: {camera: label image topic}, and what its ids or colours mean.
+        mapping: of `semantic`.
+        network: run on the images themselves, or None.
+        occlusion: None keeps points that nearer ones hide.
+        min_depth: metres of z-depth from which LiDAR points count.
+    """
+
+    classes: ClassTable
+    lidar: Lidar | None = None
+    depth: dict[str, StampedTopic] = field(default_factory=dict)
+    semantic: dict[str, StampedTopic] = field(default_factory=dict)
+    mapping: ClassMapping | None = None
+    network: Segmenter | None = None
+    occlusion: Occlusion | None = Occlusion()
+    min_depth: float = 1.0
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether any class comes out, or only depth."""
+        points = self.lidar is not None and self.lidar.classes is not None
+        return points or bool(self.semantic) or self.network is not None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one image: depth (H, W) float32 metres, 0 for none; semantic (H, W) uint8, or None without classes."""
+
+    depth: np.ndarray
+    semantic: np.ndarray | None
+
+
+@dataclass
+class Coverage:
+    """What was labelled.
+
+    Attributes:
+        images, labelled: {camera: images in the recording, images with labels}.
+        depth_pixels, class_pixels: {camera: pixels with depth, pixels with a class}, over all its labelled images.
+        frequencies: (256,) pixels of each class id.
+        skipped: reasons why images got no labels: reason -> (how many, camera and time of the first).
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    labelled: dict[str, int] = field(default_factory=dict)
+    depth_pixels: dict[str, int] = field(default_factory=dict)
+    class_pixels: dict[str, int] = field(default_factory=dict)
+    frequencies: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add(self, camera: str, labels: Labels) -> None:
+        self.labelled[camera] = self.labelled.get(camera, 0) + 1
+        self.depth_pixels[camera] = self.depth_pixels.get(camera, 0) + int(np.count_nonzero(labels.depth))
+        if labels.semantic is not None:
+            counts = np.bincount(labels.semantic.ravel(), minlength=256)
+            self.frequencies += counts
+            self.class_pixels[camera] = self.class_pixels.get(camera, 0) + int(counts[:UNLABELLED].sum())
+
+    def skip(self, reason: str, where: str) -> None:
+        count, first = self.skipped.get(reason, (0, where))
+        self.skipped[reason] = (count + 1, first)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image and what its labels are made from."""
+
+    camera: str
+    stamp_ns: int
+    model: CameraModel
+    clouds: list[tuple[np.ndarray, Cloud]]
+    depth: Message | None
+    semantic: Message | None
+    image: Message | None
+    where: str
+    picture: Path | None
+
+
+def labels_from_clouds(
+    model: CameraModel,
+    clouds: list[tuple[np.ndarray, Cloud]],
+    classes: ClassTable,
+    dense: np.ndarray | None = None,
+    occlusion: Occlusion | None = Occlusion(),
+    min_depth: float = 1.0,
+) -> Labels:
+    """Depth and classes of the pixels that points fall on; of several on one pixel the nearest counts.
+
+    Points of further clouds on classes that move are left out: the thing has moved since. Without any classes they
+    cannot be told apart, and what moves is smeared.
+
+    Args:
+        model: of the camera.
+        clouds: (camera_from_cloud (4, 4), cloud), the nearest in time first.
+        classes: the table.
+        dense: (H, W) class ids of the image where they come from elsewhere.
+        occlusion: None keeps hidden points.
+        min_depth: metres of z-depth.
+    """
+    shown, ids, later = [], [], []
+    for number, (camera_from_cloud, cloud) in enumerate(clouds):
+        points = project_points(model, camera_from_cloud, cloud.xyz, min_depth)
+        points = points.kept(points.in_image)
+        shown.append(points)
+        ids.append(np.full(len(points.index), UNLABELLED, np.uint8) if cloud.classes is None else cloud.classes[points.index])
+        later.append(np.full(len(points.index), number > 0))
+    points = type(shown[0])(
+        *(np.concatenate([getattr(part, name) for part in shown]) for name in shown[0].__dataclass_fields__)
+    )
+    ids, later = np.concatenate(ids), np.concatenate(later)
+    columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
+    judged = ids if dense is None else dense[rows, columns]
+    keep = ~(later & np.isin(judged, classes.dynamic))
+    points, ids, rows, columns = points.kept(keep), ids[keep], rows[keep], columns[keep]
+    if occlusion is not None:
+        keep = ~hidden_points(model, points, occlusion)
+        points, ids, rows, columns = points.kept(keep), ids[keep], rows[keep], columns[keep]
+    order = np.argsort(-points.depth, kind="stable")  # the nearest is written last
+    depth = np.zeros((model.height, model.width), np.float32)
+    depth[rows[order], columns[order]] = points.depth[order]
+    semantic = dense
+    if dense is None and any(cloud.classes is not None for _, cloud in clouds):
+        semantic = np.full(depth.shape, UNLABELLED, np.uint8)
+        semantic[rows[order], columns[order]] = ids[order]
+    return Labels(depth, semantic)
+
+
+def write_labels(
+    recording: Recording,
+    sources: Sources,
+    out: Path,
+    notes: dict[str, str],
+    preview: Path | None = None,
+    preview_count: int = 10,
+    storage: str = "mcap",
+    jobs: int = 2,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> Coverage:
+    """Label every image and write the sidecar bag, which appears only when it is complete.
+
+    Images without labels (no cloud near them, no ego pose) are left out and counted; see `Coverage.skipped`.
+
+    Args:
+        recording: open; it is only read.
+        sources: where labels come from.
+        out: folder to write; must not exist.
+        notes: what to say of the sources in labels.yaml.
+        preview: folder for pictures of the labels, up to `preview_count` of each camera, spread over its images.
+        storage: "mcap" or "sqlite3".
+        jobs: threads.
+        on_image: called with the number of images done.
+    Raises:
+        ValueError: a source cannot be read, or no image got labels.
+    """
+    _check_outside(recording.path, out, preview)
+    coverage = Coverage(images={camera: len(recording.stamps[camera]) for camera in recording.cameras})
+    whats = ("semantic", "depth") if sources.gives_classes else ("depth",)
+    topics = [(camera, what) for camera in recording.cameras for what in whats]
+    if preview is not None:
+        preview.mkdir(parents=True, exist_ok=True)
+    with new_bag(out) as partial:
+        with SidecarWriter(partial, topics, storage) as writer, ThreadPoolExecutor(jobs) as pool:
+            jobs_to_do = _jobs(recording, sources, coverage, preview, preview_count)
+            for done, (job, labels, files) in enumerate(_worked(pool, jobs, jobs_to_do, sources), 1):
+                coverage.add(job.camera, labels)
+                for what in whats:
+                    writer.write(job.camera, what, job.stamp_ns, recording.optical_frames[job.camera], files[what])
+                on_image(done + sum(count for count, _ in coverage.skipped.values()))
+        if not coverage.labelled:
+            reason, (count, first) = next(iter(coverage.skipped.items()), ("there are no images", (0, "-")))
+            raise LabelError(f"{recording.path}: not one image could be labelled; {count} of them, first {first}: {reason}")
+        write_note(partial, sources.classes, recording.path, notes)
+    return coverage
+
+
+def _check_outside(bag: Path, out: Path, preview: Path | None) -> None:
+    """The recorded bag is never written to."""
+    inside = bag.resolve()
+    for path in (out, preview):
+        if path is not None and (inside == path.resolve() or inside in path.resolve().parents):
+            raise LabelError(f"{path} lies inside the recording {bag}, which is never written to; name another folder")
+
+
+def _jobs(
+    recording: Recording, sources: Sources, coverage: Coverage, preview: Path | None, preview_count: int
+) -> Iterator[_Job]:
+    """Every image in the order of stamps, with what its labels are made from; those without are counted."""
+    images = sorted((stamp, camera) for camera in recording.cameras for stamp in recording.stamps[camera])
+    shown = dict.fromkeys(recording.cameras, 0)
+    for stamp_ns, camera in images:
+        number, every = shown[camera], -(-len(recording.stamps[camera]) // max(preview_count, 1))
+        shown[camera] += 1
+        picture = None
+        if preview is not None and number % every == 0:
+            picture = preview / f"{camera.replace('/', '_')}_{stamp_ns}.jpg"
+        try:
+            yield _job(recording, sources, camera, stamp_ns, picture)
+        except (RecordingError, NoCloud) as error:
+            # Reasons that differ only in their numbers are one reason.
+            coverage.skip(_reason(str(error), recording), f"{camera} at {recording.time_text(stamp_ns)}")
+
+
+def _reason(text: str, recording: Recording) -> str:
+    return text.replace(f"{recording.path}: ", "").split(": ")[-1] if len(text) > 400 else text
+
+
+def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, picture: Path | None) -> _Job:
+    clouds = []
+    if sources.lidar is not None and (camera not in sources.depth or sources.lidar.classes is not None):
+        for cloud in sources.lidar.around(stamp_ns):
+            clouds.append((sources.lidar.camera_from_cloud(camera, stamp_ns, cloud), cloud))
+    elif camera not in sources.depth:
+        raise NoCloud(f"camera '{camera}' has no depth topic")
+    image = recording.image_message(camera, stamp_ns) if picture or sources.network else None
+    return _Job(
+        camera, stamp_ns, recording.models[camera], clouds, _beside(sources.depth.get(camera), stamp_ns),
+        _beside(sources.semantic.get(camera), stamp_ns), image, f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
+        picture,
+    )  # fmt: skip
+
+
+def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:
+    """The message of a label topic that belongs to an image."""
+    if topic is None:
+        return None
+    near = topic.nearest(stamp_ns, _SAME_NS)
+    if near is None:
+        raise NoCloud(f"no image on {topic.topic} with the image's stamp")
+    data = topic.read(near)
+    return cdr.read_compressed_image(data) if topic.type.endswith("CompressedImage") else cdr.read_image(data)
+
+
+def _worked(
+    pool: ThreadPoolExecutor, threads: int, jobs: Iterator[_Job], sources: Sources
+) -> Iterator[tuple[_Job, Labels, dict[str, bytes]]]:
+    """Results in the order of the jobs, a few ahead in work."""
+    waiting: deque = deque()
+    for job in jobs:
+        waiting.append((job, pool.submit(_work, job, sources)))
+        if len(waiting) >= _AHEAD * threads:
+            first, future = waiting.popleft()
+            yield first, *future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, *future.result()
+
+
+def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
+    try:
+        labels, image = _label(job, sources)
+    except ValueError as error:
+        raise LabelError(f"{job.where}: {error}") from None
+    if job.picture is not None:
+        picture = overlay(image, labels.depth, labels.semantic, sources.classes)
+        cv2.imwrite(str(job.picture), np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    files = {"depth": depth_png(labels.depth)}
+    if sources.gives_classes:
+        files["semantic"] = semantic_png(labels.semantic)
+    return labels, files
+
+
+def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
+    model, image, dense = job.model, None, None
+    if job.image is not None:
+        image = _decoded(job.image, model)
+    if job.semantic is not None:
+        dense = recorded_classes(job.semantic, model.height, model.width, sources.mapping)
+    elif sources.network is not None:
+        dense = sources.network(image)
+    labels = Labels(np.zeros((model.height, model.width), np.float32), dense)
+    if job.clouds:
+        labels = labels_from_clouds(model, job.clouds, sources.classes, dense, sources.occlusion, sources.min_depth)
+    if job.depth is not None:
+        labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
+    if labels.semantic is None and sources.gives_classes:
+        labels = Labels(labels.depth, np.full(labels.depth.shape, UNLABELLED, np.uint8))
+    return labels, image
+
+
+def _decoded(message: Message, model: CameraModel) -> np.ndarray:
+    if isinstance(message, cdr.CompressedImageMessage):
+        image = decode_compressed(message.data)
+    else:
+        image = decode_raw(
+            message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
+        )
+    if image.shape[:2] != (model.height, model.width):
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise LabelError(f"image is {size} but camera_info says {model.width}x{model.height}; record a matching one")
+    return image
+
+
+def threads_by_default() -> int:
+    return min(8, len(os.sched_getaffinity(0)))

@@ -1,0 +1,161 @@
+"""From the ids or colours of somebody else's labels to the ids of a class table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
+from renderocc_model.config import load_yaml
+from training.raw_classes import LIDARSEG, SEMANTIC_KITTI_RAW
+
+__all__ = ["BUILT_IN", "ClassMapping", "LabelError", "load_mapping"]
+
+_UNLABELLED_NAME = "unlabelled"
+_KEYS = ("classes", "ids", "colours", "others")
+_LARGEST_ID = 65535
+
+
+class LabelError(ValueError):
+    """Labels cannot be made from this: names the file or topic, the time, and what to do."""
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """What the labels of a source mean.
+
+    Attributes:
+        classes: the table whose ids come out.
+        ids: source id -> class id or 255.
+        colours: (red, green, blue) -> class id or 255, for label images in colour.
+        others: what every other id or colour becomes; None: they are an error, so that no label is lost in silence.
+        source: the file or name it came from, for messages.
+    """
+
+    classes: ClassTable
+    ids: dict[int, int] = field(default_factory=dict)
+    colours: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    others: int | None = None
+    source: str = ""
+
+    @classmethod
+    def identity(cls, classes: ClassTable) -> ClassMapping:
+        """For labels that are ids of the table already, 255 for unlabelled."""
+        return cls(classes, {**{index: index for index in range(len(classes))}, UNLABELLED: UNLABELLED}, source="the class table")
+
+    def of_ids(self, values: np.ndarray) -> np.ndarray:
+        """Class ids (same shape, uint8) of source ids of any number type.
+
+        Raises:
+            LabelError: an id that the mapping does not list, or a value that is no id at all.
+        """
+        values = np.asarray(values)
+        if values.dtype.kind not in "ui":
+            if not np.isfinite(values).all() or (values != np.floor(values)).any():
+                raise LabelError("labels are not whole numbers; name the field of class ids with --label-field")
+        if values.size and not (values.min() >= 0 and values.max() <= _LARGEST_ID):
+            raise LabelError(f"ids reach from {values.min()} to {values.max()}; expected 0 to {_LARGEST_ID}")
+        table = np.full(_LARGEST_ID + 1, -1 if self.others is None else self.others, np.int16)
+        table[list(self.ids)] = list(self.ids.values())
+        mapped = table[values.astype(np.int64)]
+        unknown = mapped < 0
+        if unknown.any():
+            found, counts = np.unique(values[unknown].astype(np.int64), return_counts=True)
+            shown = ", ".join(f"{value} ({count}x)" for value, count in list(zip(found, counts))[:8])
+            raise LabelError(f"ids {shown} are not in {self.source}; {self._remedy()}")
+        return mapped.astype(np.uint8)
+
+    def of_colours(self, image: np.ndarray) -> np.ndarray:
+        """Class ids (H, W) uint8 of a colour image (H, W, 3) uint8 RGB. LabelError: a colour that is not listed."""
+        if not self.colours:
+            raise LabelError(f"{self.source} lists no colours, but the label image is in colour; list its colours")
+        codes = (image[..., 0].astype(np.int32) << 16) | (image[..., 1].astype(np.int32) << 8) | image[..., 2]
+        known = np.array(sorted((r << 16) | (g << 8) | b for r, g, b in self.colours), np.int32)
+        values = np.array([self.colours[code >> 16, code >> 8 & 255, code & 255] for code in known.tolist()], np.uint8)
+        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        listed = known[place] == codes
+        if not listed.all() and self.others is None:
+            found, counts = np.unique(codes[~listed], return_counts=True)
+            shown = ", ".join(f"#{code:06x} ({count}x)" for code, count in list(zip(found, counts))[:8])
+            raise LabelError(f"colours {shown} are not in {self.source}; {self._remedy()}")
+        return np.where(listed, values[place], np.uint8(self.others or 0)).astype(np.uint8)
+
+    def _remedy(self) -> str:
+        return f"list them in a mapping file (--mapping), or set 'others: {_UNLABELLED_NAME}' there"
+
+
+BUILT_IN: dict[str, ClassMapping] = {
+    "lidarseg": ClassMapping(OCC3D_NUSCENES, LIDARSEG, source="the ids of nuScenes-lidarseg"),
+    "semantic_kitti": ClassMapping(SEMANTIC_KITTI, SEMANTIC_KITTI_RAW, source="the ids of semantic-kitti.yaml"),
+}
+
+
+def load_mapping(name: str | Path, classes: ClassTable | None = None) -> ClassMapping:
+    """A mapping by the name of a built-in one (`BUILT_IN`), or from a YAML file:
+
+        classes: occ3d_nuscenes            # the table, unless given otherwise
+        ids: {1: car, 7: driveable_surface}
+        colours: {"128,64,128": sidewalk, "#804000": terrain}
+        others: unlabelled                 # what the rest becomes; without it the rest is an error
+
+    Args:
+        classes: overrides the file's `classes`.
+    Raises:
+        LabelError: names the file and the entry that is wrong.
+    """
+    if str(name) in BUILT_IN:
+        mapping = BUILT_IN[str(name)]
+        if classes is not None and classes != mapping.classes:
+            raise LabelError(f"mapping '{name}' is for another class table than the one chosen; write a mapping file")
+        return mapping
+    return mapping_from(load_yaml(name), str(name), classes)
+
+
+def mapping_from(document: dict, where: str, classes: ClassTable | None = None) -> ClassMapping:
+    """The mapping that a YAML document describes; arguments and errors as `load_mapping`."""
+    unknown = sorted(set(map(str, document)) - set(_KEYS))
+    if unknown:
+        raise LabelError(f"{where}: unknown entry '{unknown[0]}'; expected {', '.join(_KEYS)}")
+    try:
+        table = classes or by_name(str(document.get("classes", "occ3d_nuscenes")))
+        ids = {_id(key): _class(table, value) for key, value in _pairs(document, "ids")}
+        colours = {_colour(key): _class(table, value) for key, value in _pairs(document, "colours")}
+        others = None if "others" not in document else _class(table, document["others"])
+    except ValueError as error:
+        raise LabelError(f"{where}: {error}") from None
+    if not ids and not colours:
+        raise LabelError(f"{where}: neither ids nor colours are listed; write `ids: {{7: car}}`")
+    return ClassMapping(table, ids, colours, others, where)
+
+
+def _pairs(document: dict, key: str):
+    entries = document.get(key) or {}
+    if not isinstance(entries, dict):
+        raise ValueError(f"{key} is a {type(entries).__name__}; expected `source: class name` pairs")
+    return entries.items()
+
+
+def _class(table: ClassTable, name: object) -> int:
+    return UNLABELLED if name == _UNLABELLED_NAME else table.id_of(str(name))
+
+
+def _id(key: object) -> int:
+    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key <= _LARGEST_ID:
+        raise ValueError(f"id {key!r}: expected a whole number from 0 to {_LARGEST_ID}")
+    return key
+
+
+def _colour(key: object) -> tuple[int, int, int]:
+    text = str(key).strip()
+    try:
+        if text.startswith("#") and len(text) == 7:
+            parts = tuple(bytes.fromhex(text[1:]))
+        else:
+            parts = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        parts = ()
+    if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
+        raise ValueError(f"colour {key!r}: expected \"red,green,blue\" of 0 to 255, or \"#rrggbb\", in quotes")
+    return parts

@@ -1,0 +1,93 @@
+"""The sidecar bag: label images at the stamps of a recording's images, and a note of what they were made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from renderocc_model.classes import ClassTable
+from renderocc_model.config import load_yaml
+from renderocc_model.messages import cdr
+
+__all__ = ["NOTE", "SidecarWriter", "depth_png", "read_classes", "semantic_png", "write_note"]
+
+NOTE = "labels.yaml"  # beside the sidecar's metadata.yaml
+_KIND = "sensor_msgs/msg/CompressedImage"
+_FORMATS = {"semantic": "mono8; png compressed ", "depth": "16UC1; png compressed "}
+_FOREVER = QosTime(9223372036, 854775807)
+_QOS = [
+    Qos(QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.VOLATILE, _FOREVER, _FOREVER,
+        QosLiveliness.AUTOMATIC, _FOREVER, False)
+]  # fmt: skip
+_FARTHEST = 65.535  # metres that 16 bits of millimetres hold
+
+
+def semantic_png(classes: np.ndarray) -> bytes:
+    """PNG of class ids, (H, W) uint8."""
+    return cv2.imencode(".png", classes, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def depth_png(depth: np.ndarray) -> bytes:
+    """PNG in millimetres of z-depths, (H, W) metres with 0 where there is none; beyond 65.535 m becomes none."""
+    millimetres = np.where(depth <= _FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
+    return cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+class SidecarWriter:
+    """Writes a sidecar bag; use as a context manager.
+
+    Args:
+        folder: to write, see `training.new_bag.new_bag`.
+        topics: (camera, "semantic" or "depth") of every label there will be.
+        storage: "mcap" or "sqlite3".
+    """
+
+    def __init__(self, folder: Path, topics: list[tuple[str, str]], storage: str = "mcap") -> None:
+        self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        self._topics = topics
+        self._connections: dict = {}
+
+    def __enter__(self) -> SidecarWriter:
+        self._writer.__enter__()
+        store = get_typestore(Stores.ROS2_JAZZY)
+        for camera, what in self._topics:
+            topic = f"/{camera}/{what}/compressed"
+            self._connections[camera, what] = self._writer.add_connection(
+                topic, _KIND, typestore=store, offered_qos_profiles=_QOS
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.__exit__(*error)
+
+    def write(self, camera: str, what: str, stamp_ns: int, frame_id: str, png: bytes) -> None:
+        """One label image, at its image's stamp and in its optical frame."""
+        message = cdr.write_compressed_image(stamp_ns, frame_id, _FORMATS[what], png)
+        self._writer.write(self._connections[camera, what], stamp_ns, message)
+
+
+def write_note(folder: Path, classes: ClassTable, recording: Path, sources: dict[str, str]) -> None:
+    """labels.yaml: which recording, from what, and the class table of the ids."""
+    document = {"recording": recording.name, **sources, "classes": classes.to_dict()}
+    (folder / NOTE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def read_classes(sidecar: Path) -> ClassTable | None:
+    """The class table that a sidecar's ids belong to; None where it does not say.
+
+    Raises:
+        ValueError: labels.yaml is there but cannot be read.
+    """
+    note = Path(sidecar) / NOTE
+    if not note.is_file():
+        return None
+    try:
+        return ClassTable.from_dict(load_yaml(note)["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{note}: the class table cannot be read ({error}); run `renderocc label` again") from None

@@ -1,0 +1,80 @@
+"""One topic of a recording by header stamp: what is there, and the message at a stamp."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from renderocc_model.messages import cdr
+from renderocc_model.messages.bags import Bag
+from training.frames import seconds_text
+
+from .mapping import LabelError
+
+__all__ = ["StampedTopic", "find_topic"]
+
+
+class StampedTopic:
+    """A topic whose messages begin with a header. Memory: two numbers a message.
+
+    Args:
+        bag: open.
+        topic: its name; read once to learn its stamps.
+    Attributes:
+        type: message type.
+        stamps: header stamps, ascending; of equal ones the first message counts.
+    Raises:
+        LabelError: the topic is not in the recording or a header cannot be read.
+    """
+
+    def __init__(self, bag: Bag, topic: str) -> None:
+        if topic not in bag.topics or not bag.topics[topic].count:
+            kinds = ", ".join(bag.topics) or "none"
+            raise LabelError(f"{bag.path}: there is no message on {topic}; its topics are {kinds}")
+        self.bag, self.topic, self.type = bag, topic, bag.topics[topic].type
+        self._recorded: dict[int, int] = {}
+        for _, recorded_ns, data in bag.messages([topic]):
+            try:
+                self._recorded.setdefault(cdr.read_header(data)[0], recorded_ns)
+            except ValueError as error:
+                raise LabelError(
+                    f"{bag.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
+                ) from None
+        self.stamps = sorted(self._recorded)
+
+    def nearest(self, stamp_ns: int, limit_ns: int) -> int | None:
+        """The stamp nearest to one, the earlier of two; None where none lies within the limit."""
+        place = bisect_left(self.stamps, stamp_ns)
+        around = self.stamps[max(place - 1, 0) : place + 1]
+        near = min(around, key=lambda stamp: (abs(stamp - stamp_ns), stamp), default=None)
+        return near if near is not None and abs(near - stamp_ns) <= limit_ns else None
+
+    def around(self, stamp_ns: int, count: int) -> list[int]:
+        """Up to `count` stamps, nearest first."""
+        place = bisect_left(self.stamps, stamp_ns)
+        window = self.stamps[max(place - count, 0) : place + count]
+        return sorted(window, key=lambda stamp: (abs(stamp - stamp_ns), stamp))[:count]
+
+    def read(self, stamp_ns: int) -> bytes:
+        """The serialised message with this stamp."""
+        recorded_ns = self._recorded[stamp_ns]
+        for _, _, data in self.bag.messages([self.topic], recorded_ns, recorded_ns + 1):
+            if cdr.read_header(data)[0] == stamp_ns:
+                return data
+        raise LabelError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s was there and is gone")
+
+
+def find_topic(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
+    """The topic of a message type: the one that is wanted, or the only one there is, or None.
+
+    Raises:
+        LabelError: the wanted one is not there or of another type, or there are several to choose from.
+    """
+    there = [topic.name for topic in bag.topics.values() if topic.type == kind and topic.count]
+    if wanted is not None:
+        name = wanted if wanted.startswith("/") else f"/{wanted}"
+        if name not in there:
+            raise LabelError(f"{bag.path}: no {kind} on {name}; there are {', '.join(there) or 'none'}")
+        return name
+    if len(there) > 1:
+        raise LabelError(f"{bag.path}: several topics hold {kind}; choose one with {option}: {', '.join(there)}")
+    return there[0] if there else None
