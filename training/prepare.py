@@ -1,0 +1,345 @@
+"""`renderocc prepare`: recordings and their 2D labels to tables that training reads (see `tables`)."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model import classes
+from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.config import configuration, setting, to_mapping
+from renderocc_model.images import ImageError, compressed_size
+from renderocc_model.messages.bags import Bag
+from renderocc_model.messages.cdr import CompressedImageMessage
+
+from .frames import FrameIndex, Recording, RecordingError
+from .shard import FrameRow, ShardWriter, is_prepared
+from .tables import COMPRESSED, TablesError, describe_camera
+
+__all__ = ["PrepareConfig", "main", "prepare_recording", "recording_name"]
+
+_BLOCK = 8  # frames whose messages are read in one pass and held in memory
+_FORWARD = 1e-3  # least share of a pixel's direction along the optical axis for its z-depth to mean anything
+
+
+@configuration
+class PrepareConfig:
+    """How recordings become tables; part of each table's header, so that what was made differently is not mixed."""
+
+    classes: str = setting("occ3d_nuscenes", "the class table of the labels", choices=tuple(classes.TABLES))
+    anchor: str = setting("", "camera whose images are the frames; empty: the 3D truth's moments, else first camera")
+    max_time_diff: float = setting(0.1, "most that an image may differ in time from its frame [s]", minimum=0.0)
+    base_frame: str = setting("base_link", "the vehicle's frame in TF")
+    odom_frame: str = setting("odom", "fixed frame in TF; empty: the vehicle stands still")
+    cameras: tuple[str, ...] = setting((), "cameras to use; empty: all that have images and camera_info")
+    max_pose_gap: float = setting(0.5, "most time between a stamp and the ego poses around it [s]", minimum=0.0)
+    without_depth: bool = setting(False, "also keep pixels of known class and unknown depth")
+    skip_unposed: bool = setting(False, "leave out frames without ego pose instead of refusing the recording")
+
+
+def recording_name(bag: Path) -> str:
+    """What a recording is called among the tables: its folder, or its file without the ending."""
+    bag = Path(bag).resolve()
+    return bag.stem if bag.suffix in (".mcap", ".db3") else bag.name
+
+
+def prepare_recording(
+    bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write one recording's tables, going on where an interrupted run stopped.
+
+    Args:
+        bag, labels: the recording and its sidecar of labels, if they are not in the recording.
+        out: folder of all tables; the recording's folder in it appears when it is complete.
+        on_frame: called with the frames that are done and their total.
+    Returns:
+        the recording's folder.
+    Raises:
+        ValueError: the recording cannot be trained on (RecordingError, BagError) or is there already, made otherwise
+            (TablesError).
+        OSError: the disk.
+    """
+    name, out = recording_name(bag), Path(out)
+    if name == "directions" or name.startswith("."):
+        raise TablesError(f"{bag}: tables cannot be called {name!r}; rename the recording")
+    plan = {
+        "config": to_mapping(config),
+        "recording": _identity(Path(bag)),
+        "labels": None if labels is None else _identity(Path(labels)),
+    }
+    if is_prepared(out / name, plan):
+        return out / name
+    table = classes.by_name(config.classes)
+    with Recording(
+        bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap
+    ) as recording:
+        _refuse_unusable(recording, config)
+        frames = _posed(recording, recording.frames(config.anchor or None, config.max_time_diff), config.skip_unposed)
+        with ShardWriter(out, name, plan) as writer:
+            extract = _Extractor(recording, writer, table, config.without_depth)
+            for first in range(writer.done, len(frames), _BLOCK):
+                block = frames[first : first + _BLOCK]
+                messages = recording.gather(extract.wanted(block))
+                for frame in block:
+                    writer.append(extract.row(frame, messages))
+                    if on_frame:
+                        on_frame(writer.done, len(frames))
+            cameras = [
+                describe_camera(camera, recording.models[camera], recording.mount(camera))
+                for camera in recording.cameras
+            ]
+            return writer.seal(cameras, table.to_dict(), len(table))
+
+
+class _Extractor:
+    """Frames to rows of the tables."""
+
+    def __init__(self, recording: Recording, writer: ShardWriter, table: ClassTable, without_depth: bool) -> None:
+        self.recording, self.table, self.without_depth = recording, table, without_depth
+        self.directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
+
+    def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
+        """The messages that these frames need, for `Recording.gather`."""
+        wanted = []
+        for frame in frames:
+            for camera, stamp_ns in frame.images.items():
+                wanted.append(("image", camera, stamp_ns))
+                if self.recording.has_labels(camera, stamp_ns):
+                    wanted += [("semantic", camera, stamp_ns), ("depth", camera, stamp_ns)]
+        return wanted
+
+    def row(self, frame: FrameIndex, messages: dict) -> FrameRow:
+        """Everything of one frame."""
+        recording = self.recording
+        count = len(recording.cameras)
+        poses = np.zeros((count, 4, 4))
+        images, stamps = [None] * count, [0] * count
+        counts = np.zeros((count, len(self.table)), np.int64)
+        pixels, distances = [np.empty((0, 2), np.uint16)], [np.empty(0, np.float32)]
+        for index, camera in enumerate(recording.cameras):
+            if camera not in frame.images:
+                continue
+            stamps[index] = stamp_ns = frame.images[camera]
+            poses[index] = recording.base_from_camera(camera, stamp_ns, frame.stamp_ns)
+            images[index] = self._image(camera, stamp_ns, messages["image", camera, stamp_ns])
+            if ("semantic", camera, stamp_ns) in messages:
+                labelled = self._labelled(camera, stamp_ns, messages)
+                pixels.append(labelled[0])
+                distances.append(labelled[1])
+                counts[index] = labelled[2]
+        truth = recording.truth_path(frame.stamp_ns)
+        return FrameRow(
+            frame.stamp_ns,
+            recording.odom_from_base(frame.stamp_ns),
+            stamps,
+            images,
+            poses,
+            np.concatenate(pixels),
+            np.concatenate(distances),
+            counts,
+            None if truth is None else truth.read_bytes(),
+        )
+
+    def _image(self, camera: str, stamp_ns: int, message) -> tuple[bytes, object]:
+        model = self.recording.models[camera]
+        where = f"{self.recording.topic('image', camera)} at {self.recording.time_text(stamp_ns)}"
+        if isinstance(message, CompressedImageMessage):
+            try:
+                size, encoding = compressed_size(message.data), COMPRESSED
+            except ImageError as error:
+                raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
+        else:
+            size = (message.height, message.width)
+            encoding = {name: getattr(message, name) for name in ("encoding", "height", "width", "step", "is_bigendian")}
+        if size != (model.height, model.width):
+            raise RecordingError(
+                f"{where}: image is {size[1]}x{size[0]} but camera_info says {model.width}x{model.height}; record a "
+                "matching camera_info"
+            )
+        return message.data.tobytes(), encoding
+
+    def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels (M, 2) and distances (M,) by class, and the number of each class."""
+        semantic = self.recording.decode("semantic", camera, stamp_ns, messages)
+        depth = self.recording.decode("depth", camera, stamp_ns, messages)
+        known = (semantic != UNLABELLED) & (semantic != self.table.free)
+        if not self.without_depth:
+            known &= depth > 0
+        flat = np.flatnonzero(known)
+        ids = semantic.ravel()[flat]
+        if ids.size and ids.max() >= len(self.table):
+            raise RecordingError(
+                f"{self.recording.topic('semantic', camera)} at {self.recording.time_text(stamp_ns)}: class id "
+                f"{ids.max()} is not in the table of {len(self.table)} classes (255 is unlabelled); choose --classes, "
+                "or map the ids when labelling"
+            )
+        forward = self.directions[camera].reshape(-1, 3)[flat, 2]
+        usable = forward > _FORWARD  # False for NaN, where the lens maps no direction to the pixel
+        flat, ids, forward = flat[usable], ids[usable], forward[usable]
+        order = np.argsort(ids, kind="stable")
+        flat, forward = flat[order], forward[order]
+        rows, columns = np.divmod(flat, semantic.shape[1])
+        distances = depth.ravel()[flat] / forward  # |d| is 1
+        return (
+            np.stack([columns, rows], axis=1).astype(np.uint16),
+            distances.astype(np.float32),
+            np.bincount(ids, minlength=len(self.table)),
+        )
+
+
+def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
+    if recording.uncalibrated and not config.cameras:
+        lacking = ", ".join(f"/{camera}/camera_info" for camera in recording.uncalibrated)
+        raise RecordingError(
+            f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
+            f"--cameras {' '.join(recording.cameras)}"
+        )
+    if not any(recording.has_labels(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]):
+        where = recording.labels_path or recording.path
+        raise RecordingError(
+            f"{where}: no image of {', '.join(recording.cameras)} has labels on /<camera>/semantic and /<camera>/depth "
+            "at its stamp; make them with `renderocc label`, and name the sidecar with --labels"
+        )
+
+
+def _posed(recording: Recording, frames: list[FrameIndex], skip: bool) -> list[FrameIndex]:
+    """The frames whose moment and images all have an ego pose and a mount; the first that has not is an error."""
+    posed = []
+    for frame in frames:
+        try:
+            for stamp_ns in {frame.stamp_ns, *frame.images.values()}:
+                recording.odom_from_base(stamp_ns)
+            for camera, stamp_ns in frame.images.items():
+                recording.mount(camera, stamp_ns)
+        except RecordingError as error:
+            if not skip:
+                raise RecordingError(f"{error}; --skip-unposed leaves such frames out") from None
+            continue
+        posed.append(frame)
+    if not posed:
+        raise RecordingError(f"{recording.path}: none of {len(frames)} frames has ego poses; record /tf and /tf_static")
+    return posed
+
+
+def _identity(path: Path) -> dict:
+    """What tells one recording from another wherever it lies: its files' sizes, and a digest of where they change."""
+    with Bag(path):  # says what is wrong with it, if it cannot be read
+        pass
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = [file for file in files if file.suffix in (".mcap", ".db3", ".zstd") or file.name == "metadata.yaml"]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(1 << 16))
+            data.seek(max(size - (1 << 16), 0))
+            digest.update(data.read(1 << 16))
+    return {"name": recording_name(path), "digest": digest.hexdigest()[:32]}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc prepare",
+        description="Turn recordings and their 2D labels into memory-mapped tables for training, one folder for each "
+        "recording. Can be interrupted at any time and run again; recordings are independent, so several machines "
+        "may each prepare some into the same folder.",
+        epilog="example: renderocc prepare bags/monday bags/tuesday --labels labels/monday labels/tuesday --out tables",
+    )
+    made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
+    made.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    made.add_argument("--labels", nargs="+", type=Path, default=[], metavar="SIDECAR", help="one for each BAG, in order")
+    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="recordings at a time")
+    made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(classes.TABLES), help="the labels' classes")
+    made.add_argument("--anchor", default="", help="camera whose images are the frames")
+    made.add_argument("--cameras", nargs="+", default=[], help="cameras to use (default: all)")
+    made.add_argument("--max-time-diff", type=float, default=0.1, help="of an image from its frame, s (default 0.1)")
+    made.add_argument("--max-pose-gap", type=float, default=0.5, help="of a stamp from its ego poses, s (default 0.5)")
+    made.add_argument("--base-frame", default="base_link")
+    made.add_argument("--odom-frame", default="odom", help="fixed frame in TF; '' for a vehicle that stands still")
+    made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
+    made.add_argument("--skip-unposed", action="store_true", help="leave out frames that have no ego pose")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc prepare`: exit status 0 when every recording is complete, 2 where one cannot be prepared."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.labels and len(arguments.labels) != len(arguments.bags):
+            raise ValueError(
+                f"--labels names {len(arguments.labels)} sidecars for {len(arguments.bags)} recordings; give one each, "
+                "in the same order"
+            )
+        names = [recording_name(bag) for bag in arguments.bags]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
+        config = PrepareConfig(
+            arguments.classes, arguments.anchor, arguments.max_time_diff, arguments.base_frame, arguments.odom_frame,
+            tuple(arguments.cameras), arguments.max_pose_gap, arguments.without_depth, arguments.skip_unposed,
+        )  # fmt: skip
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"renderocc prepare: {error}", file=sys.stderr)
+        return 2
+    sidecars = arguments.labels or [None] * len(arguments.bags)
+    tasks = [(bag, sidecar, arguments.out, config) for bag, sidecar in zip(arguments.bags, sidecars)]
+    start = time.monotonic()
+    failures = _prepare_all(tasks, min(max(arguments.jobs, 1), len(tasks)))
+    for text in failures:
+        print(f"renderocc prepare: {text}", file=sys.stderr)
+    print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
+    print(f"wrote {arguments.out.resolve()}")
+    return 2 if failures else 0
+
+
+def _prepare_all(tasks: list[tuple], jobs: int) -> list[str]:
+    """Prepare each recording, in this process or several; the reasons why some could not be."""
+    from tqdm import tqdm
+
+    failures = []
+    if jobs == 1:
+        for task in tasks:
+            with tqdm(desc=recording_name(task[0]), unit="frame", disable=not sys.stderr.isatty()) as bar:
+
+                def on_frame(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                failures += filter(None, [_try(*task, on_frame)])
+        return failures
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        running = [executor.submit(_try, *task) for task in tasks]
+        for future in tqdm(as_completed(running), total=len(tasks), unit="recording", disable=not sys.stderr.isatty()):
+            failures += filter(None, [future.result()])
+    except BrokenProcessPool:
+        failures.append(f"a worker process died, probably out of memory; use fewer than {jobs} --jobs and run again")
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame=None) -> str | None:
+    """Prepare one recording; what went wrong, in one line."""
+    try:
+        prepare_recording(bag, labels, out, config, on_frame)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return (
+            f"{bag}: {error.filename or out}: {error.strerror or error}; what was written is kept hidden in {out}, make "
+            "room and run again to go on"
+        )
+    return None

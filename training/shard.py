@@ -1,0 +1,279 @@
+"""Writing one recording's tables so that a kill at any moment costs at most one frame, and never shows.
+
+Frames are appended to the data files of a hidden folder `.<name>.partial`, and then a line to its journal: a checksum
+and the frame's row with the data files' lengths. Going on means: read the journal up to the last whole line, cut the data
+files to the lengths in it, append. At the end the rows become arrays, everything is flushed to the disk, and the folder
+gets its name. So the bytes do not depend on how often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .tables import DIRECTIONS, FORMAT, HEADER, VERSION, TablesError, model_digest, pixel_directions, read_header
+
+__all__ = ["FrameRow", "ShardWriter", "is_prepared"]
+
+_BLOBS = ("pixels.bin", "distances.bin", "images.bin", "truth.bin")
+_JOURNAL, _PLAN = "journal", "plan.json"
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """What one frame adds to the tables.
+
+    stamp_ns: the frame's moment.
+    odom_from_base: (4, 4).
+    image_stamps: per camera, 0 where it has no image.
+    images: per camera, (bytes, encoding as the header names it) or None.
+    base_from_camera: per camera (4, 4); zeros where it has no image.
+    pixels: (M, 2) uint16, by camera, then by class.
+    distances: (M,) float32.
+    counts: (N, C) pixels of each camera and class.
+    truth: bytes of the .npz, or None.
+    """
+
+    stamp_ns: int
+    odom_from_base: np.ndarray
+    image_stamps: list[int]
+    images: list
+    base_from_camera: np.ndarray
+    pixels: np.ndarray
+    distances: np.ndarray
+    counts: np.ndarray
+    truth: bytes | None
+
+
+def is_prepared(folder: Path, plan: dict) -> bool:
+    """Whether a recording's tables are there and were made by the same plan.
+
+    Raises:
+        TablesError: they are there, but made from other data, in another way or by another version.
+    """
+    if not folder.exists():
+        return False
+    for leftover in (_PLAN, _JOURNAL):  # of a kill between the last two lines of `seal`
+        (folder / leftover).unlink(missing_ok=True)
+    found = read_header(folder)["plan"]
+    if found != plan:
+        raise TablesError(
+            f"{folder}: was prepared differently ({_difference(found, plan)}); remove it to prepare it anew, or choose "
+            "another --out"
+        )
+    return True
+
+
+class ShardWriter:
+    """The hidden folder of one recording that is being prepared; use as a context manager.
+
+    Args:
+        out: folder of all tables.
+        name: the recording's.
+        plan: what is made from what and how; half-finished work of another plan is thrown away.
+    Attributes:
+        done: frames that are written.
+    Raises:
+        TablesError: another process is at the same recording.
+    """
+
+    def __init__(self, out: Path, name: str, plan: dict) -> None:
+        self.out, self.name, self.plan = out, name, plan
+        self.folder = out / f".{name}.partial"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise TablesError(f"{self.folder}: another process is preparing this recording; let it finish") from None
+        self.done = 0
+        self._files: dict = {}
+        try:
+            self._resume()
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def append(self, row: FrameRow) -> None:
+        """Write one frame; it is kept from when this returns."""
+        files = self._files
+        entry = {
+            "stamp": row.stamp_ns,
+            "odom_from_base": row.odom_from_base.tolist(),
+            "image_stamps": row.image_stamps,
+            "images": [],
+            "base_from_camera": row.base_from_camera.tolist(),
+            "first_pixel": files["distances.bin"].tell() // 4,
+            "counts": row.counts.tolist(),
+            "truth": [-1, 0],
+        }
+        for image in row.images:
+            entry["images"].append(None if image is None else [files["images.bin"].tell(), len(image[0]), image[1]])
+            if image is not None:
+                files["images.bin"].write(image[0])
+        files["pixels.bin"].write(np.ascontiguousarray(row.pixels, np.uint16).tobytes())
+        files["distances.bin"].write(np.ascontiguousarray(row.distances, np.float32).tobytes())
+        if row.truth is not None:
+            entry["truth"] = [files["truth.bin"].tell(), len(row.truth)]
+            files["truth.bin"].write(row.truth)
+        for name in _BLOBS:
+            files[name].flush()
+        entry["ends"] = [files[name].tell() for name in _BLOBS]
+        text = json.dumps(entry).encode()
+        files[_JOURNAL].write(b"%08x %s\n" % (zlib.crc32(text), text))
+        files[_JOURNAL].flush()
+        self.done += 1
+
+    def directions(self, model) -> np.ndarray:
+        """The table of directions of a camera model, written beside the recordings if it is not there yet."""
+        path = self.out / DIRECTIONS / f"{model_digest(model)}.npy"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            partial = self.folder / "directions.npy"  # in here, so that what a kill leaves is cleared with the folder
+            with partial.open("wb") as file:
+                np.save(file, pixel_directions(model))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        return np.load(path, mmap_mode="r")
+
+    def seal(self, cameras: list[dict], classes: dict, class_count: int) -> Path:
+        """Turn the journal into arrays and the header, and give the folder its name."""
+        columns, encodings = self._columns()
+        counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count)
+        ends = np.cumsum(counts.reshape(self.done, -1), axis=1).reshape(counts.shape)
+        firsts = np.array(columns["first_pixel"], np.int64)
+        arrays = {
+            "stamps": np.array(columns["stamp"], np.int64),
+            "image_stamps": np.array(columns["image_stamps"], np.int64),
+            "images": np.array(columns["images"], np.int64),
+            "base_from_camera": np.array(columns["base_from_camera"], np.float64),
+            "odom_from_base": np.array(columns["odom_from_base"], np.float64),
+            "starts": np.concatenate([ends[..., :1] - counts[..., :1], ends], axis=2) + firsts[:, None, None],
+            "truth": np.array(columns["truth"], np.int64),
+        }
+        for name, array in arrays.items():
+            np.save(self.folder / f"{name}.npy", array)
+        totals = counts.sum(axis=(0, 1))
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "plan": self.plan,
+            "cameras": cameras,
+            "classes": classes,
+            "encodings": encodings,
+            "frames": self.done,
+            "pixels": int(totals.sum()),
+            "class_counts": totals.tolist(),
+            "image_bytes": self._files["images.bin"].tell(),
+            "truth_bytes": self._files["truth.bin"].tell(),
+        }
+        (self.folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+        for file in self._files.values():
+            file.close()
+        (self.folder / "directions.npy").unlink(missing_ok=True)
+        for path in self.folder.iterdir():
+            _flush_to_disk(path)
+        final = self.out / self.name
+        os.rename(self.folder, final)
+        _flush_to_disk(self.out)
+        for leftover in (_PLAN, _JOURNAL):
+            (final / leftover).unlink()
+        return final
+
+    def _columns(self) -> tuple[dict[str, list], list]:
+        """The journal's rows by column, and the distinct encodings, to which the column `images` refers by number."""
+        columns: dict[str, list] = {}
+        encodings: list = []
+        with (self.folder / _JOURNAL).open("rb") as journal:
+            for line in journal:
+                row = _checked(line)
+                row["images"] = [
+                    [image[0], image[1], _number(encodings, image[2])] if image else [0, 0, -1]
+                    for image in row["images"]
+                ]
+                for name, value in row.items():
+                    columns.setdefault(name, []).append(np.array(value))
+        return columns, encodings
+
+    def _resume(self) -> None:
+        plan_path = self.folder / _PLAN
+        plan = json.dumps(self.plan, sort_keys=True)
+        if not plan_path.exists() or plan_path.read_text(encoding="utf-8") != plan:
+            for path in self.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            partial = self.folder / f"{_PLAN}.partial"
+            partial.write_text(plan, encoding="utf-8")
+            os.replace(partial, plan_path)
+        journal = self.folder / _JOURNAL
+        journal.touch()
+        end, lengths = 0, [0] * len(_BLOBS)
+        with journal.open("rb") as lines:
+            for line in lines:
+                entry = _checked(line)
+                if entry is None:
+                    break
+                end, lengths = end + len(line), entry["ends"]
+                self.done += 1
+        for name, length in [*zip(_BLOBS, lengths), (_JOURNAL, end)]:
+            file = (self.folder / name).open("ab")
+            self._files[name] = file
+            if file.tell() < length:
+                raise TablesError(f"{self.folder / name}: is shorter than its journal says; remove {self.folder}")
+            file.truncate(length)
+            file.seek(0, os.SEEK_END)
+
+    def _close(self) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk has been reported by `append`
+                file.close()
+        os.close(self._lock)
+
+
+def _checked(line: bytes) -> dict | None:
+    """A line of the journal; None where it was cut off."""
+    text = line[9:-1]
+    if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(text):
+        return None
+    return json.loads(text)
+
+
+def _number(found: list, value) -> int:
+    """Index of a value in a list, which it is added to where it is not there yet."""
+    if value not in found:
+        found.append(value)
+    return found.index(value)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _difference(found: dict, wanted: dict) -> str:
+    """The first entry in which two plans differ, for people."""
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            if isinstance(found.get(name), dict) and isinstance(wanted.get(name), dict):
+                return f"{name}.{_difference(found[name], wanted[name])}"
+            return f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
+    return "nothing"
