@@ -142,6 +142,9 @@ class Tables:
     def __len__(self) -> int:
         return len(self.stamps)
 
+    def __reduce__(self) -> tuple:
+        return Tables, (self.folder,)  # a worker maps the files itself; pickling maps would copy them
+
     def image(self, frame: int, camera: int) -> tuple[np.ndarray, RawEncoding | None] | None:
         """The bytes of an image and, where it is raw, how to read them; None where the camera has none."""
         offset, length, encoding = (int(value) for value in self.images[frame, camera])

@@ -1,0 +1,124 @@
+"""Augmentations that keep geometry true: what a pixel or a voxel shows is still where intrinsics, poses and rays say.
+
+Image: each view is resized, cropped and flipped as one affine map of its pixels, which multiplies its intrinsics from
+the left; rays live in base_link and do not change. Bird's eye: base_link itself is turned and mirrored about its z
+axis, so camera poses, rays, ego poses and 3D truth all move by one matrix. After a mirroring, poses and intrinsics are
+mirrored matrices (determinant -1, negative focal length), which everything downstream takes as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from renderocc_model.classes import UNLABELLED
+from renderocc_model.config import configuration, setting
+from renderocc_model.geometry import transform_points
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.undistort import FILL_COLOUR
+
+__all__ = ["AugmentConfig", "ImageChange", "bird_eye_change", "change_volume", "draw_image_change"]
+
+
+@configuration
+class AugmentConfig:
+    """How samples are varied; the defaults change nothing."""
+
+    zoom_out: float = setting(1.0, "least factor that views are resized by", minimum=0.1, maximum=1.0)
+    zoom_in: float = setting(1.0, "largest factor that views are resized by", minimum=1.0, maximum=10.0)
+    shift: float = setting(0.0, "most that a crop lies off the middle, in view sizes", minimum=0.0, maximum=0.5)
+    image_flip: float = setting(0.0, "chance that a view is mirrored left to right", minimum=0.0, maximum=1.0)
+    brightness: float = setting(0.0, "most that a view is made brighter or darker, as a factor", minimum=0.0, maximum=0.9)
+    contrast: float = setting(0.0, "most that a view's contrast is changed, as a factor", minimum=0.0, maximum=0.9)
+    mirror_x: float = setting(0.0, "chance that front and back are exchanged", minimum=0.0, maximum=1.0)
+    mirror_y: float = setting(0.0, "chance that left and right are exchanged", minimum=0.0, maximum=1.0)
+    rotation: float = setting(0.0, "most that the vehicle is turned about z [rad]", minimum=0.0, maximum=math.pi)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageChange:
+    """What happens to one view. `pixels`: (3, 3) new pixel from old pixel; `gain`, `offset`: of the colours."""
+
+    pixels: np.ndarray
+    gain: float = 1.0
+    offset: float = 0.0
+
+    def image(self, view: np.ndarray) -> np.ndarray:
+        """The changed view, (H, W, 3) uint8 of the same size; outside of the old one, mean grey."""
+        if not np.array_equal(self.pixels, np.eye(3)):
+            size = (view.shape[1], view.shape[0])
+            view = cv2.warpAffine(
+                view, self.pixels[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+                borderValue=FILL_COLOUR,
+            )  # fmt: skip
+        if (self.gain, self.offset) != (1.0, 0.0):
+            levels = np.clip(np.arange(256) * self.gain + self.offset, 0, 255)
+            view = cv2.LUT(view, np.rint(levels).astype(np.uint8))
+        return view
+
+    def intrinsics(self, K: np.ndarray) -> np.ndarray:
+        """K of the changed view, (3, 3)."""
+        return self.pixels @ K
+
+
+def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: int, width: int) -> ImageChange:
+    """A random change of one view; always takes as many random numbers, so that one setting does not move others."""
+    zoom, right, down, flip, brightness, contrast = rng.random(6)
+    scale = config.zoom_out + (config.zoom_in - config.zoom_out) * zoom
+    pixels = np.eye(3)
+    if (scale, config.shift) != (1.0, 0.0):
+        # About the middle of the view, which lies at (size - 1) / 2 as pixel centres are whole numbers.
+        middle = np.array([width - 1, height - 1]) / 2
+        moved = config.shift * np.array([width, height]) * (2 * np.array([right, down]) - 1)
+        pixels = np.array([[scale, 0, 0], [0, scale, 0], [0, 0, 1.0]])
+        pixels[:2, 2] = middle + moved - scale * middle
+    if flip < config.image_flip:
+        pixels = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) @ pixels
+    gain = 1 + config.contrast * (2 * contrast - 1)
+    offset = 127.5 * (1 - gain) + 255 * 0.5 * config.brightness * (2 * brightness - 1)
+    return ImageChange(pixels, gain, offset)
+
+
+def bird_eye_change(rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
+    """(4, 4) new base from old base: a turn about z, then mirrorings of x and y; orthogonal, no translation."""
+    angle, mirror_x, mirror_y = rng.random(3)
+    angle = config.rotation * (2 * angle - 1)
+    change = np.eye(4)
+    change[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    if mirror_x < config.mirror_x:
+        change[0] *= -1
+    if mirror_y < config.mirror_y:
+        change[1] *= -1
+    return change
+
+
+def change_volume(volume: np.ndarray, grid: VoxelGrid, new_from_old: np.ndarray, outside: int) -> np.ndarray:
+    """A volume of the old base frame seen in the new one: each voxel takes what its centre had, `outside` where nothing.
+
+    Exact for mirrorings of a grid that lies evenly about the axis, nearest neighbour otherwise.
+
+    Args:
+        volume: (X, Y, Z).
+        outside: value of voxels whose centre lay outside of the grid, for example UNLABELLED.
+    """
+    if volume.shape != grid.shape:
+        raise ValueError(f"volume has shape {volume.shape}, the grid {grid.shape}; give the grid that it is of")
+    old_from_new = np.linalg.inv(new_from_old)
+    centres = transform_points(old_from_new, grid.centres().reshape(-1, 3).astype(np.float64))
+    indices, inside = grid.index_of(centres)
+    changed = np.full(len(centres), outside, volume.dtype)
+    changed[inside] = volume[tuple(indices[inside].T)]
+    return changed.reshape(volume.shape)
+
+
+def change_truth(truth: dict, grid: VoxelGrid, new_from_old: np.ndarray) -> dict:
+    """Occ3D arrays in the new base frame; what comes from outside of the grid is unlabelled and under no mask."""
+    if np.array_equal(new_from_old, np.eye(4)):
+        return truth
+    return {
+        name: change_volume(volume, grid, new_from_old, UNLABELLED if name == "semantics" else 0)
+        for name, volume in truth.items()
+    }
