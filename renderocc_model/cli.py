@@ -31,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("renderocc_ros.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"),
     "bench": Command("renderocc_ros.bench:main", "measure the node and its parts on this machine"),
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
+    "label": Command("training.label:main", "write 2D depth and class labels of a recording into a sidecar bag"),
 }
 
 FROM_ROS = (

@@ -55,7 +55,7 @@ class Occlusion:
     """
 
     height: float = 0.5
-    width: float = 0.1
+    width: float = 0.15
     margin: tuple[float, float] = (0.3, 0.05)
 
 
