@@ -114,6 +114,6 @@ def coverage_table(coverage, classes) -> str:
                 lines.append(f"{name:<22} {count:>12,} {100 * count / total:>7.2f}%")
         absent = [name for index, name in enumerate(classes.names) if not coverage.frequencies[index] and index != classes.free]
         lines += [f"not seen: {', '.join(absent)}"] if absent else []
-    for reason, (count, first) in coverage.skipped.items():
+    for count, first, reason in coverage.skipped.values():
         lines.append(f"{count} images without labels, first {first}: {reason}")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +82,8 @@ class Coverage:
         images, labelled: {camera: images in the recording, images with labels}.
         depth_pixels, class_pixels: {camera: pixels with depth, pixels with a class}, over all its labelled images.
         frequencies: (256,) pixels of each class id.
-        skipped: reasons why images got no labels: reason -> (how many, camera and time of the first).
+        skipped: why images got no labels: [how many, camera and time of the first, its reason], one for each kind of
+            reason, that is for reasons that differ in their numbers only.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Coverage:
     depth_pixels: dict[str, int] = field(default_factory=dict)
     class_pixels: dict[str, int] = field(default_factory=dict)
     frequencies: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+    skipped: dict[str, list] = field(default_factory=dict)
 
     def add(self, camera: str, labels: Labels) -> None:
         self.labelled[camera] = self.labelled.get(camera, 0) + 1
@@ -101,8 +102,7 @@ class Coverage:
             self.class_pixels[camera] = self.class_pixels.get(camera, 0) + int(counts[:UNLABELLED].sum())
 
     def skip(self, reason: str, where: str) -> None:
-        count, first = self.skipped.get(reason, (0, where))
-        self.skipped[reason] = (count + 1, first)
+        self.skipped.setdefault(re.sub(r"[-+]?\d[\d.]*|'[^']*'", "#", reason), [0, where, reason])[0] += 1
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ def write_labels(
                 coverage.add(job.camera, labels)
                 for what in whats:
                     writer.write(job.camera, what, job.stamp_ns, recording.optical_frames[job.camera], files[what])
-                on_image(done + sum(count for count, _ in coverage.skipped.values()))
+                on_image(done + sum(entry[0] for entry in coverage.skipped.values()))
         if not coverage.labelled:
-            reason, (count, first) = next(iter(coverage.skipped.items()), ("there are no images", (0, "-")))
-            raise LabelError(f"{recording.path}: not one image could be labelled; {count} of them, first {first}: {reason}")
+            count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
+            raise LabelError(f"{recording.path}: not one image could be labelled; {count}, first {first}: {reason}")
         write_note(partial, sources.classes, recording.path, notes)
     return coverage
 
@@ -240,12 +240,7 @@ def _jobs(
         try:
             yield _job(recording, sources, camera, stamp_ns, picture)
         except (RecordingError, NoCloud) as error:
-            # Reasons that differ only in their numbers are one reason.
-            coverage.skip(_reason(str(error), recording), f"{camera} at {recording.time_text(stamp_ns)}")
-
-
-def _reason(text: str, recording: Recording) -> str:
-    return text.replace(f"{recording.path}: ", "").split(": ")[-1] if len(text) > 400 else text
+            coverage.skip(str(error), f"{camera} at {recording.time_text(stamp_ns)}")
 
 
 def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, picture: Path | None) -> _Job:
@@ -332,7 +327,3 @@ def _decoded(message: Message, model: CameraModel) -> np.ndarray:
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise LabelError(f"image is {size} but camera_info says {model.width}x{model.height}; record a matching one")
     return image
-
-
-def threads_by_default() -> int:
-    return min(8, len(os.sched_getaffinity(0)))

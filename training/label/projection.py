@@ -12,7 +12,7 @@ from renderocc_model.geometry import transform_points
 
 __all__ = ["Occlusion", "Projected", "hidden_points", "project_points"]
 
-_CELLS_ACROSS = 352  # of the buffer in which occlusion is looked for
+_CELLS_ACROSS = 800  # of the buffer in which occlusion is looked for: coarser ones take ground far away for a surface
 _BUCKET = 2**0.5  # ratio of the distances that share one footprint
 
 
