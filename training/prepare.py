@@ -19,7 +19,6 @@ from renderocc_model import classes
 from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.config import configuration, setting, to_mapping
 from renderocc_model.images import ImageError, compressed_size
-from renderocc_model.messages.bags import Bag
 from renderocc_model.messages.cdr import CompressedImageMessage
 
 from .frames import FrameIndex, Recording, RecordingError
@@ -233,8 +232,8 @@ def _posed(recording: Recording, frames: list[FrameIndex], skip: bool) -> list[F
 
 def _identity(path: Path) -> dict:
     """What tells one recording from another wherever it lies: its files' sizes, and a digest of where they change."""
-    with Bag(path):  # says what is wrong with it, if it cannot be read
-        pass
+    if not path.exists():
+        raise RecordingError(f"{path}: there is no such file or folder; name a recording")
     files = [path] if path.is_file() else sorted(path.iterdir())
     files = [file for file in files if file.suffix in (".mcap", ".db3", ".zstd") or file.name == "metadata.yaml"]
     digest = hashlib.sha256()
