@@ -37,6 +37,7 @@ class System:
             "device": "cpu",
             "cpu_threads": 2,
             "diagnostics_period": 0.1,
+            "max_wait": 2.0,  # the messages of a frame are made one after the other, on a computer that may be busy
         }
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain)
