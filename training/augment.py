@@ -2,8 +2,9 @@
 
 Image: each view is resized, cropped and flipped as one affine map of its pixels, which multiplies its intrinsics from
 the left; rays live in base_link and do not change. Bird's eye: base_link itself is turned and mirrored about its z
-axis, so camera poses, rays, ego poses and 3D truth all move by one matrix. After a mirroring, poses and intrinsics are
-mirrored matrices (determinant -1, negative focal length), which everything downstream takes as they are.
+axis, so camera poses, rays, ego poses and 3D truth all move by one matrix. A mirrored view is that of a camera whose x
+axis points the other way, so focal lengths stay positive and every mirroring ends in poses of determinant -1, which
+everything downstream takes as they are.
 """
 
 from __future__ import annotations
@@ -40,9 +41,15 @@ class AugmentConfig:
 
 @dataclass(frozen=True, eq=False)
 class ImageChange:
-    """What happens to one view. `pixels`: (3, 3) new pixel from old pixel; `gain`, `offset`: of the colours."""
+    """What happens to one view.
+
+    pixels: (3, 3) new pixel from old pixel, homogeneous.
+    flipped: whether they mirror left and right.
+    gain, offset: new colour = gain * old colour + offset.
+    """
 
     pixels: np.ndarray
+    flipped: bool = False
     gain: float = 1.0
     offset: float = 0.0
 
@@ -60,8 +67,13 @@ class ImageChange:
         return view
 
     def intrinsics(self, K: np.ndarray) -> np.ndarray:
-        """K of the changed view, (3, 3)."""
-        return self.pixels @ K
+        """K of the changed view, (3, 3), with positive focal lengths."""
+        changed = self.pixels @ K
+        return changed * (-1, 1, 1) if self.flipped else changed
+
+    def pose(self, base_from_camera: np.ndarray) -> np.ndarray:
+        """(4, 4) pose of the changed view's camera."""
+        return base_from_camera * (-1, 1, 1, 1) if self.flipped else base_from_camera
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: int, width: int) -> ImageChange:
@@ -75,11 +87,12 @@ def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: i
         moved = config.shift * np.array([width, height]) * (2 * np.array([right, down]) - 1)
         pixels = np.array([[scale, 0, 0], [0, scale, 0], [0, 0, 1.0]])
         pixels[:2, 2] = middle + moved - scale * middle
-    if flip < config.image_flip:
+    flipped = bool(flip < config.image_flip)
+    if flipped:
         pixels = np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]]) @ pixels
     gain = 1 + config.contrast * (2 * contrast - 1)
     offset = 127.5 * (1 - gain) + 255 * 0.5 * config.brightness * (2 * brightness - 1)
-    return ImageChange(pixels, gain, offset)
+    return ImageChange(pixels, flipped, gain, offset)
 
 
 def bird_eye_change(rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:

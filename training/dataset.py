@@ -57,7 +57,8 @@ class FrameViews:
     views: (N, H, W, 3) uint8 RGB, undistorted; zeros where a camera is not present.
     present: (N,) bool.
     intrinsics: (N, 3, 3) of the views.
-    base_from_camera: (N, 4, 4), base_link at the frame's own moment; the mount where a camera is not present.
+    base_from_camera: (N, 4, 4), base_link at the frame's own moment; the mount where a camera is not present. Of
+        determinant -1 where an augmentation mirrored the view or the vehicle.
     odom_from_base: (4, 4).
     """
 
@@ -208,8 +209,9 @@ class RayDataset(torch.utils.data.Dataset):
                 ) from None
             views[camera] = changes[camera].image(view)
             present[camera] = True
+        poses = change @ np.stack([one.pose(pose) for one, pose in zip(changes, poses)])
         odom_from_base = tables.odom_from_base[frame] @ np.linalg.inv(change)
-        return FrameViews(int(tables.stamps[frame]), views, present, intrinsics, change @ poses, odom_from_base)
+        return FrameViews(int(tables.stamps[frame]), views, present, intrinsics, poses, odom_from_base)
 
     def _rays(
         self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray

@@ -1,0 +1,234 @@
+"""Training samples: rays that hit what was labelled, weights, auxiliary frames, and everything from (seed, epoch, index)."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import tiny_bag
+import torch
+from scipy import stats
+from tiny_bag import FRAME_NS, HEIGHT, LATER_NS, RIG, START_NS, WIDTH, Plan, write_bag
+
+from renderocc_model.geometry import invert, transform_points
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.preprocess import Preprocessor
+from training.augment import AugmentConfig
+from training.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
+from training.prepare import PrepareConfig, prepare_recording
+from training.sampling import balance_weights
+from training.tables import TablesError
+
+CAR, ROAD = 4, 11
+SIZE = {"height": 32, "width": 64}
+FRAMES = 7
+
+
+def car_ahead(frame: int, camera: str) -> tuple[np.ndarray, np.ndarray]:
+    """Road over the whole image; a car in front of it in frame 5 alone, in the front camera's upper left corner."""
+    semantic, depth = np.full((HEIGHT, WIDTH), ROAD, np.uint8), np.full((HEIGHT, WIDTH), 20.0)
+    if frame == 5 and camera == "front":
+        semantic[:8, :8], depth[:8, :8] = CAR, 9.0
+    return semantic, depth
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dataset")
+    for name, labels in (("cars", car_ahead), ("sparse", None)):
+        bag = write_bag(folder / name, Plan(frames=FRAMES, labels=labels))
+        (bag / "occupancy").mkdir()
+        volume = np.arange(4 * 4 * 2, dtype=np.uint8).reshape(4, 4, 2) % 17
+        for frame in range(FRAMES):
+            path = bag / "occupancy" / f"{START_NS + frame * FRAME_NS}.npz"
+            np.savez(path, semantics=volume, mask_camera=np.ones_like(volume), mask_lidar=np.ones_like(volume))
+        prepare_recording(bag, None, folder / "tables", PrepareConfig())
+    return folder / "tables"
+
+
+def hits(rays) -> np.ndarray:
+    return (rays.origins + rays.directions * rays.distances[:, None]).numpy()
+
+
+def same(one, other) -> bool:
+    """Whether two samples hold the same bits."""
+    return (
+        one.recording == other.recording
+        and one.frame == other.frame
+        and all(torch.equal(a, b) for a, b in zip(one.rays._columns(), other.rays._columns()) if a is not None)
+        and np.array_equal(one.current.views, other.current.views)
+        and np.array_equal(one.current.intrinsics, other.current.intrinsics)
+        and np.array_equal(one.current.base_from_camera, other.current.base_from_camera)
+        and np.array_equal(one.ray_cameras, other.ray_cameras)
+    )
+
+
+def test_views_are_those_that_the_node_makes(tables):
+    dataset = RayDataset(tables, SampleConfig(**SIZE), ["sparse"])
+    current = dataset.sample(0, 2).current
+    preprocessor = Preprocessor(RIG, **SIZE)
+    assert dataset.camera_names == ("front", "wide") and current.present.all()
+    for camera, name in enumerate(dataset.camera_names):
+        np.testing.assert_array_equal(current.intrinsics[camera], preprocessor.view(name).K)
+        wanted = preprocessor.from_rgb(name, tiny_bag.picture(2, name)).astype(int)
+        assert np.abs(current.views[camera] - wanted).mean() < 4  # JPEG
+
+
+def test_rays_end_where_the_labels_depth_says(tables):
+    """Each ray's end, projected by the camera model from where that camera stood, is the labelled pixel at its depth."""
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=500), ["sparse"])
+    index = 3
+    sample = dataset.sample(0, index)
+    assert len(sample.rays) == 500 and {-3, 0, 3} <= set(sample.rays.frame_offsets.tolist())
+    ends, now = hits(sample.rays), tiny_bag.odom_from_base(START_NS + index * FRAME_NS)
+    for offset in range(-3, 4):
+        for camera, later in (("front", 0), ("wide", LATER_NS)):
+            frame = index + offset
+            at = tiny_bag.odom_from_base(START_NS + frame * FRAME_NS + later)
+            chosen = (sample.rays.frame_offsets == offset).numpy() & (sample.ray_cameras == ("front", "wide").index(camera))
+            points = transform_points(invert(at @ RIG[camera].base_from_camera) @ now, ends[chosen].astype(float))
+            pixels, inside = RIG[camera].model.project(points)
+            columns, rows = np.rint(pixels).astype(int).T
+            semantic, depth = tiny_bag.sparse_labels(frame, camera)
+            assert inside.all() and np.abs(pixels - np.rint(pixels)).max() < 0.01
+            np.testing.assert_array_equal(semantic[rows, columns], sample.rays.classes[chosen])
+            # Millimetres in the label, micrometres of float32 and of poses between samples.
+            np.testing.assert_allclose(points[:, 2], depth[rows, columns], atol=2e-3)
+
+
+def test_a_moving_car_of_another_frame_gives_no_ray(tables):
+    """The car stands in frame 5 only. Frames 3 (offset +2) and 6 (offset -1) get no ray of it; frame 5 does."""
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=20_000), ["cars"])
+    for index, expected in ((3, 0), (6, 0), (5, 64)):
+        rays = dataset.sample(0, index).rays
+        assert int((rays.classes == CAR).sum()) == expected
+        assert (rays.frame_offsets != 0).any()
+    asked = RayDataset(tables, SampleConfig(**SIZE, rays=20_000, dynamic_weight=0.3), ["cars"])
+    rays = asked.sample(0, 3).rays
+    cars = rays.classes == CAR
+    assert cars.sum() > 0 and (rays.frame_offsets[cars] == 2).all()
+
+
+def test_rays_are_drawn_in_proportion_to_their_weights(tables):
+    """Chi-square over the four kinds of rays: two classes, of this frame and of others; few of many, so no depletion."""
+    counts = np.zeros(18)
+    counts[[CAR, ROAD]] = 1, 500  # W_b(car) = exp(0.005 * 499) = 12.1
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=20, dynamic_weight=0.1), ["sparse"], class_counts=counts)
+    drawn = np.zeros(4)
+    for epoch in range(400):
+        rays = dataset.sample(epoch, 3).rays
+        kind = 2 * (rays.frame_offsets != 0).long() + (rays.classes == ROAD)
+        drawn += np.bincount(kind, minlength=4)
+    labels = [[tiny_bag.sparse_labels(frame, camera)[0] for camera in ("front", "wide")] for frame in range(FRAMES)]
+    there = np.array([[(np.array(frame) == name).sum() for name in (CAR, ROAD)] for frame in labels])
+    rare = math.exp(0.005 * 499)
+    weights = np.array([rare, 1.0, 0.1 * rare, 0.3]) * np.concatenate([there[3], there.sum(0) - there[3]])
+    assert stats.chisquare(drawn, weights / weights.sum() * drawn.sum()).pvalue > 0.001
+    np.testing.assert_allclose(balance_weights(counts)[[CAR, ROAD]], [rare, 1])
+
+
+def test_no_ray_comes_twice(tables):
+    rays = RayDataset(tables, SampleConfig(**SIZE, rays=3000), ["sparse"]).sample(0, 3).rays
+    rows = torch.cat([rays.origins, rays.directions, rays.distances[:, None]], 1).numpy()
+    assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_samples_follow_from_seed_epoch_and_index(tables):
+    config = SampleConfig(**SIZE, rays=200, augment=AugmentConfig(zoom_in=1.3, image_flip=0.5, rotation=0.3, mirror_y=0.5))
+    dataset, again = RayDataset(tables, config, seed=3), RayDataset(tables, config, seed=3)
+    for index in (0, 5, 13):
+        first = dataset.sample(2, index)
+        assert same(first, again.sample(2, index)) and same(first, pickle.loads(pickle.dumps(dataset)).sample(2, index))
+        assert not same(first, dataset.sample(3, index))
+        assert not same(first, RayDataset(tables, config, seed=4).sample(2, index))
+
+
+def test_workers_give_the_same_samples(tables):
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=50))
+    sampler = EpochSampler(len(dataset), epoch=1)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=2)
+    for sample, key in zip(loader, sampler):
+        assert same(sample, dataset[key])
+
+
+def test_previous_frames_and_truth_come_along(tables):
+    dataset = RayDataset(tables, SampleConfig(**SIZE, previous=2, truth=True), ["sparse"])
+    sample = dataset.sample(0, 3)
+    assert [views.stamp_ns for views in sample.previous] == [START_NS + 2 * FRAME_NS, START_NS + FRAME_NS]
+    np.testing.assert_allclose(sample.previous[0].odom_from_base, tiny_bag.odom_from_base(START_NS + 2 * FRAME_NS), atol=1e-6)
+    assert dataset.sample(0, 0).previous == () and sample.truth["semantics"].shape == (4, 4, 2)
+    assert RayDataset(tables, SampleConfig(**SIZE)).sample(0, 3).truth is None
+
+
+def test_turning_the_vehicle_turns_everything_alike(tables):
+    """Ray ends, camera centres and ego poses of the turned sample are those of the plain one, moved by one matrix."""
+    turned_config = SampleConfig(**SIZE, rays=10_000, previous=1, truth=True, augment=AugmentConfig(rotation=1.0, mirror_y=1.0))
+    grid = VoxelGrid((-2, -2, 0), (2, 2, 2), 1.0)
+    plain = RayDataset(tables, SampleConfig(**SIZE, rays=10_000, previous=1), ["sparse"]).sample(0, 3)
+    turned = RayDataset(tables, turned_config, ["sparse"], grid=grid).sample(0, 3)
+    change = turned.current.base_from_camera[0] @ np.linalg.inv(plain.current.base_from_camera[0])
+    assert np.linalg.det(change[:3, :3]) == pytest.approx(-1) and abs(change[0, 1]) > 1e-3
+    np.testing.assert_allclose(turned.current.base_from_camera, change @ plain.current.base_from_camera, atol=1e-9)
+    moved = transform_points(change, hits(plain.rays).astype(float))
+    assert len(plain.rays) < 10_000  # all rays of positive weight, in the order of the tables: both have the same
+    np.testing.assert_allclose(hits(turned.rays), moved, atol=1e-4)
+    plain_step, turned_step = (
+        invert(sample.current.odom_from_base) @ sample.previous[0].odom_from_base for sample in (plain, turned)
+    )
+    np.testing.assert_allclose(turned_step, change @ plain_step @ np.linalg.inv(change), atol=1e-9)
+
+
+def test_cameras_without_an_image_are_absent(tmp_path):
+    bag = write_bag(tmp_path / "bag", Plan(frames=2))
+    prepare_recording(bag, None, tmp_path / "t", PrepareConfig(max_time_diff=0.02))  # 'wide' is 30 ms late
+    sample = RayDataset(tmp_path / "t", SampleConfig(**SIZE)).sample(0, 0)
+    assert sample.current.present.tolist() == [True, False] and not sample.current.views[1].any()
+    assert (sample.ray_cameras == 0).all()
+
+
+def test_evaluation_gets_all_rays_of_its_frame(tables):
+    dataset = RayDataset(tables, SampleConfig(**SIZE), ["sparse"])
+    known = sum((tiny_bag.sparse_labels(2, camera)[0] != 255).sum() for camera in ("front", "wide"))
+    assert len(dataset.rays_of(2)) == known and len(dataset.rays_of(2, limit=100)) == 100
+
+
+def test_ranks_share_an_epoch_and_a_restart_gives_what_is_left():
+    whole = list(EpochSampler(103, seed=1, epoch=4))
+    assert sorted(index for _, index in whole) == list(range(103)) and {epoch for epoch, _ in whole} == {4}
+    ranks = [list(EpochSampler(103, seed=1, epoch=4, rank=rank, world_size=4)) for rank in range(4)]
+    assert [len(keys) for keys in ranks] == [25] * 4
+    assert [key for keys in zip(*ranks) for key in keys] == whole[:100]
+    for start in range(26):
+        rest = EpochSampler(103, seed=1, epoch=4, rank=2, world_size=4, start=start)
+        assert list(rest) == ranks[2][start:] and len(rest) == 25 - start
+    assert list(EpochSampler(103, seed=1, epoch=5)) != whole != list(EpochSampler(103, seed=2, epoch=4))
+
+
+def test_the_order_of_an_epoch_does_not_repeat_the_random_numbers_of_a_sample():
+    """NumPy pads seeds with zeros: [seed, epoch] would be the stream of sample 0."""
+    order = np.random.default_rng([1, 4]).permutation(103)
+    assert [index for _, index in EpochSampler(103, seed=1, epoch=4)] != order.tolist()
+
+
+def test_splits_are_by_recording_and_stay_when_others_are_added():
+    names = [f"drive_{k}" for k in range(20)]
+    train, held_out = split_recordings(names, 0.2)
+    assert len(held_out) == 4 and sorted(train + held_out) == sorted(names)
+    assert split_recordings(list(reversed(names)), 0.2) == (train, held_out)
+    assert len(set(split_recordings([*names, "another"], 0.2)[1]) & set(held_out)) >= 3
+    assert split_recordings(["only"], 0.2) == (["only"], []) and split_recordings(names, 0)[1] == []
+
+
+def test_recordings_that_are_not_there_are_named(tables, tmp_path):
+    with pytest.raises(TablesError, match=r"recordings \['nowhere'\] are not prepared; there are cars, sparse"):
+        RayDataset(tables, recordings=["nowhere"])
+    with pytest.raises(TablesError, match="there is no such folder; make it with `renderocc prepare"):
+        RayDataset(tmp_path / "empty")
+
+
+def test_recordings_with_other_cameras_are_not_mixed(tables, tmp_path):
+    bag = write_bag(tmp_path / "front_only", Plan(frames=1))
+    prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(cameras=("front",)))
+    prepare_recording(write_bag(tmp_path / "zboth", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig())
+    with pytest.raises(TablesError, match="zboth: has cameras front, wide, but .*front_only has front"):
+        RayDataset(tmp_path / "tables")
