@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_model.predictor import Predictor
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.worker import Worker
+
+if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the graph before that
+    from renderocc_model.predictor import Predictor
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 RECENT = 5.0  # seconds for which a complaint colours the report

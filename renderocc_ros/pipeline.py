@@ -6,6 +6,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from renderocc_model.images import ENCODINGS
 from renderocc_model.messages import cdr
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_model.occupancy import Occupancy
-from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.undistort import UndistortTable, View, network_view
 from renderocc_ros.complaints import Complaints
@@ -24,6 +24,9 @@ from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
+
+if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the graph before that
+    from renderocc_model.predictor import Predictor
 
 MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
 

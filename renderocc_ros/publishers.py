@@ -15,7 +15,6 @@ from renderocc_model.messages import cdr
 from renderocc_ros import outputs
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.pipeline import Frame
-from renderocc_ros.rendered import rendered_view
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
@@ -84,6 +83,8 @@ class OutputPublishers:
         wanted = {kind for kind in ("semantic", "depth") if self._wanted(f"{camera}/{kind}")}
         if not wanted:
             return
+        from renderocc_ros.rendered import rendered_view  # loads PyTorch, which a node without a network yet is spared
+
         colours, depth = rendered_view(frame.occupancy, frame.views[camera], frame.base_from_camera[camera], stride)
         stamp, optical_frame = frame.stamps[camera], frame.optical_frames[camera]
         for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):

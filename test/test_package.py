@@ -53,6 +53,12 @@ def test_importing_the_model_package_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_the_node_can_be_on_the_graph_before_torch_is_loaded():
+    """Also: what prepare_process sets for torch's threads is set before they are made."""
+    code = "import sys, renderocc_ros.node; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_every_subcommand_exists_and_shows_an_example():
     from renderocc_model.cli import COMMANDS
 
