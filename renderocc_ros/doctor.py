@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_ros.findings import Findings
+from renderocc_model.findings import Findings
 
 __all__ = ["check_machine", "examine", "main"]
 

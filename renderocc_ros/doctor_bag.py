@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.images import ENCODINGS, compressed_size
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag, BagError
-from renderocc_model.messages.camera_info import camera_model_from_info
+from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_model.rig import Camera, CameraModel, Rig
-from renderocc_ros.findings import Findings
+from renderocc_model.findings import Findings
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 
@@ -22,24 +20,7 @@ __all__ = ["check_bag"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _TF_MARGIN_S = 1.0  # poses this long after the last image looked at are read too
-_GAP = 5.0  # times the median interval
 _CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
-
-
-@dataclass
-class _Camera:
-    """What one camera's topics hold, as far as they were read."""
-
-    name: str
-    image_topic: str
-    info_topic: str
-    compressed: bool
-    stamps: list[int] = field(default_factory=list)
-    frame_id: str = ""
-    size: tuple[int, int] | None = None
-    model: CameraModel | None = None
-    complaint: str = ""
-    recorded_later_s: float = 0.0
 
 
 def check_bag(findings: Findings, path: Path, config: NodeConfig, seconds: float = 60.0) -> Rig | None:
@@ -89,7 +70,7 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
     return rig
 
 
-def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, _Camera] | None:
+def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics] | None:
     """The cameras the node would use: those of its parameter, or those whose topics fit the templates; None if none."""
     types = [(topic.name, [topic.type]) for topic in bag.topics.values() if topic.count]
     found = config.cameras or cameras_on_graph(types, config, "/")
@@ -115,7 +96,7 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
                 f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic"
             )
         else:
-            cameras[name] = _Camera(name, f"{raw}/compressed" if compressed else raw, info, compressed)
+            cameras[name] = CameraTopics(name, f"{raw}/compressed" if compressed else raw, info, compressed)
     if cameras:
         findings.ok("cameras", f"{len(cameras)}: {', '.join(cameras)}")
     return cameras
@@ -142,7 +123,7 @@ def _suggest(bag: Bag) -> str:
     return f"set image_topic and camera_info_topic; its images are on {', '.join(images[:4])}"
 
 
-def _read(findings: Findings, bag: Bag, cameras: Mapping[str, _Camera], seconds: float) -> TransformBuffer:
+def _read(findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], seconds: float) -> TransformBuffer:
     """Read what the node would: headers of all images, the first image's size, calibrations, transforms."""
     transforms = TransformBuffer(history=1e9, max_samples=1_000_000)
     bad: dict[str, str] = {}
@@ -151,14 +132,7 @@ def _read(findings: Findings, bag: Bag, cameras: Mapping[str, _Camera], seconds:
         _take_transforms(transforms, topic, data, bad)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     for topic, recorded, data in bag.messages([*by_topic], None, stop):
-        camera = by_topic[topic]
-        try:
-            if topic == camera.info_topic:
-                _take_info(camera, data)
-            else:
-                _take_image(camera, data, recorded)
-        except ValueError as error:
-            camera.complaint = camera.complaint or f"{topic}: {error}"
+        by_topic[topic].take(topic, recorded, data)
     if "/tf" in bag.topics:
         for topic, _, data in bag.messages(["/tf"], None, stop + round(_TF_MARGIN_S * 1e9)):
             _take_transforms(transforms, topic, data, bad)
@@ -179,46 +153,21 @@ def _take_transforms(transforms: TransformBuffer, topic: str, data: bytes, bad: 
         bad.setdefault(topic, f"{topic}: {error}")
 
 
-def _take_info(camera: _Camera, data: bytes) -> None:
-    message = cdr.read_camera_info(data)
-    model = camera_model_from_info(message)
-    if camera.model is not None and camera.model != model:
-        raise ValueError("the calibration changes during the recording; record with one calibration")
-    camera.model = model
-
-
-def _take_image(camera: _Camera, data: bytes, recorded_ns: int) -> None:
-    stamp_ns, frame_id = cdr.read_header(data)
-    camera.stamps.append(stamp_ns)
-    camera.recorded_later_s = max(camera.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
-    if camera.size is None:
-        camera.frame_id = frame_id
-        if camera.compressed:
-            camera.size = compressed_size(cdr.read_compressed_image(data).data)
-        else:
-            message = cdr.read_image(data)
-            camera.size = (message.height, message.width)
-            if message.encoding not in ENCODINGS:
-                raise ValueError(
-                    f"encoding {message.encoding!r} is not in the built-in table; cv_bridge is needed for it"
-                )
-
-
-def _check_camera(findings: Findings, camera: _Camera) -> bool:
+def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
     """Calibration, sizes and stamps of one camera; True where the node can use it."""
     subject = f"camera '{camera.name}'"
-    if camera.complaint:
-        findings.warn(subject, camera.complaint)
+    if camera.complaints:
+        topic, _, text = camera.complaints[0]
+        findings.warn(subject, f"{topic}: {text}")
         return False
     if camera.model is None or camera.size is None:
         missing = "image" if camera.size is None else "calibration"
         findings.warn(subject, f"no {missing} in the part looked at", "raise --seconds")
         return False
-    height, width = camera.size
-    if (camera.model.height, camera.model.width) != (height, width):
-        text = f"image is {width}x{height} but camera_info says {camera.model.width}x{camera.model.height}"
-        findings.warn(subject, text, "publish a matching camera_info")
+    if camera.size_mismatch():
+        findings.warn(subject, camera.size_mismatch(), "publish a matching camera_info")
         return False
+    height, width = camera.size
     fov = np.degrees(sum(camera.model.horizontal_extent))
     stamps = np.array(camera.stamps)
     steps = np.diff(stamps) / 1e9
@@ -226,27 +175,12 @@ def _check_camera(findings: Findings, camera: _Camera) -> bool:
     findings.ok(
         subject, f"{len(stamps)} images {width}x{height}{rate}, {camera.model.distortion_model}, {fov:.0f} degrees"
     )
-    if (stamps == 0).any():
-        findings.warn(
-            subject,
-            f"{int((stamps == 0).sum())} images have no stamp",
-            "set header.stamp where the images are published",
-        )
+    remedies = {"zero": "set header.stamp where the images are published", "back": "the node restarts there"}
+    faults = stamp_faults(camera.stamps)
+    for fault in faults:
+        findings.warn(subject, fault.text, remedies.get(fault.kind, "images were lost"))
+    if any(fault.kind == "zero" for fault in faults):
         return False
-    if (steps <= 0).any():
-        at = int(np.argmax(steps <= 0))
-        findings.warn(
-            subject,
-            f"stamps go back or repeat, first at image {at + 1} by {-steps[at] * 1e3:.1f} ms",
-            "the node restarts there",
-        )
-    positive = steps[steps > 0]
-    if len(positive) > 3 and positive.max() > _GAP * np.median(positive):
-        findings.warn(
-            subject,
-            f"a gap of {positive.max():.2f} s where images come every {np.median(positive):.3f} s",
-            "images were lost",
-        )
     if camera.recorded_later_s > _CLOCK_SLACK_S:
         text = f"stamps differ by up to {camera.recorded_later_s:.1f} s from when they were recorded"
         findings.warn(subject, text, "with --clock the node's clock follows the record times; check max_future")
@@ -254,7 +188,7 @@ def _check_camera(findings: Findings, camera: _Camera) -> bool:
 
 
 def _check_mounts(
-    findings: Findings, cameras: list[_Camera], transforms: TransformBuffer, config: NodeConfig
+    findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
 ) -> Rig | None:
     """Where each camera sits on the vehicle, from the parameter `mounts` or TF."""
     try:
@@ -287,7 +221,7 @@ def _check_mounts(
 
 
 def _check_ego_motion(
-    findings: Findings, cameras: list[_Camera], transforms: TransformBuffer, config: NodeConfig
+    findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
 ) -> None:
     """odom_frame to base_frame at the stamp of every image."""
     if not config.odom_frame:
@@ -317,7 +251,7 @@ def _check_ego_motion(
     )
 
 
-def _check_matching(findings: Findings, cameras: list[_Camera], anchor_name: str, config: NodeConfig) -> None:
+def _check_matching(findings: Findings, cameras: list[CameraTopics], anchor_name: str, config: NodeConfig) -> None:
     """How often every camera has an image near the anchor's, and how far apart they are."""
     anchor = next(camera for camera in cameras if camera.name == anchor_name)
     stamps = np.array(anchor.stamps)

@@ -10,7 +10,7 @@ import yaml
 
 from renderocc_model.config import from_mapping, settings_of
 from renderocc_model.rig import Rig, compare_summaries
-from renderocc_ros.findings import Findings
+from renderocc_model.findings import Findings
 from renderocc_ros.network_setup import PACKAGED_CHECKPOINT
 from renderocc_ros.parameters import NodeConfig
 

@@ -18,7 +18,7 @@ from renderocc_model.network import build_network
 from renderocc_ros import doctor
 from renderocc_ros.doctor_bag import check_bag
 from renderocc_ros.doctor_files import check_checkpoint, check_params, check_rig
-from renderocc_ros.findings import Findings
+from renderocc_model.findings import Findings
 from renderocc_ros.parameters import NodeConfig
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -323,7 +323,7 @@ def test_the_command_exits_with_the_verdict_and_speaks_json(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     report = json.loads(done.stdout)
     assert done.returncode == 0 and report["could_run"] is True
-    assert {"level", "subject", "text", "remedy"} == set(report["findings"][0])
+    assert {"level", "subject", "text", "remedy", "topic", "time"} == set(report["findings"][0])
     assert {"python", "torch", "ros", "bag", "mounts"} <= {item["subject"] for item in report["findings"]}
     (bag / "metadata.yaml").unlink()
     done = subprocess.run(command[:-1], capture_output=True, text=True, check=False, timeout=120)
