@@ -37,6 +37,11 @@ from renderocc_ros.worker import Worker
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
+USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
+
+The node `renderocc`: cameras and TF in, occupancy out. Without parameters it takes every camera that it finds.
+example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p checkpoint:=network.safetensors
+All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
@@ -402,6 +407,10 @@ class RenderOccNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
+    words = sys.argv[1:] if args is None else args
+    if {"-h", "--help"} & set(words):
+        print(USAGE)
+        return 0
     prepare_process()
     end_at_first_signal()
     node = None
