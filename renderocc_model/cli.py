@@ -29,9 +29,12 @@ COMMANDS: dict[str, Command] = {
         "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"
     ),
     "doctor": Command("renderocc_ros.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"),
-    "bench": Command("renderocc_ros.bench:main", "measure the node and its parts on this machine"),
+    "bench": Command("renderocc_model.bench:main", "measure the node, the network and the loader on this machine"),
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
+    "check": Command("training.check:main", "name what in a recording would make training fail"),
+    "import": Command("training.importers:main", "turn nuScenes or SemanticKITTI into recordings with their 3D truth"),
     "label": Command("training.label:main", "write 2D depth and class labels of a recording into a sidecar bag"),
+    "prepare": Command("training.prepare:main", "turn labelled recordings into the tables that training reads"),
 }
 
 FROM_ROS = (

@@ -1,0 +1,73 @@
+"""`renderocc check`: the preflight of recordings; names every fault that would make training fail later."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc check",
+        description="Look at recordings before training: topics, rates, gaps, TF at every image, calibrations, labels and "
+        "3D truth. Exit status 0 where training can use all of them, 1 where it would fail, 2 where one cannot be read.",
+        epilog="example: renderocc check drives/monday --labels drives/monday_labels",
+    )
+    made.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="recordings")
+    made.add_argument(
+        "--labels", type=Path, nargs="+", metavar="SIDECAR",
+        help="label bags, one for each recording in the same order (default: BAG_labels where it is, and the recording)",
+    )  # fmt: skip
+    made.add_argument("--no-labels", action="store_true", help="before labelling: do not look for labels")
+    made.add_argument("--cameras", nargs="+", metavar="NAME", help="look at these only")
+    made.add_argument("--classes", metavar="TABLE", help="class table of the labels (default: the sidecar's, else occ3d_nuscenes)")
+    made.add_argument("--base-frame", default="base_link")
+    made.add_argument("--odom-frame", default="odom", help="'' for a vehicle that stands still")
+    made.add_argument("--max-pose-gap", type=float, default=0.5, metavar="S", help="between poses on /tf (default 0.5)")
+    made.add_argument("--max-time-diff", type=float, default=0.1, metavar="S", help="between a frame and its images (default 0.1)")
+    made.add_argument(
+        "--samples", type=int, default=50, metavar="N", help="label images decoded of each camera (default 50; 0: all)"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc check`: see `parser` for the exit status."""
+    from .examine import check_recording
+
+    arguments = parser().parse_args(argv)
+    if arguments.labels and len(arguments.labels) != len(arguments.bags):
+        text = f"{len(arguments.bags)} recordings but {len(arguments.labels)} label bags; give one for each, in the same order"
+        print(f"renderocc check: {text}", file=sys.stderr)
+        return 2
+    reports = []
+    for index, bag in enumerate(arguments.bags):
+        labels = arguments.labels[index] if arguments.labels else None
+        report = check_recording(bag, labels, arguments)
+        reports.append(report)
+        if not arguments.json:
+            _print(report)
+    status = max(report["status"] for report in reports)
+    if arguments.json:
+        print(json.dumps({"status": status, "can_train": status == 0, "recordings": reports}, indent=2))
+    elif len(reports) > 1:
+        good = sum(report["status"] == 0 for report in reports)
+        print(f"{good} of {len(reports)} recordings can be trained on")
+    return status
+
+
+def _print(report: dict) -> None:
+    print(f"{report['recording']}")
+    for item in report["findings"]:
+        where = " at ".join(part for part in (item["topic"], item["time"]) if part)
+        remedy = f"; {item['remedy']}" if item["remedy"] else ""
+        print(f"{item['level']:<4}  {item['subject']}: {f'{where}: ' if where else ''}{item['text']}{remedy}")
+    failures, warnings = (sum(item["level"] == level for item in report["findings"]) for level in ("FAIL", "warn"))
+    verdict = ("can be trained on", "training would fail", "cannot be read")[report["status"]]
+    print(f"{report['recording']}: {verdict}: {failures} failures, {warnings} warnings")

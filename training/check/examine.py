@@ -1,0 +1,169 @@
+"""The preflight of one recording."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.classes import OCC3D_NUSCENES, by_name
+from renderocc_model.findings import Findings
+from renderocc_model.messages.bags import Bag, BagError
+from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
+from training.label.sidecar import read_classes
+
+from .geometry import check_calibration, check_mounts, check_poses
+from .labels import LabelReport, check_labels, check_truth
+from .topics import Contents, read_contents
+
+__all__ = ["check_recording"]
+
+_CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
+
+
+def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict:
+    """Everything about one recording, JSON-ready.
+
+    Args:
+        path: the recording.
+        labels: its sidecar; when None, <path>_labels where that exists.
+        options: those of `renderocc check`.
+    Returns:
+        recording, labels, status (0, 1, 2 as the exit status), topics, cameras, class_frequencies, truth, findings.
+    """
+    findings = Findings()
+    if labels is None and not options.no_labels:
+        beside = path.resolve().with_name(f"{path.resolve().stem if path.is_file() else path.resolve().name}_labels")
+        labels = beside if (beside / "metadata.yaml").is_file() else None
+    report = {"recording": str(path), "labels": None if labels is None else str(labels)}
+    try:
+        with ExitStack() as stack:
+            bag = stack.enter_context(Bag(path))
+            sidecars = [stack.enter_context(Bag(labels))] if labels is not None and not options.no_labels else []
+            report |= _examine(findings, bag, sidecars, options)
+            status = 0 if findings.could_run else 1
+    except BagError as error:
+        findings.fail("recording", str(error))
+        status = 2
+    except (OSError, MemoryError) as error:
+        findings.fail("recording", f"{path}: {error}")
+        status = 2
+    return report | {"status": status, "findings": findings.as_dict()["findings"]}
+
+
+def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespace) -> dict:
+    for opened in (bag, *sidecars):
+        for note in opened.notes:
+            findings.warn("recording", f"{opened.path}: {note}", f"ros2 bag reindex {opened.path}")
+    if not bag.message_count:
+        findings.fail("recording", f"{bag.path}: the recording holds no messages", "record again")
+        return {}
+    length = (bag.end_ns - bag.start_ns) / 1e9
+    findings.ok("recording", f"{bag.message_count} messages, {length:.1f} s")
+    contents = read_contents(findings, bag, options.base_frame, options.cameras)
+    _check_presence(findings, contents, bag, options)
+    for camera in contents.cameras.values():
+        _check_camera(findings, contents, camera)
+    for topic, stamps in contents.clouds.items():
+        _check_stamps(findings, contents, f"cloud {topic}", topic, stamps, "cloud")
+    mounts = check_mounts(findings, contents, options.base_frame)
+    check_poses(findings, contents, options.base_frame, options.odom_frame, options.max_pose_gap)
+    labelled, classes = LabelReport(), OCC3D_NUSCENES
+    try:
+        recorded = read_classes(sidecars[0].path) if sidecars else None
+        classes = by_name(options.classes) if options.classes else recorded or OCC3D_NUSCENES
+    except ValueError as error:
+        findings.fail("classes", str(error))
+    if not options.no_labels:
+        labelled = check_labels(findings, contents, [*sidecars, bag], classes, options.samples)
+    volumes = check_truth(findings, contents, bag.path, classes, options.max_time_diff)
+    return {
+        "seconds": length,
+        "topics": {
+            topic.name: {"type": topic.type, "messages": topic.count, "rate": _rate(topic.count, length)}
+            for topic in bag.topics.values()
+        },
+        "cameras": {name: _describe(camera, mounts, labelled) for name, camera in contents.cameras.items()},
+        "class_frequencies": {
+            name: int(labelled.frequencies[index]) for index, name in enumerate(classes.names) if index != classes.free
+        },
+        "truth": volumes,
+    }
+
+
+def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: Namespace) -> None:
+    for topic in ("/tf", "/tf_static"):
+        count = bag.topics[topic].count if topic in bag.topics else 0
+        if not count and (topic == "/tf_static" or options.odom_frame):
+            findings.warn("topics", f"nothing on {topic}", "record it from the start", topic)
+    for name in contents.uncalibrated:
+        findings.fail(
+            f"camera '{name}'", "images but no camera_info",
+            "record it, or leave the camera out with --cameras", f"/{name}/camera_info",
+        )  # fmt: skip
+    for name in options.cameras or ():
+        if name not in contents.cameras and name not in contents.uncalibrated:
+            findings.fail(f"camera '{name}'", f"no images on /{name}/image_raw[/compressed]", "see the names with ros2 bag info")
+    if not contents.cameras:
+        findings.fail("cameras", "no camera has images on <camera>/image_raw[/compressed] and <camera>/camera_info", "record them")
+    else:
+        findings.ok("cameras", f"{len(contents.cameras)}: {', '.join(contents.cameras)}")
+    for topic, stamps in contents.clouds.items():
+        findings.ok(f"cloud {topic}", f"{len(stamps)} clouds")
+
+
+def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) -> None:
+    subject = f"camera '{camera.name}'"
+    for topic, recorded_ns, text in camera.complaints:
+        findings.fail(subject, text, "cut the recording there, or record again", topic, contents.time_text(recorded_ns))
+    if camera.model is not None:
+        check_calibration(findings, camera)
+    if camera.size_mismatch():
+        findings.fail(subject, camera.size_mismatch(), "record a matching camera_info", camera.info_topic, contents.time_text(camera.stamps[0]))
+    if camera.model is not None and camera.size is not None:
+        height, width = camera.size
+        view = math.degrees(sum(camera.model.horizontal_extent))
+        rate = _median_rate(camera.stamps)
+        text = f"{len(camera.stamps)} images {width}x{height}{f', {rate:.1f} Hz' if rate else ''}, "
+        findings.ok(subject, f"{text}{camera.model.distortion_model}, {view:.0f} degrees")
+    _check_stamps(findings, contents, subject, camera.image_topic, camera.stamps, "image")
+    if camera.recorded_later_s > _CLOCK_SLACK_S:
+        text = f"stamps differ by up to {camera.recorded_later_s:.1f} s from when they were recorded"
+        findings.warn(subject, text, "the camera's clock may not be the computer's; compare with /tf", camera.image_topic)
+
+
+def _check_stamps(findings: Findings, contents: Contents, subject: str, topic: str, stamps: list[int], what: str) -> None:
+    remedies = {
+        "zero": "set header.stamp where they are published",
+        "back": f"of {what}s with the same stamp only the first is used; cut the recording where the clock jumps",
+        "gap": f"{what}s were lost, or recording paused",
+    }
+    for fault in stamp_faults(stamps, what):
+        report = findings.fail if fault.kind == "zero" else findings.warn
+        report(subject, fault.text, remedies[fault.kind], topic, contents.time_text(fault.stamp_ns))
+
+
+def _describe(camera: CameraTopics, mounts: dict[str, np.ndarray], labelled: LabelReport) -> dict:
+    mount = mounts.get(camera.name)
+    return {
+        "images": len(camera.stamps),
+        "rate": _median_rate(camera.stamps),
+        "size": None if camera.size is None else [camera.size[1], camera.size[0]],
+        "distortion_model": None if camera.model is None else camera.model.distortion_model,
+        "height": None if mount is None else round(float(mount[2, 3]), 4),
+        "labelled_images": labelled.images.get(camera.name, 0),
+        "label_coverage": labelled.coverage.get(camera.name, 0.0),
+    }
+
+
+def _rate(count: int, length: float) -> float | None:
+    return round((count - 1) / length, 3) if count > 1 and length > 0 else None
+
+
+def _median_rate(stamps: list[int]) -> float | None:
+    steps = np.diff(stamps)
+    steps = steps[steps > 0]
+    return round(1e9 / float(np.median(steps)), 3) if steps.size else None

@@ -1,0 +1,157 @@
+"""Whether calibrations and mounts can be those of cameras on a vehicle, and whether TF places them at every image."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left
+
+import numpy as np
+
+from renderocc_model.findings import Findings
+from renderocc_model.messages.camera_topics import CameraTopics
+from renderocc_model.messages.tf_buffer import TransformError
+
+from .topics import Contents
+
+__all__ = ["check_calibration", "check_mounts", "check_poses"]
+
+_NARROW, _WIDE = 10.0, 220.0  # degrees of horizontal view
+_SQUARE = 1.25  # ratio of focal lengths from which pixels are not square
+_OFF_CENTRE = 0.25  # share of the image by which a principal point may lie beside its middle
+_HEIGHTS = (0.1, 5.0)  # metres above base_link
+_FAR_OUT = 15.0  # metres from base_link
+_DOWN, _UP = 60.0, 45.0  # degrees that a camera may look down or up
+_SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees
+
+
+def check_calibration(findings: Findings, camera: CameraTopics) -> None:
+    """K, distortion and field of view of a camera whose calibration could be read."""
+    model, subject, topic = camera.model, f"camera '{camera.name}'", camera.info_topic
+    remedy = "compare with the camera's calibration file"
+
+    def warn(text: str) -> None:
+        findings.warn(subject, text, remedy, topic)
+
+    view = math.degrees(sum(model.horizontal_extent))
+    if not _NARROW <= view <= _WIDE:
+        warn(f"K and distortion give a view of {view:.1f} degrees, which is not a driving camera's")
+    fx, fy = model.K[0, 0], model.K[1, 1]
+    if not 1 / _SQUARE < fx / fy < _SQUARE:
+        warn(f"focal lengths are {fx:.1f} and {fy:.1f} pixels: pixels would not be square")
+    for axis, size, word in ((0, model.width, "columns"), (1, model.height, "rows")):
+        off = model.K[axis, 2] - (size - 1) / 2
+        if abs(off) > _OFF_CENTRE * size:
+            warn(f"principal point {model.K[axis, 2]:.1f} lies {abs(off):.0f} {word} beside the middle of {size}")
+    edges = [(0, 0), (model.width - 1, 0), (0, model.height - 1), (model.width - 1, model.height - 1)]
+    lost = int((~np.isfinite(model.unproject(np.array(edges, float))).all(axis=1)).sum())
+    if lost and model.distortion_model != "equidistant":  # the corners of a fisheye image are often black
+        warn(f"the distortion folds over before {lost} of the image's corners, pixels there have no direction")
+
+
+def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dict[str, np.ndarray]:
+    """Where cameras sit on the vehicle: there at all, and plausible. Returns {camera: base_from_camera}."""
+    mounts = {}
+    for camera in contents.cameras.values():
+        if not camera.stamps:
+            continue
+        subject = f"camera '{camera.name}'"
+        try:
+            mounts[camera.name] = contents.transforms.lookup(base_frame, camera.frame_id, camera.stamps[0])
+        except TransformError as error:
+            findings.fail(
+                subject, f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
+                "record /tf_static from the start, or publish the mount", "/tf_static", contents.time_text(camera.stamps[0]),
+            )  # fmt: skip
+            continue
+        for text in implausible(mounts[camera.name]):
+            findings.warn(subject, text, f"check the transform from {base_frame} to {camera.frame_id}", "/tf_static")
+    for (name, one), (other, two) in itertools.combinations(mounts.items(), 2):
+        apart = float(np.linalg.norm(one[:3, 3] - two[:3, 3]))
+        turned = math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ two[:3, :3]) - 1) / 2, -1, 1)))
+        if apart < _SAME_PLACE and turned < _SAME_WAY:
+            text = f"'{name}' and '{other}' are mounted at the same place and look the same way"
+            findings.warn("mounts", text, "one of them probably carries the other's transform", "/tf_static")
+    return mounts
+
+
+def implausible(base_from_camera: np.ndarray) -> list[str]:
+    """What cannot be so of a camera on a vehicle, one text each."""
+    texts = []
+    place, forward, up = base_from_camera[:3, 3], base_from_camera[:3, 2], -base_from_camera[:3, 1]
+    if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
+        texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
+    if np.linalg.norm(place[:2]) > _FAR_OUT:
+        texts.append(f"mounted {np.linalg.norm(place[:2]):.1f} m away from the vehicle's frame")
+    pitch = math.degrees(math.asin(np.clip(forward[2], -1, 1)))
+    if pitch < -_DOWN:
+        texts.append(f"looks into the ground, {-pitch:.0f} degrees down")
+    elif pitch > _UP:
+        texts.append(f"looks into the sky, {pitch:.0f} degrees up; an optical frame has z forward and y down")
+    elif up[2] < 0.5:
+        turned = math.degrees(math.acos(np.clip(up[2], -1, 1)))
+        texts.append(f"its image is turned by {turned:.0f} degrees; an optical frame has z forward and y down")
+    return texts
+
+
+def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_frame: str, max_gap: float) -> None:
+    """The ego pose at the stamp of every image of every camera; one line for each stretch without."""
+    if not odom_frame:
+        findings.ok("ego motion", "the vehicle stands still (--odom-frame is empty)")
+        return
+    missing = 0
+    for camera in contents.cameras.values():
+        stretches = _stretches(contents, sorted(set(camera.stamps)), base_frame, odom_frame, max_gap)
+        missing += len(stretches)
+        for first, last, count, where, reason in stretches:
+            begin, end = (contents.time_text(stamp) for stamp in (first, last))
+            span = f"from {begin} to {end}" if count > 1 else f"at {begin}"
+            findings.fail(
+                f"camera '{camera.name}'", f"no TF from {odom_frame} to {base_frame} {where}, {count} images {span}: {reason}",
+                "record /tf from before the first image to after the last without holes, set --odom-frame, or leave these "
+                "frames out (renderocc prepare --skip-unposed)", "/tf", begin,
+            )  # fmt: skip
+    if not missing and contents.cameras:
+        findings.ok("ego motion", f"{base_frame} has a pose in {odom_frame} at every image of every camera")
+
+
+def _stretches(
+    contents: Contents, stamps: list[int], base_frame: str, odom_frame: str, max_gap: float
+) -> list[tuple[int, int, int, str, str]]:
+    """(first stamp, last stamp, images, where, why) of each unbroken row of images without an ego pose."""
+    found: list[list] = []
+    open_row = False
+    for stamp in stamps:
+        reason = _missing(contents, stamp, base_frame, odom_frame, max_gap)
+        if reason is None:
+            open_row = False
+            continue
+        if open_row:
+            found[-1][1], found[-1][2] = stamp, found[-1][2] + 1
+        else:
+            found.append([stamp, stamp, 1, reason])
+            open_row = True
+    poses, rows = contents.pose_stamps, []
+    for first, last, count, reason in found:
+        where = "at all" if count == len(stamps) else "between its poses"
+        if poses and last < poses[0]:
+            where = f"before {contents.time_text(poses[0])}"
+        elif poses and first > poses[-1]:
+            where = f"after {contents.time_text(poses[-1])}"
+        rows.append((first, last, count, where, reason))
+    return rows
+
+
+def _missing(contents: Contents, stamp: int, base_frame: str, odom_frame: str, max_gap: float) -> str | None:
+    """Why there is no ego pose at a stamp; None where there is one."""
+    try:
+        contents.transforms.lookup(odom_frame, base_frame, stamp)
+    except TransformError as error:
+        return str(error)
+    poses = contents.pose_stamps
+    place = bisect_left(poses, stamp)
+    if 0 < place < len(poses) and poses[place] != stamp:
+        gap = max(stamp - poses[place - 1], poses[place] - stamp) / 1e9
+        if gap > max_gap:
+            return f"the poses around it are up to {gap:.3f} s away, more than {max_gap:g} s"
+    return None

@@ -1,0 +1,102 @@
+"""One pass over a recording for the preflight: stamps of everything, calibrations, transforms, and what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from renderocc_model.findings import Findings
+from renderocc_model.messages import cdr
+from renderocc_model.messages.bags import Bag
+from renderocc_model.messages.camera_topics import CameraTopics
+from renderocc_model.messages.tf_buffer import TransformBuffer
+from training.frames import seconds_text
+
+__all__ = ["Contents", "read_contents"]
+
+_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+_CLOUD = "sensor_msgs/msg/PointCloud2"
+_MOST_COMPLAINTS = 5
+
+
+@dataclass
+class Contents:
+    """What a recording holds, without pixels.
+
+    Attributes:
+        cameras: those with images and calibration.
+        uncalibrated: names with images but without camera_info.
+        clouds: {topic: stamps in the order of recording}.
+        transforms: all of /tf and /tf_static.
+        pose_stamps: of the ego poses on /tf, ascending.
+        time_text: a stamp for people.
+    """
+
+    cameras: dict[str, CameraTopics]
+    uncalibrated: tuple[str, ...]
+    time_text: Callable[[int], str]
+    clouds: dict[str, list[int]] = field(default_factory=dict)
+    transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
+    pose_stamps: list[int] = field(default_factory=list)
+
+
+def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequence[str] | None) -> Contents:
+    """Read a recording once.
+
+    Args:
+        findings: gets what cannot be read and what lies in /tf.
+        bag: open.
+        base_frame: of the vehicle.
+        wanted: cameras to look at; all when None.
+    """
+
+    def time_text(stamp_ns: int) -> str:
+        return f"{seconds_text(stamp_ns)} s ({(stamp_ns - bag.start_ns) / 1e9:+.3f} s into the recording)"
+
+    cameras, uncalibrated = _find_cameras(bag, wanted)
+    contents = Contents(cameras, uncalibrated, time_text)
+    by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
+    clouds = [topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count]
+    bad: dict[str, int] = {}
+    poses: set[int] = set()
+    for topic, recorded_ns, data in bag.messages({*by_topic, *clouds, "/tf", "/tf_static"}):
+        if topic in by_topic:
+            by_topic[topic].take(topic, recorded_ns, data)
+            continue
+        try:
+            if topic in clouds:
+                contents.clouds.setdefault(topic, []).append(cdr.read_header(data)[0])
+                continue
+            for item in cdr.read_tf(data):
+                static = topic == "/tf_static"
+                contents.transforms.set(
+                    item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static
+                )
+                if not static and item.child.lstrip("/") == base_frame:
+                    poses.add(item.stamp_ns)
+        except ValueError as error:
+            bad[topic] = bad.get(topic, 0) + 1
+            if bad[topic] <= _MOST_COMPLAINTS:
+                findings.warn("messages", str(error), "it is left out", topic, time_text(recorded_ns))
+    contents.pose_stamps = sorted(poses)
+    for conflict in contents.transforms.conflicts:
+        findings.warn("tf", str(conflict), "only one node may publish a frame's parent", "/tf")
+    return contents
+
+
+def _find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
+    """As `training.frames.Recording` finds them: <camera>/image_raw[/compressed] with <camera>/camera_info."""
+    infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
+    cameras, uncalibrated = {}, set()
+    for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):  # raw first: compressed replaces it
+        raw = topic.name.removesuffix("/compressed")
+        if topic.type not in (_IMAGE, _COMPRESSED) or not raw.endswith("/image_raw") or not topic.count:
+            continue
+        name = raw.removesuffix("/image_raw")[1:]
+        if wanted is not None and name not in wanted:
+            continue
+        if f"/{name}/camera_info" in infos:
+            cameras[name] = CameraTopics(name, topic.name, f"/{name}/camera_info", topic.type == _COMPRESSED)
+        else:
+            uncalibrated.add(name)
+    return cameras, tuple(sorted(uncalibrated))
