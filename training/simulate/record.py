@@ -20,13 +20,14 @@ import numpy as np
 
 from renderocc_model.rig import Rig
 from training.new_bag import new_bag
+from training.recorder import Recorder
 
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
 from .town import Town, build_town
 from .trace import Tracer
 from .truth import Occupancy, Surveyor
-from .write import Recording, encode
+from .write import encode
 
 __all__ = ["Settings", "record"]
 
@@ -192,28 +193,25 @@ def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame)
     sensors = sorted(after, key=lambda sensor: (after[sensor], sensor))
     tasks = [(frame, sensor) for frame in range(settings.frames) for sensor in sensors]
     pose_ns, end_ns = -round(_BEFORE_S * 1e9), frame_ns(settings, settings.frames - 1) + round(_AFTER_S * 1e9)
-    count = 1
     lidar = Lidar() if settings.lidar else None
-    with Recording(folder, rig, settings.storage, lidar, settings.labels) as recording:
+    with Recorder(folder, rig, settings.storage, lidar, settings.labels) as recorder:
         if settings.truth:
             (folder / "occupancy").mkdir()
-        recording.write_static(START_NS + pose_ns)
+        recorder.write_static(START_NS + pose_ns)
         for (frame, sensor), result in zip(tasks, render(town, rig, settings, tasks)):
             stamp = frame_ns(settings, frame) + after[sensor]
             while pose_ns <= stamp:
-                recording.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
-                pose_ns, count = pose_ns + _POSE_NS, count + 1
+                recorder.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
+                pose_ns += _POSE_NS
             if sensor == _TRUTH:
                 (folder / "occupancy" / f"{START_NS + stamp}.npz").write_bytes(result)
             elif sensor == _LIDAR:
-                recording.write_sweep(START_NS + stamp, result)
-                count += 1
+                recorder.write_sweep(START_NS + stamp, result)
             else:
-                recording.write_camera(START_NS + stamp, rig.cameras[sensor], result)
-                count += len(result) + 1
+                recorder.write_camera(START_NS + stamp, rig.cameras[sensor], result)
             if sensor == sensors[-1]:
                 on_frame(frame + 1)
         while pose_ns <= end_ns:
-            recording.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
-            pose_ns, count = pose_ns + _POSE_NS, count + 1
-    return count
+            recorder.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
+            pose_ns += _POSE_NS
+    return recorder.count

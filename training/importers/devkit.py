@@ -1,0 +1,94 @@
+"""The nuScenes devkit's JSON tables, read without the devkit: only what an import needs, a record at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from .dataset import DatasetError
+
+__all__ = ["Tables", "field", "records"]
+
+_CHUNK = 1 << 20
+
+
+def records(path: Path) -> Iterator[dict]:
+    """The objects of a JSON array of any length, one after the other; memory holds a megabyte of the text.
+
+    Raises:
+        DatasetError: the file is missing, is not a JSON array of objects, or is cut off.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: this table is missing; unpack the metadata archive of that version into {path.parent.parent}")
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8") as file:
+        text, end = file.read(_CHUNK).lstrip(), False
+        if not text.startswith("["):
+            raise DatasetError(f"{path}: not a JSON array; a devkit table is a list of records; unpack the archive again")
+        text = text[1:]
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("]"):
+                return
+            try:
+                record, used = decoder.raw_decode(text)
+            except json.JSONDecodeError as error:
+                more = file.read(max(_CHUNK, len(text)))
+                if not more:
+                    raise DatasetError(
+                        f"{path}: the file is cut off or damaged ({error.msg} in {text[:60]!r}); unpack the archive again"
+                    ) from None
+                text += more
+                continue
+            if not isinstance(record, dict):
+                raise DatasetError(f"{path}: holds {record!r:.60} where a record was expected; unpack the archive again")
+            yield record
+            text = text[used:]
+
+
+def field(record: dict, name: str, path: Path):
+    """One entry of a record; DatasetError names the table and the record's token where it is missing."""
+    if name not in record:
+        raise DatasetError(f"{path}: record {record.get('token', '?')} has no '{name}'; this is not a table of the nuScenes devkit")
+    return record[name]
+
+
+class Tables:
+    """The tables of one version of a dataset.
+
+    Args:
+        root: folder that holds `samples/` and the folder named after the version.
+        version: "v1.0-mini", "v1.0-trainval", ...
+    """
+
+    def __init__(self, root: Path, version: str) -> None:
+        self.root, self.version = root, version
+        self.folder = root / version
+
+    def path(self, table: str) -> Path:
+        return self.folder / f"{table}.json"
+
+    def has(self, table: str) -> bool:
+        return self.path(table).is_file()
+
+    def rows(self, table: str, *names: str) -> Iterator[tuple]:
+        """The named entries of every record."""
+        path = self.path(table)
+        for record in records(path):
+            yield tuple(field(record, name, path) for name in names)
+
+    def chosen(self, table: str, tokens: Collection[str], *names: str) -> dict[str, tuple]:
+        """{token: named entries} of the records with these tokens.
+
+        Raises:
+            DatasetError: a token has no record.
+        """
+        found = {token: rest for token, *rest in self.rows(table, "token", *names) if token in tokens}
+        missing = set(tokens) - set(found)
+        if missing:
+            raise DatasetError(
+                f"{self.path(table)}: there is no record {min(missing)}, which another table names ({len(missing)} are "
+                f"missing); the tables are of different versions: unpack them all from one archive"
+            )
+        return found
