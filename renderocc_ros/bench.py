@@ -1,33 +1,15 @@
-"""`renderocc bench`: measured figures of this machine, as ratios within one run."""
+"""The node's parts of `renderocc bench`: its byte paths, and its network as it runs it."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-from pathlib import Path
-
 from renderocc_ros.process import prepare_process
 
-EXAMPLE = "example: renderocc bench node --frames 20 --json bench.json"
-
-
-def machine() -> str:
-    """Processor, cores and versions, one line."""
-    import torch
-
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"
+__all__ = ["bench_network", "bench_node"]
 
 
 def bench_node(frames: int) -> tuple[dict, list[str]]:
     """The node's byte paths against the usual way; results and a Markdown table."""
+    prepare_process()
     from renderocc_ros.bench_node import HEIGHT, STAGES, VOXELS, WIDTH, run
 
     results = run(frames)
@@ -52,6 +34,7 @@ def bench_node(frames: int) -> tuple[dict, list[str]]:
 
 def bench_network(frames: int) -> tuple[dict, list[str]]:
     """`tiny` with everything after it: six views to occupancy in the host's memory; results and a Markdown table."""
+    prepare_process()
     import statistics
     import time
 
@@ -78,27 +61,3 @@ def bench_network(frames: int) -> tuple[dict, list[str]]:
         f"| {median * 1e3:.0f} ms | {1 / median:.1f} |",
     ]
     return {"predict": median, "device": device, "precision": predictor.precision}, lines
-
-
-BENCHES = {"node": bench_node, "network": bench_network}
-
-
-def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="renderocc bench", description=__doc__, epilog=EXAMPLE)
-    parser.add_argument("what", choices=[*BENCHES, "all"], help="what to measure")
-    parser.add_argument("--frames", type=int, default=20, help="frames to take the median of (default: 20)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    arguments = parser.parse_args(argv)
-    if arguments.frames < 1:
-        parser.error(f"--frames is {arguments.frames}; give at least 1")
-    prepare_process()
-    figures = {"machine": machine()}
-    print(figures["machine"])
-    for name, bench in BENCHES.items():
-        if arguments.what in (name, "all"):
-            figures[name], lines = bench(arguments.frames)
-            print("\n" + "\n".join(lines), flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-        print(f"\nwritten: {arguments.json.resolve()}")
-    return 0

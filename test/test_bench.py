@@ -20,6 +20,7 @@ from renderocc_model.messages import cdr
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.preprocess import normalise
 from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_model import bench as bench_command
 from renderocc_ros import bench, bench_node, outputs
 from renderocc_ros.intake import CameraImage
 from renderocc_ros.pipeline import decode_view
@@ -191,7 +192,7 @@ def test_the_table_shows_each_stage_of_both_ways_and_their_ratio(monkeypatch):
 def test_the_command_prints_machine_and_table_and_writes_the_figures(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench_node, "run", lambda frames: results())
     path = tmp_path / "bench.json"
-    assert bench.main(["node", "--frames", "3", "--json", str(path)]) == 0
+    assert bench_command.main(["node", "--frames", "3", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
     assert f"torch {torch.__version__}" in printed and "| all | 600.0 ms | 30.0 ms | 0.050 |" in printed
     assert str(path) in printed
@@ -207,5 +208,5 @@ def test_the_networks_table_shows_seconds_and_their_reciprocal():
 
 def test_no_frames_are_refused(capsys):
     with pytest.raises(SystemExit):
-        bench.main(["node", "--frames", "0"])
+        bench_command.main(["node", "--frames", "0"])
     assert "--frames is 0; give at least 1" in capsys.readouterr().err

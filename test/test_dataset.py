@@ -186,6 +186,16 @@ def test_cameras_without_an_image_are_absent(tmp_path):
     assert (sample.ray_cameras == 0).all()
 
 
+def test_a_frame_without_any_labels_has_no_rays(tmp_path):
+    labels = lambda frame, camera: tiny_bag.sparse_labels(frame, camera) if frame == 0 else None
+    prepare_recording(write_bag(tmp_path / "bag", Plan(frames=2, labels=labels)), None, tmp_path / "t", PrepareConfig())
+    alone = RayDataset(tmp_path / "t", SampleConfig(**SIZE, auxiliary_offsets=()))
+    assert len(alone.sample(0, 1).rays) == 0 < len(alone.sample(0, 0).rays) and len(alone.rays_of(1)) == 0
+    around = RayDataset(tmp_path / "t", SampleConfig(**SIZE)).sample(0, 1)
+    assert (around.rays.frame_offsets == -1).all() and len(around.rays) > 0
+    assert len(RayDataset(tmp_path / "t", SampleConfig(**SIZE, rays=0)).sample(0, 0).rays) == 0
+
+
 def test_evaluation_gets_all_rays_of_its_frame(tables):
     dataset = RayDataset(tables, SampleConfig(**SIZE), ["sparse"])
     known = sum((tiny_bag.sparse_labels(2, camera)[0] != 255).sum() for camera in ("front", "wide"))

@@ -248,9 +248,12 @@ class RayDataset(torch.utils.data.Dataset):
         planes, classes = np.divmod(cells, count)
         cameras = planes % len(tables.cameras)
         base_from_odom = change @ invert(tables.odom_from_base[frame])
-        poses = np.array([base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one] for one in used])
-        poses[used == frame] = change @ tables.base_from_camera[frame]  # without the round trip through odom
-        poses = poses.reshape(-1, 4, 4).astype(np.float32)
+        poses = [
+            change @ tables.base_from_camera[one] if one == frame  # without the round trip through odom
+            else base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one]
+            for one in used
+        ]  # fmt: skip
+        poses = np.array(poses).reshape(-1, 4, 4).astype(np.float32)
         pixels = tables.pixels[rows]
         origins, directions = np.empty((len(rows), 3), np.float32), np.empty((len(rows), 3), np.float32)
         bounds = np.searchsorted(planes, np.arange(len(poses) + 1))
