@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.findings import Finding
+
 __all__ = ["main"]
 
 
@@ -52,22 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = check_recording(bag, labels, arguments)
         reports.append(report)
         if not arguments.json:
-            _print(report)
+            _print(report, "can be labelled" if arguments.no_labels else "can be trained on")
     status = max(report["status"] for report in reports)
     if arguments.json:
         print(json.dumps({"status": status, "can_train": status == 0, "recordings": reports}, indent=2))
     elif len(reports) > 1:
-        good = sum(report["status"] == 0 for report in reports)
-        print(f"{good} of {len(reports)} recordings can be trained on")
+        sound = sum(report["status"] == 0 for report in reports)
+        print(f"{sound} of {len(reports)} recordings have no fault that training would fail on")
     return status
 
 
-def _print(report: dict) -> None:
+def _print(report: dict, good: str) -> None:
     print(f"{report['recording']}")
     for item in report["findings"]:
-        where = " at ".join(part for part in (item["topic"], item["time"]) if part)
-        remedy = f"; {item['remedy']}" if item["remedy"] else ""
-        print(f"{item['level']:<4}  {item['subject']}: {f'{where}: ' if where else ''}{item['text']}{remedy}")
+        print(Finding(**item).line())
     failures, warnings = (sum(item["level"] == level for item in report["findings"]) for level in ("FAIL", "warn"))
-    verdict = ("can be trained on", "training would fail", "cannot be read")[report["status"]]
+    verdict = (good, "training would fail", "cannot be read")[report["status"]]
     print(f"{report['recording']}: {verdict}: {failures} failures, {warnings} warnings")

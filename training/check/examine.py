@@ -15,7 +15,7 @@ from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
 from training.label.sidecar import read_classes
 
-from .geometry import check_calibration, check_mounts, check_poses
+from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labels import LabelReport, check_labels, check_truth
 from .topics import Contents, read_contents
 
@@ -63,12 +63,16 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
         return {}
     length = (bag.end_ns - bag.start_ns) / 1e9
     findings.ok("recording", f"{bag.message_count} messages, {length:.1f} s")
+    for topic in bag.topics.values():
+        rate = _rate(topic.count, length)
+        findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{f', {rate:.1f} Hz' if rate else ''}")
     contents = read_contents(findings, bag, options.base_frame, options.cameras)
     _check_presence(findings, contents, bag, options)
     for camera in contents.cameras.values():
         _check_camera(findings, contents, camera)
-    for topic, stamps in contents.clouds.items():
+    for topic, (_, stamps) in contents.clouds.items():
         _check_stamps(findings, contents, f"cloud {topic}", topic, stamps, "cloud")
+    check_lidars(findings, contents, options.base_frame)
     mounts = check_mounts(findings, contents, options.base_frame)
     check_poses(findings, contents, options.base_frame, options.odom_frame, options.max_pose_gap)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
@@ -111,8 +115,6 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
         findings.fail("cameras", "no camera has images on <camera>/image_raw[/compressed] and <camera>/camera_info", "record them")
     else:
         findings.ok("cameras", f"{len(contents.cameras)}: {', '.join(contents.cameras)}")
-    for topic, stamps in contents.clouds.items():
-        findings.ok(f"cloud {topic}", f"{len(stamps)} clouds")
 
 
 def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) -> None:

@@ -14,7 +14,7 @@ from renderocc_model.messages.tf_buffer import TransformError
 
 from .topics import Contents
 
-__all__ = ["check_calibration", "check_mounts", "check_poses"]
+__all__ = ["check_calibration", "check_lidars", "check_mounts", "check_poses"]
 
 _NARROW, _WIDE = 10.0, 220.0  # degrees of horizontal view
 _SQUARE = 1.25  # ratio of focal lengths from which pixels are not square
@@ -73,6 +73,18 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
             text = f"'{name}' and '{other}' are mounted at the same place and look the same way"
             findings.warn("mounts", text, "one of them probably carries the other's transform", "/tf_static")
     return mounts
+
+
+def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> None:
+    """Where LiDARs sit on the vehicle: `renderocc label` needs to know."""
+    for topic, (frame, stamps) in contents.clouds.items():
+        try:
+            contents.transforms.lookup(base_frame, frame, stamps[0])
+        except TransformError as error:
+            findings.warn(
+                f"cloud {topic}", f"no TF from {base_frame} to {frame!r}: {error}",
+                "its points cannot label images; record /tf_static from the start", "/tf_static", contents.time_text(stamps[0]),
+            )  # fmt: skip
 
 
 def implausible(base_from_camera: np.ndarray) -> list[str]:

@@ -26,7 +26,7 @@ class Contents:
     Attributes:
         cameras: those with images and calibration.
         uncalibrated: names with images but without camera_info.
-        clouds: {topic: stamps in the order of recording}.
+        clouds: {topic: (frame of the first, stamps in the order of recording)}.
         transforms: all of /tf and /tf_static.
         pose_stamps: of the ego poses on /tf, ascending.
         time_text: a stamp for people.
@@ -35,7 +35,7 @@ class Contents:
     cameras: dict[str, CameraTopics]
     uncalibrated: tuple[str, ...]
     time_text: Callable[[int], str]
-    clouds: dict[str, list[int]] = field(default_factory=dict)
+    clouds: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
     pose_stamps: list[int] = field(default_factory=list)
 
@@ -65,7 +65,8 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
             continue
         try:
             if topic in clouds:
-                contents.clouds.setdefault(topic, []).append(cdr.read_header(data)[0])
+                stamp_ns, frame_id = cdr.read_header(data)
+                contents.clouds.setdefault(topic, (frame_id, []))[1].append(stamp_ns)
                 continue
             for item in cdr.read_tf(data):
                 static = topic == "/tf_static"
