@@ -99,7 +99,7 @@ class RenderOccNode(LifecycleNode):
         self._graph_timer = self.create_timer(GRAPH_PERIOD, self._watch_graph, clock=steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-CLOCK_JUMP_BACK), on_clock_change=False),
-            post_callback=lambda jump: self._forget("the clock jumped back (a bag loop?)"),
+            post_callback=lambda jump: self._on_clock_jump(),
         )
 
     # ---- parameters ------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class RenderOccNode(LifecycleNode):
                 f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
             )
             self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
-            self._worker.forget_previous()
+            self._worker.start_afresh()
         self._worker.collect()
 
     def _tick(self) -> None:
@@ -329,7 +329,9 @@ class RenderOccNode(LifecycleNode):
     # ---- services and events -----------------------------------------------------------------------------------------
 
     def _on_reset(self, request, response):
-        self._forget("asked by ~/reset")
+        self.get_logger().info("starting afresh: asked by ~/reset")
+        self._transforms.clear()
+        self._worker.reset()
         response.success, response.message = True, "queues, /tf and the previous volume are cleared"
         return response
 
@@ -350,12 +352,13 @@ class RenderOccNode(LifecycleNode):
         response.success, response.message = True, f"{paths[0]} {paths[1]}"
         return response
 
-    def _forget(self, why: str) -> None:
+    def _on_clock_jump(self) -> None:
         """Clear queues, dynamic TF and temporal state, and go on; calibrations and static mounts stay."""
-        self.get_logger().info(f"starting afresh: {why}")
+        self.get_logger().info("starting afresh: the clock jumped back (a bag loop?)")
         self._transforms.clear()
         if self._worker is not None:
-            self._worker.reset()
+            self._intake.reset()
+            self._worker.start_afresh()
 
     def _on_out_of_memory(self, text: str) -> None:
         self._error = (

@@ -163,7 +163,9 @@ class FramePipeline:
     def process(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Frame:
         """Run one matched set; what cannot be used is reported by name and left out."""
         arrival = max(image.arrival for _, image in matched.entries.values())
-        frame = Frame(matched.stamp_ns, matched.anchor, arrival, missing=dict(matched.missing))
+        frame = Frame(matched.stamp_ns, matched.anchor, arrival)
+        for camera, reason in matched.missing.items():
+            self._leave_out(frame, camera, "missing", reason)
         with self._times.measure("placement"):
             placements = self._place(frame, matched, calibrations)
         with self._times.measure("decode"):

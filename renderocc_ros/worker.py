@@ -58,6 +58,7 @@ class Worker:
         self._times = times
         self._mailbox: Mailbox[tuple[int, MatchedSet]] = Mailbox()  # with the generation in which it was put together
         self._generation = 0
+        self._oldest_published = 0  # generation before which frames are not published any more
         self._too_few = 0
         self._running = threading.Event()
         self._thread: threading.Thread | None = None
@@ -91,15 +92,17 @@ class Worker:
             self._too_few = too_few
             self._report_too_few(missing)
 
-    def forget_previous(self) -> None:
-        """Forget the previous volume and what waits; the frame under way is not published."""
+    def start_afresh(self) -> None:
+        """Time has jumped: forget the previous volume and what waits. The frame under way is the last one before the
+        jump, whose cameras are placed already, and is published."""
         self._generation += 1
         self._mailbox.clear()
         self.last_frame = None
 
     def reset(self) -> None:
-        """Forget the previous volume and all images."""
-        self.forget_previous()
+        """Forget everything: the previous volume, all images, and the frame under way."""
+        self.start_afresh()
+        self._oldest_published = self._generation
         self._intake.reset()
 
     def _run(self) -> None:
@@ -122,7 +125,7 @@ class Worker:
     def _handle(self, matched: MatchedSet, generation: int) -> None:
         started = time.monotonic()
         frame = self._process(matched)
-        if frame is None or generation != self._generation:
+        if frame is None or generation < self._oldest_published:
             return
         self._times.add("waiting", max(0.0, started - frame.arrival))
         self.last_frame = frame

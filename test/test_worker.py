@@ -142,11 +142,21 @@ def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(set
     assert setup.worker.counters.published == 1 and setup.worker.counters.failed == 0
 
 
-def test_a_reset_forgets_the_last_frame(setup):
+def test_when_time_jumps_the_last_frame_before_the_jump_is_still_published(setup):
+    setup.send_and_hold(100)
+    setup.intake.reset()
+    setup.worker.start_afresh()
+    setup.send(1)  # the bag's first one again
+    setup.pipeline.hold.set()
+    setup.expect(100, 1)
+    assert setup.pipeline.log == ["reset", 100, "reset", 1]
+
+
+def test_a_jump_forgets_the_last_frame(setup):
     setup.send(1)
     setup.expect(1)
     wait_until(lambda: setup.worker.counters.published == 1, 5, "the end of the frame")
-    setup.worker.forget_previous()
+    setup.worker.start_afresh()
     assert setup.worker.last_frame is None
 
 
@@ -158,7 +168,7 @@ def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
         def take(self, timeout=None):
             taken = super().take(timeout)
             if taken is not None and self.taken == 1:
-                made.worker.forget_previous()
+                made.worker.reset()
             return taken
 
     monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Interrupted)
