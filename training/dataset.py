@@ -181,7 +181,7 @@ class RayDataset(torch.utils.data.Dataset):
         first, last = int(tables.starts[frame, 0, 0]), int(tables.starts[frame, -1, -1])
         count = last - first if limit is None else min(limit, last - first)
         rows = first + np.arange(count) * (last - first) // max(count, 1)
-        return self._gather(tables, rows, np.full(count, frame), frame, np.eye(4))[0]
+        return self._gather(tables, rows, np.array([frame]), frame, np.eye(4))[0]
 
     def _views(self, tables: Tables, frame: int, changes: list[ImageChange], change: np.ndarray) -> FrameViews:
         config, count = self.config, len(tables.cameras)
@@ -223,7 +223,7 @@ class RayDataset(torch.utils.data.Dataset):
         sizes = np.diff(starts, axis=2)
         groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C)
         counts = draw_group_counts(rng, groups.ravel(), self._weights.ravel(), self.config.rays).reshape(groups.shape)
-        rows, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        rows = [np.empty(0, np.int64)]
         for other, name in zip(*np.nonzero(counts)):
             part = slice(1, None) if other else slice(0, 1)
             cell_sizes, cell_starts = sizes[part, :, name].ravel(), starts[part, :, name].ravel()
@@ -231,44 +231,43 @@ class RayDataset(torch.utils.data.Dataset):
             picks = choose(rng, int(groups[other, name]), int(counts[other, name]))
             cells = np.searchsorted(ends, picks, side="right")
             rows.append(cell_starts[cells] + picks - (ends - cell_sizes)[cells])
-            places.append(frames[part][cells // starts.shape[1]])
-        return self._gather(tables, np.concatenate(rows), np.concatenate(places), frame, change)
+        return self._gather(tables, np.sort(np.concatenate(rows)), np.sort(frames), frame, change)
 
     def _gather(
         self, tables: Tables, rows: np.ndarray, frames: np.ndarray, frame: int, change: np.ndarray
     ) -> tuple[Rays, np.ndarray]:
-        """Rays of rows of the tables, in the changed base_link of `frame`; and their cameras."""
-        starts, count = tables.starts, len(tables.classes)
-        order = np.argsort(rows)  # memory is read in order, and rows of a frame and camera come together
-        rows, frames = rows[order], frames[order]
-        used = np.unique(frames)
-        used_starts = starts[used]  # (used, N, C + 1)
+        """Rays of rows of the tables, in the changed base_link of `frame`; and their cameras.
+
+        `rows` ascend, so that memory is read in order; they are of `frames`, which ascend too.
+        """
+        count = len(tables.classes)
+        starts = tables.starts[frames]  # (frames, N, C + 1)
         # Rows of a cell (frame, camera, class) lie together, in this order: a row's cell is found by bisection.
-        cells = np.searchsorted(used_starts[..., :-1].ravel(), rows, side="right") - 1
+        cells = np.searchsorted(starts[..., :-1].ravel(), rows, side="right") - 1
         planes, classes = np.divmod(cells, count)
-        cameras = planes % len(tables.cameras)
+        places, cameras = np.divmod(planes, len(tables.cameras))
         base_from_odom = change @ invert(tables.odom_from_base[frame])
         poses = [
             change @ tables.base_from_camera[one] if one == frame  # without the round trip through odom
             else base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one]
-            for one in used
+            for one in frames
         ]  # fmt: skip
         poses = np.array(poses).reshape(-1, 4, 4).astype(np.float32)
-        pixels = tables.pixels[rows]
+        pixels = tables.pixels[rows].astype(np.intp)
         origins, directions = np.empty((len(rows), 3), np.float32), np.empty((len(rows), 3), np.float32)
         bounds = np.searchsorted(planes, np.arange(len(poses) + 1))
         for plane, (first, last) in enumerate(zip(bounds[:-1], bounds[1:])):
             if first < last:
                 table = tables.directions[plane % len(tables.cameras)]
-                columns, lines = pixels[first:last, 0], pixels[first:last, 1]
-                directions[first:last] = table[lines, columns] @ poses[plane, :3, :3].T
+                flat = pixels[first:last, 1] * table.shape[1] + pixels[first:last, 0]
+                directions[first:last] = table.reshape(-1, 3).take(flat, axis=0) @ poses[plane, :3, :3].T
                 origins[first:last] = poses[plane, :3, 3]
         rays = Rays(
             torch.from_numpy(origins),
             torch.from_numpy(directions),
             distances=torch.from_numpy(tables.distances[rows]),
             classes=torch.from_numpy(classes),
-            frame_offsets=torch.from_numpy(frames - frame),
+            frame_offsets=torch.from_numpy(frames[places] - frame),
         )
         return rays, cameras
 

@@ -80,14 +80,17 @@ def choose(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
     """`count` different numbers below `size`, every set equally likely; (count,) int64, in no particular order."""
     if count > size:
         raise ValueError(f"{count} of {size} items cannot be chosen without repetition")
-    if count * 4 > size:
+    if count * 4 >= size:
         return rng.permutation(size)[:count]
-    # Draw with repetition and keep first occurrences, in the order they came: costs nothing per item not chosen.
+    # Draw with repetition until there are enough different ones, and drop the excess at random: no item is special in
+    # any of it, so every set is as likely, and nothing is done per item that is not drawn.
     found = np.empty(0, np.int64)
     while len(found) < count:
-        found = np.concatenate([found, rng.integers(size, size=count - len(found) + count // 4 + 8)])
-        found = found[np.sort(np.unique(found, return_index=True)[1])]
-    return found[:count]
+        drawn = rng.integers(size, size=round((count - len(found)) * (1 + 0.6 * count / size)) + 8)
+        found = np.sort(np.concatenate([found, drawn]))
+        found = found[np.concatenate([[True], found[1:] != found[:-1]])]
+    excess = choose(rng, len(found), len(found) - count)
+    return np.delete(found, excess)
 
 
 def _threshold(sizes: np.ndarray, weights: np.ndarray, wanted: int) -> float:

@@ -169,7 +169,7 @@ class Tables:
     def _array(self, name: str) -> np.ndarray:
         path = self.folder / f"{name}.npy"
         try:
-            return np.load(path, mmap_mode="r")
+            return np.asarray(np.load(path, mmap_mode="r"))
         except (OSError, ValueError) as error:
             raise self._damaged(path.name, str(error)) from None
 
@@ -178,7 +178,8 @@ class Tables:
         found = path.stat().st_size if path.exists() else 0
         if found != wanted:
             raise self._damaged(name, f"has {found} bytes, the header says {wanted}")
-        return np.memmap(path, kind, "r", shape=(count,)) if count else np.empty(0, kind)
+        # As a plain array over the map: np.memmap itself makes every small slice slow.
+        return np.asarray(np.memmap(path, kind, "r", shape=(count,))) if count else np.empty(0, kind)
 
     def _damaged(self, name: str, why: str) -> TablesError:
         return TablesError(f"{self.folder / name}: {why}; the copy is incomplete, copy it again or prepare it again")
@@ -188,7 +189,7 @@ def load_directions(root: Path, model: CameraModel) -> np.ndarray:
     """The table of directions of a camera model, memory-mapped."""
     path = root / DIRECTIONS / f"{model_digest(model)}.npy"
     try:
-        directions = np.load(path, mmap_mode="r")
+        directions = np.asarray(np.load(path, mmap_mode="r"))
     except (OSError, ValueError) as error:
         raise TablesError(f"{path}: {error}; copy the folder {DIRECTIONS} along, or prepare again") from None
     if directions.shape != (model.height, model.width, 3):

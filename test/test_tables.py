@@ -1,0 +1,51 @@
+"""Tables on disk: what tells camera models apart, directions that undo the distortion, and raw images kept raw."""
+
+import pickle
+
+import numpy as np
+import pytest
+from tiny_bag import HEIGHT, K, RIG, WIDTH, Plan, write_bag
+
+from renderocc_model.rig import CameraModel
+from training.prepare import PrepareConfig, prepare_recording
+from training.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions
+
+
+def test_models_that_differ_in_anything_have_other_digests():
+    model = CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (0.1, 0, 0, 0, 0))
+    others = [
+        CameraModel(WIDTH + 1, HEIGHT, K, "plumb_bob", (0.1, 0, 0, 0, 0)),
+        CameraModel(WIDTH, HEIGHT, K + [[1e-9, 0, 0], [0, 0, 0], [0, 0, 0]], "plumb_bob", (0.1, 0, 0, 0, 0)),
+        CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (0.1, 0, 0, 0, 1e-12)),
+        CameraModel(WIDTH, HEIGHT, K, "equidistant", (0.1, 0, 0, 0)),
+    ]
+    assert len({model_digest(one) for one in (model, *others)}) == 5
+    assert model_digest(CameraModel(WIDTH, HEIGHT, K.copy(), "plumb_bob", [0.1, 0, 0, 0, 0])) == model_digest(model)
+
+
+@pytest.mark.parametrize("camera", list(RIG), ids=lambda camera: camera.name)
+def test_directions_project_back_onto_their_pixels(camera):
+    directions = pixel_directions(camera.model).reshape(-1, 3).astype(float)
+    pixels, inside = camera.model.project(directions)
+    columns, rows = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    assert inside.all()
+    np.testing.assert_allclose(pixels, np.stack([columns, rows], -1).reshape(-1, 2), atol=1e-4)  # of float32
+
+
+def test_workers_map_the_files_and_do_not_copy_them(tmp_path):
+    tables = Tables(prepare_recording(write_bag(tmp_path / "bag", Plan(frames=1)), None, tmp_path / "t", PrepareConfig()))
+    packed = pickle.dumps(tables)
+    assert len(packed) < 1000
+    np.testing.assert_array_equal(pickle.loads(packed).pixels, tables.pixels)
+
+
+def test_directions_that_were_not_copied_along_are_named(tmp_path):
+    with pytest.raises(TablesError, match="copy the folder directions along"):
+        load_directions(tmp_path, RIG["front"].model)
+
+
+def test_only_finished_recordings_are_listed(tmp_path):
+    bag = write_bag(tmp_path / "bag", Plan(frames=1))
+    prepare_recording(bag, None, tmp_path / "t", PrepareConfig())
+    (tmp_path / "t" / ".other.partial").mkdir()
+    assert list_tables(tmp_path / "t") == ["bag"]
