@@ -4,9 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-from tiny_bag import HEIGHT, K, RIG, WIDTH, Plan, write_bag
+from tiny_bag import HEIGHT, K, RIG, WIDTH, Plan, with_raw_images, write_bag
 
 from renderocc_model.rig import CameraModel
+from training.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
 from training.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions
 
@@ -49,3 +50,14 @@ def test_only_finished_recordings_are_listed(tmp_path):
     prepare_recording(bag, None, tmp_path / "t", PrepareConfig())
     (tmp_path / "t" / ".other.partial").mkdir()
     assert list_tables(tmp_path / "t") == ["bag"]
+
+
+def test_raw_images_stay_raw_and_show_the_same(tmp_path):
+    bag = write_bag(tmp_path / "packed", Plan(frames=2))
+    raw = with_raw_images(bag, tmp_path / "raw", "wide")
+    for one in (bag, raw):
+        prepare_recording(one, None, tmp_path / "t", PrepareConfig())
+    data, encoding = Tables(tmp_path / "t" / "raw").image(1, 1)
+    assert (encoding.encoding, encoding.step, len(data)) == ("rgb8", 3 * WIDTH, 3 * WIDTH * HEIGHT)
+    packed, same = (RayDataset(tmp_path / "t", SampleConfig(32, 64), [name]).sample(0, 1) for name in ("packed", "raw"))
+    np.testing.assert_array_equal(packed.current.views, same.current.views)

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from renderocc_model.geometry import transform_from
+from renderocc_model.images import decode_compressed
+from renderocc_model.messages import cdr
+from renderocc_model.messages.bags import Bag
 from renderocc_model.rig import Camera, CameraModel, Rig
 from training.recorder import Recorder
 from training.simulate.write import encode
@@ -82,4 +87,22 @@ def write_bag(folder: Path, plan: Plan = Plan()) -> Path:
                 label = labels(*image)
                 files = encode(images(*image), *(label if label is not None else (None, None)))
                 recording.write_camera(stamp, RIG[image[1]], files)
+    return folder
+
+
+def with_raw_images(bag: Path, folder: Path, camera: str) -> Path:
+    """A copy of a recording in which one camera's images are raw."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with Bag(bag) as source, Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topics = {}
+        for topic, stamp, data in source.messages():
+            kind = source.topics[topic].type
+            if topic == f"/{camera}/image_raw/compressed":
+                message = cdr.read_compressed_image(data)
+                picture = decode_compressed(message.data)
+                topic, kind = f"/{camera}/image_raw", "sensor_msgs/msg/Image"
+                data = cdr.write_image(message.stamp_ns, message.frame_id, picture, "rgb8")
+            if topic not in topics:
+                topics[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(topics[topic], stamp, data)
     return folder
