@@ -12,3 +12,5 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from renderocc_ros.process import prepare_process  # noqa: E402  (the path comes first)
 
 prepare_process()
+
+from town import town_bag  # noqa: E402, F401  (one fixture for all files, made once a session)

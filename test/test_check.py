@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from realdata import REALDATA, needs_realdata
-from town import FRAMES, STORE, restamped, rewritten, stamp_of, town_bag  # noqa: F401
+from town import FRAMES, STORE, restamped, rewritten, stamp_of
 
 from renderocc_model.messages import cdr
 from renderocc_model.messages.camera_topics import stamp_faults
@@ -66,7 +66,7 @@ def on(topic, change, first=0):
     return apply
 
 
-def test_a_sound_recording_passes_with_its_numbers(town_bag, capsys):  # noqa: F811
+def test_a_sound_recording_passes_with_its_numbers(town_bag, capsys):
     status, report = checked(town_bag)
     assert status == 0 and [item for item in report["findings"] if item["level"] == "FAIL"] == []
     assert {item["subject"] for item in report["findings"] if item["level"] == "warn"} <= {"classes"}
@@ -124,7 +124,10 @@ def mount(change):
 
 
 def same_mount(transform, by_child):
-    transform.translation, transform.rotation = by_child["cam_back_optical"].translation, by_child["cam_back_optical"].rotation
+    transform.translation, transform.rotation = (
+        by_child["cam_back_optical"].translation,
+        by_child["cam_back_optical"].rotation,
+    )
 
 
 def looks_down(transform, by_child):  # camera z to base -z: half a turn about x
@@ -151,6 +154,12 @@ def with_id_40(image):
     return image
 
 
+def half_as_wide(data):
+    message = cdr.read_compressed_image(data)
+    jpeg = cv2.imencode(".jpg", cv2.imdecode(message.data, cv2.IMREAD_COLOR)[:, ::2])[1].tobytes()
+    return cdr.write_compressed_image(message.stamp_ns, message.frame_id, message.format, jpeg)
+
+
 INTO = "s into the recording)"
 FAULTS = {
     # name: (change, drop, level, text, topic, time in seconds after the first frame, training fails)
@@ -163,7 +172,8 @@ FAULTS = {
         "FAIL", "image is 352x128 but camera_info says 400x128", INFO, 0.0, True,
     ),
     "K of zeros": (
-        on(INFO, altered("sensor_msgs/msg/CameraInfo", zero_k)), None, "FAIL", "no calibration (K is all zeros)", INFO, 0.0, True,
+        on(INFO, altered("sensor_msgs/msg/CameraInfo", zero_k)), None, "FAIL", "no calibration (K is all zeros)",
+        INFO, 0.0, True,
     ),
     "calibration changes": (
         on(INFO, altered("sensor_msgs/msg/CameraInfo", other_focal_length), first=2), None,
@@ -174,7 +184,16 @@ FAULTS = {
         "warn", "150 columns beside the middle of 352", INFO, None, False,
     ),
     "image cut off": (
-        on(IMAGE, lambda data: data[:60], first=1), None, "FAIL", "it was cut short or is of another type", IMAGE, 0.5, True,
+        on(IMAGE, lambda data: data[:60], first=1), None, "FAIL", "it was cut short or is of another type",
+        IMAGE, 0.5, True,
+    ),
+    "images change their size": (
+        on(IMAGE, half_as_wide, first=1), None,
+        "FAIL", "images change their size from 352x128 to 176x128", IMAGE, 0.5, True,
+    ),
+    "a damaged cloud": (
+        on("/lidar/points", lambda data: data[:-100], first=1), None,
+        "warn", "it was cut short or is of another type", "/lidar/points", 0.5, False,
     ),
     "stamps go back": (
         on(IMAGE, lambda data: restamped(data, -SECOND // 10 * 6), first=1), None,
@@ -184,14 +203,20 @@ FAULTS = {
         on("/tf_static", altered("tf2_msgs/msg/TFMessage", unnamed)), None,
         "FAIL", "no TF from base_link to 'cam_front_optical'", "/tf_static", 0.0, True,
     ),
-    "two cameras at one place": (mount(same_mount), None, "warn", "'cam_back' and 'cam_front' are mounted at the same place", "/tf_static", None, False),
-    "camera into the ground": (mount(looks_down), None, "warn", "looks into the ground, 90 degrees down", "/tf_static", None, False),
+    "two cameras at one place": (
+        mount(same_mount), None, "warn", "'cam_back' and 'cam_front' are mounted at the same place",
+        "/tf_static", None, False,
+    ),
+    "camera into the ground": (
+        mount(looks_down), None, "warn", "looks into the ground, 90 degrees down", "/tf_static", None, False,
+    ),
     "labels of another size": (
         on(SEMANTIC, label_png(lambda image: image[:, ::2]), first=2), None,
         "FAIL", "label image is 176x128 but the camera is 352x128", SEMANTIC, 1.0, True,
     ),
     "class id outside the table": (
-        on(SEMANTIC, label_png(with_id_40), first=1), None, "FAIL", "class ids 40 are not in the table of 18 classes", SEMANTIC, 0.5, True,
+        on(SEMANTIC, label_png(with_id_40), first=1), None, "FAIL", "class ids 40 are not in the table of 18 classes",
+        SEMANTIC, 0.5, True,
     ),
     "labels beside their images": (
         on(SEMANTIC, lambda data: restamped(data, 1000), first=2), None,
@@ -201,7 +226,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_with_its_topic_and_time(town_bag, tmp_path, name):  # noqa: F811
+def test_a_fault_is_named_with_its_topic_and_time(town_bag, tmp_path, name):
     change, dropped, level, text, topic, seconds, fails = FAULTS[name]
     others = tuple(f"/{camera}/" for camera in ("cam_front_left", "cam_front_right", "cam_back_left", "cam_back_right"))
     bag = rewritten(
@@ -225,10 +250,12 @@ def test_a_fault_is_named_with_its_topic_and_time(town_bag, tmp_path, name):  # 
         prepare_recording(bag, None, tmp_path / "tables", PrepareConfig())
 
 
-def test_a_recording_without_labels_is_named_and_passes_before_labelling(town_bag, tmp_path, capsys):  # noqa: F811
+def test_a_recording_without_labels_is_named_and_passes_before_labelling(town_bag, tmp_path, capsys):
     bag = rewritten(town_bag, tmp_path / "drive", drop=lambda topic: "/semantic" in topic)
     status, report = checked(bag)
-    assert status == 1 and "renderocc label" in found(report, "FAIL", "no image has both a semantic and a depth")["remedy"]
+    assert (
+        status == 1 and "renderocc label" in found(report, "FAIL", "no image has both a semantic and a depth")["remedy"]
+    )
     assert main([str(bag), "--no-labels"]) == 0
     assert "can be labelled: 0 failures" in capsys.readouterr().out
     # A sidecar beside it is found by its name.
@@ -241,15 +268,21 @@ def test_a_recording_without_labels_is_named_and_passes_before_labelling(town_ba
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda a: {**a, "semantics": np.where(a["semantics"] == 17, 40, a["semantics"]).astype(np.uint8)}, "class ids 40"),
-        (lambda a: {**a, "mask_camera": a["mask_camera"][:5]}, "mask_camera is (5, 200, 16) but semantics is (200, 200, 16)"),
+        (
+            lambda a: {**a, "semantics": np.where(a["semantics"] == 17, 40, a["semantics"]).astype(np.uint8)},
+            "class ids 40",
+        ),
+        (
+            lambda a: {**a, "mask_camera": a["mask_camera"][:5]},
+            "mask_camera is (5, 200, 16) but semantics is (200, 200, 16)",
+        ),
         (lambda a: {"semantics": a["semantics"]}, "has no 'mask_camera'; it holds semantics"),
         (lambda a: {**a, "semantics": a["semantics"].astype(float)}, "semantics is float64"),
         (None, "cannot be read"),
         (lambda a: {key: value[:100] for key, value in a.items()}, "volumes of different shapes"),
     ],
 )
-def test_a_wrong_truth_file_is_named(town_bag, tmp_path, change, text):  # noqa: F811
+def test_a_wrong_truth_file_is_named(town_bag, tmp_path, change, text):
     bag = tmp_path / "drive"
     shutil.copytree(town_bag, bag)
     file = sorted((bag / "occupancy").iterdir())[1]
@@ -264,7 +297,7 @@ def test_a_wrong_truth_file_is_named(town_bag, tmp_path, change, text):  # noqa:
     assert status == 1 and file.name in item["text"]
 
 
-def test_truth_that_belongs_to_no_image_is_named(town_bag, tmp_path):  # noqa: F811
+def test_truth_that_belongs_to_no_image_is_named(town_bag, tmp_path):
     bag = tmp_path / "drive"
     shutil.copytree(town_bag, bag)
     file = sorted((bag / "occupancy").iterdir())[0]
@@ -273,7 +306,7 @@ def test_truth_that_belongs_to_no_image_is_named(town_bag, tmp_path):  # noqa: F
     assert "1699999995.000 s" in found(report, "warn", "no camera has an image within 0.1 s")["time"] and status == 0
 
 
-def test_what_cannot_be_read_exits_with_two_and_says_what_to_do(town_bag, tmp_path):  # noqa: F811
+def test_what_cannot_be_read_exits_with_two_and_says_what_to_do(town_bag, tmp_path):
     cut = tmp_path / "cut"
     shutil.copytree(town_bag, cut)
     file = next(cut.glob("*.mcap"))
@@ -291,7 +324,7 @@ def test_what_cannot_be_read_exits_with_two_and_says_what_to_do(town_bag, tmp_pa
     assert "ros2 bag reindex" in found(checked(lost)[1], "FAIL", "no metadata.yaml")["text"]
 
 
-def test_a_metadata_file_that_lies_and_an_empty_recording_are_named(town_bag, tmp_path):  # noqa: F811
+def test_a_metadata_file_that_lies_and_an_empty_recording_are_named(town_bag, tmp_path):
     bag = tmp_path / "drive"
     shutil.copytree(town_bag, bag)
     text = (bag / "metadata.yaml").read_text()
@@ -303,7 +336,7 @@ def test_a_metadata_file_that_lies_and_an_empty_recording_are_named(town_bag, tm
     assert status == 1 and found(report, "FAIL", "the recording holds no messages")
 
 
-def test_several_recordings_are_looked_at_and_the_worst_counts(town_bag, tmp_path, capsys):  # noqa: F811
+def test_several_recordings_are_looked_at_and_the_worst_counts(town_bag, tmp_path, capsys):
     assert main([str(town_bag), str(tmp_path / "nowhere"), "--samples", "1"]) == 2
     assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 recordings have no fault that training would fail on"
 
@@ -321,7 +354,10 @@ def test_real_recordings_can_be_labelled(name):
 def test_stamps_that_are_zero_go_back_or_leave_a_gap_are_found():
     assert stamp_faults([5, 6, 7]) == [] and stamp_faults([]) == []
     (zero, back) = stamp_faults([SECOND, 0, 2 * SECOND])
-    assert (zero.kind, zero.count) == ("zero", 1) and back.text == "stamps go back or repeat, first at image 1 by 1000.0 ms"
+    assert (zero.kind, zero.count) == (
+        "zero",
+        1,
+    ) and back.text == "stamps go back or repeat, first at image 1 by 1000.0 ms"
     # Every 0.1 s, then 0.6 s: more than 5 medians; it is named by where it begins.
     times = [round(t * SECOND) for t in (0.1, 0.2, 0.3, 0.4, 1.0, 1.1)]
     (gap,) = stamp_faults(times, "cloud")
@@ -329,7 +365,7 @@ def test_stamps_that_are_zero_go_back_or_leave_a_gap_are_found():
     assert gap.text == "a gap of 0.60 s where clouds come every 0.100 s"
 
 
-def test_mounts_that_cannot_be_are_named(town_bag):  # noqa: F811
+def test_mounts_that_cannot_be_are_named(town_bag):
     with Recording(town_bag) as recording:
         mount = recording.mount("cam_front")
     assert implausible(mount) == []

@@ -1,6 +1,10 @@
 """`renderocc label`: labels lie where the world is, hidden points are none, and the recording stays as it was."""
 
+import re
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +12,7 @@ import pytest
 import yaml
 from realdata import REALDATA, needs_realdata
 from rosbags.rosbag2 import Reader
-from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of, town_bag  # noqa: F401
+from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of
 
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
@@ -23,7 +27,8 @@ from training.label.projection import Occlusion, hidden_points, project_points
 from training.label.sidecar import depth_png, read_classes, semantic_png
 from training.label.topics import StampedTopic
 
-CAR, ROAD, MANMADE = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface", "manmade"))
+ROOT = Path(__file__).resolve().parents[1]
+CAR, ROAD = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface"))
 # 100 px focal length, principal point in the middle of 200x100.
 MODEL = CameraModel(200, 100, [[100, 0, 100], [0, 100, 50], [0, 0, 1]], "plumb_bob", ())
 HERE = np.eye(4)
@@ -131,7 +136,7 @@ def test_of_further_clouds_what_moves_is_left_out():
 
 
 @pytest.fixture(scope="module")
-def labelled(town_bag, tmp_path_factory):  # noqa: F811
+def labelled(town_bag, tmp_path_factory):
     """The town's own labels left out, labelled anew from its LiDAR; (recording, sidecar, previews, standard output)."""
     folder = tmp_path_factory.mktemp("label")
     own = ("semantic/compressed", "depth/compressed")
@@ -157,14 +162,14 @@ def agreement(truth_bag, bag, sidecar):
     return deep / total, right / total, total
 
 
-def test_labels_from_the_towns_lidar_are_those_of_its_cameras(labelled, town_bag):  # noqa: F811
+def test_labels_from_the_towns_lidar_are_those_of_its_cameras(labelled, town_bag):
     bag, sidecar, _ = labelled
     deep, right, total = agreement(town_bag, bag, sidecar)
     assert total > 18 * 400 and deep > 0.95 and right > 0.95
     assert read_classes(sidecar) == OCC3D_NUSCENES
 
 
-def test_removing_hidden_points_and_more_sweeps_pay(town_bag, labelled, tmp_path):  # noqa: F811
+def test_removing_hidden_points_and_more_sweeps_pay(town_bag, labelled, tmp_path):
     _, sidecar, _ = labelled
     assert main([str(town_bag), "--out", str(tmp_path / "kept"), "--keep-hidden", "--jobs", "1"]) == 0
     assert main([str(town_bag), "--out", str(tmp_path / "three"), "--sweeps", "3", "--storage", "sqlite3"]) == 0
@@ -189,7 +194,7 @@ def test_the_sidecar_has_the_images_stamps_and_frames(labelled):
     assert len(pictures) == 6 and cv2.imread(str(pictures[0])).shape == (2 * HEIGHT, WIDTH, 3)
 
 
-def test_it_ends_with_a_table_and_the_path(town_bag, tmp_path, capsys):  # noqa: F811
+def test_it_ends_with_a_table_and_the_path(town_bag, tmp_path, capsys):
     out = tmp_path / "labels"
     assert main([str(town_bag), "--out", str(out), "--cameras", "cam_front"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -197,7 +202,7 @@ def test_it_ends_with_a_table_and_the_path(town_bag, tmp_path, capsys):  # noqa:
     assert any(line.startswith("driveable_surface") and line.endswith("%") for line in lines)
 
 
-def test_images_without_a_cloud_are_left_out_and_counted(town_bag, tmp_path, capsys):  # noqa: F811
+def test_images_without_a_cloud_are_left_out_and_counted(town_bag, tmp_path, capsys):
     clouds = []
 
     def first_only(topic, when, data):
@@ -209,12 +214,15 @@ def test_images_without_a_cloud_are_left_out_and_counted(town_bag, tmp_path, cap
     bag = rewritten(town_bag, tmp_path / "drive", first_only)
     assert main([str(bag)]) == 0
     out = capsys.readouterr().out
-    assert f"{6 * (FRAMES - 1)} images without labels, first cam_" in out and "no cloud on /lidar/points within 0.1 s" in out
+    assert (
+        f"{6 * (FRAMES - 1)} images without labels, first cam_" in out
+        and "no cloud on /lidar/points within 0.1 s" in out
+    )
     with Recording(bag, tmp_path / "drive_labels") as recording:
         assert len(recording.label_stamps("cam_front", "depth")) == 1
 
 
-def test_where_nothing_can_be_labelled_nothing_is_left(town_bag, tmp_path, capsys):  # noqa: F811
+def test_where_nothing_can_be_labelled_nothing_is_left(town_bag, tmp_path, capsys):
     bag = rewritten(town_bag, tmp_path / "drive", drop=lambda topic: topic == "/tf")
     # The front camera fires with the LiDAR: between equal stamps nothing moves, and its labels need no ego pose.
     assert main([str(bag), "--cameras", "cam_back", "cam_back_left"]) == 2
@@ -224,6 +232,35 @@ def test_where_nothing_can_be_labelled_nothing_is_left(town_bag, tmp_path, capsy
     bag = rewritten(town_bag, tmp_path / "blind", drop=lambda topic: topic == "/lidar/points")
     assert main([str(bag)]) == 2
     assert "no PointCloud2 topic to take depth from; record the LiDAR" in capsys.readouterr().err
+
+
+def test_a_damaged_cloud_is_named_with_its_topic_and_time(town_bag, tmp_path, capsys):
+    for index, name in enumerate(("first", "second")):
+        seen = []
+
+        def cut(topic, when, data, index=index, seen=seen):
+            if topic == "/lidar/points":
+                seen.append(when)
+                data = data[:-500] if len(seen) == index + 1 else data
+            return [(topic, when, data)]
+
+        bag = rewritten(town_bag, tmp_path / name, cut, truth=False)
+        assert main([str(bag)]) == 2
+        error = capsys.readouterr().err
+        assert f"{bag}: /lidar/points at 1700000000.{5 * index}00 s" in error and "it was cut short" in error
+        assert not (tmp_path / f"{name}_labels").exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(town_bag, tmp_path):
+    """Files of this process may not grow beyond 30 kB, which fails as a full disk does."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))"
+    code = f"{limit}; from training.label import main; import sys; sys.exit(main(sys.argv[1:]))"
+    out = tmp_path / "out" / "labels"
+    command = [sys.executable, "-c", code, str(town_bag), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -243,13 +280,11 @@ def test_where_nothing_can_be_labelled_nothing_is_left(town_bag, tmp_path, capsy
         (["--cameras", "nose"], "camera 'nose' is not in it"),
     ],
 )
-def test_wrong_arguments_are_named_and_leave_nothing(town_bag, tmp_path, capsys, arguments, message):  # noqa: F811
+def test_wrong_arguments_are_named_and_leave_nothing(town_bag, tmp_path, capsys, arguments, message):
     given = [str(town_bag), *(["--out", str(tmp_path / "out")] if "--out" not in arguments else [])]
     before = sorted(town_bag.iterdir())
     assert main(given + [word.replace("{bag}", str(town_bag)) for word in arguments]) == 2
     error = capsys.readouterr().err
-    import re
-
     assert error.startswith("renderocc label: ") or "\nrenderocc label: " in error
     assert message in error or re.search(message.replace("{", r"\{").replace("}", r"\}"), error), error
     assert not any(tmp_path.iterdir()) and sorted(town_bag.iterdir()) == before
@@ -258,7 +293,7 @@ def test_wrong_arguments_are_named_and_leave_nothing(town_bag, tmp_path, capsys,
 # ----------------------------------------------------------------------------------------------------- other sources
 
 
-def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path):  # noqa: F811
+def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path):
     """The town's own labels, under other names, ids and encodings: compressedDepth, and colours."""
     palette = OCC3D_NUSCENES.palette()
 
@@ -275,7 +310,10 @@ def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path
             return [("/cam_front/colours", when, cdr.write_image(message.stamp_ns, "f", colours, "rgb8"))]
         return [(topic, when, data)]
 
-    types = {"/cam_front/range/compressedDepth": "sensor_msgs/msg/CompressedImage", "/cam_front/colours": "sensor_msgs/msg/Image"}
+    types = {
+        "/cam_front/range/compressedDepth": "sensor_msgs/msg/CompressedImage",
+        "/cam_front/colours": "sensor_msgs/msg/Image",
+    }
     bag = rewritten(town_bag, tmp_path / "drive", renamed, truth=False, types=types)
     colours = {",".join(map(str, colour)): name for name, colour in zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colours)}
     (tmp_path / "map.yaml").write_text(yaml.safe_dump({"colours": colours, "others": "unlabelled"}))
@@ -301,10 +339,12 @@ def test_compressed_inverse_depth_is_decoded():
 def test_depth_beyond_what_sixteen_bits_hold_is_none():
     image = cv2.imdecode(np.frombuffer(depth_png(np.array([[0, 1.2345, 65.535, 65.54, 300]])), np.uint8), -1)
     assert image.tolist() == [[0, 1234, 65535, 0, 0]] or image.tolist() == [[0, 1235, 65535, 0, 0]]
-    assert cv2.imdecode(np.frombuffer(semantic_png(np.array([[3, 255]], np.uint8)), np.uint8), -1).tolist() == [[3, 255]]
+    assert cv2.imdecode(np.frombuffer(semantic_png(np.array([[3, 255]], np.uint8)), np.uint8), -1).tolist() == [
+        [3, 255]
+    ]
 
 
-def test_label_files_name_the_classes_of_each_point(town_bag, tmp_path, capsys):  # noqa: F811
+def test_label_files_name_the_classes_of_each_point(town_bag, tmp_path, capsys):
     """The town's labels as SemanticKITTI writes them: uint32, class in the lower half and instance above."""
     folder = tmp_path / "labels"
     folder.mkdir()
@@ -412,7 +452,9 @@ def onnx_network(weights):
     node = field(1, "x") + field(1, "w") + field(2, "y") + field(4, "Conv")
 
     def value(name):
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, b"".join(field(1, field(2, n)) for n in "nchw"))))
+        return field(1, name) + field(
+            2, field(1, field(1, 1) + field(2, b"".join(field(1, field(2, n)) for n in "nchw")))
+        )
 
     graph = field(1, node) + field(2, "g") + field(5, tensor) + field(11, value("x")) + field(12, value("y"))
     return field(1, 8) + field(7, graph) + field(8, field(2, 13))
@@ -450,7 +492,7 @@ def test_a_network_labels_an_image_at_its_own_size(tmp_path, kind, options):
     assert (flipped[:, :16] == ROAD).all()
 
 
-def test_a_network_labels_a_recording_with_depth_from_its_lidar(town_bag, tmp_path):  # noqa: F811
+def test_a_network_labels_a_recording_with_depth_from_its_lidar(town_bag, tmp_path):
     network = saved_network(tmp_path, "ts", size=[32, 88])
     out = tmp_path / "out"
     assert main([str(town_bag), "--out", str(out), "--network", str(network), "--cameras", "cam_front"]) == 0

@@ -8,19 +8,18 @@ import pytest
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from training.simulate.record import Settings, record
-from training.simulate.sensors import town_rig
-
 STORE = get_typestore(Stores.ROS2_JAZZY)
 FRAMES, WIDTH, HEIGHT = 3, 352, 128
-SETTINGS = Settings(seed=5, frames=FRAMES, rate=2.0)
 
 
 @pytest.fixture(scope="session")
 def town_bag(tmp_path_factory):
-    """Path of a recording of six cameras with LiDAR, labels and 3D truth; not to be written to."""
+    """Path of a recording of six cameras with LiDAR, labels and 3D truth; not to be written to. Known to every test."""
+    from training.simulate.record import Settings, record
+    from training.simulate.sensors import town_rig
+
     folder = tmp_path_factory.mktemp("town") / "drive"
-    record(folder, town_rig(WIDTH, HEIGHT), SETTINGS)
+    record(folder, town_rig(WIDTH, HEIGHT), Settings(seed=5, frames=FRAMES, rate=2.0))
     return folder
 
 
@@ -45,7 +44,9 @@ def rewritten(bag, out, change=None, drop=lambda topic: False, truth=True, types
         for topic, kind in (types or {}).items():
             out_of[topic] = writer.add_connection(topic, kind, typestore=STORE)
         for connection, stamp, data in reader.messages(kept):
-            for topic, when, raw in change(connection.topic, stamp, data) if change else [(connection.topic, stamp, data)]:
+            for topic, when, raw in (
+                change(connection.topic, stamp, data) if change else [(connection.topic, stamp, data)]
+            ):
                 writer.write(out_of[topic], when, raw)
     if truth and (Path(bag) / "occupancy").is_dir():
         shutil.copytree(Path(bag) / "occupancy", Path(out) / "occupancy")

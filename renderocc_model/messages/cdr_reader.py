@@ -98,7 +98,7 @@ POINT_FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f
 
 
 class PointCloudMessage(NamedTuple):
-    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes; `column` takes values out of it."""
+    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes, `column` takes values out."""
 
     stamp_ns: int
     frame_id: str
@@ -137,8 +137,8 @@ class PointCloudMessage(NamedTuple):
         else:
             if field.offset + count * kind.itemsize > self.point_step:
                 raise MessageError(
-                    f"PointCloud2: field '{name}' reaches to byte {field.offset + count * kind.itemsize} of a point, but "
-                    f"point_step is {self.point_step}"
+                    f"PointCloud2: field '{name}' reaches to byte {field.offset + count * kind.itemsize} of a point, "
+                    f"but point_step is {self.point_step}"
                 )
             needed = (self.height - 1) * self.row_step + self.width * self.point_step
             if needed > self.data.size or (self.height > 1 and self.row_step < self.width * self.point_step):

@@ -16,22 +16,26 @@ __all__ = ["main"]
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc check",
-        description="Look at recordings before training: topics, rates, gaps, TF at every image, calibrations, labels and "
-        "3D truth. Exit status 0 where training can use all of them, 1 where it would fail, 2 where one cannot be read.",
+        description="Look at recordings before training: topics, rates, gaps, TF at every image, calibrations, labels "
+        "and 3D truth. Exit status 0 where training can use all, 1 where it would fail, 2 where one cannot be read.",
         epilog="example: renderocc check drives/monday --labels drives/monday_labels",
     )
     made.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="recordings")
     made.add_argument(
         "--labels", type=Path, nargs="+", metavar="SIDECAR",
-        help="label bags, one for each recording in the same order (default: BAG_labels where it is, and the recording)",
+        help="label bags, one for each recording, in their order (default: BAG_labels where it is, and the recording)",
     )  # fmt: skip
     made.add_argument("--no-labels", action="store_true", help="before labelling: do not look for labels")
     made.add_argument("--cameras", nargs="+", metavar="NAME", help="look at these only")
-    made.add_argument("--classes", metavar="TABLE", help="class table of the labels (default: the sidecar's, else occ3d_nuscenes)")
+    made.add_argument(
+        "--classes", metavar="TABLE", help="class table of the labels (default: the sidecar's, else occ3d_nuscenes)"
+    )
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="'' for a vehicle that stands still")
     made.add_argument("--max-pose-gap", type=float, default=0.5, metavar="S", help="between poses on /tf (default 0.5)")
-    made.add_argument("--max-time-diff", type=float, default=0.1, metavar="S", help="between a frame and its images (default 0.1)")
+    made.add_argument(
+        "--max-time-diff", type=float, default=0.1, metavar="S", help="between a frame and its images (default 0.1)"
+    )
     made.add_argument(
         "--samples", type=int, default=50, metavar="N", help="label images decoded of each camera (default 50; 0: all)"
     )
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = parser().parse_args(argv)
     if arguments.labels and len(arguments.labels) != len(arguments.bags):
-        text = f"{len(arguments.bags)} recordings but {len(arguments.labels)} label bags; give one for each, in the same order"
+        text = f"{len(arguments.bags)} recordings but {len(arguments.labels)} label bags; give one for each"
         print(f"renderocc check: {text}", file=sys.stderr)
         return 2
     reports = []

@@ -110,9 +110,13 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
         )  # fmt: skip
     for name in options.cameras or ():
         if name not in contents.cameras and name not in contents.uncalibrated:
-            findings.fail(f"camera '{name}'", f"no images on /{name}/image_raw[/compressed]", "see the names with ros2 bag info")
+            findings.fail(
+                f"camera '{name}'", f"no images on /{name}/image_raw[/compressed]", "see the names with ros2 bag info"
+            )
     if not contents.cameras:
-        findings.fail("cameras", "no camera has images on <camera>/image_raw[/compressed] and <camera>/camera_info", "record them")
+        findings.fail(
+            "cameras", "no camera has images on <camera>/image_raw[/compressed] and <camera>/camera_info", "record them"
+        )
     else:
         findings.ok("cameras", f"{len(contents.cameras)}: {', '.join(contents.cameras)}")
 
@@ -124,7 +128,13 @@ def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) 
     if camera.model is not None:
         check_calibration(findings, camera)
     if camera.size_mismatch():
-        findings.fail(subject, camera.size_mismatch(), "record a matching camera_info", camera.info_topic, contents.time_text(camera.stamps[0]))
+        findings.fail(
+            subject,
+            camera.size_mismatch(),
+            "record a matching camera_info",
+            camera.info_topic,
+            contents.time_text(camera.stamps[0]),
+        )
     if camera.model is not None and camera.size is not None:
         height, width = camera.size
         view = math.degrees(sum(camera.model.horizontal_extent))
@@ -134,10 +144,14 @@ def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) 
     _check_stamps(findings, contents, subject, camera.image_topic, camera.stamps, "image")
     if camera.recorded_later_s > _CLOCK_SLACK_S:
         text = f"stamps differ by up to {camera.recorded_later_s:.1f} s from when they were recorded"
-        findings.warn(subject, text, "the camera's clock may not be the computer's; compare with /tf", camera.image_topic)
+        findings.warn(
+            subject, text, "the camera's clock may not be the computer's; compare with /tf", camera.image_topic
+        )
 
 
-def _check_stamps(findings: Findings, contents: Contents, subject: str, topic: str, stamps: list[int], what: str) -> None:
+def _check_stamps(
+    findings: Findings, contents: Contents, subject: str, topic: str, stamps: list[int], what: str
+) -> None:
     remedies = {
         "zero": "set header.stamp where they are published",
         "back": f"of {what}s with the same stamp only the first is used; cut the recording where the clock jumps",

@@ -61,7 +61,8 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
         except TransformError as error:
             findings.fail(
                 subject, f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
-                "record /tf_static from the start, or publish the mount", "/tf_static", contents.time_text(camera.stamps[0]),
+                "record /tf_static from the start, or publish the mount", "/tf_static",
+                contents.time_text(camera.stamps[0]),
             )  # fmt: skip
             continue
         for text in implausible(mounts[camera.name]):
@@ -83,7 +84,8 @@ def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> Non
         except TransformError as error:
             findings.warn(
                 f"cloud {topic}", f"no TF from {base_frame} to {frame!r}: {error}",
-                "its points cannot label images; record /tf_static from the start", "/tf_static", contents.time_text(stamps[0]),
+                "its points cannot label images; record /tf_static from the start", "/tf_static",
+                contents.time_text(stamps[0]),
             )  # fmt: skip
 
 
@@ -119,9 +121,10 @@ def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_fr
             begin, end = (contents.time_text(stamp) for stamp in (first, last))
             span = f"from {begin} to {end}" if count > 1 else f"at {begin}"
             findings.fail(
-                f"camera '{camera.name}'", f"no TF from {odom_frame} to {base_frame} {where}, {count} images {span}: {reason}",
-                "record /tf from before the first image to after the last without holes, set --odom-frame, or leave these "
-                "frames out (renderocc prepare --skip-unposed)", "/tf", begin,
+                f"camera '{camera.name}'",
+                f"no TF from {odom_frame} to {base_frame} {where}, {count} images {span}: {reason}",
+                "record /tf from before the first image to after the last without holes, set --odom-frame, or leave "
+                "these frames out (renderocc prepare --skip-unposed)", "/tf", begin,
             )  # fmt: skip
     if not missing and contents.cameras:
         findings.ok("ego motion", f"{base_frame} has a pose in {odom_frame} at every image of every camera")

@@ -78,13 +78,26 @@ def check_labels(
             strays = sorted(set(found) - images)
             if strays:
                 findings.warn(
-                    f"labels '{name}'", f"{len(strays)} of {len(found)} labels match no image", "write labels at the images' stamps",
+                    f"labels '{name}'", f"{len(strays)} of {len(found)} labels match no image",
+                    "write labels at the images' stamps",
                     topics[kind].name, contents.time_text(strays[0]),
                 )  # fmt: skip
         both = sorted(images & set(stamps["semantic"]) & set(stamps["depth"]))
         report.images[name] = len(both)
-        chosen = both if not samples or len(both) <= samples else [both[i] for i in np.linspace(0, len(both) - 1, samples).astype(int)]
-        share = _decode(findings, contents, name, topics, {kind: {s: stamps[kind][s] for s in chosen} for kind in _KINDS}, classes, report)
+        chosen = (
+            both
+            if not samples or len(both) <= samples
+            else [both[i] for i in np.linspace(0, len(both) - 1, samples).astype(int)]
+        )
+        share = _decode(
+            findings,
+            contents,
+            name,
+            topics,
+            {kind: {s: stamps[kind][s] for s in chosen} for kind in _KINDS},
+            classes,
+            report,
+        )
         report.coverage[name] = share
         text = f"{len(both)} of {len(images)} images have labels, {100 * share:.2f}% of their pixels"
         (findings.ok if both else findings.warn)(f"labels '{name}'", text)
@@ -107,7 +120,9 @@ def _stamps(findings: Findings, contents: Contents, camera: str, topic: _Topic) 
         try:
             found.setdefault(cdr.read_header(data)[0], recorded_ns)
         except ValueError as error:
-            findings.fail(f"labels '{camera}'", str(error), "make the labels again", topic.name, contents.time_text(recorded_ns))
+            findings.fail(
+                f"labels '{camera}'", str(error), "make the labels again", topic.name, contents.time_text(recorded_ns)
+            )
             break
     return found
 
@@ -137,7 +152,11 @@ def _decode(
                 faults[kind] = faults.get(kind, 0) + 1
                 if faults[kind] <= _NAMED:
                     findings.fail(
-                        f"labels '{camera}'", str(error), "make the labels again", topics[kind].name, contents.time_text(stamp)
+                        f"labels '{camera}'",
+                        str(error),
+                        "make the labels again",
+                        topics[kind].name,
+                        contents.time_text(stamp),
                     )
         if "semantic" in images:
             report.frequencies += np.bincount(images["semantic"].ravel(), minlength=256)
@@ -172,7 +191,11 @@ def _conclude(findings: Findings, where: Path, report: LabelReport, classes: Cla
         )  # fmt: skip
         return
     if not any(report.coverage.values()):
-        findings.fail("labels", f"no pixel of the labels in {where} has both a class and a depth", "look at them: renderocc label --preview")
+        findings.fail(
+            "labels",
+            f"no pixel of the labels in {where} has both a class and a depth",
+            "look at them: renderocc label --preview",
+        )
     total = report.frequencies[: len(classes)].sum()
     if not total:
         return
@@ -181,7 +204,9 @@ def _conclude(findings: Findings, where: Path, report: LabelReport, classes: Cla
     findings.ok("classes", ", ".join(f"{classes.names[index]} {100 * share[index]:.2f}%" for index in shown))
     absent = [classes.names[index] for index in classes.occupied_ids if share[index] < _RARE]
     if absent:
-        findings.warn("classes", f"hardly or never seen: {', '.join(absent)}", "these will not be learned from this recording")
+        findings.warn(
+            "classes", f"hardly or never seen: {', '.join(absent)}", "these will not be learned from this recording"
+        )
 
 
 def check_truth(findings: Findings, contents: Contents, bag: Path, classes: ClassTable, max_time_diff: float) -> int:
@@ -204,7 +229,9 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
         except ValueError as error:
             findings.fail("truth", f"{file}: {error}", "write it again, or remove it", time=contents.time_text(stamp))
             continue
-        near = [name for name, stamps in starts.items() if np.abs(np.array(stamps) - stamp).min() <= max_time_diff * 1e9]
+        near = [
+            name for name, stamps in starts.items() if np.abs(np.array(stamps) - stamp).min() <= max_time_diff * 1e9
+        ]
         if not near:
             text = f"{file}: no camera has an image within {max_time_diff:g} s"
             findings.warn("truth", text, "this frame will have no images", time=contents.time_text(stamp))

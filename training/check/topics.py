@@ -1,9 +1,12 @@
-"""One pass over a recording for the preflight: stamps of everything, calibrations, transforms, and what cannot be read."""
+"""One pass over a recording for the preflight: stamps, calibrations, transforms, and what cannot be read."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from tqdm import tqdm
 
 from renderocc_model.findings import Findings
 from renderocc_model.messages import cdr
@@ -59,14 +62,21 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
     clouds = [topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count]
     bad: dict[str, int] = {}
     poses: set[int] = set()
-    for topic, recorded_ns, data in bag.messages({*by_topic, *clouds, "/tf", "/tf_static"}):
+    looked_at = {*by_topic, *clouds, "/tf", "/tf_static"}
+    total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)
+    messages = tqdm(
+        bag.messages(looked_at), bag.path.name, total, leave=False, unit="message", disable=not sys.stderr.isatty()
+    )
+    for topic, recorded_ns, data in messages:
         if topic in by_topic:
             by_topic[topic].take(topic, recorded_ns, data)
             continue
         try:
             if topic in clouds:
-                stamp_ns, frame_id = cdr.read_header(data)
-                contents.clouds.setdefault(topic, (frame_id, []))[1].append(stamp_ns)
+                cloud = cdr.read_point_cloud(data)
+                if topic not in contents.clouds:
+                    cloud.xyz()  # the first stands for all: its fields are there and fit the bytes
+                contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
                 continue
             for item in cdr.read_tf(data):
                 static = topic == "/tf_static"

@@ -15,8 +15,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc label",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Label the images of a recording in 2D: depth from its LiDAR (or a depth topic), classes from labelled\n"
-        "points, label images or a segmentation network. Writes a sidecar bag with <camera>/depth and\n"
+        description="Label the images of a recording in 2D: depth from its LiDAR (or a depth topic), classes from\n"
+        "labelled points, label images or a segmentation network. Writes a sidecar bag with <camera>/depth and\n"
         "<camera>/semantic at the images' stamps; the recording itself is only read.",
         epilog="examples: renderocc label drives/monday --preview look\n"
         "          renderocc label drives/monday --network segformer.onnx --sweeps 3\n"
@@ -27,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--cameras", nargs="+", metavar="NAME", help="label these only (default: all)")
     depth = made.add_argument_group("depth")
     depth.add_argument("--lidar", metavar="TOPIC", help="PointCloud2 topic (default: the only one there is)")
-    depth.add_argument("--sweeps", type=int, default=1, metavar="K", help="clouds, nearest in time, for each image (default 1)")
+    depth.add_argument(
+        "--sweeps", type=int, default=1, metavar="K", help="clouds, nearest in time, for each image (default 1)"
+    )
     depth.add_argument(
         "--max-time-diff", type=float, default=0.1, metavar="S", help="to the nearest cloud, seconds (default 0.1)"
     )
@@ -36,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     depth.add_argument("--depth-topic", metavar="TEMPLATE", help="depth images instead, e.g. /{camera}/depth/image_raw")
     classes = made.add_argument_group("classes, from one of these")
     source = classes.add_mutually_exclusive_group()
-    source.add_argument("--label-field", metavar="NAME", help="a field of the cloud (default: 'label', where there is one)")
+    source.add_argument(
+        "--label-field", metavar="NAME", help="a field of the cloud (default: 'label', where there is one)"
+    )
     source.add_argument("--label-files", type=Path, metavar="DIR", help="a .label or .bin file for each cloud")
     source.add_argument("--semantic-topic", metavar="TEMPLATE", help="label images, e.g. /{camera}/segmentation")
     source.add_argument("--network", type=Path, metavar="MODEL", help="segmentation network, .onnx or TorchScript")
@@ -72,11 +76,17 @@ def _run(arguments: argparse.Namespace) -> int:
     from .make import write_labels
     from .setup import find_sources
 
-    for name, value, least in (("sweeps", arguments.sweeps, 1), ("jobs", arguments.jobs, 1), ("preview-count", arguments.preview_count, 1)):
+    for name, value, least in (
+        ("sweeps", arguments.sweeps, 1),
+        ("jobs", arguments.jobs, 1),
+        ("preview-count", arguments.preview_count, 1),
+    ):
         if value < least:
             raise ValueError(f"--{name} is {value}; expected at least {least}")
     bag = arguments.bag
-    out = arguments.out or bag.resolve().with_name(f"{bag.resolve().stem if bag.is_file() else bag.resolve().name}_labels")
+    out = arguments.out or bag.resolve().with_name(
+        f"{bag.resolve().stem if bag.is_file() else bag.resolve().name}_labels"
+    )
     if out.exists():
         raise ValueError(f"{out} exists; name another folder with --out, or remove it")
     with Recording(bag, None, arguments.base_frame, arguments.odom_frame, arguments.cameras) as recording:
@@ -103,7 +113,9 @@ def coverage_table(coverage, classes) -> str:
     lines = [f"{'camera':<20} {'images':>9} {'depth pixels/image':>19} {'class pixels/image':>19}"]
     for camera, images in coverage.images.items():
         labelled = coverage.labelled.get(camera, 0)
-        per_image = [counts.get(camera, 0) / max(labelled, 1) for counts in (coverage.depth_pixels, coverage.class_pixels)]
+        per_image = [
+            counts.get(camera, 0) / max(labelled, 1) for counts in (coverage.depth_pixels, coverage.class_pixels)
+        ]
         lines.append(f"{camera:<20} {f'{labelled}/{images}':>9} {per_image[0]:>19,.0f} {per_image[1]:>19,.0f}")
     total = coverage.frequencies[: len(classes)].sum()
     if total:
@@ -112,7 +124,11 @@ def coverage_table(coverage, classes) -> str:
             count = int(coverage.frequencies[index])
             if count:
                 lines.append(f"{name:<22} {count:>12,} {100 * count / total:>7.2f}%")
-        absent = [name for index, name in enumerate(classes.names) if not coverage.frequencies[index] and index != classes.free]
+        absent = [
+            name
+            for index, name in enumerate(classes.names)
+            if not coverage.frequencies[index] and index != classes.free
+        ]
         lines += [f"not seen: {', '.join(absent)}"] if absent else []
     for count, first, reason in coverage.skipped.values():
         lines.append(f"{count} images without labels, first {first}: {reason}")

@@ -146,7 +146,9 @@ def labels_from_clouds(
         points = project_points(model, camera_from_cloud, cloud.xyz, min_depth)
         points = points.kept(points.in_image)
         shown.append(points)
-        ids.append(np.full(len(points.index), UNLABELLED, np.uint8) if cloud.classes is None else cloud.classes[points.index])
+        ids.append(
+            np.full(len(points.index), UNLABELLED, np.uint8) if cloud.classes is None else cloud.classes[points.index]
+        )
         later.append(np.full(len(points.index), number > 0))
     points = type(shown[0])(
         *(np.concatenate([getattr(part, name) for part in shown]) for name in shown[0].__dataclass_fields__)
@@ -253,7 +255,8 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
     image = recording.image_message(camera, stamp_ns) if picture or sources.network else None
     return _Job(
         camera, stamp_ns, recording.models[camera], clouds, _beside(sources.depth.get(camera), stamp_ns),
-        _beside(sources.semantic.get(camera), stamp_ns), image, f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
+        _beside(sources.semantic.get(camera), stamp_ns), image,
+        f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
         picture,
     )  # fmt: skip
 

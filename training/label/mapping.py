@@ -43,7 +43,11 @@ class ClassMapping:
     @classmethod
     def identity(cls, classes: ClassTable) -> ClassMapping:
         """For labels that are ids of the table already, 255 for unlabelled."""
-        return cls(classes, {**{index: index for index in range(len(classes))}, UNLABELLED: UNLABELLED}, source="the class table")
+        return cls(
+            classes,
+            {**{index: index for index in range(len(classes))}, UNLABELLED: UNLABELLED},
+            source="the class table",
+        )
 
     def of_ids(self, values: np.ndarray) -> np.ndarray:
         """Class ids (same shape, uint8) of source ids of any number type.
@@ -157,5 +161,5 @@ def _colour(key: object) -> tuple[int, int, int]:
     except ValueError:
         parts = ()
     if len(parts) != 3 or not all(0 <= part <= 255 for part in parts):
-        raise ValueError(f"colour {key!r}: expected \"red,green,blue\" of 0 to 255, or \"#rrggbb\", in quotes")
+        raise ValueError(f'colour {key!r}: expected "red,green,blue" of 0 to 255, or "#rrggbb", in quotes')
     return parts

@@ -52,7 +52,7 @@ def recorded_depth(message: ImageMessage | CompressedImageMessage, height: int, 
 def recorded_classes(
     message: ImageMessage | CompressedImageMessage, height: int, width: int, mapping: ClassMapping
 ) -> np.ndarray:
-    """Class ids of a label image: ids (one channel of 8 or 16 bits) or colours (rgb8, bgr8, or a PNG of three channels).
+    """Class ids of a label image: ids (one channel of 8 or 16 bits) or colours (rgb8, bgr8, a PNG of three channels).
 
     Returns:
         (height, width) uint8.
@@ -160,7 +160,11 @@ def _onnx(path: Path):
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    available = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
+    available = [
+        name
+        for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+        if name in onnxruntime.get_available_providers()
+    ]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=available)
     except Exception as error:  # onnxruntime's own exceptions share no base class but Exception

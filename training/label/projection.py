@@ -59,7 +59,9 @@ class Occlusion:
     margin: tuple[float, float] = (0.3, 0.05)
 
 
-def project_points(model: CameraModel, camera_from_points: np.ndarray, xyz: np.ndarray, min_depth: float = 1.0) -> Projected:
+def project_points(
+    model: CameraModel, camera_from_points: np.ndarray, xyz: np.ndarray, min_depth: float = 1.0
+) -> Projected:
     """Project points that lie deeper than `min_depth`.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.messages import cdr
-from training.frames import Recording
+from training.frames import Recording, seconds_text
 
 from .clouds import POINT_CLOUD, LabelField, LabelFiles, Lidar
 from .make import Sources
@@ -35,7 +35,9 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     notes: dict[str, str] = {}
     depth = _per_camera(recording, wanted.depth_topic, "--depth-topic") if wanted.depth_topic else {}
     needs_cloud = not depth or wanted.label_field or wanted.label_files
-    cloud_topic = find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar") if needs_cloud or wanted.lidar else None
+    cloud_topic = (
+        find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar") if needs_cloud or wanted.lidar else None
+    )
     if cloud_topic is None and needs_cloud:
         raise LabelError(
             f"{recording.path}: no PointCloud2 topic to take depth from; record the LiDAR, or name depth images with "
@@ -60,8 +62,12 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
             named = wanted.label_files or f"field '{points.name}' of {cloud_topic}"
             notes["semantics"] = str(named)
     if wanted.mapping and mapping is None:
-        raise LabelError("--mapping was given, but there are no ids to map; name --label-field, --label-files or --semantic-topic")
-    notes.setdefault("semantics", "none; give --label-field, --label-files, --semantic-topic or --network to have classes")
+        raise LabelError(
+            "--mapping was given, but there are no ids to map; name --label-field, --label-files or --semantic-topic"
+        )
+    notes.setdefault(
+        "semantics", "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
+    )
     table = table or (mapping.classes if mapping else OCC3D_NUSCENES)
     lidar = None
     if clouds is not None:
@@ -76,9 +82,14 @@ def _points(clouds: StampedTopic, wanted: Namespace, table: ClassTable | None) -
         suffixes = {file.suffix for file in Path(wanted.label_files).glob("*")} & set(_OWN_MAPPING)
         own = _OWN_MAPPING[suffixes.pop()] if len(suffixes) == 1 else None
         if wanted.mapping is None and own is None:
-            raise LabelError(f"{wanted.label_files}: expected files of one kind, .label or .bin; name the folder that holds them")
+            raise LabelError(
+                f"{wanted.label_files}: expected files of one kind, .label or .bin; name the folder that holds them"
+            )
         return LabelFiles(wanted.label_files, clouds.stamps, _mapping(wanted.mapping or own, table))
-    message = cdr.read_point_cloud(clouds.read(clouds.stamps[0]))
+    try:
+        message = cdr.read_point_cloud(clouds.read(clouds.stamps[0]))
+    except cdr.MessageError as error:
+        raise LabelError(f"{clouds.bag.path}: {clouds.topic} at {seconds_text(clouds.stamps[0])} s: {error}") from None
     fields = [field.name for field in message.fields]
     if wanted.label_field is None and "label" not in fields:
         return None
@@ -116,5 +127,7 @@ def _per_camera(recording: Recording, template: str, option: str) -> dict[str, S
                 found[camera] = StampedTopic(recording.bag, topic)
                 break
     if not found:
-        raise LabelError(f"{recording.path}: no images on {template} of any camera ({', '.join(recording.cameras)}); see {option}")
+        raise LabelError(
+            f"{recording.path}: no images on {template} of any camera ({', '.join(recording.cameras)}); see {option}"
+        )
     return found
