@@ -90,7 +90,7 @@ def test_mirroring_exchanges_left_and_right():
 
 
 def test_a_voxel_moves_with_the_point_in_it():
-    """A quarter turn to the left takes what is ahead (x) to the left (y); what was outside is unlabelled and unmasked."""
+    """A quarter turn to the left takes what is ahead (x) to the left (y); what was outside has no label or mask."""
     quarter = np.eye(4)
     quarter[:2, :2] = [[0, -1], [1, 0]]
     grid = VoxelGrid((-3, -2, 0), (3, 2, 1), 1.0)

@@ -1,4 +1,4 @@
-"""Training samples: rays that hit what was labelled, weights, auxiliary frames, and everything from (seed, epoch, index)."""
+"""Training samples: rays that hit what was labelled, weights, other frames, all from (seed, epoch, index)."""
 
 import math
 import pickle
@@ -75,7 +75,7 @@ def test_views_are_those_that_the_node_makes(tables):
 
 
 def test_rays_end_where_the_labels_depth_says(tables):
-    """Each ray's end, projected by the camera model from where that camera stood, is the labelled pixel at its depth."""
+    """Each ray's end, projected by the camera model from where that camera stood, is its labelled pixel and depth."""
     dataset = RayDataset(tables, SampleConfig(**SIZE, rays=500), ["sparse"])
     index = 3
     sample = dataset.sample(0, index)
@@ -85,7 +85,8 @@ def test_rays_end_where_the_labels_depth_says(tables):
         for camera, later in (("front", 0), ("wide", LATER_NS)):
             frame = index + offset
             at = tiny_bag.odom_from_base(START_NS + frame * FRAME_NS + later)
-            chosen = (sample.rays.frame_offsets == offset).numpy() & (sample.ray_cameras == ("front", "wide").index(camera))
+            of_camera = sample.ray_cameras == ("front", "wide").index(camera)
+            chosen = (sample.rays.frame_offsets == offset).numpy() & of_camera
             points = transform_points(invert(at @ RIG[camera].base_from_camera) @ now, ends[chosen].astype(float))
             pixels, inside = RIG[camera].model.project(points)
             columns, rows = np.rint(pixels).astype(int).T
@@ -110,7 +111,7 @@ def test_a_moving_car_of_another_frame_gives_no_ray(tables):
 
 
 def test_rays_are_drawn_in_proportion_to_their_weights(tables):
-    """Chi-square over the four kinds of rays: two classes, of this frame and of others; few of many, so no depletion."""
+    """Chi-square over the four kinds of rays: two classes, of this frame and of others; few of many."""
     counts = np.zeros(18)
     counts[[CAR, ROAD]] = 1, 500  # W_b(car) = exp(0.005 * 499) = 12.1
     dataset = RayDataset(tables, SampleConfig(**SIZE, rays=20, dynamic_weight=0.1), ["sparse"], class_counts=counts)
@@ -134,7 +135,8 @@ def test_no_ray_comes_twice(tables):
 
 
 def test_samples_follow_from_seed_epoch_and_index(tables):
-    config = SampleConfig(**SIZE, rays=200, augment=AugmentConfig(zoom_in=1.3, image_flip=0.5, rotation=0.3, mirror_y=0.5))
+    augment = AugmentConfig(zoom_in=1.3, image_flip=0.5, rotation=0.3, mirror_y=0.5)
+    config = SampleConfig(**SIZE, rays=200, augment=augment)
     dataset, again = RayDataset(tables, config, seed=3), RayDataset(tables, config, seed=3)
     for index in (0, 5, 13):
         first = dataset.sample(2, index)
@@ -155,14 +157,16 @@ def test_previous_frames_and_truth_come_along(tables):
     dataset = RayDataset(tables, SampleConfig(**SIZE, previous=2, truth=True), ["sparse"])
     sample = dataset.sample(0, 3)
     assert [views.stamp_ns for views in sample.previous] == [START_NS + 2 * FRAME_NS, START_NS + FRAME_NS]
-    np.testing.assert_allclose(sample.previous[0].odom_from_base, tiny_bag.odom_from_base(START_NS + 2 * FRAME_NS), atol=1e-6)
+    before = tiny_bag.odom_from_base(START_NS + 2 * FRAME_NS)
+    np.testing.assert_allclose(sample.previous[0].odom_from_base, before, atol=1e-6)
     assert dataset.sample(0, 0).previous == () and sample.truth["semantics"].shape == (4, 4, 2)
     assert RayDataset(tables, SampleConfig(**SIZE)).sample(0, 3).truth is None
 
 
 def test_turning_the_vehicle_turns_everything_alike(tables):
     """Ray ends, camera centres and ego poses of the turned sample are those of the plain one, moved by one matrix."""
-    turned_config = SampleConfig(**SIZE, rays=10_000, previous=1, truth=True, augment=AugmentConfig(rotation=1.0, mirror_y=1.0))
+    augment = AugmentConfig(rotation=1.0, mirror_y=1.0)
+    turned_config = SampleConfig(**SIZE, rays=10_000, previous=1, truth=True, augment=augment)
     grid = VoxelGrid((-2, -2, 0), (2, 2, 2), 1.0)
     plain = RayDataset(tables, SampleConfig(**SIZE, rays=10_000, previous=1), ["sparse"]).sample(0, 3)
     turned = RayDataset(tables, turned_config, ["sparse"], grid=grid).sample(0, 3)
@@ -187,7 +191,9 @@ def test_cameras_without_an_image_are_absent(tmp_path):
 
 
 def test_a_frame_without_any_labels_has_no_rays(tmp_path):
-    labels = lambda frame, camera: tiny_bag.sparse_labels(frame, camera) if frame == 0 else None
+    def labels(frame, camera):
+        return tiny_bag.sparse_labels(frame, camera) if frame == 0 else None
+
     prepare_recording(write_bag(tmp_path / "bag", Plan(frames=2, labels=labels)), None, tmp_path / "t", PrepareConfig())
     alone = RayDataset(tmp_path / "t", SampleConfig(**SIZE, auxiliary_offsets=()))
     assert len(alone.sample(0, 1).rays) == 0 < len(alone.sample(0, 0).rays) and len(alone.rays_of(1)) == 0

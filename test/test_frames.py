@@ -103,7 +103,7 @@ def test_labels_of_another_size_are_named(tmp_path):
     small = (np.zeros((24, 32), np.uint8), np.ones((24, 32)))
     bag = write_bag(tmp_path / "small", Plan(frames=1, labels=lambda frame, camera: small))
     with Recording(bag) as recording:
-        with pytest.raises(RecordingError, match=r"small: /front/semantic/compressed at 1700000000.000 s .*32x24.*64x48"):
+        with pytest.raises(RecordingError, match=r"small: /front/semantic/compressed at 1700000000.0.* 32x24 .*64x48"):
             recording.semantic("front", START_NS)
 
 

@@ -73,9 +73,7 @@ def test_images_poses_and_truth_are_the_recordings(prepared):
     tables = Tables(prepared)
     data, raw = tables.image(5, 0)
     assert raw is None and bytes(data[:2]) == b"\xff\xd8"  # JPEG, as recorded
-    np.testing.assert_allclose(
-        tables.odom_from_base[5], tiny_bag.odom_from_base(START_NS + 5 * FRAME_NS), atol=1e-9
-    )
+    np.testing.assert_allclose(tables.odom_from_base[5], tiny_bag.odom_from_base(START_NS + 5 * FRAME_NS), atol=1e-9)
     np.testing.assert_allclose(tables.base_from_camera[5, 0], RIG["front"].base_from_camera, atol=1e-9)
     assert (tables.truth_arrays(5)["semantics"] == 5).all()
     assert [camera.model for camera in tables.cameras] == [camera.model for camera in RIG]
@@ -88,7 +86,7 @@ def test_a_second_run_changes_nothing(bag, prepared):
 
 
 def test_ways_of_preparing_are_not_mixed(bag, prepared):
-    with pytest.raises(TablesError, match=r"drive: was prepared differently \(config.max_time_diff was 0.1 and is now 0.2"):
+    with pytest.raises(TablesError, match=r"drive: was prepared differently \(config.max_time_diff was 0.1 and is"):
         prepare_recording(bag, None, prepared.parent, PrepareConfig(max_time_diff=0.2))
 
 
@@ -226,7 +224,8 @@ def refused(bag: Path, out: Path, capsys, *options: str) -> str:
 
 
 def test_ids_outside_of_the_table_are_named(tmp_path, capsys):
-    bag = write_bag(tmp_path / "ids", Plan(frames=1, labels=lambda *_: (np.full((HEIGHT, WIDTH), 40), np.ones((HEIGHT, WIDTH)))))
+    strange = (np.full((HEIGHT, WIDTH), 40, np.uint8), np.ones((HEIGHT, WIDTH)))
+    bag = write_bag(tmp_path / "ids", Plan(frames=1, labels=lambda *_: strange))
     text = refused(bag, tmp_path / "out", capsys)
     assert "ids: /front/semantic/compressed at 1700000000.000 s" in text and "class id 40 is not in the table" in text
 

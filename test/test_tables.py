@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from tiny_bag import HEIGHT, K, RIG, WIDTH, Plan, with_raw_images, write_bag
+from tiny_bag import HEIGHT, RIG, WIDTH, K, Plan, with_raw_images, write_bag
 
 from renderocc_model.rig import CameraModel
 from training.dataset import RayDataset, SampleConfig
@@ -34,7 +34,8 @@ def test_directions_project_back_onto_their_pixels(camera):
 
 
 def test_workers_map_the_files_and_do_not_copy_them(tmp_path):
-    tables = Tables(prepare_recording(write_bag(tmp_path / "bag", Plan(frames=1)), None, tmp_path / "t", PrepareConfig()))
+    bag = write_bag(tmp_path / "bag", Plan(frames=1))
+    tables = Tables(prepare_recording(bag, None, tmp_path / "t", PrepareConfig()))
     packed = pickle.dumps(tables)
     assert len(packed) < 1000
     np.testing.assert_array_equal(pickle.loads(packed).pixels, tables.pixels)

@@ -32,7 +32,7 @@ class AugmentConfig:
     zoom_in: float = setting(1.0, "largest factor that views are resized by", minimum=1.0, maximum=10.0)
     shift: float = setting(0.0, "most that a crop lies off the middle, in view sizes", minimum=0.0, maximum=0.5)
     image_flip: float = setting(0.0, "chance that a view is mirrored left to right", minimum=0.0, maximum=1.0)
-    brightness: float = setting(0.0, "most that a view is made brighter or darker, as a factor", minimum=0.0, maximum=0.9)
+    brightness: float = setting(0.0, "most that a view is made brighter or darker, a factor", minimum=0.0, maximum=0.9)
     contrast: float = setting(0.0, "most that a view's contrast is changed, as a factor", minimum=0.0, maximum=0.9)
     mirror_x: float = setting(0.0, "chance that front and back are exchanged", minimum=0.0, maximum=1.0)
     mirror_y: float = setting(0.0, "chance that left and right are exchanged", minimum=0.0, maximum=1.0)
@@ -109,7 +109,7 @@ def bird_eye_change(rng: np.random.Generator, config: AugmentConfig) -> np.ndarr
 
 
 def change_volume(volume: np.ndarray, grid: VoxelGrid, new_from_old: np.ndarray, outside: int) -> np.ndarray:
-    """A volume of the old base frame seen in the new one: each voxel takes what its centre had, `outside` where nothing.
+    """A volume of the old base frame seen in the new one: each voxel takes what its centre had.
 
     Exact for mirrorings of a grid that lies evenly about the axis, nearest neighbour otherwise.
 

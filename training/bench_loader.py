@@ -73,8 +73,7 @@ def measure(folder: Path, frames: int) -> dict:
         preparing = (time.process_time() - start) / length
         config = SampleConfig(height=HEIGHT, width=WIDTH)
         whole, views = (
-            RayDataset(tables.parent, one)
-            for one in (config, SampleConfig(height=HEIGHT, width=WIDTH, rays=0))
+            RayDataset(tables.parent, one) for one in (config, SampleConfig(height=HEIGHT, width=WIDTH, rays=0))
         )
         memory = _anonymous_kib()
         figures[kind] = {
@@ -249,7 +248,7 @@ def _seconds(work: Callable[[int], object], times: int) -> float:
 
 
 def _anonymous_kib() -> int:
-    """Memory of this process that is its own, without the mapped files, which the system takes back when it needs to."""
+    """Memory that is this process's own, without mapped files, which the system takes back when it needs to."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 

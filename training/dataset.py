@@ -310,8 +310,8 @@ class EpochSampler(torch.utils.data.Sampler):
     ) -> None:
         if not (0 <= rank < world_size) or size < world_size or start < 0:
             raise ValueError(
-                f"rank {rank} of {world_size} over {size} samples from {start}; expected a rank below the world size and "
-                "at least one sample for each"
+                f"rank {rank} of {world_size} over {size} samples from {start}; expected a rank below the world size "
+                "and at least one sample for each"
             )
         self.size, self.seed, self.epoch, self.rank, self.world_size, self.start = (
             size, seed, epoch, rank, world_size, start,

@@ -105,9 +105,7 @@ class Recording:
             self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
             self._find_cameras(cameras)
             self._labels = {
-                kind: {
-                    camera: source for camera in self.cameras if (source := _find_source(bags, f"/{camera}/{kind}"))
-                }
+                kind: {camera: source for camera in self.cameras if (source := _find_source(bags, f"/{camera}/{kind}"))}
                 for kind in _DECODERS
             }
             self._read_index()
@@ -191,7 +189,8 @@ class Recording:
 
     def has_labels(self, camera: str, stamp_ns: int) -> bool:
         """Whether there are both a semantic and a depth image for this camera's image."""
-        return all(camera in self._labels[kind] and stamp_ns in self._labels[kind][camera].recorded for kind in _DECODERS)
+        sources = (self._labels[kind].get(camera) for kind in _DECODERS)
+        return all(source is not None and stamp_ns in source.recorded for source in sources)
 
     def label_stamps(self, camera: str, kind: str) -> list[int]:
         """Stamps of a camera's labels of a kind ('semantic' or 'depth'), ascending."""
@@ -206,7 +205,9 @@ class Recording:
         """z-depth at a camera's stamp, (H, W) float32 metres, 0 where there is none."""
         return self.decode("depth", camera, stamp_ns, self.gather([("depth", camera, stamp_ns)]))
 
-    def decode(self, kind: str, camera: str, stamp_ns: int, gathered: dict[tuple[str, str, int], Message]) -> np.ndarray:
+    def decode(
+        self, kind: str, camera: str, stamp_ns: int, gathered: dict[tuple[str, str, int], Message]
+    ) -> np.ndarray:
         """A label image, kind 'semantic' or 'depth', from what `gather` found; RecordingError names topic and time."""
         model = self.models[camera]
         try:
@@ -326,7 +327,8 @@ class Recording:
         self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
         for camera in self.cameras:
             if 0 in self._images[camera].recorded:
-                raise RecordingError(f"{self.topic('image', camera)}: an image has stamp 0; the driver must stamp images")
+                where = self.topic("image", camera)
+                raise RecordingError(f"{where}: an image has stamp 0; the driver must stamp images")
 
     def _take_info(self, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
         if self._infos.get(camera) == data[12:]:  # after the encapsulation and the stamp
@@ -352,7 +354,7 @@ class Recording:
                 self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
 
     def _pose_gap(self, stamp_ns: int) -> float:
-        """Seconds to the farther of the two poses of the base around a stamp; 0 at a pose, or where it does not move."""
+        """Seconds to the farther of the two poses of the base around a stamp; 0 at a pose, or if it does not move."""
         stamps = self._pose_stamps
         place = bisect_left(stamps, stamp_ns)
         if place == len(stamps) or stamps[place] == stamp_ns or place == 0:

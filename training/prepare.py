@@ -159,7 +159,8 @@ class _Extractor:
                 raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
         else:
             size = (message.height, message.width)
-            encoding = {name: getattr(message, name) for name in ("encoding", "height", "width", "step", "is_bigendian")}
+            names = ("encoding", "height", "width", "step", "is_bigendian")
+            encoding = {name: getattr(message, name) for name in names}
         if size != (model.height, model.width):
             raise RecordingError(
                 f"{where}: image is {size[1]}x{size[0]} but camera_info says {model.width}x{model.height}; record a "
@@ -203,7 +204,8 @@ def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
             f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
             f"--cameras {' '.join(recording.cameras)}"
         )
-    if not any(recording.has_labels(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]):
+    images = ((camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera])
+    if not any(recording.has_labels(camera, stamp) for camera, stamp in images):
         where = recording.labels_path or recording.path
         raise RecordingError(
             f"{where}: no image of {', '.join(recording.cameras)} has labels on /<camera>/semantic and /<camera>/depth "
@@ -257,7 +259,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    made.add_argument("--labels", nargs="+", type=Path, default=[], metavar="SIDECAR", help="one for each BAG, in order")
+    made.add_argument(
+        "--labels",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="SIDECAR",
+        help="one for each BAG, in order",
+    )
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="recordings at a time")
     made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(classes.TABLES), help="the labels' classes")
     made.add_argument("--anchor", default="", help="camera whose images are the frames")
@@ -338,7 +347,7 @@ def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_fr
         return str(error)
     except OSError as error:
         return (
-            f"{bag}: {error.filename or out}: {error.strerror or error}; what was written is kept hidden in {out}, make "
-            "room and run again to go on"
+            f"{bag}: {error.filename or out}: {error.strerror or error}; what was written is kept, hidden in {out}; "
+            "make room and run again to go on"
         )
     return None

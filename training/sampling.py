@@ -60,7 +60,7 @@ def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.n
     """
     sizes, weights = np.asarray(sizes, np.int64), np.asarray(weights, np.float64)
     if sizes.shape != weights.shape or (sizes < 0).any() or not np.isfinite(weights).all() or (weights < 0).any():
-        raise ValueError(f"sizes {sizes.shape} and weights {weights.shape}; expected as many, none negative or infinite")
+        raise ValueError(f"sizes {sizes.shape}, weights {weights.shape}; expected as many, none negative or infinite")
     left = np.where(weights > 0, sizes, 0)
     drawn = np.zeros_like(left)
     while (wanted := count - int(drawn.sum())) > 0 and left.any():

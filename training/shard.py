@@ -1,9 +1,9 @@
 """Writing one recording's tables so that a kill at any moment costs at most one frame, and never shows.
 
 Frames are appended to the data files of a hidden folder `.<name>.partial`, and then a line to its journal: a checksum
-and the frame's row with the data files' lengths. Going on means: read the journal up to the last whole line, cut the data
-files to the lengths in it, append. At the end the rows become arrays, everything is flushed to the disk, and the folder
-gets its name. So the bytes do not depend on how often the work was interrupted.
+and the frame's row with the data files' lengths. Going on means: read the journal up to the last whole line, cut the
+data files to the lengths in it, append. At the end the rows become arrays, everything is flushed to the disk, and the
+folder gets its name. So the bytes do not depend on how often the work was interrupted.
 """
 
 from __future__ import annotations

@@ -126,9 +126,7 @@ class Tables:
         self.classes = ClassTable.from_dict(header["classes"])
         self.class_counts = np.array(header["class_counts"], np.int64)
         self.cameras = tuple(_camera(entry) for entry in header["cameras"])
-        self.encodings = tuple(
-            entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"]
-        )
+        self.encodings = tuple(entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"])
         for name in ARRAYS:
             setattr(self, name, self._array(name))
         count = int(header["pixels"])
