@@ -223,8 +223,10 @@ def test_the_truth_has_occ3ds_layout_and_nobody_sees_under_the_road(bag):
 
 def test_surfaces_are_sampled_without_gaps():
     # A 1 m x 1 m square at spacing 0.13: its diagonal of 1.414 m needs 11 pieces, (12 * 13) / 2 = 78 points a triangle.
-    points, classes = sample_surface(quads([[[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]]), 0.13)
+    points, classes, areas = sample_surface(quads([[[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]]), 0.13)
     assert len(points) == 2 * 78 and (classes == 0).all()
+    # Their shares add up to its area of 1 m^2, which faces along z.
+    assert areas.sum(0) == pytest.approx([0, 0, 1], abs=1e-6)
     probe = np.random.default_rng(0).uniform(0, 1, (500, 2))
     assert np.linalg.norm(points[None, :, :2] - probe[:, None], axis=2).min(1).max() < 0.13
 

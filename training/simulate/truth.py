@@ -1,7 +1,9 @@
 """Exact 3D truth of the town in Occ3D's layout: which voxels hold a surface, of which class, and who can see them.
 
-A voxel is occupied where a surface passes through it. Surfaces are sampled densely, once for each tile of the town, and
-the samples vote; what stands on the ground outvotes the ground under it.
+A voxel is occupied where it holds a surface's larger part: a surface is one voxel thick, along the axis that it mostly
+faces, and a voxel that it just cuts is free if one beside it holds more. A surface that pokes into a voxel by a corner would
+have the rays that pass above it end in the air. Surfaces are sampled densely, once for each tile of the town, every sample
+standing for its share of the area; what stands on the ground outvotes the ground under it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from renderocc_model.geometry import invert
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 
 from .sensors import Lidar, Photographer
-from .shapes import Mesh
+from .shapes import Mesh, cross
 from .town import Town
 from .trace import Tracer, rotate
 
@@ -24,11 +26,13 @@ __all__ = ["Occupancy", "Surveyor", "sample_surface"]
 _TILE = 16.0  # metres
 _LARGEST_PIECE = 26.0  # no triangle reaches further than this from its middle
 _SPACING = 0.13  # a third of a voxel
-_THIN = 0.1  # samples nearer to each other than this, in one class, count once
+_THIN = 0.1  # metres; the samples of one class in a cube this wide become one
 _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
-_LEAST_SAMPLES = 6  # a flat surface across a voxel has 16; fewer are a corner that it just touches
+_WHOLE = 1.0  # of a voxel's face: a surface that goes on beyond the voxel covers as much, an edge less
+_GOES_ON = 0.6  # of a voxel's face in the rows on either side: no edge, whatever its samples add up to
+_LEAST = 0.02  # of a voxel's face: less is free in any case
 _GROUND = (11, 12, 13, 14)
-_OBJECT_VOTES = 4  # of a sample of an object, against 1 of the ground's
+_OBJECT_VOTES = 4  # of a square metre of an object, against 1 of the ground's
 _PIXEL_STRIDE = 2
 
 
@@ -41,50 +45,106 @@ class Occupancy:
     mask_lidar: np.ndarray
 
 
-def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points on every triangle, no further than `spacing` from their neighbours, corners and edges included.
 
     Returns:
-        points (N, 3) float32 and the class of each, (N,) uint8.
+        points (N, 3) float32, the class of each, (N,) uint8, and its share of the surface, (N, 3) float32: the normal, on
+        the side where its largest component is positive, times an area in m^2.
     """
     corners = mesh.vertices[mesh.faces]
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
+    normals = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    largest = np.take_along_axis(normals, np.abs(normals).argmax(1)[:, None], 1)
+    shares = np.where(largest < 0, -normals, normals) / 2
     pieces = np.maximum(np.ceil(edges / spacing), 1).astype(int)
-    points, classes = [], []
+    points, classes, areas = [], [], []
     for count in np.unique(pieces):
         rows = np.flatnonzero(pieces == count)
         i, j = np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij")
         inside = i + j <= count
-        weights = np.stack([i[inside], j[inside], count - i[inside] - j[inside]], -1).astype(np.float32) / count
+        steps = np.stack([i[inside], j[inside], count - i[inside] - j[inside]], -1)
+        weights = steps.astype(np.float32) / count
         points.append(np.einsum("pk,nkd->npd", weights, corners[rows]).reshape(-1, 3))
         classes.append(np.repeat(mesh.class_id[rows], len(weights)))
+        # A triangle falls into count^2 small ones, each a third its corners': six meet inside, three at an edge.
+        share = np.array([2, 1, 1 / 3, 1 / 3])[(steps == 0).sum(1)] / count**2
+        areas.append((shares[rows, None] * share[:, None]).reshape(-1, 3))
     if not points:
-        return np.zeros((0, 3), np.float32), np.zeros(0, np.uint8)
-    return np.concatenate(points).astype(np.float32), np.concatenate(classes)
+        return np.zeros((0, 3), np.float32), np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
+    return np.concatenate(points).astype(np.float32), np.concatenate(classes), np.concatenate(areas).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """Points of surfaces, at most one for each 0.1 m and class, and the rectangle in x and y that holds them."""
+    """Points of surfaces with their areas, one for each 0.1 m and class, and the rectangle in x and y that holds them."""
 
     points: np.ndarray
     classes: np.ndarray
+    areas: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     @classmethod
-    def of(cls, points: np.ndarray, classes: np.ndarray) -> _Samples:
+    def of(cls, points: np.ndarray, classes: np.ndarray, areas: np.ndarray) -> _Samples:
         if not len(points):
-            return cls(points, classes, np.full(2, np.inf), np.full(2, -np.inf))
+            return cls(points, classes, areas, np.full(2, np.inf), np.full(2, -np.inf))
         cells = np.floor(points / _THIN).astype(np.int64)
         x, y, z = cells[:, 0] & 0xFFFFF, cells[:, 1] & 0xFFFFF, cells[:, 2] & 0x7FFF
-        _, first = np.unique(x << 40 | y << 20 | z << 5 | classes, return_index=True)
-        points, classes = points[first], classes[first]
-        return cls(points, classes, points[:, :2].min(0), points[:, :2].max(0))
+        _, first, member = np.unique(x << 40 | y << 20 | z << 5 | classes, return_index=True, return_inverse=True)
+        whole = np.maximum(np.linalg.norm(areas, axis=1), 1e-9)  # a triangle of no area still has a place
+        total = np.bincount(member, weights=whole)
+        points = np.stack([np.bincount(member, weights=whole * column) / total for column in points.T], -1)
+        points, classes = points.astype(np.float32), classes[first]
+        areas = np.stack([np.bincount(member, weights=column) for column in areas.T], -1).astype(np.float32)
+        return cls(points, classes, areas, points[:, :2].min(0), points[:, :2].max(0))
 
     def touches(self, place: np.ndarray, reach: float) -> bool:
         """Whether the rectangle comes within `reach` of a place."""
         return bool(np.hypot(*(np.clip(place, self.low, self.high) - place)) < reach) if len(self.points) else False
+
+
+def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Which voxels hold the larger part of a surface.
+
+    A plane's areas seen along the axis that it mostly faces add up to one voxel's face in every row of voxels along that
+    axis, and the fullest voxel of the row is kept: a plane has no holes. Where a row adds up to less it is the edge of
+    something or something thin; that is kept too, unless the same class wholly covers a voxel beside it.
+
+    Args:
+        facing: (X, Y, Z, 3) area of the surfaces in each voxel as seen along x, y and z, in units of a voxel's face.
+        labels: (X, Y, Z) class of each.
+    Returns:
+        (X, Y, Z) bool.
+    """
+    largest = facing.max(-1)
+    place = np.argwhere(largest > _LEAST)
+    if not len(place):
+        return np.zeros(labels.shape, bool)
+    strides = np.cumprod([1, *(np.array(labels.shape)[:0:-1] + 2)])[::-1]
+    flat = (place + 1) @ strides
+    axis, most = facing[tuple(place.T)].argmax(1), largest[tuple(place.T)]
+    fullest, covered = np.ones(len(place), bool), np.zeros(len(place), bool)
+    for number, stride in enumerate(strides):
+        along, rows = np.pad(facing[..., number], 1).ravel(), np.flatnonzero(axis == number)
+        here = flat[rows]
+        fullest[rows] = np.maximum(along[here - stride], along[here + stride]) <= most[rows]
+        row_sum = along + np.roll(along, stride) + np.roll(along, -stride)  # the padding is empty: nothing wraps around
+        goes_on = [
+            np.minimum(row_sum[here - aside], row_sum[here + aside]) > _GOES_ON for aside in strides if aside != stride
+        ]
+        covered[rows] = fullest[rows] & ((row_sum[here] >= _WHOLE) | (goes_on[0] & goes_on[1]))
+    whole = np.full(np.prod(np.array(labels.shape) + 2), OCC3D_NUSCENES.free, np.uint8)
+    classes = labels[tuple(place.T)]
+    whole[flat[covered]] = classes[covered]
+    rest = np.flatnonzero(fullest & ~covered)
+    edge = np.zeros(len(rest), bool)
+    for step in np.ndindex(3, 3, 3):
+        edge |= whole[flat[rest] + (np.array(step) - 1) @ strides] == classes[rest]
+    result = np.zeros(labels.shape, bool)
+    result[tuple(place[covered].T)] = True
+    result[tuple(place[rest[~edge]].T)] = True
+    return result
 
 
 class Surveyor:
@@ -122,7 +182,7 @@ class Surveyor:
         return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
-        """Class of every voxel with enough of a surface in it, `free` elsewhere."""
+        """Class of every voxel that holds the larger part of a surface, `free` elsewhere."""
         lower, upper = np.array(self._grid.lower), np.array(self._grid.upper)
         reach = float(np.hypot(*np.maximum(np.abs(lower), np.abs(upper))[:2]))
         here = odom_from_base[:2, 3]
@@ -134,18 +194,23 @@ class Surveyor:
         placed += [(self._model_samples(model), base_from_odom @ pose) for model, pose in moving]
         points = np.concatenate([rotate(pose, p.points) + pose[:3, 3].astype(np.float32) for p, pose in placed])
         classes = np.concatenate([p.classes for p, _ in placed])
+        areas = np.concatenate([np.abs(rotate(pose, p.areas)) for p, pose in placed])
         voxel, inside = self._voxels(points)
         voxel, classes = voxel[inside], classes[inside]
-        result = np.full(self._grid.size, OCC3D_NUSCENES.free, np.uint8)
-        touched = np.bincount(voxel, minlength=self._grid.size) >= _LEAST_SAMPLES
+        areas = areas[inside] / np.float32(self._grid.voxel_size**2)
+        size, kinds = self._grid.size, OCC3D_NUSCENES.free
+        facing = np.stack([np.bincount(voxel, weights=column, minlength=size) for column in areas.T], -1)
+        touched = facing.any(1)
         row = np.cumsum(touched) - 1
-        counted = touched[voxel]
-        kinds = OCC3D_NUSCENES.free
-        cell = row[voxel[counted]] * kinds + classes[counted]
-        votes = np.bincount(cell, minlength=int(touched.sum()) * kinds).reshape(-1, kinds)
+        votes = np.bincount(
+            row[voxel] * kinds + classes, weights=np.linalg.norm(areas, axis=1), minlength=int(touched.sum()) * kinds
+        ).reshape(-1, kinds)
         votes[:, np.setdiff1d(np.arange(kinds), _GROUND)] *= _OBJECT_VOTES
+        result = np.full(size, OCC3D_NUSCENES.free, np.uint8)
         result[touched] = votes.argmax(1)
-        return result.reshape(self._grid.shape)
+        result = result.reshape(self._grid.shape)
+        result[~solid(facing.reshape(*self._grid.shape, 3), result)] = OCC3D_NUSCENES.free
+        return result
 
     def _model_samples(self, model: Mesh) -> _Samples:
         """The samples of something that moves, in its own frame."""
@@ -164,9 +229,9 @@ class Surveyor:
                 static.vertices, static.normals, static.texture, static.faces[rows], static.surface[rows],
                 static.colour[rows], static.class_id[rows], static.instance[rows],
             )  # fmt: skip
-            points, classes = sample_surface(piece, _SPACING)
-            kept = points[:, 2] < points[:, 2].min() + _CEILING
-            self._samples[index] = _Samples.of(points[kept], classes[kept])
+            columns = sample_surface(piece, _SPACING)
+            kept = columns[0][:, 2] < columns[0][:, 2].min() + _CEILING
+            self._samples[index] = _Samples.of(*(column[kept] for column in columns))
         return self._samples[index]
 
     def _voxels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
