@@ -187,9 +187,9 @@ class Recording:
         """The image of a camera at one of its stamps."""
         return self.gather([("image", camera, stamp_ns)])["image", camera, stamp_ns]
 
-    def has_labels(self, camera: str, stamp_ns: int) -> bool:
-        """Whether there are both a semantic and a depth image for this camera's image."""
-        sources = (self._labels[kind].get(camera) for kind in _DECODERS)
+    def has_labels(self, camera: str, stamp_ns: int, kinds: Sequence[str] = ("semantic", "depth")) -> bool:
+        """Whether there are label images of all these kinds for this camera's image."""
+        sources = (self._labels[kind].get(camera) for kind in kinds)
         return all(source is not None and stamp_ns in source.recorded for source in sources)
 
     def label_stamps(self, camera: str, kind: str) -> list[int]:

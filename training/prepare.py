@@ -115,6 +115,8 @@ class _Extractor:
                 wanted.append(("image", camera, stamp_ns))
                 if self.recording.has_labels(camera, stamp_ns):
                     wanted += [("semantic", camera, stamp_ns), ("depth", camera, stamp_ns)]
+                elif self.without_depth and self.recording.has_labels(camera, stamp_ns, ("semantic",)):
+                    wanted.append(("semantic", camera, stamp_ns))
         return wanted
 
     def row(self, frame: FrameIndex, messages: dict) -> FrameRow:
@@ -171,7 +173,9 @@ class _Extractor:
     def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels (M, 2) and distances (M,) by class, and the number of each class."""
         semantic = self.recording.decode("semantic", camera, stamp_ns, messages)
-        depth = self.recording.decode("depth", camera, stamp_ns, messages)
+        depth = np.zeros(semantic.shape, np.float32)
+        if ("depth", camera, stamp_ns) in messages:
+            depth = self.recording.decode("depth", camera, stamp_ns, messages)
         known = (semantic != UNLABELLED) & (semantic != self.table.free)
         if not self.without_depth:
             known &= depth > 0
@@ -205,11 +209,13 @@ def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
             f"--cameras {' '.join(recording.cameras)}"
         )
     images = ((camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera])
-    if not any(recording.has_labels(camera, stamp) for camera, stamp in images):
+    kinds = ("semantic",) if config.without_depth else ("semantic", "depth")
+    if not any(recording.has_labels(camera, stamp, kinds) for camera, stamp in images):
         where = recording.labels_path or recording.path
+        topics = " and ".join(f"/<camera>/{kind}" for kind in kinds)
         raise RecordingError(
-            f"{where}: no image of {', '.join(recording.cameras)} has labels on /<camera>/semantic and /<camera>/depth "
-            "at its stamp; make them with `renderocc label`, and name the sidecar with --labels"
+            f"{where}: no image of {', '.join(recording.cameras)} has labels on {topics} at its stamp; make them with "
+            "`renderocc label`, and name the sidecar with --labels"
         )
 
 
