@@ -27,6 +27,7 @@ from training.label.projection import Occlusion, hidden_points, project_points
 from training.label.sidecar import depth_png, read_classes, semantic_png
 from training.label.topics import StampedTopic
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # TorchScript is what people have
 ROOT = Path(__file__).resolve().parents[1]
 CAR, ROAD = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface"))
 # 100 px focal length, principal point in the middle of 200x100.
@@ -200,6 +201,24 @@ def test_it_ends_with_a_table_and_the_path(town_bag, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"wrote {out}" and lines[1].split()[:2] == ["cam_front", f"{FRAMES}/{FRAMES}"]
     assert any(line.startswith("driveable_surface") and line.endswith("%") for line in lines)
+
+
+def test_pixels_of_the_vehicle_itself_get_no_labels(town_bag, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    arguments = [str(town_bag), "--cameras", "cam_front", "--masks", str(masks), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2 and "no <camera>.png in it of cam_front" in capsys.readouterr().err
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[100:] = 255
+    cv2.imwrite(str(masks / "cam_front.png"), mask[:, :-1])
+    assert main(arguments) == 2 and "is 351x128 but the camera is 352x128" in capsys.readouterr().err
+    cv2.imwrite(str(masks / "cam_front.png"), mask)
+    assert main(arguments) == 0
+    with Recording(town_bag, tmp_path / "out", cameras=["cam_front"]) as made:
+        stamp = made.stamps["cam_front"][0]
+        semantic, depth = made.semantic("cam_front", stamp), made.depth("cam_front", stamp)
+    assert (semantic[100:] == UNLABELLED).all() and not depth[100:].any()
+    assert (semantic[:100] != UNLABELLED).any() and depth[:100].any()
 
 
 def test_images_without_a_cloud_are_left_out_and_counted(town_bag, tmp_path, capsys):

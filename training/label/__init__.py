@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     depth.add_argument("--min-depth", type=float, default=1.0, metavar="M", help="of LiDAR points, metres (default 1)")
     depth.add_argument("--keep-hidden", action="store_true", help="keep points that a nearer surface hides")
     depth.add_argument("--depth-topic", metavar="TEMPLATE", help="depth images instead, e.g. /{camera}/depth/image_raw")
+    made.add_argument(
+        "--masks", type=Path, metavar="DIR",
+        help="<camera>.png where pixels other than 0 show the vehicle itself and get no labels: the LiDAR on its roof "
+        "sees the road behind its bonnet, the camera sees the bonnet",
+    )  # fmt: skip
     classes = made.add_argument_group("classes, from one of these")
     source = classes.add_mutually_exclusive_group()
     source.add_argument(

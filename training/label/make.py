@@ -48,6 +48,7 @@ class Sources:
         network: run on the images themselves, or None.
         occlusion: None keeps points that nearer ones hide.
         min_depth: metres of z-depth from which LiDAR points count.
+        masks: {camera: (H, W) bool}, pixels that show the vehicle itself and get no labels.
     """
 
     classes: ClassTable
@@ -58,6 +59,7 @@ class Sources:
     network: Segmenter | None = None
     occlusion: Occlusion | None = Occlusion()
     min_depth: float = 1.0
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def gives_classes(self) -> bool:
@@ -316,6 +318,10 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
         labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
     if labels.semantic is None and sources.gives_classes:
         labels = Labels(labels.depth, np.full(labels.depth.shape, UNLABELLED, np.uint8))
+    mask = sources.masks.get(job.camera)
+    if mask is not None:
+        semantic = None if labels.semantic is None else np.where(mask, np.uint8(UNLABELLED), labels.semantic)
+        labels = Labels(np.where(mask, np.float32(0), labels.depth), semantic)
     return labels, image
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.messages import cdr
 from training.frames import Recording, seconds_text
@@ -73,7 +76,32 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     if clouds is not None:
         lidar = Lidar(recording, clouds, points, wanted.sweeps, wanted.max_time_diff)
     occlusion = None if wanted.keep_hidden else Occlusion()
-    return Sources(table, lidar, depth, semantic, mapping, network, occlusion, wanted.min_depth), notes
+    masks = {} if wanted.masks is None else _masks(recording, wanted.masks)
+    if wanted.sweeps > 1 and not (points or semantic or network):
+        notes["caution"] = "several clouds an image without classes: what moves is smeared, as nothing tells it apart"
+    return Sources(table, lidar, depth, semantic, mapping, network, occlusion, wanted.min_depth, masks), notes
+
+
+def _masks(recording: Recording, folder: Path) -> dict[str, np.ndarray]:
+    """<camera>.png of each camera that sees the vehicle itself: pixels other than 0 show it."""
+    masks = {}
+    for camera in recording.cameras:
+        file = folder / f"{camera.replace('/', '_')}.png"
+        if not file.is_file():
+            continue
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise LabelError(f"{file}: not a PNG; paint the vehicle's own pixels white on black")
+        model = recording.models[camera]
+        if image.shape != (model.height, model.width):
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise LabelError(
+                f"{file}: is {size} but the camera is {model.width}x{model.height}; paint it on an image of it"
+            )
+        masks[camera] = image > 0
+    if not masks:
+        raise LabelError(f"{folder}: no <camera>.png in it of {', '.join(recording.cameras)}")
+    return masks
 
 
 def _points(clouds: StampedTopic, wanted: Namespace, table: ClassTable | None) -> LabelField | LabelFiles | None:
