@@ -27,6 +27,7 @@ _TILE = 16.0  # metres
 _LARGEST_PIECE = 26.0  # no triangle reaches further than this from its middle
 _SPACING = 0.13  # a third of a voxel
 _THIN = 0.1  # metres; the samples of one class in a cube this wide become one
+_LONGEST_MOVER = 10.0  # metres from the place of something that moves to its end
 _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
 _WHOLE = 1.0  # of a voxel's face: a surface that goes on beyond the voxel covers as much, an edge less
 _GOES_ON = 0.6  # of a voxel's face in the rows on either side: no edge, whatever its samples add up to
@@ -56,7 +57,7 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
     normals = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     largest = np.take_along_axis(normals, np.abs(normals).argmax(1)[:, None], 1)
-    shares = np.where(largest < 0, -normals, normals) / 2
+    shares = (np.where(largest < 0, -normals, normals) / 2).astype(np.float32)
     pieces = np.maximum(np.ceil(edges / spacing), 1).astype(int)
     points, classes, areas = [], [], []
     for count in np.unique(pieces):
@@ -68,7 +69,7 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
         points.append(np.einsum("pk,nkd->npd", weights, corners[rows]).reshape(-1, 3))
         classes.append(np.repeat(mesh.class_id[rows], len(weights)))
         # A triangle falls into count^2 small ones, each a third its corners': six meet inside, three at an edge.
-        share = np.array([2, 1, 1 / 3, 1 / 3])[(steps == 0).sum(1)] / count**2
+        share = np.float32([2, 1, 1 / 3, 1 / 3])[(steps == 0).sum(1)] / np.float32(count**2)
         areas.append((shares[rows, None] * share[:, None]).reshape(-1, 3))
     if not points:
         return np.zeros((0, 3), np.float32), np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
@@ -168,36 +169,40 @@ class Surveyor:
         )
         self._tiles = np.stack([keys >> 32, (keys & 0xFFFFFFFF) - 2**31], -1)
         self._faces = np.split(np.argsort(tile_of, kind="stable"), np.cumsum(counts)[:-1])
+        corner = np.maximum(np.abs(grid.lower), np.abs(grid.upper))
+        self._reach = float(np.hypot(*corner[:2]))
         self._samples: dict[int, _Samples] = {}
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
 
     def survey(self, t: float) -> Occupancy:
         """The truth around base_link at a frame's nominal time in seconds."""
         odom_from_base = self._town.drive.odom_from_base(t)
-        moving = self._town.traffic.models(t, odom_from_base[:3, 3])
-        semantics = self._vote(odom_from_base, [(model, pose) for _, model, pose in moving])
-        tracer = self._static.with_moved(Mesh.join([model.moved(pose) for _, model, pose in moving]))
+        # What lies beyond the grid hides nothing inside it from sensors inside it, but beams may return from there.
+        far = max(self._reach, self._lidar.reach if self._lidar else 0.0) + _LONGEST_MOVER
+        moving = [
+            (model, pose)
+            for _, model, pose in self._town.traffic.models(t, odom_from_base[:3, 3])
+            if np.hypot(*(pose[:2, 3] - odom_from_base[:2, 3])) < far
+        ]
+        semantics = self._vote(odom_from_base, moving)
+        tracer = self._static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
         seen = self._seen_by_cameras(t, odom_from_base, tracer)
         returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
         return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
         """Class of every voxel that holds the larger part of a surface, `free` elsewhere."""
-        lower, upper = np.array(self._grid.lower), np.array(self._grid.upper)
-        reach = float(np.hypot(*np.maximum(np.abs(lower), np.abs(upper))[:2]))
-        here = odom_from_base[:2, 3]
+        here, reach = odom_from_base[:2, 3], self._reach
         offset = (self._tiles + 0.5) * _TILE - here
         near = np.flatnonzero(np.hypot(*offset.T) < reach + _TILE + _LARGEST_PIECE)
-        parts = [part for part in map(self._tile_samples, near) if part.touches(here, reach)]
+        # Samples of tiles that were left behind go: memory does not grow with the length of a drive.
+        self._samples = {index: self._samples[index] for index in near.tolist() if index in self._samples}
+        parts = [part for part in map(self._tile_samples, near.tolist()) if part.touches(here, reach)]
         base_from_odom = invert(odom_from_base)
         placed = [(part, base_from_odom) for part in parts]
         placed += [(self._model_samples(model), base_from_odom @ pose) for model, pose in moving]
-        points = np.concatenate([rotate(pose, p.points) + pose[:3, 3].astype(np.float32) for p, pose in placed])
-        classes = np.concatenate([p.classes for p, _ in placed])
-        areas = np.concatenate([np.abs(rotate(pose, p.areas)) for p, pose in placed])
-        voxel, inside = self._voxels(points)
-        voxel, classes = voxel[inside], classes[inside]
-        areas = areas[inside] / np.float32(self._grid.voxel_size**2)
+        columns = [self._inside(part, pose) for part, pose in placed]
+        voxel, classes, areas = (np.concatenate(column) for column in zip(*columns))
         size, kinds = self._grid.size, OCC3D_NUSCENES.free
         facing = np.stack([np.bincount(voxel, weights=column, minlength=size) for column in areas.T], -1)
         touched = facing.any(1)
@@ -211,6 +216,12 @@ class Surveyor:
         result = result.reshape(self._grid.shape)
         result[~solid(facing.reshape(*self._grid.shape, 3), result)] = OCC3D_NUSCENES.free
         return result
+
+    def _inside(self, part: _Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the samples inside the grid: flat voxel number, class, and area along x, y and z in voxel faces."""
+        voxel, inside = self._voxels(rotate(base_from_part, part.points) + base_from_part[:3, 3].astype(np.float32))
+        areas = np.abs(rotate(base_from_part, part.areas[inside])) / np.float32(self._grid.voxel_size**2)
+        return voxel[inside], part.classes[inside], areas
 
     def _model_samples(self, model: Mesh) -> _Samples:
         """The samples of something that moves, in its own frame."""
@@ -238,7 +249,8 @@ class Surveyor:
         """Flat voxel numbers of points in base_link, and which lie inside the grid."""
         shape = self._grid.shape
         index = np.floor((points - np.float32(self._grid.lower)) / np.float32(self._grid.voxel_size)).astype(np.int32)
-        inside = ((index >= 0) & (index < np.array(shape))).all(1)
+        within = index.view(np.uint32) < np.array(shape, np.uint32)  # a negative number is a huge unsigned one
+        inside = within[:, 0] & within[:, 1] & within[:, 2]
         return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
 
     def _seen_by_cameras(self, t: float, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
