@@ -8,7 +8,10 @@ import numpy as np
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.messages.cdr_reader import CompressedImageMessage, ImageMessage
 
-__all__ = ["LabelImageError", "depth_image", "png_image", "raw_channel", "semantic_image"]
+__all__ = ["LabelImageError", "depth_image", "depth_png", "png_image", "raw_channel", "semantic_image", "semantic_png"]
+
+
+_FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 
 
 class LabelImageError(ValueError):
@@ -50,7 +53,8 @@ def depth_image(message: ImageMessage | CompressedImageMessage, height: int, wid
         if image.dtype != np.uint16 or image.ndim != 2:
             raise LabelImageError(f"depth label is {_kind(image)}; write a PNG of one 16-bit channel, millimetres")
     else:
-        image = raw_channel(message, height, width, {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}, "depth")
+        encodings = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
+        image = raw_channel(message, height, width, encodings, "depth")
     if image.dtype == np.uint16:
         return image.astype(np.float32) * np.float32(0.001)
     if (image < 0).any():
@@ -58,8 +62,19 @@ def depth_image(message: ImageMessage | CompressedImageMessage, height: int, wid
     return np.where(np.isfinite(image), image, np.float32(0))
 
 
+def semantic_png(classes: np.ndarray) -> bytes:
+    """The PNG that `semantic_image` reads back: class ids, (H, W) uint8."""
+    return cv2.imencode(".png", classes, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+
+
+def depth_png(depth: np.ndarray) -> bytes:
+    """The PNG in millimetres that `depth_image` reads back: (H, W) metres, 0 for none; none is left beyond 65.535 m."""
+    millimetres = np.where(depth < _FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
+    return cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
 def png_image(data: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A PNG of this size as it is stored, colours blue first; LabelImageError where it is another size, or damaged."""
+    """A PNG of this size as it is stored, colours blue first; LabelImageError where it is damaged or another size."""
     try:
         found = compressed_size(data)
     except ImageError as error:

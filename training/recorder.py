@@ -14,7 +14,7 @@ from rosbags.typesys import Stores, get_typestore
 from renderocc_model.geometry import quaternion_from_matrix
 from renderocc_model.rig import Camera
 
-__all__ = ["Cloud", "LidarMount", "Recorder"]
+__all__ = ["Cloud", "LidarMount", "Recorder", "offered_qos"]
 
 _FOREVER = QosTime(9223372036, 854775807)
 _UINT8, _FLOAT32 = 2, 7  # sensor_msgs/PointField
@@ -40,7 +40,8 @@ class Cloud(Protocol):
     label: np.ndarray | None
 
 
-def _qos(durability: QosDurability, depth: int) -> list[Qos]:
+def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
+    """What a reliable publisher offers that keeps its last `depth` messages."""
     return [
         Qos(QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, durability, _FOREVER, _FOREVER,
             QosLiveliness.AUTOMATIC, _FOREVER, False)
@@ -69,8 +70,8 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         self._writer.__enter__()
-        self._add("/tf_static", "tf2_msgs/msg/TFMessage", _qos(QosDurability.TRANSIENT_LOCAL, 1))
-        self._add("/tf", "tf2_msgs/msg/TFMessage", _qos(QosDurability.VOLATILE, 100))
+        self._add("/tf_static", "tf2_msgs/msg/TFMessage", offered_qos(QosDurability.TRANSIENT_LOCAL, 1))
+        self._add("/tf", "tf2_msgs/msg/TFMessage", offered_qos(QosDurability.VOLATILE, 100))
         for name in (camera.name for camera in self._cameras):
             self._add(f"/{name}/image_raw/compressed", "sensor_msgs/msg/CompressedImage")
             self._add(f"/{name}/camera_info", "sensor_msgs/msg/CameraInfo")
@@ -85,7 +86,7 @@ class Recorder:
         self._writer.__exit__(*error)
 
     def _add(self, topic: str, kind: str, qos: list[Qos] | None = None) -> None:
-        qos = _qos(QosDurability.VOLATILE, 10) if qos is None else qos
+        qos = offered_qos(QosDurability.VOLATILE, 10) if qos is None else qos
         self._topics[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=qos)
 
     def _write(self, topic: str, stamp_ns: int, kind: str, **fields: object) -> None:

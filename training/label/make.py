@@ -17,6 +17,7 @@ from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.images import decode_compressed, decode_raw
 from renderocc_model.messages import cdr
 from training.frames import Recording, RecordingError
+from training.label_images import depth_png, semantic_png
 from training.new_bag import new_bag
 
 from .clouds import Cloud, Lidar, NoCloud
@@ -24,7 +25,7 @@ from .mapping import ClassMapping, LabelError
 from .overlay import overlay
 from .pictures import Segmenter, recorded_classes, recorded_depth
 from .projection import Occlusion, hidden_points, project_points
-from .sidecar import SidecarWriter, depth_png, semantic_png, write_note
+from .sidecar import SidecarWriter, write_note
 from .topics import StampedTopic
 
 __all__ = ["Coverage", "Labels", "Sources", "labels_from_clouds", "write_labels"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
 from renderocc_model.config import load_yaml
-from training.raw_classes import LIDARSEG, SEMANTIC_KITTI_RAW
+from training.raw_classes import LIDARSEG, SEMANTIC_KITTI_RAW, lookup_table
 
 __all__ = ["BUILT_IN", "ClassMapping", "LabelError", "load_mapping"]
 
@@ -61,8 +61,9 @@ class ClassMapping:
                 raise LabelError("labels are not whole numbers; name the field of class ids with --label-field")
         if values.size and not (values.min() >= 0 and values.max() <= _LARGEST_ID):
             raise LabelError(f"ids reach from {values.min()} to {values.max()}; expected 0 to {_LARGEST_ID}")
-        table = np.full(_LARGEST_ID + 1, -1 if self.others is None else self.others, np.int16)
-        table[list(self.ids)] = list(self.ids.values())
+        table = lookup_table(self.ids)
+        if self.others is not None:
+            table[table < 0] = self.others
         mapped = table[values.astype(np.int64)]
         unknown = mapped < 0
         if unknown.any():

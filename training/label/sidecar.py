@@ -4,39 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import yaml
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from renderocc_model.classes import ClassTable
 from renderocc_model.config import load_yaml
 from renderocc_model.messages import cdr
+from training.recorder import offered_qos
 
-__all__ = ["NOTE", "SidecarWriter", "depth_png", "read_classes", "semantic_png", "write_note"]
+__all__ = ["NOTE", "SidecarWriter", "read_classes", "write_note"]
 
 NOTE = "labels.yaml"  # beside the sidecar's metadata.yaml
 _KIND = "sensor_msgs/msg/CompressedImage"
 _FORMATS = {"semantic": "mono8; png compressed ", "depth": "16UC1; png compressed "}
-_FOREVER = QosTime(9223372036, 854775807)
-_QOS = [
-    Qos(QosHistory.KEEP_LAST, 10, QosReliability.RELIABLE, QosDurability.VOLATILE, _FOREVER, _FOREVER,
-        QosLiveliness.AUTOMATIC, _FOREVER, False)
-]  # fmt: skip
-_FARTHEST = 65.535  # metres that 16 bits of millimetres hold
-
-
-def semantic_png(classes: np.ndarray) -> bytes:
-    """PNG of class ids, (H, W) uint8."""
-    return cv2.imencode(".png", classes, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
-
-
-def depth_png(depth: np.ndarray) -> bytes:
-    """PNG in millimetres of z-depths, (H, W) metres with 0 where there is none; beyond 65.535 m becomes none."""
-    millimetres = np.where(depth <= _FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
-    return cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 class SidecarWriter:
@@ -59,7 +41,7 @@ class SidecarWriter:
         for camera, what in self._topics:
             topic = f"/{camera}/{what}/compressed"
             self._connections[camera, what] = self._writer.add_connection(
-                topic, _KIND, typestore=store, offered_qos_profiles=_QOS
+                topic, _KIND, typestore=store, offered_qos_profiles=offered_qos(QosDurability.VOLATILE, 10)
             )
         return self
 

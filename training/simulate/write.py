@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from training.label_images import depth_png, semantic_png
+
 __all__ = ["encode"]
 
 _JPEG_QUALITY = 92
@@ -16,8 +18,7 @@ def encode(image: np.ndarray, semantic: np.ndarray | None, depth: np.ndarray | N
         "image_raw": cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
     }
     if semantic is not None:
-        files["semantic"] = cv2.imencode(".png", semantic, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+        files["semantic"] = semantic_png(semantic)
     if depth is not None:
-        millimetres = np.where(depth < 65.535, np.rint(depth * 1000), 0).astype(np.uint16)
-        files["depth"] = cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        files["depth"] = depth_png(depth)
     return files
