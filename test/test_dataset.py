@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +189,20 @@ def test_cameras_without_an_image_are_absent(tmp_path):
     sample = RayDataset(tmp_path / "t", SampleConfig(**SIZE)).sample(0, 0)
     assert sample.current.present.tolist() == [True, False] and not sample.current.views[1].any()
     assert (sample.ray_cameras == 0).all()
+
+
+def test_going_through_a_recording_keeps_nothing_in_memory(tables):
+    """After a sample none of the mapped tables is counted to the process (Linux' smaps: resident size of each map)."""
+    dataset = RayDataset(tables, SampleConfig(**SIZE, truth=True), ["sparse"])
+    for index in range(len(dataset)):
+        dataset.sample(0, index)
+    resident, current = {}, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if str(tables / "sparse") in line:
+            current = line.split()[-1]
+        elif line.startswith("Rss:") and current:
+            resident[current], current = int(line.split()[1]), ""
+    assert len(resident) >= 10 and set(resident.values()) == {0}, resident
 
 
 def test_a_frame_without_any_labels_has_no_rays(tmp_path):

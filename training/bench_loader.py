@@ -75,10 +75,11 @@ def measure(folder: Path, frames: int) -> dict:
         whole, views = (
             RayDataset(tables.parent, one) for one in (config, SampleConfig(height=HEIGHT, width=WIDTH, rays=0))
         )
-        memory = _anonymous_kib()
+        whole.sample(0, 0)
+        memory = _memory_kib()
         figures[kind] = {
             "sample": _seconds(lambda k: whole.sample(0, k % length), max(frames, length)),
-            "memory_kib": _anonymous_kib() - memory,
+            "memory_kib": _memory_kib() - memory,
             "views": _seconds(lambda k: views.sample(0, k % length), frames),
             "prepare_frame": preparing,
             "frame_bytes": sum(path.stat().st_size for path in tables.iterdir()) / length,
@@ -247,10 +248,10 @@ def _seconds(work: Callable[[int], object], times: int) -> float:
     return statistics.median(durations)
 
 
-def _anonymous_kib() -> int:
-    """Memory that is this process's own, without mapped files, which the system takes back when it needs to."""
+def _memory_kib() -> int:
+    """What this process has in memory, mapped files and all."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def _mib(kib: float) -> str:

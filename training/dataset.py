@@ -171,6 +171,7 @@ class RayDataset(torch.utils.data.Dataset):
             if self.grid is None:
                 raise ValueError("3D truth cannot be turned without its grid; give the dataset its grid")
             truth = change_truth(truth, self.grid, change)
+        tables.release()
         return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth)
 
     def rays_of(self, index: int, limit: int | None = None) -> Rays:
@@ -181,7 +182,9 @@ class RayDataset(torch.utils.data.Dataset):
         first, last = int(tables.starts[frame, 0, 0]), int(tables.starts[frame, -1, -1])
         count = last - first if limit is None else min(limit, last - first)
         rows = first + np.arange(count) * (last - first) // max(count, 1)
-        return self._gather(tables, rows, np.array([frame]), frame, np.eye(4))[0]
+        rays = self._gather(tables, rows, np.array([frame]), frame, np.eye(4))[0]
+        tables.release()
+        return rays
 
     def _views(self, tables: Tables, frame: int, changes: list[ImageChange], change: np.ndarray) -> FrameViews:
         config, count = self.config, len(tables.cameras)

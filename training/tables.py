@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,7 @@ class Tables:
         self.classes = ClassTable.from_dict(header["classes"])
         self.class_counts = np.array(header["class_counts"], np.int64)
         self.cameras = tuple(_camera(entry) for entry in header["cameras"])
+        self._maps: list[mmap.mmap] = []
         self.encodings = tuple(entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"])
         for name in ARRAYS:
             setattr(self, name, self._array(name))
@@ -164,20 +166,33 @@ class Tables:
         """Of each camera, (H, W, 3) float32 unit directions in its optical frame; NaN where the lens has none."""
         return tuple(load_directions(self.folder.parent, camera.model) for camera in self.cameras)
 
+    def release(self) -> None:
+        """Let go of the pages that were looked at: they stay cached by the system, but not counted to this process."""
+        for one in self._maps:
+            one.madvise(mmap.MADV_DONTNEED)
+
     def _array(self, name: str) -> np.ndarray:
         path = self.folder / f"{name}.npy"
         try:
-            return np.asarray(np.load(path, mmap_mode="r"))
+            with path.open("rb") as file:
+                np.lib.format.read_magic(file)
+                shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+                values = self._mapped(path)[file.tell() :].view(kind)
+            return values.reshape(shape, order="F" if fortran else "C")
         except (OSError, ValueError) as error:
             raise self._damaged(path.name, str(error)) from None
+
+    def _mapped(self, path: Path) -> np.ndarray:
+        with path.open("rb") as file:
+            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return np.frombuffer(self._maps[-1], np.uint8)
 
     def _blob(self, name: str, kind: type, count: int) -> np.ndarray:
         path, wanted = self.folder / name, count * np.dtype(kind).itemsize
         found = path.stat().st_size if path.exists() else 0
         if found != wanted:
             raise self._damaged(name, f"has {found} bytes, the header says {wanted}")
-        # As a plain array over the map: np.memmap itself makes every small slice slow.
-        return np.asarray(np.memmap(path, kind, "r", shape=(count,))) if count else np.empty(0, kind)
+        return self._mapped(path).view(kind) if count else np.empty(0, kind)
 
     def _damaged(self, name: str, why: str) -> TablesError:
         return TablesError(f"{self.folder / name}: {why}; the copy is incomplete, copy it again or prepare it again")
