@@ -314,7 +314,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in failures:
         print(f"renderocc prepare: {text}", file=sys.stderr)
     print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
-    print(f"wrote {arguments.out.resolve()}")
+    if len(failures) < len(tasks):
+        print(f"wrote {arguments.out.resolve()}")
     return 2 if failures else 0
 
 
