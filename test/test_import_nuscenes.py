@@ -79,23 +79,40 @@ def tree(tmp_path):
     camera = made.sensor("CAM_FRONT", "camera", [1.7, 0.0, 1.5], TURN, K)
     lidar = made.sensor("LIDAR_TOP", "lidar", [0.9, 0.0, 1.8], [1.0, 0.0, 0.0, 0.0])
     radar = made.sensor("RADAR_FRONT", "radar", [3.4, 0.0, 0.5], [1.0, 0.0, 0.0, 0.0])
-    made.tables["category"] = [{"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(_CATEGORIES)]
+    made.tables["category"] = [
+        {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(_CATEGORIES)
+    ]
     made.tables["lidarseg"] = []
     rng = np.random.default_rng(0)
     for number in (61, 103):
-        scene = made.add("scene", token=token("scene", number), name=f"scene-{number:04d}", nbr_samples=2, first_sample_token="")
+        scene = made.add(
+            "scene", token=token("scene", number), name=f"scene-{number:04d}", nbr_samples=2, first_sample_token=""
+        )
         for frame in range(2):
             start = START_US + number * 1_000_000 + frame * 500_000
-            sample = made.add("sample", token=token("sm", number, frame), timestamp=start, scene_token=scene, prev="", next="")
+            sample = made.add(
+                "sample", token=token("sm", number, frame), timestamp=start, scene_token=scene, prev="", next=""
+            )
             for step, key in ((0, True), (250_000, False)):
                 folder = "samples" if key else "sweeps"
                 pose = lambda stamp: ([100.0 + (stamp - start) * 1e-5 + 5 * frame, 7.0, 0.0], [1.0, 0.0, 0.0, 0.0])
                 at = start + step
                 name = f"n{number}_{at}"
-                made.reading(sample, camera, at + 12_000, pose(at + 12_000), f"{folder}/CAM_FRONT/{name}.jpg", picture(), key, (32, 16))
+                made.reading(
+                    sample,
+                    camera,
+                    at + 12_000,
+                    pose(at + 12_000),
+                    f"{folder}/CAM_FRONT/{name}.jpg",
+                    picture(),
+                    key,
+                    (32, 16),
+                )
                 made.reading(sample, radar, at + 5_000, pose(at + 5_000), f"{folder}/RADAR_FRONT/{name}.pcd", b"", key)
                 points = rng.uniform(-20, 20, (32, 5)).astype("<f4")
-                swept = made.reading(sample, lidar, at, pose(at), f"{folder}/LIDAR_TOP/{name}.pcd.bin", points.tobytes(), key)
+                swept = made.reading(
+                    sample, lidar, at, pose(at), f"{folder}/LIDAR_TOP/{name}.pcd.bin", points.tobytes(), key
+                )
                 if key:
                     file = f"lidarseg/v1.0-mini/{swept}_lidarseg.bin"
                     (made.root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +153,8 @@ def test_each_scene_becomes_a_recording_of_its_keyframes_with_truth(tree, tmp_pa
     bag = out / "scene-0061"
     # A pose for each of the 2 x 2 stamps of 3 sensors, keyframe or not: 12.
     assert counts(bag) == {
-        "/tf_static": 1, "/tf": 12, "/cam_front/image_raw/compressed": 2, "/cam_front/camera_info": 2, "/lidar/points": 2,
+        "/tf_static": 1, "/tf": 12, "/cam_front/image_raw/compressed": 2, "/cam_front/camera_info": 2,
+        "/lidar/points": 2,
     }  # fmt: skip
     first = (START_US + 61_000_000) * 1000
     assert [p.name for p in sorted((bag / "occupancy").iterdir())] == [f"{first}.npz", f"{first + 500_000_000}.npz"]
@@ -211,7 +229,10 @@ def drop(table, name):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (break_row("sample_data", 0, calibrated_sensor_token="f" * 32), "calibrated_sensor.json: there is no record ffff.*sample_data 0000"),
+        (
+            break_row("sample_data", 0, calibrated_sensor_token="f" * 32),
+            "calibrated_sensor.json: there is no record ffff.*sample_data 0000",
+        ),
         (break_row("sample_data", 0, ego_pose_token="e" * 32), "ego_pose.json: there is no record eeee"),
         (break_row("ego_pose", 0, rotation=[0, 0, 0, 0]), "ego_pose.json: record 0000.*quaternion"),
         (break_row("sample_data", 0, width=64), "the picture is 32x16, sample_data 0000.* says 64x16"),
@@ -250,7 +271,7 @@ def test_names_that_are_not_there_are_answered_with_the_nearest(tree, tmp_path, 
 
 
 def test_tables_are_read_a_record_at_a_time_at_any_chunk_border(tmp_path, monkeypatch):
-    rows = [{"token": f"{k:032x}", "translation": [k, -0.5, 1e-7], "text": "],[ \\\" {"} for k in range(40)]
+    rows = [{"token": f"{k:032x}", "translation": [k, -0.5, 1e-7], "text": '],[ \\" {'} for k in range(40)]
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rows, indent=1))
     for chunk in (1, 7, 100, 1 << 20):
@@ -263,8 +284,8 @@ def test_tables_are_read_a_record_at_a_time_at_any_chunk_border(tmp_path, monkey
 
 @needs_realdata
 def test_a_real_keyframe_as_devkit_tables_is_placed_as_in_its_recording(tmp_path):
-    # The keyframe's recording, taken apart into tables and files as the devkit has them, must come back with every point on
-    # the same pixel of every camera: 3,067 of 34,688 in cam_front, as the recording's README says.
+    # The keyframe's recording, taken apart into tables and files as the devkit has them, must come back with every
+    # point on the same pixel of every camera: 3,067 of 34,688 in cam_front, as the recording's README says.
     source, tree = REALDATA / "nuscenes_keyframe", Tree(tmp_path / "nuscenes")
     scene = tree.add("scene", token=token("scene"), name="scene-0001", nbr_samples=1, first_sample_token="")
     (cloud,) = clouds(source)

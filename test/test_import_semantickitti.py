@@ -1,4 +1,4 @@
-"""SemanticKITTI becomes recordings: calibration, poses, scans with labels and completion volumes end where they belong."""
+"""SemanticKITTI becomes recordings: calibration, poses, scans, labels and volumes end where they belong."""
 
 import json
 import re
@@ -72,7 +72,8 @@ def test_a_sequence_becomes_a_recording_of_all_its_frames(root, tmp_path):
     bag = tmp_path / "out" / "08"
     assert counts(bag) == {
         "/tf_static": 1, "/tf": 2, "/lidar/points": 2,
-        "/image_2/image_raw/compressed": 2, "/image_2/camera_info": 2, "/image_3/image_raw/compressed": 2, "/image_3/camera_info": 2,
+        "/image_2/image_raw/compressed": 2, "/image_2/camera_info": 2,
+        "/image_3/image_raw/compressed": 2, "/image_3/camera_info": 2,
     }  # fmt: skip
     with Recording(bag) as recording:
         assert recording.stamps["image_2"] == [START, START + 100_000_000]
@@ -87,8 +88,8 @@ def test_cameras_sit_where_calib_txt_says(root, tmp_path):
         model = recording.models["image_2"]
     assert (model.width, model.height) == (1241, 376) and model.K[0, 0] == pytest.approx(718.856)
     assert left[:3, 2] == pytest.approx([1, 0, 0], abs=0.01)  # it looks forward in base_link, which is the Velodyne's
-    # A camera's offset from cam0 along the image's rows is (P[0, 3] - cx P[2, 3]) / f: (45.38 - 607.19 * 0.00378) / 718.86 =
-    # 0.0599 m and (-337.29 - 607.19 * 0.00492) / 718.86 = -0.4734 m.
+    # A camera's offset from cam0 along the image's rows is (P[0, 3] - cx P[2, 3]) / f: (45.38 - 607.19 * 0.00378) /
+    # 718.86 = 0.0599 m and (-337.29 - 607.19 * 0.00492) / 718.86 = -0.4734 m.
     assert np.linalg.norm(left[:3, 3] - right[:3, 3]) == pytest.approx(0.5333, abs=1e-4)
     assert left[1, 3] > right[1, 3]
     # The devkit's own formula: pixel = P2 Tr x.
@@ -179,10 +180,16 @@ def cut(name, size):
         (cut("labels/000001.label", 80), "labels/000001.label: 20 labels for 50 points"),
         (cut("voxels/000000.label", 80), "voxels/000000.label: 80 bytes; .* 4194304"),
         (cut("voxels/000000.invalid", 80), "voxels/000000.invalid: 80 bytes; .* 262144"),
-        (lambda f: (f / "voxels/000000.invalid").unlink(), "voxels/000000.invalid is missing; voxels/000000.label names it"),
+        (
+            lambda f: (f / "voxels/000000.invalid").unlink(),
+            "voxels/000000.invalid is missing; voxels/000000.label names it",
+        ),
         (lambda f: (f / "labels/000000.label").write_bytes(b"\x05\0\0\0" * 50), "holds label 5, which"),
         (cut("image_3/000000.png", 10), "image_3/000000.png: "),
-        (lambda f: (f / "image_2/000001.png").write_bytes(cv2.imencode(".png", np.zeros((8, 9)))[1].tobytes()), "picture is 9x8, .*1241x376"),
+        (
+            lambda f: (f / "image_2/000001.png").write_bytes(cv2.imencode(".png", np.zeros((8, 9)))[1].tobytes()),
+            "picture is 9x8, .*1241x376",
+        ),
         (lambda f: (f / "poses.txt").unlink(), "poses.txt is missing"),
     ],
 )

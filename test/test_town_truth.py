@@ -1,4 +1,4 @@
-"""The town's images, stamps, TF, labels and 3D truth are of one world: labelled pixels lie on it, and the way to them is free."""
+"""The town's labels, stamps, TF and 3D truth agree: labelled pixels lie on it, and the way to them is free."""
 
 from itertools import product
 
@@ -24,7 +24,9 @@ def lenses() -> Rig:
     rig = town_rig(264, 96)
     distorted = rig["cam_front_left"]
     model = CameraModel(264, 96, distorted.model.K, "plumb_bob", (-0.12, 0.03, 0.001, -0.0008, 0.0))
-    fish = CameraModel(160, 120, np.array([[70.0, 0, 79.5], [0, 70.0, 59.5], [0, 0, 1]]), "equidistant", (0.02, -0.004, 0.0, 0.0))
+    fish = CameraModel(
+        160, 120, np.array([[70.0, 0, 79.5], [0, 70.0, 59.5], [0, 0, 1]]), "equidistant", (0.02, -0.004, 0.0, 0.0)
+    )
     return Rig((
         rig["cam_front"], Camera("cam_front_left", model, distorted.base_from_camera, distorted.frame_id),
         rig["cam_back"], rig["cam_back_right"], Camera("fish", fish, rig["cam_front_right"].base_from_camera, "fish"),
@@ -49,8 +51,8 @@ def rays(recording, frame, camera, now_ns):
     """Labelled pixels of one image as rays in base_link at `now_ns`, by the calibration and poses of the recording.
 
     Returns:
-        origin (3,), unit directions (R, 3), distances (R,), classes (R,), and whether a ray meets its surface at more than
-        15 degrees, (R,): the surface through it and the pixels beside it.
+        origin (3,), unit directions (R, 3), distances (R,), classes (R,), and whether a ray meets its surface at more
+        than 15 degrees, (R,): the surface through it and the pixels beside it.
     """
     stamp = frame.images[camera]
     depth = recording.depth(camera, stamp).astype(float)
@@ -66,7 +68,13 @@ def rays(recording, frame, camera, now_ns):
     steepness = np.abs((normals.reshape(-1, 3) * directions).sum(1)) / np.linalg.norm(normals.reshape(-1, 3), axis=1)
     chosen = valid & (u % STRIDE == 1) & (v % STRIDE == 1)
     turned = directions[chosen] @ base_from_camera[:3, :3].T
-    return base_from_camera[:3, 3], turned, along[chosen], semantic.ravel()[chosen], steepness[chosen] > np.sin(np.radians(15))
+    return (
+        base_from_camera[:3, 3],
+        turned,
+        along[chosen],
+        semantic.ravel()[chosen],
+        steepness[chosen] > np.sin(np.radians(15)),
+    )
 
 
 def lands(truth, points, classes):
@@ -81,10 +89,10 @@ def lands(truth, points, classes):
 
 
 def passed(origin, directions, distances):
-    """Voxels inside the grid that rays cross until one voxel short of the one they end in: (V, 3), and each one's ray, (V,).
+    """Voxels inside the grid that rays cross until one voxel short of their end: (V, 3), and each one's ray.
 
-    A ray changes its voxel where it crosses a plane between voxels; in the middle between two crossings it is inside one.
-    The ray has come to its return in a voxel next to the return's, as a pixel that lands next to its voxel has.
+    A ray changes its voxel where it crosses a plane between voxels; in the middle between two crossings it is inside
+    one. The ray has come to its return in a voxel next to the return's, as a pixel that lands next to its voxel has.
     """
     crossings = [np.zeros((len(distances), 1)), distances[:, None]]
     for axis, count in enumerate(OCC3D_GRID.shape):
@@ -153,7 +161,7 @@ def test_auxiliary_rays_of_what_stands_still_agree_with_the_truth_after_ego_moti
 
 
 def _without_movers(truth):
-    """The truth of what stands still: a car that is there now was not yet there when a frame before looked through it."""
+    """The truth of what stands still: a car that is there now was not when another frame looked there."""
     return np.where(np.isin(truth, OCC3D_NUSCENES.dynamic), FREE, truth)
 
 
@@ -167,20 +175,23 @@ def test_a_wrong_clock_would_be_noticed(town):
     found, count = lands(truth_of(town, frame), points, classes)
     assert found / count < 0.99
     turned = directions @ shift[:3, :3].T
-    found, count = occupied_share(truth_of(town, frame), shift[:3, :3] @ origin + shift[:3, 3], turned[steep], distances[steep])
+    found, count = occupied_share(
+        truth_of(town, frame), shift[:3, :3] @ origin + shift[:3, 3], turned[steep], distances[steep]
+    )
     assert found / count > 0.01
 
 
 def test_rays_pass_the_voxels_that_they_cross():
-    # Along x from 0.2, in the voxel from 0 to 0.4, the 100th, for 2.1 m: it ends at 2.3 in the voxel from 2.0, the 105th.
-    # One short of that is the 104th; it passes 100 to 103.
+    # Along x from 0.2, in the voxel from 0 to 0.4, the 100th, for 2.1 m: it ends at 2.3 in the voxel from 2.0, the
+    # 105th. One short of that is the 104th; it passes 100 to 103.
     index, ray = passed(np.array([0.2, 0.2, 0.0]), np.array([[1.0, 0, 0]]), np.array([2.1]))
     assert index[:, 0].tolist() == [100, 101, 102, 103] and (ray == 0).all()
     assert (index[:, 1:] == [100, 2]).all()
 
 
 def test_a_surface_is_one_voxel_thick_and_has_no_holes():
-    # A road that rises through two layers: 0.7 of each face in the lower and 0.3 in the upper, then the other way round.
+    # A road that rises through two layers: 0.7 of each face in the lower and 0.3 in the upper, then the other way
+    # round.
     facing, labels = np.zeros((6, 6, 3, 3)), np.full((6, 6, 3), 11)
     facing[:3, :, 0, 2], facing[:3, :, 1, 2] = 0.7, 0.3
     facing[3:, :, 0, 2], facing[3:, :, 1, 2] = 0.3, 0.7

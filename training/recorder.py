@@ -155,7 +155,7 @@ class Recorder:
         )  # fmt: skip
 
     def write_sweep(self, stamp_ns: int, sweep: Cloud) -> None:
-        """The LiDAR's cloud: x, y, z, intensity float32 and, where there are labels, label uint8; 16 or 17 bytes a point."""
+        """The LiDAR's cloud: x, y, z, intensity float32 and, where there are labels, label uint8."""
         columns = [np.asarray(sweep.points, "<f4"), np.asarray(sweep.intensity, "<f4")[:, None]]
         rows = np.ascontiguousarray(np.concatenate(columns, 1)).view(np.uint8)
         layout = [(name, 4 * k, _FLOAT32) for k, name in enumerate(("x", "y", "z", "intensity"))]

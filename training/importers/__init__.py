@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     nuscenes.add_argument("--version", help="folder of the tables (default: the one v1.0-* there is)")
     nuscenes.add_argument("--scenes", nargs="+", metavar="NAME", help="only these (default: all)")
     nuscenes.add_argument("--sweeps", action="store_true", help="also what lies between keyframes (12 Hz, 20 Hz LiDAR)")
-    nuscenes.add_argument("--occ3d", type=Path, metavar="GTS", help="Occ3D's label folder (default: ROOT/gts, if it is there)")
+    nuscenes.add_argument(
+        "--occ3d", type=Path, metavar="GTS", help="Occ3D's label folder (default: ROOT/gts, if it is there)"
+    )
     kitti = kinds.add_parser(
         "semantickitti", help="odometry images, poses and scans with SemanticKITTI's labels and voxels",
         epilog="example: renderocc import semantickitti /data/kitti/dataset --out recordings/kitti --sequences 00 08",
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc import`: exit status 0 when all recordings are complete, 2 where the dataset or an argument is wrong."""
+    """`renderocc import`: exit status 0 when all recordings are complete, 2 where dataset or argument is wrong."""
     arguments = parser().parse_args(argv)
     from . import nuscenes, semantickitti
 

@@ -79,7 +79,9 @@ def is_imported(folder: Path, note: dict) -> bool:
         raise DatasetError(f"{folder} exists and was not imported (no readable {NOTE}); name another --out") from None
     different = sorted(key for key in {*note, *found} if note.get(key) != found.get(key))
     if different:
-        told = "; ".join(f"{key} was {found.get(key)!r}, is {note.get(key)!r}" for key in different if key not in ("grid", "classes"))
+        told = "; ".join(
+            f"{key} was {found.get(key)!r}, is {note.get(key)!r}" for key in different if key not in ("grid", "classes")
+        )
         raise DatasetError(f"{folder} was imported differently ({told or different}); remove it or name another --out")
     return True
 

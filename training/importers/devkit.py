@@ -20,12 +20,16 @@ def records(path: Path) -> Iterator[dict]:
         DatasetError: the file is missing, is not a JSON array of objects, or is cut off.
     """
     if not path.is_file():
-        raise DatasetError(f"{path}: this table is missing; unpack the metadata archive of that version into {path.parent.parent}")
+        raise DatasetError(
+            f"{path}: this table is missing; unpack the metadata archive of that version into {path.parent.parent}"
+        )
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8") as file:
-        text, end = file.read(_CHUNK).lstrip(), False
+        text = file.read(_CHUNK).lstrip()
         if not text.startswith("["):
-            raise DatasetError(f"{path}: not a JSON array; a devkit table is a list of records; unpack the archive again")
+            raise DatasetError(
+                f"{path}: not a JSON array; a devkit table is a list of records; unpack the archive again"
+            )
         text = text[1:]
         while True:
             text = text.lstrip(" \t\r\n,")
@@ -37,12 +41,14 @@ def records(path: Path) -> Iterator[dict]:
                 more = file.read(max(_CHUNK, len(text)))
                 if not more:
                     raise DatasetError(
-                        f"{path}: the file is cut off or damaged ({error.msg} in {text[:60]!r}); unpack the archive again"
+                        f"{path}: the file is cut off or damaged ({error.msg} in {text[:60]!r}); unpack it again"
                     ) from None
                 text += more
                 continue
             if not isinstance(record, dict):
-                raise DatasetError(f"{path}: holds {record!r:.60} where a record was expected; unpack the archive again")
+                raise DatasetError(
+                    f"{path}: holds {record!r:.60} where a record was expected; unpack the archive again"
+                )
             yield record
             text = text[used:]
 
@@ -50,7 +56,9 @@ def records(path: Path) -> Iterator[dict]:
 def field(record: dict, name: str, path: Path):
     """One entry of a record; DatasetError names the table and the record's token where it is missing."""
     if name not in record:
-        raise DatasetError(f"{path}: record {record.get('token', '?')} has no '{name}'; this is not a table of the nuScenes devkit")
+        raise DatasetError(
+            f"{path}: record {record.get('token', '?')} has no '{name}'; this is not a table of the nuScenes devkit"
+        )
     return record[name]
 
 

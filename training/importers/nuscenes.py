@@ -1,10 +1,10 @@
 """nuScenes as recordings: one rosbag2 a scene, from the devkit's tables, lidarseg and Occ3D's labels.
 
-Frames: `base_link` is nuScenes' ego frame (on the ground under the rear axle, x forward, y left, z up), `odom` its global
-frame. /tf holds the ego pose of every sensor reading of the scene, keyframe or not, at its own stamp; stamps are the
-dataset's microseconds. Images are copied as they are: nuScenes publishes them without distortion. Clouds are LIDAR_TOP's,
-with lidarseg's classes (keyframes have them; points of sweeps are unlabelled). The truth of a keyframe is Occ3D's file,
-named after the stamp of the keyframe's LiDAR sweep, at whose ego pose it was made.
+Frames: `base_link` is nuScenes' ego frame (on the ground under the rear axle, x forward, y left, z up), `odom` its
+global frame. /tf holds the ego pose of every sensor reading of the scene, keyframe or not, at its own stamp; stamps are
+the dataset's microseconds. Images are copied as they are: nuScenes publishes them without distortion. Clouds are
+LIDAR_TOP's, with lidarseg's classes (keyframes have them; points of sweeps are unlabelled). The truth of a keyframe is
+Occ3D's file, named after the stamp of the keyframe's LiDAR sweep, at whose ego pose it was made.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _POINT_FLOATS = 5  # x, y, z, intensity, ring
 _CATEGORIES = (
     "noise", "animal", "human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.construction_worker",
     "human.pedestrian.personal_mobility", "human.pedestrian.police_officer", "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair", "movable_object.barrier", "movable_object.debris", "movable_object.pushable_pullable",
+    "human.pedestrian.wheelchair", "movable_object.barrier", "movable_object.debris",
+    "movable_object.pushable_pullable",
     "movable_object.trafficcone", "static_object.bicycle_rack", "vehicle.bicycle", "vehicle.bus.bendy",
     "vehicle.bus.rigid", "vehicle.car", "vehicle.construction", "vehicle.emergency.ambulance",
     "vehicle.emergency.police", "vehicle.motorcycle", "vehicle.trailer", "vehicle.truck", "flat.driveable_surface",
@@ -96,7 +97,8 @@ def import_nuscenes(
     occ3d = occ3d or (root / "gts" if (root / "gts").is_dir() else None)
     labels = _lidarseg(tables)
     note_of = lambda name: {
-        "dataset": "nuscenes", "version": tables.version, "scene": name, "sweeps": sweeps, "lidarseg": labels is not None,
+        "dataset": "nuscenes", "version": tables.version, "scene": name, "sweeps": sweeps,
+        "lidarseg": labels is not None,
         "truth": occ3d is not None and (occ3d / name).is_dir(), "storage": storage,
         "grid": OCC3D_GRID.to_dict(), "classes": OCC3D_NUSCENES.to_dict(),
     }  # fmt: skip
@@ -107,7 +109,11 @@ def import_nuscenes(
 def _only_version(root: Path) -> str:
     found = sorted(path.parent.name for path in root.glob("*/sample_data.json"))
     if len(found) != 1:
-        told = f"has {', '.join(found)}; choose one with --version" if found else "has no v1.0-*/sample_data.json; name the folder that holds the tables' folder and samples/"
+        told = (
+            f"has {', '.join(found)}; choose one with --version"
+            if found
+            else "has no v1.0-*/sample_data.json; name the folder that holds the tables' folder and samples/"
+        )
         raise DatasetError(f"{root} {told}")
     return found[0]
 
@@ -130,7 +136,9 @@ def _lidarseg(tables: Tables) -> dict[str, str] | None:
     path = tables.path("category")
     for name, index in ((r["name"], r["index"]) for r in records(path) if "name" in r and "index" in r):
         if not 0 <= index < len(_CATEGORIES) or _CATEGORIES[index] != name:
-            raise DatasetError(f"{path}: '{name}' has index {index}, which is not lidarseg's; unpack nuScenes-lidarseg-all-v1.0")
+            raise DatasetError(
+                f"{path}: '{name}' has index {index}, which is not lidarseg's; unpack nuScenes-lidarseg-all-v1.0"
+            )
     return dict(tables.rows("lidarseg", "sample_data_token", "filename"))
 
 
@@ -149,7 +157,9 @@ class _Source:
         scene = self._scenes[name]
         cameras = [self._camera(scene, channel) for channel in self._channels(scene)]
         if not cameras:
-            raise DatasetError(f"{self._tables.path('sample_data')}: scene {name} has no camera readings; unpack the tables again")
+            raise DatasetError(
+                f"{self._tables.path('sample_data')}: scene {name} has no camera readings; unpack the tables again"
+            )
         by_channel = dict(zip(self._channels(scene), cameras))
         lidar = self._lidar(scene)
         with Recorder(folder, cameras, self._storage, lidar, False) as recorder:
@@ -160,8 +170,14 @@ class _Source:
     def _read_tables(self) -> None:
         """sample_data's rows by scene and channel, then the poses and calibrations that they name."""
         tables = self._tables
-        scene_of = {token: self._names[scene] for token, scene in tables.rows("sample", "token", "scene_token") if scene in self._names}
-        sensors = {token: (channel, kind) for token, channel, kind in tables.rows("sensor", "token", "channel", "modality")}
+        scene_of = {
+            token: self._names[scene]
+            for token, scene in tables.rows("sample", "token", "scene_token")
+            if scene in self._names
+        }
+        sensors = {
+            token: (channel, kind) for token, channel, kind in tables.rows("sensor", "token", "channel", "modality")
+        }
         self._calibrations = {
             token: (*sensors.get(sensor, ("?", "?")), translation, rotation, K)
             for token, sensor, translation, rotation, K in tables.rows(
@@ -170,7 +186,8 @@ class _Source:
         }
         self._scenes = {name: _Scene(name) for name in self._names.values()}
         columns = (
-            "timestamp", "token", "sample_token", "ego_pose_token", "calibrated_sensor_token", "is_key_frame", "width", "height", "filename",
+            "timestamp", "token", "sample_token", "ego_pose_token", "calibrated_sensor_token",
+            "is_key_frame", "width", "height", "filename",
         )  # fmt: skip
         poses = set()
         for stamp, *row in tables.rows("sample_data", *columns):
@@ -187,7 +204,11 @@ class _Source:
         self._poses = tables.chosen("ego_pose", poses, "translation", "rotation")
 
     def _channels(self, scene: _Scene) -> list[str]:
-        found = {channel for channel, rows in scene.readings.items() if self._calibrations[rows[0].calibration][1] == "camera"}
+        found = {
+            channel
+            for channel, rows in scene.readings.items()
+            if self._calibrations[rows[0].calibration][1] == "camera"
+        }
         return [c for c in _CAMERAS if c in found] + sorted(found - set(_CAMERAS))
 
     def _calibration(self, scene: _Scene, channel: str) -> tuple:
@@ -207,7 +228,9 @@ class _Source:
             model = CameraModel(first.width, first.height, np.array(K, float), "plumb_bob", (0.0,) * 5)
             return Camera(name, model, _matrix(translation, rotation), f"{name}_optical")
         except ValueError as error:
-            raise DatasetError(f"{self._tables.path('calibrated_sensor')}: record {first.calibration} ({channel}): {error}") from None
+            raise DatasetError(
+                f"{self._tables.path('calibrated_sensor')}: record {first.calibration} ({channel}): {error}"
+            ) from None
 
     def _lidar(self, scene: _Scene) -> Mount | None:
         if not scene.readings.get(_LIDAR):
@@ -243,21 +266,25 @@ class _Source:
         path = self._tables.root / reading.file
         data = read_file(path, f"sample_data {reading.token}")
         if len(data) % (4 * _POINT_FLOATS):
-            raise DatasetError(f"{path}: {len(data)} bytes are no whole number of points of 20 bytes; unpack the archive again")
+            raise DatasetError(
+                f"{path}: {len(data)} bytes are no whole number of points of 20 bytes; unpack the archive again"
+            )
         points = np.frombuffer(data, "<f4").reshape(-1, _POINT_FLOATS)
         if self._labels is None:
             return Cloud(points[:, :3], points[:, 3], None)
         if reading.token not in self._labels:
             if reading.key:
                 raise DatasetError(
-                    f"{self._tables.path('lidarseg')}: keyframe sweep {reading.token} has no labels; unpack lidarseg for "
+                    f"{self._tables.path('lidarseg')}: keyframe sweep {reading.token} has no labels; unpack it for "
                     f"{self._tables.version}, or remove lidarseg.json to import without"
                 )
             return Cloud(points[:, :3], points[:, 3], np.full(len(points), UNLABELLED, np.uint8))
         path = self._tables.root / self._labels[reading.token]
         raw = np.frombuffer(read_file(path, f"lidarseg of sample_data {reading.token}"), np.uint8)
         if len(raw) != len(points):
-            raise DatasetError(f"{path}: {len(raw)} labels for {len(points)} points of {reading.file}; unpack both of one release")
+            raise DatasetError(
+                f"{path}: {len(raw)} labels for {len(points)} points of {reading.file}; unpack both of one release"
+            )
         if len(raw) and raw.max() >= len(_TO_OCC3D):
             raise DatasetError(f"{path}: holds id {raw.max()}; lidarseg's are 0 to 31: is it a panoptic file?")
         return Cloud(points[:, :3], points[:, 3], _TO_OCC3D[raw])

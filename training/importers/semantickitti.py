@@ -2,14 +2,14 @@
 
 Frames: `base_link` is the Velodyne's frame (x forward, y left, z up, 1.73 m above the ground: the road lies near
 z = -1.73), as the scene-completion volumes are given in it and published figures refer to it; nothing is shifted to the
-ground. `odom` is the Velodyne's frame of the sequence's first scan. KITTI's times begin at 0 in every sequence; stamps are
-those seconds after 1,700,000,000 s. All sensors of a frame have the frame's time, and clouds are deskewed to it. Images are
-copied as they are: they are rectified.
+ground. `odom` is the Velodyne's frame of the sequence's first scan. KITTI's times begin at 0 in every sequence; stamps
+are those seconds after 1,700,000,000 s. All sensors of a frame have the frame's time, and clouds are deskewed to it.
+Images are copied as they are: they are rectified.
 
 Truth: `semantics` are the classes of voxels/*.label (0 empty, 255 invalid or of a class that is not evaluated), on
-`SEMANTIC_KITTI_GRID`. `mask_camera` is 1 where a voxel is evaluated, that is where it is not 255: the benchmark scores all of
-these and not only what the cameras see, so the mIoU under the mask is the benchmark's. `mask_lidar` is `mask_camera` without what
-voxels/*.occluded says that the single scan cannot see, where that file is there.
+`SEMANTIC_KITTI_GRID`. `mask_camera` is 1 where a voxel is evaluated, that is where it is not 255: the benchmark scores
+all of these and not only what the cameras see, so the mIoU under the mask is the benchmark's. `mask_lidar` is
+`mask_camera` without what voxels/*.occluded says that the single scan cannot see, where that file is there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ _LOOKUP = lookup_table(SEMANTIC_KITTI_RAW)
 
 
 def import_semantickitti(
-    root: Path, out: Path, sequences: list[str] | None = None, storage: str = "mcap", tell: Callable[[str], None] = print
+    root: Path,
+    out: Path,
+    sequences: list[str] | None = None,
+    storage: str = "mcap",
+    tell: Callable[[str], None] = print,
 ) -> int:
     """Import sequences that are not in `out` yet, as OUT/<number>.
 
@@ -56,12 +60,17 @@ def import_semantickitti(
     """
     folder = next((root / name for name in ("sequences", "dataset/sequences") if (root / name).is_dir()), None)
     if folder is None:
-        raise DatasetError(f"{root} has no sequences/; name the folder that KITTI's odometry archives were unpacked into")
+        raise DatasetError(
+            f"{root} has no sequences/; name the folder that KITTI's odometry archives were unpacked into"
+        )
     found = sorted(path.name for path in folder.iterdir() if (path / "calib.txt").is_file())
     for name in sequences or ():
         if name not in found:
             near = difflib.get_close_matches(name, found, 1)
-            raise DatasetError(f"{folder}: there is no sequence '{name}' with a calib.txt; {f'did you mean {near[0]}?' if near else f'there are {found}'}")
+            raise DatasetError(
+                f"{folder}: there is no sequence '{name}' with a calib.txt; "
+                f"{f'did you mean {near[0]}?' if near else f'there are {found}'}"
+            )
     opened = {name: Sequence(folder / name) for name in (sequences or found)}
     if not opened:
         raise DatasetError(f"{folder} has no sequence with a calib.txt; unpack data_odometry_calib.zip")
@@ -129,7 +138,9 @@ class Sequence:
             start_from_cam0 = _rigid(_numbers(path, f"line {number}", line, 12).reshape(3, 4), f"{path}: line {number}")
             poses.append(invert(cam0_from_base) @ start_from_cam0 @ cam0_from_base)
         if len(poses) != len(self.stamps):
-            raise DatasetError(f"{path}: {len(poses)} poses for {len(self.stamps)} times in times.txt; unpack both of one release")
+            raise DatasetError(
+                f"{path}: {len(poses)} poses for {len(self.stamps)} times in times.txt; unpack both of one release"
+            )
         return poses
 
     def file(self, kind: str, frame: int, suffix: str) -> Path:
@@ -185,14 +196,18 @@ class Sequence:
         path = self.file("velodyne", frame, "bin")
         data = read_file(path, f"line {frame + 1} of times.txt")
         if len(data) % 16:
-            raise DatasetError(f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; unpack the archive again")
+            raise DatasetError(
+                f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; unpack the archive again"
+            )
         points = np.frombuffer(data, "<f4").reshape(-1, 4)
         if not self.has("labels"):
             return Cloud(points[:, :3], points[:, 3], None)
         path = self.file("labels", frame, "label")
         data = read_file(path, f"scan {frame:06d}.bin")
         if len(data) != 4 * len(points):
-            raise DatasetError(f"{path}: {len(data) / 4:g} labels for {len(points)} points of the scan; unpack both of one release")
+            raise DatasetError(
+                f"{path}: {len(data) / 4:g} labels for {len(points)} points of the scan; unpack both of one release"
+            )
         raw = (np.frombuffer(data, "<u4") & 0xFFFF).astype(np.uint16)  # the upper half numbers instances
         return Cloud(points[:, :3], points[:, 3], _classes(path, raw))
 
@@ -211,7 +226,11 @@ class Sequence:
         seen = evaluated.copy()
         if self.file("voxels", frame, "occluded").is_file():
             seen &= ~self._bits(frame, "occluded")
-        arrays = {"semantics": semantics, "mask_lidar": seen.astype(np.uint8), "mask_camera": evaluated.astype(np.uint8)}
+        arrays = {
+            "semantics": semantics,
+            "mask_lidar": seen.astype(np.uint8),
+            "mask_camera": evaluated.astype(np.uint8),
+        }
         return {name: array.reshape(SEMANTIC_KITTI_GRID.shape) for name, array in arrays.items()}
 
     def _bits(self, frame: int, kind: str) -> np.ndarray:
@@ -219,7 +238,9 @@ class Sequence:
         path = self.file("voxels", frame, kind)
         data, size = read_file(path, f"voxels/{frame:06d}.label"), SEMANTIC_KITTI_GRID.size
         if len(data) != size // 8:
-            raise DatasetError(f"{path}: {len(data)} bytes; a volume of 256x256x32 bits has {size // 8}; unpack data_odometry_voxels.zip again")
+            raise DatasetError(
+                f"{path}: {len(data)} bytes; a volume of 256x256x32 bits has {size // 8}; unpack the voxels again"
+            )
         return np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
 
 
@@ -227,7 +248,9 @@ def _classes(path: Path, raw: np.ndarray) -> np.ndarray:
     """Class ids of raw labels (N,) uint16; 255 where a raw label is none that is evaluated."""
     classes = _LOOKUP[raw]
     if (classes < 0).any():
-        raise DatasetError(f"{path}: holds label {raw[classes < 0][0]}, which semantic-kitti.yaml does not have; unpack the labels again")
+        raise DatasetError(
+            f"{path}: holds label {raw[classes < 0][0]}, which semantic-kitti.yaml does not have; unpack it again"
+        )
     return classes.astype(np.uint8)
 
 
@@ -235,7 +258,9 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        raise DatasetError(f"{path} is missing; SemanticKITTI's data_odometry_labels.zip and KITTI's calib archive hold it") from None
+        raise DatasetError(
+            f"{path} is missing; SemanticKITTI's data_odometry_labels.zip and KITTI's calib archive hold it"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); unpack the archive again") from None
 
@@ -260,7 +285,9 @@ def _rigid(matrix: np.ndarray, where: str) -> np.ndarray:
     u, _, vt = np.linalg.svd(matrix[:, :3])
     rotation = u @ vt
     if np.abs(rotation - matrix[:, :3]).max() > _ROUNDED or np.linalg.det(rotation) < 0:
-        raise DatasetError(f"{where} is no rotation and translation: {matrix[:, :3].tolist()}; unpack the archive again")
+        raise DatasetError(
+            f"{where} is no rotation and translation: {matrix[:, :3].tolist()}; unpack the archive again"
+        )
     transform = np.eye(4)
     transform[:3, :3], transform[:3, 3] = rotation, matrix[:, 3]
     return transform

@@ -1,9 +1,9 @@
 """Exact 3D truth of the town in Occ3D's layout: which voxels hold a surface, of which class, and who can see them.
 
 A voxel is occupied where it holds a surface's larger part: a surface is one voxel thick, along the axis that it mostly
-faces, and a voxel that it just cuts is free if one beside it holds more. A surface that pokes into a voxel by a corner would
-have the rays that pass above it end in the air. Surfaces are sampled densely, once for each tile of the town, every sample
-standing for its share of the area; what stands on the ground outvotes the ground under it.
+faces, and a voxel that it just cuts is free if one beside it holds more. A surface that pokes into a voxel by a corner
+would have the rays that pass above it end in the air. Surfaces are sampled densely, once for each tile of the town,
+every sample standing for its share of the area; what stands on the ground outvotes the ground under it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PIXEL_STRIDE = 2
 
 @dataclass(frozen=True)
 class Occupancy:
-    """One frame's truth, each uint8 (X, Y, Z): class ids with `free` where nothing is, and 0/1 masks of what was seen."""
+    """One frame's truth, each uint8 (X, Y, Z): class ids, `free` where nothing is; 0/1 masks of what was seen."""
 
     semantics: np.ndarray
     mask_camera: np.ndarray
@@ -50,8 +50,8 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
     """Points on every triangle, no further than `spacing` from their neighbours, corners and edges included.
 
     Returns:
-        points (N, 3) float32, the class of each, (N,) uint8, and its share of the surface, (N, 3) float32: the normal, on
-        the side where its largest component is positive, times an area in m^2.
+        points (N, 3) float32, the class of each, (N,) uint8, and its share of the surface, (N, 3) float32: the normal,
+        on the side where its largest component is positive, times an area in m^2.
     """
     corners = mesh.vertices[mesh.faces]
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
@@ -78,7 +78,7 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
 
 @dataclass(frozen=True)
 class _Samples:
-    """Points of surfaces with their areas, one for each 0.1 m and class, and the rectangle in x and y that holds them."""
+    """Points of surfaces with their areas, one for each 0.1 m and class, and the rectangle that holds them."""
 
     points: np.ndarray
     classes: np.ndarray
@@ -108,9 +108,9 @@ class _Samples:
 def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Which voxels hold the larger part of a surface.
 
-    A plane's areas seen along the axis that it mostly faces add up to one voxel's face in every row of voxels along that
-    axis, and the fullest voxel of the row is kept: a plane has no holes. Where a row adds up to less it is the edge of
-    something or something thin; that is kept too, unless the same class wholly covers a voxel beside it.
+    A plane's areas seen along the axis that it mostly faces add up to one voxel's face in every row of voxels along
+    that axis, and the fullest voxel of the row is kept: a plane has no holes. Where a row adds up to less it is the
+    edge of something or something thin; that is kept too, unless the same class wholly covers a voxel beside it.
 
     Args:
         facing: (X, Y, Z, 3) area of the surfaces in each voxel as seen along x, y and z, in units of a voxel's face.
@@ -254,7 +254,7 @@ class Surveyor:
         return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
 
     def _seen_by_cameras(self, t: float, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
-        """Voxels that a camera looks into: none of the surfaces between hides their middle, or a pixel's ray ends there."""
+        """Voxels that a camera looks into: no surface between hides their middle, or a pixel's ray ends there."""
         seen = np.zeros(self._grid.size, bool)
         centres = self._grid.centres().reshape(-1, 3)
         for photographer, offset in self._cameras:
