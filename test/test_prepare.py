@@ -173,6 +173,14 @@ def test_a_journal_that_was_cut_off_costs_only_its_last_frames(bag, prepared, tm
     assert contents(prepare_recording(bag, None, tmp_path, PrepareConfig())) == contents(prepared)
 
 
+def test_a_kill_right_after_the_renaming_leaves_nothing_behind(bag, prepared, tmp_path):
+    shutil.copytree(prepared.parent, tmp_path / "out")
+    for leftover in ("plan.json", "journal"):
+        (tmp_path / "out" / "drive" / leftover).write_text("as before the renaming")
+    prepare_recording(bag, None, tmp_path / "out", PrepareConfig())
+    assert contents(tmp_path / "out") == contents(prepared.parent)
+
+
 def test_a_full_disk_is_named_and_work_goes_on_afterwards(bag, prepared, tmp_path, capsys):
     """A limit on the size of files stands in for the disk's; the data files pass it in the middle of the recording."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
