@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "renderocc_ros.demo:main", "run the node on a recording and write pictures, a bag and a table of latency"
+        "renderocc_ros.demo:main", "run the node on a recording; pictures, the last volume and a table of messages and latency"
     ),
     "replay": Command(
         "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"

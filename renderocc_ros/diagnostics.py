@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the g
     from renderocc_model.predictor import Predictor
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+LIVE = 86_400.0  # seconds: stamps further from the clock are a recording's, played without its clock
 RECENT = 5.0  # seconds for which a complaint colours the report
 
 
@@ -143,7 +144,9 @@ def _frames_line(report: NodeReport) -> Line:
         "cameras in the last one": ", ".join(frame.used) if frame is not None else "",
     }
     if frame is not None and report.clock_ns:
-        line.values["age of the last image"] = f"{(report.clock_ns - frame.stamp_ns) * 1e-9:.3f} s"
+        age = (report.clock_ns - frame.stamp_ns) * 1e-9
+        recorded = abs(age) > LIVE
+        line.values["age of the last image"] = "unknown, its stamp is of another day" if recorded else f"{age:.3f} s"
     if frame is not None and frame.occupancy is None:
         line.fail(f"nothing published: {len(frame.used)} usable cameras, min_cameras is {report.config.min_cameras}")
     if frame is not None and frame.anchor != report.intake.anchor:

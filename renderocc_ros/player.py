@@ -248,7 +248,8 @@ class Player:
             stop.wait(0.05)
         if not seen and not stop.is_set():
             say(
-                f"nobody subscribed within {limit_s:g} s; playing anyway (do both have the same ROS_DOMAIN_ID?)"
+                f"nobody subscribed within {limit_s:g} s; playing anyway (do both have the same ROS_DOMAIN_ID? "
+                "a program that is still loading needs a longer --wait-for)"
             )
         self._name_incompatible(say)
 

@@ -32,7 +32,7 @@ def play(
     topics: Sequence[str] | None = None,
     start: float = 0.0,
     duration: float | None = None,
-    wait_for: float = 5.0,
+    wait_for: float = 30.0,
     remap: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
     say: Callable[[str], None] | None = None,
@@ -152,9 +152,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--wait-for",
         type=float,
-        default=5.0,
+        default=30.0,
         metavar="S",
-        help="wait at most S seconds for subscriptions before the first message (default 5)",
+        help="wait at most S seconds for subscriptions before the first message (default 30)",
     )
     made.add_argument(
         "--remap", nargs="+", default=[], metavar="FROM:=TO", help="publish a recorded topic under another name"

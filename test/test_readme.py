@@ -56,7 +56,7 @@ def test_the_python_lines_of_the_readme_run():
 
     from renderocc_model.rig import Rig
 
-    block = re.search(r"The network is an ordinary Python object:\n\n((?:    .*\n)+)", README.read_text())[1]
+    block = re.search(r"The network is an ordinary Python object.*:\n\n((?:    .*\n)+)", README.read_text())[1]
     lines = [line[4:] for line in block.splitlines()]
     rig = Rig.load(ROOT / "config" / "rigs" / "town_6cam.yaml")
     images = {camera.name: np.zeros((camera.model.height, camera.model.width, 3), np.uint8) for camera in rig}
