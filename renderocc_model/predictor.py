@@ -47,7 +47,8 @@ class Predictor:
         checkpoint: a checkpoint, or the path of one.
         rig: the cameras, for `predictor(images)` and for `warnings`; `predict` needs none.
         device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1".
-        precision: "auto" (float16 on CUDA, float32 on the CPU), "float32", "float16" (CUDA only), "bfloat16".
+        precision: "auto" (float16 on CUDA; bfloat16 on CPUs that have instructions for it; else float32), "float32",
+            "float16" (CUDA only), "bfloat16".
         minimum_transmittance: share of light that must reach a voxel for it to count as seen.
 
     Attributes:
@@ -296,9 +297,19 @@ def _chosen_device(device: torch.device | str) -> torch.device:
     return chosen
 
 
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for it (AVX512-BF16, AMX); elsewhere it is emulated and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def _chosen_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
-        return "float16" if device.type == "cuda" else "float32"
+        on_cpu = "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
+        return "float16" if device.type == "cuda" else on_cpu
     if precision not in _PRECISIONS:
         raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(_PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":

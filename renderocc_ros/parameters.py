@@ -88,7 +88,9 @@ class NodeConfig:
     )
     device: str = setting("auto", "auto: CUDA where there is any, else the CPU", choices=("auto", "cpu", "cuda"))
     precision: str = setting(
-        "auto", "auto: half precision on CUDA, single on the CPU", choices=("auto", "float32", "float16", "bfloat16")
+        "auto",
+        "auto: 16 bits where the device multiplies them fast (CUDA, CPUs with bfloat16), else single precision",
+        choices=("auto", "float32", "float16", "bfloat16"),
     )
     threshold: float = setting(
         0.0, "occupied above this probability; 0: the threshold stored in the checkpoint", minimum=0.0, maximum=0.999

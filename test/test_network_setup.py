@@ -55,7 +55,7 @@ def test_a_checkpoint_is_loaded_and_the_log_says_which_and_where_it_runs(checkpo
     assert predictor.config.images.height == 64 and predictor.threshold == pytest.approx(0.37)
     assert log.lines == [
         ("info", f"network: {checkpoint}"),
-        ("info", "running on the CPU, 2 threads, float32; occupied above 0.37"),
+        ("info", f"running on the CPU, 2 threads, {predictor.precision}; occupied above 0.37"),
     ]
     assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1
 
