@@ -297,7 +297,8 @@ def test_latency_is_shown_by_stage(setup):
 
 def test_a_trained_network_is_ok_and_shown_with_device_and_threshold(setup):
     assert setup.status("network") == (OK, "ok")
-    assert [setup.value("network", key) for key in ("device", "precision", "threshold")] == ["cpu", "float32", "0.37"]
+    shown = [setup.value("network", key) for key in ("device", "precision", "threshold")]
+    assert shown == ["cpu", setup.predictor.precision, "0.37"]
 
 
 def test_an_untrained_network_is_a_warning_with_the_remedy(setup):
