@@ -264,6 +264,12 @@ def test_bfloat16_agrees_with_float32_on_most_voxels(checkpoint):
     assert not np.array_equal(half.confidence, exact.confidence)
 
 
+def test_the_automatic_precision_is_what_the_cpu_has_instructions_for(checkpoint):
+    flags = Path("/proc/cpuinfo").read_text().split()
+    fast = {"avx512_bf16", "amx_bf16"} & set(flags)
+    assert Predictor(checkpoint, device="cpu").precision == ("bfloat16" if fast else "float32")
+
+
 def test_devices_and_precisions_that_do_not_exist_are_refused(checkpoint):
     with pytest.raises(ValueError, match="float16 needs CUDA"):
         Predictor(checkpoint, device="cpu", precision="float16")
@@ -276,7 +282,7 @@ def test_devices_and_precisions_that_do_not_exist_are_refused(checkpoint):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(checkpoint):
-    exact = Predictor(checkpoint, RIG, "cpu")(pictures())
+    exact = Predictor(checkpoint, RIG, "cpu", "float32")(pictures())
     for precision, share in (("float32", 0.99), ("float16", 0.9)):
         found = Predictor(checkpoint, RIG, "cuda", precision)(pictures())
         assert (found.semantics == exact.semantics).mean() > share
