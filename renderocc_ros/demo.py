@@ -152,7 +152,7 @@ def report(subscriber: Subscriber, frames: int) -> str:
     skipped = newest.get("frames", {}).get("skipped, a newer one was there", "0")
     lines += [
         "",
-        f"{len(subscriber.messages['points'])} of the recording's {frames} frames became messages; {skipped} were skipped "
+        f"{len(subscriber.messages['points'])} of the recording's {frames} frames became messages; {skipped} skipped "
         "because a newer one was there before the node was free.",
         "",
         "| stage of a frame | p50, p99 |",
@@ -303,7 +303,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)"
     )
-    parser.add_argument("--rate", type=float, default=1.0, help="playing speed (default: 1)")
+    parser.add_argument("--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)")
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
