@@ -161,11 +161,13 @@ def report(subscriber: Subscriber, frames: int) -> str:
     lines += [f"| {stage} | {value} |" for stage, value in newest.get("latency", {}).items()]
     lines += [
         "",
-        "placement: TF; decode: bytes to the network's views; waiting: for the frame before; publish: messages, here with all "
-        "rendered views, which are drawn only because this demo listens; total: from the last image to the last message.",
+        "placement: TF; decode: bytes to the network's views; waiting: for the frame before; publish: messages, here with "
+        "all rendered views, which are drawn only because this demo listens; total: from the last image to the last "
+        "message.",
     ]
     if "none" == newest.get("network", {}).get("checkpoint"):
-        lines += ["", "The network is UNTRAINED: that there are voxels shows that everything runs; what they are means nothing."]
+        untrained = "The network is UNTRAINED: that there are voxels shows that everything runs; what they are means nothing."
+        lines += ["", untrained]
     return "\n".join(lines)
 
 
