@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from renderocc_model.classes import ClassTable
 from renderocc_model.config import from_mapping, to_mapping
+from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork, build_network
@@ -111,13 +111,8 @@ def save_checkpoint(
     tensors = {name: _stored(path, name, tensor, half) for name, tensor in network.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, {METADATA_KEY: text})
-            _make_durable(Path(temporary), path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror or error}); check the folder, its permissions and the disk"
@@ -343,18 +338,3 @@ def _stored(path: Path, name: str, tensor: Tensor, half: bool) -> Tensor:
             f"save weights from before they diverged{', or without half' if half else ''}"
         )
     return tensor
-
-
-def _make_durable(temporary: Path, path: Path) -> None:
-    """Give the finished temporary file its name, so that a power cut leaves the old file or the new one."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes files only their owner can read
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .classes import UNLABELLED, ClassTable
+from .files import replacing
 from .grid import VoxelGrid
 
 if TYPE_CHECKING:
@@ -95,8 +93,7 @@ class Occupancy:
         Raises:
             OSError: the file cannot be written.
         """
-
-        def write(file: BinaryIO) -> None:
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 semantics=self.semantics,
@@ -106,8 +103,6 @@ class Occupancy:
                 frame=np.array(self.grid.frame),
                 class_names=np.array(self.classes.names),
             )
-
-        _replace(Path(path), write)
 
     @classmethod
     def load_npz(cls, path: str | Path, classes: ClassTable) -> Occupancy:
@@ -153,23 +148,6 @@ class Occupancy:
         header += [f"property {kinds[PLY_VERTEX[name].str]} {name}" for name in PLY_VERTEX.names]
         header += ["end_header", ""]
 
-        def write(file: BinaryIO) -> None:
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
             file.write("\n".join(header).encode())
             file.write(vertices.tobytes())
-
-        _replace(Path(path), write)
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside `path`, then give it that name: readers see the old file or the whole new one."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)  # mkstemp gives 0600
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -112,26 +114,29 @@ class Preprocessor:
     ) -> np.ndarray:
         """`view_from_raw` of the camera of this name."""
         table = self.table(name)
-        try:
+        with _naming(name):
             return view_from_raw(table, data, height, width, step, encoding, is_bigendian)
-        except ImageError as error:
-            raise ImageError(f"camera '{name}': {error}") from None
 
     def from_compressed(self, name: str, data: np.ndarray) -> np.ndarray:
         """`view_from_compressed` of the camera of this name."""
         table = self.table(name)
-        try:
+        with _naming(name):
             return view_from_compressed(table, data)
-        except ImageError as error:
-            raise ImageError(f"camera '{name}': {error}") from None
 
     def from_rgb(self, name: str, image: np.ndarray) -> np.ndarray:
         """`view_from_rgb` of the camera of this name."""
         table = self.table(name)
-        try:
+        with _naming(name):
             return view_from_rgb(table, image)
-        except ImageError as error:
-            raise ImageError(f"camera '{name}': {error}") from None
+
+
+@contextmanager
+def _naming(camera: str) -> Iterator[None]:
+    """Put the camera's name before what is wrong with its image."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"camera '{camera}': {error}") from None
 
 
 def normalise(views: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

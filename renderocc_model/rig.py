@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import yaml
 
 from .camera_model import CameraModel
+from .files import replacing
 from .geometry import is_rotation, quaternion_from_matrix, transform_from
 
 __all__ = ["Camera", "CameraModel", "Rig", "compare_summaries"]
@@ -142,10 +142,8 @@ class Rig:
         lines = [_HEADER, "cameras:"]
         for camera in self.cameras:
             lines += _camera_lines(camera)
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(Path(path)) as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 _FOV_CHANGE = 0.1  # relative change of a field of view beyond which a network sees objects at an untrained size
