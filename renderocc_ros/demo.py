@@ -161,13 +161,15 @@ def report(subscriber: Subscriber, frames: int) -> str:
     lines += [f"| {stage} | {value} |" for stage, value in newest.get("latency", {}).items()]
     lines += [
         "",
-        "placement: TF; decode: bytes to the network's views; waiting: for the frame before; publish: messages, here with "
-        "all rendered views, which are drawn only because this demo listens; total: from the last image to the last "
-        "message.",
+        "placement: TF; decode: bytes to the network's views; waiting: for the frame before; publish: messages, here "
+        "with all rendered views, which are drawn only because this demo listens; total: from the last image to the "
+        "last message.",
     ]
-    if "none" == newest.get("network", {}).get("checkpoint"):
-        untrained = "The network is UNTRAINED: that there are voxels shows that everything runs; what they are means nothing."
-        lines += ["", untrained]
+    if newest.get("network", {}).get("checkpoint") == "none":
+        lines += [
+            "",
+            "The network is UNTRAINED: that there are voxels shows that everything runs; what they are means nothing.",
+        ]
     return "\n".join(lines)
 
 
@@ -305,7 +307,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)"
     )
-    parser.add_argument("--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)")
+    parser.add_argument(
+        "--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)"
+    )
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
