@@ -1,0 +1,198 @@
+"""Batches: samples stacked to what the network and the losses take, with the lift geometry of every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renderocc_model.lift import CAMERA_PARAMETERS, Frustums, LiftGeometry
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.preprocess import normalise
+from renderocc_model.rays import Rays
+from renderocc_model.undistort import View
+
+from .dataset import FrameViews, Sample
+
+__all__ = ["Batch", "BatchMaker", "Frames", "make_batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """One moment of each of B vehicles: what the network is given.
+
+    Attributes:
+        images: (B, N, 3, H, W) uint8 RGB; channels lie last in memory. Zeros where a camera is not present.
+        geometry: where the feature pixels go.
+        intrinsics: (B, N, 3, 3) float64 of the views.
+        base_from_camera: (B, N, 4, 4) float64, base_link at the frame's own moment.
+        present: (B, N) bool.
+        odom_from_base: (B, 4, 4) float64.
+        valid: (B,) bool; false for samples that have no such frame.
+    """
+
+    images: Tensor
+    geometry: LiftGeometry
+    intrinsics: Tensor
+    base_from_camera: Tensor
+    present: Tensor
+    odom_from_base: Tensor
+    valid: Tensor
+
+    def network_input(self) -> Tensor:
+        """(B, N, 3, H, W) float32, normalised, on the images' device."""
+        return normalise(self.images.movedim(2, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples.
+
+    Attributes:
+        current: the frames to predict.
+        previous: earlier frames, nearest first; as many for all, `valid` where a sample has them.
+        rays: of each sample, labelled rays in base_link of its current frame; counts differ.
+        ray_cameras: of each sample (R,) int64, the camera of each ray.
+        truth: of each sample, Occ3D arrays (X, Y, Z) uint8 of its current frame, or None.
+        names: of each sample, recording and frame, for messages.
+        indices: of each sample, its index in the dataset.
+    """
+
+    current: Frames
+    previous: tuple[Frames, ...]
+    rays: tuple[Rays, ...]
+    ray_cameras: tuple[Tensor, ...]
+    truth: tuple[dict[str, Tensor] | None, ...]
+    names: tuple[str, ...]
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rays)
+
+    @property
+    def ray_count(self) -> int:
+        return sum(map(len, self.rays))
+
+    @property
+    def images(self) -> Tensor:
+        return self.current.images
+
+    @property
+    def geometry(self) -> LiftGeometry:
+        return self.current.geometry
+
+    @property
+    def intrinsics(self) -> Tensor:
+        return self.current.intrinsics
+
+    @property
+    def base_from_camera(self) -> Tensor:
+        return self.current.base_from_camera
+
+    @property
+    def present(self) -> Tensor:
+        return self.current.present
+
+    @property
+    def odom_from_base(self) -> Tensor:
+        return self.current.odom_from_base
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from where copies to a GPU need not be waited for."""
+        return _mapped(self, Tensor.pin_memory)
+
+
+class BatchMaker:
+    """`make_batch` for a model; it can be a DataLoader's `collate_fn`.
+
+    Args:
+        config: gives image size, grid and depth bins.
+        previous: earlier frames of each batch, as the samples' `SampleConfig.previous`.
+    """
+
+    def __init__(self, config: ModelConfig, previous: int = 0) -> None:
+        self.config, self.previous = config, previous
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        return make_batch(samples, self.config, self.previous)
+
+
+def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | None = None) -> Batch:
+    """Stack samples and work out where their feature pixels go, on the CPU.
+
+    Args:
+        samples: one or more, of equally many cameras, views of the model's image size.
+        config: of the model.
+        previous: number of earlier frames; the most that a sample has when None. Samples with fewer are padded.
+    Raises:
+        ValueError: there is no sample, or the views are not of the model's size.
+    """
+    if not samples:
+        raise ValueError("there is no sample; give at least one")
+    count = max(len(sample.previous) for sample in samples) if previous is None else previous
+    earlier = [
+        [sample.previous[step] if step < len(sample.previous) else None for sample in samples] for step in range(count)
+    ]
+    return Batch(
+        _frames([sample.current for sample in samples], samples, config),
+        tuple(_frames(step, samples, config) for step in earlier),
+        tuple(sample.rays for sample in samples),
+        tuple(torch.from_numpy(np.asarray(sample.ray_cameras, np.int64)) for sample in samples),
+        tuple(None if sample.truth is None else _tensors(sample.truth) for sample in samples),
+        tuple(f"{sample.recording} frame {sample.frame}" for sample in samples),
+        tuple(sample.index for sample in samples),
+    )
+
+
+def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], config: ModelConfig) -> Frames:
+    """Stack one frame of each sample; one that is missing (None) has the current frame's cameras, all absent."""
+    filled = [sample.current if view is None else view for view, sample in zip(views, samples)]
+    valid = np.array([view is not None for view in views])
+    present = np.stack([view.present for view in filled]) & valid[:, None]
+    images = np.stack([view.views for view in filled])
+    images[~valid] = 0
+    intrinsics = np.stack([view.intrinsics for view in filled])
+    poses = np.stack([view.base_from_camera for view in filled])
+    geometries = [_geometry(config, images.shape[2:4], *frame) for frame in zip(intrinsics, poses, present)]
+    return Frames(
+        torch.from_numpy(images).movedim(-1, 2),
+        LiftGeometry(
+            torch.cat([geometry.voxel_index for geometry in geometries]),
+            torch.cat([geometry.cameras for geometry in geometries]).view(len(views), -1, CAMERA_PARAMETERS),
+        ),
+        torch.from_numpy(intrinsics),
+        torch.from_numpy(poses),
+        torch.from_numpy(present),
+        torch.from_numpy(np.stack([view.odom_from_base for view in filled])),
+        torch.from_numpy(valid),
+    )
+
+
+def _geometry(config: ModelConfig, size: tuple[int, int], intrinsics, base_from_camera, present) -> LiftGeometry:
+    """Of one frame. Making the frustums anew costs a twentieth of placing them, so none are kept between frames."""
+    views = [View(size[1], size[0], K) for K in intrinsics]
+    return Frustums(config, views).place(base_from_camera, present)
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+
+
+def _mapped(value, change):
+    """A structure of dataclasses, tuples and dicts with `change` applied to its tensors."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(_mapped(entry, change) for entry in value)
+    if isinstance(value, dict):
+        return {name: _mapped(entry, change) for name, entry in value.items()}
+    if is_dataclass(value):
+        return type(value)(*(_mapped(getattr(value, field.name), change) for field in fields(value)))
+    return value
