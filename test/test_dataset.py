@@ -217,6 +217,45 @@ def test_a_frame_without_any_labels_has_no_rays(tmp_path):
     assert len(RayDataset(tmp_path / "t", SampleConfig(**SIZE, rays=0)).sample(0, 0).rays) == 0
 
 
+def half_known(frame: int, camera: str) -> tuple[np.ndarray, np.ndarray]:
+    """Every pixel has a depth; those of the left half road, those of the right none."""
+    semantic = np.where(np.arange(WIDTH) < WIDTH // 2, ROAD, 255) * np.ones((HEIGHT, 1), int)
+    return semantic.astype(np.uint8), np.full((HEIGHT, WIDTH), 10.0)
+
+
+@pytest.fixture(scope="module")
+def half_known_tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half")
+    bag = write_bag(folder / "bag", Plan(frames=3, labels=half_known))
+    return prepare_recording(bag, None, folder / "t", PrepareConfig()).parent
+
+
+def test_pixels_without_a_class_are_rays_of_class_255(half_known_tables):
+    """All of them are there, at their distance and on their side of the image; W_t is that of a static class."""
+    dataset = RayDataset(half_known_tables, SampleConfig(**SIZE, rays=100_000))
+    count = 2 * WIDTH * HEIGHT  # labelled pixels of a frame, half of them without a class
+    for rays, frames in ((dataset.rays_of(1), 1), (dataset.sample(0, 1).rays, 3)):
+        assert (rays.classes == 255).sum() == (rays.classes == ROAD).sum() == frames * count // 2
+        assert (rays.distances >= 10).all()
+    sample = dataset.sample(0, 1)
+    front = (sample.ray_cameras == 0) & (sample.rays.frame_offsets == 0).numpy()
+    ends = hits(sample.rays)[front] - sample.current.base_from_camera[0, :3, 3]
+    # Base y is left: the left half of the image, columns below 31.5, is where y is positive.
+    np.testing.assert_array_equal(sample.rays.classes[front] == ROAD, ends[:, 1] > 0)
+
+
+def test_pixels_without_a_class_are_drawn_with_weight_one(half_known_tables):
+    """Road is the most frequent class, W_b = 1 as well: 1 : 1 in this frame, 0.3 : 0.3 in two others; chi-square."""
+    dataset = RayDataset(half_known_tables, SampleConfig(**SIZE, rays=40))
+    drawn = np.zeros(4)
+    for epoch in range(200):
+        rays = dataset.sample(epoch, 1).rays
+        kind = 2 * (rays.frame_offsets != 0).long() + (rays.classes == 255)
+        drawn += np.bincount(kind, minlength=4)
+    expected = np.array([1, 1, 0.6, 0.6]) / 3.2 * drawn.sum()
+    assert stats.chisquare(drawn, expected).pvalue > 0.001
+
+
 def test_evaluation_gets_all_rays_of_its_frame(tables):
     dataset = RayDataset(tables, SampleConfig(**SIZE), ["sparse"])
     known = sum((tiny_bag.sparse_labels(2, camera)[0] != 255).sum() for camera in ("front", "wide"))

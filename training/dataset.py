@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from renderocc_model.classes import UNLABELLED
 from renderocc_model.config import configuration, setting
 from renderocc_model.geometry import invert
 from renderocc_model.grid import VoxelGrid
@@ -36,7 +37,7 @@ class SampleConfig:
     width: int = setting(704, "columns of a view", minimum=1)
     rays: int = setting(38_400, "most rays of a sample", minimum=0)
     auxiliary_offsets: tuple[int, ...] = setting((-3, -2, -1, 1, 2, 3), "frames whose rays are used too")
-    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static class", minimum=0.0)
+    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static class, or none", minimum=0.0)
     dynamic_weight: float = setting(0.0, "W_t of a ray of another frame on a class that moves", minimum=0.0)
     balance_gain: float = setting(0.005, "g of W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
     balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
@@ -77,7 +78,8 @@ class Sample:
     recording, frame, epoch, index: where it comes from.
     current: the frame to predict.
     previous: earlier frames of the recording, nearest first; fewer at its beginning.
-    rays: labelled rays in base_link of the current frame, with distances, classes and frame_offsets.
+    rays: labelled rays in base_link of the current frame, with distances (0 where only the class is known), classes
+        (255 where only the distance is) and frame_offsets.
     ray_cameras: (R,) int64, the camera of each ray, whatever frame it is of.
     truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
     """
@@ -133,10 +135,11 @@ class RayDataset(torch.utils.data.Dataset):
         self.camera_names = tuple(camera.name for camera in self._tables[0].cameras)
         counts = sum(tables.class_counts for tables in self._tables) if class_counts is None else class_counts
         self.class_counts = np.array(counts, np.int64)
-        dynamic = np.isin(np.arange(len(self.classes)), self.classes.dynamic)
+        # Pixels without a class are a group of their own behind the classes: not rare (W_b = 1), and taken as static.
+        dynamic = np.isin(np.arange(len(self.classes) + 1), self.classes.dynamic)
         frame_part = frame_weights(dynamic, self.config.static_weight, self.config.dynamic_weight)
         balance = balance_weights(self.class_counts, self.config.balance_gain, self.config.balance_cap)
-        self._weights = frame_part * balance  # (2, C): of the current frame, of others
+        self._weights = frame_part * np.append(balance, 1.0)  # (2, C + 1): of the current frame, of others
         self._ends = np.cumsum([len(tables) for tables in self._tables])
         self._undistort: dict = {}
 
@@ -222,9 +225,9 @@ class RayDataset(torch.utils.data.Dataset):
         """Labelled rays drawn by weight from the current frame and the auxiliary ones."""
         others = [frame + offset for offset in self.config.auxiliary_offsets]
         frames = np.array([frame, *(other for other in others if 0 <= other < len(tables))])
-        starts = tables.starts[frames]  # (frames, N, C + 1)
+        starts = tables.starts[frames]  # (frames, N, C + 2)
         sizes = np.diff(starts, axis=2)
-        groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C)
+        groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C + 1)
         counts = draw_group_counts(rng, groups.ravel(), self._weights.ravel(), self.config.rays).reshape(groups.shape)
         rows = [np.empty(0, np.int64)]
         for other, name in zip(*np.nonzero(counts)):
@@ -244,10 +247,11 @@ class RayDataset(torch.utils.data.Dataset):
         `rows` ascend, so that memory is read in order; they are of `frames`, which ascend too.
         """
         count = len(tables.classes)
-        starts = tables.starts[frames]  # (frames, N, C + 1)
-        # Rows of a cell (frame, camera, class) lie together, in this order: a row's cell is found by bisection.
+        starts = tables.starts[frames]  # (frames, N, C + 2)
+        # Rows of a cell (frame, camera, class or none) lie together, in this order: a row's cell is found by bisection.
         cells = np.searchsorted(starts[..., :-1].ravel(), rows, side="right") - 1
-        planes, classes = np.divmod(cells, count)
+        planes, classes = np.divmod(cells, count + 1)
+        classes[classes == count] = UNLABELLED
         places, cameras = np.divmod(planes, len(tables.cameras))
         base_from_odom = change @ invert(tables.odom_from_base[frame])
         poses = [

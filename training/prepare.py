@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.messages.cdr import CompressedImageMessage
 
 from .frames import FrameIndex, Recording, RecordingError
+from .sampling import choose
 from .shard import FrameRow, ShardWriter, is_prepared
-from .tables import COMPRESSED, TablesError, describe_camera
+from .tables import COMPRESSED, TablesError, describe_camera, read_header
 
 __all__ = ["PrepareConfig", "main", "prepare_recording", "recording_name"]
 
@@ -43,6 +45,7 @@ class PrepareConfig:
     cameras: tuple[str, ...] = setting((), "cameras to use; empty: all that have images and camera_info")
     max_pose_gap: float = setting(0.5, "most time between a stamp and the ego poses around it [s]", minimum=0.0)
     without_depth: bool = setting(False, "also keep pixels of known class and unknown depth")
+    pixels_per_image: int = setting(0, "most labelled pixels kept of an image, drawn evenly; 0: all", minimum=0)
     skip_unposed: bool = setting(False, "leave out frames without ego pose instead of refusing the recording")
 
 
@@ -85,7 +88,7 @@ def prepare_recording(
         _refuse_unusable(recording, config)
         frames = _posed(recording, recording.frames(config.anchor or None, config.max_time_diff), config.skip_unposed)
         with ShardWriter(out, name, plan) as writer:
-            extract = _Extractor(recording, writer, table, config.without_depth)
+            extract = _Extractor(recording, writer, table, config)
             for first in range(writer.done, len(frames), _BLOCK):
                 block = frames[first : first + _BLOCK]
                 messages = recording.gather(extract.wanted(block))
@@ -103,8 +106,8 @@ def prepare_recording(
 class _Extractor:
     """Frames to rows of the tables."""
 
-    def __init__(self, recording: Recording, writer: ShardWriter, table: ClassTable, without_depth: bool) -> None:
-        self.recording, self.table, self.without_depth = recording, table, without_depth
+    def __init__(self, recording: Recording, writer: ShardWriter, table: ClassTable, config: PrepareConfig) -> None:
+        self.recording, self.table, self.config = recording, table, config
         self.directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
 
     def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
@@ -113,10 +116,8 @@ class _Extractor:
         for frame in frames:
             for camera, stamp_ns in frame.images.items():
                 wanted.append(("image", camera, stamp_ns))
-                if self.recording.has_labels(camera, stamp_ns):
-                    wanted += [("semantic", camera, stamp_ns), ("depth", camera, stamp_ns)]
-                elif self.without_depth and self.recording.has_labels(camera, stamp_ns, ("semantic",)):
-                    wanted.append(("semantic", camera, stamp_ns))
+                kinds = (kind for kind in ("semantic", "depth") if self.recording.has_labels(camera, stamp_ns, (kind,)))
+                wanted += [(kind, camera, stamp_ns) for kind in kinds]
         return wanted
 
     def row(self, frame: FrameIndex, messages: dict) -> FrameRow:
@@ -125,7 +126,7 @@ class _Extractor:
         count = len(recording.cameras)
         poses = np.zeros((count, 4, 4))
         images, stamps = [None] * count, [0] * count
-        counts = np.zeros((count, len(self.table)), np.int64)
+        counts = np.zeros((count, len(self.table) + 1), np.int64)
         pixels, distances = [np.empty((0, 2), np.uint16)], [np.empty(0, np.float32)]
         for index, camera in enumerate(recording.cameras):
             if camera not in frame.images:
@@ -133,11 +134,10 @@ class _Extractor:
             stamps[index] = stamp_ns = frame.images[camera]
             poses[index] = recording.base_from_camera(camera, stamp_ns, frame.stamp_ns)
             images[index] = self._image(camera, stamp_ns, messages["image", camera, stamp_ns])
-            if ("semantic", camera, stamp_ns) in messages:
-                labelled = self._labelled(camera, stamp_ns, messages)
-                pixels.append(labelled[0])
-                distances.append(labelled[1])
-                counts[index] = labelled[2]
+            labelled = self._labelled(camera, stamp_ns, messages)
+            pixels.append(labelled[0])
+            distances.append(labelled[1])
+            counts[index] = labelled[2]
         truth = recording.truth_path(frame.stamp_ns)
         return FrameRow(
             frame.stamp_ns,
@@ -171,34 +171,52 @@ class _Extractor:
         return message.data.tobytes(), encoding
 
     def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels (M, 2) and distances (M,) by class, and the number of each class."""
-        semantic = self.recording.decode("semantic", camera, stamp_ns, messages)
-        depth = np.zeros(semantic.shape, np.float32)
+        """Pixels (M, 2) and distances (M,) by class, and the number of each class, then of those without one."""
+        model, groups = self.recording.models[camera], len(self.table)
+        depth = np.zeros((model.height, model.width), np.float32)
         if ("depth", camera, stamp_ns) in messages:
             depth = self.recording.decode("depth", camera, stamp_ns, messages)
-        known = (semantic != UNLABELLED) & (semantic != self.table.free)
-        if not self.without_depth:
-            known &= depth > 0
-        flat = np.flatnonzero(known)
-        ids = semantic.ravel()[flat]
-        if ids.size and ids.max() >= len(self.table):
-            raise RecordingError(
-                f"{self.recording.topic('semantic', camera)} at {self.recording.time_text(stamp_ns)}: class id "
-                f"{ids.max()} is not in the table of {len(self.table)} classes (255 is unlabelled); choose --classes, "
-                "or map the ids when labelling"
-            )
+        semantic = self._classes(camera, stamp_ns, messages, depth.shape)
+        kept = depth > 0
+        if self.config.without_depth:
+            kept |= semantic != groups
+        flat = np.flatnonzero(kept & (semantic != self.table.free))
         forward = self.directions[camera].reshape(-1, 3)[flat, 2]
-        usable = forward > _FORWARD  # False for NaN, where the lens maps no direction to the pixel
-        flat, ids, forward = flat[usable], ids[usable], forward[usable]
-        order = np.argsort(ids, kind="stable")
-        flat, forward = flat[order], forward[order]
-        rows, columns = np.divmod(flat, semantic.shape[1])
-        distances = depth.ravel()[flat] / forward  # |d| is 1
+        flat = flat[forward > _FORWARD]  # False for NaN, where the lens maps no direction to the pixel
+        flat = self._thinned(flat, camera, stamp_ns)
+        ids = semantic.ravel()[flat]
+        flat = flat[np.argsort(ids, kind="stable")]
+        rows, columns = np.divmod(flat, model.width)
+        distances = depth.ravel()[flat] / self.directions[camera].reshape(-1, 3)[flat, 2]  # |d| is 1
         return (
             np.stack([columns, rows], axis=1).astype(np.uint16),
             distances.astype(np.float32),
-            np.bincount(ids, minlength=len(self.table)),
+            np.bincount(ids, minlength=groups + 1),
         )
+
+    def _classes(self, camera: str, stamp_ns: int, messages: dict, shape: tuple[int, int]) -> np.ndarray:
+        """(H, W) uint8 class ids, with the number of classes where the class is unknown."""
+        groups = len(self.table)
+        if ("semantic", camera, stamp_ns) not in messages:
+            return np.full(shape, groups, np.uint8)
+        semantic = self.recording.decode("semantic", camera, stamp_ns, messages)
+        known = semantic != UNLABELLED
+        highest = int(semantic[known].max(initial=0))
+        if highest >= groups:
+            raise RecordingError(
+                f"{self.recording.topic('semantic', camera)} at {self.recording.time_text(stamp_ns)}: class id "
+                f"{highest} is not in the table of {groups} classes (255 is unlabelled); choose --classes, "
+                "or map the ids when labelling"
+            )
+        return np.where(known, semantic, np.uint8(groups))
+
+    def _thinned(self, flat: np.ndarray, camera: str, stamp_ns: int) -> np.ndarray:
+        """At most `pixels_per_image` of an image's pixels, every set equally likely; the same ones on every run."""
+        limit = self.config.pixels_per_image
+        if not limit or len(flat) <= limit:
+            return flat
+        rng = np.random.default_rng([stamp_ns, self.recording.cameras.index(camera)])
+        return flat[np.sort(choose(rng, len(flat), limit))]
 
 
 def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
@@ -208,14 +226,15 @@ def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
             f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
             f"--cameras {' '.join(recording.cameras)}"
         )
-    images = ((camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera])
-    kinds = ("semantic",) if config.without_depth else ("semantic", "depth")
-    if not any(recording.has_labels(camera, stamp, kinds) for camera, stamp in images):
-        where = recording.labels_path or recording.path
-        topics = " and ".join(f"/<camera>/{kind}" for kind in kinds)
+    images = [(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]]
+    there = {kind for kind in ("semantic", "depth") for image in images if recording.has_labels(*image, (kind,))}
+    if "depth" not in there and not (config.without_depth and there):
+        remedy = "make them with `renderocc label`, and name the sidecar with --labels"
+        if there:
+            remedy = f"{remedy}; or train on classes alone (--without-depth)"
         raise RecordingError(
-            f"{where}: no image of {', '.join(recording.cameras)} has labels on {topics} at its stamp; make them with "
-            "`renderocc label`, and name the sidecar with --labels"
+            f"{recording.labels_path or recording.path}: no image of {', '.join(recording.cameras)} has labels on "
+            f"/<camera>/depth at its stamp; {remedy}"
         )
 
 
@@ -266,12 +285,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
     made.add_argument(
-        "--labels",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="SIDECAR",
-        help="one for each BAG, in order",
+        "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR", help="one for each BAG, in order"
     )
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="recordings at a time")
     made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(classes.TABLES), help="the labels' classes")
@@ -282,6 +296,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="fixed frame in TF; '' for a vehicle that stands still")
     made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
+    made.add_argument(
+        "--pixels-per-image", type=int, default=0, metavar="N",
+        help="keep N labelled pixels of each image, drawn evenly: dense labels take 8 bytes a pixel (default: all)",
+    )  # fmt: skip
     made.add_argument("--skip-unposed", action="store_true", help="leave out frames that have no ego pose")
     return made
 
@@ -299,10 +317,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
-        config = PrepareConfig(
-            arguments.classes, arguments.anchor, arguments.max_time_diff, arguments.base_frame, arguments.odom_frame,
-            tuple(arguments.cameras), arguments.max_pose_gap, arguments.without_depth, arguments.skip_unposed,
-        )  # fmt: skip
+        given = {field.name: getattr(arguments, field.name) for field in fields(PrepareConfig)}
+        config = PrepareConfig(**{**given, "cameras": tuple(arguments.cameras)})
         arguments.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"renderocc prepare: {error}", file=sys.stderr)
@@ -315,8 +331,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"renderocc prepare: {text}", file=sys.stderr)
     print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
     if len(failures) < len(tasks):
+        print(_summary([arguments.out / name for name in names]))
         print(f"wrote {arguments.out.resolve()}")
     return 2 if failures else 0
+
+
+def _summary(folders: Sequence[Path]) -> str:
+    """What the tables that are complete hold, in a line."""
+    headers = [read_header(folder) for folder in folders if folder.is_dir()]
+    frames, pixels, unlabelled = (sum(header[key] for header in headers) for key in ("frames", "pixels", "unlabelled"))
+    text = f"{frames} frames, {pixels:,} labelled pixels"
+    if not pixels:
+        return f"{text}: nothing to train on; look at the labels with renderocc check"
+    if unlabelled == pixels:
+        return f"{text}, none with a class: they teach depth alone"
+    return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text
 
 
 def _prepare_all(tasks: list[tuple], jobs: int) -> list[str]:

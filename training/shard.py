@@ -36,9 +36,9 @@ class FrameRow:
     image_stamps: per camera, 0 where it has no image.
     images: per camera, (bytes, encoding as the header names it) or None.
     base_from_camera: per camera (4, 4); zeros where it has no image.
-    pixels: (M, 2) uint16, by camera, then by class.
+    pixels: (M, 2) uint16, by camera, then by class, those without one last.
     distances: (M,) float32.
-    counts: (N, C) pixels of each camera and class.
+    counts: (N, C + 1) pixels of each camera and class, then without one.
     truth: bytes of the .npz, or None.
     """
 
@@ -155,7 +155,7 @@ class ShardWriter:
     def seal(self, cameras: list[dict], classes: dict, class_count: int) -> Path:
         """Turn the journal into arrays and the header, and give the folder its name."""
         columns, encodings = self._columns()
-        counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count)
+        counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count + 1)
         ends = np.cumsum(counts.reshape(self.done, -1), axis=1).reshape(counts.shape)
         firsts = np.array(columns["first_pixel"], np.int64)
         arrays = {
@@ -180,7 +180,8 @@ class ShardWriter:
             "encodings": encodings,
             "frames": self.done,
             "pixels": int(totals.sum()),
-            "class_counts": totals.tolist(),
+            "class_counts": totals[:-1].tolist(),
+            "unlabelled": int(totals[-1]),
             "image_bytes": self._files["images.bin"].tell(),
             "truth_bytes": self._files["truth.bin"].tell(),
         }

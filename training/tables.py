@@ -8,7 +8,8 @@ A folder is complete: it appears under its name only when all of it is written (
     images.npy             (F, N, 3) int64: offset and length in images.bin, and which of header's `encodings`; -1 none
     base_from_camera.npy   (F, N, 4, 4) float64, base_link at the frame's moment from the camera at its image's stamp
     odom_from_base.npy     (F, 4, 4) float64 at the frame's moment
-    starts.npy             (F, N, C + 1) int64: pixels of class c are rows starts[c] to starts[c + 1] of the two below
+    starts.npy             (F, N, C + 2) int64: pixels of class c are rows starts[c] to starts[c + 1] of the two below;
+                           those of unknown class come last, as if they were of a class C
     pixels.bin             (M, 2) uint16 (column, row) in the camera's own, distorted image
     distances.bin          (M,) float32 Euclidean metres; 0 where only the class is known
     truth.npy, truth.bin   (F, 2) int64 offset and length of each frame's Occ3D .npz; -1 none
@@ -35,7 +36,7 @@ from renderocc_model.classes import ClassTable
 
 __all__ = ["ARRAYS", "VERSION", "CameraTable", "RawEncoding", "Tables", "TablesError", "list_tables", "model_digest"]
 
-FORMAT, VERSION = "renderocc-tables", 1
+FORMAT, VERSION = "renderocc-tables", 2
 HEADER = "header.json"
 DIRECTIONS = "directions"
 ARRAYS = ("stamps", "image_stamps", "images", "base_from_camera", "odom_from_base", "starts", "truth")
@@ -115,6 +116,7 @@ class Tables:
         cameras: in the order of the arrays' axis N.
         classes: the table its labels are of.
         class_counts: (C,) labelled pixels of each class.
+        unlabelled_count: pixels of known distance and unknown class.
         stamps, image_stamps, images, base_from_camera, odom_from_base, starts, truth, pixels, distances: see above.
     Raises:
         TablesError: not there, of another version, or its files do not have the sizes that the header says.
@@ -126,6 +128,7 @@ class Tables:
         self.header = header = read_header(self.folder)
         self.classes = ClassTable.from_dict(header["classes"])
         self.class_counts = np.array(header["class_counts"], np.int64)
+        self.unlabelled_count = int(header["unlabelled"])
         self.cameras = tuple(_camera(entry) for entry in header["cameras"])
         self._maps: list[mmap.mmap] = []
         self.encodings = tuple(entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"])
