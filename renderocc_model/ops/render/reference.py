@@ -8,6 +8,15 @@ equal steps delta, t_i = t_near + (i + 1/2) delta while t_i < t_far, and (Render
     w_i     = T_i alpha_i                    weight
     D = sum w_i t_i,   S = sum w_i s_i,   O = sum w_i
 
+The distortion loss of a ray (mip-NeRF 360, Barron et al. 2022, eq. 15), in metres, for samples that stand for
+intervals of width delta:
+
+    sum_ij w_i w_j |t_i - t_j| + delta / 3 sum_i w_i^2  =  delta (2 sum_i w_i R_i + 1/3 sum_i w_i^2),
+    R_i = sum_{j<i} (i - j) w_j = sum_{k<i} sum_{j<=k} w_j
+
+as |t_i - t_j| = |i - j| delta: two running sums instead of all pairs, and no differences of large numbers. (The paper
+measures along rays of length 1; divide by a length of your choice for a loss without a unit.)
+
 How it is computed: S is linear in the logits of the voxels, so w_i is multiplied into the eight trilinear weights and
 the sum over samples *and* corners is one weighted sum of rows of the logit table (`embedding_bag`). Logits per sample,
 the largest tensor of the textbook form, never exist. Rays are handled in chunks of similar sample counts, and under
@@ -45,6 +54,8 @@ class RenderResult:
     opacity: (R,) sum w_i = 1 - transmittance behind the last sample, in [0, 1].
     weights: (R, N) w_i if asked for, 0 behind a ray's last sample.
     sample_distances: (R, N) t_i if weights were asked for; behind a ray's last sample they go on in equal steps.
+    distortion: (R,) in metres if asked for: how far apart the light of a ray ends, 0 where a ray hits nothing (module
+        docstring of `reference`). The last light that is left counts nowhere.
     """
 
     distance: Tensor
@@ -52,6 +63,7 @@ class RenderResult:
     opacity: Tensor
     weights: Tensor | None = None
     sample_distances: Tensor | None = None
+    distortion: Tensor | None = None
 
     def mean_distance(self) -> Tensor:
         """(R,) distance / opacity: where what was hit is on average; NaN where nothing was (opacity 0)."""
@@ -64,6 +76,7 @@ def render(
     step: float = 0.5,
     background: Tensor | None = None,
     return_weights: bool = False,
+    return_distortion: bool = False,
     samples_per_chunk: int = 2**19,
 ) -> RenderResult:
     """Render distance, semantics and opacity along rays (module docstring for the equations).
@@ -77,45 +90,74 @@ def render(
         step: distance between samples, in voxels.
         background: (C,) or (R, C) semantics behind the grid, composited with the light that is left.
         return_weights: also return (R, N) weights and sample distances (R * N numbers of memory each).
+        return_distortion: also return (R,) the distortion loss of each ray in metres.
         samples_per_chunk: how many samples are worked on at once; about 150 bytes of memory each.
 
     Raises:
         ValueError: step or samples_per_chunk is not positive, the devices differ, or the background has another shape.
     """
-    if not (math.isfinite(step) and step > 0):
-        raise ValueError(f"step is {step}; expected voxels between samples, more than 0, usually 0.5")
     if samples_per_chunk < 1:
         raise ValueError(f"samples_per_chunk is {samples_per_chunk}; expected 1 or more")
-    if rays.origins.device != field.device:
-        raise ValueError(f"rays are on {rays.origins.device} but the field is on {field.device}; move one with .to()")
     dtype = torch.float64 if field.dtype == torch.float64 else torch.float32
+    background = checked_inputs(field, rays, step, background, dtype)
     density = field.density.to(dtype).reshape(-1)
     table = field.semantics.to(dtype).reshape(field.grid.size, field.class_count)
-    if background is not None:
-        background = _checked_background(background, len(rays), field.class_count, table)
-
     delta = step * field.grid.voxel_size
     origins, directions = rays.origins.detach().to(dtype), rays.directions.detach().to(dtype)
-    near, far = intersect_box(origins, directions, field.grid.lower, field.grid.upper)
-    counts = ((far - near) / delta - 0.5).ceil().clamp_(min=0).to(torch.int64)
+    near, counts = sample_counts(origins, directions, field.grid, delta)
 
     order = counts.argsort(stable=True)
     parts = []
     for first, last, samples in runs_of_similar_length(counts[order].cpu().numpy(), samples_per_chunk):
         rows = order[first:last]
         chunk = (origins[rows], directions[rows], near[rows], counts[rows])
-        arguments = (density, table, field.grid, *chunk, delta, samples)
+        arguments = (density, table, field.grid, *chunk, delta, samples, return_distortion)
         if torch.is_grad_enabled() and (density.requires_grad or table.requires_grad):
             parts.append(checkpoint(_render_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_render_chunk(*arguments))
-    distance, semantics, opacity, weights = _gather_parts(parts, order, density, table, return_weights)
+    distance, semantics, opacity, spread, weights = _gather_parts(parts, order, density, table, return_weights)
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
     sample_distances = None
     if return_weights:
         sample_distances = _sample_distances(near, delta, weights.shape[1])
-    return RenderResult(distance, semantics, opacity, weights, sample_distances)
+    return RenderResult(
+        distance, semantics, opacity, weights, sample_distances, spread * delta if return_distortion else None
+    )
+
+
+def checked_inputs(
+    field: SemanticDensityField, rays: Rays, step: float, background: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """The background as a tensor of the type rendered in, after everything that `render` is given has been checked.
+
+    Raises:
+        ValueError: step is not positive, the devices differ, or the background has another shape.
+    """
+    if not (math.isfinite(step) and step > 0):
+        raise ValueError(f"step is {step}; expected voxels between samples, more than 0, usually 0.5")
+    if rays.origins.device != field.device:
+        raise ValueError(f"rays are on {rays.origins.device} but the field is on {field.device}; move one with .to()")
+    if background is None:
+        return None
+    background, shapes = torch.as_tensor(background), ((field.class_count,), (len(rays), field.class_count))
+    if tuple(background.shape) not in shapes:
+        raise ValueError(f"background has shape {tuple(background.shape)}; expected {shapes[0]} or {shapes[1]}")
+    if background.device != field.device:
+        raise ValueError(f"background is on {background.device} but the field is on {field.device}; move it with .to()")
+    return background.to(dtype)
+
+
+def sample_counts(origins: Tensor, directions: Tensor, grid: VoxelGrid, delta: float) -> tuple[Tensor, Tensor]:
+    """Where each ray enters the grid and how many samples delta metres apart it takes there.
+
+    Returns:
+        near: (R,) metres, of the origins' type.
+        counts: (R,) int64, 0 for rays that miss.
+    """
+    near, far = intersect_box(origins, directions, grid.lower, grid.upper)
+    return near, ((far - near) / delta - 0.5).ceil().clamp_(min=0).to(torch.int64)
 
 
 def intersect_box(
@@ -190,6 +232,20 @@ def sample_weights(density: Tensor, delta: float) -> Tensor:
     return torch.exp(-before) * -torch.expm1(-depth)
 
 
+def distortion_in_steps(weights: Tensor) -> Tensor:
+    """The distortion loss of rays of equal steps, in steps: 2 sum_i w_i R_i + 1/3 sum_i w_i^2 (module docstring).
+
+    Args:
+        weights: (R, N) w_i, 0 where there is no sample.
+
+    Returns:
+        (R,); times delta it is mip-NeRF 360's eq. 15 in metres.
+    """
+    moments = weights.cumsum(dim=1).cumsum(dim=1)  # of sample i: R_{i+1}
+    between = (weights[:, 1:] * moments[:, :-1]).sum(dim=1)
+    return 2 * between + weights.square().sum(dim=1) / 3
+
+
 def _sample_distances(near: Tensor, delta: float, samples: int) -> Tensor:
     steps = torch.arange(samples, dtype=near.dtype, device=near.device) + 0.5
     return near[:, None] + steps * delta
@@ -205,8 +261,10 @@ def _render_chunk(
     counts: Tensor,
     delta: float,
     samples: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(distance (r,), semantics (r, C), opacity (r,), weights (r, samples)) of r rays of at most `samples` samples."""
+    distortion: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(distance (r,), semantics (r, C), opacity (r,), distortion in steps (r,) or zeros, weights (r, samples)) of r
+    rays of at most `samples` samples."""
     distances = _sample_distances(near, delta, samples)
     points = origins[:, None] + distances[..., None] * directions[:, None]
     indices, corner_weights = trilinear(points, grid)
@@ -216,7 +274,9 @@ def _render_chunk(
     semantics = functional.embedding_bag(
         indices.flatten(1), table, per_sample_weights=(weights[..., None] * corner_weights).flatten(1), mode="sum"
     )
-    return (weights * distances).sum(dim=1), semantics, weights.sum(dim=1), weights
+    opacity = weights.sum(dim=1)
+    spread = distortion_in_steps(weights) if distortion else torch.zeros_like(opacity)
+    return (weights * distances).sum(dim=1), semantics, opacity, spread, weights
 
 
 def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
@@ -246,27 +306,18 @@ def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, in
 
 def _gather_parts(
     parts: list[tuple[Tensor, ...]], order: Tensor, density: Tensor, table: Tensor, return_weights: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros."""
     empty = len(order) - sum(len(part[0]) for part in parts)
     # The sum of no elements: zeros that know the field, so that backward() works when every ray misses.
     zero = density[:0].sum() + table[:0].sum()
-    longest = max((part[3].shape[1] for part in parts), default=0) if return_weights else 0
-    columns = [[zero.expand(empty)], [zero.expand(empty, table.shape[1])], [zero.expand(empty)]]
+    longest = max((part[-1].shape[1] for part in parts), default=0) if return_weights else 0
+    columns = [[zero.expand(empty)], [zero.expand(empty, table.shape[1])], [zero.expand(empty)], [zero.expand(empty)]]
     for column, values in zip(columns, zip(*parts)):
         column.extend(values)
     position = order.argsort()
-    distance, semantics, opacity = (torch.cat(column)[position] for column in columns)
+    results = tuple(torch.cat(column)[position] for column in columns)
     if not return_weights:
-        return distance, semantics, opacity, None
-    padded = [functional.pad(part[3], (0, longest - part[3].shape[1])) for part in parts]
-    return distance, semantics, opacity, torch.cat([zero.expand(empty, longest), *padded])[position]
-
-
-def _checked_background(background: Tensor, rays: int, classes: int, table: Tensor) -> Tensor:
-    background = torch.as_tensor(background)
-    if tuple(background.shape) not in ((classes,), (rays, classes)):
-        raise ValueError(f"background has shape {tuple(background.shape)}; expected {(classes,)} or {(rays, classes)}")
-    if background.device != table.device:
-        raise ValueError(f"background is on {background.device} but the field is on {table.device}; move it with .to()")
-    return background.to(table.dtype)
+        return *results, None
+    padded = [functional.pad(part[-1], (0, longest - part[-1].shape[1])) for part in parts]
+    return *results, torch.cat([zero.expand(empty, longest), *padded])[position]
