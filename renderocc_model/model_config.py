@@ -30,7 +30,9 @@ class BackboneConfig:
         (2, 3, 4), "which of its feature maps are used, finest first", minimum=0, maximum=8
     )
     stride: int = setting(8, "image pixels for one pixel of the finest of these maps", choices=(4, 8, 16, 32))
-    pretrained: str = setting("none", "initial weights: none, timm (from its hub), or the path of a weights file")
+    pretrained: str = setting(
+        "none", "initial weights: none, timm (from its hub), a weights file's path, or package:NAME that holds one"
+    )
     drop_path: float = setting(
         0.0, "share of residual branches dropped in training (stochastic depth)", minimum=0.0, maximum=0.9
     )

