@@ -1,0 +1,203 @@
+"""Query supervision: labelled rays as 3D points that are empty or occupied, asked of the field without rendering.
+
+Every ray that something returned says of the points before the return that they are empty and of those just behind it
+that they are occupied by its class; a ray that left the grid says that its whole way is empty (the idea of QueryOcc;
+it is not in RenderOcc). A point costs one look-up where a rendered ray costs a hundred, and its gradient goes to the
+voxels around it and no others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from renderocc_model.config import configuration, setting
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.ops.render import intersect_box
+from renderocc_model.ops.render.reference import trilinear
+from renderocc_model.rays import Rays
+
+from .losses import occupancy_cross_entropy, semantic_cross_entropy
+
+__all__ = ["Queries", "QueryConfig", "draw_queries", "query_losses"]
+
+
+@configuration
+class QueryConfig:
+    """Where on a ray the points are and how they count."""
+
+    empty_points: int = setting(8, "points between the sensor and the return, one in each of as many equal parts", 0)
+    occupied_points: int = setting(1, "points behind the return", 0)
+    margin: float = setting(1.0, "last part of the way to the return that is not said to be empty, voxels", 0.0)
+    depth: float = setting(1.0, "how far behind the return a place is said to be occupied, voxels", 0.0)
+    occupied_first: bool = setting(
+        True, "leave out empty points in voxels that hold a return of the same sample, as OctoMap does"
+    )
+    occupied_share: float = setting(
+        0.5, "weight of all occupied points together in the occupancy loss; the empty ones have the rest", 0.0, 1.0
+    )
+    interpolation: str = setting(
+        "trilinear", "what a point is compared with: as rendered, or the voxel it lies in",
+        choices=("trilinear", "nearest"),
+    )  # fmt: skip
+
+    def check(self) -> None:
+        if self.empty_points + self.occupied_points == 0:
+            raise ValueError("empty_points and occupied_points are both 0; ask for at least one point on a ray")
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Points and what is known of them.
+
+    empty: (E, 3) metres in base_link, where nothing is.
+    empty_weights: (E,) float32 >= 0; 0 for points that do not count.
+    occupied: (S, 3) where something is.
+    occupied_weights: (S,) float32 >= 0.
+    channels: (S,) int64, the right logit of each occupied point; -1 for none.
+    """
+
+    empty: Tensor
+    empty_weights: Tensor
+    occupied: Tensor
+    occupied_weights: Tensor
+    channels: Tensor
+
+
+def draw_queries(
+    rays: Rays,
+    channels: Tensor,
+    grid: VoxelGrid,
+    generator: torch.Generator | None = None,
+    config: QueryConfig | None = None,
+    weights: Tensor | None = None,
+) -> Queries:
+    """Points on R labelled rays: E = R * empty_points, S = R * occupied_points.
+
+    Their number does not depend on the labels, so that no size has to be read back from a GPU; points that are not
+    known, or outside of the grid, get weight 0. Rays without a measured distance (0 or NaN), and rays that begin
+    outside of the grid, give no point; those whose return lies behind the grid give empty ones up to its face.
+
+    Near a surface seen at a low angle, a ray spends metres in the surface's own voxels before it returns (of a road
+    seen from 1.6 m at 15 m, the last 4 m are less than a voxel of 0.4 m above it). Points there are not empty in any
+    sense a voxel can have: `occupied_first` leaves them out, and `margin` the last piece at any angle.
+
+    Args:
+        rays: with distances.
+        channels: (R,) int64, logit of each ray's class, -1 for none.
+        grid: of the field that is asked.
+        generator: where along its piece of a ray each point lies; of any device.
+        weights: (R,) >= 0, what each ray's points count; all alike when None.
+    """
+    config = config or QueryConfig()
+    origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
+    near, far = intersect_box(origins, directions, grid.lower, grid.upper)
+    distances = rays.distances.to(torch.float32)
+    known = (distances > 0) & (distances < torch.inf) & (near == 0) & (far > 0)
+    if weights is not None:
+        known = known & (weights > 0)
+    distances = torch.where(known, distances, torch.zeros_like(distances))
+    returned = known & (distances < far)
+    counts = torch.ones_like(distances) if weights is None else weights.to(torch.float32)
+
+    # Stratified: one point at random in each of as many equal parts of the empty way.
+    end = torch.where(returned, (distances - config.margin * grid.voxel_size).clamp(min=0), far)
+    parts = torch.arange(config.empty_points, device=end.device)
+    empty_at = end[:, None] * (parts + _uniform(distances, config.empty_points, generator)) / max(len(parts), 1)
+    behind = config.depth * grid.voxel_size * _uniform(distances, config.occupied_points, generator)
+    occupied_at = distances[:, None] + behind
+    empty = origins[:, None] + empty_at[..., None] * directions[:, None]
+    occupied = origins[:, None] + occupied_at[..., None] * directions[:, None]
+
+    empty_counts = ((known & (end > 0)) * counts)[:, None].expand_as(empty_at)
+    occupied_counts = (returned[:, None] & (occupied_at < far[:, None])) * counts[:, None]
+    if config.occupied_first:
+        returns = origins + distances[:, None] * directions
+        empty_counts = empty_counts.masked_fill(_holding(returns, returned, grid)[_voxel_of(empty, grid)], 0)
+    return Queries(
+        empty.flatten(0, 1),
+        empty_counts.flatten(),
+        occupied.flatten(0, 1),
+        occupied_counts.flatten(),
+        channels[:, None].expand_as(occupied_at).flatten(),
+    )
+
+
+def query_losses(
+    field: SemanticDensityField,
+    queries: Queries,
+    class_weights: Tensor | None = None,
+    config: QueryConfig | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the field says at the points against what is known of them.
+
+    Args:
+        field: differentiable in density and semantics.
+        class_weights: (C,).
+    Returns:
+        occupancy: binary cross-entropy with probability 1 - exp(-sigma * voxel_size), of the chance that light stops
+            on one voxel length; the mean over occupied points times `occupied_share` plus that over empty ones times
+            the rest.
+        semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
+    """
+    config = config or QueryConfig()
+    density_of = _trilinear_density if config.interpolation == "trilinear" else _nearest_density
+    logits_of = _trilinear_logits if config.interpolation == "trilinear" else _nearest_logits
+    terms = []
+    for points, weights, solid in (
+        (queries.empty, queries.empty_weights, False),
+        (queries.occupied, queries.occupied_weights, True),
+    ):
+        optical_depth = density_of(field, points) * field.grid.voxel_size
+        occupied = torch.full_like(optical_depth, solid, dtype=torch.bool)
+        terms.append(occupancy_cross_entropy(optical_depth, occupied, weights))
+    occupancy = (1 - config.occupied_share) * terms[0] + config.occupied_share * terms[1]
+    logits = logits_of(field, queries.occupied)
+    return occupancy, semantic_cross_entropy(logits, queries.channels, class_weights, queries.occupied_weights)
+
+
+def _uniform(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """(R, count) in [0, 1), drawn where the generator is and moved to where `like` (R,) is."""
+    device = like.device if generator is None else generator.device
+    return torch.rand(len(like), count, generator=generator, device=device).to(like.device)
+
+
+def _voxel_of(points: Tensor, grid: VoxelGrid) -> Tensor:
+    """(...) int64 index into the flattened grid of points (..., 3), the nearest voxel for points outside."""
+    index = torch.zeros(points.shape[:-1], dtype=torch.int64, device=points.device)
+    for axis, count in enumerate(grid.shape):
+        cell = ((points[..., axis] - grid.lower[axis]) / grid.voxel_size).floor().clamp(0, count - 1)
+        index = index * count + cell.to(torch.int64)
+    return index
+
+
+def _holding(points: Tensor, counted: Tensor, grid: VoxelGrid) -> Tensor:
+    """(voxels,) bool: whether a voxel holds one of the points that count."""
+    # A point that does not count is written to one place more, which is then cut off.
+    index = torch.where(counted, _voxel_of(points, grid), grid.size)
+    return torch.zeros(grid.size + 1, dtype=torch.bool, device=points.device).index_fill_(0, index, True)[:-1]
+
+
+def _trilinear_density(field: SemanticDensityField, points: Tensor) -> Tensor:
+    indices, weights = trilinear(points.to(field.dtype), field.grid)
+    corners = field.density.reshape(-1).index_select(0, indices.flatten()).view(indices.shape)
+    return (corners * weights).sum(dim=-1)
+
+
+def _trilinear_logits(field: SemanticDensityField, points: Tensor) -> Tensor:
+    # The weighted sum of eight rows of the table of logits, without a copy of the rows.
+    indices, weights = trilinear(points.to(field.dtype), field.grid)
+    table = field.semantics.reshape(field.grid.size, field.class_count)
+    return functional.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
+
+
+def _nearest_density(field: SemanticDensityField, points: Tensor) -> Tensor:
+    return field.density.reshape(-1)[_voxel_of(points, field.grid)]
+
+
+def _nearest_logits(field: SemanticDensityField, points: Tensor) -> Tensor:
+    return field.semantics.reshape(field.grid.size, field.class_count)[_voxel_of(points, field.grid)]

@@ -1,0 +1,70 @@
+"""What the network learns from, and how much each part of it counts."""
+
+from __future__ import annotations
+
+from renderocc_model.config import configuration, setting
+from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+
+from .queries import QueryConfig
+
+__all__ = ["LossWeights", "SupervisionConfig"]
+
+
+@configuration
+class LossWeights:
+    """Weight of each term; a term of weight 0 is not computed."""
+
+    depth: float = setting(1.0, "SILog of rendered depth", 0.0)
+    semantics: float = setting(1.0, "cross-entropy of rendered classes", 0.0)
+    distortion: float = setting(0.01, "spread of a ray's weights, in diagonals of the grid", 0.0)
+    opacity: float = setting(0.01, "entropy of the light behind the last sample", 0.0)
+    empty: float = setting(0.2, "optical depth of rays that were seen to leave the grid; the paper: 0", 0.0)
+    depth_distribution: float = setting(0.05, "depth bins of the image features (BEVDepth)", 0.0)
+    total_variation: float = setting(0.0, "unevenness of occupancy probabilities", 0.0)
+    query_occupancy: float = setting(1.0, "empty and occupied points", 0.0)
+    query_semantics: float = setting(1.0, "classes of occupied points", 0.0)
+    voxel_occupancy: float = setting(1.0, "3D truth: occupied or free", 0.0)
+    voxel_semantics: float = setting(1.0, "3D truth: classes of occupied voxels", 0.0)
+
+
+@configuration
+class SupervisionConfig:
+    """What the network learns from. With the defaults for all but `mode`, `weights.empty` 0 and `depth_completion`
+    none, it is the paper's."""
+
+    mode: str = setting(
+        "render", "how labelled rays are used: rendered (the paper), as 3D points, or both",
+        choices=("render", "query", "both"),
+    )  # fmt: skip
+    labels_3d: str = setting(
+        "off", "3D truth: not used, used with the rays (2D+3D), or instead of them", choices=("off", "with", "only")
+    )
+    truth_grid: VoxelGrid = setting(OCC3D_GRID, "grid of the 3D truth, which may reach beyond the model's")
+    weights: LossWeights = setting(LossWeights(), "of the terms")
+    query: QueryConfig = setting(QueryConfig(), "3D points on rays")
+    step: float = setting(0.5, "distance between samples of a rendered ray, voxels", 0.01, 10.0)
+    variance_focus: float = setting(0.85, "SILog: 1 forgives a wrong scale, 0 does not", 0.0, 1.0)
+    balanced_classes: bool = setting(True, "weigh classes by 1 / log of how many labels they have")
+    use_depth: bool = setting(True, "learn from distances: terms depth, empty and depth_distribution, and queries")
+    use_semantics: bool = setting(True, "learn from classes")
+    auxiliary_rays: bool = setting(True, "use the rays of other frames that a sample holds")
+    class_only_rays: bool = setting(
+        False, "render classes of rays without a distance too; what they hit may lie outside of the grid"
+    )
+    depth_target: str = setting(
+        "euclidean", "rendered depth: distance along the ray, or as in the authors' code, for comparison",
+        choices=("euclidean", "contracted"),
+    )  # fmt: skip
+    depth_completion: str = setting(
+        "exit", "where light that nothing stopped counts in a rendered depth: where it leaves the grid, or nowhere",
+        choices=("exit", "none"),
+    )  # fmt: skip
+    contraction_radius: float = setting(39.0, "unit of length of the contracted depth, metres", 0.1)
+
+    def check(self) -> None:
+        if self.mode != "render" and not self.use_depth and self.labels_3d != "only":
+            raise ValueError(
+                f"mode is {self.mode} but use_depth is false: without distances there are no points; use mode=render"
+            )
+        if self.labels_3d != "only" and not (self.use_depth or self.use_semantics):
+            raise ValueError("use_depth and use_semantics are both false: nothing is left to learn from rays")
