@@ -35,6 +35,8 @@ COMMANDS: dict[str, Command] = {
     "import": Command("training.importers:main", "turn nuScenes or SemanticKITTI into recordings with their 3D truth"),
     "label": Command("training.label:main", "write 2D depth and class labels of a recording into a sidecar bag"),
     "prepare": Command("training.prepare:main", "turn labelled recordings into the tables that training reads"),
+    "train": Command("training.train:main", "learn a network from prepared recordings with 2D labels"),
+    "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
 }
 
 FROM_ROS = (

@@ -100,6 +100,12 @@ class Batch:
     def odom_from_base(self) -> Tensor:
         return self.current.odom_from_base
 
+    def only(self, index: int) -> Batch:
+        """One of the samples, as a batch of one."""
+        frames = [_mapped(one, lambda tensor: tensor[index : index + 1]) for one in (self.current, *self.previous)]
+        columns = (self.rays, self.ray_cameras, self.truth, self.names, self.indices)
+        return Batch(frames[0], tuple(frames[1:]), *((column[index],) for column in columns))
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -1,0 +1,94 @@
+"""One process or many: what `torchrun` started, and the few things they tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+__all__ = ["Processes", "started_processes"]
+
+_PATIENCE = timedelta(hours=6)  # while the first process prepares recordings or validates, the others wait
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together; one alone has rank 0 of 1."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes files and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any process."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value)
+
+    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Means of numbers over all processes, which have them under the same names."""
+        names = sorted(values)
+        stacked = torch.stack([values[name].detach().double() for name in names]) if names else torch.zeros(0)
+        if self.world_size > 1:
+            stacked = stacked.to(self.device)
+            dist.all_reduce(stacked)
+            stacked = stacked / self.world_size
+        return dict(zip(names, stacked.tolist()))
+
+    def wrapped(self, network: nn.Module) -> nn.Module:
+        """The network, with gradients averaged over all processes where there are several."""
+        if self.world_size == 1:
+            return network
+        return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
+
+
+@contextmanager
+def started_processes(device: str) -> Iterator[Processes]:
+    """Join the others that torchrun started, if it did.
+
+    Args:
+        device: auto, cpu, cuda or cuda:1; of several processes on a machine each takes its own GPU.
+    Raises:
+        ValueError: there is no such device.
+    """
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"run.device is {device!r}: {str(error).splitlines()[0]}; use auto, cpu or cuda") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"run.device is '{device}', but torch sees {torch.cuda.device_count()} GPUs; check nvidia-smi, start "
+                "as many processes as there are GPUs, or use run.device=cpu"
+            )
+        torch.cuda.set_device(chosen)
+    if world_size > 1:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Processes(rank, world_size, chosen)
+    finally:
+        if world_size > 1:
+            dist.destroy_process_group()
