@@ -148,7 +148,7 @@ def empty_space(opacity: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def depth_distribution(predicted: Tensor, bins: Tensor) -> Tensor:
-    """Binary cross-entropy of depth bins, summed over bins, mean over labelled feature pixels (BEVDepth, eq. 4).
+    """Binary cross-entropy of depth bins, summed over bins, mean over labelled feature pixels (BEVDepth).
 
     -log p_b - sum_{d != b} log(1 - p_d), each logarithm at least -100 as in PyTorch.
 
