@@ -1,0 +1,246 @@
+"""`renderocc metrics`: mIoU and RayIoU over folders of volumes, whoever made them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.classes import TABLES, ClassTable, by_name
+from renderocc_model.files import replacing
+from renderocc_model.grid import VoxelGrid
+
+from .confusion import Confusion
+from .rayiou import DEFAULT_ORIGIN, THRESHOLDS, RayIoU, select_origins
+from .report import volume_table
+from .volumes import matched_files, read_origins, read_volume, volume_grid
+
+__all__ = ["VolumeScores", "compare_folders", "main", "write_json"]
+
+_EACH = 8  # files for which a further process is worth its start
+MASKS = ("mask_camera", "mask_lidar", "none")
+
+
+@dataclass
+class VolumeScores:
+    """What volumes come to, over any number of frames. `rays` is None where RayIoU was not asked for."""
+
+    voxels: Confusion
+    rays: RayIoU | None
+    frames: int = 0
+
+    @classmethod
+    def empty(cls, classes: ClassTable, with_rays: bool) -> VolumeScores:
+        return cls(Confusion(classes), RayIoU(classes) if with_rays else None)
+
+    def merge(self, other: VolumeScores) -> None:
+        """Add what another has counted."""
+        self.voxels.merge(other.voxels)
+        if self.rays is not None:
+            self.rays.merge(other.rays)
+        self.frames += other.frames
+
+    def as_dict(self) -> dict:
+        """Plain numbers for JSON: ratios in 0..1, null (None) where nothing was there to take one of."""
+        classes = self.voxels.classes
+        names = [classes.names[index] for index in classes.occupied_ids]
+        rows = list(classes.occupied_ids)
+        result = {
+            "miou": _number(self.voxels.miou()),
+            "iou": dict(zip(names, map(_number, self.voxels.iou()[rows]))),
+            "iou_occupied": _number(self.voxels.occupied_iou()),
+            "counts": {"frames": self.frames, "voxels": int(self.voxels.histogram.sum())},
+        }
+        result["counts"]["voxels_truth"] = _counts(classes, self.voxels.histogram.sum(axis=1))
+        result["counts"]["voxels_prediction"] = _counts(classes, self.voxels.histogram.sum(axis=0))
+        if self.rays is not None:
+            result["rayiou"] = _number(self.rays.rayiou())
+            for threshold, value in zip(THRESHOLDS, self.rays.at_thresholds()):
+                result[f"rayiou_{threshold:g}"] = _number(value)
+            ratios = self.rays.iou()[:, rows].T
+            result["rayiou_by_class"] = {name: [_number(value) for value in row] for name, row in zip(names, ratios)}
+            result["counts"] |= {"origins": self.rays.origins, "rays": self.rays.rays}
+            result["counts"]["rays_truth"] = _counts(classes, self.rays.truth)
+            result["counts"]["rays_prediction"] = _counts(classes, self.rays.prediction)
+        return result
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _counts(classes: ClassTable, values: np.ndarray) -> dict[str, int]:
+    return dict(zip(classes.names, values.tolist()))
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial_path:
+        partial_path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How two files are compared; the same in all processes."""
+
+    predictions: Path
+    truth: Path
+    classes: ClassTable
+    mask: str
+    grid: VoxelGrid | None  # None: no rays
+    origins: dict[str, np.ndarray] | None
+
+    def __call__(self, name: str) -> VolumeScores:
+        scores = VolumeScores.empty(self.classes, self.grid is not None)
+        arrays = ("semantics",) if self.mask == "none" else ("semantics", self.mask)
+        truth = read_volume(self.truth / name, arrays)
+        prediction = read_volume(self.predictions / name, ("semantics",))["semantics"]
+        path = self.predictions / name
+        if prediction.shape != truth["semantics"].shape:
+            raise ValueError(
+                f"{path}: has shape {prediction.shape}, but the truth {truth['semantics'].shape}; expected the same"
+            )
+        try:
+            scores.voxels.add(prediction, truth["semantics"], truth.get(self.mask))
+            if self.grid is not None:
+                scores.rays.add_volumes(prediction, truth["semantics"], self.grid, self._origins(name))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        scores.frames = 1
+        return scores
+
+    def _origins(self, name: str) -> np.ndarray:
+        given = [DEFAULT_ORIGIN] if self.origins is None else self.origins[name[: -len(".npz")]]
+        origins = select_origins(given, self.grid)
+        if not len(origins):
+            raise ValueError("none of its origins lies in the grid, 1 m from its sides; correct the file of origins")
+        return origins
+
+
+def compare_folders(
+    predictions: Path,
+    truth: Path,
+    classes: ClassTable,
+    with_rays: bool = False,
+    origins: Path | None = None,
+    grid: VoxelGrid | None = None,
+    mask: str = "mask_camera",
+    jobs: int = 1,
+) -> VolumeScores:
+    """Compare every .npz file of one folder with the file of the same relative path in another.
+
+    Args:
+        with_rays: RayIoU too.
+        origins: JSON file of the rays' origins; one at (0, 0, 1.84) when None.
+        grid: of the volumes; what their shape tells when None. Only rays need it.
+        mask: the truth's array that says which voxels count for mIoU, or "none".
+        jobs: processes.
+    Raises:
+        ValueError: something is missing or wrong; names the file.
+    """
+    from tqdm import tqdm
+
+    names = matched_files(predictions, truth)
+    places = None if origins is None else read_origins(origins)
+    if places is not None:
+        lacking = [name for name in names if name[: -len(".npz")] not in places]
+        if lacking:
+            first = lacking[0][: -len(".npz")]
+            raise ValueError(f"{origins}: lacks {len(lacking)} of {len(names)} files, the first is '{first}'; add them")
+    if with_rays and grid is None:
+        shape = read_volume(truth / names[0], ("semantics",))["semantics"].shape
+        try:
+            grid = volume_grid(shape, classes)
+        except ValueError as error:
+            raise ValueError(f"{truth / names[0]}: {error}") from None
+    compare = _Comparison(predictions, truth, classes, mask, grid if with_rays else None, places)
+    total = VolumeScores.empty(classes, with_rays)
+    with _running(compare, names, jobs) as parts:
+        for part in tqdm(parts, total=len(names), unit="frame", disable=not sys.stderr.isatty()):
+            total.merge(part)
+    return total
+
+
+@contextmanager
+def _running(
+    compare: Callable[[str], VolumeScores], names: Sequence[str], jobs: int
+) -> Iterator[Iterator[VolumeScores]]:
+    """The files' scores, in order, made in this process or in several."""
+    jobs = min(jobs, len(names) // _EACH)
+    if jobs <= 1:
+        yield map(compare, names)
+        return
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        yield executor.map(compare, names)
+    except BrokenProcessPool:
+        raise ValueError(f"a process died, probably out of memory; use fewer than {jobs} --jobs") from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc metrics",
+        description="Compare predicted volumes with the truth: Occ3D's mIoU and, if asked for, SparseOcc's RayIoU. "
+        "Both folders hold .npz files in Occ3D's layout, under the same relative paths: `semantics` (X, Y, Z), and in "
+        "the truth `mask_camera`. Voxels predicted as 255 (unknown) count as free.",
+        epilog="example: renderocc metrics predictions/ occ3d/gts/ --rayiou --origins origins.json --json scores.json",
+    )
+    made.add_argument("predictions", type=Path, metavar="PRED_DIR")
+    made.add_argument("truth", type=Path, metavar="TRUTH_DIR")
+    made.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
+    made.add_argument("--rayiou", action="store_true", help="cast rays too (a tenth of a second for each origin)")
+    made.add_argument(
+        "--origins", type=Path, metavar="FILE",
+        help="JSON: relative path without suffix -> list of [x, y, z] in metres, where the recording's LiDAR was, in "
+        "the frame of the volume; those 39 m off and more (1 m from the grid's sides) are left out, of more than 8, "
+        "8 are taken, evenly (default: one at 0, 0, 1.84)",
+    )  # fmt: skip
+    made.add_argument(
+        "--grid", type=float, nargs=7, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
+        help="lower and upper corner and voxel size of the volumes in metres, for --rayiou (default: Occ3D's or its "
+        "middle, or SemanticKITTI's, as the shape tells)",
+    )  # fmt: skip
+    made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="what the ids mean")
+    made.add_argument("--mask", default="mask_camera", choices=MASKS, help="the truth's voxels that count for mIoU")
+    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc metrics`: exit status 0, or 2 where something is missing or wrong."""
+    arguments = parser().parse_args(argv)
+    classes = by_name(arguments.classes)
+    try:
+        if arguments.origins is not None and not arguments.rayiou:
+            raise ValueError("--origins is for rays; give --rayiou with it")
+        grid = None
+        if arguments.grid is not None:
+            grid = VoxelGrid(tuple(arguments.grid[:3]), tuple(arguments.grid[3:6]), arguments.grid[6])
+        scores = compare_folders(
+            arguments.predictions, arguments.truth, classes, arguments.rayiou, arguments.origins, grid, arguments.mask,
+            arguments.jobs,
+        )  # fmt: skip
+        result = scores.as_dict()
+        if arguments.json:
+            write_json(arguments.json, result)
+    except (ValueError, OSError) as error:
+        print(f"renderocc metrics: {error}", file=sys.stderr)
+        return 2
+    print(volume_table(result))
+    if arguments.json:
+        print(f"wrote {arguments.json.resolve()}")
+    return 0

@@ -1,0 +1,183 @@
+"""RayIoU (SparseOcc, Liu et al., ECCV 2024): is what a ray meets first of the right class and at the right distance?
+
+Rays leave the places where the recording's LiDAR was, in the directions of a spinning LiDAR. In truth and prediction
+alike, the first voxel on a ray that is not free gives its class, and its distance is the way until that voxel is
+*left*. A ray on which the truth is free does not count. With TP_c(d) the rays whose classes are both c and whose
+distances differ by less than d,
+
+    IoU_c(d) = TP_c(d) / (N_truth_c + N_prediction_c - TP_c(d))
+
+over all rays of all frames; RayIoU is the mean of those that exist, over classes other than free and d = 1, 2, 4 m.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from renderocc_model.classes import ClassTable
+from renderocc_model.grid import VoxelGrid
+
+from .confusion import known_ids, mean_of_known
+from .traversal import padded, traverse
+
+__all__ = ["DEFAULT_ORIGIN", "THRESHOLDS", "RayIoU", "first_hits", "lidar_directions", "select_origins"]
+
+THRESHOLDS = (1.0, 2.0, 4.0)  # metres
+DEFAULT_ORIGIN = (0.0, 0.0, 1.84)  # the height of nuScenes' LiDAR above the road
+MOST_ORIGINS = 8
+MARGIN = 1.0  # metres from the sides of the grid within which no rays begin: 39 m of Occ3D's 40 m
+_HIGHEST_PITCH = 0.21  # radians; nuScenes' LiDAR sees up to 0.2108
+
+
+@cache
+def lidar_directions() -> np.ndarray:
+    """(14040, 3) float64 unit vectors: 39 pitches times 360 azimuths, one degree apart, azimuth fastest.
+
+    Pitches are -(pi/2 - atan(k + 1)) for k = 0..9: rays that meet the ground in equal steps. Then the last increment is
+    repeated until 0.21 rad is reached.
+    """
+    pitches = [-(math.pi / 2 - math.atan(k + 1)) for k in range(10)]
+    while pitches[-1] < _HIGHEST_PITCH:
+        pitches.append(pitches[-1] + (pitches[-1] - pitches[-2]))
+    pitch = np.array(pitches)[:, None]
+    azimuth = np.deg2rad(np.arange(360.0))[None]
+    x, y = np.cos(pitch) * np.cos(azimuth), np.cos(pitch) * np.sin(azimuth)
+    directions = np.stack([x, y, np.broadcast_to(np.sin(pitch), x.shape)], axis=-1).reshape(-1, 3)
+    directions.setflags(write=False)
+    return directions
+
+
+def select_origins(origins: np.ndarray, grid: VoxelGrid) -> np.ndarray:
+    """The origins that are used: more than 1 m from the grid's sides, and of more than 8 of those, 8 spread evenly.
+
+    Args:
+        origins: (N, 3) metres in the grid's frame, in the order of the recording.
+    Returns:
+        (M, 3), M <= 8; M is 0 when none lies in the grid.
+    Raises:
+        ValueError: not (N, 3), or not finite.
+    """
+    origins = np.asarray(origins, np.float64)
+    if origins.ndim != 2 or origins.shape[1] != 3 or not np.isfinite(origins).all():
+        raise ValueError(f"origins have shape {origins.shape} or are not finite; expected [x, y, z] in metres for each")
+    low, high = np.array(grid.lower[:2]) + MARGIN, np.array(grid.upper[:2]) - MARGIN
+    origins = origins[((origins[:, :2] > low) & (origins[:, :2] < high)).all(axis=1)]
+    if len(origins) > MOST_ORIGINS:
+        origins = origins[np.round(np.linspace(0, len(origins) - 1, MOST_ORIGINS)).astype(int)]
+    return origins
+
+
+def first_hits(
+    volumes: tuple[np.ndarray, ...], grid: VoxelGrid, origins: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays first meet a voxel that is set, in up to eight volumes at once.
+
+    Args:
+        volumes: K times (X, Y, Z) bool.
+        origins, directions: (R, 3).
+    Returns:
+        cells (K, R) int64 into the flattened volumes, -1 where a ray meets none; and distances (K, R) in metres at
+        which that voxel is left, or the grid where a ray meets none.
+    """
+    codes = padded(sum((volume.astype(np.uint8) << bit for bit, volume in enumerate(volumes)), np.uint8(0)))
+    pending = np.full(len(origins), (1 << len(volumes)) - 1, np.uint8)
+    cells = np.full((len(volumes), len(origins)), -1, np.int64)
+    distances = np.full((len(volumes), len(origins)), np.nan)
+
+    def visit(rays: np.ndarray, places: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero(codes[places])
+        met = codes[places[rows]] & pending[rays[rows]]
+        rows, met = rows[met != 0], met[met != 0]
+        done = np.zeros(len(rays), bool)
+        if len(rows):
+            for bit in range(len(volumes)):
+                chosen = rows[met & (1 << bit) != 0]
+                cells[bit, rays[chosen]], distances[bit, rays[chosen]] = places[chosen], leave[chosen]
+            pending[rays[rows]] &= ~met
+            done[rows] = pending[rays[rows]] == 0
+        return done
+
+    exits = traverse(grid, origins, directions, visit)
+    found = cells >= 0
+    wide = np.array(grid.shape) + 2
+    x, rest = np.divmod(cells[found], wide[1] * wide[2])
+    y, z = np.divmod(rest, wide[2])
+    cells[found] = ((x - 1) * grid.shape[1] + y - 1) * grid.shape[2] + z - 1
+    return cells, np.where(found, distances, exits)
+
+
+class RayIoU:
+    """Counts over rays, of any number of frames.
+
+    Attributes:
+        classes: what the ids mean.
+        truth, prediction: (C,) int64 rays by class, free among them, of the rays that count.
+        hits: (3, C) int64, TP by threshold and class.
+        rays, origins: how many rays count, and from how many origins they came.
+    """
+
+    def __init__(self, classes: ClassTable) -> None:
+        self.classes = classes
+        self.truth, self.prediction = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
+        self.hits = np.zeros((len(THRESHOLDS), len(classes)), np.int64)
+        self.rays = self.origins = 0
+
+    def add_volumes(self, prediction: np.ndarray, truth: np.ndarray, grid: VoxelGrid, origins: np.ndarray) -> None:
+        """Cast the rays of one frame.
+
+        Args:
+            prediction: (X, Y, Z) class ids, 255 (unknown) counts as free.
+            truth: (X, Y, Z) class ids. A voxel whose id is outside of the table ends a ray, which then does not count.
+            origins: (N, 3) metres, already selected.
+        Raises:
+            ValueError: a shape is not the grid's, or a prediction is no class.
+        """
+        for name, volume in (("prediction", prediction), ("truth", truth)):
+            if volume.shape != grid.shape:
+                raise ValueError(f"{name} has shape {volume.shape}, its grid {grid.shape}; give the grid they are of")
+        free, count = self.classes.free, len(self.classes)
+        prediction = known_ids(prediction, self.classes)
+        directions = lidar_directions()
+        starts = np.repeat(np.asarray(origins, np.float64), len(directions), axis=0)
+        everywhere = np.tile(directions, (len(origins), 1))
+        cells, distances = first_hits((truth != free, prediction != free), grid, starts, everywhere)
+        counted = cells[0] >= 0
+        wanted = truth.ravel()[cells[0][counted]]
+        found = np.where(cells[1] >= 0, prediction.ravel()[cells[1]], free)[counted]
+        known = (wanted >= 0) & (wanted < count)
+        self.add(found[known], wanted[known].astype(np.int64), distances[:, counted][:, known])
+        self.origins += len(origins)
+
+    def add(self, prediction: np.ndarray, truth: np.ndarray, distances: np.ndarray) -> None:
+        """Count rays by their classes (R,) and their distances (2, R) in truth and prediction, metres."""
+        count, error = len(self.classes), np.abs(distances[0] - distances[1])
+        self.truth += np.bincount(truth, minlength=count)
+        self.prediction += np.bincount(prediction, minlength=count)
+        for row, threshold in enumerate(THRESHOLDS):
+            self.hits[row] += np.bincount(truth[(truth == prediction) & (error < threshold)], minlength=count)
+        self.rays += len(truth)
+
+    def merge(self, other: RayIoU) -> None:
+        """Add what another has counted."""
+        self.truth += other.truth
+        self.prediction += other.prediction
+        self.hits += other.hits
+        self.rays, self.origins = self.rays + other.rays, self.origins + other.origins
+
+    def iou(self) -> np.ndarray:
+        """(3, C) float64 by threshold and class; NaN for a class on no ray, and for free."""
+        union = self.truth + self.prediction - self.hits
+        ratios = np.divide(self.hits, union, out=np.full(union.shape, np.nan), where=union > 0)
+        ratios[:, self.classes.free] = np.nan
+        return ratios
+
+    def at_thresholds(self) -> list[float]:
+        """RayIoU at 1, 2 and 4 m."""
+        return [mean_of_known(row) for row in self.iou()]
+
+    def rayiou(self) -> float:
+        """The mean over classes and thresholds; NaN when no ray counts."""
+        return mean_of_known(self.iou())

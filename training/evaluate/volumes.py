@@ -1,0 +1,141 @@
+"""Volumes of class ids: folders of Occ3D-layout .npz files, the grids they are of, and truth cut to a smaller grid."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
+from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
+
+__all__ = ["cut_to_grid", "matched_files", "read_origins", "read_volume", "volume_grid"]
+
+_ON_LATTICE = 1e-3  # voxels by which the corners of two grids may be off each other's lattice
+_NAMED = 5  # files that an error names
+_ORIGINS = "a JSON object, path without suffix -> [[x, y, z], ...]"
+
+
+def matched_files(predictions: Path, truth: Path) -> list[str]:
+    """Relative paths, sorted, of the .npz files that both folders have; both must have the same.
+
+    Raises:
+        ValueError: a folder is not there or empty, or a file lacks its counterpart.
+    """
+    found = []
+    for name, folder in (("predictions", predictions), ("truth", truth)):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder; name the folder of the {name}")
+        found.append({path.relative_to(folder).as_posix() for path in folder.rglob("*.npz")})
+        if not found[-1]:
+            raise ValueError(f"{folder}: has no .npz files; name the folder of the {name}")
+    if found[0] != found[1]:
+        lacking = [_lacking(predictions, truth, found[1] - found[0]), _lacking(truth, predictions, found[0] - found[1])]
+        raise ValueError(f"{'; '.join(filter(None, lacking))}; files are matched by their path in the folder")
+    return sorted(found[0])
+
+
+def _lacking(folder: Path, other: Path, names: set[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"{folder}: lacks {len(names)} of the files in {other} ({shown})"
+
+
+def read_volume(path: Path, arrays: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of one .npz file, all (X, Y, Z) integers (or bool) of one shape.
+
+    Raises:
+        ValueError: it cannot be read, an array is missing, or is something else; names the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in arrays if name not in file.files]
+            if missing:
+                raise ValueError(f"has no array {', '.join(missing)}, but {', '.join(file.files) or 'none'}")
+            found = {name: file[name] for name in arrays}
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+        # AttributeError: a single array (.npy) under this name; it is no context manager.
+        raise ValueError(f"{path}: cannot be read ({error}); expected an .npz file in Occ3D's layout") from None
+    for name, volume in found.items():
+        if volume.ndim != 3 or volume.dtype.kind not in "iub" or not volume.size:
+            raise ValueError(f"{path}: {name} is {volume.dtype} of shape {volume.shape}; expected (X, Y, Z) integers")
+        if volume.shape != found[arrays[0]].shape:
+            shape = found[arrays[0]].shape
+            raise ValueError(f"{path}: {name} has shape {volume.shape}, {arrays[0]} {shape}; expected the same")
+    return found
+
+
+def read_origins(path: Path) -> dict[str, np.ndarray]:
+    """Origins of rays: a JSON object, relative path of a file without suffix -> list of [x, y, z] in metres.
+
+    Raises:
+        ValueError: it cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); expected {_ORIGINS}") from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path}: is a {type(content).__name__}; expected {_ORIGINS}")
+    origins = {}
+    for name, value in content.items():
+        try:
+            origins[name] = np.array(value, np.float64)
+        except (TypeError, ValueError):
+            origins[name] = np.empty(0)
+        if origins[name].ndim != 2 or origins[name].shape[1] != 3 or not np.isfinite(origins[name]).all():
+            raise ValueError(f"{path}: origins of '{name}' are {value!r:.80}; expected a list of [x, y, z] in metres")
+    return origins
+
+
+def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
+    """The grid that a volume of this shape is of, where the shape tells.
+
+    Occ3D's and SemanticKITTI's own; smaller volumes of Occ3D's 16 layers are the middle of its grid, as for `tiny`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if shape == SEMANTIC_KITTI_GRID.shape and classes.names == SEMANTIC_KITTI.names:
+        return SEMANTIC_KITTI_GRID
+    own = OCC3D_GRID
+    rest = np.subtract(own.shape, shape)
+    if classes.names == OCC3D_NUSCENES.names and (rest >= 0).all() and rest[2] == 0 and (rest % 2 == 0).all():
+        inset = rest[:2] // 2 * own.voxel_size
+        lower = tuple(np.round(np.add(own.lower, (*inset, 0)), 6))
+        upper = tuple(np.round(np.subtract(own.upper, (*inset, 0)), 6))
+        return VoxelGrid(lower, upper, own.voxel_size)
+    raise ValueError(f"a volume of shape {shape} is not of a known grid; say which with --grid X0 Y0 Z0 X1 Y1 Z1 VOXEL")
+
+
+def cut_to_grid(volume: np.ndarray, source: VoxelGrid, target: VoxelGrid, outside: int = UNLABELLED) -> np.ndarray:
+    """The part of a volume that lies in another grid of the same lattice.
+
+    Args:
+        volume: (X, Y, Z) of `source`.
+        outside: what voxels of `target` hold that lie outside of `source`.
+    Returns:
+        a volume of `target`'s shape.
+    Raises:
+        ValueError: the volume is not of `source`, or the grids' voxels do not coincide.
+    """
+    if volume.shape != source.shape:
+        raise ValueError(f"a volume of shape {volume.shape} is not of a grid of {source.shape}")
+    offset = np.subtract(target.lower, source.lower) / source.voxel_size
+    first = np.rint(offset).astype(int)
+    alike = abs(source.voxel_size / target.voxel_size - 1) * max(target.shape) < _ON_LATTICE
+    if not alike or np.abs(offset - first).max() > _ON_LATTICE:
+        raise ValueError(
+            f"voxels of {target.voxel_size} m from {target.lower} do not coincide with those of the truth, "
+            f"{source.voxel_size} m from {source.lower}; use a model whose grid lies on the truth's lattice"
+        )
+    low, high = np.maximum(first, 0), np.minimum(first + target.shape, source.shape)
+    cut = np.full(target.shape, outside, volume.dtype)
+    if (low < high).all():
+        inside = tuple(slice(a, b) for a, b in zip(low - first, high - first))
+        cut[inside] = volume[tuple(slice(a, b) for a, b in zip(low, high))]
+    return cut
