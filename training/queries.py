@@ -83,7 +83,7 @@ def draw_queries(
     outside of the grid, give no point; those whose return lies behind the grid give empty ones up to its face.
 
     Near a surface seen at a low angle, a ray spends metres in the surface's own voxels before it returns (of a road
-    seen from 1.6 m at 15 m, the last 4 m are less than a voxel of 0.4 m above it). Points there are not empty in any
+    seen from 1.6 m at 15 m, the last 3.7 m are less than a voxel of 0.4 m above it). Points there are not empty in any
     sense a voxel can have: `occupied_first` leaves them out, and `margin` the last piece at any angle.
 
     Args:
