@@ -55,7 +55,7 @@ class _Placed(NamedTuple):
 
 @dataclass
 class Builder:
-    """Collects models and their places; `build` makes one mesh of them and numbers the objects from 1."""
+    """Collects models and their places; `build` makes one mesh of them ."""
 
     plan: Plan
     models: Models
@@ -80,8 +80,8 @@ class Builder:
         x, y, yaw, lift, tilt = np.array([placed[2:] for placed in self.placed], float).T
         poses = self.plan.place(x, y, yaw, lift, tilt > 0)
         meshes = [placed.mesh.moved(pose) for placed, pose in zip(self.placed, poses)]
-        for number, (placed, mesh) in enumerate(zip(self.placed, meshes), 1):
-            mesh.labelled(CLASSES[placed.name], number)
+        for placed, mesh in zip(self.placed, meshes):
+            mesh.labelled(CLASSES[placed.name])
         return Mesh.join(meshes)
 
     def claim(self, x: float, y: float, radius: float) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import pickle
-import shutil
-import tempfile
+import os
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
 from .town import Town, build_town
 from .trace import Tracer
-from .truth import Occupancy, Surveyor
+from .truth import LONGEST_MOVER, Occupancy, Surveyor
 from .write import encode
 
 __all__ = ["Settings", "record"]
@@ -97,64 +97,77 @@ class Crew:
     def __init__(self, town: Town, rig: Rig, settings: Settings) -> None:
         self.town, self.settings = town, settings
         self.static = Tracer([town.static])
+        # Embree builds its tree at the first ray; before workers fork, they share it.
+        self.static.distances(np.zeros(3), np.array([[0.0, 0.0, 1.0]]))
         self.cameras = [Photographer(camera) for camera in rig]
         self.offsets = camera_offsets(rig)
         self.lidar = Lidar() if settings.lidar else None
         self.surveyor = None
         if settings.truth:
             cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
-            self.surveyor = Surveyor(town, self.static, cameras, self.lidar)
+            self.surveyor = Surveyor(town, cameras, self.lidar)
 
-    def work(self, task: tuple[int, int]) -> dict[str, bytes] | Sweep | bytes:
-        """One camera's files of one frame, the LiDAR's sweep, or the truth as the bytes of an .npz file."""
-        frame, sensor = task
-        rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
+    def work(self, task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | bytes]:
+        """What some sensors give of one frame: a camera's files, the LiDAR's sweep, the truth's .npz as bytes."""
+        frame, sensors = task
         t = frame_ns(self.settings, frame) / 1e9
+        around = self._all_around(t) if min(sensors) < 0 else None
+        return [self._sensor(frame, sensor, t, around) for sensor in sensors]
+
+    def _all_around(self, t: float) -> tuple[list[tuple[Mesh, np.ndarray]], Tracer]:
+        """What moves within the reach of truth and LiDAR, and a tracer that holds it."""
+        reach = max(self.surveyor.reach if self.surveyor else 0.0, self.lidar.reach if self.lidar else 0.0)
+        moving = self.town.traffic.models(t, self.town.drive.odom_from_base(t)[:3, 3], reach=reach + LONGEST_MOVER)
+        return moving, self.static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
+
+    def _sensor(self, frame: int, sensor: int, t: float, around) -> dict[str, bytes] | Sweep | bytes:
+        rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         if sensor == _TRUTH:
-            return _packed(self.surveyor.survey(t))
+            return _packed(self.surveyor.survey(t, *around))
         if sensor == _LIDAR:
-            return self.lidar.sweep(self.town, self.static, t, rng)
+            return self.lidar.sweep(self.town.drive.odom_from_base(t), around[1], rng)
         photographer = self.cameras[sensor]
         picture = photographer.take(self.town, self.static, t + self.offsets[photographer.camera.name], rng)
         labels = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
         return encode(picture.image, *labels)
 
 
-_crew: Crew | None = None
+_crew: Crew | None = None  # the workers' own, inherited
 
 
-def _start_worker(folder: str) -> None:
-    """Load the town that the parent saved; its big arrays are mapped, so all workers share one copy."""
-    global _crew
-    cv2.setNumThreads(1)
-    columns = {field.name: np.load(Path(folder) / f"{field.name}.npy", mmap_mode="r") for field in fields(Mesh)}
-    town, rig, settings = pickle.loads((Path(folder) / "town.pickle").read_bytes())
-    _crew = Crew(replace(town, static=Mesh(**columns)), rig, settings)
-
-
-def _work(task: tuple[int, int]) -> dict[str, bytes] | Sweep | bytes:
+def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | bytes]:
     return _crew.work(task)
 
 
-def render(
-    town: Town, rig: Rig, settings: Settings, tasks: list[tuple[int, int]]
-) -> Iterator[dict[str, bytes] | Sweep | bytes]:
-    """The results of tasks, in their order, from as many processes as the settings say."""
-    if settings.jobs == 1:
-        yield from map(Crew(town, rig, settings).work, tasks)
-        return
-    # Fresh processes rather than forks: Embree's and OpenCV's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    folder = tempfile.mkdtemp(prefix="renderocc_town_")
-    executor = ProcessPoolExecutor(settings.jobs, context, _start_worker, (folder,))
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Within it the libraries start no threads, and OpenCV stops those it has: they would not survive a fork."""
+    cpus, threads = os.sched_getaffinity(0), cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    os.sched_setaffinity(0, {min(cpus)})  # Embree starts as many threads as there are CPUs when it is first used
     try:
-        for field in fields(Mesh):
-            np.save(Path(folder) / f"{field.name}.npy", getattr(town.static, field.name))
-        small = pickle.dumps((replace(town, static=Mesh.empty()), rig, settings))
-        (Path(folder) / "town.pickle").write_bytes(small)
-        waiting, ahead = deque(), iter(tasks)
-        for task in islice(ahead, 3 * settings.jobs):
-            waiting.append(executor.submit(_work, task))
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+        cv2.setNumThreads(threads)
+
+
+def render(
+    town: Town, rig: Rig, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
+) -> Iterator[list[dict[str, bytes] | Sweep | bytes]]:
+    """The results of tasks, in their order, from as many processes as the settings say."""
+    with _one_thread():
+        crew = Crew(town, rig, settings)
+    if settings.jobs == 1:
+        yield from map(crew.work, tasks)
+        return
+    # Forks: the town and its tree, hundreds of megabytes that take seconds to make, are there at once and only once.
+    global _crew
+    _crew = crew
+    executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"))
+    try:
+        ahead = iter(tasks)
+        waiting = _fork(executor, list(islice(ahead, 3 * settings.jobs)))
         while waiting:
             yield waiting.popleft().result()
             for task in islice(ahead, 1):
@@ -165,7 +178,15 @@ def render(
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        _crew = None
+
+
+def _fork(executor: ProcessPoolExecutor, tasks: list[tuple[int, tuple[int, ...]]]) -> deque:
+    """Submit the first tasks, at which the workers are forked."""
+    with _one_thread(), warnings.catch_warnings():
+        # Python 3.12 warns of any fork beside threads; a progress bar's and BLAS's, which are there, do no harm.
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        return deque(executor.submit(_work, task) for task in tasks)
 
 
 def record(folder: Path, rig: Rig, settings: Settings, on_frame=lambda count: None) -> int:
@@ -185,20 +206,33 @@ def record(folder: Path, rig: Rig, settings: Settings, on_frame=lambda count: No
         return _write_all(partial, town, rig, settings, on_frame)
 
 
+def _in_order_of_stamps(results, groups, sensors, frames: int) -> Iterator[tuple]:
+    """Frame, sensor and what it gave; within a frame in the order of `sensors`."""
+    for frame in range(frames):
+        by_sensor = {}
+        for group in groups:
+            by_sensor |= dict(zip(group, next(results)))
+        yield from ((frame, sensor, by_sensor[sensor]) for sensor in sensors)
+
+
 def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame) -> int:
     offsets = camera_offsets(rig)
     after = {index: round(offsets[name] * 1e9) for index, name in enumerate(rig.names)}
     after |= {_TRUTH: 0} if settings.truth else {}
     after |= {_LIDAR: 0} if settings.lidar else {}
     sensors = sorted(after, key=lambda sensor: (after[sensor], sensor))
-    tasks = [(frame, sensor) for frame in range(settings.frames) for sensor in sensors]
+    # Truth and LiDAR see the same moment: they are made together. Every task of a frame is handed out before the next.
+    groups = [tuple(sensor for sensor in sensors if sensor < 0)] + [(sensor,) for sensor in sensors if sensor >= 0]
+    groups = [group for group in groups if group]
+    tasks = [(frame, group) for frame in range(settings.frames) for group in groups]
     pose_ns, end_ns = -round(_BEFORE_S * 1e9), frame_ns(settings, settings.frames - 1) + round(_AFTER_S * 1e9)
     lidar = Lidar() if settings.lidar else None
     with Recorder(folder, rig, settings.storage, lidar, settings.labels) as recorder:
         if settings.truth:
             (folder / "occupancy").mkdir()
         recorder.write_static(START_NS + pose_ns)
-        for (frame, sensor), result in zip(tasks, render(town, rig, settings, tasks)):
+        results = render(town, rig, settings, tasks)
+        for frame, sensor, result in _in_order_of_stamps(results, groups, sensors, settings.frames):
             stamp = frame_ns(settings, frame) + after[sensor]
             while pose_ns <= stamp:
                 recorder.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))

@@ -10,8 +10,10 @@ from renderocc_model.classes import UNLABELLED
 from renderocc_model.rig import Camera, CameraModel, Rig
 
 from .shade import develop, meter, radiance
+from .shapes import Mesh
 from .town import Town
-from .trace import Tracer, dot, rotate
+from .traffic import SHADOW_REACH
+from .trace import Tracer, dot, place, rotate
 
 __all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
 
@@ -91,6 +93,12 @@ class Photographer:
         self._directions = np.where(self._seen[:, None], directions, [0, 0, 1.0]).astype(np.float32)
         self._pixel = 1.0 / float(np.sqrt(model.K[0, 0] * model.K[1, 1]))
         self._half_angle = max(model.horizontal_extent) + 0.1
+        self._pinhole = model.distortion_model != "equidistant" and not any(model.coefficients)
+        x, y, z = self._directions[self._seen].T
+        # Tangents of the widest angles sideways and up or down; a lens that sees (nearly) backwards has none.
+        self._widest = (
+            None if z.min() < 0.15 else (float(np.abs(x / z).max()) * 1.05, float(np.abs(y / z).max()) * 1.05)
+        )
 
     def grid_of_rays(self, stride: int) -> tuple[tuple[int, int], np.ndarray]:
         """(rows, columns) and unit directions in the optical frame of every `stride`-th pixel each way."""
@@ -98,10 +106,25 @@ class Photographer:
         directions = self._directions.reshape(model.height, model.width, 3)[::stride, ::stride]
         return directions.shape[:2], np.ascontiguousarray(directions.reshape(-1, 3))
 
-    def may_see(self, points: np.ndarray) -> np.ndarray:
-        """(N,) bool: a quick test of points in the optical frame that leaves out only what the lens cannot see."""
-        reach = min(self._half_angle, np.pi)
-        return points[:, 2] > np.abs(points[:, 0]) / np.tan(reach) if reach < 1.4 else np.ones(len(points), bool)
+    def may_see(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """A quick test of places in the optical frame (arrays of one shape): leaves out only what the lens cannot see."""
+        if self._widest is None:
+            return np.ones(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
+        return (np.abs(x) < z * np.float32(self._widest[0])) & (np.abs(y) < z * np.float32(self._widest[1]))
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`CameraModel.project`, in single precision where the lens is a pinhole."""
+        model = self.camera.model
+        if not self._pinhole:
+            return model.project(points)
+        K = model.K.astype(np.float32)
+        behind = points[:, 2] <= 1e-6
+        depth = np.where(behind, np.float32(1), points[:, 2])
+        row = points[:, 1] / depth
+        column = K[0, 0] * (points[:, 0] / depth) + K[0, 1] * row + K[0, 2]
+        row = K[1, 1] * row + K[1, 2]
+        inside = (column >= -0.5) & (column < model.width - 0.5) & (row >= -0.5) & (row < model.height - 0.5)
+        return np.stack([column, row], -1), inside & ~behind
 
     def take(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Picture:
         """The picture at a time in seconds, and its labels."""
@@ -110,7 +133,8 @@ class Photographer:
         odom_from_camera = town.drive.odom_from_base(t) @ self.camera.base_from_camera
         origin, axis = odom_from_camera[:3, 3], odom_from_camera[:3, 2]
         directions = rotate(odom_from_camera, self._directions)
-        tracer = static.with_moved(town.traffic.mesh(t, origin, axis, self._half_angle))
+        models = town.traffic.models(t, origin, axis, self._half_angle)
+        tracer = static.with_moved(Mesh.join([model.moved(pose) for model, pose in in_sight(static, origin, models)]))
         hits = tracer.trace(origin, directions)
         light = radiance(tracer, hits, directions, self._pixel, shape, town.weather, rng)
         image = develop(light, meter(light, rng.normal(0, 0.15)), rng)
@@ -119,6 +143,25 @@ class Photographer:
         depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
         image[~self._seen.reshape(shape)] = 0
         return Picture(image, semantic, np.maximum(depth, 0))
+
+
+def in_sight(
+    static: Tracer, origin: np.ndarray, models: list[tuple[Mesh, np.ndarray]]
+) -> list[tuple[Mesh, np.ndarray]]:
+    """Those of the moving models (each with odom_from_model) that do not stand hidden behind houses.
+
+    What is near is kept in any case: its shadow may be seen. Of the rest a lattice of points in the box around each is
+    looked at; one that the static town does not hide is enough.
+    """
+    far = [index for index, (_, pose) in enumerate(models) if np.hypot(*(pose[:2, 3] - origin[:2])) > SHADOW_REACH]
+    if not far:
+        return models
+    points = np.concatenate([place(models[index][1], models[index][0].lattice) for index in far])
+    towards = points - origin.astype(np.float32)
+    distance = np.sqrt(dot(towards, towards))
+    free = static.distances(origin, towards / distance[:, None]) > distance
+    hidden = {index for index, seen in zip(far, free.reshape(len(far), -1).any(1)) if not seen}
+    return [model for index, model in enumerate(models) if index not in hidden]
 
 
 @dataclass(frozen=True)
@@ -159,10 +202,9 @@ class Lidar:
             .astype(np.float32)
         )
 
-    def sweep(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Sweep:
-        """The returns at a time in seconds: range noise of 2 cm, fewer from glass and from far away."""
-        odom_from_lidar = town.drive.odom_from_base(t) @ self.base_from_lidar
-        tracer = static.with_moved(town.traffic.mesh(t, odom_from_lidar[:3, 3]))
+    def sweep(self, odom_from_base: np.ndarray, tracer: Tracer, rng: np.random.Generator) -> Sweep:
+        """The returns at a pose of the car in what a tracer holds: range noise of 2 cm, fewer from glass and far away."""
+        odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)
         facing = np.abs(dot(hits.normal, directions))

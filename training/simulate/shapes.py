@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
@@ -52,7 +53,6 @@ class Mesh:
         surface: (F,) uint8, a `Surface`.
         colour: (F, 3) float32, linear RGB albedo.
         class_id: (F,) uint8.
-        instance: (F,) int32, 0 where a triangle belongs to no object.
     """
 
     vertices: np.ndarray
@@ -62,13 +62,12 @@ class Mesh:
     surface: np.ndarray
     colour: np.ndarray
     class_id: np.ndarray
-    instance: np.ndarray
 
     @classmethod
     def empty(cls) -> Mesh:
         point, face = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
         ids = np.zeros(0, np.uint8)
-        return cls(point, point, point, face, ids, point, ids, np.zeros(0, np.int32))
+        return cls(point, point, point, face, ids, point, ids)
 
     @classmethod
     def join(cls, meshes: Sequence[Mesh]) -> Mesh:
@@ -91,9 +90,14 @@ class Mesh:
         vertices = self.vertices @ linear_part[:3, :3].T + linear_part[:3, 3]
         normals = self.normals @ linear_part[:3, :3].T
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return Mesh(
-            vertices, normals, self.texture, self.faces, self.surface, self.colour, self.class_id, self.instance
-        )
+        return Mesh(vertices, normals, self.texture, self.faces, self.surface, self.colour, self.class_id)
+
+    @cached_property
+    def lattice(self) -> np.ndarray:
+        """(48, 3) points spread over the box around it, none on its sides: where to look for it."""
+        low, high = self.vertices.min(0), self.vertices.max(0)
+        steps = np.stack(np.meshgrid(*(np.linspace(0.03, 0.97, count) for count in (4, 3, 4)), indexing="ij"), -1)
+        return (low + (high - low) * steps.reshape(-1, 3)).astype(np.float32)
 
     def at(self, x: float, y: float, z: float = 0.0, yaw: float = 0.0, scale: float = 1.0) -> Mesh:
         """A copy turned about z by `yaw` (radians), scaled, and moved to a point."""
@@ -110,10 +114,9 @@ class Mesh:
         c, s = np.cos(angle), np.sin(angle)
         return self.moved(np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]]))
 
-    def labelled(self, class_id: int, instance: int = 0) -> Mesh:
-        """The same triangles as one object of one class."""
+    def labelled(self, class_id: int) -> Mesh:
+        """The same triangles, of one class."""
         self.class_id = np.full(len(self.faces), class_id, np.uint8)
-        self.instance = np.full(len(self.faces), instance, np.int32)
         return self
 
     def seeded(self, seed: float) -> Mesh:
@@ -147,7 +150,6 @@ def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
         np.broadcast_to(np.asarray(surface, np.uint8), (count,)).copy(),
         np.broadcast_to(np.asarray(colour, np.float32), (count, 3)).copy(),
         np.zeros(count, np.uint8),
-        np.zeros(count, np.int32),
     )
 
 

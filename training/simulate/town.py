@@ -49,7 +49,7 @@ def build_town(seed: int, duration: float) -> Town:
     furnish_streets(builder, streams[2], trees)
     park_vehicles(builder, streams[3])
     stage_beginning(builder, streams[3])
-    traffic = Traffic(plan, drive, duration, len(builder.placed) + 1)
+    traffic = Traffic(plan, drive, duration)
     _let_drive(builder, traffic, streams[4], duration)
     _let_walk(builder, traffic, streams[4], duration)
     static = Mesh.join([plan.ground(), builder.build()])

@@ -10,14 +10,14 @@ from .people import WALK_PHASES
 from .plan import Plan
 from .shapes import Mesh
 
-__all__ = ["Drive", "Mover", "Traffic", "lane_offset"]
+__all__ = ["SHADOW_REACH", "Drive", "Mover", "Traffic", "lane_offset"]
 
 _CRUISE, _TURNING, _BRAKING = 8.0, 4.2, 1.4  # m/s, m/s, m/s^2
 _TURN_RADIUS = 7.5
 _STRIDE = 1.4
 _BODY_STEP = 1.1  # metres between the circles that stand for a vehicle's body
 _TIME_STEP = 0.2
-_FAR, _SHADOW_REACH = 150.0, 28.0
+_FAR, SHADOW_REACH = 150.0, 28.0
 
 
 def lane_offset(lanes: int, lane: int = 0) -> float:
@@ -115,7 +115,6 @@ class Mover:
         until: metres after which it stops existing (the end of its street).
         began: metres of its way already behind it at time 0; negative where it begins later.
         wheeled: leans with the slope of the road.
-        instance: number of the object.
     """
 
     poses: list[Mesh]
@@ -127,7 +126,6 @@ class Mover:
     until: float
     began: float = 0.0
     wheeled: bool = True
-    instance: int = 0
 
     def at(self, t: float) -> tuple[float, float]:
         """Plan position at a time."""
@@ -142,14 +140,12 @@ class Traffic:
 
     Args:
         duration: seconds that are checked.
-        first_instance: number of the first mover.
     """
 
-    def __init__(self, plan: Plan, drive: Drive, duration: float, first_instance: int = 1) -> None:
+    def __init__(self, plan: Plan, drive: Drive, duration: float) -> None:
         self._plan = plan
         self._times = np.arange(-0.5, duration + 1.0, _TIME_STEP)
         self.movers: list[Mover] = []
-        self._first_instance = first_instance
         self._bodies: list[np.ndarray] = []
         self._middles = np.full((64, len(self._times), 2), np.nan)
         self._reaches = np.zeros(64)
@@ -183,7 +179,6 @@ class Traffic:
             if (gap**2).sum(-1).min() < clearance**2:
                 return False
         self._remember(circles, middle, reach)
-        mover.instance = self._first_instance + len(self.movers)
         self.movers.append(mover)
         return True
 
@@ -195,8 +190,15 @@ class Traffic:
         self._middles[count], self._reaches[count] = middle, reach
         self._bodies.append(circles)
 
-    def mesh(self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi) -> Mesh:
-        """What moves and matters to a sensor at a time, in odom.
+    def mesh(self, t: float, seen_from: np.ndarray) -> Mesh:
+        """What `models` finds all around, as one mesh in odom."""
+        return Mesh.join([model.moved(pose) for model, pose in self.models(t, seen_from)])
+
+    def models(
+        self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi,
+        reach: float = _FAR,
+    ) -> list[tuple[Mesh, np.ndarray]]:  # fmt: skip
+        """What moves and matters to a sensor at a time: models, each with its odom_from_model (4, 4).
 
         Args:
             t: seconds.
@@ -204,18 +206,8 @@ class Traffic:
             axis: (3,) direction it looks in; None for all around.
             half_angle: radians that it sees on either side of its axis. Beyond them only what is near enough to throw
                 a shadow into the picture is kept.
+            reach: metres.
         """
-        meshes = []
-        for number, model, pose in self.models(t, seen_from, axis, half_angle):
-            mesh = model.moved(pose)
-            mesh.instance = np.full(len(mesh.faces), number, np.int32)
-            meshes.append(mesh)
-        return Mesh.join(meshes)
-
-    def models(
-        self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi
-    ) -> list[tuple[int, Mesh, np.ndarray]]:
-        """What `mesh` joins: (number of the object, its model, odom_from_model (4, 4))."""
         present = [mover for mover in self.movers if mover.exists(t)]
         if not present:
             return []
@@ -223,14 +215,14 @@ class Traffic:
         poses = self._plan.place(*columns[:3], tilt=columns[3] > 0)
         offset = poses[:, :2, 3] - np.asarray(seen_from)[:2]
         distance = np.hypot(*offset.T)
-        kept = distance < _FAR
+        kept = distance < reach
         if axis is not None:
             turn = np.arctan2(offset[:, 1], offset[:, 0]) - np.arctan2(axis[1], axis[0])
             beside = np.abs((turn + np.pi) % (2 * np.pi) - np.pi) > half_angle + np.arctan2(7.0, distance)
-            kept &= ~beside | (distance < np.where(columns[3] > 0, _SHADOW_REACH, _SHADOW_REACH / 3))
+            kept &= ~beside | (distance < np.where(columns[3] > 0, SHADOW_REACH, SHADOW_REACH / 3))
         models = []
         for index in np.flatnonzero(kept):
             mover = present[index]
             phase = int((mover.speed * t + 1000 * _STRIDE) / _STRIDE * WALK_PHASES) % len(mover.poses)
-            models.append((mover.instance, mover.poses[phase], poses[index]))
+            models.append((mover.poses[phase], poses[index]))
         return models

@@ -19,15 +19,15 @@ from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 from .sensors import Lidar, Photographer
 from .shapes import Mesh, cross
 from .town import Town
-from .trace import Tracer, rotate
+from .trace import Tracer, place, rotate
 
-__all__ = ["Occupancy", "Surveyor", "sample_surface"]
+__all__ = ["LONGEST_MOVER", "Occupancy", "Surveyor", "sample_surface"]
 
 _TILE = 16.0  # metres
-_LARGEST_PIECE = 26.0  # no triangle reaches further than this from its middle
+_MARGIN = 1.0  # metres: the car leans, the grid with it, and the tiles are chosen as seen from above
 _SPACING = 0.13  # a third of a voxel
 _THIN = 0.1  # metres; the samples of one class in a cube this wide become one
-_LONGEST_MOVER = 10.0  # metres from the place of something that moves to its end
+LONGEST_MOVER = 10.0  # metres from the place of something that moves to its end
 _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
 _WHOLE = 1.0  # of a voxel's face: a surface that goes on beyond the voxel covers as much, an edge less
 _GOES_ON = 0.6  # of a voxel's face in the rows on either side: no edge, whatever its samples add up to
@@ -90,19 +90,26 @@ class _Samples:
     def of(cls, points: np.ndarray, classes: np.ndarray, areas: np.ndarray) -> _Samples:
         if not len(points):
             return cls(points, classes, areas, np.full(2, np.inf), np.full(2, -np.inf))
-        cells = np.floor(points / _THIN).astype(np.int64)
+        cells = np.floor(points / np.float32(_THIN)).astype(np.int64)
         x, y, z = cells[:, 0] & 0xFFFFF, cells[:, 1] & 0xFFFFF, cells[:, 2] & 0x7FFF
-        _, first, member = np.unique(x << 40 | y << 20 | z << 5 | classes, return_index=True, return_inverse=True)
-        whole = np.maximum(np.linalg.norm(areas, axis=1), 1e-9)  # a triangle of no area still has a place
+        key = x << 40 | y << 20 | z << 5 | classes
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        begins = np.diff(key, prepend=key[0] - 1) != 0
+        member = np.empty(len(order), np.int64)
+        member[order] = np.cumsum(begins) - 1
+        whole = np.maximum(_lengths(areas), 1e-9)  # a triangle of no area still has a place
         total = np.bincount(member, weights=whole)
         points = np.stack([np.bincount(member, weights=whole * column) / total for column in points.T], -1)
-        points, classes = points.astype(np.float32), classes[first]
+        points, classes = points.astype(np.float32), (key[begins] & 31).astype(np.uint8)
         areas = np.stack([np.bincount(member, weights=column) for column in areas.T], -1).astype(np.float32)
         return cls(points, classes, areas, points[:, :2].min(0), points[:, :2].max(0))
 
-    def touches(self, place: np.ndarray, reach: float) -> bool:
-        """Whether the rectangle comes within `reach` of a place."""
-        return bool(np.hypot(*(np.clip(place, self.low, self.high) - place)) < reach) if len(self.points) else False
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """Lengths of (N, 3) vectors; numpy's own takes three times as long."""
+    x, y, z = vectors.T
+    return np.sqrt(x * x + y * y + z * z)
 
 
 def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -118,7 +125,8 @@ def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
         (X, Y, Z) bool.
     """
-    largest = facing.max(-1)
+    faces = np.moveaxis(facing, -1, 0)
+    largest = np.maximum(np.maximum(faces[0], faces[1]), faces[2])
     place = np.argwhere(largest > _LEAST)
     if not len(place):
         return np.zeros(labels.shape, bool)
@@ -127,7 +135,7 @@ def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
     axis, most = facing[tuple(place.T)].argmax(1), largest[tuple(place.T)]
     fullest, covered = np.ones(len(place), bool), np.zeros(len(place), bool)
     for number, stride in enumerate(strides):
-        along, rows = np.pad(facing[..., number], 1).ravel(), np.flatnonzero(axis == number)
+        along, rows = np.pad(faces[number], 1).ravel(), np.flatnonzero(axis == number)
         here = flat[rows]
         fullest[rows] = np.maximum(along[here - stride], along[here + stride]) <= most[rows]
         row_sum = along + np.roll(along, stride) + np.roll(along, -stride)  # the padding is empty: nothing wraps around
@@ -152,74 +160,95 @@ class Surveyor:
     """Makes the truth of frames of one town.
 
     Args:
-        town, static: the town and its static tracer.
+        town: the town.
         cameras: whose views `mask_camera` is; with their offsets from the frame's nominal time, seconds.
         lidar: whose returns `mask_lidar` is; None leaves it empty.
+    Attributes:
+        reach: metres from base_link to the grid's furthest corner, as seen from above.
     """
 
     def __init__(
-        self, town: Town, static: Tracer, cameras: list[tuple[Photographer, float]], lidar: Lidar | None,
+        self, town: Town, cameras: list[tuple[Photographer, float]], lidar: Lidar | None,
         grid: VoxelGrid = OCC3D_GRID,
     ) -> None:  # fmt: skip
-        self._town, self._static, self._cameras, self._lidar, self._grid = town, static, cameras, lidar, grid
-        middle = town.static.vertices[town.static.faces[:, 0]][:, :2]
-        cells = np.floor(middle / _TILE).astype(np.int64)
-        keys, tile_of, counts = np.unique(
-            cells[:, 0] << 32 | cells[:, 1] + 2**31, return_inverse=True, return_counts=True
-        )
-        self._tiles = np.stack([keys >> 32, (keys & 0xFFFFFFFF) - 2**31], -1)
-        self._faces = np.split(np.argsort(tile_of, kind="stable"), np.cumsum(counts)[:-1])
+        self._town, self._cameras, self._lidar, self._grid = town, cameras, lidar, grid
+        self._beams = self._beam_of_voxels() if lidar else None
+        corners = town.static.vertices[:, :2][town.static.faces]
+        cells = np.floor(corners[:, 0] / _TILE).astype(np.int64)
+        _, tile_of, counts = np.unique(cells[:, 0] << 32 | cells[:, 1] + 2**31, return_inverse=True, return_counts=True)
+        order = np.argsort(tile_of, kind="stable")
+        starts = np.cumsum(counts) - counts
+        self._faces = np.split(order, starts[1:])
+        # What of its triangles reaches out of a tile counts: the rectangle that holds them all.
+        self._low = np.minimum.reduceat(corners.min(1)[order], starts).astype(float)
+        self._high = np.maximum.reduceat(corners.max(1)[order], starts).astype(float)
         corner = np.maximum(np.abs(grid.lower), np.abs(grid.upper))
-        self._reach = float(np.hypot(*corner[:2]))
+        self.reach = float(np.hypot(*corner[:2]))
+        self._axes = [
+            low + (np.arange(count) + 0.5) * grid.voxel_size for low, count in zip(grid.lower, grid.shape)
+        ]  # fmt: skip
         self._samples: dict[int, _Samples] = {}
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
 
-    def survey(self, t: float) -> Occupancy:
-        """The truth around base_link at a frame's nominal time in seconds."""
+    def survey(self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer) -> Occupancy:
+        """The truth around base_link.
+
+        Args:
+            t: the frame's nominal time in seconds.
+            moving: what moves then, models with odom_from_model, at least as far as the grid reaches. What lies beyond
+                the grid hides nothing inside it from sensors inside it, but the LiDAR's beams may return from there.
+            tracer: of the static town and of `moving`.
+        """
         odom_from_base = self._town.drive.odom_from_base(t)
-        # What lies beyond the grid hides nothing inside it from sensors inside it, but beams may return from there.
-        far = max(self._reach, self._lidar.reach if self._lidar else 0.0) + _LONGEST_MOVER
-        moving = [
-            (model, pose)
-            for _, model, pose in self._town.traffic.models(t, odom_from_base[:3, 3])
-            if np.hypot(*(pose[:2, 3] - odom_from_base[:2, 3])) < far
-        ]
         semantics = self._vote(odom_from_base, moving)
-        tracer = self._static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
         seen = self._seen_by_cameras(t, odom_from_base, tracer)
         returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
         return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
         """Class of every voxel that holds the larger part of a surface, `free` elsewhere."""
-        here, reach = odom_from_base[:2, 3], self._reach
-        offset = (self._tiles + 0.5) * _TILE - here
-        near = np.flatnonzero(np.hypot(*offset.T) < reach + _TILE + _LARGEST_PIECE)
+        near = self._tiles_within(odom_from_base).tolist()
         # Samples of tiles that were left behind go: memory does not grow with the length of a drive.
-        self._samples = {index: self._samples[index] for index in near.tolist() if index in self._samples}
-        parts = [part for part in map(self._tile_samples, near.tolist()) if part.touches(here, reach)]
+        self._samples = {index: self._samples[index] for index in near if index in self._samples}
         base_from_odom = invert(odom_from_base)
-        placed = [(part, base_from_odom) for part in parts]
-        placed += [(self._model_samples(model), base_from_odom @ pose) for model, pose in moving]
+        placed = [(self._tile_samples(index), base_from_odom) for index in near]
+        here, reach = odom_from_base[:2, 3], self.reach + LONGEST_MOVER
+        placed += [
+            (self._model_samples(model), base_from_odom @ pose)
+            for model, pose in moving
+            if np.hypot(*(pose[:2, 3] - here)) < reach
+        ]
         columns = [self._inside(part, pose) for part, pose in placed]
         voxel, classes, areas = (np.concatenate(column) for column in zip(*columns))
         size, kinds = self._grid.size, OCC3D_NUSCENES.free
-        facing = np.stack([np.bincount(voxel, weights=column, minlength=size) for column in areas.T], -1)
-        touched = facing.any(1)
+        facing = np.stack([np.bincount(voxel, weights=column, minlength=size) for column in areas.T])
+        touched = (facing[0] > 0) | (facing[1] > 0) | (facing[2] > 0)
         row = np.cumsum(touched) - 1
         votes = np.bincount(
-            row[voxel] * kinds + classes, weights=np.linalg.norm(areas, axis=1), minlength=int(touched.sum()) * kinds
+            row[voxel] * kinds + classes, weights=_lengths(areas), minlength=int(touched.sum()) * kinds
         ).reshape(-1, kinds)
         votes[:, np.setdiff1d(np.arange(kinds), _GROUND)] *= _OBJECT_VOTES
         result = np.full(size, OCC3D_NUSCENES.free, np.uint8)
         result[touched] = votes.argmax(1)
         result = result.reshape(self._grid.shape)
-        result[~solid(facing.reshape(*self._grid.shape, 3), result)] = OCC3D_NUSCENES.free
+        result[~solid(np.moveaxis(facing.reshape(3, *self._grid.shape), 0, -1), result)] = OCC3D_NUSCENES.free
         return result
+
+    def _tiles_within(self, odom_from_base: np.ndarray) -> np.ndarray:
+        """Numbers of the tiles whose rectangle and the grid's, turned against it, overlap: on no axis do they miss."""
+        lower, upper = np.array(self._grid.lower[:2]) - _MARGIN, np.array(self._grid.upper[:2]) + _MARGIN
+        base_from_odom = invert(odom_from_base)
+        corners = np.array([[lower[0], lower[1]], [lower[0], upper[1]], [upper[0], lower[1]], [upper[0], upper[1]]])
+        grid = corners @ odom_from_base[:2, :2].T + odom_from_base[:2, 3]
+        meets = (self._low < grid.max(0)).all(1) & (self._high > grid.min(0)).all(1)
+        middle, half = (self._low + self._high) / 2, (self._high - self._low) / 2
+        middle = middle @ base_from_odom[:2, :2].T + base_from_odom[:2, 3]
+        half = half @ np.abs(base_from_odom[:2, :2]).T
+        return np.flatnonzero(meets & (middle - half < upper).all(1) & (middle + half > lower).all(1))
 
     def _inside(self, part: _Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of the samples inside the grid: flat voxel number, class, and area along x, y and z in voxel faces."""
-        voxel, inside = self._voxels(rotate(base_from_part, part.points) + base_from_part[:3, 3].astype(np.float32))
+        voxel, inside = self._voxels(place(base_from_part, part.points))
         areas = np.abs(rotate(base_from_part, part.areas[inside])) / np.float32(self._grid.voxel_size**2)
         return voxel[inside], part.classes[inside], areas
 
@@ -238,7 +267,7 @@ class Surveyor:
             rows = rows[bottom < bottom.min() + _CEILING]
             piece = Mesh(
                 static.vertices, static.normals, static.texture, static.faces[rows], static.surface[rows],
-                static.colour[rows], static.class_id[rows], static.instance[rows],
+                static.colour[rows], static.class_id[rows],
             )  # fmt: skip
             columns = sample_surface(piece, _SPACING)
             kept = columns[0][:, 2] < columns[0][:, 2].min() + _CEILING
@@ -256,23 +285,31 @@ class Surveyor:
     def _seen_by_cameras(self, t: float, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
         """Voxels that a camera looks into: no surface between hides their middle, or a pixel's ray ends there."""
         seen = np.zeros(self._grid.size, bool)
-        centres = self._grid.centres().reshape(-1, 3)
         for photographer, offset in self._cameras:
             odom_from_camera = self._town.drive.odom_from_base(t + offset) @ photographer.camera.base_from_camera
             base_from_camera = invert(odom_from_base) @ odom_from_camera
             shape, directions = photographer.grid_of_rays(_PIXEL_STRIDE)
             distance = tracer.distances(odom_from_camera[:3, 3], rotate(odom_from_camera, directions))
             self._mark_ends(seen, base_from_camera, directions, distance)
-            camera_from_base = invert(base_from_camera)
-            local = rotate(camera_from_base, centres) + camera_from_base[:3, 3].astype(np.float32)
-            candidates = np.flatnonzero(~seen & photographer.may_see(local))
+            x, y, z = self._centres_in(invert(base_from_camera))
+            candidates = np.flatnonzero(photographer.may_see(x, y, z).ravel() & ~seen)
             if len(candidates):
-                pixels, inside = photographer.camera.model.project(local[candidates])
+                local = np.stack([axis.ravel()[candidates] for axis in (x, y, z)], -1)
+                pixels, inside = photographer.project(local)
                 candidates, pixels = candidates[inside], pixels[inside]
-                column, row = np.clip(np.rint(pixels / _PIXEL_STRIDE).astype(int), 0, np.array(shape)[::-1] - 1).T
-                far = np.linalg.norm(local[candidates], axis=1)
+                column, row = np.rint(pixels.T / _PIXEL_STRIDE).astype(int)
+                column, row = np.minimum(column, shape[1] - 1), np.minimum(row, shape[0] - 1)
+                far = _lengths(local[inside])
                 seen[candidates[far <= distance.reshape(shape)[row, column]]] = True
         return seen.reshape(self._grid.shape)
+
+    def _centres_in(self, frame_from_base: np.ndarray) -> list[np.ndarray]:
+        """The three coordinates of all voxels' middles in a frame, (X, Y, Z) float32 each."""
+        x, y, z = (np.float32(axis) for axis in self._axes)
+        return [
+            (row[0] * x)[:, None, None] + (row[1] * y)[:, None] + (row[2] * z + row[3])
+            for row in frame_from_base[:3].astype(np.float32)
+        ]
 
     def _seen_by_lidar(self, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
         """Voxels that a laser beam with a return passes through or ends in."""
@@ -283,18 +320,22 @@ class Surveyor:
         distance = np.where(distance < lidar.reach, distance, 0)
         seen = np.zeros(self._grid.size, bool)
         self._mark_ends(seen, base_from_lidar, directions, distance)
-        ranges = distance.reshape(lidar.columns, lidar.beams)
-        local = self._grid.centres().reshape(-1, 3) - base_from_lidar[:3, 3].astype(np.float32)
-        far = np.linalg.norm(local, axis=1)
-        column = (
-            np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int) % lidar.columns
-        )
+        voxels, beams, far = self._beams
+        seen[voxels[far <= distance[beams]]] = True
+        return seen.reshape(self._grid.shape)
+
+    def _beam_of_voxels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Flat numbers of the voxels that a beam passes within half a voxel of, its number, metres to their middle."""
+        lidar = self._lidar
+        local = self._grid.centres().reshape(-1, 3) - lidar.base_from_lidar[:3, 3].astype(np.float32)
+        far = _lengths(local)
+        column = np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int)
+        column %= lidar.columns
         elevation = np.arcsin(np.clip(local[:, 2] / np.maximum(far, 1e-6), -1, 1))
         beam = np.clip(np.searchsorted(lidar.elevations, elevation), 1, lidar.beams - 1)
         beam -= elevation - lidar.elevations[beam - 1] < lidar.elevations[beam] - elevation
-        beside = np.abs(elevation - lidar.elevations[beam]) * far < self._grid.voxel_size / 2
-        seen |= beside & (far <= ranges[column, beam])
-        return seen.reshape(self._grid.shape)
+        beside = np.flatnonzero(np.abs(elevation - lidar.elevations[beam]) * far < self._grid.voxel_size / 2)
+        return beside, (column * lidar.beams + beam)[beside], far[beside]
 
     def _mark_ends(
         self, seen: np.ndarray, base_from_sensor: np.ndarray, directions: np.ndarray, distance: np.ndarray
