@@ -251,18 +251,25 @@ def test_a_fault_is_named_with_its_topic_and_time(town_bag, tmp_path, name):
 
 
 def test_a_recording_without_labels_is_named_and_passes_before_labelling(town_bag, tmp_path, capsys):
-    bag = rewritten(town_bag, tmp_path / "drive", drop=lambda topic: "/semantic" in topic)
+    bag = rewritten(town_bag, tmp_path / "drive", drop=lambda topic: "/depth" in topic)
     status, report = checked(bag)
-    assert (
-        status == 1 and "renderocc label" in found(report, "FAIL", "no image has both a semantic and a depth")["remedy"]
-    )
+    remedy = found(report, "FAIL", "no image has a depth label")["remedy"]
+    assert status == 1 and "renderocc label" in remedy and "renderocc prepare --without-depth" in remedy
     assert main([str(bag), "--no-labels"]) == 0
     assert "can be labelled: 0 failures" in capsys.readouterr().out
     # A sidecar beside it is found by its name.
-    rewritten(town_bag, tmp_path / "drive_labels", drop=lambda topic: "/semantic" not in topic, truth=False)
+    rewritten(town_bag, tmp_path / "drive_labels", drop=lambda topic: "/depth" not in topic, truth=False)
     status, report = checked(bag)
     assert status == 0 and report["labels"] == str(tmp_path / "drive_labels")
     assert report["cameras"]["cam_back"]["labelled_images"] == FRAMES
+    assert report["cameras"]["cam_back"]["classified"] == 1.0  # the classes lie in the recording itself
+
+
+def test_labels_of_depth_alone_can_be_trained_on_and_are_named(town_bag, tmp_path):
+    status, report = checked(rewritten(town_bag, tmp_path / "drive", drop=lambda topic: "/semantic" in topic))
+    assert status == 0 and "depth alone" in found(report, "warn", "no pixel of the labels in")["remedy"]
+    front = report["cameras"]["cam_front"]
+    assert front["labelled_images"] == FRAMES and front["classified"] == 0 < front["label_coverage"]
 
 
 @pytest.mark.parametrize(

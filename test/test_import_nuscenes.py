@@ -180,8 +180,8 @@ def test_lidarsegs_32_ids_become_the_classes_of_occ3d(tree, tmp_path):
     import_nuscenes(tree.write(), tmp_path / "out", tell=lambda line: None)
     _, frame, fields, _, label = clouds(tmp_path / "out" / "scene-0061")[0]
     assert frame == "lidar_top" and fields == ["x", "y", "z", "intensity", "label"]
-    # The devkit's learning map (lidarseg challenge), id by id; what it ignores is 'others' (0), noise and ego 255.
-    wanted = [255, 0, 7, 7, 7, 0, 7, 0, 0, 1, 0, 0, 8, 0, 2, 3, 3, 4, 5, 0, 0, 6, 9, 10, 11, 12, 13, 14, 15, 0, 16, 255]
+    # The devkit's learning map (lidarseg challenge), id by id; what it ignores is 'others' (0), noise and ego 254.
+    wanted = [254, 0, 7, 7, 7, 0, 7, 0, 0, 1, 0, 0, 8, 0, 2, 3, 3, 4, 5, 0, 0, 6, 9, 10, 11, 12, 13, 14, 15, 0, 16, 254]
     assert label.tolist() == wanted
 
 
@@ -282,55 +282,78 @@ def test_tables_are_read_a_record_at_a_time_at_any_chunk_border(tmp_path, monkey
         list(records(path))
 
 
+def wxyz(matrix):
+    return quaternion_from_matrix(matrix[:3, :3])[[3, 0, 1, 2]].tolist()
+
+
+def real_keyframe(root, lidarseg=None):
+    """The real keyframe's recording taken apart into the devkit's tables and files.
+
+    Args:
+        lidarseg: points in base_link (N, 3) -> raw ids (N,) uint8; none are written when None.
+    """
+    source, tree = REALDATA / "nuscenes_keyframe", Tree(root)
+    scene = tree.add("scene", token=token("scene"), name="scene-0001", nbr_samples=1, first_sample_token="")
+    (cloud,) = clouds(source)
+    with Recording(source) as real, Bag(source) as bag:
+
+        def pose(stamp):
+            return real.odom_from_base(stamp)[:3, 3].tolist(), wxyz(real.odom_from_base(stamp))
+
+        sample = tree.add("sample", token=token("sample"), timestamp=cloud[0] // 1000, scene_token=scene)
+        mount = real.transforms.lookup("base_link", cloud[1], cloud[0])
+        lidar = tree.sensor("LIDAR_TOP", "lidar", mount[:3, 3].tolist(), wxyz(mount))
+        points = np.concatenate([cloud[3], np.zeros((len(cloud[3]), 2), "<f4")], 1).astype("<f4")
+        swept = tree.reading(
+            sample, lidar, cloud[0] // 1000, pose(cloud[0]), "samples/LIDAR_TOP/a.pcd.bin", points.tobytes()
+        )
+        if lidarseg is not None:
+            tree.tables["category"] = [
+                {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(_CATEGORIES)
+            ]
+            file = f"lidarseg/v1.0-mini/{swept}_lidarseg.bin"
+            (tree.root / file).parent.mkdir(parents=True)
+            (tree.root / file).write_bytes(lidarseg(transform_points(mount, cloud[3])).tobytes())
+            tree.add("lidarseg", token=swept, sample_data_token=swept, filename=file)
+        for topic, _, data in bag.messages([f"/{camera}/image_raw/compressed" for camera in real.cameras]):
+            camera, image = topic.split("/")[1], cdr.read_compressed_image(data)
+            model, mount = real.models[camera], real.mount(camera)
+            calibration = tree.sensor(camera.upper(), "camera", mount[:3, 3].tolist(), wxyz(mount), model.K.tolist())
+            tree.reading(
+                sample, calibration, image.stamp_ns // 1000, pose(image.stamp_ns), f"samples/{camera.upper()}/a.jpg",
+                bytes(image.data), size=(model.width, model.height),
+            )  # fmt: skip
+    (tree.root / "gts" / "scene-0001" / sample).mkdir(parents=True)
+    shutil.copy(REALDATA / "occ3d_labels" / "labels.npz", tree.root / "gts" / "scene-0001" / sample)
+    return tree
+
+
 @needs_realdata
 def test_a_real_keyframe_as_devkit_tables_is_placed_as_in_its_recording(tmp_path):
     # The keyframe's recording, taken apart into tables and files as the devkit has them, must come back with every
     # point on the same pixel of every camera: 3,067 of 34,688 in cam_front, as the recording's README says.
-    source, tree = REALDATA / "nuscenes_keyframe", Tree(tmp_path / "nuscenes")
-    scene = tree.add("scene", token=token("scene"), name="scene-0001", nbr_samples=1, first_sample_token="")
+    source = REALDATA / "nuscenes_keyframe"
     (cloud,) = clouds(source)
-    with Recording(source) as real:
-        sample = tree.add("sample", token=token("sample"), timestamp=cloud[0] // 1000, scene_token=scene)
-        wxyz = lambda matrix: quaternion_from_matrix(matrix[:3, :3])[[3, 0, 1, 2]].tolist()
-        pose = lambda stamp: (real.odom_from_base(stamp)[:3, 3].tolist(), wxyz(real.odom_from_base(stamp)))
-        mount = real.transforms.lookup("base_link", cloud[1], cloud[0])
-        lidar = tree.sensor("LIDAR_TOP", "lidar", mount[:3, 3].tolist(), wxyz(mount))
-        points = np.concatenate([cloud[3], np.zeros((len(cloud[3]), 2), "<f4")], 1).astype("<f4")
-        tree.reading(sample, lidar, cloud[0] // 1000, pose(cloud[0]), "samples/LIDAR_TOP/a.pcd.bin", points.tobytes())
-        with Bag(source) as bag:
-            images = {
-                topic.split("/")[1]: cdr.read_compressed_image(data)
-                for topic, _, data in bag.messages([f"/{camera}/image_raw/compressed" for camera in real.cameras])
-            }
+    import_nuscenes(real_keyframe(tmp_path / "nuscenes").write(), tmp_path / "out", tell=lambda line: None)
+    bag = tmp_path / "out" / "scene-0001"
+    truth = bag / "occupancy" / f"{cloud[0]}.npz"
+    assert truth.read_bytes() == (REALDATA / "occ3d_labels" / "labels.npz").read_bytes()
+    (again,) = clouds(bag)
+    assert again[0] == cloud[0] and np.array_equal(again[3], cloud[3])
+    with Recording(source) as real, Recording(bag) as made:
+        assert sorted(made.cameras) == sorted(real.cameras)
         for camera in real.cameras:
-            model, stamp, mount = real.models[camera], real.stamps[camera][0], real.mount(camera)
-            calibration = tree.sensor(camera.upper(), "camera", mount[:3, 3].tolist(), wxyz(mount), model.K.tolist())
-            tree.reading(
-                sample, calibration, stamp // 1000, pose(stamp), f"samples/{camera.upper()}/a.jpg",
-                bytes(images[camera].data), size=(model.width, model.height),
-            )  # fmt: skip
-        (tree.root / "gts" / "scene-0001" / sample).mkdir(parents=True)
-        shutil.copy(REALDATA / "occ3d_labels" / "labels.npz", tree.root / "gts" / "scene-0001" / sample)
-        import_nuscenes(tree.write(), tmp_path / "out", tell=lambda line: None)
-        bag = tmp_path / "out" / "scene-0001"
-        truth = bag / "occupancy" / f"{cloud[0]}.npz"
-        assert truth.read_bytes() == (REALDATA / "occ3d_labels" / "labels.npz").read_bytes()
-        (again,) = clouds(bag)
-        assert again[0] == cloud[0] and np.array_equal(again[3], cloud[3])
-        with Recording(bag) as made:
-            assert sorted(made.cameras) == sorted(real.cameras)
-            for camera in real.cameras:
-                stamp = real.stamps[camera][0]
-                assert made.stamps[camera] == [stamp] and made.models[camera] == real.models[camera]
-                wanted = _points_in_camera(real, camera, cloud)
-                found = _points_in_camera(made, camera, again)
-                assert found == pytest.approx(wanted, abs=1e-6)
-                model: CameraModel = made.models[camera]
-                if camera == "cam_front":
-                    # That count takes u from 0 to below 1600 and v from 0 to below 900.
-                    u, v = model.project(found)[0].T
-                    inside = (u >= 0) & (u < model.width) & (v >= 0) & (v < model.height)
-                    assert (inside & (found[:, 2] > 1)).sum() == 3067
+            stamp = real.stamps[camera][0]
+            assert made.stamps[camera] == [stamp] and made.models[camera] == real.models[camera]
+            wanted = _points_in_camera(real, camera, cloud)
+            found = _points_in_camera(made, camera, again)
+            assert found == pytest.approx(wanted, abs=1e-6)
+            model: CameraModel = made.models[camera]
+            if camera == "cam_front":
+                # That count takes u from 0 to below 1600 and v from 0 to below 900.
+                u, v = model.project(found)[0].T
+                inside = (u >= 0) & (u < model.width) & (v >= 0) & (v < model.height)
+                assert (inside & (found[:, 2] > 1)).sum() == 3067
 
 
 def _points_in_camera(recording, camera, cloud):

@@ -13,8 +13,9 @@ from renderocc_model.classes import SEMANTIC_KITTI
 from renderocc_model.grid import SEMANTIC_KITTI_GRID
 from training.frames import Recording
 from training.importers import main
-from training.importers.dataset import NOTE, DatasetError
+from training.importers.dataset import DatasetError
 from training.importers.semantickitti import import_semantickitti
+from training.notes import IMPORT_NOTE
 
 # Sequence 00's published calibration, rounded to seven digits as it is printed.
 P0 = "7.188560e+02 0 6.071928e+02 0 0 7.188560e+02 1.852157e+02 0 0 0 1 0"
@@ -78,7 +79,7 @@ def test_a_sequence_becomes_a_recording_of_all_its_frames(root, tmp_path):
     with Recording(bag) as recording:
         assert recording.stamps["image_2"] == [START, START + 100_000_000]
         assert recording.truth_stamps() == [START]
-    note = json.loads((bag / NOTE).read_text())
+    note = json.loads((bag / IMPORT_NOTE).read_text())
     assert note["grid"] == SEMANTIC_KITTI_GRID.to_dict() and note["classes"]["names"] == list(SEMANTIC_KITTI.names)
 
 
@@ -113,8 +114,8 @@ def test_scans_keep_their_points_and_get_training_ids(root, tmp_path):
     assert (stamp, frame, fields[-1]) == (START, "velodyne", "label")
     scan = np.fromfile(root / "sequences" / "08" / "velodyne" / "000000.bin", "<f4").reshape(-1, 4)
     assert np.array_equal(points, scan[:, :3])
-    # 40 road is 9, 252 moving car is 1, 1 outlier and 0 are unlabelled, 70 vegetation is 15.
-    assert label.reshape(-1, 5).tolist() == [[9, 1, 255, 255, 15]] * 10
+    # 40 road is 9, 252 moving car is 1, 1 an outlier, 0 unlabelled, 70 vegetation is 15.
+    assert label.reshape(-1, 5).tolist() == [[9, 1, 254, 255, 15]] * 10
 
 
 def test_the_volume_is_unpacked_bit_by_bit(root, tmp_path):
@@ -220,5 +221,5 @@ def test_a_real_scan_keeps_its_labels(tmp_path):
     # The road (40) lies 1.73 m under the Velodyne, cars (10) above it.
     assert (label[raw == 40] == SEMANTIC_KITTI.id_of("road")).all() and (raw == 40).sum() > 10_000
     assert np.median(points[label == SEMANTIC_KITTI.id_of("road"), 2]) == pytest.approx(-1.73, abs=0.1)
-    assert set(np.unique(label)) <= {*range(1, 20), 255}
-    assert ((label == 255) == np.isin(raw, (0, 1, 52, 99))).all()
+    assert set(np.unique(label)) <= {*range(1, 20), 254, 255}
+    assert ((label == 255) == np.isin(raw, (0, 52, 99))).all() and ((label == 254) == (raw == 1)).all()

@@ -24,9 +24,10 @@ from training.label.make import labels_from_clouds
 from training.label.mapping import ClassMapping, LabelError, load_mapping, mapping_from
 from training.label.pictures import Segmenter, recorded_classes, recorded_depth
 from training.label.projection import Occlusion, hidden_points, project_points
-from training.label.sidecar import read_classes
 from training.label.topics import StampedTopic
 from training.label_images import depth_png, semantic_png
+from training.notes import noted_classes
+from training.raw_classes import NO_SURFACE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # TorchScript is what people have
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,7 +169,7 @@ def test_labels_from_the_towns_lidar_are_those_of_its_cameras(labelled, town_bag
     bag, sidecar, _ = labelled
     deep, right, total = agreement(town_bag, bag, sidecar)
     assert total > 18 * 400 and deep > 0.95 and right > 0.95
-    assert read_classes(sidecar) == OCC3D_NUSCENES
+    assert noted_classes(sidecar) == OCC3D_NUSCENES
 
 
 def test_removing_hidden_points_and_more_sweeps_pay(town_bag, labelled, tmp_path):
@@ -376,7 +377,7 @@ def test_label_files_name_the_classes_of_each_point(town_bag, tmp_path, capsys):
         raw = np.select([label == CAR, label == ROAD], [raw_of[CAR], raw_of[ROAD]], 50).astype("<u4")
         (raw | 7 << 16).tofile(folder / f"{stamp_of(sweep)}.label")
     assert main([str(town_bag), "--out", str(tmp_path / "out"), "--label-files", str(folder)]) == 0
-    assert read_classes(tmp_path / "out") == SEMANTIC_KITTI
+    assert noted_classes(tmp_path / "out") == SEMANTIC_KITTI
     kitti = [SEMANTIC_KITTI.id_of(name) for name in ("car", "road", "building")]
     with Recording(town_bag, tmp_path / "out") as made, Recording(town_bag) as truth:
         stamp = made.stamps["cam_front"][0]
@@ -399,7 +400,7 @@ def test_a_real_semantic_kitti_scan_has_only_ids_that_are_known():
     (file,) = sorted((REALDATA / "semantickitti_scan").glob("*.label"))
     raw = np.fromfile(file, "<u4")
     ids = load_mapping("semantic_kitti").of_ids(raw & 0xFFFF)
-    assert len(ids) == 123_389 and set(np.unique(ids)) <= {*range(1, 20), UNLABELLED}
+    assert len(ids) == 123_389 and set(np.unique(ids)) <= {*range(1, 20), NO_SURFACE, UNLABELLED}
 
 
 def test_an_id_that_no_mapping_lists_is_an_error_with_its_number():

@@ -20,7 +20,7 @@ from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
 
-__all__ = ["FrameIndex", "Recording", "RecordingError", "seconds_text"]
+__all__ = ["FrameIndex", "ImageSource", "Recording", "RecordingError", "find_source", "seconds_text"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
@@ -46,7 +46,7 @@ class FrameIndex:
 
 
 @dataclass(frozen=True)
-class _Source:
+class ImageSource:
     """One image topic: the bag it is in, whether its images are compressed, and {stamp: record time}."""
 
     bag: Bag
@@ -105,7 +105,7 @@ class Recording:
             self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
             self._find_cameras(cameras)
             self._labels = {
-                kind: {camera: source for camera in self.cameras if (source := _find_source(bags, f"/{camera}/{kind}"))}
+                kind: {camera: source for camera in self.cameras if (source := find_source(bags, f"/{camera}/{kind}"))}
                 for kind in _DECODERS
             }
             self._read_index()
@@ -239,7 +239,7 @@ class Recording:
             RecordingError: there is no such image.
         """
         wanted, found = set(wanted), {}
-        by_bag: dict[int, dict[str, tuple[str, str, _Source]]] = {}
+        by_bag: dict[int, dict[str, tuple[str, str, ImageSource]]] = {}
         times: dict[int, list[int]] = {}
         for kind, camera, stamp_ns in sorted(wanted):
             source = self._source(kind, camera)
@@ -263,7 +263,7 @@ class Recording:
         source = self._source(kind, camera)
         return f"{source.bag.path}: {source.topic}"
 
-    def _source(self, kind: str, camera: str) -> _Source:
+    def _source(self, kind: str, camera: str) -> ImageSource:
         source = (self._images if kind == "image" else self._labels[kind]).get(camera)
         if source is None:
             raise RecordingError(
@@ -272,7 +272,7 @@ class Recording:
             )
         return source
 
-    def _named(self, source: _Source, recorded_ns: int, read, data: bytes):
+    def _named(self, source: ImageSource, recorded_ns: int, read, data: bytes):
         try:
             return read(data)
         except ValueError as error:
@@ -287,7 +287,7 @@ class Recording:
         for topic in self.bag.topics.values():
             name = topic.name.removesuffix("/compressed")
             if topic.type in (_IMAGE, _COMPRESSED) and name.endswith("/image_raw") and topic.count:
-                found[name.removesuffix("/image_raw")[1:]] = _find_source([self.bag], name)
+                found[name.removesuffix("/image_raw")[1:]] = find_source([self.bag], name)
         infos = {topic.name for topic in self.bag.topics.values() if topic.type == _INFO and topic.count}
         calibrated = sorted(name for name in found if f"/{name}/camera_info" in infos)
         self.uncalibrated = tuple(sorted(set(found) - set(calibrated)))
@@ -367,12 +367,12 @@ def seconds_text(stamp_ns: int) -> str:
     return f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d}"
 
 
-def _find_source(bags: Sequence[Bag], name: str) -> _Source | None:
-    """The image topic of this name, compressed first, in the first bag that has it."""
+def find_source(bags: Sequence[Bag], name: str) -> ImageSource | None:
+    """The image topic of this name, compressed first, in the first bag that has it; its stamps are not read yet."""
     for bag in bags:
         for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
             if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:
-                return _Source(bag, topic, kind == _COMPRESSED, {})
+                return ImageSource(bag, topic, kind == _COMPRESSED, {})
     return None
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model import classes
-from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.classes import TABLES, UNLABELLED, ClassTable
 from renderocc_model.config import configuration, setting, to_mapping
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.messages.cdr import CompressedImageMessage
 
 from .frames import FrameIndex, Recording, RecordingError
+from .notes import class_table, find_sidecar, recording_name
 from .sampling import choose
 from .shard import FrameRow, ShardWriter, is_prepared
 from .tables import COMPRESSED, TablesError, describe_camera, read_header
@@ -37,7 +37,7 @@ _FORWARD = 1e-3  # least share of a pixel's direction along the optical axis for
 class PrepareConfig:
     """How recordings become tables; part of each table's header, so that what was made differently is not mixed."""
 
-    classes: str = setting("occ3d_nuscenes", "the class table of the labels", choices=tuple(classes.TABLES))
+    classes: str = setting("", "the labels' class table; empty: what sidecar or import say", choices=("", *TABLES))
     anchor: str = setting("", "camera whose images are the frames; empty: the 3D truth's moments, else first camera")
     max_time_diff: float = setting(0.1, "most that an image may differ in time from its frame [s]", minimum=0.0)
     base_frame: str = setting("base_link", "the vehicle's frame in TF")
@@ -49,19 +49,13 @@ class PrepareConfig:
     skip_unposed: bool = setting(False, "leave out frames without ego pose instead of refusing the recording")
 
 
-def recording_name(bag: Path) -> str:
-    """What a recording is called among the tables: its folder, or its file without the ending."""
-    bag = Path(bag).resolve()
-    return bag.stem if bag.suffix in (".mcap", ".db3") else bag.name
-
-
 def prepare_recording(
     bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame: Callable[[int, int], None] | None = None
 ) -> Path:
     """Write one recording's tables, going on where an interrupted run stopped.
 
     Args:
-        bag, labels: the recording and its sidecar of labels, if they are not in the recording.
+        bag, labels: the recording and its sidecar of labels; when None, BAG_labels where it is, and the recording.
         out: folder of all tables; the recording's folder in it appears when it is complete.
         on_frame: called with the frames that are done and their total.
     Returns:
@@ -71,7 +65,7 @@ def prepare_recording(
             (TablesError).
         OSError: the disk.
     """
-    name, out = recording_name(bag), Path(out)
+    name, out, labels = recording_name(bag), Path(out), labels or find_sidecar(bag)
     if name == "directions" or name.startswith("."):
         raise TablesError(f"{bag}: tables cannot be called {name!r}; rename the recording")
     plan = {
@@ -81,7 +75,7 @@ def prepare_recording(
     }
     if is_prepared(out / name, plan):
         return out / name
-    table = classes.by_name(config.classes)
+    table = class_table(config.classes, bag, labels)
     with Recording(
         bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap
     ) as recording:
@@ -285,10 +279,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
     made.add_argument(
-        "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR", help="one for each BAG, in order"
-    )
+        "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR",
+        help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
+    )  # fmt: skip
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="recordings at a time")
-    made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(classes.TABLES), help="the labels' classes")
+    made.add_argument(
+        "--classes", default="", choices=tuple(TABLES),
+        help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
+    )  # fmt: skip
     made.add_argument("--anchor", default="", help="camera whose images are the frames")
     made.add_argument("--cameras", nargs="+", default=[], help="cameras to use (default: all)")
     made.add_argument("--max-time-diff", type=float, default=0.1, help="of an image from its frame, s (default 0.1)")

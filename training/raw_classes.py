@@ -1,9 +1,9 @@
 """Raw ids of the two LiDAR label formats, and the classes they become.
 
 `LIDARSEG` are the 32 ids of nuScenes-lidarseg (.bin, uint8) in `OCC3D_NUSCENES`, as in the learning map of the nuScenes
-devkit; what the devkit ignores becomes 'others', but for noise and the ego vehicle, which are no surface of the world
-and stay unlabelled. `SEMANTIC_KITTI_RAW` are the ids of semantic-kitti.yaml (.label, the lower 16 bits of uint32) in
-`SEMANTIC_KITTI`, as in its learning map; its unlabelled ones stay unlabelled.
+devkit; what the devkit ignores becomes 'others'. `SEMANTIC_KITTI_RAW` are the ids of semantic-kitti.yaml (.label, the
+lower 16 bits of uint32) in `SEMANTIC_KITTI`, as in its learning map. A return without a class still says how far it is
+to something, unless it is `NO_SURFACE`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import numpy as np
 
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
 
-__all__ = ["LIDARSEG", "SEMANTIC_KITTI_RAW", "lookup_table"]
+__all__ = ["LIDARSEG", "NO_SURFACE", "SEMANTIC_KITTI_RAW", "class_or_none", "lookup_table"]
+
+NO_SURFACE = 254  # instead of a class: no surface of the world (noise, sky, the vehicle itself), so no depth either
 
 _OCC3D = {
-    None: (0, 31),  # noise, vehicle.ego
+    "no surface": (0, 31),  # noise, vehicle.ego
     "others": (1, 5, 7, 8, 10, 11, 13, 19, 20, 29),
     "pedestrian": (2, 3, 4, 6),
     "barrier": (9,),
@@ -35,7 +37,8 @@ _OCC3D = {
     "vegetation": (30,),
 }
 _KITTI = {
-    None: (0, 1, 52, 99),
+    "no surface": (1,),  # outlier
+    "unlabelled": (0, 52, 99),
     "car": (10, 252),
     "bicycle": (11,),
     "motorcycle": (15,),
@@ -58,9 +61,13 @@ _KITTI = {
 }
 
 
-def _by_id(groups: dict[str | None, tuple[int, ...]], table: ClassTable) -> dict[int, int]:
-    named = {name: UNLABELLED if name is None else table.id_of(name) for name in groups}
-    return {raw: named[name] for name, ids in groups.items() for raw in ids}
+def _by_id(groups: dict[str, tuple[int, ...]], table: ClassTable) -> dict[int, int]:
+    return {raw: class_or_none(table, name) for name, ids in groups.items() for raw in ids}
+
+
+def class_or_none(table: ClassTable, name: str) -> int:
+    """Id of a class by name; also of 'unlabelled' (255) and 'no surface' (`NO_SURFACE`)."""
+    return {"unlabelled": UNLABELLED, "no surface": NO_SURFACE}.get(name) or table.id_of(name)
 
 
 LIDARSEG: dict[int, int] = _by_id(_OCC3D, OCC3D_NUSCENES)

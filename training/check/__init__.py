@@ -28,8 +28,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--no-labels", action="store_true", help="before labelling: do not look for labels")
     made.add_argument("--cameras", nargs="+", metavar="NAME", help="look at these only")
     made.add_argument(
-        "--classes", metavar="TABLE", help="class table of the labels (default: the sidecar's, else occ3d_nuscenes)"
-    )
+        "--classes", metavar="TABLE",
+        help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
+    )  # fmt: skip
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="'' for a vehicle that stands still")
     made.add_argument("--max-pose-gap", type=float, default=0.5, metavar="S", help="between poses on /tf (default 0.5)")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES, by_name
+from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.findings import Findings
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
-from training.label.sidecar import read_classes
+from training.notes import class_table, find_sidecar
 
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labels import LabelReport, check_labels, check_truth
@@ -36,8 +36,7 @@ def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict
     """
     findings = Findings()
     if labels is None and not options.no_labels:
-        beside = path.resolve().with_name(f"{path.resolve().stem if path.is_file() else path.resolve().name}_labels")
-        labels = beside if (beside / "metadata.yaml").is_file() else None
+        labels = find_sidecar(path)
     report = {"recording": str(path), "labels": None if labels is None else str(labels)}
     try:
         with ExitStack() as stack:
@@ -77,8 +76,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
     check_poses(findings, contents, options.base_frame, options.odom_frame, options.max_pose_gap)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
     try:
-        recorded = read_classes(sidecars[0].path) if sidecars else None
-        classes = by_name(options.classes) if options.classes else recorded or OCC3D_NUSCENES
+        classes = class_table(options.classes, bag.path, sidecars[0].path if sidecars else None)
     except ValueError as error:
         findings.fail("classes", str(error))
     if not options.no_labels:
@@ -172,6 +170,7 @@ def _describe(camera: CameraTopics, mounts: dict[str, np.ndarray], labelled: Lab
         "height": None if mount is None else round(float(mount[2, 3]), 4),
         "labelled_images": labelled.images.get(camera.name, 0),
         "label_coverage": labelled.coverage.get(camera.name, 0.0),
+        "classified": labelled.classified.get(camera.name, 0.0),
     }
 
 

@@ -14,14 +14,16 @@ from renderocc_model.findings import Findings
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
+from training.frames import find_source
+from training.label.mapping import LabelError
+from training.label.topics import StampedTopic
 from training.label_images import depth_image, semantic_image
 
 from .topics import Contents
 
 __all__ = ["LabelReport", "check_labels", "check_truth"]
 
-_KINDS = ("semantic", "depth")
-_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_DECODERS = {"semantic": semantic_image, "depth": depth_image}
 _RARE = 1e-5  # share of pixels below which a class will hardly be learned
 _GRIDS = {grid.shape for grid in (OCC3D_GRID, SEMANTIC_KITTI_GRID)}
 _NAMED = 3  # faults of one kind that are named with their time
@@ -32,21 +34,18 @@ class LabelReport:
     """What labels there are.
 
     Attributes:
-        images: {camera: images that have both a semantic and a depth label}.
-        coverage: {camera: mean share of pixels with a class and a depth, of the labels looked at}.
+        images: {camera: images that have a depth label}.
+        coverage: {camera: mean share of pixels with a depth, of the labels looked at}.
+        classified: {camera: share of these that have a class too}.
         frequencies: (256,) pixels of each id, of the labels looked at.
+        class_topics: whether there are class labels at all.
     """
 
     images: dict[str, int] = field(default_factory=dict)
     coverage: dict[str, float] = field(default_factory=dict)
+    classified: dict[str, float] = field(default_factory=dict)
     frequencies: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-
-
-@dataclass(frozen=True)
-class _Topic:
-    bag: Bag
-    name: str
-    compressed: bool
+    class_topics: bool = False
 
 
 def check_labels(
@@ -66,114 +65,95 @@ def check_labels(
     for name, camera in contents.cameras.items():
         if camera.model is None:
             continue
-        topics = {kind: _find(bags, f"/{name}/{kind}") for kind in _KINDS}
-        missing = [kind for kind in _KINDS if topics[kind] is None]
-        if missing:
-            lacking = " and ".join(f"/{name}/{kind}" for kind in missing)
-            findings.warn(f"labels '{name}'", f"{where} has no {lacking}", "make them with `renderocc label`")
+        topics = {kind: _open(findings, bags, name, kind) for kind in _DECODERS}
+        report.class_topics |= topics["semantic"] is not None
+        if topics["depth"] is None:
+            findings.warn(f"labels '{name}'", f"{where} has no /{name}/depth", "make it with `renderocc label`")
             continue
-        stamps = {kind: _stamps(findings, contents, name, topic) for kind, topic in topics.items()}
         images = set(camera.stamps)
-        for kind, found in stamps.items():
-            strays = sorted(set(found) - images)
+        for topic in filter(None, topics.values()):
+            strays = [stamp for stamp in topic.stamps if stamp not in images]
             if strays:
                 findings.warn(
-                    f"labels '{name}'", f"{len(strays)} of {len(found)} labels match no image",
-                    "write labels at the images' stamps",
-                    topics[kind].name, contents.time_text(strays[0]),
+                    f"labels '{name}'", f"{len(strays)} of {len(topic.stamps)} labels match no image",
+                    "write labels at the images' stamps", topic.topic, contents.time_text(strays[0]),
                 )  # fmt: skip
-        both = sorted(images & set(stamps["semantic"]) & set(stamps["depth"]))
-        report.images[name] = len(both)
-        chosen = (
-            both
-            if not samples or len(both) <= samples
-            else [both[i] for i in np.linspace(0, len(both) - 1, samples).astype(int)]
-        )
-        share = _decode(
-            findings,
-            contents,
-            name,
-            topics,
-            {kind: {s: stamps[kind][s] for s in chosen} for kind in _KINDS},
-            classes,
-            report,
-        )
-        report.coverage[name] = share
-        text = f"{len(both)} of {len(images)} images have labels, {100 * share:.2f}% of their pixels"
-        (findings.ok if both else findings.warn)(f"labels '{name}'", text)
+        labelled = [stamp for stamp in topics["depth"].stamps if stamp in images]
+        report.images[name] = len(labelled)
+        _decode(findings, contents, name, topics, _spread(labelled, samples), classes, report)
+        text = f"{len(labelled)} of {len(images)} images have depth labels, on {report.coverage[name]:.2%} of their "
+        text += f"pixels, and {report.classified[name]:.1%} of these have a class"
+        (findings.ok if labelled else findings.warn)(f"labels '{name}'", text)
     _conclude(findings, where, report, classes)
     return report
 
 
-def _find(bags: list[Bag], name: str) -> _Topic | None:
-    for bag in bags:
-        for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
-            if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:
-                return _Topic(bag, topic, kind == _COMPRESSED)
-    return None
+def _open(findings: Findings, bags: list[Bag], camera: str, kind: str) -> StampedTopic | None:
+    """The topic of a camera's labels of a kind; None where there is none that can be read."""
+    source = find_source(bags, f"/{camera}/{kind}")
+    if source is None:
+        return None
+    try:
+        return StampedTopic(source.bag, source.topic)
+    except LabelError as error:
+        findings.fail(f"labels '{camera}'", str(error), "make the labels again")
+        return None
 
 
-def _stamps(findings: Findings, contents: Contents, camera: str, topic: _Topic) -> dict[int, int]:
-    """{header stamp: record time} of a label topic."""
-    found: dict[int, int] = {}
-    for _, recorded_ns, data in topic.bag.messages([topic.name]):
-        try:
-            found.setdefault(cdr.read_header(data)[0], recorded_ns)
-        except ValueError as error:
-            findings.fail(
-                f"labels '{camera}'", str(error), "make the labels again", topic.name, contents.time_text(recorded_ns)
-            )
-            break
-    return found
+def _spread(stamps: list[int], count: int) -> list[int]:
+    """At most `count` of the stamps, evenly; all where it is 0."""
+    if not count or len(stamps) <= count:
+        return stamps
+    return [stamps[index] for index in np.linspace(0, len(stamps) - 1, count).astype(int)]
 
 
 def _decode(
     findings: Findings,
     contents: Contents,
     camera: str,
-    topics: dict[str, _Topic],
-    chosen: dict[str, dict[int, int]],
+    topics: dict[str, StampedTopic | None],
+    stamps: list[int],
     classes: ClassTable,
     report: LabelReport,
-) -> float:
-    """Decode the chosen labels; the share of pixels with both a class and a depth."""
+) -> None:
+    """Decode a camera's labels at some stamps and count their pixels."""
     model = contents.cameras[camera].model
-    shape, shares = (model.height, model.width), []
     faults: dict[str, int] = {}
-    for stamp in sorted(chosen["semantic"]):
+    pixels, known, classified = 0, 0, 0
+    for stamp in stamps:
         images = {}
-        for kind, decode in zip(_KINDS, (semantic_image, depth_image)):
+        for kind, topic in topics.items():
+            if topic is None or stamp not in topic:
+                continue
             try:
-                message = _message(topics[kind], chosen[kind][stamp], stamp)
-                images[kind] = decode(message, *shape)
+                images[kind] = _DECODERS[kind](_message(topic, stamp), model.height, model.width)
                 if kind == "semantic":
                     _check_ids(images[kind], classes)
             except ValueError as error:
                 faults[kind] = faults.get(kind, 0) + 1
                 if faults[kind] <= _NAMED:
                     findings.fail(
-                        f"labels '{camera}'",
-                        str(error),
-                        "make the labels again",
-                        topics[kind].name,
+                        f"labels '{camera}'", str(error), "make the labels again", topic.topic,
                         contents.time_text(stamp),
-                    )
-        if "semantic" in images:
-            report.frequencies += np.bincount(images["semantic"].ravel(), minlength=256)
-        if len(images) == 2:
-            usable = (images["semantic"] != UNLABELLED) & (images["semantic"] != classes.free) & (images["depth"] > 0)
-            shares.append(float(usable.mean()))
+                    )  # fmt: skip
+        if "depth" not in images:
+            continue
+        depth = images["depth"] > 0
+        semantic = images.get("semantic", np.full(depth.shape, UNLABELLED, np.uint8))
+        report.frequencies += np.bincount(semantic.ravel(), minlength=256)
+        depth &= semantic != classes.free
+        pixels, known = pixels + depth.size, known + int(depth.sum())
+        classified += int((depth & (semantic != UNLABELLED)).sum())
+    report.coverage[camera], report.classified[camera] = known / max(pixels, 1), classified / max(known, 1)
     for kind, count in faults.items():
         if count > _NAMED:
-            findings.fail(f"labels '{camera}'", f"and {count - _NAMED} more labels like these", "", topics[kind].name)
-    return float(np.mean(shares)) if shares else 0.0
+            text = f"and {count - _NAMED} more labels like these"
+            findings.fail(f"labels '{camera}'", text, "", topics[kind].topic)
 
 
-def _message(topic: _Topic, recorded_ns: int, stamp_ns: int):
-    for _, _, data in topic.bag.messages([topic.name], recorded_ns, recorded_ns + 1):
-        if cdr.read_header(data)[0] == stamp_ns:
-            return cdr.read_compressed_image(data) if topic.compressed else cdr.read_image(data)
-    raise ValueError("the message was there and is gone")
+def _message(topic: StampedTopic, stamp: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
+    data = topic.read(stamp)
+    return cdr.read_compressed_image(data) if topic.type.endswith("CompressedImage") else cdr.read_image(data)
 
 
 def _check_ids(image: np.ndarray, classes: ClassTable) -> None:
@@ -185,28 +165,26 @@ def _check_ids(image: np.ndarray, classes: ClassTable) -> None:
 
 def _conclude(findings: Findings, where: Path, report: LabelReport, classes: ClassTable) -> None:
     if not any(report.images.values()):
-        findings.fail(
-            "labels", f"no image has both a semantic and a depth label in {where}",
-            "make them with `renderocc label`, and name the sidecar with --labels",
-        )  # fmt: skip
+        remedy = "make them with `renderocc label`, and name the sidecar with --labels"
+        if report.class_topics:
+            remedy += "; or train on classes alone (renderocc prepare --without-depth)"
+        findings.fail("labels", f"no image has a depth label in {where}", remedy)
         return
     if not any(report.coverage.values()):
-        findings.fail(
-            "labels",
-            f"no pixel of the labels in {where} has both a class and a depth",
-            "look at them: renderocc label --preview",
-        )
+        text = f"no pixel of the labels in {where} has a depth"
+        findings.fail("labels", text, "look at them: renderocc label --preview")
     total = report.frequencies[: len(classes)].sum()
     if not total:
+        remedy = "training learns depth alone; `renderocc label` tells where classes can come from"
+        findings.warn("classes", f"no pixel of the labels in {where} has a class", remedy)
         return
     share = report.frequencies[: len(classes)] / total
     shown = sorted((index for index in classes.occupied_ids if share[index]), key=lambda index: -share[index])
-    findings.ok("classes", ", ".join(f"{classes.names[index]} {100 * share[index]:.2f}%" for index in shown))
+    findings.ok("classes", ", ".join(f"{classes.names[index]} {share[index]:.2%}" for index in shown))
     absent = [classes.names[index] for index in classes.occupied_ids if share[index] < _RARE]
     if absent:
-        findings.warn(
-            "classes", f"hardly or never seen: {', '.join(absent)}", "these will not be learned from this recording"
-        )
+        text = f"hardly or never seen: {', '.join(absent)}"
+        findings.warn("classes", text, "these will not be learned from this recording")
 
 
 def check_truth(findings: Findings, contents: Contents, bag: Path, classes: ClassTable, max_time_diff: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,9 @@ import numpy as np
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.rig import Camera
 from training.new_bag import new_bag
+from training.notes import IMPORT_NOTE
 
-__all__ = ["Cloud", "DatasetError", "Mount", "NOTE", "import_all", "is_imported", "read_file", "read_picture"]
-
-NOTE = "import.json"  # beside metadata.yaml: what the recording was made from
+__all__ = ["Cloud", "DatasetError", "Mount", "import_all", "is_imported", "read_file", "read_picture"]
 
 
 class DatasetError(ValueError):
@@ -74,9 +74,10 @@ def is_imported(folder: Path, note: dict) -> bool:
     if not folder.exists():
         return False
     try:
-        found = json.loads((folder / NOTE).read_text())
+        found = json.loads((folder / IMPORT_NOTE).read_text())
     except (OSError, ValueError):
-        raise DatasetError(f"{folder} exists and was not imported (no readable {NOTE}); name another --out") from None
+        text = f"{folder} exists and was not imported (no readable {IMPORT_NOTE}); name another --out"
+        raise DatasetError(text) from None
     different = sorted(key for key in {*note, *found} if note.get(key) != found.get(key))
     if different:
         told = "; ".join(
@@ -91,7 +92,7 @@ def recording_folder(folder: Path, note: dict) -> Iterator[Path]:
     """A folder for one recording with its note, that appears when the recording is complete."""
     with new_bag(folder) as partial:
         yield partial
-        (partial / NOTE).write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
+        (partial / IMPORT_NOTE).write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
 
 
 def import_all(
@@ -106,8 +107,6 @@ def import_all(
     Returns:
         the number of recordings written now.
     """
-    import sys
-
     from tqdm import tqdm
 
     left = [name for name in names if not is_imported(out / name, note_of(name))]

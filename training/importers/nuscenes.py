@@ -3,7 +3,8 @@
 Frames: `base_link` is nuScenes' ego frame (on the ground under the rear axle, x forward, y left, z up), `odom` its
 global frame. /tf holds the ego pose of every sensor reading of the scene, keyframe or not, at its own stamp; stamps are
 the dataset's microseconds. Images are copied as they are: nuScenes publishes them without distortion. Clouds are
-LIDAR_TOP's, with lidarseg's classes (keyframes have them; points of sweeps are unlabelled). The truth of a keyframe is
+LIDAR_TOP's, with lidarseg's classes (keyframes have them; points of sweeps are unlabelled; noise and the vehicle itself
+are marked as no surface, 254). The truth of a keyframe is
 Occ3D's file, named after the stamp of the keyframe's LiDAR sweep, at whose ego pose it was made.
 """
 
@@ -96,12 +97,15 @@ def import_nuscenes(
         raise DatasetError(f"{occ3d}: there is no such folder; unpack Occ3D's gts and name it with --occ3d")
     occ3d = occ3d or (root / "gts" if (root / "gts").is_dir() else None)
     labels = _lidarseg(tables)
-    note_of = lambda name: {
-        "dataset": "nuscenes", "version": tables.version, "scene": name, "sweeps": sweeps,
-        "lidarseg": labels is not None,
-        "truth": occ3d is not None and (occ3d / name).is_dir(), "storage": storage,
-        "grid": OCC3D_GRID.to_dict(), "classes": OCC3D_NUSCENES.to_dict(),
-    }  # fmt: skip
+
+    def note_of(name: str) -> dict:
+        return {
+            "dataset": "nuscenes", "version": tables.version, "scene": name, "sweeps": sweeps,
+            "lidarseg": labels is not None,
+            "truth": occ3d is not None and (occ3d / name).is_dir(), "storage": storage,
+            "grid": OCC3D_GRID.to_dict(), "classes": OCC3D_NUSCENES.to_dict(),
+        }  # fmt: skip
+
     source = _Source(tables, names, labels, occ3d, sweeps, storage, tell)
     return import_all(out, sorted(names.values()), note_of, source.write, tell)
 

@@ -28,7 +28,7 @@ from renderocc_model.geometry import invert
 from renderocc_model.grid import SEMANTIC_KITTI_GRID
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.rig import Camera
-from training.raw_classes import SEMANTIC_KITTI_RAW, lookup_table
+from training.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
 from training.recorder import Recorder
 
 from .dataset import Cloud, DatasetError, Mount, import_all, read_file, read_picture
@@ -192,7 +192,7 @@ class Sequence:
         return recorder.count
 
     def cloud(self, frame: int) -> Cloud:
-        """One scan: remission 0..1 as intensity; classes of `SEMANTIC_KITTI`, 255 where the scan is unlabelled."""
+        """One scan: remission 0..1 as intensity; classes of `SEMANTIC_KITTI`, 255 unlabelled, 254 for outliers."""
         path = self.file("velodyne", frame, "bin")
         data = read_file(path, f"line {frame + 1} of times.txt")
         if len(data) % 16:
@@ -221,7 +221,7 @@ class Sequence:
             raise DatasetError(f"{path}: {len(data)} bytes; a volume of 256x256x32 uint16 has {2 * size}")
         raw = np.frombuffer(data, "<u2")
         semantics = np.where(raw == 0, SEMANTIC_KITTI.free, _classes(path, raw)).astype(np.uint8)
-        semantics[self._bits(frame, "invalid")] = UNLABELLED
+        semantics[self._bits(frame, "invalid") | (semantics == NO_SURFACE)] = UNLABELLED
         evaluated = semantics != UNLABELLED
         seen = evaluated.copy()
         if self.file("voxels", frame, "occluded").is_file():
@@ -245,7 +245,7 @@ class Sequence:
 
 
 def _classes(path: Path, raw: np.ndarray) -> np.ndarray:
-    """Class ids of raw labels (N,) uint16; 255 where a raw label is none that is evaluated."""
+    """Class ids of raw labels (N,) uint16; 255 where a raw label is none that is evaluated, 254 for outliers."""
     classes = _LOOKUP[raw]
     if (classes < 0).any():
         raise DatasetError(

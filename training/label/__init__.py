@@ -53,7 +53,10 @@ def parser() -> argparse.ArgumentParser:
         "--mapping", metavar="FILE", help="YAML: source id or colour to class name; or lidarseg, semantic_kitti"
     )
     classes.add_argument("--network-config", type=Path, metavar="FILE", help="default: MODEL with .yaml")
-    classes.add_argument("--classes", metavar="TABLE", help="occ3d_nuscenes (default) or semantic_kitti")
+    classes.add_argument(
+        "--classes", metavar="TABLE",
+        help="occ3d_nuscenes or semantic_kitti (default: what the recording was imported with, else occ3d_nuscenes)",
+    )  # fmt: skip
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="empty: the vehicle stands still")
     made.add_argument("--preview", type=Path, metavar="DIR", help="write pictures of the labels over the images")
@@ -77,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from training.frames import Recording
+    from training.notes import sidecar_of
 
     from .make import write_labels
     from .setup import find_sources
@@ -89,9 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if value < least:
             raise ValueError(f"--{name} is {value}; expected at least {least}")
     bag = arguments.bag
-    out = arguments.out or bag.resolve().with_name(
-        f"{bag.resolve().stem if bag.is_file() else bag.resolve().name}_labels"
-    )
+    out = arguments.out or sidecar_of(bag)
     if out.exists():
         raise ValueError(f"{out} exists; name another folder with --out, or remove it")
     with Recording(bag, None, arguments.base_frame, arguments.odom_frame, arguments.cameras) as recording:

@@ -12,6 +12,7 @@ from renderocc_model.geometry import invert
 from renderocc_model.messages import cdr
 from renderocc_model.messages.tf_buffer import TransformError
 from training.frames import Recording
+from training.raw_classes import NO_SURFACE
 
 from .mapping import ClassMapping, LabelError
 from .topics import StampedTopic
@@ -29,7 +30,10 @@ class NoCloud(LabelError):
 
 @dataclass(frozen=True)
 class Cloud:
-    """A LiDAR's points at its stamp: xyz (N, 3) float64 in `frame_id`, and class ids (N,) uint8 where there are any."""
+    """A LiDAR's points at its stamp: xyz (N, 3) float64 in `frame_id`, and class ids (N,) uint8 where there are any.
+
+    Returns that are no surface of the world are left out.
+    """
 
     stamp_ns: int
     frame_id: str
@@ -153,9 +157,11 @@ class Lidar:
         except ValueError as error:
             where = f"{self.recording.path}: {self.topic.topic} at {self.recording.time_text(stamp_ns)}"
             raise LabelError(f"{where}: {error}") from None
-        finite = np.isfinite(xyz).all(axis=1)
-        classes = None if classes is None else classes[finite]
-        self._cache[stamp_ns] = cloud = Cloud(stamp_ns, message.frame_id, xyz[finite], classes)
+        kept = np.isfinite(xyz).all(axis=1)
+        if classes is not None:
+            kept &= classes != NO_SURFACE
+            classes = classes[kept]
+        self._cache[stamp_ns] = cloud = Cloud(stamp_ns, message.frame_id, xyz[kept], classes)
         while len(self._cache) > self.sweeps + 2:
             self._cache.popitem(last=False)
         return cloud

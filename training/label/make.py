@@ -19,6 +19,7 @@ from renderocc_model.messages import cdr
 from training.frames import Recording, RecordingError
 from training.label_images import depth_png, semantic_png
 from training.new_bag import new_bag
+from training.raw_classes import NO_SURFACE
 
 from .clouds import Cloud, Lidar, NoCloud
 from .mapping import ClassMapping, LabelError
@@ -133,8 +134,8 @@ def labels_from_clouds(
 ) -> Labels:
     """Depth and classes of the pixels that points fall on; of several on one pixel the nearest counts.
 
-    Points of further clouds on classes that move are left out: the thing has moved since. Without any classes they
-    cannot be told apart, and what moves is smeared.
+    Points of further clouds on classes that move are left out: the thing has moved since. So are those without a class
+    where others have one (sweeps between labelled keyframes). Without any classes what moves is smeared.
 
     Args:
         model: of the camera.
@@ -159,7 +160,10 @@ def labels_from_clouds(
     ids, later = np.concatenate(ids), np.concatenate(later)
     columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
     judged = ids if dense is None else dense[rows, columns]
-    keep = ~(later & np.isin(judged, classes.dynamic))
+    may_move = np.isin(judged, classes.dynamic)
+    if dense is not None or any(cloud.classes is not None for _, cloud in clouds):
+        may_move |= judged >= NO_SURFACE
+    keep = ~(later & may_move)
     points, ids, rows, columns = points.kept(keep), ids[keep], rows[keep], columns[keep]
     if occlusion is not None:
         keep = ~hidden_points(model, points, occlusion)
@@ -319,11 +323,18 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
         labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
     if labels.semantic is None and sources.gives_classes:
         labels = Labels(labels.depth, np.full(labels.depth.shape, UNLABELLED, np.uint8))
-    mask = sources.masks.get(job.camera)
-    if mask is not None:
-        semantic = None if labels.semantic is None else np.where(mask, np.uint8(UNLABELLED), labels.semantic)
-        labels = Labels(np.where(mask, np.float32(0), labels.depth), semantic)
-    return labels, image
+    return _without_nothing(labels, sources.masks.get(job.camera)), image
+
+
+def _without_nothing(labels: Labels, mask: np.ndarray | None) -> Labels:
+    """Neither depth nor class where a picture shows the vehicle itself (mask) or no surface."""
+    nothing = np.zeros(labels.depth.shape, bool) if mask is None else mask
+    if labels.semantic is None:
+        return Labels(np.where(nothing, np.float32(0), labels.depth), None)
+    nothing = nothing | (labels.semantic == NO_SURFACE)
+    return Labels(
+        np.where(nothing, np.float32(0), labels.depth), np.where(nothing, np.uint8(UNLABELLED), labels.semantic)
+    )
 
 
 def _decoded(message: Message, model: CameraModel) -> np.ndarray:

@@ -9,11 +9,10 @@ import numpy as np
 
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
 from renderocc_model.config import load_yaml
-from training.raw_classes import LIDARSEG, SEMANTIC_KITTI_RAW, lookup_table
+from training.raw_classes import LIDARSEG, NO_SURFACE, SEMANTIC_KITTI_RAW, class_or_none, lookup_table
 
 __all__ = ["BUILT_IN", "ClassMapping", "LabelError", "load_mapping"]
 
-_UNLABELLED_NAME = "unlabelled"
 _KEYS = ("classes", "ids", "colours", "others")
 _LARGEST_ID = 65535
 
@@ -28,8 +27,8 @@ class ClassMapping:
 
     Attributes:
         classes: the table whose ids come out.
-        ids: source id -> class id or 255.
-        colours: (red, green, blue) -> class id or 255, for label images in colour.
+        ids: source id -> class id, 255 (unlabelled) or `NO_SURFACE`.
+        colours: (red, green, blue) -> the same, for label images in colour.
         others: what every other id or colour becomes; None: they are an error, so that no label is lost in silence.
         source: the file or name it came from, for messages.
     """
@@ -42,12 +41,9 @@ class ClassMapping:
 
     @classmethod
     def identity(cls, classes: ClassTable) -> ClassMapping:
-        """For labels that are ids of the table already, 255 for unlabelled."""
-        return cls(
-            classes,
-            {**{index: index for index in range(len(classes))}, UNLABELLED: UNLABELLED},
-            source="the class table",
-        )
+        """For labels that are ids of the table already, 255 for unlabelled and 254 for no surface."""
+        ids = (*range(len(classes)), NO_SURFACE, UNLABELLED)
+        return cls(classes, {index: index for index in ids}, source="the class table")
 
     def of_ids(self, values: np.ndarray) -> np.ndarray:
         """Class ids (same shape, uint8) of source ids of any number type.
@@ -88,7 +84,7 @@ class ClassMapping:
         return np.where(listed, values[place], np.uint8(self.others or 0)).astype(np.uint8)
 
     def _remedy(self) -> str:
-        return f"list them in a mapping file (--mapping), or set 'others: {_UNLABELLED_NAME}' there"
+        return "list them in a mapping file (--mapping), or set 'others: unlabelled' there"
 
 
 BUILT_IN: dict[str, ClassMapping] = {
@@ -102,8 +98,10 @@ def load_mapping(name: str | Path, classes: ClassTable | None = None) -> ClassMa
 
         classes: occ3d_nuscenes            # the table, unless given otherwise
         ids: {1: car, 7: driveable_surface}
-        colours: {"128,64,128": sidewalk, "#804000": terrain}
+        colours: {"128,64,128": sidewalk, "#4682b4": no surface}
         others: unlabelled                 # what the rest becomes; without it the rest is an error
+
+    What is unlabelled keeps its depth; what is no surface (sky, noise, the vehicle itself) has neither.
 
     Args:
         classes: overrides the file's `classes`.
@@ -143,7 +141,7 @@ def _pairs(document: dict, key: str):
 
 
 def _class(table: ClassTable, name: object) -> int:
-    return UNLABELLED if name == _UNLABELLED_NAME else table.id_of(str(name))
+    return class_or_none(table, str(name))
 
 
 def _id(key: object) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.messages import cdr
 from training.frames import Recording, seconds_text
+from training.notes import class_table
 
 from .clouds import POINT_CLOUD, LabelField, LabelFiles, Lidar
 from .make import Sources
@@ -59,7 +60,7 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         semantic = _per_camera(recording, wanted.semantic_topic, "--semantic-topic")
         notes["semantics"] = wanted.semantic_topic
     elif clouds is not None:
-        points = _points(clouds, wanted, table)
+        points = _points(clouds, wanted, table, recording.path)
         if points is not None:
             mapping = points.mapping
             named = wanted.label_files or f"field '{points.name}' of {cloud_topic}"
@@ -104,7 +105,9 @@ def _masks(recording: Recording, folder: Path) -> dict[str, np.ndarray]:
     return masks
 
 
-def _points(clouds: StampedTopic, wanted: Namespace, table: ClassTable | None) -> LabelField | LabelFiles | None:
+def _points(
+    clouds: StampedTopic, wanted: Namespace, table: ClassTable | None, bag: Path
+) -> LabelField | LabelFiles | None:
     """Where the classes of points come from; None where nothing says."""
     if wanted.label_files:
         suffixes = {file.suffix for file in Path(wanted.label_files).glob("*")} & set(_OWN_MAPPING)
@@ -124,6 +127,8 @@ def _points(clouds: StampedTopic, wanted: Namespace, table: ClassTable | None) -
     name = wanted.label_field or "label"
     if name not in fields:
         raise LabelError(f"{clouds.bag.path}: {clouds.topic} has no field '{name}'; it has {', '.join(fields)}")
+    if wanted.mapping is None:
+        table = class_table(wanted.classes, bag)  # an imported recording knows what the ids in its clouds mean
     return LabelField(name, _mapping(wanted.mapping, table))
 
 

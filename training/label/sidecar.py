@@ -10,13 +10,12 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from renderocc_model.classes import ClassTable
-from renderocc_model.config import load_yaml
 from renderocc_model.messages import cdr
+from training.notes import LABELS_NOTE
 from training.recorder import offered_qos
 
-__all__ = ["NOTE", "SidecarWriter", "read_classes", "write_note"]
+__all__ = ["SidecarWriter", "write_note"]
 
-NOTE = "labels.yaml"  # beside the sidecar's metadata.yaml
 _KIND = "sensor_msgs/msg/CompressedImage"
 _FORMATS = {"semantic": "mono8; png compressed ", "depth": "16UC1; png compressed "}
 
@@ -57,19 +56,4 @@ class SidecarWriter:
 def write_note(folder: Path, classes: ClassTable, recording: Path, sources: dict[str, str]) -> None:
     """labels.yaml: which recording, from what, and the class table of the ids."""
     document = {"recording": recording.name, **sources, "classes": classes.to_dict()}
-    (folder / NOTE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-
-
-def read_classes(sidecar: Path) -> ClassTable | None:
-    """The class table that a sidecar's ids belong to; None where it does not say.
-
-    Raises:
-        ValueError: labels.yaml is there but cannot be read.
-    """
-    note = Path(sidecar) / NOTE
-    if not note.is_file():
-        return None
-    try:
-        return ClassTable.from_dict(load_yaml(note)["classes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{note}: the class table cannot be read ({error}); run `renderocc label` again") from None
+    (folder / LABELS_NOTE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

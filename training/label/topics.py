@@ -41,6 +41,9 @@ class StampedTopic:
                 ) from None
         self.stamps = sorted(self._recorded)
 
+    def __contains__(self, stamp_ns: int) -> bool:
+        return stamp_ns in self._recorded
+
     def nearest(self, stamp_ns: int, limit_ns: int) -> int | None:
         """The stamp nearest to one, the earlier of two; None where none lies within the limit."""
         place = bisect_left(self.stamps, stamp_ns)

@@ -1,0 +1,71 @@
+"""What lies beside a recording: its sidecar of labels, and notes of which class table its ids are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
+from renderocc_model.config import load_yaml
+
+__all__ = ["IMPORT_NOTE", "LABELS_NOTE", "class_table", "find_sidecar", "noted_classes", "recording_name", "sidecar_of"]
+
+LABELS_NOTE = "labels.yaml"  # in a sidecar, beside its metadata.yaml
+IMPORT_NOTE = "import.json"  # in a recording that `renderocc import` made
+
+
+def recording_name(bag: str | Path) -> str:
+    """What a recording is called: its folder, or its file without the ending."""
+    bag = Path(bag).resolve()
+    return bag.stem if bag.suffix in (".mcap", ".db3") else bag.name
+
+
+def sidecar_of(bag: str | Path) -> Path:
+    """The label bag that belongs to a recording unless another is named: BAG_labels beside it."""
+    return Path(bag).resolve().with_name(f"{recording_name(bag)}_labels")
+
+
+def find_sidecar(bag: str | Path) -> Path | None:
+    """`sidecar_of`, where there is one."""
+    beside = sidecar_of(bag)
+    return beside if (beside / "metadata.yaml").is_file() else None
+
+
+def noted_classes(bag: str | Path) -> ClassTable | None:
+    """The class table that the note in a recording or sidecar names; None where there is no note.
+
+    Raises:
+        ValueError: the note cannot be read.
+    """
+    bag = Path(bag)
+    folder = bag if bag.is_dir() else bag.parent
+    readers = ((LABELS_NOTE, load_yaml), (IMPORT_NOTE, lambda file: json.loads(file.read_text(encoding="utf-8"))))
+    for name, read in readers:
+        note = folder / name
+        if not note.is_file():
+            continue
+        try:
+            return ClassTable.from_dict(read(note)["classes"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            remedy = f"run `renderocc {'label' if name == LABELS_NOTE else 'import'}` again"
+            raise ValueError(f"{note}: the class table cannot be read ({error}); {remedy}") from None
+    return None
+
+
+def class_table(wanted: str | None, bag: str | Path, labels: str | Path | None = None) -> ClassTable:
+    """The table that the ids of a recording's labels are of.
+
+    What the notes say, of the sidecar first; `wanted` where they say nothing, and Occ3D's where nothing is wanted.
+
+    Raises:
+        ValueError: a note cannot be read, or names another table than the wanted one.
+    """
+    for place in (labels, bag):
+        noted = None if place is None else noted_classes(place)
+        if noted is None:
+            continue
+        if wanted and by_name(wanted) != noted:
+            names = ", ".join(noted.names[:4])
+            raise ValueError(f"{place}: its ids are of the table {names}, ..., not of {wanted}; leave out --classes")
+        return noted
+    return by_name(wanted) if wanted else OCC3D_NUSCENES
