@@ -155,11 +155,7 @@ class RayDataset(torch.utils.data.Dataset):
 
     def sample(self, epoch: int, index: int) -> Sample:
         """The sample of an epoch and an index; the same whenever and wherever it is asked for."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
-        recording = int(np.searchsorted(self._ends, index, side="right"))
-        tables = self._tables[recording]
-        frame = index - (int(self._ends[recording - 1]) if recording else 0)
+        tables, frame = self.recording_of(index)
         rng = np.random.default_rng([self.seed, epoch, index, _OF_SAMPLE])
         config = self.config
         change = bird_eye_change(rng, config.augment)
@@ -177,15 +173,34 @@ class RayDataset(torch.utils.data.Dataset):
         tables.release()
         return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth)
 
-    def rays_of(self, index: int, limit: int | None = None) -> Rays:
-        """All labelled rays of a frame without auxiliary ones or weights, for evaluation; at most `limit`, evenly."""
+    def recording_of(self, index: int) -> tuple[Tables, int]:
+        """The recording that holds the frame of an index, and the frame's number in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
         recording = int(np.searchsorted(self._ends, index, side="right"))
-        tables = self._tables[recording]
-        frame = index - (int(self._ends[recording - 1]) if recording else 0)
-        first, last = int(tables.starts[frame, 0, 0]), int(tables.starts[frame, -1, -1])
-        count = last - first if limit is None else min(limit, last - first)
-        rows = first + np.arange(count) * (last - first) // max(count, 1)
-        rays = self._gather(tables, rows, np.array([frame]), frame, np.eye(4))[0]
+        return self._tables[recording], index - (int(self._ends[recording - 1]) if recording else 0)
+
+    def rays_of(self, index: int, limit: int | None = None, offsets: Sequence[int] = ()) -> Rays:
+        """Labelled rays of a frame without drawing or weights, for evaluation.
+
+        Args:
+            limit: at most as many, evenly spread; all when None.
+            offsets: neighbouring frames whose rays are taken too, but for those of classes that move or are unknown.
+        """
+        tables, frame = self.recording_of(index)
+        wanted = {frame + offset for offset in offsets if 0 <= frame + offset < len(tables)}
+        frames = np.array(sorted({frame, *wanted}))
+        moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
+        starts = tables.starts[frames]  # (frames, N, C + 2)
+        left_out = (frames != frame)[:, None, None] & moves
+        sizes = np.where(left_out, 0, np.diff(starts, axis=2)).ravel()
+        ends = np.cumsum(sizes)
+        total = int(ends[-1])
+        count = total if limit is None else min(limit, total)
+        picks = np.arange(count) * total // max(count, 1)
+        cells = np.searchsorted(ends, picks, side="right")
+        rows = starts[..., :-1].ravel()[cells] + picks - (ends - sizes)[cells]
+        rays = self._gather(tables, rows, frames, frame, np.eye(4))[0]
         tables.release()
         return rays
 

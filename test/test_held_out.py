@@ -1,0 +1,171 @@
+"""Held-out rays: what is compared, by hand on walls of known place, and a network's figures on a prepared recording."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_config
+from tiny_bag import HEIGHT, WIDTH, Plan, write_bag
+
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.network import build_network
+from renderocc_model.rays import Rays
+from training.dataset import RayDataset, SampleConfig
+from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
+from training.prepare import PrepareConfig, prepare_recording
+
+CAR, ROAD, MANMADE = 4, 11, 15
+GRID = VoxelGrid((0.0, -2.0, -2.0), (20.0, 2.0, 2.0), 0.5)
+
+
+def field_with_wall(first, last, name, density=1000.0):
+    """Opaque between x = first and last metres, of class `name` everywhere."""
+    sigma = torch.zeros(GRID.shape)
+    sigma[round(first / 0.5) : round(last / 0.5)] = density
+    semantics = torch.zeros(*GRID.shape, 17)
+    semantics[..., name] = 5.0
+    return SemanticDensityField(GRID, sigma, semantics)
+
+
+def ahead(distances, classes):
+    """Rays along x from (0.25, 0.1, 0.1), which leave the grid after 19.75 m."""
+    count = len(distances)
+    origins, directions = torch.tensor([[0.25, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]])
+    return Rays(
+        origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes)
+    )
+
+
+def result_of(field, rays):
+    scores = RayScores(OCC3D_NUSCENES)
+    scores.add(field, rays)
+    return scores.as_dict()
+
+
+def test_a_wall_where_the_label_is_scores_right():
+    """A wall from x = 10.25: the first opaque sample is within half a voxel of the label, which is 10 m."""
+    result = result_of(field_with_wall(10, 12, MANMADE), ahead([10.0, 10.0], [MANMADE, 255]))
+    assert result["abs_rel"] < 0.5 / 10 and result["rmse"] < 0.5 and result["delta_1"] == 1
+    assert result["miou_2d"] == result["iou_2d"]["manmade"] == 1 and result["iou_2d"]["car"] is None
+    assert result["opacity_returns"] == pytest.approx(1) and result["opacity_empty"] is None
+    assert result["counts"] == {"frames": 1, "returns": 2, "empty": 0, "classes": 1}
+
+
+def test_a_ray_that_renders_to_nothing_is_wrong_by_the_way_to_the_grids_end():
+    """Labels at 5 and 10 m, nothing there: 19.75 m is rendered. Errors 14.75 and 9.75 m; no class is right."""
+    result = result_of(field_with_wall(0, 0, CAR), ahead([5.0, 10.0], [CAR, CAR]))
+    assert result["abs_rel"] == pytest.approx((14.75 / 5 + 9.75 / 10) / 2)
+    assert result["rmse"] == pytest.approx(math.sqrt((14.75**2 + 9.75**2) / 2))
+    assert result["delta_1"] == 0 and result["miou_2d"] == 0 and result["opacity_returns"] == 0
+
+
+def test_a_half_transparent_wall_is_no_surface():
+    """Density -ln(0.6) / 2 over 2 m leaves 60 % of the light: opacity 0.4, and the class counts as free."""
+    result = result_of(field_with_wall(10, 12, CAR, -math.log(0.6) / 2), ahead([10.0], [CAR]))
+    assert result["opacity_returns"] == pytest.approx(0.4, abs=0.02) and result["miou_2d"] == 0
+    # 0.4 of the light stops at about 11 - 0.25 m, 0.6 at 19.75 m: 16.15 m.
+    assert result["rmse"] == pytest.approx(16.15 - 10, abs=0.2)
+
+
+def test_a_wrong_class_lowers_the_iou_of_both():
+    """Three rays meet a car; two are labelled car, one road: car 2 / 3, road 0 / 1."""
+    result = result_of(field_with_wall(10, 12, CAR), ahead([10.0] * 3, [CAR, CAR, ROAD]))
+    assert result["iou_2d"]["car"] == pytest.approx(2 / 3) and result["iou_2d"]["driveable_surface"] == 0
+    assert result["miou_2d"] == pytest.approx(1 / 3)
+
+
+def test_rays_that_leave_the_grid_only_tell_of_walls_that_do_not_exist():
+    result = result_of(field_with_wall(10, 12, CAR), ahead([25.0, 10.0], [CAR, CAR]))
+    assert result["opacity_empty"] == pytest.approx(1) and result["counts"]["empty"] == 1
+    assert result["counts"]["returns"] == 1 and result["delta_1"] == 1
+    assert result_of(field_with_wall(0, 0, CAR), ahead([25.0], [CAR]))["opacity_empty"] == 0
+
+
+def test_rays_without_a_distance_or_from_outside_say_nothing():
+    rays = ahead([0.0, math.nan, 10.0], [CAR, CAR, CAR])
+    rays.origins[2, 0] = -1.0
+    result = result_of(field_with_wall(10, 12, CAR), rays)
+    assert result["counts"] == {"frames": 1, "returns": 0, "empty": 0, "classes": 0}
+    assert result["abs_rel"] is None and result["miou_2d"] is None
+
+
+def test_what_does_not_fit_is_refused():
+    field = field_with_wall(10, 12, CAR)
+    with pytest.raises(ValueError, match="give labelled rays"):
+        RayScores(OCC3D_NUSCENES).add(field, Rays(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0]])))
+    few = SemanticDensityField(GRID, field.density, field.semantics[..., :5])
+    with pytest.raises(ValueError, match="the field has 5 classes, not the labels' 17"):
+        RayScores(OCC3D_NUSCENES).add(few, ahead([1.0], [CAR]))
+
+
+def test_frames_are_spread_evenly():
+    assert evenly(10, 3) == [0, 3, 6] and evenly(3, 10) == evenly(3, None) == evenly(3, 0) == [0, 1, 2]
+
+
+# --- on a prepared recording ---
+
+
+def car_ahead(frame, camera):
+    """Road everywhere, and a car in the front camera's upper left corner."""
+    semantic, depth = np.full((HEIGHT, WIDTH), ROAD, np.uint8), np.full((HEIGHT, WIDTH), 5.0)
+    if camera == "front":
+        semantic[:8, :8] = CAR
+    return semantic, depth
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held_out")
+    bag = write_bag(folder / "drive", Plan(frames=3, labels=car_ahead))
+    prepare_recording(bag, None, folder / "tables", PrepareConfig())
+    return folder / "tables"
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_a_network_is_evaluated_and_left_as_it_was(tables, fusion):
+    torch.manual_seed(0)
+    config = small_config("tiny", "images.height=64", f"fusion.enabled={str(fusion).lower()}")
+    network = build_network(config).train()
+    network.neck.eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    dataset = RayDataset(tables, SampleConfig(64, 96, rays=0, previous=int(fusion)))
+    result = evaluate_rays(network, config, dataset)
+    assert network.training and not network.neck.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert result["counts"]["frames"] == 3 and 0 < result["counts"]["returns"] + result["counts"]["empty"]
+    assert 0 <= result["opacity_returns"] <= 1 and result["abs_rel"] > 0
+    assert evaluate_rays(network, config, dataset) == result
+    few = evaluate_rays(network, config, dataset, frames=2, rays=50)["counts"]
+    assert few["frames"] == 2 and few["returns"] + few["empty"] <= 100
+
+
+def test_auxiliary_rays_are_of_what_stands_still(tables):
+    dataset = RayDataset(tables, SampleConfig(64, 96, auxiliary_offsets=(-1, 1, 2)))
+    own, all_rays = dataset.rays_of(0), dataset.rays_of(0, offsets=(-1, 1, 2))
+    pixels = 2 * HEIGHT * WIDTH
+    assert len(own) == pixels and len(all_rays) == pixels + 2 * (pixels - 64)
+    other = all_rays.frame_offsets != 0
+    assert set(all_rays.frame_offsets.tolist()) == {0, 1, 2} and not (all_rays.classes[other] == CAR).any()
+    torch.testing.assert_close(all_rays[~other].origins, own.origins)
+    drawn = dataset.rays_of(0, 100, (-1, 1, 2))
+    assert len(drawn) == 100 and set(drawn.frame_offsets.tolist()) == {0, 1, 2}
+    config = small_config("tiny", "images.height=64")
+    results = [
+        evaluate_rays(build_network(config), config, dataset, rays=None, auxiliary=auxiliary)["counts"]["classes"]
+        for auxiliary in (False, True)
+    ]
+    assert results[1] > 2 * results[0]
+
+
+def test_the_fields_are_the_networks(tables):
+    torch.manual_seed(0)
+    config = small_config("tiny", "images.height=64")
+    network = build_network(config).eval()
+    dataset = RayDataset(tables, SampleConfig(64, 96, rays=0))
+    found = list(predicted_fields(network, config, dataset, [0, 2]))
+    assert [index for index, _, _ in found] == [0, 2] and found[1][1].frame == 2
+    assert found[0][2].density.shape == config.grid.shape and not found[0][2].density.requires_grad
+    assert not torch.equal(found[0][2].density, found[1][2].density)

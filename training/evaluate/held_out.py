@@ -1,0 +1,198 @@
+"""Evaluation without any 3D truth: the field rendered along the labelled rays of recordings it was not trained on.
+
+What a ray can say depends on its measured distance d and on the distance t_far at which it leaves the grid:
+
+- d <= t_far, a return: the rendered distance and class are compared with the label.
+- d > t_far: the way through the grid is empty. Whatever opacity is rendered there is a wall that does not exist.
+- d unknown, or an origin outside of the grid (what lies before it is not modelled): it says nothing.
+
+The distance compared is D + (1 - O) t_far: light that nothing stopped counts where it leaves the grid. So a ray that
+renders to nothing is wrong by the whole way to the grid's end, instead of being left out (as D / O would have it, which
+is 0 / 0) or being rewarded for a surface that is only half there. Likewise its class is the largest composited logit
+where the opacity is at least 1/2, and free, which no label is, where it is below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renderocc_model.classes import ClassTable
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.network import OccupancyNetwork
+from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.rays import Rays
+
+from ..batch import Batch, make_batch
+from ..dataset import RayDataset, Sample
+from .confusion import Confusion
+
+__all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
+
+RAYS_OF_A_FRAME = 20_000
+_OPAQUE = 0.5
+_DELTA = 1.25
+
+
+class RayScores:
+    """What rendered rays come to, over any number of frames.
+
+    Args:
+        classes: of the labels; the field's channel i is classes.occupied_ids[i].
+        step: distance between samples of a ray, in voxels.
+    """
+
+    def __init__(self, classes: ClassTable, step: float = 0.5) -> None:
+        self.confusion, self.step = Confusion(classes), step
+        self._channels = np.array(classes.occupied_ids)
+        self.frames = self.returns = self.empty = 0
+        self._sums = np.zeros(5)  # of returns: |error| / d, error^2, within 1.25, opacity; of empty rays: opacity
+
+    @torch.no_grad()
+    def add(self, field: SemanticDensityField, rays: Rays) -> None:
+        """Render a frame's labelled rays, on the field's device.
+
+        Raises:
+            ValueError: the rays have no distances or classes, or the field's channels are not those of the classes.
+        """
+        if rays.distances is None or rays.classes is None:
+            raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
+        if field.class_count != len(self._channels):
+            raise ValueError(f"the field has {field.class_count} classes, not the labels' {len(self._channels)}")
+        is_return, is_empty, far = sort_rays(field, rays)
+        used = is_return | is_empty
+        rays, far, is_return = rays[used], far[used], is_return[used]
+        result = render(field, rays, step=self.step)
+        opacity = result.opacity.double()
+        rendered = (result.distance + (1 - result.opacity) * far)[is_return].double()
+        wanted = rays.distances[is_return].double()
+        ratio = torch.maximum(rendered / wanted, wanted / rendered)
+        sums = [
+            ((rendered - wanted).abs() / wanted).sum(), (rendered - wanted).square().sum(), (ratio < _DELTA).sum(),
+            opacity[is_return].sum(), opacity[~is_return].sum(),
+        ]  # fmt: skip
+        self._sums += np.array([float(value) for value in sums])
+        self.frames += 1
+        self.returns += int(is_return.sum())
+        self.empty += int((~is_return).sum())
+        channels = result.semantics[is_return].argmax(dim=1).cpu().numpy()
+        opaque = (opacity[is_return] >= _OPAQUE).cpu().numpy()
+        found = np.where(opaque, self._channels[channels], self.confusion.classes.free)
+        self.confusion.add(found, rays.classes[is_return].cpu().numpy())
+
+    def as_dict(self) -> dict:
+        """abs_rel, rmse (m), delta_1, miou_2d, iou_2d by class, opacity of returns and of empty rays, and counts.
+
+        None where there was nothing to take a mean of.
+        """
+        classes, iou = self.confusion.classes, self.confusion.iou()
+
+        def mean(index: int, count: int) -> float | None:
+            return float(self._sums[index] / count) if count else None
+
+        square = mean(1, self.returns)
+        miou = self.confusion.miou()
+        return {
+            "abs_rel": mean(0, self.returns),
+            "rmse": None if square is None else square**0.5,
+            "delta_1": mean(2, self.returns),
+            "miou_2d": None if np.isnan(miou) else miou,
+            "iou_2d": {classes.names[i]: None if np.isnan(iou[i]) else float(iou[i]) for i in classes.occupied_ids},
+            "opacity_returns": mean(3, self.returns),
+            "opacity_empty": mean(4, self.empty),
+            "counts": {
+                "frames": self.frames,
+                "returns": self.returns,
+                "empty": self.empty,
+                "classes": int(self.confusion.histogram.sum()),
+            },
+        }
+
+
+def sort_rays(field: SemanticDensityField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+    """Which rays return from inside of the grid and which leave it (R,) bool, and where each leaves it (R,)."""
+    near, far = intersect_box(rays.origins, rays.directions, field.grid.lower, field.grid.upper)
+    known = (rays.distances > 0) & (far > 0) & (near == 0)  # False for NaN
+    return known & (rays.distances <= far), known & (rays.distances > far), far
+
+
+def evaluate_rays(
+    network: OccupancyNetwork,
+    model_config: ModelConfig,
+    dataset: RayDataset,
+    frames: int | None = None,
+    device: torch.device | str = "cpu",
+    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
+    rays: int | None = RAYS_OF_A_FRAME,
+    auxiliary: bool = False,
+    precision: str = "float32",
+    step: float = 0.5,
+) -> dict:
+    """Ray metrics of a network on held-out recordings.
+
+    Args:
+        network: on `device`; it runs in evaluation mode and is left in the mode it was in.
+        dataset: held-out frames, without augmentation, views of the model's size.
+        frames: how many of them, evenly spread; all when None or 0.
+        maker: makes batches of samples.
+        rays: most labelled rays of a frame, evenly spread; all when None.
+        auxiliary: also the rays of neighbouring frames (the dataset's `auxiliary_offsets`), of classes that stay where
+            they are.
+        precision: of the network: float32, bfloat16, float16 (CUDA).
+    Returns:
+        see `RayScores.as_dict`.
+    """
+    scores = RayScores(dataset.classes, step)
+    offsets = dataset.config.auxiliary_offsets if auxiliary else ()
+    indices = evenly(len(dataset), frames)
+    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, maker, precision):
+        scores.add(field, dataset.rays_of(index, rays, offsets).to(device))
+    return scores.as_dict()
+
+
+def predicted_fields(
+    network: OccupancyNetwork,
+    model_config: ModelConfig,
+    dataset: RayDataset,
+    indices: Sequence[int],
+    device: torch.device | str = "cpu",
+    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
+    precision: str = "float32",
+) -> Iterator[tuple[int, Sample, SemanticDensityField]]:
+    """The network's fields, float32, of some frames of a dataset, one after the other.
+
+    A model that joins the previous frame is given the frame before, as in training.
+    """
+    from ..loop import autocast, previous_volume
+
+    device = torch.device(device)
+    for index in indices:
+        sample = dataset.sample(0, index)
+        batch = maker([sample], model_config).to(device)
+        with torch.no_grad(), _evaluating(network), autocast(device, precision):
+            output = network(batch.current.network_input(), batch.geometry, previous_volume(network, batch))
+        field = SemanticDensityField(model_config.grid, output.density[0].float(), output.semantics[0].float())
+        yield index, sample, field
+
+
+def evenly(size: int, count: int | None) -> list[int]:
+    """`count` indices of `size`, evenly spread, from the first; all when there are no more or none are asked for."""
+    count = min(count or size, size)
+    return [index * size // count for index in range(count)]
+
+
+@contextmanager
+def _evaluating(network: OccupancyNetwork) -> Iterator[None]:
+    """Evaluation mode, and back to every module's own: a trainer may have frozen some."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
