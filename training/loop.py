@@ -19,7 +19,7 @@ from .batch import Batch
 from .dataset import RayDataset, split_recordings
 from .distributed import Processes
 from .loader import training_batches
-from .optimise import AveragedWeights, build_optimiser, freeze_batch_norm, set_learning_rate
+from .optimise import AveragedWeights, build_optimiser, freeze_batch_norm, keep_depthwise_single, set_learning_rate
 from .run_folder import RunFolder
 from .supervision import supervise
 from .tables import list_tables
@@ -108,6 +108,8 @@ class Learner:
         self.optimiser = build_optimiser(self.network, config.optimiser)
         self.precision = chosen_precision(config.precision, processes.device)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "float16")
+        if self.precision == "bfloat16" and processes.device.type == "cpu":
+            keep_depthwise_single(self.network)
         self.wrapped = processes.wrapped(self.network)
         self.step = 0
         self.rate = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 
 from .train_config import OptimiserConfig
 
-__all__ = ["AveragedWeights", "build_optimiser", "freeze_batch_norm", "learning_rate_factor", "set_learning_rate"]
+__all__ = [
+    "AveragedWeights", "build_optimiser", "freeze_batch_norm", "keep_depthwise_single", "learning_rate_factor",
+    "set_learning_rate",
+]  # fmt: skip
 
 
 def build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
@@ -86,3 +90,19 @@ def freeze_batch_norm(network: nn.Module, which: str) -> None:
     for module in () if part is None else part.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def keep_depthwise_single(network: nn.Module) -> None:
+    """Let depthwise convolutions run in float32 within autocast on the CPU.
+
+    Their backward pass in bfloat16 takes ten times as long as in float32: of a step of the `tiny` network, 0.7 s of
+    0.9 s on one core.
+    """
+
+    def single(module: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return type(module).forward(module, images.float())
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = functools.partial(single, module)
