@@ -383,7 +383,9 @@ def test_mounts_that_cannot_be_are_named(town_bag):
             changed["xyz".index(axis), 3] = value
         return implausible(changed)
 
-    assert placed(z=-0.5) == ["mounted -0.50 m above the vehicle's frame; expected 0.1 to 5.0 m"]
+    assert placed(z=-3.0) == ["mounted -3.00 m above the vehicle's frame; expected -2.5 to 5.0 m"]
+    assert placed(z=-0.06) == []  # SemanticKITTI's, whose vehicle frame is the LiDAR's
+    assert placed(x=0, y=0, z=0.01)[0].startswith("mounted at the origin of the vehicle's frame")
     assert placed(x=200.0)[0].startswith("mounted 200.0 m away")
     upside_down, body = mount.copy(), mount.copy()
     upside_down[:3, :2] *= -1

@@ -127,6 +127,10 @@ def test_of_further_clouds_what_moves_is_left_out():
     later = Cloud(1, "lidar", later.xyz, np.array([CAR, ROAD], np.uint8))
     labels = labels_from_clouds(MODEL, [first, (HERE, later)], OCC3D_NUSCENES)
     assert {tuple(p): labels.semantic[tuple(p)] for p in np.argwhere(labels.depth)} == {(50, 100): CAR, (50, 120): ROAD}
+    # Of sweeps between labelled keyframes no point has a class, so it may have moved.
+    unlabelled = Cloud(1, "lidar", later.xyz, np.full(2, UNLABELLED, np.uint8))
+    labels = labels_from_clouds(MODEL, [first, (HERE, unlabelled)], OCC3D_NUSCENES)
+    assert np.argwhere(labels.depth).tolist() == [[50, 100]]
     # The same by the classes of the picture, where points have none.
     dense = np.full((100, 200), ROAD, np.uint8)
     dense[:, 95:115] = CAR
@@ -315,7 +319,10 @@ def test_wrong_arguments_are_named_and_leave_nothing(town_bag, tmp_path, capsys,
 
 
 def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path):
-    """The town's own labels, under other names, ids and encodings: compressedDepth, and colours."""
+    """The town's own labels, under other names, ids and encodings: compressedDepth, and colours.
+
+    What the mapping calls no surface (here: sidewalks) has neither class nor depth.
+    """
     palette = OCC3D_NUSCENES.palette()
 
     def renamed(topic, when, data):
@@ -337,13 +344,16 @@ def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path
     }
     bag = rewritten(town_bag, tmp_path / "drive", renamed, truth=False, types=types)
     colours = {",".join(map(str, colour)): name for name, colour in zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colours)}
+    colours = {colour: "no surface" if name == "sidewalk" else name for colour, name in colours.items()}
     (tmp_path / "map.yaml").write_text(yaml.safe_dump({"colours": colours, "others": "unlabelled"}))
     arguments = ["--depth-topic", "{camera}/range", "--semantic-topic", "/{camera}/colours", "--cameras", "cam_front"]
     assert main([str(bag), *arguments, "--mapping", str(tmp_path / "map.yaml")]) == 0
     with Recording(town_bag) as truth, Recording(bag, tmp_path / "drive_labels", cameras=["cam_front"]) as made:
         for stamp in truth.stamps["cam_front"]:
-            assert (made.semantic("cam_front", stamp) == truth.semantic("cam_front", stamp)).all()
-            assert (made.depth("cam_front", stamp) == truth.depth("cam_front", stamp)).all()
+            semantic, depth = truth.semantic("cam_front", stamp), truth.depth("cam_front", stamp)
+            sidewalk = semantic == OCC3D_NUSCENES.id_of("sidewalk")
+            assert sidewalk.any() and (made.semantic("cam_front", stamp) == np.where(sidewalk, 255, semantic)).all()
+            assert (made.depth("cam_front", stamp) == np.where(sidewalk, 0, depth)).all()
 
 
 def test_compressed_inverse_depth_is_decoded():

@@ -8,10 +8,12 @@ import numpy as np
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.messages.cdr_reader import CompressedImageMessage, ImageMessage
 
-__all__ = ["LabelImageError", "depth_image", "depth_png", "png_image", "raw_channel", "semantic_image", "semantic_png"]
+__all__ = [
+    "FARTHEST", "LabelImageError", "depth_image", "depth_png", "png_image", "raw_channel", "semantic_image",
+    "semantic_png",
+]  # fmt: skip
 
-
-_FARTHEST = 65.535  # metres that 16 bits of millimetres hold
+FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 
 
 class LabelImageError(ValueError):
@@ -69,7 +71,7 @@ def semantic_png(classes: np.ndarray) -> bytes:
 
 def depth_png(depth: np.ndarray) -> bytes:
     """The PNG in millimetres that `depth_image` reads back: (H, W) metres, 0 for none; none is left beyond 65.535 m."""
-    millimetres = np.where(depth < _FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
+    millimetres = np.where(depth < FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
     return cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 

@@ -19,7 +19,8 @@ __all__ = ["check_calibration", "check_lidars", "check_mounts", "check_poses"]
 _NARROW, _WIDE = 10.0, 220.0  # degrees of horizontal view
 _SQUARE = 1.25  # ratio of focal lengths from which pixels are not square
 _OFF_CENTRE = 0.25  # share of the image by which a principal point may lie beside its middle
-_HEIGHTS = (0.1, 5.0)  # metres above base_link
+_HEIGHTS = (-2.5, 5.0)  # metres above base_link, which lies on the ground, or with the LiDAR on the roof
+_AT_ORIGIN = 0.05  # metres from base_link's origin within which nobody has set the mount
 _FAR_OUT = 15.0  # metres from base_link
 _DOWN, _UP = 60.0, 45.0  # degrees that a camera may look down or up
 _SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees
@@ -95,6 +96,8 @@ def implausible(base_from_camera: np.ndarray) -> list[str]:
     place, forward, up = base_from_camera[:3, 3], base_from_camera[:3, 2], -base_from_camera[:3, 1]
     if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
         texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
+    if np.linalg.norm(place) < _AT_ORIGIN:
+        texts.append("mounted at the origin of the vehicle's frame: its translation was probably never set")
     if np.linalg.norm(place[:2]) > _FAR_OUT:
         texts.append(f"mounted {np.linalg.norm(place[:2]):.1f} m away from the vehicle's frame")
     pitch = math.degrees(math.asin(np.clip(forward[2], -1, 1)))

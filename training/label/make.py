@@ -17,7 +17,7 @@ from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.images import decode_compressed, decode_raw
 from renderocc_model.messages import cdr
 from training.frames import Recording, RecordingError
-from training.label_images import depth_png, semantic_png
+from training.label_images import FARTHEST, depth_png, semantic_png
 from training.new_bag import new_bag
 from training.raw_classes import NO_SURFACE
 
@@ -99,7 +99,8 @@ class Coverage:
 
     def add(self, camera: str, labels: Labels) -> None:
         self.labelled[camera] = self.labelled.get(camera, 0) + 1
-        self.depth_pixels[camera] = self.depth_pixels.get(camera, 0) + int(np.count_nonzero(labels.depth))
+        written = int(np.count_nonzero((labels.depth > 0) & (labels.depth < FARTHEST)))
+        self.depth_pixels[camera] = self.depth_pixels.get(camera, 0) + written
         if labels.semantic is not None:
             counts = np.bincount(labels.semantic.ravel(), minlength=256)
             self.frequencies += counts
