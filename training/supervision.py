@@ -74,7 +74,7 @@ def supervise(
     Raises:
         ValueError: labels do not fit the model (classes, cameras, grids), or, on the CPU, a density is not finite.
     """
-    _check(classes, model_config, output, batch)
+    _check(classes, class_counts, model_config, output, batch)
     device = output.density.device
     channels = channel_table(classes, device)
     balance = None
@@ -199,7 +199,15 @@ def _add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
 
-def _check(classes: ClassTable, model_config: ModelConfig, output: NetworkOutput, batch: Batch) -> None:
+def _check(
+    classes: ClassTable,
+    class_counts: Tensor | np.ndarray,
+    model_config: ModelConfig,
+    output: NetworkOutput,
+    batch: Batch,
+) -> None:
+    if len(class_counts) != len(classes):
+        raise ValueError(f"there are {len(classes)} classes but {len(class_counts)} counts; give one for each class")
     if len(classes.occupied_ids) != model_config.class_count:
         raise ValueError(
             f"the labels have {len(classes.occupied_ids)} classes other than free, the model "
