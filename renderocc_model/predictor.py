@@ -297,7 +297,7 @@ def _chosen_device(device: torch.device | str) -> torch.device:
     return chosen
 
 
-def _cpu_multiplies_bfloat16() -> bool:
+def cpu_multiplies_bfloat16() -> bool:
     """Whether the CPU has instructions for it (AVX512-BF16, AMX); elsewhere it is emulated and slower than float32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
@@ -308,7 +308,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 def _chosen_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
-        on_cpu = "bfloat16" if _cpu_multiplies_bfloat16() else "float32"
+        on_cpu = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
         return "float16" if device.type == "cuda" else on_cpu
     if precision not in _PRECISIONS:
         raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(_PRECISIONS)}")

@@ -27,7 +27,7 @@ from .sampling import choose
 from .shard import FrameRow, ShardWriter, is_prepared
 from .tables import COMPRESSED, TablesError, describe_camera, read_header
 
-__all__ = ["PrepareConfig", "main", "prepare_recording", "recording_name"]
+__all__ = ["PrepareConfig", "main", "prepare_recording", "prepare_recordings", "recording_name"]
 
 _BLOCK = 8  # frames whose messages are read in one pass and held in memory
 _FORWARD = 1e-3  # least share of a pixel's direction along the optical axis for its z-depth to mean anything
@@ -324,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sidecars = arguments.labels or [None] * len(arguments.bags)
     tasks = [(bag, sidecar, arguments.out, config) for bag, sidecar in zip(arguments.bags, sidecars)]
     start = time.monotonic()
-    failures = _prepare_all(tasks, min(max(arguments.jobs, 1), len(tasks)))
+    failures = prepare_recordings(tasks, min(max(arguments.jobs, 1), len(tasks)))
     for text in failures:
         print(f"renderocc prepare: {text}", file=sys.stderr)
     print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
@@ -346,7 +346,7 @@ def _summary(folders: Sequence[Path]) -> str:
     return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text
 
 
-def _prepare_all(tasks: list[tuple], jobs: int) -> list[str]:
+def prepare_recordings(tasks: list[tuple], jobs: int) -> list[str]:
     """Prepare each recording, in this process or several; the reasons why some could not be."""
     from tqdm import tqdm
 
