@@ -1,0 +1,167 @@
+"""The threshold on occupancy: what is counted, by hand and by casting the rays anew for each threshold."""
+
+import numpy as np
+import pytest
+import torch
+
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.rays import Rays
+from training.evaluate.rayiou import RayIoU, first_hits
+from training.evaluate.threshold import ThresholdSearch, threshold_ladder
+
+CAR, ROAD, MANMADE, FREE = 4, 11, 15, 17
+GRID = VoxelGrid((0.0, -2.0, -2.0), (20.0, 2.0, 2.0), 0.5)
+LADDER = np.array([0.2, 0.4, 0.6, 0.8])
+
+
+def field_of(probability, channels):
+    """A field of these occupancy probabilities and most likely classes."""
+    density = -np.log1p(-probability) / GRID.voxel_size
+    semantics = np.eye(17)[channels]
+    return SemanticDensityField(GRID, torch.from_numpy(density), torch.from_numpy(semantics))
+
+
+def ahead(distances, classes):
+    """Rays along x from (0.25, 0.1, 0.1), which pass the voxels (0..39, 4, 4)."""
+    count = len(distances)
+    origins, directions = torch.tensor([[0.25, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]])
+    return Rays(
+        origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes)
+    )
+
+
+def ghost_and_wall():
+    """A haze of 0.3 at voxel 10 (x = 5), a car of 0.7 at voxel 20 (x = 10), nothing else."""
+    probability, channels = np.full(GRID.shape, 0.01), np.full(GRID.shape, CAR)
+    probability[10], probability[20] = 0.3, 0.7
+    return field_of(probability, channels)
+
+
+def test_the_threshold_lies_between_the_haze_and_the_wall():
+    """The label: a car in voxel 20, which is left at x = 10.5, after 10.25 m. Above 0.2 the haze is met first, at 5 m;
+    above 0.4 and 0.6 the car, exactly; above 0.8 nothing. As voxels: of the 21 that the ray passed, 0..19 are free and
+    20 is a car: at 0.2 one is right of two, at 0.4 and 0.6 one of one. 0.4 and 0.6 are equally near to 1/2."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9], [CAR]))
+    result = search.result()
+    np.testing.assert_allclose(result.ray_iou, [0, 1, 1, 0])
+    np.testing.assert_allclose(result.voxel_iou, [1 / 2, 1, 1, 0])
+    assert result.threshold in (0.4, 0.6)
+    assert result.as_dict()["ray_iou"] == 1 and len(result.as_dict()["ladder"]) == 4
+
+
+def test_a_wall_on_a_ray_that_left_the_grid_counts_against_a_threshold():
+    """The second ray was seen to leave the grid: the car at 0.7 is a second prediction. 1 / (1 + 2 - 1)."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9, 30.0], [CAR, MANMADE]))
+    np.testing.assert_allclose(search.result().ray_iou, [0, 1 / 2, 1 / 2, 0])
+
+
+def test_distances_that_differ_by_less_than_a_limit_count_for_it():
+    """The label is at x = 13, voxel 26, left at 13.5: 3 m behind the car of voxel 20. Right within 4 m only."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([12.9], [CAR]))
+    np.testing.assert_allclose(search.result().ray_iou, [0, 1 / 3, 1 / 3, 0])
+
+
+def test_without_classes_all_are_alike():
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9, 9.8], [255, 255]))
+    np.testing.assert_allclose(search.result().ray_iou, [0, 1, 1, 0])
+    np.testing.assert_allclose(search.result().voxel_iou, [1 / 2, 1, 1, 0])
+
+
+def test_nothing_to_calibrate_on_is_refused():
+    search = ThresholdSearch(OCC3D_NUSCENES)
+    search.add(ghost_and_wall(), ahead([0.0, 30.0], [CAR, CAR]))
+    with pytest.raises(ValueError, match="no labelled ray returns from inside of the grid"):
+        search.result()
+    for ladder, said in (([0.5, 0.4], "ascending"), ([0.0, 0.5], "between 0 and 1"), ([], "1 to 255")):
+        with pytest.raises(ValueError, match=said):
+            ThresholdSearch(OCC3D_NUSCENES, np.array(ladder))
+    with pytest.raises(ValueError, match="give labelled rays"):
+        search.add(ghost_and_wall(), Rays(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0]])))
+
+
+def test_the_ladder_is_of_probabilities():
+    ladder = threshold_ladder()
+    assert 0.015 < ladder[0] < 0.025 and 0.99 < ladder[-1] < 1 and (np.diff(ladder) > 0).all()
+
+
+def scattered(seed):
+    """A field at random and rays all over it, some of which leave the grid, some of unknown class."""
+    rng = np.random.default_rng(seed)
+    probability = np.where(rng.random(GRID.shape) < 0.1, rng.random(GRID.shape), 0.01)
+    field = field_of(probability, rng.choice([CAR, ROAD], GRID.shape))
+    origins = np.tile([[9.9, 0.1, 0.3]], (400, 1))
+    directions = rng.normal(size=(400, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    classes = rng.choice([CAR, ROAD, MANMADE, 255], 400, p=[0.5, 0.3, 0.1, 0.1])
+    columns = (origins, directions, rng.uniform(0.5, 6, 400))
+    return field, Rays(*map(torch.from_numpy, columns), torch.from_numpy(classes)), probability
+
+
+def test_the_figures_are_those_of_volumes_made_for_each_threshold():
+    """Two frames; per threshold the rays are cast into the occupied voxels, and voxels are judged in plain Python."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    rays_of_step = [[RayIoU(OCC3D_NUSCENES), 0, 0] for _ in LADDER]
+    voxels = [[] for _ in LADDER]
+    for seed in (1, 2):
+        field, rays, probability = scattered(seed)
+        search.add(field, rays)
+        names = np.array(OCC3D_NUSCENES.occupied_ids)[field.semantics.argmax(-1).numpy()]
+        origins, directions = rays.origins.numpy(), rays.directions.numpy()
+        distances, labels = rays.distances.numpy(), rays.classes.numpy()
+        states, left = {}, np.zeros(len(rays))
+        returns = np.zeros(len(rays), bool)
+        for ray in range(len(rays)):
+            home, way = voxels_on(origins[ray], directions[ray], distances[ray])
+            returns[ray] = home is not None
+            left[ray] = way[-1][1]
+            for voxel, _ in way[: len(way) - (home is not None)]:
+                states.setdefault(voxel, [])
+            if home is not None:
+                states.setdefault(home, []).append(labels[ray])
+        for step, threshold in enumerate(LADDER):
+            cells, met = first_hits((probability > threshold,), GRID, origins, directions)
+            found = np.where(cells[0] >= 0, names.ravel()[cells[0]], FREE)
+            used = returns & (labels != 255)
+            rays_of_step[step][0].add(found[used], labels[used], np.stack([left[used], met[0][used]]))
+            ghosts = found[~returns]
+            rays_of_step[step][0].prediction += np.bincount(ghosts[ghosts != FREE], minlength=18)
+            for voxel, inside in states.items():
+                named = [label for label in inside if label != 255]
+                if inside and not named:
+                    continue
+                wanted = max(sorted(set(named)), key=named.count) if named else FREE
+                voxels[step].append((wanted, names[voxel] if probability[voxel] > threshold else FREE))
+    result = search.result()
+    for step in range(len(LADDER)):
+        rows = [CAR, ROAD, MANMADE]
+        assert result.ray_iou[step] == pytest.approx(rays_of_step[step][0].iou()[:, rows].mean(), abs=1e-9)
+        ratios = []
+        for name in rows:
+            both = sum(w == name == p for w, p in voxels[step])
+            ratios.append(both / sum(name in pair for pair in voxels[step]))
+        assert result.voxel_iou[step] == pytest.approx(np.mean(ratios), abs=1e-9)
+
+
+def voxels_on(origin, direction, distance):
+    """The voxel of a return (None where the grid ends before), and all voxels up to it with where each is left."""
+    planes = [
+        (low + plane * 0.5 - origin[axis]) / direction[axis]
+        for axis, (low, size) in enumerate(zip(GRID.lower, GRID.shape))
+        for plane in range(size + 1)
+    ]
+    times = [0.0, *sorted(time for time in planes if time > 0)]
+    way = []
+    for first, last in zip(times, times[1:]):
+        voxel = tuple(np.floor((origin + direction * (first + last) / 2 - GRID.lower) / 0.5).astype(int).tolist())
+        if not all(0 <= v < size for v, size in zip(voxel, GRID.shape)):
+            return None, way
+        way.append((voxel, last))
+        if distance < last:
+            return voxel, way
+    return None, way

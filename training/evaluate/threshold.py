@@ -1,0 +1,265 @@
+"""When is a voxel occupied? The threshold on its occupancy probability, found with 2D labels alone.
+
+For each threshold of a ladder two figures are worked out from the labelled rays of held-out recordings. They are what
+RayIoU and mIoU are, with the labels in the place of the 3D truth:
+
+- rays: the first voxel on a ray above the threshold is what the ray meets; the label's return lies in a voxel too.
+  Their classes must be the same and the distances at which they are left less than 1, 2, 4 m apart. IoU_c = TP /
+  (N_truth + N_prediction - TP), where a hit on a ray that the label saw leave the grid is a prediction that is never
+  right.
+- voxels: a voxel that holds a return is occupied, of the class that most of its returns have; one that rays only pass
+  on their way to a return, or out of the grid, is free; others are not known. IoU_c is over the known voxels.
+
+The threshold with the largest sum of the two means is chosen. A lower one makes surfaces thicker and brings ghosts; a
+higher one tears holes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.network import OccupancyNetwork
+from renderocc_model.rays import Rays
+
+from ..batch import Batch, make_batch
+from ..dataset import RayDataset, Sample
+from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields, sort_rays
+from .rayiou import THRESHOLDS
+from .traversal import padded, traverse
+
+__all__ = ["Calibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
+
+
+def threshold_ladder(count: int = 48) -> np.ndarray:
+    """Ascending thresholds: optical depths of one voxel length from 0.02 to 6 in equal ratios, 1 - exp(-depth)."""
+    return -np.expm1(-np.geomspace(0.02, 6.0, count))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found.
+
+    threshold: the best.
+    thresholds: (K,) the ladder.
+    ray_iou, voxel_iou: (K,) the two figures, in 0..1.
+    """
+
+    threshold: float
+    thresholds: np.ndarray
+    ray_iou: np.ndarray
+    voxel_iou: np.ndarray
+
+    def as_dict(self) -> dict:
+        """Plain numbers for JSON and for a checkpoint's provenance."""
+        best = int(np.searchsorted(self.thresholds, self.threshold - 1e-12))
+        return {
+            "threshold": self.threshold,
+            "ray_iou": float(self.ray_iou[best]),
+            "voxel_iou": float(self.voxel_iou[best]),
+            "ladder": [
+                {"threshold": float(t), "ray_iou": float(r), "voxel_iou": float(v)}
+                for t, r, v in zip(self.thresholds, self.ray_iou, self.voxel_iou)
+            ],
+        }
+
+
+class ThresholdSearch:
+    """Counts of all thresholds at once, over any number of frames. One walk along the rays serves the whole ladder.
+
+    Classes are counted in rows: those of the table, and one more in which all are alike, for labels without classes.
+    """
+
+    def __init__(self, classes: ClassTable, thresholds: np.ndarray | None = None) -> None:
+        ladder = threshold_ladder() if thresholds is None else np.asarray(thresholds, np.float64)
+        if ladder.ndim != 1 or not 1 <= len(ladder) <= 255 or not (np.diff(ladder) > 0).all():
+            raise ValueError(f"thresholds are {ladder}; expected 1 to 255 ascending ones")
+        if not (0 < ladder[0] and ladder[-1] < 1):
+            raise ValueError(f"thresholds run from {ladder[0]} to {ladder[-1]}; expected probabilities between 0 and 1")
+        self.classes, self.thresholds = classes, ladder
+        rows, steps = len(classes) + 1, len(ladder)
+        self._rays = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((len(THRESHOLDS), steps, rows)))
+        self._voxels = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((1, steps, rows)))
+
+    @torch.no_grad()
+    def add(self, field: SemanticDensityField, rays: Rays) -> None:
+        """Count a frame's labelled rays, on the field's device.
+
+        Raises:
+            ValueError: the rays have no distances or classes.
+        """
+        if rays.distances is None or rays.classes is None:
+            raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
+        is_return, is_empty, _ = sort_rays(field, rays)
+        used = is_return | is_empty
+        rays, is_return = rays[used].to("cpu"), is_return[used].cpu().numpy()
+        probability = field.occupancy_probability().double().cpu().numpy()
+        level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
+        names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]
+        walk = _Walk(field.grid, rays, is_return, level, names, len(self.thresholds))
+        labels = rays.classes.numpy().astype(np.int64)
+        self._count_rays(walk, labels, is_return)
+        self._count_voxels(walk, labels[is_return], level, names)
+
+    def _count_rays(self, walk: _Walk, labels: np.ndarray, is_return: np.ndarray) -> None:
+        every = len(self.classes)
+        count = every + 1
+        known = is_return & (labels < every)
+        self._rays.truth += np.bincount(labels[known], minlength=count)
+        self._rays.truth[every] += is_return.sum()
+        classed = known | ~is_return  # a return of unknown class only counts in the row of all classes
+        for step in range(len(self.thresholds)):
+            met = walk.left[step] >= 0
+            names = walk.names[step]
+            self._rays.prediction[step] += np.bincount(names[met & classed], minlength=count)
+            self._rays.prediction[step, every] += met.sum()
+            error = np.abs(walk.left[step] - walk.truth_left)
+            for row, threshold in enumerate(THRESHOLDS):
+                right = met & is_return & (error < threshold)
+                self._rays.hits[row, step] += np.bincount(labels[right & known & (names == labels)], minlength=count)
+                self._rays.hits[row, step, every] += right.sum()
+
+    def _count_voxels(self, walk: _Walk, labels: np.ndarray, level: np.ndarray, names: np.ndarray) -> None:
+        every = len(self.classes)
+        steps = len(self.thresholds)
+        holding, member = np.unique(walk.return_voxels, return_inverse=True)
+        votes = np.bincount(member * (every + 1) + np.minimum(labels, every), minlength=len(holding) * (every + 1))
+        votes = votes.reshape(-1, every + 1)[:, :every]  # without those of unknown class
+        holds, truth = np.zeros(level.size, bool), np.full(level.size, UNLABELLED, np.int64)
+        holds[holding] = True
+        truth[holding] = np.where(votes.any(axis=1), votes.argmax(axis=1), UNLABELLED)
+        known = holds | walk.passed
+        level, names = level.ravel().astype(np.int64), names.ravel().astype(np.int64)
+
+        def above(kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            """(K, rows) how many of the kept voxels are above each threshold, by row."""
+            table = np.bincount(rows[kept] * (steps + 1) + level[kept], minlength=(every + 1) * (steps + 1))
+            return table.reshape(every + 1, steps + 1)[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].T
+
+        alike = np.full_like(names, every)
+        classed = holds & (truth != UNLABELLED)
+        self._voxels.truth += np.bincount(truth[classed], minlength=every + 1)
+        self._voxels.truth[every] += holds.sum()
+        self._voxels.prediction += above(known & (classed | ~holds), names) + above(known, alike)
+        self._voxels.hits[0] += above(classed & (truth == names), names) + above(holds, alike)
+
+    def result(self) -> Calibration:
+        """The best threshold; of several equally good ones the nearest to 1/2.
+
+        Raises:
+            ValueError: no ray returned from inside of the grid.
+        """
+        if not self._rays.truth[-1]:
+            raise ValueError("no labelled ray returns from inside of the grid; calibrate with depth labels")
+        ray_iou, voxel_iou = self._rays.mean_iou(), self._voxels.mean_iou()
+        score = ray_iou + voxel_iou
+        best = np.flatnonzero(score >= score.max() - 1e-12)
+        chosen = best[np.abs(self.thresholds[best] - 0.5).argmin()]
+        return Calibration(float(self.thresholds[chosen]), self.thresholds, ray_iou, voxel_iou)
+
+
+@dataclass
+class _Counts:
+    """truth (C + 1,), prediction (K, C + 1), hits (D, K, C + 1)."""
+
+    truth: np.ndarray
+    prediction: np.ndarray
+    hits: np.ndarray
+
+    def mean_iou(self) -> np.ndarray:
+        """(K,) mean over the classes that labels have, or over the row of all where they have none."""
+        rows = np.flatnonzero(self.truth[:-1])
+        rows = rows if len(rows) else np.array([-1])
+        union = self.truth + self.prediction - self.hits
+        return (self.hits[..., rows] / union[..., rows]).mean(axis=(0, 2))
+
+
+class _Walk:
+    """A frame's rays through the volume.
+
+    Attributes:
+        left: (K, R) distance at which each ray leaves the first voxel above each threshold, -1 where there is none.
+        names: (K, R) that voxel's class.
+        truth_left: (R,) distance at which it leaves the voxel of its return.
+        return_voxels: (returns,) flat index of the voxel of each return.
+        passed: (voxels,) bool, some ray passes it before its return.
+    """
+
+    def __init__(
+        self,
+        grid: VoxelGrid,
+        rays: Rays,
+        is_return: np.ndarray,
+        level: np.ndarray,
+        names: np.ndarray,
+        steps: int,
+    ) -> None:
+        count = len(rays)
+        self.left, self.names = np.full((steps, count), -1.0), np.zeros((steps, count), np.uint8)
+        self.truth_left = np.zeros(count)
+        self._levels, self._names = padded(level), padded(names)
+        self._wanted = np.where(is_return, rays.distances.numpy().astype(np.float64), np.inf)
+        self._reached = np.zeros(count, np.int64)
+        self._home = np.zeros(count, np.int64)
+        self._passed = np.zeros(self._levels.size, bool)
+        exits = traverse(grid, rays.origins.numpy(), rays.directions.numpy(), self._visit)
+        # A return on the grid's very face is in the last voxel, which rounding may have cut off.
+        self.truth_left = np.where(self._home > 0, self.truth_left, exits)
+        wide = tuple(size + 2 for size in grid.shape)
+        inner = (slice(1, -1),) * 3
+        numbers = np.full(wide, -1, np.int64)
+        numbers[inner] = np.arange(grid.size).reshape(grid.shape)
+        found = numbers.ravel()[self._home[is_return]]
+        outside = found < 0
+        if outside.any():
+            points = (rays.origins + rays.directions * rays.distances[:, None]).numpy()[is_return][outside]
+            cells = np.floor((points - grid.lower) / grid.voxel_size).astype(int)
+            found[outside] = np.ravel_multi_index(tuple(np.clip(cells, 0, np.array(grid.shape) - 1).T), grid.shape)
+        self.return_voxels = found
+        self.passed = self._passed.reshape(wide)[inner].ravel()
+
+    def _visit(self, rays: np.ndarray, cells: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
+        wanted, inside = self._wanted[rays], cells > 0
+        before = inside & (leave <= wanted)
+        self._passed[cells[before]] = True
+        home = inside & (enter <= wanted) & (wanted < leave)
+        self._home[rays[home]], self.truth_left[rays[home]] = cells[home], leave[home]
+        levels, reached = self._levels[cells].astype(np.int64), self._reached[rays]
+        rows = np.flatnonzero(levels > reached)
+        if len(rows):
+            counts = (levels - reached)[rows]
+            # Row i crosses thresholds reached[i] to levels[i] - 1 here.
+            first = np.repeat(reached[rows] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+            who = np.repeat(rows, counts)
+            self.left[first, rays[who]], self.names[first, rays[who]] = leave[who], self._names[cells[who]]
+            self._reached[rays[rows]] = levels[rows]
+        return (leave > wanted) & (self._reached[rays] == len(self.left))
+
+
+def calibrate_threshold(
+    network: OccupancyNetwork,
+    model_config: ModelConfig,
+    dataset: RayDataset,
+    frames: int | None = None,
+    device: torch.device | str = "cpu",
+    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
+    rays: int | None = RAYS_OF_A_FRAME,
+    precision: str = "float32",
+) -> Calibration:
+    """The best threshold for a network on held-out recordings; arguments as of `evaluate_rays`.
+
+    Raises:
+        ValueError: no labelled ray returns from inside of the grid.
+    """
+    search = ThresholdSearch(dataset.classes)
+    indices = evenly(len(dataset), frames)
+    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, maker, precision):
+        search.add(field, dataset.rays_of(index, rays).to(device))
+    return search.result()
