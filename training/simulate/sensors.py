@@ -136,7 +136,7 @@ class Photographer:
         models = town.traffic.models(t, origin, axis, self._half_angle)
         tracer = static.with_moved(Mesh.join([model.moved(pose) for model, pose in in_sight(static, origin, models)]))
         hits = tracer.trace(origin, directions)
-        light = radiance(tracer, hits, directions, self._pixel, shape, town.weather, rng)
+        light = radiance(tracer, hits, np.ascontiguousarray(directions.T), self._pixel, shape, town.weather, rng)
         image = develop(light, meter(light, rng.normal(0, 0.15)), rng)
         labelled = hits.hit & self._seen
         semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
@@ -158,7 +158,7 @@ def in_sight(
         return models
     points = np.concatenate([place(models[index][1], models[index][0].lattice) for index in far])
     towards = points - origin.astype(np.float32)
-    distance = np.sqrt(dot(towards, towards))
+    distance = np.sqrt(dot(towards.T, towards.T))
     free = static.distances(origin, towards / distance[:, None]) > distance
     hidden = {index for index, seen in zip(far, free.reshape(len(far), -1).any(1)) if not seen}
     return [model for index, model in enumerate(models) if index not in hidden]
@@ -207,8 +207,8 @@ class Lidar:
         odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)
-        facing = np.abs(dot(hits.normal, directions))
-        brightness = hits.colour.mean(1)
+        facing = np.abs(dot(hits.normal, directions.T))
+        brightness = hits.colour.mean(0)
         strength = (0.25 + brightness) * np.sqrt(facing + 0.02) * 30 / np.maximum(hits.distance, 3)
         lost = rng.random(len(strength)) < np.clip(0.9 - strength * 4, 0.01, 0.95)
         kept = hits.hit & (hits.distance < self.reach) & (hits.distance > 1.0) & ~lost

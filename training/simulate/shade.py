@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 
 from .textures import noise, paint
-from .trace import Hits, Tracer, dot
+from .trace import Hits, Tracer, columns, dot, put_columns
 
 __all__ = ["Weather", "develop", "footprints", "radiance", "sky"]
 
+_CLOUD = np.float32([0.92, 0.92, 0.93])
 _AMBIENT_REACH = 5.0  # metres within which something overhead keeps the sky's light away
 
 
@@ -53,23 +54,30 @@ class Weather:
 
 
 def sky(directions: np.ndarray, weather: Weather, pixel: float, detail: bool = True) -> np.ndarray:
-    """Radiance from the sky along unit directions; below the horizon, the horizon's. (N, 3)."""
-    up = np.maximum(directions[:, 2], 0.0)
+    """Radiance from the sky along unit directions (3, N); below the horizon, the horizon's. (3, N)."""
+    up = np.maximum(directions[2], 0.0)
     blend = np.minimum(1.0, up * 1.6) ** 0.55
-    colour = weather.horizon + (weather.zenith - weather.horizon) * blend[:, None]
-    towards_sun = np.maximum(np.einsum("ij,j->i", directions, weather.sun), 0)
+    colour = weather.horizon[:, None] + (weather.zenith - weather.horizon)[:, None] * blend
+    towards_sun = np.maximum(dot(directions, weather.sun), 0)
     if detail:
         reach = 1000.0 / (up + 0.12)
-        x, y = directions[:, 0] * reach + weather.drift, directions[:, 1] * reach
+        x, y = directions[0] * reach + weather.drift, directions[1] * reach
         cover = noise(x, y, 14.0, reach * pixel * 2) * 0.75 + noise(y, x, 60.0, reach * pixel * 2) * 0.6
         threshold = 1.9 - 3.6 * weather.clouds
         density = np.clip((cover - threshold) * 0.9, 0, 1) * np.clip(up * 9, 0, 1)
-        lit = np.float32([0.92, 0.92, 0.93]) * (0.75 + 0.25 * towards_sun[:, None]) * (1 - 0.35 * density[:, None] ** 2)
-        colour = colour + (lit * (0.55 + 0.45 * weather.sun_colour.mean()) - colour) * (density * 0.9)[:, None]
-    glow = 0.25 * towards_sun**8 + 0.6 * towards_sun**64
+        lit = (0.75 + 0.25 * towards_sun) * (1 - 0.35 * density**2) * (0.55 + 0.45 * weather.sun_colour.mean())
+        colour += (_CLOUD[:, None] * lit - colour) * (density * 0.9)
+    glow = 0.25 * _power(towards_sun, 3) + 0.6 * _power(towards_sun, 6)
     if detail:
         glow += 30.0 * (towards_sun > 0.99995)
-    return colour + glow[:, None] * weather.sun_colour
+    return colour + glow * weather.sun_colour[:, None]
+
+
+def _power(x: np.ndarray, doublings: int) -> np.ndarray:
+    """x to the power of 2 ** doublings."""
+    for _ in range(doublings):
+        x = x * x
+    return x
 
 
 def footprints(
@@ -78,19 +86,20 @@ def footprints(
     """Metres along both texture axes that a pixel covers, from its neighbours where they lie on the same surface.
 
     Args:
-        hits, directions: of an image's rays, row by row.
+        hits, directions: of an image's rays, row by row; directions (3, N).
         pixel: radians between neighbouring pixels.
         shape: (height, width).
     """
     facing = np.maximum(np.abs(dot(hits.normal, directions)), 0.03)
-    smallest = np.where(hits.hit, hits.distance, 1.0) * pixel
+    smallest = np.where(hits.hit, hits.distance, 1.0) * np.float32(pixel)
     largest = smallest / facing * 1.5
-    texture = hits.texture[:, :2].reshape(*shape, 2)
-    down, right = np.zeros_like(texture), np.zeros_like(texture)
-    down[:-1] = np.abs(texture[1:] - texture[:-1])
-    right[:, :-1] = np.abs(texture[:, 1:] - texture[:, :-1])
-    change = np.maximum(down, right).reshape(-1, 2)
-    return np.clip(change[:, 0], smallest, largest), np.clip(change[:, 1], smallest, largest)
+    both = []
+    for texture in hits.texture[:2].reshape(2, *shape):
+        change = np.zeros_like(texture)
+        change[:-1] = np.abs(texture[1:] - texture[:-1])
+        change[:, :-1] = np.maximum(change[:, :-1], np.abs(texture[:, 1:] - texture[:, :-1]))
+        both.append(np.minimum(np.maximum(change.ravel(), smallest), largest))
+    return both[0], both[1]
 
 
 def radiance(
@@ -102,71 +111,74 @@ def radiance(
     weather: Weather,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Light that arrives along each ray of an image, (height, width, 3) float32 linear."""
+    """Light that arrives along each ray of an image, directions (3, N): (height, width, 3) float32 linear."""
     along, across = footprints(hits, directions, pixel, shape)
     surface = paint(hits, along, across)
-    rows = np.flatnonzero(hits.hit)
-    image = np.empty((len(hits.hit), 3), np.float32)
-    missed = np.flatnonzero(~hits.hit)
-    image[missed] = sky(directions[missed], weather, pixel)
+    rows, missed = np.flatnonzero(hits.hit), np.flatnonzero(~hits.hit)
+    image = np.empty((3, len(hits.hit)), np.float32)
+    put_columns(image, missed, sky(columns(directions, missed), weather, pixel))
 
-    point, normal, view = hits.point[rows], hits.normal[rows], directions[rows]
+    point, normal, view = (columns(vectors, rows) for vectors in (hits.point, hits.normal, directions))
     distance = hits.distance[rows]
-    start = point + normal * (2e-3 + 2e-4 * distance)[:, None]
-    albedo, translucency = surface.albedo[rows], surface.translucency[rows]
-    facing = np.einsum("ij,j->i", normal, weather.sun)
+    albedo, translucency = columns(surface.albedo, rows), surface.translucency[rows]
+    facing = dot(normal, weather.sun)
     lit = np.where(facing > 0, facing, -facing * translucency * 0.6) + translucency * 0.25
+    off = normal * (2e-3 + 2e-4 * distance)  # above the surface, that rays which leave it do not hit it
     towards = np.flatnonzero(lit > 0.004)
-    through = np.where(facing < 0, -1.0, 1.0)[:, None]
-    origin = point + normal * through * (2e-3 + 2e-4 * distance)[:, None]
+    origin = columns(point, towards) + columns(off, towards) * np.where(facing[towards] < 0, np.float32(-1), np.float32(1))
     shadow = np.ones(len(rows), np.float32)
-    sunward = np.broadcast_to(weather.sun, (len(towards), 3))
-    shadow[towards] = ~tracer.blocked(origin[towards], sunward)
-    openness = sky_openness(tracer, start, normal, rows, shape, rng)
+    shadow[towards] = ~tracer.blocked(origin.T, weather.sun)
+    openness = sky_openness(tracer, point, off, normal, rows, shape, rng)
 
-    upward = 0.5 + 0.5 * normal[:, 2:]
+    upward = 0.5 + 0.5 * normal[2]
     bounce = 0.16 * (weather.zenith + weather.sun_colour * max(weather.sun[2], 0)).mean()
-    ambient = (weather.zenith * 0.55 + weather.horizon * 0.45) * upward + bounce * (1 - upward)
-    light = weather.sun_colour * (lit * shadow)[:, None] + ambient * openness[:, None] * 0.95
-    colour = albedo * (light + surface.glow[rows][:, None] * 4)
-    colour += reflection(surface.gloss[rows], normal, view, shadow, weather, pixel)
-    haze = 1 - np.exp(-distance / weather.haze)
-    image[rows] = colour + (weather.horizon * 0.9 - colour) * haze[:, None]
-    return image.reshape(*shape, 3)
+    ambient = (weather.zenith * 0.55 + weather.horizon * 0.45 - bounce)[:, None] * upward + bounce
+    light = weather.sun_colour[:, None] * (lit * shadow)
+    light += ambient * (openness * 0.95)
+    light += surface.glow[rows] * 4
+    light *= albedo
+    _reflect(light, surface.gloss[rows], normal, view, shadow, weather, pixel)
+    haze = 1 - np.exp(distance * np.float32(-1 / weather.haze))
+    light += (weather.horizon[:, None] * np.float32(0.9) - light) * haze
+    put_columns(image, rows, light)
+    return cv2.merge(list(image.reshape(3, *shape)))
 
 
-def sky_openness(tracer, start, normal, rows, shape, rng) -> np.ndarray:
-    """How much of the sky reaches each point, 0.25 to 1: random rays, averaged over neighbours."""
+def sky_openness(tracer, point, off, normal, rows, shape, rng) -> np.ndarray:
+    """How much of the sky reaches each point, 0.22 to 1: random rays, averaged over neighbours."""
     row, column = np.divmod(rows, shape[1])
     chosen = np.flatnonzero((row % 2 == 0) & (column % 2 == 0))  # averaged anyway: a quarter of the rays will do
-    around = rng.standard_normal((len(chosen), 3), dtype=np.float32)
-    around /= np.maximum(np.sqrt(dot(around, around))[:, None], 1e-6)
-    direction = normal[chosen] * 1.02 + around
-    direction /= np.sqrt(dot(direction, direction))[:, None]
-    free = tracer.distances(start[chosen], direction)
+    around = rng.standard_normal((3, len(chosen)), dtype=np.float32)
+    around /= np.maximum(np.sqrt(dot(around, around)), 1e-6)
+    direction = columns(normal, chosen) * np.float32(1.02) + around
+    direction /= np.sqrt(dot(direction, direction))
+    free = tracer.distances((columns(point, chosen) + columns(off, chosen)).T, direction.T, _AMBIENT_REACH)
     sample = np.ones(((shape[0] + 1) // 2, (shape[1] + 1) // 2), np.float32)
-    sample[row[chosen] // 2, column[chosen] // 2] = np.minimum(free / _AMBIENT_REACH, 1.0) ** 0.7
+    sample[row[chosen] // 2, column[chosen] // 2] = (free * np.float32(1 / _AMBIENT_REACH)) ** np.float32(0.7)
     smooth = cv2.GaussianBlur(cv2.blur(sample, (3, 3)), (0, 0), 1.2)
     smooth = cv2.resize(smooth, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
     return 0.22 + 0.78 * smooth.ravel()[rows]
 
 
-def reflection(gloss, normal, view, shadow, weather: Weather, pixel: float) -> np.ndarray:
-    """Mirrored sky and sun on glossy surfaces, (N, 3)."""
-    result = np.zeros(normal.shape, np.float32)
+def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float) -> None:
+    """Add the mirrored sky and sun of glossy surfaces to (3, N) light."""
     rows = np.flatnonzero(gloss > 0.015)
-    cosine = -dot(normal[rows], view[rows])
-    mirrored = view[rows] + 2 * cosine[:, None] * normal[rows]
-    fresnel = (0.05 + 0.95 * (1 - np.clip(cosine, 0, 1)) ** 5) * gloss[rows]
+    gloss, normal, view, shadow = gloss[rows], columns(normal, rows), columns(view, rows), shadow[rows]
+    cosine = -dot(normal, view)
+    mirrored = view + 2 * cosine * normal
+    away = 1 - np.clip(cosine, 0, 1)
+    fresnel = (0.05 + 0.95 * away * _power(away, 2)) * gloss
     seen = sky(mirrored, weather, pixel, detail=False)
-    street = 0.14 * (weather.horizon + weather.sun_colour * 0.4)
-    blend = np.clip(mirrored[:, 2:] * 6 + 0.4, 0, 1)
+    street = 0.14 * (weather.horizon + weather.sun_colour * 0.4)[:, None]
+    blend = np.clip(mirrored[2] * 6 + 0.4, 0, 1)
     # Houses stand around: near the horizon a mirror shows them rather than the sky.
-    houses = np.clip(1.25 - mirrored[:, 2:] * 2.2, 0, 1) * 0.55
-    seen = street + (seen * (1 - houses) + street * 1.6 * houses - street) * blend
-    sparkle = np.maximum(np.einsum("ij,j->i", mirrored, weather.sun), 0) ** 180 * 2.5 * shadow[rows] * gloss[rows]
-    result[rows] = seen * (fresnel * 1.6)[:, None] + sparkle[:, None] * weather.sun_colour * 0.6
-    return result
+    houses = np.clip(1.25 - mirrored[2] * 2.2, 0, 1) * 0.55
+    seen = street + (seen * (1 - houses) + street * (1.6 * houses - 1)) * blend
+    glare = np.flatnonzero(dot(mirrored, weather.sun) > 0.9)  # 0.9 ** 180 is nothing
+    sparkle = np.zeros(len(rows), np.float32)
+    sparkle[glare] = dot(columns(mirrored, glare), weather.sun) ** 180 * 1.5 * shadow[glare] * gloss[glare]
+    seen = seen * (fresnel * 1.6) + sparkle * weather.sun_colour[:, None]
+    put_columns(light, rows, columns(light, rows) + seen)
 
 
 def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.ndarray:
@@ -179,16 +191,27 @@ def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.
         (height, width, 3) uint8 sRGB.
     """
     height, width = image.shape[:2]
-    image = cv2.GaussianBlur(np.minimum(image * exposure, 8.0), (0, 0), 0.55)
+    image = cv2.GaussianBlur(np.minimum(image * np.float32(exposure), _BRIGHTEST), (0, 0), 0.55)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32) * (height / width)
-    image = image * (1 - 0.16 * (x[None] ** 2 + y[:, None] ** 2))[..., None]
+    vignette = 1 - 0.16 * (x[None] ** 2 + y[:, None] ** 2)
+    image *= cv2.merge([vignette.astype(np.float32)] * 3)
     grain = rng.standard_normal(image.shape, dtype=np.float32)
-    image = np.maximum(image + grain * np.sqrt(0.00006 + 0.0007 * np.maximum(image, 0)), 0)
+    image += grain * np.sqrt(np.float32(0.00006) + np.float32(0.0007) * image)
+    steps = np.sqrt(np.clip(image, 0, _BRIGHTEST) * np.float32((len(_CURVE) - 1) ** 2 / _BRIGHTEST))
+    return _CURVE[(steps + np.float32(0.5)).astype(np.int32)]
+
+
+def _tone_curve(count: int) -> np.ndarray:
+    """sRGB values (count,) uint8 of exposed radiance 0 to `_BRIGHTEST`, in steps that are even in its square root."""
+    curve = np.linspace(0, 1, count) ** 2 * _BRIGHTEST * 0.8
     # A filmic curve (Hable's fit by Narkowicz): a straight middle, shoulders towards black and white.
-    curve = image * 0.8
     curve = np.clip(curve * (2.51 * curve + 0.03) / (curve * (2.43 * curve + 0.59) + 0.14), 0, 1)
     srgb = np.where(curve <= 0.0031308, 12.92 * curve, 1.055 * np.power(np.maximum(curve, 1e-6), 1 / 2.4) - 0.055)
     return (srgb * 255 + 0.5).astype(np.uint8)
+
+
+_BRIGHTEST = 8.0  # of exposed radiance: all above is white
+_CURVE = _tone_curve(8192)
 
 
 def meter(image: np.ndarray, jitter: float) -> float:

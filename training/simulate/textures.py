@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .shapes import Surface
-from .trace import Hits
+from .trace import Hits, columns, put_columns
 
 __all__ = ["Paint", "noise", "paint", "stripes"]
 
 _SIZE = 512  # texels of the noise tile, a power of two
 _LEVELS = 10
+_NONE = 255  # where a ray hit nothing
 
 
 def _make_noise() -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +95,7 @@ class Paint:
     """What light meets at N points.
 
     Attributes:
-        albedo: (N, 3) linear.
+        albedo: (3, N) linear.
         gloss: (N,) 0..1, how strongly the surroundings are mirrored.
         glow: (N,) light of its own, in units of white paper in the sun.
         translucency: (N,) 0..1, how much light comes through from behind (leaves, grass).
@@ -107,8 +108,8 @@ class Paint:
 
 
 def mix(albedo: np.ndarray, colour, amount: np.ndarray) -> np.ndarray:
-    """Blend towards a colour; amount (N,) in 0..1."""
-    return albedo + (np.asarray(colour, np.float32) - albedo) * amount[:, None]
+    """Blend towards a colour, (3,) or (3, N); amount (N,) in 0..1."""
+    return albedo + (np.asarray(colour, np.float32).reshape(3, -1) - albedo) * amount
 
 
 def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
@@ -120,15 +121,19 @@ def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
     """
     count = len(hits.distance)
     result = Paint(
-        hits.colour.copy(), np.zeros(count, np.float32), np.zeros(count, np.float32), np.zeros(count, np.float32)
-    )
-    for surface in np.unique(hits.surface[hits.hit]):
-        rows = np.flatnonzero((hits.surface == surface) & hits.hit)
-        s, t, seed = hits.texture[rows].T
-        local = _Local(hits.point[rows], s, t, seed, along[rows], across[rows], hits.normal[rows])
+        np.zeros((3, count), np.float32), np.zeros(count, np.float32), np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+    )  # fmt: skip
+    kinds = np.where(hits.hit, hits.surface, _NONE)
+    for surface in np.flatnonzero(np.bincount(kinds, minlength=_NONE + 1)[:_NONE]):
+        rows = np.flatnonzero(kinds == surface)
+        s, t, seed = columns(hits.texture, rows)
+        local = _Local(
+            columns(hits.point, rows), s, t, seed, along[rows], across[rows], columns(hits.normal, rows)
+        )
         painter = _PAINTERS.get(int(surface), _plain)
-        painted = painter(hits.colour[rows], local)
-        result.albedo[rows] = np.clip(painted[0], 0.003, 0.95)
+        painted = painter(columns(hits.colour, rows), local)
+        put_columns(result.albedo, rows, np.minimum(np.maximum(painted[0], np.float32(0.003)), np.float32(0.95)))
         for name, value in zip(("gloss", "glow", "translucency"), painted[1:]):
             getattr(result, name)[rows] = value
     return result
@@ -156,11 +161,11 @@ class _Local:
 
     def ground(self, texel: float, shift: float = 0.0) -> np.ndarray:
         """Noise in odom's x and y, seamless over everything that lies flat."""
-        return noise(self.point[:, 0] + shift, self.point[:, 1] - shift, texel, self.footprint)
+        return noise(self.point[0] + shift, self.point[1] - shift, texel, self.footprint)
 
 
 def _plain(colour, at):
-    return (colour * (1 + 0.05 * at.grain(0.05) + 0.05 * at.grain(0.01))[:, None],)
+    return (colour * (1 + 0.05 * at.grain(0.05) + 0.05 * at.grain(0.01)),)
 
 
 def _asphalt(colour, at):
@@ -168,9 +173,9 @@ def _asphalt(colour, at):
     seed 4 * (half-width in decimetres) + lanes, or -1 on a junction."""
     tone = 1 + 0.16 * at.ground(0.35) + 0.12 * at.ground(0.04) + 0.10 * at.ground(0.008, 3.1)
     patch = np.clip(at.ground(0.9, 17.0) * 3 - 4.2, 0, 1)
-    albedo = colour * np.maximum(tone, 0.3)[:, None] * (1 - 0.35 * patch)[:, None]
+    albedo = colour * np.maximum(tone, 0.3) * (1 - 0.35 * patch)
     crack = np.exp(-((at.ground(0.12, 40.0) / (0.05 + at.footprint)) ** 2)) * np.clip(at.ground(1.5, 9.0), 0, 1)
-    albedo *= (1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint))[:, None]
+    albedo *= (1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint))
     marking = _markings(at)
     worn = np.clip(0.88 + 0.16 * at.ground(0.06, 5.0) + 0.1 * at.ground(0.6, 8.0), 0.25, 1)
     return (mix(albedo, (0.62, 0.62, 0.58), marking * worn), 0.02 + 0 * tone)
@@ -200,7 +205,7 @@ def _paving(colour, at):
     fine = np.minimum(1, 0.25 / np.maximum(at.footprint, 1e-3))
     joint = 1 - (1 - stripes(at.s, 0.6, 0.015, at.along)) * (1 - stripes(at.t, 0.4, 0.015, at.across))
     tone = 1 + 0.1 * (slab - 0.5) * fine + 0.12 * at.ground(0.25) + 0.07 * at.ground(0.015)
-    return (colour * (tone * (1 - 0.45 * joint))[:, None], 0.01 + 0 * tone)
+    return (colour * (tone * (1 - 0.45 * joint)), 0.01 + 0 * tone)
 
 
 def _cobbles(colour, at):
@@ -211,21 +216,21 @@ def _cobbles(colour, at):
         1 - stripes(at.t, 0.11, 0.014, at.across)
     )
     tone = 1 + 0.5 * (stone - 0.5) * fine + 0.14 * at.ground(0.3)
-    return (colour * (tone * (1 - 0.5 * joint))[:, None], 0.02 + 0 * tone)
+    return (colour * (tone * (1 - 0.5 * joint)), 0.02 + 0 * tone)
 
 
 def _grass(colour, at):
     dry = np.clip(0.4 + 0.22 * at.ground(2.3) + 0.1 * at.ground(0.2), 0, 1)
-    albedo = mix(np.broadcast_to(colour, (len(dry), 3)).copy(), (0.2, 0.17, 0.07), dry * 0.75)
+    albedo = mix(colour, (0.2, 0.17, 0.07), dry * 0.75)
     bare = np.clip(at.ground(0.7, 31.0) * 2 - 3.2, 0, 1)
     albedo = mix(albedo, (0.13, 0.095, 0.06), bare)
     tone = 1 + 0.3 * at.ground(0.05) + 0.35 * at.ground(0.012, 2.0)
-    return (albedo * np.maximum(tone, 0.25)[:, None], 0 * tone, 0 * tone, 0.2 + 0 * tone)
+    return (albedo * np.maximum(tone, 0.25), 0 * tone, 0 * tone, 0.2 + 0 * tone)
 
 
 def _earth(colour, at):
     tone = 1 + 0.25 * at.grain(0.4) + 0.3 * at.grain(0.05, 2.0) + 0.2 * at.grain(0.012, 5.0)
-    return (colour * np.maximum(tone, 0.3)[:, None],)
+    return (colour * np.maximum(tone, 0.3),)
 
 
 def _parking(colour, at):
@@ -233,14 +238,14 @@ def _parking(colour, at):
     bay = stripes(at.s, 2.7, 0.1, at.along) * band(np.mod(at.t, 16.0), 0.0, 5.0, at.across)
     bay += stripes(at.s, 2.7, 0.1, at.along) * band(np.mod(at.t, 16.0), 11.0, 16.0, at.across)
     return (
-        mix(colour * np.maximum(tone, 0.3)[:, None], (0.55, 0.55, 0.52), np.clip(bay, 0, 1) * 0.85),
+        mix(colour * np.maximum(tone, 0.3), (0.55, 0.55, 0.52), np.clip(bay, 0, 1) * 0.85),
         0.02 + 0 * tone,
     )
 
 
 def _kerb(colour, at):
     joint = stripes(at.s, 1.0, 0.02, at.along)
-    return (colour * ((1 + 0.15 * at.grain(0.05)) * (1 - 0.4 * joint))[:, None],)
+    return (colour * ((1 + 0.15 * at.grain(0.05)) * (1 - 0.4 * joint)),)
 
 
 def _facade(colour, at):
@@ -253,13 +258,13 @@ def _facade(colour, at):
     floor, column = np.floor(at.t / storey), np.floor(at.s / pitch)
     sill = np.where(shop, 0.35, 0.85)
     brick = style[5] < 0.45
-    wall = colour * (1 + 0.1 * at.grain(0.3) + 0.06 * at.grain(0.03, 2.0))[:, None]
+    wall = colour * (1 + 0.1 * at.grain(0.3) + 0.06 * at.grain(0.03, 2.0))
     courses = 1 - (1 - stripes(at.t, 0.085, 0.014, at.across)) * (1 - stripes(at.s, 0.25, 0.012, at.along))
-    wall *= (1 - np.where(brick, 0.25 * courses - 0.12 * at.grain(0.06, 9.0), 0))[:, None]
+    wall *= (1 - np.where(brick, 0.25 * courses - 0.12 * at.grain(0.06, 9.0), 0))
     damp = np.clip(1 - at.t / 1.2, 0, 1) * 0.3 + 0.18 * np.clip(at.grain(0.5, 4.0), 0, 1)
-    wall *= (1 - damp)[:, None]
+    wall *= (1 - damp)
     ledge = band(np.mod(at.t, storey), 0, 0.14, at.across) * (style[6] < 0.5)
-    wall = mix(wall, colour[0] * 1.25, ledge * 0.6)
+    wall = mix(wall, colour[:, 0] * 1.25, ledge * 0.6)
     margin = (pitch - wide) / 2
     opening = stripes(at.s - margin, pitch, wide, at.along) * stripes(at.t - sill, storey, high, at.across)
     pane = stripes(at.s - margin - 0.07, pitch, wide - 0.14, at.along) * stripes(
@@ -268,16 +273,15 @@ def _facade(colour, at):
     bars = stripes(at.s - margin - wide / 2 + 0.025, pitch, 0.05, at.along)
     opening *= at.t > 0.2
     pane *= (at.t > 0.2) * (1 - bars)
-    frame = np.where(style[7] < 0.6, 0.6, 0.12)[:, None] * np.ones(3, np.float32)
-    wall = wall + (frame - wall) * opening[:, None]
+    frame = np.where(style[7] < 0.6, np.float32(0.6), np.float32(0.12))
+    wall = wall + (frame - wall) * opening
     inside = scramble(column, floor, at.seed)
-    curtain = np.where(inside > 0.7, 0.25 + 0.3 * (inside - 0.7), 0.02 + 0.05 * inside)[:, None] * np.float32(
-        [1, 0.96, 0.9]
-    )
+    curtain = np.where(inside > 0.7, 0.25 + 0.3 * (inside - 0.7), 0.02 + 0.05 * inside)
+    curtain = np.float32([[1], [0.96], [0.9]]) * curtain
     # Shade from the lintel: the upper part of a pane lies deeper in the wall.
     depth = np.mod(at.t - sill, storey) / high
-    curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))[:, None]
-    albedo = wall + (curtain - wall) * pane[:, None]
+    curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))
+    albedo = wall + (curtain - wall) * pane
     return (albedo, 0.5 * pane * np.where(inside > 0.7, 0.5, 1.0))
 
 
@@ -285,39 +289,39 @@ def _roof(colour, at):
     row = stripes(at.t, 0.33, 0.07, at.across)
     column = stripes(at.s, 0.22, 0.03, at.along)
     tone = (1 + 0.15 * at.grain(0.3) + 0.1 * at.grain(0.04)) * (1 - 0.35 * row - 0.15 * column)
-    return (colour * tone[:, None],)
+    return (colour * tone,)
 
 
 def _leaves(colour, at):
-    clump = noise(at.point[:, 0] + at.point[:, 2], at.point[:, 1] - at.point[:, 2], 0.12, at.footprint)
-    fine = noise(at.point[:, 0] - 2 * at.point[:, 2], at.point[:, 1] + at.point[:, 2], 0.025, at.footprint)
+    clump = noise(at.point[0] + at.point[2], at.point[1] - at.point[2], 0.12, at.footprint)
+    fine = noise(at.point[0] - 2 * at.point[2], at.point[1] + at.point[2], 0.025, at.footprint)
     tone = np.maximum(1 + 0.25 * clump + 0.35 * fine + 0.15 * at.grain(0.05), 0.25)
-    albedo = colour * tone[:, None]
+    albedo = colour * tone
     return (mix(albedo, (0.25, 0.24, 0.05), np.clip(0.12 * clump, 0, 0.3)), 0.02 + 0 * tone, 0 * tone, 0.45 + 0 * tone)
 
 
 def _bark(colour, at):
     ridges = noise(at.s * 3 + at.seed, at.t * 0.5, 0.02, at.footprint)
-    return (colour * np.maximum(1 + 0.35 * ridges, 0.3)[:, None],)
+    return (colour * np.maximum(1 + 0.35 * ridges, 0.3),)
 
 
 def _car_paint(colour, at):
-    dust = np.clip(0.5 - at.normal[:, 2], 0, 1) * 0.12 * (1 + at.grain(0.1))
+    dust = np.clip(0.5 - at.normal[2], 0, 1) * 0.12 * (1 + at.grain(0.1))
     return (mix(colour, (0.2, 0.18, 0.15), np.clip(dust, 0, 0.4)), 0.55 + 0 * dust)
 
 
 def _glass(colour, at):
-    return (colour, np.full(len(colour), 0.9, np.float32))
+    return (colour, np.full(colour.shape[1], 0.9, np.float32))
 
 
 def _lamp(colour, at):
-    return (colour, np.full(len(colour), 0.4, np.float32), np.full(len(colour), 0.12, np.float32))
+    return (colour, np.full(colour.shape[1], 0.4, np.float32), np.full(colour.shape[1], 0.12, np.float32))
 
 
 def _stripes(colour, at):
     """Bands of the colour and white, 0.3 m wide, slanting."""
     white = stripes(at.s + at.t, 0.5, 0.25, at.footprint)
-    return (mix(colour * (1 + 0.06 * at.grain(0.03))[:, None], (0.75, 0.75, 0.72), white), 0.05 + 0 * white)
+    return (mix(colour * (1 + 0.06 * at.grain(0.03)), (0.75, 0.75, 0.72), white), 0.05 + 0 * white)
 
 
 def _brick(colour, at):
@@ -326,21 +330,21 @@ def _brick(colour, at):
         1 - stripes(at.t, 0.085, 0.014, at.across)
     )
     tone = 1 + 0.16 * at.grain(0.06) + 0.12 * at.grain(0.4)
-    return (mix(colour * tone[:, None], (0.4, 0.38, 0.35), joint * 0.7),)
+    return (mix(colour * tone, (0.4, 0.38, 0.35), joint * 0.7),)
 
 
 def _cloth(colour, at):
-    return (colour * np.maximum(1 + 0.18 * at.grain(0.08) + 0.1 * at.grain(0.015), 0.3)[:, None],)
+    return (colour * np.maximum(1 + 0.18 * at.grain(0.08) + 0.1 * at.grain(0.015), 0.3),)
 
 
 def _concrete(colour, at):
     tone = 1 + 0.14 * at.grain(0.3) + 0.09 * at.grain(0.03) + 0.07 * at.grain(0.008)
     streak = np.clip(noise(at.s * 4, at.t * 0.25, 0.1, at.footprint), 0, 2) * 0.1
-    return (colour * np.maximum(tone - streak, 0.3)[:, None],)
+    return (colour * np.maximum(tone - streak, 0.3),)
 
 
 def _rubber(colour, at):
-    return (colour * (1 + 0.2 * at.grain(0.03))[:, None], np.full(len(colour), 0.03, np.float32))
+    return (colour * (1 + 0.2 * at.grain(0.03)), np.full(colour.shape[1], 0.03, np.float32))
 
 
 def _sign(colour, at):
@@ -348,7 +352,7 @@ def _sign(colour, at):
     letters = np.clip(noise(at.s * 1.0 + at.seed, at.t * 0.6, 0.03, at.footprint) - 0.6, 0, 1)
     return (
         mix(colour, (0.02, 0.02, 0.03), np.clip(letters * 1.2 + border * 0.5, 0, 0.8)),
-        np.full(len(colour), 0.1, np.float32),
+        np.full(colour.shape[1], 0.1, np.float32),
     )
 
 
