@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.camera_model import CameraModel
+
 from .tables import DIRECTIONS, FORMAT, HEADER, VERSION, TablesError, model_digest, pixel_directions, read_header
 
 __all__ = ["FrameRow", "ShardWriter", "is_prepared"]
@@ -139,12 +141,14 @@ class ShardWriter:
         files[_JOURNAL].flush()
         self.done += 1
 
-    def directions(self, model) -> np.ndarray:
+    def directions(self, model: CameraModel) -> np.ndarray:
         """The table of directions of a camera model, written beside the recordings if it is not there yet."""
         path = self.out / DIRECTIONS / f"{model_digest(model)}.npy"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            partial = self.folder / "directions.npy"  # in here, so that what a kill leaves is cleared with the folder
+            # Not by `files.replacing`: its temporary file would lie among the tables and stay there after a kill. Here
+            # it is cleared with the folder.
+            partial = self.folder / "directions.npy"
             with partial.open("wb") as file:
                 np.save(file, pixel_directions(model))
                 file.flush()
@@ -219,9 +223,7 @@ class ShardWriter:
         if not plan_path.exists() or plan_path.read_text(encoding="utf-8") != plan:
             for path in self.folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            partial = self.folder / f"{_PLAN}.partial"
-            partial.write_text(plan, encoding="utf-8")
-            os.replace(partial, plan_path)
+            plan_path.write_text(plan, encoding="utf-8")  # half of it is not the plan, and is cleared like another one
         journal = self.folder / _JOURNAL
         journal.touch()
         end, lengths = 0, [0] * len(_BLOBS)
