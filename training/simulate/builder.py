@@ -55,7 +55,7 @@ class _Placed(NamedTuple):
 
 @dataclass
 class Builder:
-    """Collects models and their places; `build` makes one mesh of them ."""
+    """Collects models and their places; `build` gives a mesh of each."""
 
     plan: Plan
     models: Models
@@ -75,14 +75,14 @@ class Builder:
         mesh = trees[rng.integers(len(trees))].at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
         self.put(mesh.seeded(float(rng.uniform(0, 99))), "vegetation", x, y)
 
-    def build(self) -> Mesh:
+    def build(self) -> list[Mesh]:
         """Everything that was put, in odom."""
         x, y, yaw, lift, tilt = np.array([placed[2:] for placed in self.placed], float).T
         poses = self.plan.place(x, y, yaw, lift, tilt > 0)
         meshes = [placed.mesh.moved(pose) for placed, pose in zip(self.placed, poses)]
         for placed, mesh in zip(self.placed, meshes):
             mesh.labelled(CLASSES[placed.name])
-        return Mesh.join(meshes)
+        return meshes
 
     def claim(self, x: float, y: float, radius: float) -> bool:
         """Reserve a circle of the plan (at most 12 m in radius); False where it is taken."""

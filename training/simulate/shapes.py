@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -147,8 +147,8 @@ def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
         np.asarray(normals, np.float32),
         np.asarray(texture, np.float32),
         np.asarray(faces, np.int32),
-        np.broadcast_to(np.asarray(surface, np.uint8), (count,)).copy(),
-        np.broadcast_to(np.asarray(colour, np.float32), (count, 3)).copy(),
+        np.full(count, surface, np.uint8),
+        np.full((count, 3), colour, np.float32),
         np.zeros(count, np.uint8),
     )
 
@@ -213,6 +213,7 @@ def boxes(lower: np.ndarray, upper: np.ndarray, surface=Surface.PLAIN, colour=(0
     return quads((lower + upper) / 2 + _BOX * (upper - lower) / 2, surface, colour)
 
 
+@cache
 def ring_faces(rings: int, points: int, closed: bool = True) -> np.ndarray:
     """Faces between consecutive rings of equally many points (counter-clockwise rings, stacked along their axis)."""
     i, j = np.meshgrid(np.arange(rings - 1), np.arange(points if closed else points - 1), indexing="ij")
@@ -239,30 +240,39 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
         radii: one, or (P,).
     """
     path = np.asarray(path, np.float64)
-    radii = np.broadcast_to(np.asarray(radii, np.float64), (len(path),))
-    direction = np.gradient(path, axis=0)
-    direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-12)
+    radii = np.full(len(path), radii, np.float64)
+    direction = path[[1, *range(2, len(path)), -1]] - path[[0, *range(len(path) - 2), -2]]  # along the path at each point
+    direction /= np.maximum(_length(direction), 1e-12)
     helper = np.where(np.abs(direction[:, 2:]) > 0.9, [[1.0, 0, 0]], [[0, 0, 1.0]])
     across = cross(helper, direction)
-    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    across /= _length(across)
     other = cross(direction, across)
     angle = np.arange(sides) * 2 * np.pi / sides
-    circle = np.cos(angle)[None, :, None] * across[:, None] + np.sin(angle)[None, :, None] * other[:, None]
-    vertices = (path[:, None] + radii[:, None, None] * circle).reshape(-1, 3)
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    texture = np.stack(np.broadcast_arrays(angle[None] * radii.max(), length[:, None], np.zeros((1, 1))), -1).reshape(
-        -1, 3
-    )
-    shell = make(vertices, circle.reshape(-1, 3), texture, ring_faces(len(path), sides), surface, colour)
-    ends = []
-    for index, sign in ((0, -1), (len(path) - 1, 1)):
-        if radii[index] > 1e-6:
-            ring = vertices.reshape(len(path), sides, 3)[index][::sign]
-            fan = np.stack([np.zeros(sides - 2), np.arange(1, sides - 1), np.arange(2, sides)], -1)
-            normal = np.broadcast_to(sign * direction[index], ring.shape)
-            flat = np.stack([angle * 0, angle * 0, angle * 0], -1)
-            ends.append(make(ring, normal, flat, fan, surface, colour))
-    return Mesh.join([shell, *ends])
+    circle = np.cos(angle)[:, None] * across[:, None] + np.sin(angle)[:, None] * other[:, None]
+    rings = path[:, None] + radii[:, None, None] * circle
+    texture = np.zeros((len(path), sides, 3))
+    texture[..., 0] = angle * radii.max()
+    texture[1:, :, 1] = np.cumsum(_length(path[1:] - path[:-1]))[:, None]
+    closed = [(index, sign) for index, sign in ((0, -1), (-1, 1)) if radii[index] > 1e-6]
+    vertices = [*rings, *(rings[index][::sign] for index, sign in closed)]
+    normals = [*circle, *(np.tile(sign * direction[index], (sides, 1)) for index, sign in closed)]
+    flat = [np.zeros((sides, 3))] * len(closed)
+    return make(
+        np.concatenate(vertices), np.concatenate(normals), np.concatenate([*texture, *flat]),
+        _tube_faces(len(path), sides, len(closed)), surface, colour,
+    )  # fmt: skip
+
+
+@cache
+def _tube_faces(rings: int, sides: int, ends: int) -> np.ndarray:
+    """Faces of a tube whose rings are followed by those of its ends, each a fan."""
+    fan = np.stack([np.zeros(sides - 2, int), np.arange(1, sides - 1), np.arange(2, sides)], -1)
+    return np.concatenate([ring_faces(rings, sides), *(fan + (rings + end) * sides for end in range(ends))])
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Lengths (N, 1) of (N, 3) vectors."""
+    return np.sqrt((vectors * vectors).sum(1, keepdims=True))
 
 
 def cylinder(
@@ -336,6 +346,7 @@ _ICOSAHEDRON_FACES = np.array(
 )  # fmt: skip
 
 
+@cache
 def sphere_points(divisions: int) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) on the unit sphere and faces of an icosahedron divided `divisions` times."""
     vertices, faces = _ICOSAHEDRON / np.linalg.norm(_ICOSAHEDRON[0]), _ICOSAHEDRON_FACES

@@ -52,7 +52,7 @@ def build_town(seed: int, duration: float) -> Town:
     traffic = Traffic(plan, drive, duration)
     _let_drive(builder, traffic, streams[4], duration)
     _let_walk(builder, traffic, streams[4], duration)
-    static = Mesh.join([plan.ground(), builder.build()])
+    static = Mesh.join([plan.ground(), *builder.build()])
     return Town(static, drive, traffic, Weather.draw(streams[5]), plan)
 
 
