@@ -43,17 +43,16 @@ class Processes:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value)
 
-    def mean(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Means of numbers over all processes, which have them under the same names."""
-        names = sorted(values)
-        stacked = torch.stack([values[name].detach().double() for name in names]) if names else torch.zeros(0)
-        if self.world_size > 1:
-            stacked = stacked.to(self.device)
-            dist.all_reduce(stacked)
-            stacked = stacked / self.world_size
-        return dict(zip(names, stacked.tolist()))
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Means of numbers over all processes; one that a process does not have counts as 0 there."""
+        if self.world_size == 1:
+            return dict(values)
+        all_values: list = [None] * self.world_size
+        dist.all_gather_object(all_values, dict(values))
+        names = dict.fromkeys(name for one in all_values for name in one)
+        return {name: sum(one.get(name, 0.0) for one in all_values) / self.world_size for name in names}
 
-    def wrapped(self, network: nn.Module) -> nn.Module:
+    def shared(self, network: nn.Module) -> nn.Module:
         """The network, with gradients averaged over all processes where there are several."""
         if self.world_size == 1:
             return network

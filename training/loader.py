@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from .batch import Batch, BatchMaker
 from .dataset import EpochSampler, RayDataset
+from .distributed import Processes
 from .train_config import TrainConfig
 
 __all__ = ["StepSampler", "training_batches"]
@@ -56,18 +56,19 @@ class StepSampler(Sampler):
 
 
 def training_batches(
-    config: TrainConfig, dataset: RayDataset, first: int, rank: int = 0, world_size: int = 1, pin: bool = False
+    config: TrainConfig, dataset: RayDataset, first: int, processes: Processes
 ) -> Iterator[Batch]:
     """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step."""
     sampler = StepSampler(
         len(dataset), config.seed, first, config.steps, config.batch,
-        config.batch // (world_size * config.accumulate), rank, world_size,
+        config.batch // (processes.world_size * config.accumulate), processes.rank, processes.world_size,
     )  # fmt: skip
     workers = config.run.workers
     maker = BatchMaker(config.model, int(config.model.fusion.enabled))
     loader = DataLoader(
-        dataset, batch_sampler=sampler, collate_fn=maker, num_workers=workers, pin_memory=pin,
-        worker_init_fn=_start_worker if workers else None, prefetch_factor=4 if workers else None,
+        dataset, batch_sampler=sampler, collate_fn=maker, num_workers=workers,
+        worker_init_fn=_start_worker, prefetch_factor=4 if workers else None,
+        pin_memory=processes.device.type == "cuda",
     )  # fmt: skip
     return iter(loader)
 
@@ -81,7 +82,3 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the main process ends this one
 
-
-def evenly(count: int, wanted: int) -> Sequence[int]:
-    """`wanted` of `count` indices, evenly spread; all when 0."""
-    return np.unique(np.linspace(0, count - 1, min(wanted or count, count)).round().astype(int)).tolist()

@@ -13,7 +13,7 @@ from .train_config import OptimiserConfig
 
 __all__ = [
     "AveragedWeights", "build_optimiser", "freeze_batch_norm", "keep_depthwise_single", "learning_rate_factor",
-    "set_learning_rate",
+    "set_learning_rate", "share_batch_norm",
 ]  # fmt: skip
 
 
@@ -90,6 +90,15 @@ def freeze_batch_norm(network: nn.Module, which: str) -> None:
     for module in () if part is None else part.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def share_batch_norm(network: nn.Module) -> nn.Module:
+    """The network with statistics of batch normalisation taken over the GPUs of all processes.
+
+    On CPUs torch has no such thing: there each process normalises its own samples, and the first one's running
+    statistics are those that are kept.
+    """
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def keep_depthwise_single(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ from renderocc_model.presets import PRESETS
 
 from .augment import AugmentConfig
 from .dataset import SampleConfig
+from .prepare import PrepareConfig
 from .supervision import SupervisionConfig
 
 __all__ = ["DataConfig", "OptimiserConfig", "RunConfig", "TrainConfig", "fast_dev_run", "load_train_config"]
@@ -21,12 +22,13 @@ __all__ = ["DataConfig", "OptimiserConfig", "RunConfig", "TrainConfig", "fast_de
 class DataConfig:
     """Where samples come from. Recordings are held out whole."""
 
-    prepared: str = setting("", "folder of `renderocc prepare`; empty: the run's own, made from `bags`")
-    bags: tuple[str, ...] = setting((), "recordings to prepare first, where they are not in `prepared` yet")
-    labels: tuple[str, ...] = setting((), "sidecars of labels, one for each of `bags`; empty: labels are in the bags")
+    prepared: str = setting("", "folder of `renderocc prepare`; empty: `tables` in the run's folder")
+    bags: tuple[str, ...] = setting((), "recordings to prepare first; empty: all that are prepared there")
+    labels: tuple[str, ...] = setting((), "sidecars, one for each of `bags`; empty: BAG_labels, or in the bag")
     training: tuple[str, ...] = setting((), "names of the recordings to learn from; empty: all that are not held out")
     validation: tuple[str, ...] = setting((), "names of the recordings to hold out; empty: a share of all")
     held_out: float = setting(0.1, "that share, where no names are given", minimum=0.0, maximum=0.9)
+    prepare: PrepareConfig = setting(PrepareConfig(), "how `bags` become tables")
 
     def check(self) -> None:
         if self.labels and len(self.labels) != len(self.bags):
@@ -80,6 +82,7 @@ class TrainConfig:
     sample: SampleConfig = setting(SampleConfig(), "rays of a sample, and how samples are varied")
     supervision: SupervisionConfig = setting(SupervisionConfig(), "losses")
     optimiser: OptimiserConfig = setting(OptimiserConfig(), "how weights change")
+    initial: str = setting("", "checkpoint whose weights to begin with; empty: model.backbone.pretrained")
     steps: int = setting(6000, "optimiser steps of the whole run", minimum=1)
     batch: int = setting(1, "samples of a step, over all processes", minimum=1, maximum=65536)
     accumulate: int = setting(1, "parts that each process does its share in: less memory, as much learned", minimum=1)

@@ -1,0 +1,79 @@
+"""The line that says how far a run is, how the loss stands and when it will be done."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+__all__ = ["Progress"]
+
+_WORTH_SAYING = 0.1  # share of time spent waiting for samples from which it is said
+
+
+class Progress:
+    """Means of what steps report between two lines, and the time they took.
+
+    Args:
+        step: done before this process began.
+        steps: of the whole run.
+    """
+
+    def __init__(self, step: int, steps: int) -> None:
+        self.steps = steps
+        self._seconds_per_step: float | None = None
+        self._sums: dict[str, Tensor] = {}
+        self._count = self._rays = 0
+        self._start = time.monotonic()
+
+    def add(self, values: dict[str, Tensor], rays: int) -> None:
+        """One step's values, numbers on any device, and its rays."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+        self._count += 1
+        self._rays += rays
+
+    def pause(self) -> float:
+        """The moment at which something else than training begins; give it to `resume`."""
+        return time.monotonic()
+
+    def resume(self, paused: float) -> None:
+        """Leave the time since `paused` out of the rates."""
+        self._start += time.monotonic() - paused
+
+    def take(self, world_size: int, waited: float) -> tuple[dict[str, float], dict[str, float]]:
+        """Means of the values since the last call, and rates; then begin anew.
+
+        Args:
+            world_size: processes that see as many rays each.
+            waited: seconds that steps waited for samples.
+        """
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        means = {}
+        if self._sums:
+            stacked = torch.stack([value.double().reshape(()) for value in self._sums.values()])  # one wait for a GPU
+            means = dict(zip(self._sums, (stacked / self._count).tolist()))
+        per_step = seconds / max(self._count, 1)
+        old = self._seconds_per_step
+        self._seconds_per_step = per_step if old is None else 0.8 * old + 0.2 * per_step
+        rates = {
+            "step_seconds": per_step,
+            "rays_per_second": self._rays * world_size / seconds,
+            "waiting_for_samples": waited / seconds,
+        }
+        self._sums, self._count, self._rays, self._start = {}, 0, 0, time.monotonic()
+        return means, rates
+
+    def line(self, step: int, means: dict[str, float], rates: dict[str, float]) -> str:
+        """What to print after a step."""
+        left = int((self.steps - step) * (self._seconds_per_step or 0))
+        kept = {name: value for name, value in means.items() if "/" not in name and name != "gradient_norm"}
+        terms = ", ".join(f"{name} {value:.3g}" for name, value in kept.items() if name != "loss")
+        waiting = rates["waiting_for_samples"]
+        slow = f"  {waiting:.0%} waiting for samples: raise run.workers" if waiting > _WORTH_SAYING else ""
+        return (
+            f"step {step}/{self.steps}  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go  "
+            f"loss {means['loss']:.4g} ({terms})  {rates['step_seconds']:.2f} s/step  "
+            f"{rates['rays_per_second']:,.0f} rays/s{slow}"
+        )
