@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "label": Command("training.label:main", "write 2D depth and class labels of a recording into a sidecar bag"),
     "prepare": Command("training.prepare:main", "turn labelled recordings into the tables that training reads"),
     "train": Command("training.train:main", "learn a network from prepared recordings with 2D labels"),
+    "eval": Command("training.evaluate.evaluate:main", "how good a checkpoint is on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
 }
 
@@ -52,7 +53,7 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(
         ("diagnostic_msgs", "std_msgs", "std_srvs", "lifecycle_msgs", "tf2_msgs", "builtin_interfaces"), FROM_ROS
     ),
-    **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "yaml"), FROM_PIP),
+    **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "yaml"), FROM_PIP),
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
     **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "onnxruntime"), "python3 -m pip install {name}"),
 }

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
-from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.ops.render import intersect_box, reference, render
 from renderocc_model.rays import Rays
 
 UNIT_GRID = VoxelGrid((0.0, 0.0, 0.0), (5.0, 5.0, 5.0), 1.0)
@@ -188,6 +188,17 @@ def test_thin_veil_before_a_very_dense_wall_keeps_its_weight():
     assert result.weights[0].tolist() == pytest.approx([0, 1 - math.exp(-0.1), 0, math.exp(-0.1), 0], abs=1e-7)
 
 
+def test_distortion_of_two_thin_veils_is_worked_out_by_hand():
+    # Steps of one voxel stand on the centres 0.5, 1.5, ...; voxels 1 and 4 hold w = 1/2 and 1/2 * 1/2, 3 m apart:
+    # twice 1/2 * 1/4 * 3 m, and a third of 1/4 + 1/16 on intervals of 1 m.
+    density = torch.zeros(5, 5, 5, dtype=torch.float64)
+    density[1], density[4] = math.log(2), math.log(2)
+    field = SemanticDensityField(UNIT_GRID, density, torch.zeros(5, 5, 5, 1, dtype=torch.float64))
+    rays = rays_of(((-1, 2.5, 2.5), (1, 0, 0)), ((-1, 9, 2.5), (1, 0, 0)))
+    result = render(field, rays, step=1.0, return_distortion=True)
+    assert result.distortion.tolist() == pytest.approx([2 * 3 / 8 + 5 / 16 / 3, 0], abs=1e-12)
+
+
 def test_light_that_is_left_sees_the_background():
     background = torch.tensor([10.0, 20.0], dtype=torch.float64)
     rays = rays_of(((-1, 2.5, 2.5), (1, 0, 0)), ((-1, 9, 2.5), (1, 0, 0)))
@@ -222,6 +233,17 @@ def test_agrees_with_a_march_in_scipy(shape, step):
         assert result.opacity[row].item() == pytest.approx(opacity, abs=1e-10)
 
 
+@pytest.mark.parametrize("step", [0.5, 0.3])
+def test_distortion_is_the_sum_over_all_pairs(step):
+    """mip-NeRF 360, eq. 15, as written there: on intervals of equal width around the samples."""
+    rays, delta = random_rays(60, UNIT_GRID), step * UNIT_GRID.voxel_size
+    result = render(random_field(UNIT_GRID), rays, step=step, return_weights=True, return_distortion=True)
+    w, t = result.weights, result.sample_distances
+    pairs = (w[:, :, None] * w[:, None] * (t[:, :, None] - t[:, None]).abs()).sum(dim=(1, 2))
+    assert torch.allclose(result.distortion, pairs + delta / 3 * w.square().sum(dim=1), rtol=1e-12, atol=1e-14)
+    assert (result.distortion > 0).sum() > 20
+
+
 def test_gradients_agree_with_finite_differences():
     grid = VoxelGrid((0.0, 0.0, 0.0), (1.2, 0.8, 0.8), 0.4)
     start, rays = random_field(grid, classes=2), random_rays(6, grid)
@@ -234,8 +256,10 @@ def test_gradients_agree_with_finite_differences():
     def all_outputs(density, semantics, background):
         field = SemanticDensityField(grid, density, semantics)
         # 7 samples a chunk: most rays are alone, a few share one.
-        result = render(field, rays, background=background, return_weights=True, samples_per_chunk=7)
-        return result.distance, result.semantics, result.opacity, result.weights
+        result = reference.render(
+            field, rays, background=background, return_weights=True, return_distortion=True, samples_per_chunk=7
+        )
+        return result.distance, result.semantics, result.opacity, result.weights, result.distortion
 
     assert torch.autograd.gradcheck(all_outputs, (density, semantics, background))
 
@@ -274,7 +298,7 @@ def test_no_rays_and_only_misses_can_be_differentiated(rays):
 def test_chunking_changes_nothing(samples_per_chunk):
     field, rays = random_field(UNIT_GRID), random_rays(101, UNIT_GRID)
     whole = render(field, rays, return_weights=True)
-    parts = render(field, rays, return_weights=True, samples_per_chunk=samples_per_chunk)
+    parts = reference.render(field, rays, return_weights=True, samples_per_chunk=samples_per_chunk)
     for name in ("distance", "semantics", "opacity", "weights", "sample_distances"):
         assert torch.allclose(getattr(whole, name), getattr(parts, name), rtol=0, atol=1e-12), name
 
@@ -299,7 +323,8 @@ def saved_bytes(rays: Rays, step: float) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = render(SemanticDensityField(UNIT_GRID, density, semantics), rays, step=step, samples_per_chunk=500)
+        field = SemanticDensityField(UNIT_GRID, density, semantics)
+        result = reference.render(field, rays, step=step, samples_per_chunk=500)
     assert result.semantics.requires_grad
     return sum(size for pointer, size in storages.items() if pointer not in (density.data_ptr(), semantics.data_ptr()))
 
@@ -319,9 +344,9 @@ def test_weights_sum_to_the_opacity_and_place_the_distance():
     assert (result.weights >= 0).all() and (result.opacity <= 1).all()
 
 
-def test_without_asking_there_are_no_weights():
+def test_without_asking_there_are_no_weights_and_no_distortion():
     result = render(random_field(UNIT_GRID), random_rays(4, UNIT_GRID))
-    assert result.weights is None and result.sample_distances is None
+    assert result.weights is None and result.sample_distances is None and result.distortion is None
 
 
 # --- types and refusals ----------------------------------------------------------------------------------------------
@@ -357,7 +382,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="rays are on meta but the field is on cpu"):
         render(field, rays.to("meta"))
     with pytest.raises(ValueError, match="samples_per_chunk"):
-        render(field, rays, samples_per_chunk=0)
+        reference.render(field, rays, samples_per_chunk=0)
 
 
 def test_box_is_entered_and_left_where_a_ruler_says():

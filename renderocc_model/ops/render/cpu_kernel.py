@@ -1,0 +1,200 @@
+"""Volume rendering on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
+
+Threads are those of the call (`torch.set_num_threads` says how many) and gone when it returns: calls from several
+threads at once do not meet, and a process may be forked after rendering. The same input gives the same bytes for the
+same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...field import SemanticDensityField
+from ...grid import VoxelGrid
+from ...rays import Rays
+from .reference import RenderResult, checked_inputs, sample_counts
+
+__all__ = ["obstacle", "render"]
+
+SAMPLES_WORTH_A_THREAD = 2**15  # about two milliseconds
+RUNS_A_THREAD = 8  # forward: so that a thread that was held up leaves work to the others
+SECTORS = 512  # neighbouring rays are those in one of so many directions on the ground
+PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; what no ray touches takes no memory
+
+
+def obstacle(field: SemanticDensityField, return_weights: bool) -> str | None:
+    """What keeps this implementation from rendering the field, None if nothing does."""
+    if field.device.type != "cpu":
+        return f"renders fields on the CPU, and this one is on {field.device}"
+    if field.dtype == torch.float64:
+        return "renders in float32, and the field is float64"
+    if return_weights:
+        return "keeps no weights of single samples"
+    return None
+
+
+def render(
+    field: SemanticDensityField,
+    rays: Rays,
+    step: float = 0.5,
+    background: Tensor | None = None,
+    return_distortion: bool = False,
+) -> RenderResult:
+    """What `ops.render.render` does, for fields that meet no `obstacle`.
+
+    Memory beyond results and gradients: seven float64 a ray; backward, for every thread but the first, gradients of the
+    voxels that its rays pass.
+    """
+    background = checked_inputs(field, rays, step, background, torch.float32)
+    density = field.density.to(torch.float32).reshape(-1).contiguous()
+    table = field.semantics.to(torch.float32).reshape(field.grid.size, field.class_count).contiguous()
+    walk = _walk(field.grid, rays, step * field.grid.voxel_size)
+    distance, semantics, opacity, distortion = _March.apply(density, table, walk)
+    if background is not None:
+        semantics = semantics + (1 - opacity)[:, None] * background
+    return RenderResult(distance, semantics, opacity, distortion=distortion if return_distortion else None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """How rays go through a grid, as the loops want it.
+
+    shape: (X, Y, Z).
+    rays: (R, 7) float64, see `cpu_loops.march_forward`.
+    order: (R,) int64, rows of rays such that neighbours pass the same voxels.
+    counts: (R,) int64 samples of a ray.
+    delta: metres between samples.
+    """
+
+    shape: tuple[int, int, int]
+    rays: np.ndarray
+    order: np.ndarray
+    counts: np.ndarray
+    delta: float
+
+
+def _walk(grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
+    origins, directions = rays.origins.detach().double(), rays.directions.detach().double()
+    near, counts = sample_counts(origins, directions, grid, delta)
+    start = origins + near[:, None] * directions - torch.tensor(grid.lower, dtype=torch.float64)
+    table = torch.cat([start / grid.voxel_size - 0.5, directions * (delta / grid.voxel_size), near[:, None]], dim=1)
+    # By direction on the ground, then by slope. Cameras of a car are close to each other, whatever the frame.
+    sector = (torch.atan2(directions[:, 1], directions[:, 0]) * (SECTORS / math.tau)).floor()
+    order = (sector + 0.5 * directions[:, 2].clamp(-0.99, 0.99)).argsort(stable=True)
+    shape = tuple(int(size) for size in grid.shape)
+    return _Walk(shape, table.numpy(), order.numpy(), counts.numpy(), float(delta))
+
+
+class _March(torch.autograd.Function):
+    """(distance (R,), semantics (R, C), opacity (R,), distortion (R,)) of density (V,) and logits (V, C), float32."""
+
+    @staticmethod
+    def forward(ctx, density: Tensor, table: Tensor, walk: _Walk) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        loops = _loops()
+        rays, classes = len(walk.order), table.shape[1]
+        results = [torch.empty(rays), torch.empty(rays, classes), torch.empty(rays), torch.empty(rays)]
+        results = [result.to(torch.float32) for result in results]
+        steps = np.empty(rays, np.int64)
+        arrays = _arrays(density, table), [result.numpy() for result in results]
+
+        def work(run: np.ndarray) -> None:
+            (density, table), written = arrays
+            loops.march_forward(density, table, walk.shape, walk.rays, run, walk.counts, walk.delta, *written, steps)
+
+        threads = _threads(walk.counts)
+        _in_threads(work, _runs(walk.order, walk.counts, RUNS_A_THREAD * threads if threads > 1 else 1), threads)
+        ctx.save_for_backward(density, table)
+        ctx.walk, ctx.steps = walk, steps
+        return tuple(results)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        loops, walk = _loops(), ctx.walk
+        density, table = _arrays(*ctx.saved_tensors)
+        upstream = tuple(_arrays(*(gradient.contiguous() for gradient in gradients)))
+        wanted = ctx.needs_input_grad[:2]
+        parts = _backward_parts(ctx.steps, 4 * (density.size * wanted[0] + table.size * wanted[1]))
+        runs = _runs(walk.order, ctx.steps, parts)
+        # Zeros of NumPy come from the system as they are needed, page by page.
+        own = [
+            (
+                np.zeros(density.size if wanted[0] else 0, np.float32),
+                np.zeros(table.shape if wanted[1] else (0, table.shape[1]), np.float32),
+                np.zeros(walk.shape[0] * walk.shape[1], np.bool_),
+            )
+            for _ in runs
+        ]
+
+        def work(part: int) -> None:
+            where = (density, table, walk.shape, walk.rays, runs[part], ctx.steps, walk.delta)
+            loops.march_backward(*where, upstream, wanted, *own[part])
+
+        _in_threads(work, range(parts), parts)
+        _add_up(loops, own, walk.shape)
+        return *(torch.from_numpy(sum_) if want else None for sum_, want in zip(own[0], wanted)), None
+
+
+def _add_up(loops, own: list[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: tuple[int, int, int]) -> None:
+    """Add all parts' gradients to the first's, one after the other, in the columns of voxels that they have touched."""
+    columns = shape[0] * shape[1]
+    edges = np.linspace(0, columns, len(own) + 1).astype(np.int64)
+
+    def work(piece: int) -> None:
+        for density, table, touched in own[1:]:
+            for into, values in ((own[0][0], density), (own[0][1], table)):
+                loops.add_columns(into.reshape(-1), values.reshape(-1), touched, edges[piece], edges[piece + 1])
+
+    if len(own) > 1:
+        _in_threads(work, range(len(own)), len(own))
+
+
+def _threads(counts: np.ndarray) -> int:
+    """As many threads as the samples are worth."""
+    return max(1, min(torch.get_num_threads(), int(counts.sum()) // SAMPLES_WORTH_A_THREAD))
+
+
+def _backward_parts(steps: np.ndarray, gradient_bytes: int) -> int:
+    """Each thread's gradients are its own until the end: no more threads than there is memory for."""
+    return min(_threads(steps), 1 + PRIVATE_BYTES // max(gradient_bytes, 1))
+
+
+def _runs(order: np.ndarray, work: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Cut the rays into runs of as much work each; a ray without samples is a little work, too."""
+    ends = (work[order] + 4).cumsum()
+    cuts = ends.searchsorted(np.arange(1, parts) * (int(ends[-1]) / parts)) if len(ends) else [0] * (parts - 1)
+    return np.split(order, cuts)
+
+
+def _in_threads(work: Callable, items: Sequence, threads: int) -> None:
+    if threads == 1 or len(items) == 1:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, items))
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def _loops():
+    """The module of the loops, which loads Numba."""
+    try:
+        from . import cpu_loops
+    except ModuleNotFoundError as error:
+        if error.name not in ("numba", "llvmlite"):
+            raise
+        raise ModuleNotFoundError(
+            "rendering on the CPU needs Numba: python3 -m pip install numba (backend='reference' does without, slowly)",
+            name=error.name,
+        ) from None
+    return cpu_loops
