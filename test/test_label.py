@@ -20,7 +20,7 @@ from renderocc_model.messages import cdr
 from training.frames import Recording
 from training.label import main
 from training.label.clouds import Cloud, LabelField, Lidar
-from training.label.make import labels_from_clouds
+from training.label.from_clouds import labels_from_clouds
 from training.label.mapping import ClassMapping, LabelError, load_mapping, mapping_from
 from training.label.pictures import Segmenter, recorded_classes, recorded_depth
 from training.label.projection import Occlusion, hidden_points, project_points

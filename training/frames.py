@@ -20,7 +20,10 @@ from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
 
-__all__ = ["FrameIndex", "ImageSource", "Recording", "RecordingError", "find_source", "seconds_text"]
+__all__ = [
+    "FrameIndex", "ImageSource", "Message", "Recording", "RecordingError", "find_source", "pose_gap",
+    "seconds_text", "time_text",
+]  # fmt: skip
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
@@ -165,7 +168,7 @@ class Recording:
         except TransformError as error:
             remedy = "record /tf from before the first image to after the last, or say that the vehicle stands still "
             raise RecordingError(f"{where}: {error}; {remedy}(an empty odom frame)") from None
-        gap = self._pose_gap(stamp_ns)
+        gap = pose_gap(self._pose_stamps, stamp_ns)
         if gap > self.max_pose_gap:
             raise RecordingError(
                 f"{where}: the poses around it are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave "
@@ -226,7 +229,7 @@ class Recording:
 
     def time_text(self, stamp_ns: int) -> str:
         """A stamp for people: seconds, and seconds since the recording began."""
-        return f"{seconds_text(stamp_ns)} s ({(stamp_ns - self.bag.start_ns) / 1e9:+.3f} s into the recording)"
+        return time_text(stamp_ns, self.bag.start_ns)
 
     def gather(self, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], Message]:
         """Messages of several images in one pass over the part of the files where they lie.
@@ -353,18 +356,23 @@ class Recording:
             if len(self.notes) < _MAX_NOTES:
                 self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
 
-    def _pose_gap(self, stamp_ns: int) -> float:
-        """Seconds to the farther of the two poses of the base around a stamp; 0 at a pose, or if it does not move."""
-        stamps = self._pose_stamps
-        place = bisect_left(stamps, stamp_ns)
-        if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
-            return 0.0  # beyond the ends the lookup itself has refused, unless a link above the base moves
-        return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
+
+def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
+    """Seconds from a stamp to the farther of the two poses around it (ascending); 0 at a pose or beyond the ends."""
+    place = bisect_left(stamps, stamp_ns)
+    if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
+        return 0.0  # beyond the ends a look-up refuses by itself, unless a link above the base moves
+    return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
 
 
 def seconds_text(stamp_ns: int) -> str:
     """A stamp in seconds with milliseconds, without rounding through floating point."""
     return f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d}"
+
+
+def time_text(stamp_ns: int, start_ns: int) -> str:
+    """A stamp for people: seconds, and seconds since the recording began."""
+    return f"{seconds_text(stamp_ns)} s ({(stamp_ns - start_ns) / 1e9:+.3f} s into the recording)"
 
 
 def find_source(bags: Sequence[Bag], name: str) -> ImageSource | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_left
 
 import numpy as np
 
 from renderocc_model.findings import Findings
 from renderocc_model.messages.camera_topics import CameraTopics
 from renderocc_model.messages.tf_buffer import TransformError
+from training.frames import pose_gap
 
 from .topics import Contents
 
@@ -166,10 +166,5 @@ def _missing(contents: Contents, stamp: int, base_frame: str, odom_frame: str, m
         contents.transforms.lookup(odom_frame, base_frame, stamp)
     except TransformError as error:
         return str(error)
-    poses = contents.pose_stamps
-    place = bisect_left(poses, stamp)
-    if 0 < place < len(poses) and poses[place] != stamp:
-        gap = max(stamp - poses[place - 1], poses[place] - stamp) / 1e9
-        if gap > max_gap:
-            return f"the poses around it are up to {gap:.3f} s away, more than {max_gap:g} s"
-    return None
+    gap = pose_gap(contents.pose_stamps, stamp)
+    return f"the poses around it are up to {gap:.3f} s away, more than {max_gap:g} s" if gap > max_gap else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
 from renderocc_model.messages.camera_topics import CameraTopics
 from renderocc_model.messages.tf_buffer import TransformBuffer
-from training.frames import seconds_text
+from training.frames import time_text
 
 __all__ = ["Contents", "read_contents"]
 
@@ -32,15 +32,19 @@ class Contents:
         clouds: {topic: (frame of the first, stamps in the order of recording)}.
         transforms: all of /tf and /tf_static.
         pose_stamps: of the ego poses on /tf, ascending.
-        time_text: a stamp for people.
+        start_ns: when it begins.
     """
 
     cameras: dict[str, CameraTopics]
     uncalibrated: tuple[str, ...]
-    time_text: Callable[[int], str]
+    start_ns: int
     clouds: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
     pose_stamps: list[int] = field(default_factory=list)
+
+    def time_text(self, stamp_ns: int) -> str:
+        """A stamp for people: seconds, and seconds since the recording began."""
+        return time_text(stamp_ns, self.start_ns)
 
 
 def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequence[str] | None) -> Contents:
@@ -52,12 +56,8 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
         base_frame: of the vehicle.
         wanted: cameras to look at; all when None.
     """
-
-    def time_text(stamp_ns: int) -> str:
-        return f"{seconds_text(stamp_ns)} s ({(stamp_ns - bag.start_ns) / 1e9:+.3f} s into the recording)"
-
     cameras, uncalibrated = _find_cameras(bag, wanted)
-    contents = Contents(cameras, uncalibrated, time_text)
+    contents = Contents(cameras, uncalibrated, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     clouds = [topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count]
     bad: dict[str, int] = {}
@@ -88,7 +88,7 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
         except ValueError as error:
             bad[topic] = bad.get(topic, 0) + 1
             if bad[topic] <= _MOST_COMPLAINTS:
-                findings.warn("messages", str(error), "it is left out", topic, time_text(recorded_ns))
+                findings.warn("messages", str(error), "it is left out", topic, contents.time_text(recorded_ns))
     contents.pose_stamps = sorted(poses)
     for conflict in contents.transforms.conflicts:
         findings.warn("tf", str(conflict), "only one node may publish a frame's parent", "/tf")

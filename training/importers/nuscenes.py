@@ -149,7 +149,16 @@ def _lidarseg(tables: Tables) -> dict[str, str] | None:
 class _Source:
     """Reads scenes' rows once for all of them, and writes one recording at a time."""
 
-    def __init__(self, tables, names, labels, occ3d, sweeps, storage, tell) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        names: dict[str, str],
+        labels: dict[str, str] | None,
+        occ3d: Path | None,
+        sweeps: bool,
+        storage: str,
+        tell: Callable[[str], None],
+    ) -> None:
         self._tables, self._names, self._labels = tables, names, labels
         self._occ3d, self._sweeps, self._storage, self._tell = occ3d, sweeps, storage, tell
         self._scenes: dict[str, _Scene] | None = None
@@ -159,15 +168,13 @@ class _Source:
         if self._scenes is None:
             self._read_tables()
         scene = self._scenes[name]
-        cameras = [self._camera(scene, channel) for channel in self._channels(scene)]
+        cameras = {channel: self._camera(scene, channel) for channel in self._channels(scene)}
         if not cameras:
             raise DatasetError(
                 f"{self._tables.path('sample_data')}: scene {name} has no camera readings; unpack the tables again"
             )
-        by_channel = dict(zip(self._channels(scene), cameras))
-        lidar = self._lidar(scene)
-        with Recorder(folder, cameras, self._storage, lidar, False) as recorder:
-            self._write_messages(scene, recorder, by_channel, lidar, on_frame)
+        with Recorder(folder, cameras.values(), self._storage, self._lidar(scene), False) as recorder:
+            self._write_messages(scene, recorder, cameras, on_frame)
         self._copy_truth(scene, folder)
         return recorder.count
 
@@ -242,7 +249,9 @@ class _Source:
         _, _, translation, rotation, _ = self._calibration(scene, _LIDAR)
         return Mount(_LIDAR.lower(), _matrix(translation, rotation))
 
-    def _write_messages(self, scene, recorder, cameras, lidar, on_frame) -> None:
+    def _write_messages(
+        self, scene: _Scene, recorder: Recorder, cameras: dict[str, Camera], on_frame: Callable[[], object]
+    ) -> None:
         """Poses, images and clouds in the order of their stamps."""
         chosen = {channel: rows for channel, rows in scene.readings.items() if channel in cameras or channel == _LIDAR}
         poses = {r.stamp_ns: r for rows in scene.readings.values() for r in rows}
@@ -315,7 +324,7 @@ class _Source:
 _TO_OCC3D = np.array([LIDARSEG[raw] for raw in range(len(_CATEGORIES))], np.uint8)
 
 
-def _matrix(translation, rotation) -> np.ndarray:
+def _matrix(translation: list[float], rotation: list[float]) -> np.ndarray:
     """parent_from_child of a devkit record, whose quaternions begin with w."""
     w, x, y, z = rotation
     return transform_from(np.array(translation, float), np.array([x, y, z, w], float))

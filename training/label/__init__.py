@@ -82,6 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from training.frames import Recording
     from training.notes import sidecar_of
 
+    from .coverage import coverage_table
     from .make import write_labels
     from .setup import find_sources
 
@@ -113,30 +114,3 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"wrote pictures to {arguments.preview}")
     print(f"wrote {out}")
     return 0
-
-
-def coverage_table(coverage, classes) -> str:
-    """Labelled pixels per camera, how often each class occurs, and what was left out, for people."""
-    lines = [f"{'camera':<20} {'images':>9} {'depth pixels/image':>19} {'class pixels/image':>19}"]
-    for camera, images in coverage.images.items():
-        labelled = coverage.labelled.get(camera, 0)
-        per_image = [
-            counts.get(camera, 0) / max(labelled, 1) for counts in (coverage.depth_pixels, coverage.class_pixels)
-        ]
-        lines.append(f"{camera:<20} {f'{labelled}/{images}':>9} {per_image[0]:>19,.0f} {per_image[1]:>19,.0f}")
-    total = coverage.frequencies[: len(classes)].sum()
-    if total:
-        lines += ["", f"{'class':<22} {'pixels':>12} {'share':>8}"]
-        for index, name in enumerate(classes.names):
-            count = int(coverage.frequencies[index])
-            if count:
-                lines.append(f"{name:<22} {count:>12,} {100 * count / total:>7.2f}%")
-        absent = [
-            name
-            for index, name in enumerate(classes.names)
-            if not coverage.frequencies[index] and index != classes.free
-        ]
-        lines += [f"not seen: {', '.join(absent)}"] if absent else []
-    for count, first, reason in coverage.skipped.values():
-        lines.append(f"{count} images without labels, first {first}: {reason}")
-    return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,25 +15,25 @@ from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.images import decode_compressed, decode_raw
 from renderocc_model.messages import cdr
-from training.frames import Recording, RecordingError
-from training.label_images import FARTHEST, depth_png, semantic_png
+from training.frames import Message, Recording, RecordingError
+from training.label_images import depth_png, semantic_png
 from training.new_bag import new_bag
 from training.raw_classes import NO_SURFACE
 
 from .clouds import Cloud, Lidar, NoCloud
+from .coverage import Coverage
+from .from_clouds import Labels, labels_from_clouds
 from .mapping import ClassMapping, LabelError
 from .overlay import overlay
 from .pictures import Segmenter, recorded_classes, recorded_depth
-from .projection import Occlusion, hidden_points, project_points
+from .projection import Occlusion
 from .sidecar import SidecarWriter, write_note
 from .topics import StampedTopic
 
-__all__ = ["Coverage", "Labels", "Sources", "labels_from_clouds", "write_labels"]
+__all__ = ["Sources", "write_labels"]
 
 _SAME_NS = 1_000_000  # a label image this near in stamp belongs to the image
 _AHEAD = 3  # images in work for each thread
-
-Message = cdr.ImageMessage | cdr.CompressedImageMessage
 
 
 @dataclass(frozen=True)
@@ -71,46 +70,6 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Labels of one image: depth (H, W) float32 metres, 0 for none; semantic (H, W) uint8, or None without classes."""
-
-    depth: np.ndarray
-    semantic: np.ndarray | None
-
-
-@dataclass
-class Coverage:
-    """What was labelled.
-
-    Attributes:
-        images, labelled: {camera: images in the recording, images with labels}.
-        depth_pixels, class_pixels: {camera: pixels with depth, pixels with a class}, over all its labelled images.
-        frequencies: (256,) pixels of each class id.
-        skipped: why images got no labels: [how many, camera and time of the first, its reason], one for each kind of
-            reason, that is for reasons that differ in their numbers only.
-    """
-
-    images: dict[str, int] = field(default_factory=dict)
-    labelled: dict[str, int] = field(default_factory=dict)
-    depth_pixels: dict[str, int] = field(default_factory=dict)
-    class_pixels: dict[str, int] = field(default_factory=dict)
-    frequencies: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
-    skipped: dict[str, list] = field(default_factory=dict)
-
-    def add(self, camera: str, labels: Labels) -> None:
-        self.labelled[camera] = self.labelled.get(camera, 0) + 1
-        written = int(np.count_nonzero((labels.depth > 0) & (labels.depth < FARTHEST)))
-        self.depth_pixels[camera] = self.depth_pixels.get(camera, 0) + written
-        if labels.semantic is not None:
-            counts = np.bincount(labels.semantic.ravel(), minlength=256)
-            self.frequencies += counts
-            self.class_pixels[camera] = self.class_pixels.get(camera, 0) + int(counts[:UNLABELLED].sum())
-
-    def skip(self, reason: str, where: str) -> None:
-        self.skipped.setdefault(re.sub(r"[-+]?\d[\d.]*|'[^']*'", "#", reason), [0, where, reason])[0] += 1
-
-
-@dataclass(frozen=True)
 class _Job:
     """One image and what its labels are made from."""
 
@@ -123,60 +82,6 @@ class _Job:
     image: Message | None
     where: str
     picture: Path | None
-
-
-def labels_from_clouds(
-    model: CameraModel,
-    clouds: list[tuple[np.ndarray, Cloud]],
-    classes: ClassTable,
-    dense: np.ndarray | None = None,
-    occlusion: Occlusion | None = Occlusion(),
-    min_depth: float = 1.0,
-) -> Labels:
-    """Depth and classes of the pixels that points fall on; of several on one pixel the nearest counts.
-
-    Points of further clouds on classes that move are left out: the thing has moved since. So are those without a class
-    where others have one (sweeps between labelled keyframes). Without any classes what moves is smeared.
-
-    Args:
-        model: of the camera.
-        clouds: (camera_from_cloud (4, 4), cloud), the nearest in time first.
-        classes: the table.
-        dense: (H, W) class ids of the image where they come from elsewhere.
-        occlusion: None keeps hidden points.
-        min_depth: metres of z-depth.
-    """
-    shown, ids, later = [], [], []
-    for number, (camera_from_cloud, cloud) in enumerate(clouds):
-        points = project_points(model, camera_from_cloud, cloud.xyz, min_depth)
-        points = points.kept(points.in_image)
-        shown.append(points)
-        ids.append(
-            np.full(len(points.index), UNLABELLED, np.uint8) if cloud.classes is None else cloud.classes[points.index]
-        )
-        later.append(np.full(len(points.index), number > 0))
-    points = type(shown[0])(
-        *(np.concatenate([getattr(part, name) for part in shown]) for name in shown[0].__dataclass_fields__)
-    )
-    ids, later = np.concatenate(ids), np.concatenate(later)
-    columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
-    judged = ids if dense is None else dense[rows, columns]
-    may_move = np.isin(judged, classes.dynamic)
-    if dense is not None or any(cloud.classes is not None for _, cloud in clouds):
-        may_move |= judged >= NO_SURFACE
-    keep = ~(later & may_move)
-    points, ids, rows, columns = points.kept(keep), ids[keep], rows[keep], columns[keep]
-    if occlusion is not None:
-        keep = ~hidden_points(model, points, occlusion)
-        points, ids, rows, columns = points.kept(keep), ids[keep], rows[keep], columns[keep]
-    order = np.argsort(-points.depth, kind="stable")  # the nearest is written last
-    depth = np.zeros((model.height, model.width), np.float32)
-    depth[rows[order], columns[order]] = points.depth[order]
-    semantic = dense
-    if dense is None and any(cloud.classes is not None for _, cloud in clouds):
-        semantic = np.full(depth.shape, UNLABELLED, np.uint8)
-        semantic[rows[order], columns[order]] = ids[order]
-    return Labels(depth, semantic)
 
 
 def write_labels(
@@ -302,7 +207,8 @@ def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
         raise LabelError(f"{job.where}: {error}") from None
     if job.picture is not None:
         picture = overlay(image, labels.depth, labels.semantic, sources.classes)
-        cv2.imwrite(str(job.picture), np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+        job.picture.write_bytes(jpeg.tobytes())
     files = {"depth": depth_png(labels.depth)}
     if sources.gives_classes:
         files["semantic"] = semantic_png(labels.semantic)

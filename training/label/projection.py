@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -34,9 +35,14 @@ class Projected:
     distance: np.ndarray
     in_image: np.ndarray
 
-    def kept(self, mask: np.ndarray) -> Projected:
-        """Those of the mask."""
-        return Projected(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+    def kept(self, which: np.ndarray) -> Projected:
+        """Those of a mask or of indices."""
+        return Projected(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Projected]) -> Projected:
+        """All of one or more, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True)

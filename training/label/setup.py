@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -35,52 +36,71 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     Raises:
         LabelError: something asked for is not there, or there is nothing to make labels from.
     """
-    table = by_name(wanted.classes) if wanted.classes else None
-    notes: dict[str, str] = {}
     depth = _per_camera(recording, wanted.depth_topic, "--depth-topic") if wanted.depth_topic else {}
-    needs_cloud = not depth or wanted.label_field or wanted.label_files
-    cloud_topic = (
-        find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar") if needs_cloud or wanted.lidar else None
-    )
-    if cloud_topic is None and needs_cloud:
+    clouds = _clouds(recording, wanted, needed=not depth or wanted.label_field or wanted.label_files)
+    classes = _classes(recording, clouds, wanted)
+    if wanted.mapping and classes.mapping is None:
+        raise LabelError(
+            "--mapping was given, but there are no ids to map; name --label-field, --label-files or --semantic-topic"
+        )
+    lidar = None
+    if clouds is not None:
+        lidar = Lidar(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff)
+    sources = Sources(
+        classes.table, lidar, depth, classes.topics, classes.mapping, classes.network,
+        None if wanted.keep_hidden else Occlusion(), wanted.min_depth,
+        {} if wanted.masks is None else _masks(recording, wanted.masks),
+    )  # fmt: skip
+    none = "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
+    notes = {
+        "depth": wanted.depth_topic if depth else f"{clouds.topic}, {wanted.sweeps} cloud(s) an image",
+        "semantics": classes.note or none,
+    }
+    if wanted.sweeps > 1 and not sources.gives_classes:
+        notes["caution"] = "several clouds an image without classes: what moves is smeared, as nothing tells it apart"
+    return sources, notes
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Where classes come from: the table of the ids written, one of the three sources or none, and a word about it."""
+
+    table: ClassTable
+    note: str = ""
+    network: Segmenter | None = None
+    topics: dict[str, StampedTopic] = field(default_factory=dict)
+    points: LabelField | LabelFiles | None = None
+    mapping: ClassMapping | None = None
+
+
+def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTopic | None:
+    """The topic of clouds; None where none is wanted."""
+    if not needed and not wanted.lidar:
+        return None
+    topic = find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar")
+    if topic is None:
         raise LabelError(
             f"{recording.path}: no PointCloud2 topic to take depth from; record the LiDAR, or name depth images with "
             "--depth-topic"
         )
-    clouds = StampedTopic(recording.bag, cloud_topic) if cloud_topic else None
-    notes["depth"] = wanted.depth_topic if depth else f"{cloud_topic}, {wanted.sweeps} cloud(s) an image"
+    return StampedTopic(recording.bag, topic)
 
-    network, semantic, mapping, points = None, {}, None, None
+
+def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespace) -> _Classes:
+    table = by_name(wanted.classes) if wanted.classes else None
     if wanted.network:
         network = Segmenter(wanted.network, wanted.network_config)
         table = _agreed(table, network.mapping.classes)
-        notes["semantics"] = f"network {wanted.network.name}"
-    elif wanted.semantic_topic:
+        return _Classes(table, f"network {wanted.network.name}", network)
+    if wanted.semantic_topic:
         mapping = _mapping(wanted.mapping, table)
-        semantic = _per_camera(recording, wanted.semantic_topic, "--semantic-topic")
-        notes["semantics"] = wanted.semantic_topic
-    elif clouds is not None:
-        points = _points(clouds, wanted, table, recording.path)
-        if points is not None:
-            mapping = points.mapping
-            named = wanted.label_files or f"field '{points.name}' of {cloud_topic}"
-            notes["semantics"] = str(named)
-    if wanted.mapping and mapping is None:
-        raise LabelError(
-            "--mapping was given, but there are no ids to map; name --label-field, --label-files or --semantic-topic"
-        )
-    notes.setdefault(
-        "semantics", "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
-    )
-    table = table or (mapping.classes if mapping else OCC3D_NUSCENES)
-    lidar = None
-    if clouds is not None:
-        lidar = Lidar(recording, clouds, points, wanted.sweeps, wanted.max_time_diff)
-    occlusion = None if wanted.keep_hidden else Occlusion()
-    masks = {} if wanted.masks is None else _masks(recording, wanted.masks)
-    if wanted.sweeps > 1 and not (points or semantic or network):
-        notes["caution"] = "several clouds an image without classes: what moves is smeared, as nothing tells it apart"
-    return Sources(table, lidar, depth, semantic, mapping, network, occlusion, wanted.min_depth, masks), notes
+        topics = _per_camera(recording, wanted.semantic_topic, "--semantic-topic")
+        return _Classes(mapping.classes, wanted.semantic_topic, topics=topics, mapping=mapping)
+    points = None if clouds is None else _points(clouds, wanted, table, recording.path)
+    if points is None:
+        return _Classes(table or OCC3D_NUSCENES)
+    note = str(wanted.label_files or f"field '{points.name}' of {clouds.topic}")
+    return _Classes(points.mapping.classes, note, points=points, mapping=points.mapping)
 
 
 def _masks(recording: Recording, folder: Path) -> dict[str, np.ndarray]:
@@ -121,12 +141,12 @@ def _points(
         message = cdr.read_point_cloud(clouds.read(clouds.stamps[0]))
     except cdr.MessageError as error:
         raise LabelError(f"{clouds.bag.path}: {clouds.topic} at {seconds_text(clouds.stamps[0])} s: {error}") from None
-    fields = [field.name for field in message.fields]
-    if wanted.label_field is None and "label" not in fields:
+    there = [column.name for column in message.fields]
+    if wanted.label_field is None and "label" not in there:
         return None
     name = wanted.label_field or "label"
-    if name not in fields:
-        raise LabelError(f"{clouds.bag.path}: {clouds.topic} has no field '{name}'; it has {', '.join(fields)}")
+    if name not in there:
+        raise LabelError(f"{clouds.bag.path}: {clouds.topic} has no field '{name}'; it has {', '.join(there)}")
     if wanted.mapping is None:
         table = class_table(wanted.classes, bag)  # an imported recording knows what the ids in its clouds mean
     return LabelField(name, _mapping(wanted.mapping, table))

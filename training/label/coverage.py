@@ -1,0 +1,67 @@
+"""What a run of `renderocc label` has labelled, counted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from renderocc_model.classes import UNLABELLED, ClassTable
+from training.label_images import FARTHEST
+
+from .from_clouds import Labels
+
+__all__ = ["Coverage", "coverage_table"]
+
+
+@dataclass
+class Coverage:
+    """What was labelled.
+
+    Attributes:
+        images, labelled: {camera: images in the recording, images with labels}.
+        depths, classified: {camera: pixels with depth, pixels with a class}, over all its labelled images.
+        frequencies: (256,) pixels of each class id.
+        skipped: why images got no labels: [how many, camera and time of the first, its reason], one for each kind of
+            reason, that is for reasons that differ in their numbers only.
+    """
+
+    images: dict[str, int] = field(default_factory=dict)
+    labelled: dict[str, int] = field(default_factory=dict)
+    depths: dict[str, int] = field(default_factory=dict)
+    classified: dict[str, int] = field(default_factory=dict)
+    frequencies: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    skipped: dict[str, list] = field(default_factory=dict)
+
+    def add(self, camera: str, labels: Labels) -> None:
+        self.labelled[camera] = self.labelled.get(camera, 0) + 1
+        written = int(np.count_nonzero((labels.depth > 0) & (labels.depth < FARTHEST)))
+        self.depths[camera] = self.depths.get(camera, 0) + written
+        if labels.semantic is not None:
+            counts = np.bincount(labels.semantic.ravel(), minlength=256)
+            self.frequencies += counts
+            self.classified[camera] = self.classified.get(camera, 0) + int(counts[:UNLABELLED].sum())
+
+    def skip(self, reason: str, where: str) -> None:
+        self.skipped.setdefault(re.sub(r"[-+]?\d[\d.]*|'[^']*'", "#", reason), [0, where, reason])[0] += 1
+
+
+def coverage_table(coverage: Coverage, classes: ClassTable) -> str:
+    """Labelled pixels per camera, how often each class occurs, and what was left out, for people."""
+    lines = [f"{'camera':<20} {'images':>9} {'depth pixels/image':>19} {'class pixels/image':>19}"]
+    for camera, images in coverage.images.items():
+        labelled = coverage.labelled.get(camera, 0)
+        depths, known = (found.get(camera, 0) / max(labelled, 1) for found in (coverage.depths, coverage.classified))
+        lines.append(f"{camera:<20} {f'{labelled}/{images}':>9} {depths:>19,.0f} {known:>19,.0f}")
+    total = coverage.frequencies[: len(classes)].sum()
+    if total:
+        lines += ["", f"{'class':<22} {'pixels':>12} {'share':>8}"]
+        counts = coverage.frequencies[: len(classes)].tolist()
+        rows = [(name, count) for name, count in zip(classes.names, counts) if count]
+        lines += [f"{name:<22} {count:>12,} {count / total:>8.2%}" for name, count in rows]
+        absent = [classes.names[index] for index in classes.occupied_ids if not counts[index]]
+        lines += [f"not seen: {', '.join(absent)}"] if absent else []
+    for count, first, reason in coverage.skipped.values():
+        lines.append(f"{count} images without labels, first {first}: {reason}")
+    return "\n".join(lines)

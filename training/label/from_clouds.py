@@ -1,0 +1,72 @@
+"""Labels of one image from LiDAR points: which pixels they fall on, which of them count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.camera_model import CameraModel
+from renderocc_model.classes import UNLABELLED, ClassTable
+from training.raw_classes import NO_SURFACE
+
+from .clouds import Cloud
+from .projection import Occlusion, Projected, hidden_points, project_points
+
+__all__ = ["Labels", "labels_from_clouds"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one image: depth (H, W) float32 metres, 0 for none; semantic (H, W) uint8, or None without classes."""
+
+    depth: np.ndarray
+    semantic: np.ndarray | None
+
+
+def labels_from_clouds(
+    model: CameraModel,
+    clouds: list[tuple[np.ndarray, Cloud]],
+    classes: ClassTable,
+    dense: np.ndarray | None = None,
+    occlusion: Occlusion | None = Occlusion(),
+    min_depth: float = 1.0,
+) -> Labels:
+    """Depth and classes of the pixels that points fall on; of several on one pixel the nearest counts.
+
+    Points of further clouds on classes that move are left out: the thing has moved since. So are those without a class
+    where others have one (sweeps between labelled keyframes). Without any classes what moves is smeared.
+
+    Args:
+        model: of the camera.
+        clouds: (camera_from_cloud (4, 4), cloud), the nearest in time first.
+        classes: the table.
+        dense: (H, W) class ids of the image where they come from elsewhere.
+        occlusion: None keeps hidden points.
+        min_depth: metres of z-depth.
+    """
+    shown, ids, later = [], [], []
+    for number, (camera_from_cloud, cloud) in enumerate(clouds):
+        points = project_points(model, camera_from_cloud, cloud.xyz, min_depth)
+        points = points.kept(points.in_image)
+        shown.append(points)
+        none = np.full(len(points.index), UNLABELLED, np.uint8)
+        ids.append(none if cloud.classes is None else cloud.classes[points.index])
+        later.append(np.full(len(points.index), number > 0))
+    points, ids, later = Projected.joined(shown), np.concatenate(ids), np.concatenate(later)
+    columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
+    classified = dense is not None or any(cloud.classes is not None for _, cloud in clouds)
+    judged = ids if dense is None else dense[rows, columns]
+    may_move = np.isin(judged, classes.dynamic) | (classified & (judged >= NO_SURFACE))
+    keep = np.flatnonzero(~(later & may_move))
+    if occlusion is not None:
+        keep = keep[~hidden_points(model, points.kept(keep), occlusion)]
+    keep = keep[np.argsort(-points.depth[keep], kind="stable")]  # the nearest is written last
+    columns, rows = columns[keep], rows[keep]
+    depth = np.zeros((model.height, model.width), np.float32)
+    depth[rows, columns] = points.depth[keep]
+    if dense is not None or not classified:
+        return Labels(depth, dense)
+    semantic = np.full(depth.shape, UNLABELLED, np.uint8)
+    semantic[rows, columns] = ids[keep]
+    return Labels(depth, semantic)
