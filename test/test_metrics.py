@@ -14,7 +14,7 @@ from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 from training.evaluate.confusion import Confusion
 from training.evaluate.metrics import main
-from training.evaluate.volumes import cut_to_grid, volume_grid
+from training.evaluate.volumes import volume_grid
 
 FREE, CAR, ROAD = 17, 4, 11
 SHAPE = (20, 20, 16)
@@ -199,18 +199,3 @@ def test_the_grid_follows_from_a_shape_where_it_can():
     for shape in ((101, 100, 16), (400, 400, 32), (100, 100, 8)):
         with pytest.raises(ValueError, match="say which with --grid"):
             volume_grid(shape, OCC3D_NUSCENES)
-
-
-def test_truth_is_cut_to_a_smaller_grid():
-    whole = np.arange(OCC3D_GRID.size).reshape(OCC3D_GRID.shape)
-    tiny = VoxelGrid((-20.0, -20.0, -1.0), (20.0, 20.0, 5.4), 0.4)
-    np.testing.assert_array_equal(cut_to_grid(whole, OCC3D_GRID, tiny), whole[50:150, 50:150])
-    beside = VoxelGrid((36.0, -40.0, -1.0), (44.0, 40.0, 5.4), 0.4)
-    cut = cut_to_grid(whole, OCC3D_GRID, beside)
-    np.testing.assert_array_equal(cut[:10], whole[190:])
-    assert (cut[10:] == 255).all()
-    off = VoxelGrid((-20.1, -20.0, -1.0), (19.9, 20.0, 5.4), 0.4)
-    with pytest.raises(ValueError, match="do not coincide"):
-        cut_to_grid(whole, OCC3D_GRID, off)
-    with pytest.raises(ValueError, match=r"shape \(100, 100, 16\) is not of a grid of \(200, 200, 16\)"):
-        cut_to_grid(whole[:100, :100], OCC3D_GRID, tiny)

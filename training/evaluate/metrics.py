@@ -44,6 +44,20 @@ class VolumeScores:
     def empty(cls, classes: ClassTable, with_rays: bool) -> VolumeScores:
         return cls(Confusion(classes), RayIoU(classes) if with_rays else None)
 
+    def add(
+        self,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        mask: np.ndarray | None,
+        grid: VoxelGrid | None = None,
+        origins: np.ndarray | None = None,
+    ) -> None:
+        """Count a frame; grid and origins (N, 3) are those of its rays. Errors of `Confusion` and `RayIoU`."""
+        self.voxels.add(prediction, truth, mask)
+        if self.rays is not None:
+            self.rays.add_volumes(prediction, truth, grid, origins)
+        self.frames += 1
+
     def merge(self, other: VolumeScores) -> None:
         """Add what another has counted."""
         self.voxels.merge(other.voxels)
@@ -113,12 +127,10 @@ class _Comparison:
                 f"{path}: has shape {prediction.shape}, but the truth {truth['semantics'].shape}; expected the same"
             )
         try:
-            scores.voxels.add(prediction, truth["semantics"], truth.get(self.mask))
-            if self.grid is not None:
-                scores.rays.add_volumes(prediction, truth["semantics"], self.grid, self._origins(name))
+            origins = None if self.grid is None else self._origins(name)
+            scores.add(prediction, truth["semantics"], truth.get(self.mask), self.grid, origins)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        scores.frames = 1
         return scores
 
     def _origins(self, name: str) -> np.ndarray:

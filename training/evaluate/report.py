@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-__all__ = ["markdown_table", "percent", "text_table", "volume_table"]
+import numpy as np
+
+__all__ = [
+    "confusion_picture", "evaluation_markdown", "evaluation_text", "markdown_table", "percent", "text_table",
+    "volume_table",
+]  # fmt: skip
+
+_CELL, _MARGIN, _ROOM = 54, 16, 190  # pixels: a cell; around the picture; for the names of classes
+_INK, _PAPER = (30, 34, 40), (255, 255, 255)  # RGB
+_NONE, _FULL = np.array([246, 247, 249]), np.array([8, 81, 156])  # of a share of 0 and of 1
 
 
 def percent(value: float | None) -> str:
@@ -45,3 +54,116 @@ def volume_table(scores: dict) -> str:
         origins = f"{counts['origins']} origins"
         lines.append(f"RayIoU {percent(scores['rayiou'])} % over {counts['rays']} rays from {origins}")
     return "\n".join(lines)
+
+
+def evaluation_text(result: dict) -> str:
+    """What `renderocc eval` found, for the screen."""
+    return _evaluation(result, text_table, "{}")
+
+
+def evaluation_markdown(result: dict) -> str:
+    """The same as a Markdown document."""
+    return "# Evaluation\n\n" + _evaluation(result, markdown_table, "## {}") + "\n"
+
+
+def _evaluation(result: dict, table: Callable[[Sequence[str], Sequence[Sequence[str]]], str], title: str) -> str:
+    volumes, counts = result["volumes"], result["rays"]["counts"]
+    recordings = result["recordings"]
+    shown = ", ".join(recordings[:5]) + (", ..." if len(recordings) > 5 else "")
+    parts = [
+        f"{result['checkpoint']} on {result['frames']} frames of {len(recordings)} recordings ({shown}), occupied "
+        f"above {result['threshold']:.3f}" + (", found with their 2D labels" if result["calibration"] else ""),
+        title.format(f"2D labels: {counts['returns']} rays that return, {counts['empty']} that leave the grid"),
+        table(["", "value"], _ray_rows(result["rays"])),
+    ]
+    if volumes:
+        parts += [title.format(f"3D truth: {_truth_counts(volumes['counts'])}"), table(*_comparison(result))]
+    parts += [title.format("Classes, %"), table(*_class_rows(result["rays"], volumes))]
+    return "\n\n".join(parts)
+
+
+def _truth_counts(counts: dict) -> str:
+    return f"{counts['frames']} frames, {counts['voxels']} voxels, {counts['rays']} rays of {counts['origins']} origins"
+
+
+def _ray_rows(rays: dict) -> list[list[str]]:
+    def number(value: float | None, unit: str = "") -> str:
+        return "-" if value is None else f"{value:.3f}{unit}"
+
+    return [
+        ["AbsRel", number(rays["abs_rel"])],
+        ["RMSE", number(rays["rmse"], " m")],
+        ["delta < 1.25", number(rays["delta_1"])],
+        ["2D mIoU, %", percent(rays["miou_2d"])],
+        ["opacity of returns", number(rays["opacity_returns"])],
+        ["opacity of empty rays", number(rays["opacity_empty"])],
+    ]
+
+
+def _comparison(result: dict) -> tuple[list[str], list[list[str]]]:
+    others = ((name.replace("_", " "), scores) for name, scores in result["baselines"].items())
+    rows = [("network", result["volumes"]), *others]
+    keys = ("miou", "iou_occupied", "rayiou", "rayiou_1", "rayiou_2", "rayiou_4")
+    header = ["%", "mIoU", "occupied", "RayIoU", "@1m", "@2m", "@4m"]
+    return header, [[name, *(percent(scores[key]) for key in keys)] for name, scores in rows]
+
+
+def _class_rows(rays: dict, volumes: dict | None) -> tuple[list[str], list[list[str]]]:
+    header = ["class", *(["IoU", "RayIoU @1m", "@2m", "@4m"] if volumes else []), "2D IoU"]
+    rows = []
+    for name, value in rays["iou_2d"].items():
+        three = [volumes["iou"][name], *volumes["rayiou_by_class"][name]] if volumes else []
+        rows.append([name, *map(percent, three), percent(value)])
+    mean = [volumes[key] for key in ("miou", "rayiou_1", "rayiou_2", "rayiou_4")] if volumes else []
+    rows.append(["mean", *map(percent, mean), percent(rays["miou_2d"])])
+    return header, rows
+
+
+def confusion_picture(histogram: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """A confusion matrix as a picture: of each true class (row) the share that was predicted as each class (column).
+
+    Classes that occur neither in the truth nor in the prediction are left out.
+
+    Args:
+        histogram: (C, C) counts, rows are the truth.
+        names: C names.
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    import cv2
+
+    used = np.flatnonzero(histogram.sum(axis=0) + histogram.sum(axis=1))
+    counts = histogram[np.ix_(used, used)]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    top, left = _MARGIN + _ROOM, _MARGIN + _ROOM
+    size = len(used) * _CELL
+    picture = np.full((top + size + 2 * _MARGIN + 20, left + size + 110 + _MARGIN, 3), _PAPER, np.uint8)
+
+    def write(canvas: np.ndarray, text: str, right: int, middle: int, scale: float = 0.5, colour=_INK) -> None:
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        at = (right - width, middle + height // 2)
+        cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+
+    for row in range(len(used)):
+        for column in range(len(used)):
+            share = shares[row, column]
+            y, x = top + row * _CELL, left + column * _CELL
+            colour = np.rint(_NONE + (_FULL - _NONE) * share**0.7).astype(int).tolist()
+            cv2.rectangle(picture, (x, y), (x + _CELL - 2, y + _CELL - 2), colour, -1)
+            if share >= 0.005:
+                ink = _PAPER if share > 0.4 else _INK
+                text = f"{100 * share:.0f}"
+                (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+                write(picture, text, x + (_CELL + width) // 2, y + _CELL // 2, colour=ink)
+        write(picture, names[used[row]], left - 8, top + row * _CELL + _CELL // 2)
+        write(picture, f"{counts[row].sum():,}", left + size + 108, top + row * _CELL + _CELL // 2, 0.45)
+    # Names of columns: written along a strip that is then turned to read upwards.
+    strip = np.full((size, _ROOM, 3), _PAPER, np.uint8)
+    for column in range(len(used)):
+        name = names[used[column]]
+        (width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        write(strip, name, 8 + width, column * _CELL + _CELL // 2)
+    picture[_MARGIN : _MARGIN + _ROOM, left : left + size] = strip.swapaxes(0, 1)[::-1]
+    write(picture, "truth / predicted, %", left - 8, top - 14, 0.45)
+    write(picture, "count", left + size + 108, top - 14, 0.45)
+    return picture

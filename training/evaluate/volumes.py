@@ -1,4 +1,4 @@
-"""Volumes of class ids: folders of Occ3D-layout .npz files, the grids they are of, and truth cut to a smaller grid."""
+"""Volumes of class ids: folders of Occ3D-layout .npz files, and the grids they are of."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
+from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
-__all__ = ["cut_to_grid", "matched_files", "read_origins", "read_volume", "volume_grid"]
+__all__ = ["matched_files", "read_origins", "read_volume", "volume_grid"]
 
-_ON_LATTICE = 1e-3  # voxels by which the corners of two grids may be off each other's lattice
 _NAMED = 5  # files that an error names
 _ORIGINS = "a JSON object, path without suffix -> [[x, y, z], ...]"
 
@@ -110,32 +109,3 @@ def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
         upper = tuple(np.round(np.subtract(own.upper, (*inset, 0)), 6))
         return VoxelGrid(lower, upper, own.voxel_size)
     raise ValueError(f"a volume of shape {shape} is not of a known grid; say which with --grid X0 Y0 Z0 X1 Y1 Z1 VOXEL")
-
-
-def cut_to_grid(volume: np.ndarray, source: VoxelGrid, target: VoxelGrid, outside: int = UNLABELLED) -> np.ndarray:
-    """The part of a volume that lies in another grid of the same lattice.
-
-    Args:
-        volume: (X, Y, Z) of `source`.
-        outside: what voxels of `target` hold that lie outside of `source`.
-    Returns:
-        a volume of `target`'s shape.
-    Raises:
-        ValueError: the volume is not of `source`, or the grids' voxels do not coincide.
-    """
-    if volume.shape != source.shape:
-        raise ValueError(f"a volume of shape {volume.shape} is not of a grid of {source.shape}")
-    offset = np.subtract(target.lower, source.lower) / source.voxel_size
-    first = np.rint(offset).astype(int)
-    alike = abs(source.voxel_size / target.voxel_size - 1) * max(target.shape) < _ON_LATTICE
-    if not alike or np.abs(offset - first).max() > _ON_LATTICE:
-        raise ValueError(
-            f"voxels of {target.voxel_size} m from {target.lower} do not coincide with those of the truth, "
-            f"{source.voxel_size} m from {source.lower}; use a model whose grid lies on the truth's lattice"
-        )
-    low, high = np.maximum(first, 0), np.minimum(first + target.shape, source.shape)
-    cut = np.full(target.shape, outside, volume.dtype)
-    if (low < high).all():
-        inside = tuple(slice(a, b) for a, b in zip(low - first, high - first))
-        cut[inside] = volume[tuple(slice(a, b) for a, b in zip(low, high))]
-    return cut

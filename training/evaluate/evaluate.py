@@ -1,0 +1,329 @@
+"""`renderocc eval`: a checkpoint on recordings it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.files import replacing
+from renderocc_model.grid import VoxelGrid
+
+from ..augment import AugmentConfig
+from ..dataset import RayDataset, SampleConfig
+from .baselines import flat_ground, most_frequent
+from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
+from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields
+from .metrics import VolumeScores, write_json
+from .rayiou import DEFAULT_ORIGIN
+from .threshold import Calibration, ThresholdSearch
+
+__all__ = ["EvaluationPlan", "calibrate", "evaluate", "held_out_dataset", "main"]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """How a checkpoint is evaluated.
+
+    frames: how many, evenly spread; all when None.
+    rays: most labelled rays of a frame; all when None.
+    auxiliary: the rays of the neighbouring frames too.
+    truth_grid: of the 3D truth; what its shape tells when None.
+    lidar: place of the LiDAR in base_link, metres, where RayIoU's rays begin.
+    precision: of the network.
+    predictions: folder for volumes, the truth they are compared with and the rays' origins, as `renderocc metrics`
+        reads them; none when None.
+    """
+
+    frames: int | None = None
+    rays: int | None = RAYS_OF_A_FRAME
+    auxiliary: bool = False
+    truth_grid: VoxelGrid | None = None
+    lidar: tuple[float, float, float] = DEFAULT_ORIGIN
+    precision: str = "float32"
+    predictions: Path | None = None
+
+
+def held_out_dataset(folder: Path, checkpoint: Checkpoint, recordings: Sequence[str] | None = None) -> RayDataset:
+    """Recordings as a checkpoint's network takes them, unvaried.
+
+    Raises:
+        ValueError: nothing there, or labelled with other classes than the checkpoint's.
+    """
+    images = checkpoint.config.images
+    config = SampleConfig(
+        images.height, images.width, rays=0, previous=int(checkpoint.config.fusion.enabled), augment=AugmentConfig()
+    )
+    dataset = RayDataset(folder, config, recordings)
+    if dataset.classes.names != checkpoint.classes.names or dataset.classes.free != checkpoint.classes.free:
+        raise ValueError(
+            f"{folder}: its labels have the classes {', '.join(dataset.classes.names)}, the checkpoint "
+            f"{', '.join(checkpoint.classes.names)}; prepare the recordings with --classes of the checkpoint"
+        )
+    return dataset
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    dataset: RayDataset,
+    plan: EvaluationPlan = EvaluationPlan(),
+    device: torch.device | str = "cpu",
+    baselines: dict[str, np.ndarray] | None = None,
+) -> dict:
+    """All metrics in one pass.
+
+    Args:
+        checkpoint: its network on `device`; its threshold decides what is occupied.
+        dataset: see `held_out_dataset`.
+        baselines: volumes (X, Y, Z) by name that are compared with the same truth.
+    Returns:
+        `rays` (`RayScores.as_dict`); `volumes` (`VolumeScores.as_dict`) and `baselines` by name, of frames with 3D
+        truth, None and {} without any; `confusion`, the histogram of the volumes (rows: truth), or of rendered classes.
+    """
+    grid, classes = checkpoint.grid, checkpoint.classes
+    rays = RayScores(classes)
+    volumes = {name: VolumeScores.empty(classes, True) for name in ("", *(baselines or {}))}
+    archive = None if plan.predictions is None else _Archive(plan.predictions)
+    for index, field in _fields(checkpoint, dataset, plan, device):
+        tables, frame = dataset.recording_of(index)
+        offsets = dataset.config.auxiliary_offsets if plan.auxiliary else ()
+        rays.add(field, dataset.rays_of(index, plan.rays, offsets).to(device))
+        prediction = occupied_classes(field, classes, checkpoint.threshold)
+        truth = truth_of(tables, frame, grid, plan.truth_grid)
+        origins = None if truth is None else ray_origins(tables, frame, grid, plan.lidar)
+        if archive is not None:
+            archive.add(f"{tables.name}/{int(tables.stamps[frame])}", prediction, truth, origins)
+        if truth is None:
+            continue
+        for name, scores in volumes.items():
+            volume = baselines[name] if name else prediction
+            scores.add(volume, truth.semantics, truth.mask, grid, origins)
+    if archive is not None:
+        archive.close()
+    own = volumes.pop("")
+    compared = own.frames > 0
+    return {
+        "rays": rays.as_dict(),
+        "volumes": own.as_dict() if compared else None,
+        "baselines": {name: scores.as_dict() for name, scores in volumes.items()} if compared else {},
+        "confusion": (own.voxels if compared else rays.confusion).histogram.tolist(),
+    }
+
+
+def calibrate(
+    checkpoint: Checkpoint, dataset: RayDataset, plan: EvaluationPlan, device: torch.device | str = "cpu"
+) -> Calibration:
+    """The best threshold for a checkpoint, from the 2D labels of recordings.
+
+    Raises:
+        ValueError: no labelled ray returns from inside of the grid.
+    """
+    search = ThresholdSearch(checkpoint.classes)
+    for index, field in _fields(checkpoint, dataset, plan, device, "calibrating"):
+        search.add(field, dataset.rays_of(index, plan.rays).to(device))
+    return search.result()
+
+
+def _fields(checkpoint: Checkpoint, dataset: RayDataset, plan: EvaluationPlan, device, what: str = "evaluating"):
+    """(index, field) of the plan's frames, with a progress bar."""
+    from tqdm import tqdm
+
+    indices = evenly(len(dataset), plan.frames)
+    fields = predicted_fields(
+        checkpoint.network, checkpoint.config, dataset, indices, device, precision=plan.precision
+    )  # fmt: skip
+    for index, _, field in tqdm(fields, what, len(indices), unit="frame", disable=not sys.stderr.isatty()):
+        yield index, field
+
+
+class _Archive:
+    """Volumes in a folder as `renderocc metrics` compares them: predictions/, truth/ and origins.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.origins = folder, {}
+
+    def add(self, name: str, prediction: np.ndarray, truth: FrameTruth | None, origins: np.ndarray | None) -> None:
+        self._write(self.folder / "predictions" / f"{name}.npz", semantics=prediction)
+        if truth is not None:
+            mask = np.ones(truth.semantics.shape, bool) if truth.mask is None else truth.mask
+            self._write(
+                self.folder / "truth" / f"{name}.npz", semantics=truth.semantics, mask_camera=mask.astype(np.uint8)
+            )
+            self.origins[name] = origins.tolist()
+
+    def close(self) -> None:
+        write_json(self.folder / "origins.json", self.origins)
+
+    @staticmethod
+    def _write(path: Path, **arrays: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc eval",
+        description="Evaluate a checkpoint on prepared recordings it was not trained on: rendered distances and "
+        "classes against their 2D labels; where there is 3D truth, mIoU and RayIoU too, and those of baselines.",
+        epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out report",
+    )
+    made.add_argument("--checkpoint", type=Path, required=True)
+    made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")
+    made.add_argument("--recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
+    made.add_argument("--limit", type=int, metavar="N", help="frames, evenly spread (default: all)")
+    made.add_argument("--rays", type=int, default=RAYS_OF_A_FRAME, help="labelled rays of a frame, at most; 0: all")
+    made.add_argument("--auxiliary", action="store_true", help="also the rays of neighbouring frames")
+    made.add_argument("--threshold", type=float, help="occupancy probability (default: the checkpoint's)")
+    made.add_argument(
+        "--calibrate", type=Path, metavar="NEW", help="find the threshold with these recordings' 2D labels, write the "
+        "checkpoint with it to NEW, and evaluate that; take other recordings to report figures on",
+    )  # fmt: skip
+    made.add_argument("--baselines", action="store_true", help="also a flat ground and, with --training-data, the most "
+                      "frequent class of each voxel")  # fmt: skip
+    made.add_argument("--training-data", type=Path, metavar="PREPARED", help="tables with 3D truth to count classes in")
+    made.add_argument("--training-recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
+    made.add_argument("--ground-height", type=float, default=0.0, help="of the flat ground, m (default 0)")
+    made.add_argument("--lidar", type=float, nargs=3, default=DEFAULT_ORIGIN, metavar=("X", "Y", "Z"),
+                      help="place of the LiDAR in base_link, where RayIoU's rays begin (default 0 0 1.84)")  # fmt: skip
+    made.add_argument("--truth-grid", type=float, nargs=7, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
+                      help="corners and voxel size of the 3D truth (default: as its shape tells)")  # fmt: skip
+    made.add_argument("--json", type=Path, metavar="OUT", help="write the figures there")
+    made.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json, evaluation.md, confusion.png")
+    made.add_argument("--predictions", type=Path, metavar="DIR",
+                      help="write predictions/, truth/ and origins.json for `renderocc metrics`")  # fmt: skip
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    made.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
+                      help="of the network (default: as the node)")  # fmt: skip
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc eval`: exit status 0, or 2 where something is missing or wrong."""
+    arguments = parser().parse_args(argv)
+    try:
+        result = run(arguments)
+        written = _write(arguments, result)
+    except (ValueError, OSError) as error:
+        print(f"renderocc eval: {error}", file=sys.stderr)
+        return 2
+    from .report import evaluation_text
+
+    print(evaluation_text(result))
+    for path in written:
+        print(f"wrote {path.resolve()}")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """Evaluate as the command line says; the whole content of evaluation.json."""
+    from renderocc_model.predictor import Predictor
+
+    _check(arguments)
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    predictor = Predictor(checkpoint, device=arguments.device, precision=arguments.precision)  # the node's choices
+    device = predictor.device
+    if arguments.threshold is not None:
+        predictor.threshold = arguments.threshold  # checks it
+        checkpoint = _with_threshold(checkpoint, arguments.threshold)
+    dataset = held_out_dataset(arguments.data, checkpoint, arguments.recordings)
+    plan = EvaluationPlan(
+        arguments.limit, arguments.rays or None, arguments.auxiliary, _grid(arguments.truth_grid),
+        tuple(arguments.lidar), predictor.precision, arguments.predictions,
+    )  # fmt: skip
+    baselines = _baselines(arguments, checkpoint, plan)
+    calibration = None
+    if arguments.calibrate is not None:
+        calibration = calibrate(checkpoint, dataset, plan, device)
+        checkpoint = _with_threshold(checkpoint, calibration.threshold)
+    result = {
+        "checkpoint": str(arguments.checkpoint),
+        "data": str(arguments.data),
+        "recordings": list(dataset.recordings),
+        "frames": len(evenly(len(dataset), plan.frames)),
+        "threshold": checkpoint.threshold,
+        "grid": checkpoint.grid.to_dict(),
+        "precision": plan.precision,
+        "classes": list(checkpoint.classes.names),
+        "calibration": None if calibration is None else calibration.as_dict(),
+        **evaluate(checkpoint, dataset, plan, device, baselines),
+    }
+    if calibration is not None:
+        _save_calibrated(arguments, checkpoint, calibration, dataset)
+    return result
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("limit", "rays"):
+        value = getattr(arguments, name)
+        if value is not None and value < 0:
+            raise ValueError(f"--{name} is {value}; expected a number that is not negative")
+    if arguments.calibrate is not None and arguments.threshold is not None:
+        raise ValueError("--threshold gives what --calibrate is to find; leave one out")
+    if arguments.training_data is not None and not arguments.baselines:
+        raise ValueError("--training-data is for a baseline; give --baselines with it")
+    if not arguments.checkpoint.is_file():
+        raise ValueError(f"{arguments.checkpoint}: there is no such file; give a checkpoint (.safetensors)")
+
+
+def _grid(numbers: Sequence[float] | None) -> VoxelGrid | None:
+    return None if numbers is None else VoxelGrid(tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
+
+
+def _with_threshold(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
+    return Checkpoint(
+        checkpoint.network, checkpoint.classes, threshold, checkpoint.rig_summary, checkpoint.provenance
+    )
+
+
+def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: EvaluationPlan) -> dict[str, np.ndarray]:
+    if not arguments.baselines:
+        return {}
+    volumes = {"flat_ground": flat_ground(checkpoint.grid, checkpoint.classes, arguments.ground_height)}
+    if arguments.training_data is not None:
+        training = held_out_dataset(arguments.training_data, checkpoint, arguments.training_recordings)
+        volumes["most_frequent"] = most_frequent(training, checkpoint.grid, plan.truth_grid)
+    return volumes
+
+
+def _save_calibrated(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, calibration: Calibration, dataset: RayDataset
+) -> None:
+    """The checkpoint with its new threshold, weights in the precision in which they were stored."""
+    from safetensors import safe_open
+
+    with safe_open(arguments.checkpoint, "pt") as file:
+        half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
+    found = {name: value for name, value in calibration.as_dict().items() if name != "ladder"}
+    provenance = {**checkpoint.provenance, "calibration": {**found, "recordings": list(dataset.recordings)}}
+    save_checkpoint(
+        arguments.calibrate, checkpoint.network, checkpoint.classes, checkpoint.threshold, checkpoint.rig_summary,
+        provenance, half,
+    )  # fmt: skip
+
+
+def _write(arguments: argparse.Namespace, result: dict) -> list[Path]:
+    from .report import confusion_picture, evaluation_markdown
+
+    written = [path for path in (arguments.calibrate, arguments.predictions) if path is not None]
+    if arguments.json is not None:
+        write_json(arguments.json, result)
+        written.append(arguments.json)
+    if arguments.out is not None:
+        import cv2
+
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / "evaluation.json", result)
+        with replacing(arguments.out / "evaluation.md") as partial:
+            partial.write_text(evaluation_markdown(result), encoding="utf-8")
+        picture = confusion_picture(np.array(result["confusion"]), result["classes"])
+        with replacing(arguments.out / "confusion.png") as partial:
+            partial.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        written.append(arguments.out)
+    return written
