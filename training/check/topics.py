@@ -59,40 +59,43 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
     cameras, uncalibrated = _find_cameras(bag, wanted)
     contents = Contents(cameras, uncalibrated, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
-    clouds = [topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count]
+    clouds = {topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count}
     bad: dict[str, int] = {}
-    poses: set[int] = set()
     looked_at = {*by_topic, *clouds, "/tf", "/tf_static"}
     total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)
     messages = tqdm(
         bag.messages(looked_at), bag.path.name, total, leave=False, unit="message", disable=not sys.stderr.isatty()
     )
     for topic, recorded_ns, data in messages:
-        if topic in by_topic:
-            by_topic[topic].take(topic, recorded_ns, data)
-            continue
         try:
-            if topic in clouds:
-                cloud = cdr.read_point_cloud(data)
-                if topic not in contents.clouds:
-                    cloud.xyz()  # the first stands for all: its fields are there and fit the bytes
-                contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
-                continue
-            for item in cdr.read_tf(data):
-                static = topic == "/tf_static"
-                contents.transforms.set(
-                    item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static
-                )
-                if not static and item.child.lstrip("/") == base_frame:
-                    poses.add(item.stamp_ns)
+            if topic in by_topic:
+                by_topic[topic].take(topic, recorded_ns, data)
+            elif topic in clouds:
+                _take_cloud(contents, topic, data)
+            else:
+                _take_transforms(contents, data, topic == "/tf_static", base_frame)
         except ValueError as error:
             bad[topic] = bad.get(topic, 0) + 1
             if bad[topic] <= _MOST_COMPLAINTS:
                 findings.warn("messages", str(error), "it is left out", topic, contents.time_text(recorded_ns))
-    contents.pose_stamps = sorted(poses)
+    contents.pose_stamps = sorted(set(contents.pose_stamps))
     for conflict in contents.transforms.conflicts:
         findings.warn("tf", str(conflict), "only one node may publish a frame's parent", "/tf")
     return contents
+
+
+def _take_cloud(contents: Contents, topic: str, data: bytes) -> None:
+    cloud = cdr.read_point_cloud(data)
+    if topic not in contents.clouds:
+        cloud.xyz()  # the first stands for all: its fields are there and fit the bytes
+    contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
+
+
+def _take_transforms(contents: Contents, data: bytes, static: bool, base_frame: str) -> None:
+    for item in cdr.read_tf(data):
+        contents.transforms.set(item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static)
+        if not static and item.child.lstrip("/") == base_frame:
+            contents.pose_stamps.append(item.stamp_ns)
 
 
 def _find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
