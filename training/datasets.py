@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from renderocc_model.rig import Camera, Rig
 
+from .augment import AugmentConfig
 from .dataset import RayDataset, split_recordings
 from .notes import recording_name
 from .prepare import prepare_recordings
@@ -15,6 +16,8 @@ from .tables import Tables, TablesError, list_tables
 from .train_config import DataConfig, TrainConfig
 
 __all__ = ["Data", "open_data", "prepare_missing", "split"]
+
+_ALL = 10_000_000  # more labels than a frame has
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class Data:
             "frames": len(self.training),
             "labels": [int(count) for count in self.training.class_counts],
         }
+
+
+    def frames_to_draw(self) -> RayDataset:
+        """Held-out frames (training ones where there are none) with all their own labels, unvaried."""
+        shown = self.held_out or self.training
+        config = replace(shown.config, rays=_ALL, auxiliary_offsets=(), augment=AugmentConfig(), truth=False)
+        return RayDataset(shown.folder, config, shown.recordings, shown.seed, shown.class_counts)
 
 
 def prepare_missing(config: DataConfig, folder: Path) -> None:

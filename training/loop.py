@@ -128,10 +128,10 @@ class Writer:
 
     def draw(self) -> None:
         """Pictures of held-out frames, or of the first training ones where none are held out."""
-        held_out = self.data.held_out or self.data.training
-        indices = evenly(len(held_out), self.config.run.pictures)
+        frames = self.data.frames_to_draw()
+        indices = evenly(len(frames), self.config.run.pictures)
         fields = predicted_fields(
-            self.learner.average.network, self.config.model, held_out, indices, self.learner.processes.device,
+            self.learner.average.network, self.config.model, frames, indices, self.learner.processes.device,
             precision=self.learner.precision,
         )  # fmt: skip
         for number, (_, sample, field) in enumerate(fields):
