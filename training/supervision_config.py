@@ -29,8 +29,11 @@ class LossWeights:
 
 @configuration
 class SupervisionConfig:
-    """What the network learns from. With the defaults for all but `mode`, `weights.empty` 0 and `depth_completion`
-    none, it is the paper's."""
+    """What the network learns from.
+
+    The paper's losses are the defaults with `weights.empty` 0 and `depth_completion` none; the authors' code is that
+    with `depth_target` contracted.
+    """
 
     mode: str = setting(
         "render", "how labelled rays are used: rendered (the paper), as 3D points, or both",
