@@ -324,9 +324,7 @@ def march_backward(
     distance_gradient, semantics_gradient, opacity_gradient, distortion_gradient = upstream
     for row in order:
         visit_count = _record(density, shape, rays[row], steps[row], delta, samples, visits, touched)
-        semantic = False
-        for c in range(table.shape[1]):
-            semantic |= semantics_gradient[row, c] != 0.0
+        semantic = _any(semantics_gradient[row])
         if semantic:
             _exchange(table, semantics_gradient, row, visit_count, visits, wanted, into_table)
         if wanted[0]:
@@ -335,6 +333,14 @@ def march_backward(
             _push(g_distance, g_opacity, g_spread, rays[row, 6], steps[row], delta, semantic, samples, visits)
             for visit in range(visit_count):
                 into_density[visits.voxels[visit]] += visits.pushed[visit]
+
+
+@compiled
+def _any(numbers):
+    for number in numbers:
+        if number != 0.0:
+            return True
+    return False
 
 
 @compiled
