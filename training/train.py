@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .train_config import TrainConfig, fast_dev_run, load_train_config
+if TYPE_CHECKING:
+    from .train_config import TrainConfig
 
 __all__ = ["main", "remedy"]
 
@@ -35,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc train`: 0 at the end or after SIGTERM, 130 after Ctrl-C, 1 where training failed, 2 on bad input."""
     arguments = parser().parse_intermixed_args(argv)
     out: Path = arguments.out
+    # Threads that wait for each other shall sleep: by default they spin, and where loading processes want the same
+    # cores a step takes many times as long. Read when torch is loaded, so torch is imported below this line.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from .train_config import fast_dev_run, load_train_config
+
     try:
         config = load_train_config(arguments.config, arguments.settings)
         if arguments.fast_dev_run:
@@ -108,7 +116,7 @@ def remedy(error: Exception, out: Path) -> tuple[str, int]:
     first_line = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, Diverged):
         return f"{text}; {kept}", 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full ({error.filename or out}); make room and give the same command again; {kept}", 1
     if "DataLoader worker" in text and "shared memory" in text:
         return f"no shared memory is left for loading processes; fewer run.workers, or a larger /dev/shm; {kept}", 1
