@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         width, height = arguments.width if arguments.width is not None else 704, arguments.height
         rig = Rig.load(arguments.rig) if arguments.rig else town_rig(width, 256 if height is None else height)
         settings = Settings(
-            arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels, not arguments.no_truth,
-            arguments.storage, arguments.jobs,
+            arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels,
+            not arguments.no_truth, arguments.storage, arguments.jobs,
         )  # fmt: skip
         count, seconds = _record(arguments.out, rig, settings, record)
     except (ValueError, OSError, MemoryError) as error:

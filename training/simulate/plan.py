@@ -198,7 +198,10 @@ class Plan:
         points = np.stack([ox, oy, self.height(gx, gy)], -1)
         cx, cy = np.meshgrid((xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2, indexing="ij")
         surface, colour, class_id = self._cells(cx, cy)
-        corner = lambda grid: np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], 2)
+
+        def corner(grid):
+            return np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], 2)
+
         vertices = corner(points).reshape(-1, 3)
         texture = self._texture(corner(gx[..., None])[..., 0], corner(gy[..., None])[..., 0], cx, cy).reshape(-1, 3)
         first = np.arange(cx.size)[:, None] * 4

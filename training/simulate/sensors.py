@@ -12,8 +12,8 @@ from renderocc_model.rig import Camera, CameraModel, Rig
 from .shade import develop, meter, radiance
 from .shapes import Mesh
 from .town import Town
-from .traffic import SHADOW_REACH
 from .trace import Tracer, dot, place, rotate
+from .traffic import SHADOW_REACH
 
 __all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
 
@@ -107,7 +107,7 @@ class Photographer:
         return directions.shape[:2], np.ascontiguousarray(directions.reshape(-1, 3))
 
     def may_see(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """A quick test of places in the optical frame (arrays of one shape): leaves out only what the lens cannot see."""
+        """A quick test of places in the optical frame, (N,) each: leaves out only what the lens cannot see."""
         if self._widest is None:
             return np.ones(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
         return (np.abs(x) < z * np.float32(self._widest[0])) & (np.abs(y) < z * np.float32(self._widest[1]))
@@ -203,7 +203,7 @@ class Lidar:
         )
 
     def sweep(self, odom_from_base: np.ndarray, tracer: Tracer, rng: np.random.Generator) -> Sweep:
-        """The returns at a pose of the car in what a tracer holds: range noise of 2 cm, fewer from glass and far away."""
+        """The returns at a pose of the car, off what a tracer holds: range noise of 2 cm, fewer from glass and afar."""
         odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)

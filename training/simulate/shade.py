@@ -125,7 +125,8 @@ def radiance(
     lit = np.where(facing > 0, facing, -facing * translucency * 0.6) + translucency * 0.25
     off = normal * (2e-3 + 2e-4 * distance)  # above the surface, that rays which leave it do not hit it
     towards = np.flatnonzero(lit > 0.004)
-    origin = columns(point, towards) + columns(off, towards) * np.where(facing[towards] < 0, np.float32(-1), np.float32(1))
+    side = np.where(facing[towards] < 0, np.float32(-1), np.float32(1))
+    origin = columns(point, towards) + columns(off, towards) * side
     shadow = np.ones(len(rows), np.float32)
     shadow[towards] = ~tracer.blocked(origin.T, weather.sun)
     openness = sky_openness(tracer, point, off, normal, rows, shape, rng)

@@ -241,7 +241,7 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
     """
     path = np.asarray(path, np.float64)
     radii = np.full(len(path), radii, np.float64)
-    direction = path[[1, *range(2, len(path)), -1]] - path[[0, *range(len(path) - 2), -2]]  # along the path at each point
+    direction = path[[1, *range(2, len(path)), -1]] - path[[0, *range(len(path) - 2), -2]]  # along the path
     direction /= np.maximum(_length(direction), 1e-12)
     helper = np.where(np.abs(direction[:, 2:]) > 0.9, [[1.0, 0, 0]], [[0, 0, 1.0]])
     across = cross(helper, direction)

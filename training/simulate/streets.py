@@ -120,15 +120,23 @@ def stage_beginning(builder: Builder, rng: np.random.Generator) -> None:
     street, row = plan.along_y[1], plan.along_x[1]
     begin = row.centre + row.reach + 15
     standing = {"car", "truck", "trailer", "motorcycle", "construction_vehicle"}
-    on_stage = lambda x, y: abs(x - street.centre) < street.half + 0.3 and begin - 4 < y < begin + 62
+
+    def on_stage(x, y):
+        return abs(x - street.centre) < street.half + 0.3 and begin - 4 < y < begin + 62
+
     builder.placed = [p for p in builder.placed if not (p.name in standing and on_stage(p.x, p.y))]
     bay, walk = street.driving + 1.25, street.half + 1.0
-    right = lambda name, mesh, at, offset=bay, yaw=np.pi / 2: builder.put(
-        mesh, name, street.centre + offset, begin + at, yaw, tilt=offset == bay
-    )
-    left = lambda name, mesh, at, offset=bay, yaw=-np.pi / 2: builder.put(
-        mesh, name, street.centre - offset, begin + at, yaw, tilt=offset == bay
-    )
+
+    def right(name, mesh, at, offset=bay, yaw=np.pi / 2):
+        return builder.put(
+            mesh, name, street.centre + offset, begin + at, yaw, tilt=offset == bay
+        )
+
+    def left(name, mesh, at, offset=bay, yaw=-np.pi / 2):
+        return builder.put(
+            mesh, name, street.centre - offset, begin + at, yaw, tilt=offset == bay
+        )
+
     right("car", builder.models.draw(rng, vehicles.car), 0)
     for k in range(4):
         right("traffic_cone", builder.models.draw(rng, furniture.cone), 4.5 + 1.4 * k, street.driving + 0.35)

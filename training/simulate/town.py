@@ -97,9 +97,12 @@ def _let_drive(builder: Builder, traffic: Traffic, rng: np.random.Generator, dur
 def _let_walk(builder: Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
     """People on the sidewalks, most of them walking, and on the zebra crossings."""
     plan = builder.plan
-    crowd = lambda walking: [
-        [pose.labelled(CLASSES["pedestrian"]) for pose in people.pedestrian(rng, walking)] for _ in range(16)
-    ]
+
+    def crowd(walking):
+        return [
+            [pose.labelled(CLASSES["pedestrian"]) for pose in people.pedestrian(rng, walking)] for _ in range(16)
+        ]
+
     walkers, standers = crowd(True), crowd(False)
     for street, kind, begin, end in stretches(plan):
         for side in (-1, 1):

@@ -171,9 +171,8 @@ class Tracer:
 def _rays(origins: np.ndarray, directions: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Origins and directions as Embree's binding takes them: (N, 3) float32 each, contiguous."""
     shape = (len(directions) if count is None else count, 3)
-    return tuple(
-        np.ascontiguousarray(np.broadcast_to(np.asarray(vectors, np.float32), shape)) for vectors in (origins, directions)
-    )
+    both = (np.broadcast_to(np.asarray(vectors, np.float32), shape) for vectors in (origins, directions))
+    return tuple(map(np.ascontiguousarray, both))
 
 
 def _fill(hits: Hits, rays: np.ndarray, mesh: Mesh, faces: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:

@@ -37,7 +37,10 @@ class Drive:
         self._plan = plan
         left, right = plan.along_y[1], plan.along_y[-2]
         bottom, top = plan.along_x[1], plan.along_x[-2]
-        offset = lambda street: lane_offset(street.lanes)
+
+        def offset(street):
+            return lane_offset(street.lanes)
+
         x0, x1 = left.centre + offset(left), right.centre - offset(right)
         y0, y1 = bottom.centre + offset(bottom), top.centre - offset(top)
         points = _rounded(np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]]), _TURN_RADIUS)

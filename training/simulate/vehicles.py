@@ -77,12 +77,18 @@ def car(rng: np.random.Generator) -> Mesh:
     style = rng.choice(list(_CARS), p=[0.27, 0.27, 0.14, 0.22, 0.10])
     length, width, height, hood, boot, belt, foot, rear, front, screen = _CARS[style]
     length, height, half = length * rng.uniform(0.95, 1.05), height * rng.uniform(0.98, 1.03), width / 2
-    at = lambda fraction: (fraction - 0.5) * length
+
+    def at(fraction):
+        return (fraction - 0.5) * length
+
     sill, roof = 0.24 if style != "suv" else 0.32, half * 0.66 if style != "van" else half * 0.84
     pillar = at((rear + front) / 2 + 0.02)
-    body = lambda x, mid, top, top_half, inset=0.0, lift=0.0: (
-        x, half - 0.05 - inset, sill + lift, half - inset * 0.8, mid, top_half - inset, top,
-    )  # fmt: skip
+
+    def body(x, mid, top, top_half, inset=0.0, lift=0.0):
+        return (
+            x, half - 0.05 - inset, sill + lift, half - inset * 0.8, mid, top_half - inset, top,
+        )  # fmt: skip
+
     stations = [
         body(at(0.0), 0.72, boot * 0.86, half * 0.80, 0.16, 0.14),
         body(at(0.018), 0.80, boot * 0.95, half * 0.84, 0.05, 0.06),
@@ -152,7 +158,10 @@ def bus(rng: np.random.Generator) -> Mesh:
 def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
     """A cab-over cab whose rear wall stands at x."""
     half, height = 1.2, rng.uniform(2.6, 3.1)
-    levels = lambda top, cut: (half - 0.02 - cut, 0.55, half - cut, 1.55, half - 0.12 - cut, top)
+
+    def levels(top, cut):
+        return (half - 0.02 - cut, 0.55, half - cut, 1.55, half - 0.12 - cut, top)
+
     stations = [(x, *levels(height, 0.0)), (x + 0.75, *levels(height, 0.0)), (x + 1.65, *levels(height * 0.97, 0.0)),
                 (x + 2.0, *levels(height * 0.78, 0.04))]  # fmt: skip
     surfaces = np.full((3, 3), Surface.PAINT, np.uint8)
