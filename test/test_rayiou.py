@@ -7,7 +7,8 @@ import pytest
 
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
-from training.evaluate.rayiou import RayIoU, first_hits, lidar_directions, select_origins
+from training.evaluate.rayiou import RayIoU, cast_frame, first_hits, lidar_directions, select_origins
+from training.evaluate.traversal import cell_indices, padded, traverse
 
 FREE, CAR, ROAD, MANMADE = 17, 4, 11, 15
 # 12 x 10 x 8 voxels: small enough for a search in plain Python.
@@ -121,6 +122,47 @@ def test_a_volume_of_another_grid_is_refused():
     wrong = np.full(SMALL.shape, 40, np.uint8)
     with pytest.raises(ValueError, match="class id 40; expected 0 to 17"):
         scored(wrong, wrong, SMALL, [(0, 0, 0)])
+
+
+def test_several_predictions_are_cast_at_once():
+    rng = np.random.default_rng(5)
+    truth, *predictions = (
+        np.where(rng.random(SMALL.shape) < 0.05, rng.integers(0, 17, SMALL.shape), FREE) for _ in range(4)
+    )
+    origins = np.array([[0.1, 0.1, 0.1], [-0.7, 0.3, 0.5]])
+    together = [RayIoU(OCC3D_NUSCENES) for _ in predictions]
+    cast_frame(together, predictions, truth, SMALL, origins)
+    for rays, prediction in zip(together, predictions):
+        alone = scored(prediction, truth, SMALL, origins)
+        np.testing.assert_array_equal(rays.hits, alone.hits)
+        np.testing.assert_array_equal(rays.prediction, alone.prediction)
+        assert rays.rays == alone.rays and rays.origins == alone.origins == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_compiled_rays_are_bit_for_bit_those_that_step_together(seed):
+    """From inside, from faces and corners, from outside, along axes and diagonals, and past the grid."""
+    rng = np.random.default_rng(seed)
+    volumes = tuple(rng.random(SMALL.shape) < share for share in (0.02, 0.1))
+    origins = rng.uniform(-3.5, 3.5, (3000, 3))
+    origins[::3] = np.round(origins[::3] / 0.4) * 0.4
+    directions = rng.normal(size=(3000, 3))
+    directions[::2] = np.round(directions[::2])
+    directions[~directions.any(axis=1)] = 1
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    cells, distances = first_hits(volumes, SMALL, origins, directions)
+    for volume, found, distance in zip(volumes, cells, distances):
+        wide, first, left = padded(volume), np.full(3000, -1), np.zeros(3000)
+
+        def visit(rays, places, enter, leave, wide=wide, first=first, left=left):
+            met = wide[places]
+            first[rays[met]], left[rays[met]] = cell_indices(places[met], SMALL.shape), leave[met]
+            return met
+
+        exits = traverse(SMALL, origins, directions, visit)
+        np.testing.assert_array_equal(found, first)
+        np.testing.assert_array_equal(distance, np.where(first >= 0, left, exits))
+    assert (cells >= 0).any() and (distances == 0).any()
 
 
 # --- a plain search, from the definition: nothing of the package is used ---

@@ -21,7 +21,7 @@ from .baselines import flat_ground, most_frequent
 from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
 from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields
 from .metrics import VolumeScores, write_json
-from .rayiou import DEFAULT_ORIGIN
+from .rayiou import DEFAULT_ORIGIN, cast_frame
 from .threshold import Calibration, ThresholdSearch
 
 __all__ = ["EvaluationPlan", "calibrate", "evaluate", "held_out_dataset", "main"]
@@ -101,9 +101,11 @@ def evaluate(
             archive.add(f"{tables.name}/{int(tables.stamps[frame])}", prediction, truth, origins)
         if truth is None:
             continue
-        for name, scores in volumes.items():
-            volume = baselines[name] if name else prediction
-            scores.add(volume, truth.semantics, truth.mask, grid, origins)
+        predictions = [prediction, *(baselines or {}).values()]
+        cast_frame([scores.rays for scores in volumes.values()], predictions, truth.semantics, grid, origins)
+        for scores, volume in zip(volumes.values(), predictions):
+            scores.voxels.add(volume, truth.semantics, truth.mask)
+            scores.frames += 1
     if archive is not None:
         archive.close()
     own = volumes.pop("")
@@ -172,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
         prog="renderocc eval",
         description="Evaluate a checkpoint on prepared recordings it was not trained on: rendered distances and "
         "classes against their 2D labels; where there is 3D truth, mIoU and RayIoU too, and those of baselines.",
-        epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out report",
+        epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out out",
     )
     made.add_argument("--checkpoint", type=Path, required=True)
     made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")

@@ -214,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("predictions", type=Path, metavar="PRED_DIR")
     made.add_argument("truth", type=Path, metavar="TRUTH_DIR")
     made.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
-    made.add_argument("--rayiou", action="store_true", help="cast rays too (a tenth of a second for each origin)")
+    made.add_argument("--rayiou", action="store_true", help="cast rays too: RayIoU")
     made.add_argument(
         "--origins", type=Path, metavar="FILE",
         help="JSON: relative path without suffix -> list of [x, y, z] in metres, where the recording's LiDAR was, in "

@@ -13,6 +13,7 @@ over all rays of all frames; RayIoU is the mean of those that exist, over classe
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -21,9 +22,11 @@ from renderocc_model.classes import ClassTable
 from renderocc_model.grid import VoxelGrid
 
 from .confusion import known_ids, mean_of_known
-from .traversal import padded, traverse
+from .traversal import cell_indices, checked_rays, entry, padded
 
-__all__ = ["DEFAULT_ORIGIN", "THRESHOLDS", "RayIoU", "first_hits", "lidar_directions", "select_origins"]
+__all__ = [
+    "DEFAULT_ORIGIN", "THRESHOLDS", "RayIoU", "cast_frame", "first_hits", "lidar_directions", "select_origins",
+]  # fmt: skip
 
 THRESHOLDS = (1.0, 2.0, 4.0)  # metres
 DEFAULT_ORIGIN = (0.0, 0.0, 1.84)  # the height of nuScenes' LiDAR above the road
@@ -82,31 +85,58 @@ def first_hits(
         cells (K, R) int64 into the flattened volumes, -1 where a ray meets none; and distances (K, R) in metres at
         which that voxel is left, or the grid where a ray meets none.
     """
+    from .cast_loops import cast
+
+    origins, directions = checked_rays(origins, directions)
+    places = (origins - grid.lower) / grid.voxel_size
+    near, far, first = entry(np.array(grid.shape, np.float64)[:, None], places.T, directions.T)
     codes = padded(sum((volume.astype(np.uint8) << bit for bit, volume in enumerate(volumes)), np.uint8(0)))
-    pending = np.full(len(origins), (1 << len(volumes)) - 1, np.uint8)
-    cells = np.full((len(volumes), len(origins)), -1, np.int64)
-    distances = np.full((len(volumes), len(origins)), np.nan)
-
-    def visit(rays: np.ndarray, places: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
-        rows = np.flatnonzero(codes[places])
-        met = codes[places[rows]] & pending[rays[rows]]
-        rows, met = rows[met != 0], met[met != 0]
-        done = np.zeros(len(rays), bool)
-        if len(rows):
-            for bit in range(len(volumes)):
-                chosen = rows[met & (1 << bit) != 0]
-                cells[bit, rays[chosen]], distances[bit, rays[chosen]] = places[chosen], leave[chosen]
-            pending[rays[rows]] &= ~met
-            done[rows] = pending[rays[rows]] == 0
-        return done
-
-    exits = traverse(grid, origins, directions, visit)
-    found = cells >= 0
     wide = np.array(grid.shape) + 2
-    x, rest = np.divmod(cells[found], wide[1] * wide[2])
-    y, z = np.divmod(rest, wide[2])
-    cells[found] = ((x - 1) * grid.shape[1] + y - 1) * grid.shape[2] + z - 1
-    return cells, np.where(found, distances, exits)
+    starts = np.where(far >= 0, first, -1).T.astype(np.int64)
+    cells = np.full((len(volumes), len(origins)), -1, np.int64)
+    lengths = np.tile(np.maximum(far, 0), (len(volumes), 1))
+    strides = np.array([wide[1] * wide[2], wide[2], 1])
+    cast(codes, (1 << len(volumes)) - 1, strides, places, directions, np.ascontiguousarray(starts), cells, lengths)
+    found = cells >= 0
+    cells[found] = cell_indices(cells[found], grid.shape)
+    return cells, lengths * grid.voxel_size
+
+
+def cast_frame(
+    scores: Sequence[RayIoU],
+    predictions: Sequence[np.ndarray],
+    truth: np.ndarray,
+    grid: VoxelGrid,
+    origins: np.ndarray,
+) -> None:
+    """Cast the rays of one frame, for several predictions of it at once.
+
+    Args:
+        scores: each receives the counts of its prediction.
+        predictions: (X, Y, Z) class ids each, at most seven; 255 (unknown) counts as free.
+        truth: (X, Y, Z) class ids. A voxel whose id is outside of the table ends a ray, which then does not count.
+        origins: (N, 3) metres, already selected.
+    Raises:
+        ValueError: a shape is not the grid's, or a prediction is no class.
+    """
+    for name, volume in (*(("prediction", one) for one in predictions), ("truth", truth)):
+        if volume.shape != grid.shape:
+            raise ValueError(f"{name} has shape {volume.shape}, its grid {grid.shape}; give the grid they are of")
+    classes = scores[0].classes
+    predictions = [known_ids(prediction, classes) for prediction in predictions]
+    directions = lidar_directions()
+    starts = np.repeat(np.asarray(origins, np.float64).reshape(-1, 3), len(directions), axis=0)
+    everywhere = np.tile(directions, (len(origins), 1))
+    occupied = tuple(volume != classes.free for volume in (truth, *predictions))
+    cells, distances = first_hits(occupied, grid, starts, everywhere)
+    met = np.flatnonzero(cells[0] >= 0)
+    wanted = truth.ravel()[cells[0][met]]
+    known = (wanted >= 0) & (wanted < len(classes))
+    met, wanted = met[known], wanted[known].astype(np.int64)
+    for score, prediction, where, distance in zip(scores, predictions, cells[1:], distances[1:]):
+        found = np.where(where[met] >= 0, prediction.ravel()[where[met]], classes.free)
+        score.add(found, wanted, np.stack([distances[0][met], distance[met]]))
+        score.origins += len(origins)
 
 
 class RayIoU:
@@ -126,30 +156,8 @@ class RayIoU:
         self.rays = self.origins = 0
 
     def add_volumes(self, prediction: np.ndarray, truth: np.ndarray, grid: VoxelGrid, origins: np.ndarray) -> None:
-        """Cast the rays of one frame.
-
-        Args:
-            prediction: (X, Y, Z) class ids, 255 (unknown) counts as free.
-            truth: (X, Y, Z) class ids. A voxel whose id is outside of the table ends a ray, which then does not count.
-            origins: (N, 3) metres, already selected.
-        Raises:
-            ValueError: a shape is not the grid's, or a prediction is no class.
-        """
-        for name, volume in (("prediction", prediction), ("truth", truth)):
-            if volume.shape != grid.shape:
-                raise ValueError(f"{name} has shape {volume.shape}, its grid {grid.shape}; give the grid they are of")
-        free, count = self.classes.free, len(self.classes)
-        prediction = known_ids(prediction, self.classes)
-        directions = lidar_directions()
-        starts = np.repeat(np.asarray(origins, np.float64), len(directions), axis=0)
-        everywhere = np.tile(directions, (len(origins), 1))
-        cells, distances = first_hits((truth != free, prediction != free), grid, starts, everywhere)
-        counted = cells[0] >= 0
-        wanted = truth.ravel()[cells[0][counted]]
-        found = np.where(cells[1] >= 0, prediction.ravel()[cells[1]], free)[counted]
-        known = (wanted >= 0) & (wanted < count)
-        self.add(found[known], wanted[known].astype(np.int64), distances[:, counted][:, known])
-        self.origins += len(origins)
+        """Cast the rays of one frame; see `cast_frame`."""
+        cast_frame([self], [prediction], truth, grid, origins)
 
     def add(self, prediction: np.ndarray, truth: np.ndarray, distances: np.ndarray) -> None:
         """Count rays by their classes (R,) and their distances (2, R) in truth and prediction, metres."""

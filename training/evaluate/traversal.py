@@ -15,7 +15,7 @@ import numpy as np
 
 from renderocc_model.grid import VoxelGrid
 
-__all__ = ["cell_indices", "padded", "traverse"]
+__all__ = ["cell_indices", "checked_rays", "entry", "padded", "traverse"]
 
 _TOGETHER = 1 << 14  # rays that step together: their arrays stay in the cache
 _SPARSE = 0.75  # share of rays under way below which the others are thrown out
@@ -30,8 +30,9 @@ def padded(volume: np.ndarray) -> np.ndarray:
 
 def cell_indices(cells: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """Indices into the flattened volume itself, of cells that lie in it."""
-    x, y, z = np.unravel_index(cells, tuple(size + 2 for size in shape))
-    return np.ravel_multi_index((x - 1, y - 1, z - 1), shape)
+    x, rest = np.divmod(cells, (shape[1] + 2) * (shape[2] + 2))
+    y, z = np.divmod(rest, shape[2] + 2)
+    return ((x - 1) * shape[1] + y - 1) * shape[2] + z - 1
 
 
 def traverse(grid: VoxelGrid, origins: np.ndarray, directions: np.ndarray, visit: Visit) -> np.ndarray:
@@ -50,16 +51,22 @@ def traverse(grid: VoxelGrid, origins: np.ndarray, directions: np.ndarray, visit
     Raises:
         ValueError: shapes do not fit, or a number is not finite.
     """
-    origins, directions = np.asarray(origins, np.float64), np.asarray(directions, np.float64)
-    if origins.ndim != 2 or origins.shape[1] != 3 or origins.shape != directions.shape:
-        raise ValueError(f"origins have shape {origins.shape}, directions {directions.shape}; expected (R, 3) for both")
-    if not (np.isfinite(origins).all() and np.isfinite(directions).all()):
-        raise ValueError("an origin or a direction of a ray is not finite; leave out rays without a known pose")
+    origins, directions = checked_rays(origins, directions)
     exits = np.zeros(len(origins))
     for first in range(0, len(origins), _TOGETHER):
         rows = np.arange(first, min(first + _TOGETHER, len(origins)))
         _walk(grid, rows, origins[rows], directions[rows], visit, exits)
     return exits
+
+
+def checked_rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as (R, 3) float64; ValueError where they are not, or a number is not finite."""
+    origins, directions = np.asarray(origins, np.float64), np.asarray(directions, np.float64)
+    if origins.ndim != 2 or origins.shape[1] != 3 or origins.shape != directions.shape:
+        raise ValueError(f"origins have shape {origins.shape}, directions {directions.shape}; expected (R, 3) for both")
+    if not (np.isfinite(origins).all() and np.isfinite(directions).all()):
+        raise ValueError("an origin or a direction of a ray is not finite; leave out rays without a known pose")
+    return origins, directions
 
 
 def _walk(
@@ -69,7 +76,7 @@ def _walk(
     shape = np.array(grid.shape[::-1], np.float64)[:, None]
     origin = ((origins - grid.lower) / grid.voxel_size).T[::-1].copy()
     direction = directions.T[::-1].copy()
-    near, far, cell = _entry(shape, origin, direction)
+    near, far, cell = entry(shape, origin, direction)
     hits = far >= 0
     exits[rays[hits]] = far[hits] * grid.voxel_size
     rays, origin, direction, entered, cell = rays[hits], origin[:, hits], direction[:, hits], near[hits], cell[:, hits]
@@ -107,8 +114,12 @@ def _walk(
             place[done], step[:, done], hop[:, done] = 0, 0, 0
 
 
-def _entry(shape: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distances (n,) to the grid and out of it, the latter -1 for rays that miss it, and the first cells (3, n)."""
+def entry(shape: np.ndarray, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where rays enter a grid of `shape` (3, 1) voxels; everything in voxels, origins and directions (3, n).
+
+    Returns:
+        distances (n,) to the grid and out of it, the latter -1 for rays that miss it; and the first cells (3, n).
+    """
     cell = np.floor(origin)
     inside = ((cell >= 0) & (cell < shape)).all(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):

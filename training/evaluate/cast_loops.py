@@ -1,0 +1,84 @@
+"""`rayiou.first_hits`, compiled by Numba when it is first called (a second or two; kept on disk).
+
+Step for step the arithmetic of `traversal.traverse`, one ray after the other, which need not keep in step.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+__all__ = ["cast"]
+
+
+def compiled(function):
+    """Compile at the first call, with IEEE arithmetic; kept on disk where that is possible."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
+        return numba.njit(**options)(function)
+
+
+@compiled
+def cast(
+    codes: np.ndarray,
+    everything: int,
+    strides: np.ndarray,
+    origins: np.ndarray,
+    directions: np.ndarray,
+    starts: np.ndarray,
+    cells: np.ndarray,
+    lengths: np.ndarray,
+) -> None:
+    """Walk each ray until it has met all volumes or the border.
+
+    Args:
+        codes: padded volume, flat, uint8: bit k is set where volume k is; the border has none.
+        everything: the bits of all volumes.
+        strides: (3,) of x, y, z in `codes`.
+        origins, directions: (R, 3) in voxels.
+        starts: (R, 3) int64 first voxel of each ray, x below 0 for a ray that misses.
+        cells: (K, R) int64, receives indices into `codes`; holds -1.
+        lengths: (K, R) receives the distance in voxels at which that cell is left.
+    """
+    last = (codes.size // strides[0] - 2, strides[0] // strides[1] - 2, strides[1] - 2)
+    for ray in range(len(origins)):
+        x, y, z = starts[ray]
+        if x < 0:
+            continue
+        ox, oy, oz = origins[ray]
+        dx, dy, dz = directions[ray]
+        # The plane that is crossed next on each axis; a ray along an axis never crosses those of the others.
+        px, py, pz = x + (dx > 0), y + (dy > 0), z + (dz > 0)
+        sx, sy, sz = (1 if dx > 0 else -1), (1 if dy > 0 else -1), (1 if dz > 0 else -1)
+        tx = (px - ox) / dx if dx != 0 else np.inf
+        ty = (py - oy) / dy if dy != 0 else np.inf
+        tz = (pz - oz) / dz if dz != 0 else np.inf
+        place = (x + 1) * strides[0] + (y + 1) * strides[1] + z + 1
+        pending = everything
+        while True:
+            left = min(tx, ty, tz)
+            met = codes[place] & pending
+            if met:
+                for volume in range(len(cells)):
+                    if met >> volume & 1:
+                        cells[volume, ray], lengths[volume, ray] = place, left
+                pending &= ~met
+                if not pending:
+                    break
+            if tz == left:
+                z, pz, place = z + sz, pz + sz, place + sz
+                if z < 0 or z >= last[2]:
+                    break
+                tz = (pz - oz) / dz
+            elif ty == left:
+                y, py, place = y + sy, py + sy, place + sy * strides[1]
+                if y < 0 or y >= last[1]:
+                    break
+                ty = (py - oy) / dy
+            else:
+                x, px, place = x + sx, px + sx, place + sx * strides[0]
+                if x < 0 or x >= last[0]:
+                    break
+                tx = (px - ox) / dx
