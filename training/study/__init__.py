@@ -1,0 +1,66 @@
+"""`renderocc study`: the paper's comparisons on simulated towns, from nothing to the tables of docs/study.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc study",
+        description="Run a study: record and prepare its towns, train every variant with every seed, evaluate on the "
+        "test towns, and write the tables. What is finished is not done again: give the same command after an "
+        "interruption of any kind, and it goes on.",
+        epilog="example: renderocc study config/study/town_cpu.yaml --out runs/town_cpu --jobs 2",
+    )
+    made.add_argument("config", type=Path, help="YAML of the study (config/study/town_cpu.yaml, town_gpu.yaml)")
+    made.add_argument("--out", type=Path, required=True, help="folder for towns, training runs and logs")
+    made.add_argument(
+        "--docs", type=Path, default=Path("docs"),
+        help="folder of study.md and of study/ with results and pictures (default: docs)",
+    )  # fmt: skip
+    made.add_argument("--jobs", type=int, default=2, help="towns or training runs at a time (default 2)")
+    made.add_argument("--threads", type=int, help="of each training run (default: the machine's CPUs shared out)")
+    made.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants only")
+    made.add_argument("--tables", action="store_true", help="run nothing: write the tables of the results there are")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc study`: 0 when all was run, 1 where a run failed, 2 on bad input, 130 when it was stopped."""
+    arguments = parser().parse_args(argv)
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        if arguments.jobs < 1 or (arguments.threads is not None and arguments.threads < 1):
+            raise ValueError(f"--jobs is {arguments.jobs}, --threads {arguments.threads}; expected at least 1")
+        from .conduct import Conductor
+        from .plan import load_study
+
+        study = load_study(arguments.config)
+        threads = arguments.threads or max(cpus // arguments.jobs, 1)
+        conductor = Conductor(study, arguments.out, arguments.docs, arguments.jobs, threads, arguments.only)
+        if arguments.tables:
+            conductor.write_document()
+            print(f"wrote {conductor.document.resolve()}")
+            return 0
+        stopped: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda which, frame: stopped.append(which))
+        failures = conductor.run(lambda: bool(stopped))
+    except (ValueError, OSError) as error:
+        print(f"renderocc study: {error}", file=sys.stderr)
+        return 2
+    for failure in failures:
+        print(f"renderocc study: {failure}", file=sys.stderr)
+    if stopped:
+        print(f"stopped; give the same command again to go on: {arguments.out.resolve()}")
+        return 130
+    print(f"wrote {conductor.document.resolve()}")
+    return 1 if failures else 0

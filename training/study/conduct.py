@@ -1,0 +1,211 @@
+"""From a study's description to its results: towns, then runs, then tables and pictures; each only where it is missing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .document import relative_path, render_part, update_document
+from .jobs import RENDEROCC, Job, run_jobs
+from .plan import Run, Study
+from .results import Results
+from .towns import TownFolder
+
+__all__ = ["Conductor"]
+
+_LOCK_PATIENCE_S = 150.0  # for runs of a study that was killed, which save their state first
+_VIEWS, _COLUMNS = 2, 5  # frames that are drawn as the cameras see them, and from above
+
+Stop = Callable[[], bool]
+
+
+class Conductor:
+    """Runs a study.
+
+    Args:
+        out: folder for towns, runs and logs.
+        docs: folder of study.md and study/.
+        jobs: processes at a time.
+        threads: of each.
+        only: names of the variants to run; all when None.
+    Attributes:
+        document: study.md.
+    Raises:
+        ValueError: results of other settings are in the way; `only` names a variant that does not exist.
+    """
+
+    def __init__(
+        self, study: Study, out: Path, docs: Path, jobs: int, threads: int, only: Sequence[str] | None = None
+    ) -> None:
+        self.study, self.out, self.jobs, self.threads = study, out.resolve(), jobs, threads
+        name = study.config.name
+        self.document = docs / "study.md"
+        self.results = Results(docs / "study" / "results" / name, study)
+        self._pictures = {
+            **{
+                docs / "study" / f"{name}_views_{number}.jpg": "Test frame: image, labels, rendered classes and "
+                "distances, and the volume from above"
+                for number in range(_VIEWS)
+            },
+            docs / "study" / f"{name}_above.jpg": "Volumes of test frames from above: truth and variants",
+        }
+        known = [variant.name for variant in study.comparison.variants]
+        unknown = [name for name in only or () if name not in known]
+        if unknown:
+            raise ValueError(f"--only names '{unknown[0]}'; the variants are {', '.join(known)}")
+        self._chosen = [run for run in study.runs() if only is None or run.variant.name in only]
+        self.results.all()  # what is in the way is said before anything is done
+
+    def run(self, stop: Stop) -> list[str]:
+        """Do what is missing.
+
+        Args:
+            stop: asked all the time; when true, runs save their state and end.
+        Returns:
+            one line for each thing that failed.
+        Raises:
+            ValueError: another study works in the folder, or its towns are other ones.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with _locked(self.out / "lock") as lock:
+            missing = [run for run in self._chosen if self.results.read(run) is None]
+            failures = []
+            if missing:
+                towns = TownFolder(self.out / "towns", self.study.config.data)
+                failures = self._make_towns(towns, stop, lock)
+                if not failures and not stop():
+                    failures = self._train(missing, towns, stop, lock)
+            if not stop():
+                self._draw()
+            self.write_document()
+            return failures
+
+    def write_document(self) -> None:
+        """Write the study's part of the document from the results and pictures there are."""
+        pictures = {
+            relative_path(path, self.document): text for path, text in self._pictures.items() if path.exists()
+        }
+        update_document(
+            self.document, self.study.config.name, render_part(self.study, self.results.all(), pictures)
+        )
+
+    def _make_towns(self, towns: TownFolder, stop: Stop, lock: int) -> list[str]:
+        logs = self.out / "logs"
+        recording = towns.missing()
+        if recording:
+            print(f"recording {len(recording)} towns, {self.jobs} at a time; logs in {logs}", flush=True)
+        countdown = Countdown(len(recording), "town", "towns")
+        failures = run_jobs(
+            recording, self.jobs, 1, logs, lambda job: print(countdown.line(job.name), flush=True), stop, (lock,)
+        )
+        if failures or stop():
+            return failures
+        return run_jobs([towns.prepare(self.jobs)], 1, 1, logs, stop=stop, keep_open=(lock,))
+
+    def _train(self, runs: Sequence[Run], towns: TownFolder, stop: Stop, lock: int) -> list[str]:
+        logs = self.out / "logs"
+        by_name = {run.name: run for run in runs}
+        countdown = Countdown(len(runs), "run", "runs")
+        problems: list[str] = []
+        print(f"{len(runs)} training runs, {self.jobs} at a time; logs in {logs}", flush=True)
+
+        def keep(job: Job) -> None:
+            run = by_name[job.name]
+            try:
+                evaluation = json.loads((self._folder(run) / "evaluation.json").read_text())
+                self.results.write(run, self._folder(run), evaluation, self.threads)
+                self.write_document()
+            except (ValueError, KeyError) as error:
+                problems.append(f"{run.name}: {error}")
+                return
+            volumes = evaluation["volumes"]
+            text = f"mIoU {100 * volumes['miou']:.2f} %, RayIoU {100 * volumes['rayiou']:.2f} %"
+            print(countdown.line(f"{run.name}: {text}"), flush=True)
+
+        jobs = [self._job(run, towns) for run in runs]
+        return run_jobs(jobs, self.jobs, self.threads, logs, keep, stop, (lock,)) + problems
+
+    def _folder(self, run: Run) -> Path:
+        return self.out / "runs" / run.name
+
+    def _job(self, run: Run, towns: TownFolder) -> Job:
+        """Train, then evaluate on the test towns; with the baselines once."""
+        folder, data = self._folder(run), self.study.config.data
+        config = self.study.train_config(run)
+        train = (
+            RENDEROCC, "train", "--config", str(self.study.train), "--out", str(folder), *self.study.words(run),
+            f"data.prepared={towns.tables}", f"run.threads={self.threads}",
+        )  # fmt: skip
+        evaluate = (
+            RENDEROCC, "eval", "--checkpoint", str(folder / "checkpoint.safetensors"), "--data", str(towns.tables),
+            "--recordings", *data.recordings("test"), "--device", config.run.device,
+            "--json", str(folder / "evaluation.json"),
+        )  # fmt: skip
+        if (run.variant.name, run.seed) == (self.study.comparison.main, self.study.config.seeds[0]):
+            evaluate += (
+                "--baselines", "--training-data", str(towns.tables), "--training-recordings",
+                *data.recordings("training"),
+            )  # fmt: skip
+        return Job(run.name, (train, evaluate))
+
+    def _draw(self) -> None:
+        """Draw the pictures that are missing, of the first seed's networks that are in the folder."""
+        if all(path.exists() for path in self._pictures):
+            return
+        comparison, seed = self.study.comparison, self.study.config.seeds[0]
+        names = list(dict.fromkeys((comparison.main, *comparison.drawn)))
+        runs = {run.variant.name: run for run in self.study.runs() if run.seed == seed and run.variant.name in names}
+        networks = {name: self._folder(runs[name]) / "checkpoint.safetensors" for name in names}
+        if not all(self.results.read(runs[name]) and networks[name].exists() for name in names):
+            return
+        from .pictures import draw_birds_eyes, draw_views, write_jpeg
+
+        tables, recordings = self.out / "towns" / "tables", self.study.config.data.recordings("test")
+        *views, above = self._pictures
+        drawn = draw_views(networks[comparison.main], tables, recordings, len(views))
+        for path, picture in zip(views, drawn):
+            write_jpeg(path, picture)
+        write_jpeg(above, draw_birds_eyes(networks, tables, recordings, _COLUMNS))
+
+
+class Countdown:
+    """How many of some things are done, and when the rest will be."""
+
+    def __init__(self, count: int, one: str, many: str) -> None:
+        self.count, self.words, self.done, self.start = count, (one, many), 0, time.monotonic()
+
+    def line(self, text: str) -> str:
+        """What to print when one more is done."""
+        self.done += 1
+        left = int((time.monotonic() - self.start) / self.done * (self.count - self.done))
+        word = self.words[self.count != 1]
+        return f"[{self.done} of {self.count} {word}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go] {text}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Hold a folder's lock, which the processes started meanwhile inherit; its file descriptor.
+
+    Raises:
+        ValueError: another study holds it, or what it started.
+    """
+    with path.open("a") as file:
+        until, said = time.monotonic() + _LOCK_PATIENCE_S, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise ValueError(
+                        f"{path.parent}: a study works in this folder; wait for it, stop it, or name another --out"
+                    ) from None
+                if not said:
+                    print(f"waiting for what is still at work in {path.parent}", flush=True)
+                    said = True
+                time.sleep(0.2)
+        yield file.fileno()

@@ -1,0 +1,79 @@
+"""The towns of a study: recorded and prepared where they are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from renderocc_model.config import to_mapping
+from renderocc_model.files import replacing
+
+from .jobs import RENDEROCC, Job
+from .plan import PARTS, TownData
+
+__all__ = ["TownFolder"]
+
+
+class TownFolder:
+    """Recordings and tables of a study's towns.
+
+    Args:
+        path: the folder; made where it is missing.
+        data: which towns.
+    Attributes:
+        tables: folder of the prepared recordings.
+    Raises:
+        ValueError: the folder holds towns of another description.
+    """
+
+    def __init__(self, path: Path, data: TownData) -> None:
+        self.path, self.data = path, data
+        self.recordings, self.tables = path / "recordings", path / "tables"
+        self.recordings.mkdir(parents=True, exist_ok=True)
+        self._claim()
+
+    def _claim(self) -> None:
+        """Say which towns these are; other ones are never mixed in."""
+        note, wanted = self.path / "towns.json", to_mapping(self.data)
+        if note.exists():
+            try:
+                found = json.loads(note.read_text())
+            except ValueError:
+                found = None
+            if found != wanted:
+                raise ValueError(
+                    f"{self.path}: holds towns that were made otherwise ({note.name} differs); remove the folder, or "
+                    "name another with --out"
+                )
+            return
+        with replacing(note) as partial:
+            partial.write_text(json.dumps(wanted, indent=2) + "\n")
+
+    def missing(self) -> list[Job]:
+        """What records the towns that are not there yet. To be called when nothing else works in the folder."""
+        for partial in self.recordings.glob(".*.partial"):  # of a process that was killed
+            shutil.rmtree(partial)
+        return [
+            self._record(name, seed, getattr(self.data, part).frames)
+            for part in PARTS
+            for name, seed in zip(self.data.recordings(part), getattr(self.data, part).seeds)
+            if not (self.recordings / name).exists()
+        ]
+
+    def _record(self, name: str, seed: int, frames: int) -> Job:
+        size = ("--width", str(self.data.width), "--height", str(self.data.height))
+        command = (
+            RENDEROCC, "simulate", str(self.recordings / name), "--seed", str(seed), "--frames", str(frames),
+            "--rate", str(self.data.rate), *size, "--no-lidar", "--jobs", "1",
+        )  # fmt: skip
+        return Job(name, (command,))
+
+    def prepare(self, jobs: int) -> Job:
+        """What turns the recordings into tables; it does nothing where that is done."""
+        names = [name for part in PARTS for name in self.data.recordings(part)]
+        command = (
+            RENDEROCC, "prepare", *(str(self.recordings / name) for name in names), "--out", str(self.tables),
+            "--pixels-per-image", str(self.data.pixels_per_image), "--jobs", str(jobs),
+        )  # fmt: skip
+        return Job("prepare", (command,))
