@@ -1,0 +1,200 @@
+"""`renderocc eval`: a checkpoint on a recording of the town; what it writes is what `renderocc metrics` finds."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from small_models import small_config
+
+from renderocc_model.checkpoint import load_checkpoint, save_checkpoint
+from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.untrained import untrained_checkpoint
+from training.dataset import RayDataset, SampleConfig
+from training.evaluate import metrics
+from training.evaluate.baselines import flat_ground, most_frequent
+from training.evaluate.evaluate import main
+from training.evaluate.frame_truth import evaluate_volumes, occupied_classes, ray_origins, truth_of
+from training.evaluate.report import confusion_picture, evaluation_markdown, evaluation_text
+from training.prepare import PrepareConfig, prepare_recording
+
+FREE, ROAD = 17, 11
+# 40 x 40 x 16 voxels, the middle of the truth's 200 x 200 x 16.
+GRID = VoxelGrid((-8.0, -8.0, -1.0), (8.0, 8.0, 5.4), 0.4)
+
+
+@pytest.fixture(scope="module")
+def tables(town_bag, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate") / "tables"
+    prepare_recording(town_bag, None, folder, PrepareConfig())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    config = small_config("tiny", "grid.lower=[-8, -8, -1]", "grid.upper=[8, 8, 5.4]", "grid.voxel_size=0.4")
+    made = untrained_checkpoint(config, OCC3D_NUSCENES, 0)
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(path, made.network, made.classes, made.threshold, None, {"by": "a test"}, half=True)
+    return path
+
+
+def run(checkpoint, tables, *options):
+    return main(["--checkpoint", str(checkpoint), "--data", str(tables), "--device", "cpu", *map(str, options)])
+
+
+def test_the_figures_are_those_that_metrics_finds_in_the_volumes(checkpoint, tables, tmp_path, capsys):
+    """Truth cut to the network's grid, rays from the LiDAR's places in all frames: the same as from files."""
+    options = ("--out", tmp_path / "out", "--predictions", tmp_path / "volumes", "--json", tmp_path / "all.json")
+    baselines = ("--baselines", "--training-data", tables)
+    assert run(checkpoint, tables, "--precision", "float32", *options, *baselines) == 0
+    text = capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result == json.loads((tmp_path / "all.json").read_text())
+    folder = tmp_path / "volumes"
+    corners = [*GRID.lower, *GRID.upper, GRID.voxel_size]
+    assert metrics.main([
+        str(folder / "predictions"), str(folder / "truth"), "--rayiou", "--origins", str(folder / "origins.json"),
+        "--grid", *map(str, corners), "--json", str(tmp_path / "metrics.json"),
+    ]) == 0  # fmt: skip
+    assert result["volumes"] == json.loads((tmp_path / "metrics.json").read_text())
+    assert result["volumes"]["counts"]["frames"] == result["frames"] == result["rays"]["counts"]["frames"] == 3
+    assert 0 < result["volumes"]["rayiou"] < 0.2 and 0 < result["rays"]["abs_rel"]
+    # The most frequent class of each voxel over the very frames is far better than chance, and than flat ground.
+    better, flat = result["baselines"]["most_frequent"], result["baselines"]["flat_ground"]
+    assert better["miou"] > 3 * flat["miou"] > 3 * result["volumes"]["miou"]
+    assert flat["iou"]["driveable_surface"] > 0.2 and flat["counts"]["voxels"] == result["volumes"]["counts"]["voxels"]
+    document = (tmp_path / "out" / "evaluation.md").read_text()
+    for part in (text, document):
+        assert all(name in part for name in (*OCC3D_NUSCENES.names[:17], "flat ground", "AbsRel", "RayIoU"))
+    assert text.rstrip().endswith(str(tmp_path / "out")) and "| car |" in document
+    picture = cv2.imread(str(tmp_path / "out" / "confusion.png"))
+    assert picture.shape[0] > 500 and picture.shape[1] > 500
+
+
+def test_calibration_writes_the_checkpoint_with_the_threshold_it_found(checkpoint, tables, tmp_path, capsys):
+    new, out = tmp_path / "new.safetensors", tmp_path / "all.json"
+    assert run(checkpoint, tables, "--calibrate", new, "--json", out, "--limit", 2, "--rays", 2000) == 0
+    result, before, after = json.loads(out.read_text()), load_checkpoint(checkpoint), load_checkpoint(new)
+    ladder = result["calibration"]["ladder"]
+    scores = [step["ray_iou"] + step["voxel_iou"] for step in ladder]
+    assert after.threshold == result["threshold"] == ladder[int(np.argmax(scores))]["threshold"] != before.threshold
+    assert after.provenance["by"] == "a test" and after.provenance["calibration"]["recordings"] == ["drive"]
+    assert new.stat().st_size < 1.1 * checkpoint.stat().st_size  # half precision, as it was
+    for name, value in before.network.state_dict().items():
+        np.testing.assert_array_equal(value, after.network.state_dict()[name])
+    assert str(new) in capsys.readouterr().out
+    # The threshold given by hand is the one that is used.
+    assert run(checkpoint, tables, "--threshold", after.threshold, "--json", out, "--limit", 2, "--rays", 2000) == 0
+    assert json.loads(out.read_text())["volumes"] == result["volumes"]
+
+
+def test_recordings_without_3d_truth_are_evaluated_by_their_rays(checkpoint, town_bag, tmp_path, capsys):
+    from town import rewritten
+
+    prepare_recording(rewritten(town_bag, tmp_path / "drive", truth=False), None, tmp_path / "tables", PrepareConfig())
+    assert run(checkpoint, tmp_path / "tables", "--out", tmp_path / "out", "--limit", 1, "--auxiliary") == 0
+    result = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert result["volumes"] is None and result["baselines"] == {}
+    assert result["rays"]["counts"]["returns"] > 0 and np.sum(result["confusion"]) > 0
+    assert "RayIoU" not in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_one_clear_line(checkpoint, tables, tmp_path, capsys):
+    def said(*options, file=checkpoint, data=tables):
+        assert run(file, data, *options) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return text
+
+    assert "there is no such file; give a checkpoint" in said(file=tmp_path / "none.safetensors")
+    assert "there is no such folder" in said(data=tmp_path / "nowhere")
+    assert "recordings ['other'] are not prepared" in said("--recordings", "other")
+    assert "give --baselines" in said("--training-data", tables)
+    assert "leave one out" in said("--threshold", 0.5, "--calibrate", tmp_path / "new.safetensors")
+    assert "threshold is 1.5" in said("--threshold", 1.5)
+    assert "--limit is -1" in said("--limit", -1)
+    assert "ground at 9.0 m is not in the grid" in said("--baselines", "--ground-height", 9)
+    assert re.search(r"drive, frame 0: 3D truth has shapes .*\(100, 100, 16\)", said(
+        "--truth-grid", -20, -20, -1, 20, 20, 5.4, 0.4
+    ))  # fmt: skip
+    (tmp_path / "text.safetensors").write_text("no checkpoint, but long enough to be read as the header of one")
+    assert "text.safetensors" in said(file=tmp_path / "text.safetensors")
+    other = untrained_checkpoint(small_config("tiny", "class_count=19"), SEMANTIC_KITTI, 0)
+    save_checkpoint(tmp_path / "kitti.safetensors", other.network, other.classes, 0.5)
+    assert "its labels have the classes" in said(file=tmp_path / "kitti.safetensors")
+
+
+def test_truth_is_cut_to_the_networks_grid(tables):
+    recording, frame = RayDataset(tables, SampleConfig(64, 96)).recording_of(1)
+    whole, part = recording.truth_arrays(frame), truth_of(recording, frame, GRID)
+    np.testing.assert_array_equal(part.semantics, whole["semantics"][80:120, 80:120])
+    np.testing.assert_array_equal(part.mask, whole["mask_camera"][80:120, 80:120] != 0)
+    assert truth_of(recording, frame, OCC3D_GRID).semantics.shape == (200, 200, 16)
+    with pytest.raises(ValueError, match="drive, frame 1: the model's grid begins 49.750 voxels"):
+        truth_of(recording, frame, VoxelGrid((-20.1, -20.0, -1.0), (19.9, 20.0, 5.4), 0.4))
+
+
+def test_rays_begin_where_the_lidar_was_in_each_frame(tables):
+    """Frames are half a second apart; the vehicle's own origin is the given place, the others lie along the road."""
+    recording, frame = RayDataset(tables, SampleConfig(64, 96)).recording_of(1)
+    origins = ray_origins(recording, 1, OCC3D_GRID, (0.9, 0.0, 1.84))
+    assert len(origins) == 3
+    np.testing.assert_allclose(origins[1], [0.9, 0, 1.84], atol=1e-9)
+    moved = np.linalg.inv(recording.odom_from_base[1]) @ recording.odom_from_base[0] @ [0.9, 0, 1.84, 1]
+    np.testing.assert_allclose(origins[0], moved[:3])
+    assert origins[0][0] < 0.9 < origins[2][0]
+
+
+def test_a_voxel_has_its_likeliest_class_above_the_threshold():
+    """1 - exp(-0.4 sigma): 0.33 at sigma 1, 0.7981 at sigma 4."""
+    grid = VoxelGrid((0, 0, 0), (0.4, 0.4, 0.8), 0.4)
+    field = SemanticDensityField(grid, torch.tensor([[[1.0, 4.0]]]), torch.eye(17)[[4, ROAD]][None, None])
+    assert occupied_classes(field, OCC3D_NUSCENES, 0.79).tolist() == [[[FREE, ROAD]]]
+    assert occupied_classes(field, OCC3D_NUSCENES, 0.8).tolist() == [[[FREE, FREE]]]
+    assert occupied_classes(field, OCC3D_NUSCENES, 0.3).tolist() == [[[4, ROAD]]]
+
+
+def test_the_trainer_gets_the_same_figures(checkpoint, tables, tmp_path):
+    assert run(checkpoint, tables, "--precision", "float32", "--json", tmp_path / "all.json", "--limit", 2) == 0
+    made = load_checkpoint(checkpoint)
+    dataset = RayDataset(tables, SampleConfig(64, 96, rays=0))
+    found = evaluate_volumes(made.network, made.config, dataset, made.threshold, frames=2)
+    assert found == json.loads((tmp_path / "all.json").read_text())["volumes"]
+
+
+def test_the_baselines_by_hand(tables):
+    """Flat ground: z = 0 lies in the layer 2, from -0.2 to 0.2 m. Most frequent: counted voxel by voxel."""
+    flat = flat_ground(GRID, OCC3D_NUSCENES)
+    assert (flat[:, :, 2] == ROAD).all() and (np.delete(flat, 2, axis=2) == FREE).all()
+    assert (flat_ground(GRID, OCC3D_NUSCENES, -0.2)[:, :, 2] == ROAD).all()  # a face belongs to the voxel above it
+    dataset = RayDataset(tables, SampleConfig(64, 96))
+    most = most_frequent(dataset, GRID)
+    frames = [truth_of(*dataset.recording_of(index), GRID) for index in range(3)]
+    rng = np.random.default_rng(0)
+    for voxel in rng.integers(0, GRID.shape, (300, 3)):
+        seen = [int(truth.semantics[tuple(voxel)]) for truth in frames if truth.mask[tuple(voxel)]]
+        expected = max(sorted(set(seen)), key=seen.count) if seen else FREE
+        assert most[tuple(voxel)] == expected
+
+
+def test_the_confusion_picture_shows_the_classes_that_occur():
+    names = OCC3D_NUSCENES.names
+    histogram = np.zeros((18, 18), np.int64)
+    empty = confusion_picture(histogram, names)
+    histogram[4, 4], histogram[4, 17], histogram[11, 11] = 90, 10, 50
+    picture = confusion_picture(histogram, names)
+    assert picture.dtype == np.uint8 and picture.shape[0] == empty.shape[0] + 3 * 54
+    assert (picture == [8, 81, 156]).all(axis=-1).sum() > 1000  # road, all of it right
+
+
+def test_tables_say_a_dash_where_nothing_was_measured():
+    nothing = {"abs_rel": None, "rmse": None, "delta_1": None, "miou_2d": None, "opacity_returns": None,
+               "opacity_empty": None, "iou_2d": {"car": None}, "counts": {"returns": 0, "empty": 0}}  # fmt: skip
+    result = {"checkpoint": "c", "frames": 1, "recordings": ["a"], "threshold": 0.5, "calibration": None,
+              "rays": nothing, "volumes": None, "baselines": {}}  # fmt: skip
+    assert re.search(r"AbsRel +-", evaluation_text(result)) and "| car | - |" in evaluation_markdown(result)
