@@ -2,7 +2,6 @@
 
 import re
 
-import cv2
 import numpy as np
 import pytest
 from realdata import REALDATA, needs_realdata
@@ -102,7 +101,7 @@ def test_a_semantic_kitti_scan_becomes_rays_of_its_own_classes(tmp_path, capsys)
 def test_a_recording_with_a_lidar_and_no_classes_becomes_rays_of_depth_alone(tmp_path, capsys):
     """DDAD: nothing says what a point is. Three frames, 10,718 points in camera_07 of the first before hiding."""
     bag, sidecar = REALDATA / "ddad_6cam", tmp_path / "labels"
-    assert main(["label", str(bag), "--out", str(sidecar), "--preview", str(tmp_path), "--preview-count", "1"]) == 0
+    assert main(["label", str(bag), "--out", str(sidecar)]) == 0
     assert main(["check", str(bag), "--labels", str(sidecar)]) == 0
     said = capsys.readouterr().out
     assert "warn  classes: no pixel of the labels" in said and "training learns depth alone" in said
@@ -115,5 +114,3 @@ def test_a_recording_with_a_lidar_and_no_classes_becomes_rays_of_depth_alone(tmp
     tables = Tables(tmp_path / "t" / "ddad_6cam")
     camera = dataset.camera_names.index("camera_07")
     assert 0.8 * 10_718 < tables.starts[0, camera, -1] - tables.starts[0, camera, 0] < 10_718
-    picture = cv2.imread(str(next(tmp_path.glob("camera_07_*.jpg"))))
-    assert picture.shape == (1216, 1936, 3)

@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
         description="Turn recordings and their 2D labels into memory-mapped tables for training, one folder for each "
         "recording. Can be interrupted at any time and run again; recordings are independent, so several machines "
         "may each prepare some into the same folder.",
-        epilog="example: renderocc prepare bags/monday bags/tuesday --labels labels/monday labels/tuesday --out tables",
+        epilog="example: renderocc prepare drives/monday drives/tuesday --out tables",
     )
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
@@ -162,17 +162,26 @@ def parser() -> argparse.ArgumentParser:
         "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR",
         help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
     )  # fmt: skip
-    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="recordings at a time")
+    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes")
     made.add_argument(
         "--classes", default="", choices=tuple(TABLES),
         help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
     )  # fmt: skip
-    made.add_argument("--anchor", default="", help="camera whose images are the frames")
-    made.add_argument("--cameras", nargs="+", default=[], help="cameras to use (default: all)")
-    made.add_argument("--max-time-diff", type=float, default=0.1, help="of an image from its frame, s (default 0.1)")
-    made.add_argument("--max-pose-gap", type=float, default=0.5, help="of a stamp from its ego poses, s (default 0.5)")
-    made.add_argument("--base-frame", default="base_link")
-    made.add_argument("--odom-frame", default="odom", help="fixed frame in TF; '' for a vehicle that stands still")
+    made.add_argument(
+        "--anchor", default="", metavar="NAME",
+        help="camera whose images are the frames (default: the 3D truth's moments, else the first camera)",
+    )  # fmt: skip
+    made.add_argument("--cameras", nargs="+", default=[], metavar="NAME", help="cameras to use (default: all)")
+    made.add_argument(
+        "--max-time-diff", type=float, default=0.1, metavar="S", help="of an image from its frame (default 0.1)"
+    )
+    made.add_argument(
+        "--max-pose-gap", type=float, default=0.5, metavar="S", help="of a stamp from its ego poses (default 0.5)"
+    )
+    made.add_argument("--base-frame", default="base_link", metavar="FRAME", help="the vehicle's frame in TF")
+    made.add_argument(
+        "--odom-frame", default="odom", metavar="FRAME", help="fixed frame in TF; '' for a vehicle that stands still"
+    )
     made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
     made.add_argument(
         "--pixels-per-image", type=int, default=0, metavar="N",
