@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .plan import Plan, Street
+from .plants import thinned
 from .shapes import Mesh
 
 __all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
@@ -20,6 +21,7 @@ CLASSES = {
     "pedestrian": 7, "traffic_cone": 8, "trailer": 9, "truck": 10, "manmade": 15, "vegetation": 16,
 }  # fmt: skip
 
+_FAR = 120.0  # metres
 _CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells
 
 
@@ -55,11 +57,17 @@ class _Placed(NamedTuple):
 
 @dataclass
 class Builder:
-    """Collects models and their places; `build` gives a mesh of each."""
+    """Collects models and their places; `build` gives a mesh of each.
+
+    Attributes:
+        way: (P, 2) plan points that the recording car passes: trees far from all of them have fewer leaves.
+    """
 
     plan: Plan
     models: Models
+    way: np.ndarray
     placed: list[_Placed] = field(default_factory=list)
+    thinned: dict[int, tuple[Mesh, Mesh]] = field(default_factory=dict)
     taken: dict[tuple[int, int], list[tuple[float, float, float]]] = field(default_factory=dict)
 
     def put(
@@ -72,7 +80,12 @@ class Builder:
         self, rng: np.random.Generator, trees: list[Mesh], x: float, y: float, scale: tuple[float, float] = (0.8, 1.2)
     ) -> None:
         """Plant one of the trees, turned and scaled at random."""
-        mesh = trees[rng.integers(len(trees))].at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
+        tree = trees[rng.integers(len(trees))]
+        if np.hypot(*(self.way - [x, y]).T).min() > _FAR:
+            if id(tree) not in self.thinned:
+                self.thinned[id(tree)] = tree, thinned(tree)  # kept beside it, its id is nobody else's
+            tree = self.thinned[id(tree)][1]
+        mesh = tree.at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
         self.put(mesh.seeded(float(rng.uniform(0, 99))), "vegetation", x, y)
 
     def build(self) -> list[Mesh]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .shapes import Mesh, Surface, blob, cross, linear, make, tube
 
-__all__ = ["bush", "hedge", "tree"]
+__all__ = ["bush", "hedge", "thinned", "tree"]
 
 _GREENS = [(74, 98, 40), (88, 112, 44), (60, 86, 42), (96, 116, 56), (104, 108, 44), (70, 92, 62)]
 
@@ -81,6 +81,28 @@ def tree(rng: np.random.Generator, height: float | None = None) -> Mesh:
         )
         parts.append(crown(centre, (size, size, size * 0.8), colour * rng.uniform(0.85, 1.15), rng, 95, 0.25))
     return Mesh.join(parts)
+
+
+def thinned(mesh: Mesh, keep: int = 3, growth: float = 1.6) -> Mesh:
+    """A tree for afar: one in `keep` of its leaf cards, larger. From 120 m on a card is two pixels wide."""
+    first, after = mesh.faces[:-1], mesh.faces[1:]
+    begins = (mesh.surface[:-1] == Surface.LEAVES) & (first == first[:, :1] + [0, 1, 2]).all(1)
+    begins &= (after == first[:, :1] + [0, 2, 3]).all(1)  # as `leaf_cards` makes them, and no other shape
+    cards = np.flatnonzero(begins)
+    kept = np.ones(len(mesh.faces), bool)
+    dropped = np.delete(cards, np.s_[::keep])
+    kept[dropped] = kept[dropped + 1] = False
+    corners = mesh.faces[cards[::keep], 0][:, None] + np.arange(4)
+    vertices = mesh.vertices.copy()
+    middle = vertices[corners].mean(1, keepdims=True)
+    vertices[corners] = middle + (vertices[corners] - middle) * np.float32(growth)
+    used = np.zeros(len(vertices), bool)
+    used[mesh.faces[kept]] = True
+    number = (np.cumsum(used) - 1).astype(np.int32)
+    return Mesh(
+        vertices[used], mesh.normals[used], mesh.texture[used], number[mesh.faces[kept]], mesh.surface[kept],
+        mesh.colour[kept], mesh.class_id[kept],
+    )  # fmt: skip
 
 
 def bush(rng: np.random.Generator) -> Mesh:

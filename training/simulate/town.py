@@ -42,7 +42,8 @@ def build_town(seed: int, duration: float) -> Town:
     streams = [np.random.default_rng([seed, stream]) for stream in range(7)]
     plan = Plan(streams[0])
     drive = Drive(plan)
-    builder = Builder(plan, Models(streams[6]))
+    way = np.array([drive.plan_pose(t)[:2] for t in np.arange(0.0, min(duration, drive.lap), 1.0)])
+    builder = Builder(plan, Models(streams[6]), way)
     trees = [plants.tree(streams[1]) for _ in range(18)]
     for block in plan.blocks:
         fill_block(builder, block, trees)
