@@ -59,6 +59,8 @@ class RunFolder:
     def start(self) -> None:
         """Make the folder and write the configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for path in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+            path.unlink()
         with replacing(self / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_mapping(self.config), sort_keys=False))
 

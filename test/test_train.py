@@ -1,0 +1,185 @@
+"""`renderocc train` as a whole: it learns, what it writes can be used, and what stops it does not change the result."""
+
+import json
+import re
+import signal
+
+import numpy as np
+import pytest
+import tiny_bag
+import torch
+from safetensors.torch import load_file
+from small_training import read_until, small_settings, small_tables, start_training
+
+from renderocc_model.checkpoint import load_checkpoint
+from renderocc_model.cli import main as renderocc
+from renderocc_model.predictor import Predictor
+from training.train import main, remedy
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of tables and settings, and `straight`, a run that nothing interrupted."""
+    path = tmp_path_factory.mktemp("train")
+    small_tables(path)
+    settings = small_settings(path)
+    threads = torch.get_num_threads()
+    assert main(["--config", str(settings), "--out", str(path / "straight")]) == 0
+    torch.set_num_threads(threads)
+    return path
+
+
+def curve(run, kind="train") -> list[dict]:
+    return [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if line["kind"] == kind]
+
+
+def test_a_run_learns_and_leaves_all_that_is_needed(folder):
+    run = folder / "straight"
+    losses = [line["loss"] for line in curve(run)]
+    assert len(losses) == STEPS and np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "state.pt", "metrics.jsonl", "pictures", "last.safetensors", "best.safetensors",
+        "checkpoint.safetensors",
+    }  # fmt: skip
+    (validation,) = curve(run, "held_out")
+    assert validation["step"] == STEPS and 0 < validation["abs_rel"] < 10
+    assert len(list((run / "pictures").iterdir())) == 1
+
+
+def test_the_checkpoint_drives_a_predictor_and_says_where_it_comes_from(folder):
+    checkpoint = load_checkpoint(folder / "straight" / "checkpoint.safetensors")
+    provenance = checkpoint.provenance
+    assert provenance["steps"] == STEPS and provenance["data"]["training"] == ["one", "two"]
+    assert provenance["data"]["held_out"] == ["three"] and "abs_rel" in provenance["metrics"]
+    assert str(folder) not in json.dumps(provenance)  # no paths of the machine it was made on
+    predictor = Predictor(checkpoint, tiny_bag.RIG, device="cpu")
+    assert not predictor.warnings  # the rig is the one it was trained on
+    occupancy = predictor({name: tiny_bag.picture(0, name) for name in tiny_bag.RIG.names})
+    assert occupancy.semantics.shape == (16, 16, 4)
+
+
+def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder):
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "broken"), "run.workers=1"]
+    first = start_training(*arguments)
+    read_until(first, "step 5/")  # the state is that of step 4
+    first.kill()
+    first.wait()
+    second = start_training(*arguments)
+    said = read_until(second, "step 7/")
+    second.send_signal(signal.SIGTERM)
+    rest = second.communicate(timeout=120)[0]
+    assert second.returncode == 0 and "stopped; give the same command again" in rest, said + rest
+    assert "step 1/" not in said and "step 5/" in said  # it went on after step 4
+    assert main(arguments) == 0
+    for name in ("checkpoint.safetensors", "last.safetensors"):
+        straight, broken = load_file(folder / "straight" / name), load_file(folder / "broken" / name)
+        assert all(torch.equal(tensor, broken[key]) for key, tensor in straight.items()), name
+    wanted, found = curve(folder / "straight"), curve(folder / "broken")
+    assert [(line["step"], line["loss"]) for line in found] == [(line["step"], line["loss"]) for line in wanted]
+    assert not list((folder / "broken").glob(".*.part"))
+
+
+def test_ctrl_c_saves_and_ends_with_130(folder):
+    process = start_training("--config", str(folder / "tiny.yaml"), "--out", str(folder / "ctrl_c"), "steps=1000")
+    said = read_until(process, "step 3/")
+    process.send_signal(signal.SIGINT)
+    said += process.communicate(timeout=120)[0]
+    assert process.returncode == 130 and "stopped; give the same command again" in said, said
+    state = torch.load(folder / "ctrl_c" / "state.pt", weights_only=True)
+    assert state["step"] == curve(folder / "ctrl_c")[-1]["step"] >= 3  # the last step done, not that of `save_every`
+
+
+def test_two_processes_learn_what_one_does(folder):
+    """Frozen batch statistics, as each process on CPUs has its own; then only the order of sums differs."""
+    arguments = ["--config", str(folder / "tiny.yaml"), "steps=4", "optimiser.batch_norm=frozen", "batch=4"]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    two = start_training(*arguments, "--out", str(folder / "two"), launcher=launcher)
+    assert main([*arguments, "--out", str(folder / "one"), "accumulate=2"]) == 0
+    said = two.communicate(timeout=300)[0]
+    assert two.returncode == 0, said
+    assert said.count("step 1/4") == 1  # one of them speaks
+    for one, other in zip(curve(folder / "one"), curve(folder / "two"), strict=True):
+        assert one["step"] == other["step"] and one["rays_per_second"] > 0
+        for name in ("loss", "depth", "semantics", "gradient_norm"):
+            assert other[name] == pytest.approx(one[name], rel=2e-4), name
+    one, two = (load_file(folder / name / "checkpoint.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_fast_dev_run_goes_through_everything_and_leaves_the_run_alone(folder, capsys):
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "fast"), "--fast-dev-run"]
+    assert renderocc(["train", *arguments, "run.tensorboard=true"]) == 0
+    run = folder / "fast" / "fast_dev_run"
+    assert str(run / "checkpoint.safetensors") in capsys.readouterr().out
+    assert list((run / "tensorboard").iterdir()) and len(curve(run)) == 4
+    assert not (folder / "fast" / "state.pt").exists()
+
+
+def test_bags_are_prepared_into_the_runs_own_folder(folder, capsys):
+    bags = f"data.bags=[{folder / 'one'}, {folder / 'two'}]"
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "own"), "steps=1", "data.prepared="]
+    assert main([*arguments, bags, "data.validation=[two]"]) == 0
+    assert {path.name for path in (folder / "own" / "tables").iterdir()} == {"one", "two", "directions"}
+    assert load_checkpoint(folder / "own" / "checkpoint.safetensors").provenance["data"]["training"] == ["one"]
+    assert main([*arguments, f"data.bags=[{folder / 'nowhere'}]"]) == 2
+    assert "nowhere: there is no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["optimizer.learning_rate=1"], "did you mean 'optimiser'"),
+        (["seed=1"], "holds a run with seed=0, now it is 1"),
+        (["data.validation=[two]"], r'holds a run with data.training=\["one", "two"\], now it is \["one", "three"\]'),
+        (["batch=3", "accumulate=2"], "batch is 3, which 1 processes in 2 parts"),
+        (["data.prepared=", "data.validation=[]"], "give data.prepared=DIR"),
+        (["data.training=[four]"], "recordings \\['four'\\] are not prepared"),
+        (["precision=float16"], "needs CUDA"),
+        (["run.device=gpu"], "use auto, cpu or cuda"),
+        (["initial=nowhere.safetensors"], "nowhere.safetensors: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(folder, words, reason, capsys):
+    assert main(["--config", str(folder / "tiny.yaml"), "--out", str(folder / "straight"), *words]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert re.search(reason, text), text
+
+
+def test_settings_of_loading_and_showing_may_change_when_a_run_goes_on(folder, capsys):
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "straight")]
+    before = (folder / "straight" / "checkpoint.safetensors").read_bytes()
+    assert main([*arguments, "run.workers=1", "run.log_every=5"]) == 0  # it is done: nothing is learned any more
+    assert load_file(folder / "straight" / "checkpoint.safetensors").keys() and "step 1/" not in capsys.readouterr().out
+    assert (folder / "straight" / "checkpoint.safetensors").stat().st_size == len(before)
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(folder):
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "full"), "steps=6"]
+    assert main([*arguments, "run.save_every=100"]) == 0
+    saved = (folder / "full" / "state.pt").read_bytes()
+    process = start_training(*arguments, "seed=0", limit=len(saved) // 2)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 1 and "disk is full" in said and "Traceback" not in said, said
+    assert (folder / "full" / "state.pt").read_bytes() == saved
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ("sample.rays", "accumulate")),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ("sample.rays", "accumulate")),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), ("run.workers",)),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. Out of shared memory"), ("/dev/shm",)),
+    ],
+)
+def test_running_out_of_memory_names_the_settings_to_change(error, words, tmp_path):
+    text, status = remedy(error, tmp_path)
+    assert status == 1 and all(word in text for word in words) and str(tmp_path) in text
+
+
+def test_an_error_of_our_own_keeps_its_traceback(tmp_path):
+    assert remedy(KeyError("x"), tmp_path)[0] == ""
