@@ -30,6 +30,7 @@ from renderocc_model.rays import Rays
 
 from ..batch import Batch, make_batch
 from ..dataset import RayDataset, Sample
+from ..forward import autocast, previous_volume
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
@@ -168,8 +169,6 @@ def predicted_fields(
 
     A model that joins the previous frame is given the frame before, as in training.
     """
-    from ..loop import autocast, previous_volume
-
     device = torch.device(device)
     for index in indices:
         sample = dataset.sample(0, index)
