@@ -15,9 +15,10 @@ from renderocc_model.grid import OCC3D_GRID
 from renderocc_model.rig import Camera, CameraModel, Rig
 from training.simulate import main
 from training.simulate.plan import Plan
+from training.simulate.plants import thinned, tree
 from training.simulate.record import START_NS, Settings, record
-from training.simulate.sensors import Photographer, camera_offsets, town_rig
-from training.simulate.shapes import quads
+from training.simulate.sensors import Photographer, camera_offsets, in_sight, town_rig
+from training.simulate.shapes import Surface, box, quads
 from training.simulate.textures import band, stripes
 from training.simulate.town import CLASSES, build_town
 from training.simulate.trace import Tracer
@@ -176,8 +177,8 @@ def test_camera_depth_agrees_with_the_lidar_through_tf(messages):
 
 
 def test_labelled_pixels_land_on_the_truth_of_their_class_through_tf(bag, messages):
-    # Every labelled pixel, put back into 3D by depth, calibration, mount and the pose at its own stamp, lies in or next to
-    # a voxel of its class. Movers that drove on between the stamps are off by 0.15 m at most: less than a voxel.
+    # Every labelled pixel, put back into 3D by depth, calibration, mount and the pose at its own stamp, lies in or next
+    # to a voxel of its class. Movers that drove on between the stamps are off by 0.15 m at most: less than a voxel.
     mounts = {t.child_frame_id: matrix(t.transform) for t in messages["/tf_static"][0][1].transforms}
     for index in range(2):
         stamp = stamp_ns(messages["/lidar/points"][index][1])
@@ -216,7 +217,7 @@ def test_the_truth_has_occ3ds_layout_and_nobody_sees_under_the_road(bag):
     assert (semantics[around][..., 2] == 11).all()
     assert not camera[around][..., :2].any() and not lidar[around][..., :2].any()
     assert (semantics[around][..., :2] == OCC3D_NUSCENES.free).all()
-    # The front camera, 1.5 m up, looks along x: the air 10 m ahead is seen, what is beside the car, at y = 20 m, is not.
+    # The front camera, 1.5 m up, looks along x: the air 10 m ahead is seen, what is beside the car, 20 m off, is not.
     assert camera[125, 100, 6] == 1 and camera[100, 50, 6] == 0
     assert lidar[125, 100, 4:8].any()
 
@@ -275,6 +276,40 @@ def test_a_fisheye_camera_sees_the_town_and_its_blind_corners_are_unlabelled(tow
     assert (taken.depth >= 0).all()
     # 45 degrees down, tan 45 = 1: the road's z-depth is the camera's height over it, 1.51 m, pi/4 * 60 = 47 px below.
     assert taken.depth[79 + 47, 79] == pytest.approx(1.51, abs=0.08)
+
+
+def test_what_moves_behind_a_house_is_left_out_and_what_looks_past_its_corner_is_kept():
+    wall = Tracer([box((20, -10, 0), (21, 10, 8))])
+    car = box((-2, -1, 0.3), (2, 1, 1.5))
+
+    def at(x, y):
+        return np.array([[1.0, 0, 0, x], [0, 1, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+    # Seen from the origin, the wall's end at (20, 10) hides up to y = 20 at x = 40; the last car's far end shows.
+    models = [(car, at(40, 0)), (car, at(40, 30)), (car, at(10, 0)), (car, at(40, 20.5))]
+    kept = in_sight(wall, np.array([0.0, 0, 1.5]), models)
+    assert [pose[:2, 3].tolist() for _, pose in kept] == [[40, 30], [10, 0], [40, 20.5]]
+    # Within the reach of shadows all is kept, behind a wall too.
+    assert len(in_sight(wall, np.array([0.0, 0, 1.5]), [(car, at(25, 0))])) == 1
+
+
+def test_rays_end_at_the_nearest_of_several_meshes_and_at_the_limit():
+    tracer = Tracer([box((5, -1, -1), (6, 1, 1))]).with_moved(box((3, -1, -1), (4, 1, 1)))
+    ahead, back = np.float32([1, 0, 0]), np.float32([-1, 0, 0])
+    directions = np.stack([ahead, back])
+    assert tracer.trace(np.zeros(3), directions).distance.tolist() == [3, np.inf]
+    assert tracer.distances(np.zeros(3), directions).tolist() == [3, np.inf]
+    assert tracer.distances(np.zeros(3), directions, 2.0).tolist() == [2, 2]
+    assert tracer.blocked(np.array([[0, 0, 0], [4.5, 0, 0], [7, 0, 0]]), ahead).tolist() == [True, True, False]
+
+
+def test_a_tree_for_afar_has_a_third_of_the_leaf_cards_and_the_same_trunk_and_shape():
+    near = tree(np.random.default_rng(0))
+    far = thinned(near)
+    assert 0.3 < len(far.faces) / len(near.faces) < 0.6
+    assert np.isfinite(far.vertices).all() and far.faces.max() == len(far.vertices) - 1
+    assert (near.surface == Surface.BARK).sum() == (far.surface == Surface.BARK).sum()
+    assert far.vertices.max(0) == pytest.approx(near.vertices.max(0), abs=0.5)
 
 
 def test_the_rig_file_of_the_repository_is_the_rig_of_the_town():
