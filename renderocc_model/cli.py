@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("training.train:main", "learn a network from prepared recordings with 2D labels"),
     "eval": Command("training.evaluate.evaluate:main", "how good a checkpoint is on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
+    "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
 }
 
 FROM_ROS = (

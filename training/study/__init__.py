@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.jobs < 1 or (arguments.threads is not None and arguments.threads < 1):
             raise ValueError(f"--jobs is {arguments.jobs}, --threads {arguments.threads}; expected at least 1")
+        from ..train import stopping_on_signals
         from .conduct import Conductor
         from .plan import load_study
 
@@ -50,10 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             conductor.write_document()
             print(f"wrote {conductor.document.resolve()}")
             return 0
-        stopped: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda which, frame: stopped.append(which))
-        failures = conductor.run(lambda: bool(stopped))
+        with stopping_on_signals() as stopped:
+            failures = conductor.run(lambda: bool(stopped))
     except (ValueError, OSError) as error:
         print(f"renderocc study: {error}", file=sys.stderr)
         return 2

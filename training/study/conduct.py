@@ -1,4 +1,4 @@
-"""From a study's description to its results: towns, then runs, then tables and pictures; each only where it is missing."""
+"""From a study's description to its results: towns, runs, tables and pictures, each made only where it is missing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Conductor:
             ValueError: another study works in the folder, or its towns are other ones.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        with _locked(self.out / "lock") as lock:
+        with _locked(self.out / "lock", stop) as lock:
             missing = [run for run in self._chosen if self.results.read(run) is None]
             failures = []
             if missing:
@@ -187,7 +187,7 @@ class Countdown:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path, stop: Stop) -> Iterator[int]:
     """Hold a folder's lock, which the processes started meanwhile inherit; its file descriptor.
 
     Raises:
@@ -200,7 +200,7 @@ def _locked(path: Path) -> Iterator[int]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > until:
+                if time.monotonic() > until or stop():
                     raise ValueError(
                         f"{path.parent}: a study works in this folder; wait for it, stop it, or name another --out"
                     ) from None

@@ -107,8 +107,10 @@ def _cell(value: Spread | None, factor: float, digits: int) -> str:
 
 
 def _ratio(value: Spread | None, reference: Spread | None) -> str:
-    if value is None or reference is None or not reference.mean:
+    if value is None or reference is None:
         return NOT_RUN
+    if not reference.mean:
+        return "–"
     return f"{100 * value.mean / reference.mean:.1f}"
 
 
@@ -146,7 +148,7 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
             f"{', '.join(sorted({run['source']['torch'] for run in results.values()}))}, source {', '.join(commits)}."
         )
         lines.append(
-            f"- **Figures** are means over the seeds ± sample standard deviation, on {frames} frames of the test towns. "
+            f"- **Figures** are means over the seeds ± sample standard deviation, on {frames} test frames. "
             "mIoU is over voxels that the cameras see; RayIoU as SparseOcc defines it; AbsRel, RMSE, δ and 2D mIoU "
             "compare the rendered field with held-out labelled rays. The paper's figures are of nuScenes, with another "
             "network and 17 classes in real traffic: orders can be compared, values cannot."

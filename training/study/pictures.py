@@ -67,9 +67,10 @@ def draw_birds_eyes(
                 rows["truth"].append(_from_above(made, truth.semantics, truth.mask))
             volume = occupied_classes(field, made.classes, made.threshold)
             rows.setdefault(title, []).append(_from_above(made, volume, truth.mask))
-    return np.concatenate(
-        [np.concatenate([_title(title, len(tiles) * _TILE), np.concatenate(tiles, axis=1)]) for title, tiles in rows.items()]
-    )
+    parts = []
+    for title, tiles in rows.items():
+        parts += [_title(title, len(tiles) * _TILE), np.concatenate(tiles, axis=1)]
+    return np.concatenate(parts)
 
 
 def write_jpeg(path: Path, picture: np.ndarray) -> None:

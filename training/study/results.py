@@ -70,7 +70,9 @@ class Results:
             made_with = content["made_with"]
             missing = [name for name in FIGURES if name not in content["figures"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: is no result of a run ({error!r}); remove it, and the run is done again") from None
+            raise ValueError(
+                f"{path}: is no result of a run ({error!r}); remove it, and the run is done again"
+            ) from None
         wanted = json.loads(json.dumps(self.study.identity(run)))
         differing = _first_difference(made_with, wanted)
         if missing or differing:
