@@ -53,20 +53,13 @@ def small_settings(folder: Path, preset: str = "tiny", **changes) -> Path:
     return path
 
 
-def start_training(*arguments: str, launcher: tuple[str, ...] = (), limit: int | None = None) -> subprocess.Popen:
+def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
     """`renderocc train` in a process of its own; both streams come as one.
 
     Args:
         launcher: what stands between the interpreter and `-m training.train`.
-        limit: bytes that it may write into one file.
     """
     command = [sys.executable, *launcher, "-m", "training.train", *arguments]
-    if limit is not None:
-        code = (
-            f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
-            "from training.train import main; sys.exit(main(sys.argv[1:]))"
-        )
-        command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

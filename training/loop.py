@@ -41,12 +41,13 @@ def train(
         OSError: the disk.
     """
     learner = Learner(config, data.training, processes)
-    state = folder.load_state()
-    best = None
-    if state is not None:
+    state = folder.load_state() or {}
+    if state:
         learner.load_state(state)
-        best = state["best"]
-    writer = Writer(config, data, folder, learner, best) if processes.first else None
+    checkpoint = folder / "checkpoint.safetensors"
+    if learner.step == config.steps and checkpoint.exists():
+        return checkpoint
+    writer = Writer(config, data, folder, learner, state.get("best"), state.get("metrics")) if processes.first else None
     batches = training_batches(config, data.training, learner.step, processes)
     progress = Progress(learner.step, config.steps)
     while learner.step < config.steps:
@@ -74,7 +75,6 @@ def train(
             progress.resume(paused)
         if stopping and step < config.steps:
             return None
-    checkpoint = folder / "checkpoint.safetensors"
     if writer:
         writer.finish(checkpoint)
     processes.wait()
@@ -89,22 +89,23 @@ class Writer:
     """What the first process does beside training: curves, pictures, validation, saving. None of it changes weights.
 
     Args:
-        best: score of the best validation so far.
+        best, metrics: score of the best validation so far, and figures of the last one.
     """
 
     def __init__(
-        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, best: float | None
-    ) -> None:
-        self.config, self.data, self.folder, self.learner, self.best = config, data, folder, learner, best
+        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, best: float | None,
+        metrics: dict | None,
+    ) -> None:  # fmt: skip
+        self.config, self.data, self.folder, self.learner = config, data, folder, learner
+        self.best, self.metrics = best, metrics or {}
         folder.start()
         self.curves = Curves(folder, config, learner.step)
-        self.metrics: dict = {}
         if data.held_out is None:
             print("there is one recording, so none is held out: no validation; a second one would be", flush=True)
 
     def save(self) -> None:
         """Save the state to go on from, and the averaged weights."""
-        self.folder.save_state({**self.learner.state(), "best": self.best})
+        self.folder.save_state({**self.learner.state(), "best": self.best, "metrics": self.metrics})
         self._export(self.folder / "last.safetensors", _THRESHOLD)
 
     def validate(self) -> None:

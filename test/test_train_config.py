@@ -1,0 +1,69 @@
+"""A run's settings: from YAML and words, with what follows from others kept out of reach."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from renderocc_model.config import to_mapping
+from renderocc_model.presets import PRESETS
+from training.train_config import TrainConfig, fast_dev_run, load_train_config
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda path: path.name)
+def test_every_yaml_loads(path):
+    config = load_train_config(path)
+    assert config.model.name == path.stem.removeprefix("train_")
+
+
+def test_a_preset_is_the_start_that_other_settings_of_the_model_change(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("model: {preset: base, neck: {channels: 32}}\nsteps: 7\n")
+    config = load_train_config(path, ["model.lift.context_channels=8", "supervision.mode=both"])
+    assert config.model.backbone == PRESETS["base"].backbone and config.steps == 7
+    assert (config.model.neck.channels, config.model.lift.context_channels) == (32, 8)
+    assert load_train_config(path, ["model.preset=tiny"]).model.backbone == PRESETS["tiny"].backbone
+    assert load_train_config(None).model == PRESETS["tiny"]
+    with pytest.raises(ValueError, match="model.preset is 'huge'; start from one of tiny, base, paper"):
+        load_train_config(path, ["model.preset=huge"])
+
+
+def test_a_run_folders_configuration_reads_back_as_it_was(tmp_path):
+    config = load_train_config(CONFIG / "train_tiny.yaml", ["batch=3", "data.bags=[a, b]"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_mapping(config)))
+    assert load_train_config(tmp_path / "config.yaml") == config
+
+
+def test_samples_are_of_the_models_size_and_held_out_ones_unvaried():
+    config = load_train_config(
+        None, ["model.preset=paper", "sample.augment.mirror_y=0.5", "sample.rays=10", "supervision.labels_3d=with"]
+    )
+    training, held_out = config.samples(True), config.samples(False)
+    assert (training.height, training.width, training.previous, training.truth) == (512, 1408, 1, True)
+    assert (held_out.height, held_out.rays, held_out.previous, held_out.truth) == (512, 10, 1, False)
+    assert training.augment.mirror_y == 0.5 and held_out.augment.mirror_y == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["sample.height=64"], "sample.height follows from model.images.height; set that"),
+        (["sample.truth=true"], "sample.truth follows from supervision.labels_3d"),
+        (["data.training=[a, b]", "data.validation=[b]"], "b are in training and in validation"),
+        (["data.bags=[a, b]", "data.labels=[c]"], "labels names 1 sidecars for 2 bags"),
+        (["optimiser.weight_decy=0"], "did you mean 'optimiser.weight_decay'"),
+        (["run.workers=-1"], "'run.workers' is -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(words, reason):
+    with pytest.raises(ValueError, match=reason):
+        load_train_config(None, words)
+
+
+def test_a_fast_dev_run_is_short_and_does_all_that_a_run_does():
+    config = fast_dev_run(TrainConfig())
+    run = config.run
+    assert config.steps == 4 and config.sample.rays <= 4000
+    assert all(config.steps % every == 0 for every in (run.validate_every, run.picture_every, run.save_every))
