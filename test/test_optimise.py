@@ -1,7 +1,5 @@
 """Learning rates by hand, averages by hand, and which parameters decay."""
 
-import math
-
 import pytest
 import torch
 from small_models import small_config
@@ -41,7 +39,7 @@ def test_norms_and_biases_do_not_decay_and_the_backbone_has_its_own_rate():
     assert seen["heads.density.1.weight"] == (0.01, 1.0) and seen["heads.density.1.bias"] == (0.0, 1.0)
     assert seen["backbone.net.conv_stem.weight"] == (0.01, 0.5) and seen["backbone.net.bn1.weight"] == (0.0, 0.5)
     assert set_learning_rate(optimiser, 0, 10, OptimiserConfig(learning_rate=0.1, warm_up=2)) == pytest.approx(0.05)
-    assert {group["lr"] for group in optimiser.param_groups} == {pytest.approx(0.05), pytest.approx(0.025)}
+    assert sorted({group["lr"] for group in optimiser.param_groups}) == pytest.approx([0.025, 0.05])
 
 
 def test_averaged_weights_follow_by_hand():
@@ -75,9 +73,9 @@ def test_batch_statistics_freeze_where_they_are_told_to():
 def test_depthwise_convolutions_stay_single_within_autocast():
     network = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3))
     images = torch.randn(1, 4, 8, 8)
-    plain = network[0](images)
+    plain = network[0](images).detach()
     keep_depthwise_single(network)
     with torch.autocast("cpu", torch.bfloat16):
-        depthwise = network[0](images.bfloat16())
+        depthwise = network[0](images)
         assert network[1](depthwise).dtype == torch.bfloat16
-    assert depthwise.dtype == torch.float32 and math.isclose(depthwise.sum(), plain.sum(), rel_tol=0.05, abs_tol=0.5)
+    assert torch.equal(depthwise, plain)

@@ -137,10 +137,15 @@ class Learner:
             generator = torch.Generator(device)
             generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
             figures: dict[str, Tensor] = {}
-            terms = supervise(
-                config.supervision, config.model, self.classes, self.class_counts, NetworkOutput(*leaves, None),
-                batch.only(index), generator, figures,
-            )  # fmt: skip
+            try:
+                terms = supervise(
+                    config.supervision, config.model, self.classes, self.class_counts, NetworkOutput(*leaves, None),
+                    batch.only(index), generator, figures,
+                )  # fmt: skip
+            except ValueError:
+                if not torch.isfinite(leaves[0]).all():
+                    raise self._diverged("the network's output is") from None
+                raise
             loss = sum(terms.values(), torch.zeros((), device=device))
             if loss.requires_grad:  # not where a sample has no label at all
                 self.scaler.scale(loss * share).backward()
@@ -159,12 +164,15 @@ class Learner:
         elif torch.isfinite(norm):
             return
         terms = [name for name, value in sums.items() if not torch.isfinite(value)]
-        what = f"loss terms {', '.join(terms)} are" if terms else "the gradient is"
+        raise self._diverged(f"loss terms {', '.join(terms)} are" if terms else "the gradient is")
+
+    def _diverged(self, what: str) -> Diverged:
+        optimiser = self.config.optimiser
         precision = "" if self.precision == "float32" else f" or precision=float32 (now {self.precision})"
-        raise Diverged(
+        return Diverged(
             f"step {self.step}: {what} not finite; try a lower optimiser.learning_rate (now "
-            f"{self.config.optimiser.learning_rate:g}), a longer optimiser.warm_up (now "
-            f"{self.config.optimiser.warm_up}){precision} in a new run"
+            f"{optimiser.learning_rate:g}), a longer optimiser.warm_up (now {optimiser.warm_up}){precision} in a new "
+            f"run, which may begin with the last good weights (initial=...)"
         )
 
     def state(self) -> dict:

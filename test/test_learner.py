@@ -1,0 +1,135 @@
+"""One step of learning: its gradient, its precision, what comes of bad ones, and every kind of model and label."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_training import small_settings, small_tables
+
+from renderocc_model.checkpoint import save_checkpoint
+from renderocc_model.config import to_mapping
+from renderocc_model.presets import PRESETS
+from training.datasets import open_data
+from training.distributed import Processes
+from training.forward import chosen_precision, previous_volume
+from training.learner import Diverged, Learner
+from training.loader import training_batches
+from training.supervision import supervise
+from training.train_config import load_train_config
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+GRID = "supervision.truth_grid"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("learner")
+    small_tables(path)
+    return path
+
+
+def learner_and_batches(folder, *words, preset="tiny"):
+    config = load_train_config(small_settings(folder, preset), words)
+    data = open_data(config, folder / "tables")
+    return Learner(config, data.training, ALONE), training_batches(config, data.training, 0, ALONE)
+
+
+def test_the_gradient_is_that_of_the_whole_batchs_loss(folder):
+    """Losses taken sample by sample from a cut-off output, against one backward pass through everything."""
+    learner, batches = learner_and_batches(folder, "optimiser.batch_norm=frozen")
+    batch = next(batches)
+    output = learner.network(batch.current.network_input(), batch.geometry)
+    config = learner.config
+    terms = supervise(config.supervision, config.model, learner.classes, learner.class_counts, output, batch)
+    wanted = torch.autograd.grad(sum(terms.values()), list(learner.network.parameters()))
+    sums = {}
+    learner._backward(batch, sums)
+    assert float(sums["loss"]) == pytest.approx(float(sum(terms.values())), rel=1e-5)
+    for parameter, gradient in zip(learner.network.parameters(), wanted):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("preset", "words", "terms"),
+    [
+        ("tiny", ["precision=bfloat16", "supervision.mode=both"], {"depth", "semantics", "query_occupancy"}),
+        ("tiny", ["accumulate=2", "sample.augment.mirror_y=1.0"], {"depth", "semantics"}),
+        ("base", ["supervision.mode=query"], {"query_occupancy", "query_semantics"}),
+        ("paper", [], {"depth", "semantics"}),
+        ("paper", ["precision=bfloat16", "sample.augment.rotation=0.5"], {"depth", "semantics"}),
+        ("tiny", ["supervision.labels_3d=only"], {"voxel_occupancy", "voxel_semantics"}),
+        ("tiny", ["supervision.labels_3d=with", "sample.augment.mirror_x=1.0"], {"voxel_occupancy", "depth"}),
+    ],
+)
+def test_every_kind_of_model_and_supervision_learns(folder, preset, words, terms):
+    grid = to_mapping(load_train_config(small_settings(folder)).model.grid)
+    words = [*words, *(f"{GRID}.{name}={value}" for name, value in grid.items())]
+    learner, batches = learner_and_batches(folder, *words, preset=preset)
+    before = {name: parameter.detach().clone() for name, parameter in learner.network.named_parameters()}
+    for _ in range(2):
+        values, rays = learner.learn(batches)
+    assert terms <= values.keys() and torch.isfinite(values["loss"]) and rays > 0
+    still = [name for name, parameter in learner.network.named_parameters() if torch.equal(before[name], parameter)]
+    # Biases before batch normalisation and those no label reached may rest; most must move.
+    assert len(still) < len(before) / 4, still
+    assert any("fusion" in name for name in before) == (preset == "paper")
+    assert not any("fusion" in name for name in still)
+
+
+def test_the_previous_volume_is_moved_and_missing_ones_are_not_valid(folder):
+    learner, batches = learner_and_batches(folder, preset="paper")
+    batch = next(batches)
+    volume = previous_volume(learner.network, batch)
+    assert volume.valid.tolist() == [not name.endswith("frame 0") for name in batch.names]
+    motion = np.linalg.inv(batch.odom_from_base.numpy()) @ batch.previous[0].odom_from_base.numpy()
+    np.testing.assert_allclose(volume.base_from_volume, motion, atol=1e-12)
+    assert not volume.features.requires_grad
+
+
+def test_a_gradient_that_is_not_finite_names_term_and_settings(folder):
+    learner, batches = learner_and_batches(folder, "supervision.mode=query", "precision=bfloat16")
+    with torch.no_grad():
+        learner.network.heads.semantics[-1].weight.fill_(torch.inf)
+    wanted = r"query_semantics.* not finite; try a lower optimiser.learning_rate \(now 0.003\).*precision=float32"
+    with pytest.raises(Diverged, match=wanted):
+        learner.learn(batches)
+
+
+def test_an_output_that_is_not_finite_is_said_before_averages_take_it_in(folder):
+    learner, batches = learner_and_batches(folder)
+    learner.learn(batches)
+    with torch.no_grad():
+        next(learner.network.parameters()).fill_(torch.nan)
+    with pytest.raises(Diverged, match="step 1: the network's output is not finite"):
+        learner.learn(batches)
+    assert learner.step == 1
+    assert all(torch.isfinite(one).all() for one in learner.state()["average"].values())
+
+
+def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
+    first, _ = learner_and_batches(folder)
+    save_checkpoint(tmp_path / "start.safetensors", first.network, first.classes, 0.4)
+    second, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", "seed=7")
+    for one, other in zip(first.network.state_dict().values(), second.network.state_dict().values()):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="another network than `model` describes .they differ in neck"):
+        learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", "model.neck.channels=4")
+
+
+def test_labels_of_other_classes_than_the_model_has_are_refused(folder):
+    with pytest.raises(ValueError, match="model.class_count is 5, but the labels have 17"):
+        learner_and_batches(folder, "model.class_count=5")
+
+
+def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch):
+    for has, chosen in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("training.forward.cpu_multiplies_bfloat16", lambda has=has: has)
+        assert chosen_precision("auto", torch.device("cpu")) == chosen
+    assert chosen_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_the_presets_train_with_the_paper_settings():
+    """What the samples of the paper's model hold: one previous frame, three neighbours on either side."""
+    config = replace(load_train_config(None), model=PRESETS["paper"])
+    assert config.samples(True).previous == 1 and config.samples(True).auxiliary_offsets == (-3, -2, -1, 1, 2, 3)
