@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from small_models import small_config
 
 from renderocc_model.checkpoint import load_checkpoint, save_checkpoint
@@ -19,7 +20,9 @@ from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
 from training.evaluate.evaluate import main
 from training.evaluate.frame_truth import evaluate_volumes, occupied_classes, ray_origins, truth_of
+from training.evaluate.metrics import VolumeScores
 from training.evaluate.report import confusion_picture, evaluation_markdown, evaluation_text
+from training.evaluate.threshold import ThresholdSearch
 from training.prepare import PrepareConfig, prepare_recording
 
 FREE, ROAD = 17, 11
@@ -165,6 +168,29 @@ def test_the_trainer_gets_the_same_figures(checkpoint, tables, tmp_path):
     dataset = RayDataset(tables, SampleConfig(64, 96, rays=0))
     found = evaluate_volumes(made.network, made.config, dataset, made.threshold, frames=2)
     assert found == json.loads((tmp_path / "all.json").read_text())["volumes"]
+
+
+def test_the_threshold_found_in_2d_is_nearly_the_best_in_3d(tables):
+    """A field that is the truth, blurred and noisy: the sum of mIoU and RayIoU is within 5 % of the best there is."""
+    recording, frame = RayDataset(tables, SampleConfig(64, 96)).recording_of(1)
+    truth, rng = truth_of(recording, frame, GRID), np.random.default_rng(0)
+    occupied = truth.semantics != FREE
+    nearest = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
+    density = 4 * ndimage.gaussian_filter(occupied * 1.0, 0.6) * np.exp(0.6 * rng.normal(size=occupied.shape)) + 0.02
+    semantics = np.eye(17)[truth.semantics[tuple(nearest)]]
+    field = SemanticDensityField(GRID, torch.from_numpy(density), torch.from_numpy(semantics))
+    search = ThresholdSearch(OCC3D_NUSCENES, np.linspace(0.1, 0.9, 9))
+    search.add(field, RayDataset(tables, SampleConfig(64, 96)).rays_of(1, 20_000))
+
+    def worth(threshold):
+        scores = VolumeScores.empty(OCC3D_NUSCENES, True)
+        volume, origins = occupied_classes(field, OCC3D_NUSCENES, threshold), np.array([[0, 0, 1.84]])
+        scores.add(volume, truth.semantics, truth.mask, GRID, origins)
+        return scores.voxels.miou() + scores.rays.rayiou()
+
+    all_worths = [worth(threshold) for threshold in search.thresholds]
+    assert worth(search.result().threshold) > 0.95 * max(all_worths)
+    assert min(all_worths) < 0.6 * max(all_worths)
 
 
 def test_the_baselines_by_hand(tables):

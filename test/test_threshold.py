@@ -53,9 +53,12 @@ def test_the_threshold_lies_between_the_haze_and_the_wall():
 
 
 def test_a_wall_on_a_ray_that_left_the_grid_counts_against_a_threshold():
-    """The second ray was seen to leave the grid: the car at 0.7 is a second prediction. 1 / (1 + 2 - 1)."""
+    """The second ray, a voxel to the left, was seen to leave the grid: the car at 0.7 that it meets there is a second
+    prediction. 1 / (1 + 2 - 1)."""
     search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
-    search.add(ghost_and_wall(), ahead([9.9, 30.0], [CAR, MANMADE]))
+    rays = ahead([9.9, 30.0], [CAR, MANMADE])
+    rays.origins[1, 1] += 0.5
+    search.add(ghost_and_wall(), rays)
     np.testing.assert_allclose(search.result().ray_iou, [0, 1 / 2, 1 / 2, 0])
 
 
@@ -64,6 +67,13 @@ def test_distances_that_differ_by_less_than_a_limit_count_for_it():
     search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
     search.add(ghost_and_wall(), ahead([12.9], [CAR]))
     np.testing.assert_allclose(search.result().ray_iou, [0, 1 / 3, 1 / 3, 0])
+
+
+def test_a_ray_ends_at_the_first_voxel_that_holds_a_return_of_any():
+    """The second ray's own return is at x = 15 in voxel 30, but voxel 20 holds the first one's: both end there."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9, 14.9], [CAR, CAR]))
+    np.testing.assert_allclose(search.result().ray_iou, [0, 1, 1, 0])
 
 
 def test_without_classes_all_are_alike():
@@ -106,7 +116,7 @@ def scattered(seed):
 def test_the_figures_are_those_of_volumes_made_for_each_threshold():
     """Two frames; per threshold the rays are cast into the occupied voxels, and voxels are judged in plain Python."""
     search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
-    rays_of_step = [[RayIoU(OCC3D_NUSCENES), 0, 0] for _ in LADDER]
+    rays_of_step = [RayIoU(OCC3D_NUSCENES) for _ in LADDER]
     voxels = [[] for _ in LADDER]
     for seed in (1, 2):
         field, rays, probability = scattered(seed)
@@ -114,38 +124,44 @@ def test_the_figures_are_those_of_volumes_made_for_each_threshold():
         names = np.array(OCC3D_NUSCENES.occupied_ids)[field.semantics.argmax(-1).numpy()]
         origins, directions = rays.origins.numpy(), rays.directions.numpy()
         distances, labels = rays.distances.numpy(), rays.classes.numpy()
-        states, left = {}, np.zeros(len(rays))
-        returns = np.zeros(len(rays), bool)
+        states = {}
         for ray in range(len(rays)):
             home, way = voxels_on(origins[ray], directions[ray], distances[ray])
-            returns[ray] = home is not None
-            left[ray] = way[-1][1]
             for voxel, _ in way[: len(way) - (home is not None)]:
                 states.setdefault(voxel, [])
             if home is not None:
                 states.setdefault(home, []).append(labels[ray])
+        truth, left = np.zeros(len(rays), int), np.zeros(len(rays))
+        for ray in range(len(rays)):
+            _, way = voxels_on(origins[ray], directions[ray], np.inf)
+            met = next(((voxel, last) for voxel, last in way if states.get(voxel)), None)
+            truth[ray], left[ray] = (class_of(states[met[0]]), met[1]) if met else (FREE, 0)
         for step, threshold in enumerate(LADDER):
             cells, met = first_hits((probability > threshold,), GRID, origins, directions)
             found = np.where(cells[0] >= 0, names.ravel()[cells[0]], FREE)
-            used = returns & (labels != 255)
-            rays_of_step[step][0].add(found[used], labels[used], np.stack([left[used], met[0][used]]))
-            ghosts = found[~returns]
-            rays_of_step[step][0].prediction += np.bincount(ghosts[ghosts != FREE], minlength=18)
+            used = (truth != 255) & (truth != FREE)
+            rays_of_step[step].add(found[used], truth[used], np.stack([left[used], met[0][used]]))
+            ghosts = found[truth == FREE]
+            rays_of_step[step].prediction += np.bincount(ghosts[ghosts != FREE], minlength=18)
             for voxel, inside in states.items():
-                named = [label for label in inside if label != 255]
-                if inside and not named:
-                    continue
-                wanted = max(sorted(set(named)), key=named.count) if named else FREE
-                voxels[step].append((wanted, names[voxel] if probability[voxel] > threshold else FREE))
+                wanted = class_of(inside) if inside else FREE
+                if wanted != 255:
+                    voxels[step].append((wanted, names[voxel] if probability[voxel] > threshold else FREE))
     result = search.result()
     for step in range(len(LADDER)):
         rows = [CAR, ROAD, MANMADE]
-        assert result.ray_iou[step] == pytest.approx(rays_of_step[step][0].iou()[:, rows].mean(), abs=1e-9)
+        assert result.ray_iou[step] == pytest.approx(rays_of_step[step].iou()[:, rows].mean(), abs=1e-9)
         ratios = []
         for name in rows:
             both = sum(w == name == p for w, p in voxels[step])
             ratios.append(both / sum(name in pair for pair in voxels[step]))
         assert result.voxel_iou[step] == pytest.approx(np.mean(ratios), abs=1e-9)
+
+
+def class_of(labels):
+    """What most of a voxel's returns are, of those that are known."""
+    named = [label for label in labels if label != 255]
+    return max(sorted(set(named)), key=named.count) if named else 255
 
 
 def voxels_on(origin, direction, distance):

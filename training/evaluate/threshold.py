@@ -1,14 +1,16 @@
 """When is a voxel occupied? The threshold on its occupancy probability, found with 2D labels alone.
 
-For each threshold of a ladder two figures are worked out from the labelled rays of held-out recordings. They are what
-RayIoU and mIoU are, with the labels in the place of the 3D truth:
+The labels' returns are voxelised: a voxel that holds a return is occupied, of the class that most of its returns have;
+one that rays only pass on their way to a return, or out of the grid, is free; others are not known. With that in the
+place of the 3D truth, two figures are worked out for each threshold of a ladder:
 
-- rays: the first voxel on a ray above the threshold is what the ray meets; the label's return lies in a voxel too.
-  Their classes must be the same and the distances at which they are left less than 1, 2, 4 m apart. IoU_c = TP /
-  (N_truth + N_prediction - TP), where a hit on a ray that the label saw leave the grid is a prediction that is never
-  right.
-- voxels: a voxel that holds a return is occupied, of the class that most of its returns have; one that rays only pass
-  on their way to a return, or out of the grid, is free; others are not known. IoU_c is over the known voxels.
+- rays, as RayIoU: the first occupied voxel on each labelled ray, in truth and prediction, must be of one class and left
+  at distances less than 1, 2, 4 m apart. IoU_c = TP / (N_truth + N_prediction - TP); unlike in RayIoU a hit on a ray
+  that meets nothing in truth is a prediction too, which is never right.
+- voxels, as mIoU: IoU_c over the known voxels.
+
+(The distance that a label itself says is not compared: at a grazing angle a ray enters the layer of voxels that holds a
+road metres before it meets the road, in every voxel grid, the exact one as well.)
 
 The threshold with the largest sum of the two means is chosen. A lower one makes surfaces thicker and brings ghosts; a
 higher one tears holes.
@@ -32,7 +34,7 @@ from renderocc_model.rays import Rays
 from ..batch import Batch, make_batch
 from ..dataset import RayDataset, Sample
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields, sort_rays
-from .rayiou import THRESHOLDS
+from .rayiou import THRESHOLDS, first_hits
 from .traversal import padded, traverse
 
 __all__ = ["Calibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
@@ -104,39 +106,47 @@ class ThresholdSearch:
         level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
         names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]
         walk = _Walk(field.grid, rays, is_return, level, names, len(self.thresholds))
-        labels = rays.classes.numpy().astype(np.int64)
-        self._count_rays(walk, labels, is_return)
-        self._count_voxels(walk, labels[is_return], level, names)
+        labels = np.minimum(rays.classes.numpy()[is_return], len(self.classes)).astype(np.int64)
+        holds, truth = self._voxelised(walk.return_voxels, labels, level.size)
+        origins, directions = rays.origins.double().numpy(), rays.directions.double().numpy()
+        cells, left = first_hits((holds.reshape(level.shape),), field.grid, origins, directions)
+        met = cells[0] >= 0
+        self._count_rays(walk, met, np.where(met, truth[cells[0]], UNLABELLED), left[0])
+        self._count_voxels(holds, truth, walk.passed, level.ravel().astype(np.int64), names.ravel().astype(np.int64))
 
-    def _count_rays(self, walk: _Walk, labels: np.ndarray, is_return: np.ndarray) -> None:
+    def _voxelised(self, voxels: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which voxels hold a return, bool, and the class of most of its returns, 255 where none is known; flat."""
         every = len(self.classes)
-        count = every + 1
-        known = is_return & (labels < every)
-        self._rays.truth += np.bincount(labels[known], minlength=count)
-        self._rays.truth[every] += is_return.sum()
-        classed = known | ~is_return  # a return of unknown class only counts in the row of all classes
-        for step in range(len(self.thresholds)):
-            met = walk.left[step] >= 0
-            names = walk.names[step]
-            self._rays.prediction[step] += np.bincount(names[met & classed], minlength=count)
-            self._rays.prediction[step, every] += met.sum()
-            error = np.abs(walk.left[step] - walk.truth_left)
-            for row, threshold in enumerate(THRESHOLDS):
-                right = met & is_return & (error < threshold)
-                self._rays.hits[row, step] += np.bincount(labels[right & known & (names == labels)], minlength=count)
-                self._rays.hits[row, step, every] += right.sum()
-
-    def _count_voxels(self, walk: _Walk, labels: np.ndarray, level: np.ndarray, names: np.ndarray) -> None:
-        every = len(self.classes)
-        steps = len(self.thresholds)
-        holding, member = np.unique(walk.return_voxels, return_inverse=True)
-        votes = np.bincount(member * (every + 1) + np.minimum(labels, every), minlength=len(holding) * (every + 1))
+        holding, member = np.unique(voxels, return_inverse=True)
+        votes = np.bincount(member * (every + 1) + labels, minlength=len(holding) * (every + 1))
         votes = votes.reshape(-1, every + 1)[:, :every]  # without those of unknown class
-        holds, truth = np.zeros(level.size, bool), np.full(level.size, UNLABELLED, np.int64)
+        holds, truth = np.zeros(size, bool), np.full(size, UNLABELLED, np.int64)
         holds[holding] = True
         truth[holding] = np.where(votes.any(axis=1), votes.argmax(axis=1), UNLABELLED)
-        known = holds | walk.passed
-        level, names = level.ravel().astype(np.int64), names.ravel().astype(np.int64)
+        return holds, truth
+
+    def _count_rays(self, walk: _Walk, met_truth: np.ndarray, truth: np.ndarray, truth_left: np.ndarray) -> None:
+        every = len(self.classes)
+        count = every + 1
+        known = met_truth & (truth != UNLABELLED)
+        self._rays.truth += np.bincount(truth[known], minlength=count)
+        self._rays.truth[every] += met_truth.sum()
+        classed = known | ~met_truth  # what is of unknown class only counts in the row of all classes
+        for step in range(len(self.thresholds)):
+            met, names = walk.left[step] >= 0, walk.names[step]
+            self._rays.prediction[step] += np.bincount(names[met & classed], minlength=count)
+            self._rays.prediction[step, every] += met.sum()
+            error = np.abs(walk.left[step] - truth_left)
+            for row, threshold in enumerate(THRESHOLDS):
+                right = met & met_truth & (error < threshold)
+                self._rays.hits[row, step] += np.bincount(truth[right & known & (names == truth)], minlength=count)
+                self._rays.hits[row, step, every] += right.sum()
+
+    def _count_voxels(
+        self, holds: np.ndarray, truth: np.ndarray, passed: np.ndarray, level: np.ndarray, names: np.ndarray
+    ) -> None:
+        every, steps = len(self.classes), len(self.thresholds)
+        known = holds | passed
 
         def above(kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
             """(K, rows) how many of the kept voxels are above each threshold, by row."""
@@ -187,7 +197,6 @@ class _Walk:
     Attributes:
         left: (K, R) distance at which each ray leaves the first voxel above each threshold, -1 where there is none.
         names: (K, R) that voxel's class.
-        truth_left: (R,) distance at which it leaves the voxel of its return.
         return_voxels: (returns,) flat index of the voxel of each return.
         passed: (voxels,) bool, some ray passes it before its return.
     """
@@ -203,22 +212,19 @@ class _Walk:
     ) -> None:
         count = len(rays)
         self.left, self.names = np.full((steps, count), -1.0), np.zeros((steps, count), np.uint8)
-        self.truth_left = np.zeros(count)
         self._levels, self._names = padded(level), padded(names)
         self._wanted = np.where(is_return, rays.distances.numpy().astype(np.float64), np.inf)
         self._reached = np.zeros(count, np.int64)
         self._home = np.zeros(count, np.int64)
         self._passed = np.zeros(self._levels.size, bool)
-        exits = traverse(grid, rays.origins.numpy(), rays.directions.numpy(), self._visit)
-        # A return on the grid's very face is in the last voxel, which rounding may have cut off.
-        self.truth_left = np.where(self._home > 0, self.truth_left, exits)
+        traverse(grid, rays.origins.numpy(), rays.directions.numpy(), self._visit)
         wide = tuple(size + 2 for size in grid.shape)
         inner = (slice(1, -1),) * 3
         numbers = np.full(wide, -1, np.int64)
         numbers[inner] = np.arange(grid.size).reshape(grid.shape)
         found = numbers.ravel()[self._home[is_return]]
         outside = found < 0
-        if outside.any():
+        if outside.any():  # on the grid's very face, which rounding may have cut off
             points = (rays.origins + rays.directions * rays.distances[:, None]).numpy()[is_return][outside]
             cells = np.floor((points - grid.lower) / grid.voxel_size).astype(int)
             found[outside] = np.ravel_multi_index(tuple(np.clip(cells, 0, np.array(grid.shape) - 1).T), grid.shape)
@@ -230,7 +236,7 @@ class _Walk:
         before = inside & (leave <= wanted)
         self._passed[cells[before]] = True
         home = inside & (enter <= wanted) & (wanted < leave)
-        self._home[rays[home]], self.truth_left[rays[home]] = cells[home], leave[home]
+        self._home[rays[home]] = cells[home]
         levels, reached = self._levels[cells].astype(np.int64), self._reached[rays]
         rows = np.flatnonzero(levels > reached)
         if len(rows):
