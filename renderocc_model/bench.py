@@ -19,6 +19,7 @@ EXAMPLE = "example: renderocc bench node --frames 20 --json bench.json"
 BENCHES = {
     "node": "renderocc_ros.bench:bench_node",
     "network": "renderocc_ros.bench:bench_network",
+    "render": "renderocc_model.bench_render:bench_render",
     "loader": "training.bench_loader:bench_loader",
 }
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from test_render import UNIT_GRID, random_field, random_rays, rays_of
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
-from renderocc_model.ops.render import RenderResult, cpu_kernel, reference, render
+from renderocc_model.ops.render import RenderResult, cpu_kernel, cpu_loops, reference, render
 from renderocc_model.rays import Rays
 
 OUTPUTS = ("distance", "semantics", "opacity", "distortion")
@@ -356,6 +357,14 @@ except ImportError as error:
 """
     lines = run_python(code).stdout.splitlines()
     assert lines[0] == "[0.0]" and "needs Numba: python3 -m pip install numba" in lines[1] and len(lines) == 2
+
+
+def test_where_nothing_can_be_written_the_loops_are_compiled_all_the_same(monkeypatch):
+    """Numba then refuses to keep them; here it may only write beside modules in zip files, which this is not."""
+    monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "ZipCacheLocator")
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(cpu_loops._any.py_func)
+    assert cpu_loops.compiled(cpu_loops._any.py_func)(np.array([0.0, 2.0], np.float32))
 
 
 def test_loading_the_renderer_loads_no_compiler():

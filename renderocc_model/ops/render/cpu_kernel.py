@@ -85,8 +85,9 @@ def _walk(grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
     near, counts = sample_counts(origins, directions, grid, delta)
     start = origins + near[:, None] * directions - torch.tensor(grid.lower, dtype=torch.float64)
     table = torch.cat([start / grid.voxel_size - 0.5, directions * (delta / grid.voxel_size), near[:, None]], dim=1)
-    # By direction on the ground, then by slope. Cameras of a car are close to each other, whatever the frame.
-    sector = (torch.atan2(directions[:, 1], directions[:, 0]) * (SECTORS / math.tau)).floor()
+    # By direction on the ground, then by slope. Cameras of a car are close to each other, whatever the frame. From -y
+    # by -x and +y to +x: two threads share the grid along x, so that what each touches is one piece of memory.
+    sector = (torch.atan2(directions[:, 0], directions[:, 1]) * (SECTORS / math.tau)).floor()
     order = (sector + 0.5 * directions[:, 2].clamp(-0.99, 0.99)).argsort(stable=True)
     shape = tuple(int(size) for size in grid.shape)
     return _Walk(shape, table.numpy(), order.numpy(), counts.numpy(), float(delta))
