@@ -14,7 +14,6 @@ from .datasets import Data
 from .distributed import Processes
 from .evaluate.held_out import evaluate_rays, evenly, predicted_fields
 from .evaluate.threshold import calibrate_threshold
-from .forward import autocast, previous_volume
 from .learner import Learner
 from .loader import training_batches
 from .pictures import draw_frame
@@ -22,7 +21,7 @@ from .progress import Progress
 from .run_folder import Curves, RunFolder
 from .train_config import TrainConfig
 
-__all__ = ["autocast", "previous_volume", "train"]
+__all__ = ["train"]
 
 _THRESHOLD = 0.5  # of checkpoints whose threshold was not calibrated
 
