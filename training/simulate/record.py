@@ -164,7 +164,9 @@ def render(
     # Forks: the town and its tree, hundreds of megabytes that take seconds to make, are there at once and only once.
     global _crew
     _crew = crew
-    executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"))
+    # They are forked where only one CPU is allowed, and shall use all.
+    everywhere = (os.sched_setaffinity, (0, os.sched_getaffinity(0)))
+    executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *everywhere)
     try:
         ahead = iter(tasks)
         waiting = _fork(executor, list(islice(ahead, 3 * settings.jobs)))
