@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_models import _SMALL
+from small_models import small_config
 
 from renderocc_model.config import to_mapping
 from training.study import main
@@ -29,16 +29,10 @@ STEPS = 3
 @pytest.fixture
 def files(tmp_path):
     """A study of two variants and one seed, on a network a thousandth of its size; the path of its YAML."""
-    model = {}
-    for word in [*_SMALL, "lift.height_slices=2", "backbone.name=test_efficientnet"]:
-        name, _, value = word.partition("=")
-        *groups, last = name.split(".")
-        place = model
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = yaml.safe_load(value)
     # The truth has voxels of 0.4 m: 16 x 16 x 8 of them.
-    model["grid"] = {"lower": [-3.2, -3.2, -1.0], "upper": [3.2, 3.2, 2.2], "voxel_size": 0.4}
+    model = to_mapping(
+        small_config("tiny", "grid.lower=[-3.2, -3.2, -1]", "grid.upper=[3.2, 3.2, 2.2]", "grid.voxel_size=0.4")
+    )
     run = {"workers": 0, "log_every": 1, "save_every": 1, "validate_every": 0, "picture_every": 0, "tensorboard": False}
     train = {"model": model, "sample": {"rays": 200}, "optimiser": {"warm_up": 1}, "steps": STEPS, "run": run}
     row = {"variant": "plain", "label": "plain rays", "paper": "19.28"}

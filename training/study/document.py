@@ -54,7 +54,7 @@ def render_part(study: Study, results: Mapping[str, dict], pictures: Mapping[str
     """
     comparison = study.comparison
     parts = [f"## {study.config.title}", _what_was_run(study, results)]
-    for table in comparison.tables:
+    for table in comparison.tables if results else ():  # tables without a single figure tell nothing
         parts.append(f"### {table.title}")
         parts += [table.note] if table.note else []
         parts.append(render_table(table, study, results))
@@ -135,7 +135,7 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
         "validation towns; test towns are used for nothing but the figures.",
         f"- **Network**: {model.backbone.name}, views {model.images.width}x{model.images.height}, grid {size} m at "
         f"{grid.voxel_size:g} m.",
-        f"- **Training**: {train.steps:,} steps of {train.batch} samples, at most {train.sample.rays:,} rays each, "
+        f"- **Training**: {train.steps:,} steps of {train.batch} sample{'s' * (train.batch > 1)}, at most {train.sample.rays:,} rays each, "
         f"learning rate {train.optimiser.learning_rate:g}.",
     ]
     if results:
