@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from renderocc_model.files import replacing
@@ -122,21 +122,21 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
     model, grid = train.model, train.model.grid
     towns = "; ".join(
         f"{part}: {len(getattr(data, part).seeds)} x {getattr(data, part).frames} frames, seeds "
-        f"{', '.join(map(str, getattr(data, part).seeds))}"
+        f"{_ranges(getattr(data, part).seeds)}"
         for part in PARTS
     )
     labels = f"{data.pixels_per_image:,} drawn evenly from each image" if data.pixels_per_image else "every pixel"
     size = " x ".join(f"{high - low:g}" for low, high in zip(grid.lower, grid.upper))
     lines = [
-        f"- **Runs**: {len(results)} of {len(runs)} ({len(study.comparison.variants)} variants, seeds "
-        f"{', '.join(map(str, config.seeds))}){'' if len(results) == len(runs) else '; the rest was not run'}.",
+        f"- **Runs**: {len(results) or 'none'} of {len(runs)} ({len(study.comparison.variants)} variants, seeds "
+        f"{_ranges(config.seeds)}){'' if len(results) == len(runs) else '; the rest was not run'}.",
         f"- **Towns**, simulated, at {data.rate:g} frames a second, images {data.width}x{data.height}: {towns}.",
         f"- **Labels**: class and distance of {labels}. Occupancy thresholds are found with the 2D labels of the "
         "validation towns; test towns are used for nothing but the figures.",
         f"- **Network**: {model.backbone.name}, views {model.images.width}x{model.images.height}, grid {size} m at "
         f"{grid.voxel_size:g} m.",
-        f"- **Training**: {train.steps:,} steps of {train.batch} sample{'s' * (train.batch > 1)}, at most {train.sample.rays:,} rays each, "
-        f"learning rate {train.optimiser.learning_rate:g}.",
+        f"- **Training**: {train.steps:,} steps of {train.batch} sample{'s' * (train.batch > 1)}, at most "
+        f"{train.sample.rays:,} rays each, learning rate {train.optimiser.learning_rate:g}.",
     ]
     if results:
         devices = sorted({f"{run['device']}, {run['threads']} threads a run" for run in results.values()})
@@ -154,6 +154,17 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
             "network and 17 classes in real traffic: orders can be compared, values cannot."
         )
     return "\n".join(lines)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers in words, those that follow on each other from the first to the last."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
 
 
 def _baselines(results: Mapping[str, dict]) -> str:
