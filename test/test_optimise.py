@@ -13,6 +13,7 @@ from training.optimise import (
     keep_depthwise_single,
     learning_rate_factor,
     set_learning_rate,
+    share_batch_norm,
 )
 from training.train_config import OptimiserConfig
 
@@ -79,3 +80,19 @@ def test_depthwise_convolutions_stay_single_within_autocast():
         depthwise = network[0](images)
         assert network[1](depthwise).dtype == torch.bfloat16
     assert torch.equal(depthwise, plain)
+
+
+def test_sharing_batch_statistics_changes_neither_weights_nor_what_is_computed():
+    """In evaluation mode, where the shared layers run on CPUs too; timm's norms hold an activation that must stay."""
+    config = small_config()
+    network = build_network(config).eval()
+    images = torch.randn(2, 3, config.images.height, config.images.width)
+    with torch.no_grad():
+        before = network.backbone(images)
+        shared = share_batch_norm(network).eval()
+        after = shared.backbone(images)
+    kinds = {type(m).__name__ for m in shared.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    assert kinds and all("Sync" in kind for kind in kinds)
+    assert list(shared.state_dict()) == list(build_network(config).state_dict())
+    for one, other in zip(before, after):
+        assert torch.equal(one, other)

@@ -7,6 +7,7 @@ import functools
 import math
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from .train_config import OptimiserConfig
@@ -98,7 +99,7 @@ def share_batch_norm(network: nn.Module) -> nn.Module:
     On CPUs torch has no such thing: there each process normalises its own samples, and the first one's running
     statistics are those that are kept.
     """
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return convert_sync_batchnorm(network)  # timm's: torch's own loses the activations in timm's normalisations
 
 
 def keep_depthwise_single(network: nn.Module) -> None:

@@ -67,7 +67,7 @@ class RunConfig:
     save_every: int = setting(250, "steps between saved states", minimum=1)
     validate_every: int = setting(1000, "steps between validations; 0: only at the end", minimum=0)
     validation_frames: int = setting(32, "held-out frames of a validation, evenly spread; 0: all", minimum=0)
-    picture_every: int = setting(500, "steps between pictures; 0: none", minimum=0)
+    picture_every: int = setting(500, "steps between pictures; 0: only at the end", minimum=0)
     pictures: int = setting(2, "held-out frames that are drawn", minimum=1, maximum=16)
     tensorboard: bool = setting(True, "write curves and pictures for TensorBoard")
     wandb: str = setting("", "project of Weights & Biases to write curves to as well; empty: none")
