@@ -129,6 +129,21 @@ def test_bags_are_prepared_into_the_runs_own_folder(folder, capsys):
     assert "nowhere: there is no such file or folder" in capsys.readouterr().err
 
 
+def test_one_recording_or_classes_alone_end_in_a_checkpoint_too(folder, capsys):
+    arguments = ["--config", str(folder / "tiny.yaml"), "steps=1", "run.log_every=1"]
+    words = ["data.validation=[]", "data.training=[one, two, three]"]
+    assert main([*arguments, "--out", str(folder / "single"), *words]) == 0
+    assert "no recording is held out" in capsys.readouterr().out
+    assert load_checkpoint(folder / "single" / "checkpoint.safetensors").threshold == 0.5
+    labels = lambda frame, camera: (np.full((48, 64), 11, np.uint8), np.zeros((48, 64)))  # noqa: E731
+    bags = [tiny_bag.write_bag(folder / name, tiny_bag.Plan(frames=2, labels=labels)) for name in ("four", "five")]
+    words = ["data.prepared=", f"data.bags=[{bags[0]}, {bags[1]}]", "data.validation=[five]"]
+    words += ["data.prepare.without_depth=true", "supervision.use_depth=false", "supervision.class_only_rays=true"]
+    assert main([*arguments, "--out", str(folder / "classes"), *words]) == 0
+    assert "not calibrated: " in capsys.readouterr().out
+    assert load_checkpoint(folder / "classes" / "checkpoint.safetensors").threshold == 0.5
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

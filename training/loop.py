@@ -40,13 +40,14 @@ def train(
         OSError: the disk.
     """
     learner = Learner(config, data.training, processes)
-    state = folder.load_state() or {}
-    if state:
-        learner.load_state(state)
     checkpoint = folder / "checkpoint.safetensors"
-    if learner.step == config.steps and checkpoint.exists():
+    state = folder.load_state()
+    if state is not None:
+        learner.load_state(state)
+    if processes.any(learner.step == config.steps and checkpoint.exists()):
         return checkpoint
-    writer = Writer(config, data, folder, learner, state.get("best"), state.get("metrics")) if processes.first else None
+    writer = Writer(config, data, folder, learner, state) if processes.first else None
+    del state  # as large as the network and its optimiser
     batches = training_batches(config, data.training, learner.step, processes)
     progress = Progress(learner.step, config.steps)
     while learner.step < config.steps:
@@ -62,7 +63,7 @@ def train(
                 writer.curves.log("train", step, {**means, **rates, "learning_rate": learner.rate})
                 print(progress.line(step, means, rates), flush=True)
 
-        stopping = processes.any(stop())
+        stopping = processes.any(stop()) and step < config.steps
         if writer:
             paused = progress.pause()
             if _due(step, config.run.picture_every, config) and not stopping:
@@ -72,7 +73,7 @@ def train(
             if _due(step, config.run.save_every, config) or stopping:
                 writer.save()
             progress.resume(paused)
-        if stopping and step < config.steps:
+        if stopping:
             return None
     if writer:
         writer.finish(checkpoint)
@@ -88,19 +89,19 @@ class Writer:
     """What the first process does beside training: curves, pictures, validation, saving. None of it changes weights.
 
     Args:
-        best, metrics: score of the best validation so far, and figures of the last one.
+        state: that the run goes on from; None at its beginning.
     """
 
     def __init__(
-        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, best: float | None,
-        metrics: dict | None,
-    ) -> None:  # fmt: skip
+        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, state: dict | None
+    ) -> None:
         self.config, self.data, self.folder, self.learner = config, data, folder, learner
-        self.best, self.metrics = best, metrics or {}
+        # The score of the best validation so far, and the figures of the last one.
+        self.best, self.metrics = (None, {}) if state is None else (state["best"], state["metrics"])
         folder.start()
         self.curves = Curves(folder, config, learner.step)
         if data.held_out is None:
-            print("there is one recording, so none is held out: no validation; a second one would be", flush=True)
+            print(f"no recording is held out: no validation, and a threshold of {_THRESHOLD}", flush=True)
 
     def save(self) -> None:
         """Save the state to go on from, and the averaged weights."""
@@ -141,12 +142,14 @@ class Writer:
         """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
         threshold = _THRESHOLD
         if self.data.held_out is not None:
-            calibration = calibrate_threshold(
-                self.learner.average.network, self.config.model, self.data.held_out,
-                self.config.run.validation_frames, self.learner.processes.device, precision=self.learner.precision,
-            )  # fmt: skip
-            threshold = calibration.threshold
-            print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
+            try:
+                threshold = calibrate_threshold(
+                    self.learner.average.network, self.config.model, self.data.held_out,
+                    self.config.run.validation_frames, self.learner.processes.device, precision=self.learner.precision,
+                ).threshold  # fmt: skip
+                print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
+            except ValueError as error:  # labels without distances
+                print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
         self._export(path, threshold)
         self.curves.close()
 
@@ -158,7 +161,7 @@ class Writer:
             "steps": learner.step,
             "seed": config.seed,
             "data": self.data.identity(),
-            "settings": {**settings, "data": {"held_out": config.data.held_out}},
+            "settings": {**settings, "data": {"held_out": config.data.held_out}, "initial": Path(config.initial).name},
             "metrics": self.metrics,
             "torch": torch.__version__,
         }

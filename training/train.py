@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.fast_dev_run:
             config, out = fast_dev_run(config), out / "fast_dev_run"
         return _run(config, out, arguments.fast_dev_run)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         text, status = remedy(error, out)
         if not text:
