@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder):
     wanted = torch.autograd.grad(sum(terms.values()), list(learner.network.parameters()))
     sums = {}
     learner._backward(batch, sums)
-    assert float(sums["loss"]) == pytest.approx(float(sum(terms.values())), rel=1e-5)
+    assert float(sums["loss"]) == pytest.approx(sum(terms.values()).item(), rel=1e-5)
     for parameter, gradient in zip(learner.network.parameters(), wanted):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-6)
 
