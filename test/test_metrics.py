@@ -136,10 +136,53 @@ def test_a_file_that_lacks_its_counterpart_is_named(folders, capsys):
     assert "lacks 1 of the files" in text and "town/a.npz" in text and "town/c.npz" in text and text.count("\n") == 1
 
 
+def saved_by_a_node(folders, lower, upper):
+    """The predictions as volumes of a smaller grid, as `Occupancy.save_npz` writes them."""
+    bounds = np.array([*lower, *upper, 0.4])
+    x, y, z = np.round((np.subtract(upper, lower)) / 0.4).astype(int)
+    for name in ("town/a", "town/b"):
+        volume = np.full((x, y, z), 255, np.uint8)
+        volume[:, : y // 2, 2] = ROAD
+        write(folders / "pred", name, semantics=volume, grid=bounds, frame=np.array("base_link"))
+
+
+def test_a_volume_that_names_a_smaller_grid_is_compared_in_it(folders):
+    # Truth: the middle of Occ3D's grid, 20 voxels from -4 to 4 m. The prediction: 10 x 10 of them, from -2 to 2 m in x
+    # and -4 to 0 in y; of the road's 100 voxels in it 50 are found.
+    saved_by_a_node(folders, (-2, -4, -1), (2, 0, 5.4))
+    status, scores = run(folders, "--flat-ground")
+    assert status == 0 and scores["iou"]["driveable_surface"] == 0.5
+    assert scores["counts"]["voxels"] == 2 * 10 * 10 * 8  # below the mask's upper edge
+    # z = 0 lies in layer 2 (0 + 1 m over 0.4 m): a flat road is what the truth is.
+    assert scores["baselines"]["flat_ground"]["miou"] == 1.0
+    status, scores = run(folders, "--rayiou", "--origins", origins_in(folders, [0.0, -2.0, 1.84]), "--flat-ground")
+    assert status == 0 and 0 < scores["rayiou"] < 1 and scores["baselines"]["flat_ground"]["rayiou"] == 1.0
+
+
+def origins_in(folders, origin):
+    path = folders / "origins.json"
+    path.write_text(json.dumps({"town/a": [origin], "town/b": [origin]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "lower, upper, said",
+    [
+        ((-2, -4.1, -1), (2, -0.1, 5.4), "whole number"),
+        ((-2, -6, -1), (2, -2, 5.4), "runs from -6.0 to -2.0 m in y"),
+    ],
+)
+def test_a_smaller_grid_that_is_no_part_of_the_truths_is_named(folders, capsys, lower, upper, said):
+    saved_by_a_node(folders, lower, upper)
+    assert run(folders)[0] == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "prediction, said",
     [
         ({"semantics": np.zeros((20, 20, 8), np.uint8)}, r"has shape \(20, 20, 8\), but the truth \(20, 20, 16\)"),
+        ({"semantics": np.zeros((20, 20, 8), np.uint8), "grid": np.zeros(3)}, "expected 7 numbers"),
         ({"occupancy": np.zeros(SHAPE, np.uint8)}, "has no array semantics, but occupancy"),
         ({"semantics": np.zeros(SHAPE, np.float32)}, r"semantics is float32 of shape .*expected \(X, Y, Z\) integers"),
         ({"semantics": np.full(SHAPE, 99, np.uint8)}, "class id 99; expected 0 to 17, or 255 for unknown"),

@@ -21,10 +21,11 @@ from renderocc_model.classes import TABLES, ClassTable, by_name
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 
+from ..voxel_truth import crop_slices
 from .confusion import Confusion
 from .rayiou import DEFAULT_ORIGIN, THRESHOLDS, RayIoU, select_origins
 from .report import volume_table
-from .volumes import matched_files, read_origins, read_volume, volume_grid
+from .volumes import flat_ground, matched_files, read_origins, read_volume, saved_grid, volume_grid
 
 __all__ = ["VolumeScores", "compare_folders", "main", "write_json"]
 
@@ -115,27 +116,37 @@ class _Comparison:
     mask: str
     grid: VoxelGrid | None  # None: no rays
     origins: dict[str, np.ndarray] | None
+    flat_ground: bool = False  # in place of what is predicted
 
     def __call__(self, name: str) -> VolumeScores:
         scores = VolumeScores.empty(self.classes, self.grid is not None)
         arrays = ("semantics",) if self.mask == "none" else ("semantics", self.mask)
         truth = read_volume(self.truth / name, arrays)
         prediction = read_volume(self.predictions / name, ("semantics",))["semantics"]
-        path = self.predictions / name
-        if prediction.shape != truth["semantics"].shape:
-            raise ValueError(
-                f"{path}: has shape {prediction.shape}, but the truth {truth['semantics'].shape}; expected the same"
-            )
+        path, grid = self.predictions / name, self.grid
         try:
-            origins = None if self.grid is None else self._origins(name)
-            scores.add(prediction, truth["semantics"], truth.get(self.mask), self.grid, origins)
+            if prediction.shape != truth["semantics"].shape:
+                truth, grid = self._cut(truth, path, prediction.shape)
+            if self.flat_ground:
+                prediction = flat_ground(grid or volume_grid(prediction.shape, self.classes), self.classes)
+            origins = None if self.grid is None else self._origins(name, grid)
+            scores.add(prediction, truth["semantics"], truth.get(self.mask), grid, origins)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return scores
 
-    def _origins(self, name: str) -> np.ndarray:
+    def _cut(self, truth: dict[str, np.ndarray], path: Path, shape: tuple) -> tuple[dict[str, np.ndarray], VoxelGrid]:
+        """The truth in the grid that the prediction's file names, and that grid."""
+        whole = truth["semantics"].shape
+        part = saved_grid(path)
+        if part is None or part.shape != shape:
+            raise ValueError(f"has shape {shape}, but the truth {whole}; expected the same, or a `grid` of that shape")
+        slices = crop_slices(self.grid or volume_grid(whole, self.classes), part)
+        return {name: np.ascontiguousarray(array[slices]) for name, array in truth.items()}, part
+
+    def _origins(self, name: str, grid: VoxelGrid) -> np.ndarray:
         given = [DEFAULT_ORIGIN] if self.origins is None else self.origins[name[: -len(".npz")]]
-        origins = select_origins(given, self.grid)
+        origins = select_origins(given, grid)
         if not len(origins):
             raise ValueError("none of its origins lies in the grid, 1 m from its sides; correct the file of origins")
         return origins
@@ -150,15 +161,19 @@ def compare_folders(
     grid: VoxelGrid | None = None,
     mask: str = "mask_camera",
     jobs: int = 1,
+    with_flat_ground: bool = False,
 ) -> VolumeScores:
     """Compare every .npz file of one folder with the file of the same relative path in another.
+
+    A prediction that is smaller than its truth and names its own `grid`, as the node saves them, is compared in it.
 
     Args:
         with_rays: RayIoU too.
         origins: JSON file of the rays' origins; one at (0, 0, 1.84) when None.
-        grid: of the volumes; what their shape tells when None. Only rays need it.
+        grid: of the truth; what its shape tells when None. Only rays and smaller predictions need it.
         mask: the truth's array that says which voxels count for mIoU, or "none".
         jobs: processes.
+        with_flat_ground: not what is predicted, but a flat road at height 0 in the predictions' grids.
     Raises:
         ValueError: something is missing or wrong; names the file.
     """
@@ -177,7 +192,7 @@ def compare_folders(
             grid = volume_grid(shape, classes)
         except ValueError as error:
             raise ValueError(f"{truth / names[0]}: {error}") from None
-    compare = _Comparison(predictions, truth, classes, mask, grid if with_rays else None, places)
+    compare = _Comparison(predictions, truth, classes, mask, grid if with_rays else None, places, with_flat_ground)
     total = VolumeScores.empty(classes, with_rays)
     with _running(compare, names, jobs) as parts:
         for part in tqdm(parts, total=len(names), unit="frame", disable=not sys.stderr.isatty()):
@@ -208,13 +223,15 @@ def parser() -> argparse.ArgumentParser:
         prog="renderocc metrics",
         description="Compare predicted volumes with the truth: Occ3D's mIoU and, if asked for, SparseOcc's RayIoU. "
         "Both folders hold .npz files in Occ3D's layout, under the same relative paths: `semantics` (X, Y, Z), and in "
-        "the truth `mask_camera`. Voxels predicted as 255 (unknown) count as free.",
+        "the truth `mask_camera`. Voxels predicted as 255 (unknown) count as free. Volumes that the node saved are "
+        "compared in their own, smaller grid.",
         epilog="example: renderocc metrics predictions/ occ3d/gts/ --rayiou --origins origins.json --json scores.json",
     )
     made.add_argument("predictions", type=Path, metavar="PRED_DIR")
     made.add_argument("truth", type=Path, metavar="TRUTH_DIR")
     made.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
     made.add_argument("--rayiou", action="store_true", help="cast rays too: RayIoU")
+    made.add_argument("--flat-ground", action="store_true", help="also what a flat road at height 0 would come to")
     made.add_argument(
         "--origins", type=Path, metavar="FILE",
         help="JSON: relative path without suffix -> list of [x, y, z] in metres, where the recording's LiDAR was, in "
@@ -223,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument(
         "--grid", type=float, nargs=7, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
-        help="lower and upper corner and voxel size of the volumes in metres, for --rayiou (default: Occ3D's or its "
+        help="lower and upper corner and voxel size of the truth in metres, for --rayiou (default: Occ3D's or its "
         "middle, or SemanticKITTI's, as the shape tells)",
     )  # fmt: skip
     made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="what the ids mean")
@@ -242,17 +259,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = None
         if arguments.grid is not None:
             grid = VoxelGrid(tuple(arguments.grid[:3]), tuple(arguments.grid[3:6]), arguments.grid[6])
-        scores = compare_folders(
-            arguments.predictions, arguments.truth, classes, arguments.rayiou, arguments.origins, grid, arguments.mask,
-            arguments.jobs,
-        )  # fmt: skip
-        result = scores.as_dict()
+        how = (classes, arguments.rayiou, arguments.origins, grid, arguments.mask, arguments.jobs)
+        result = compare_folders(arguments.predictions, arguments.truth, *how).as_dict()
+        if arguments.flat_ground:
+            flat = compare_folders(arguments.predictions, arguments.truth, *how, with_flat_ground=True)
+            result["baselines"] = {"flat_ground": flat.as_dict()}
         if arguments.json:
             write_json(arguments.json, result)
     except (ValueError, OSError) as error:
         print(f"renderocc metrics: {error}", file=sys.stderr)
         return 2
     print(volume_table(result))
+    if arguments.flat_ground:
+        print("\nof a flat road and nothing on it:\n\n" + volume_table(result["baselines"]["flat_ground"]))
     if arguments.json:
         print(f"wrote {arguments.json.resolve()}")
     return 0

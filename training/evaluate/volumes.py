@@ -12,9 +12,10 @@ import numpy as np
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
-__all__ = ["matched_files", "read_origins", "read_volume", "volume_grid"]
+__all__ = ["flat_ground", "matched_files", "read_origins", "read_volume", "saved_grid", "volume_grid"]
 
 _NAMED = 5  # files that an error names
+_ROADS = ("driveable_surface", "road")
 _ORIGINS = "a JSON object, path without suffix -> [[x, y, z], ...]"
 
 
@@ -68,6 +69,24 @@ def read_volume(path: Path, arrays: Sequence[str]) -> dict[str, np.ndarray]:
     return found
 
 
+def saved_grid(path: Path) -> VoxelGrid | None:
+    """The grid that a volume saved by the node names (`Occupancy.save_npz`); None where the file names none.
+
+    Raises:
+        ValueError: what it names is no grid.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "grid" not in file.files:
+            return None
+        bounds, frame = file["grid"], str(file["frame"]) if "frame" in file.files else "base_link"
+    if bounds.shape != (7,) or bounds.dtype.kind not in "fiu":
+        raise ValueError(
+            f"its grid is {bounds.dtype} of shape {bounds.shape}; expected 7 numbers: both corners and the voxel size"
+        )
+    lower, upper = (tuple(map(float, part)) for part in (bounds[:3], bounds[3:6]))
+    return VoxelGrid(lower, upper, float(bounds[6]), frame)
+
+
 def read_origins(path: Path) -> dict[str, np.ndarray]:
     """Origins of rays: a JSON object, relative path of a file without suffix -> list of [x, y, z] in metres.
 
@@ -109,3 +128,21 @@ def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
         upper = tuple(np.round(np.subtract(own.upper, (*inset, 0)), 6))
         return VoxelGrid(lower, upper, own.voxel_size)
     raise ValueError(f"a volume of shape {shape} is not of a known grid; say which with --grid X0 Y0 Z0 X1 Y1 Z1 VOXEL")
+
+
+def flat_ground(grid: VoxelGrid, classes: ClassTable, height: float = 0.0) -> np.ndarray:
+    """(X, Y, Z) uint8: road in the layer of voxels that holds `height`, metres in the grid's frame; all else free.
+
+    Raises:
+        ValueError: the height is outside of the grid, or the classes have no road.
+    """
+    name = next((name for name in _ROADS if name in classes.names), None)
+    if name is None:
+        raise ValueError(f"none of the classes is {' or '.join(_ROADS)}; leave this baseline out")
+    if not grid.lower[2] <= height < grid.upper[2]:
+        raise ValueError(f"ground at {height} m is not in the grid, {grid.lower[2]} to {grid.upper[2]} m")
+    # Half a thousandth of a voxel: a height on a face belongs to the voxel above, whatever the rounding.
+    layer = int((height - grid.lower[2]) / grid.voxel_size + 5e-4)
+    volume = np.full(grid.shape, classes.free, np.uint8)
+    volume[:, :, min(layer, grid.shape[2] - 1)] = classes.id_of(name)
+    return volume
