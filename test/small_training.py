@@ -54,7 +54,7 @@ def small_settings(folder: Path, preset: str = "tiny", **changes) -> Path:
 
 
 def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """`renderocc train` in a process of its own; both streams come as one.
+    """`renderocc train` in a process (and a process group) of its own; both streams come as one.
 
     Args:
         launcher: what stands between the interpreter and `-m training.train`.
@@ -62,7 +62,7 @@ def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subproces
     command = [sys.executable, *launcher, "-m", "training.train", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
 
 

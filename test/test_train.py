@@ -1,6 +1,7 @@
 """`renderocc train` as a whole: it learns, what it writes can be used, and what stops it does not change the result."""
 
 import json
+import os
 import re
 import resource
 import signal
@@ -69,7 +70,7 @@ def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder
     first.wait()
     second = start_training(*arguments)
     said = read_until(second, "step 7/")
-    second.send_signal(signal.SIGTERM)
+    os.killpg(second.pid, signal.SIGTERM)  # its loading process too, as torchrun does
     rest = second.communicate(timeout=300)[0]
     assert second.returncode == 0 and "stopped; give the same command again" in rest, said + rest
     assert "step 1/" not in said and "step 5/" in said  # it went on after step 4
@@ -83,9 +84,9 @@ def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder
 
 
 def test_ctrl_c_saves_and_ends_with_130(folder):
-    process = start_training("--config", str(folder / "tiny.yaml"), "--out", str(folder / "ctrl_c"), "steps=1000")
+    process = start_training("--config", str(folder / "tiny.yaml"), "--out", str(folder / "ctrl_c"), "steps=999")
     said = read_until(process, "step 3/")
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     said += process.communicate(timeout=300)[0]
     assert process.returncode == 130 and "stopped; give the same command again" in said, said
     state = torch.load(folder / "ctrl_c" / "state.pt", weights_only=True)

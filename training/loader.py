@@ -79,6 +79,7 @@ def _start_worker(_: int) -> None:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the main process ends this one
-
+    # Ctrl-C in a terminal and torchrun's SIGTERM reach all processes of a group. This one ends when the main process
+    # has no more work for it, or is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
