@@ -8,6 +8,7 @@ setup(
     name=package_name,
     version="0.1.0",
     packages=find_packages(include=["renderocc_model*", "renderocc_ros*", "training*"]),
+    package_data={"renderocc_model": ["weights/*.safetensors"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
@@ -19,7 +20,7 @@ setup(
     python_requires=">=3.10",
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},
-    zip_safe=True,
+    zip_safe=False,  # weights and configuration are opened as files
     maintainer="RenderOcc for ROS 2 developers",
     maintainer_email="renderocc@example.com",
     description="Camera-only semantic 3D occupancy for ROS 2, learned from 2D labels.",

@@ -23,6 +23,7 @@ from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork, build_network
+from renderocc_model.packaged import checkpoint_file
 
 __all__ = [
     "FORMAT_VERSION",
@@ -122,13 +123,15 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint and build its network.
 
+    Args:
+        path: of the file; or "tiny", the trained network in the package.
     Raises:
         CheckpointError: unreadable, truncated, not a checkpoint of this package, of a newer format, or its tensors are
             not those of the network it describes.
     """
     from safetensors.torch import load_file
 
-    path = Path(path)
+    path = checkpoint_file(path)
     header, content = _read(path)
     config, classes = _configuration(path, content)
     # A skeleton without memory first: the file, whose size is known, must hold just what the network it names needs.
@@ -168,7 +171,7 @@ def read_checkpoint_metadata(path: str | Path) -> dict:
     Raises:
         CheckpointError: as `load_checkpoint`, as far as the header tells.
     """
-    path = Path(path)
+    path = checkpoint_file(path)
     _, content = _read(path)
     _configuration(path, content)
     return content

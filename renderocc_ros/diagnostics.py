@@ -171,9 +171,11 @@ def _network_line(report: NodeReport) -> Line:
         "device": str(predictor.device),
         "precision": predictor.precision,
         "threshold": f"{predictor.threshold:.3g}",
-        "checkpoint": report.config.checkpoint or "none",
     }
-    if predictor.provenance.get("untrained"):
+    untrained = bool(predictor.provenance.get("untrained"))
+    packaged = "none" if untrained else f"{report.config.preset}, in the package"
+    line.values["checkpoint"] = report.config.checkpoint or packaged
+    if untrained:
         line.warn("UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
     _recent(report, line, "checkpoint")
     return line

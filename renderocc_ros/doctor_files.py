@@ -9,9 +9,9 @@ from pathlib import Path
 import yaml
 
 from renderocc_model.config import from_mapping, settings_of
-from renderocc_model.rig import Rig, compare_summaries
 from renderocc_model.findings import Findings
-from renderocc_ros.network_setup import PACKAGED_CHECKPOINT
+from renderocc_model.packaged import packaged_checkpoint
+from renderocc_model.rig import Rig, compare_summaries
 from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["check_checkpoint", "check_params", "check_rig"]
@@ -127,8 +127,8 @@ def check_checkpoint(findings: Findings, path: Path | None, config: NodeConfig) 
     subject = "checkpoint"
     if path is None and config.checkpoint:
         path = Path(config.checkpoint).expanduser()
-    if path is None and PACKAGED_CHECKPOINT.exists():
-        path, subject = PACKAGED_CHECKPOINT, "checkpoint (the package's own)"
+    if path is None and packaged_checkpoint(config.preset) is not None:
+        path, subject = packaged_checkpoint(config.preset), "checkpoint (the package's own)"
     if path is None:
         findings.warn(
             subject,

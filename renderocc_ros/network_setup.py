@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from renderocc_model.packaged import checkpoint_file, packaged_checkpoint
 from renderocc_ros.parameters import NodeConfig
-
-PACKAGED_CHECKPOINT = Path(__file__).resolve().parent.parent / "renderocc_model" / "weights" / "tiny.safetensors"
 
 
 def make_predictor(config: NodeConfig, logger):
@@ -24,8 +22,8 @@ def make_predictor(config: NodeConfig, logger):
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
     threads = config.cpu_threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    path = config.checkpoint or (str(PACKAGED_CHECKPOINT) if PACKAGED_CHECKPOINT.exists() else "")
-    if path:
+    path = checkpoint_file(config.checkpoint) if config.checkpoint else packaged_checkpoint(config.preset)
+    if path is not None:
         predictor = Predictor(path, device=config.device, precision=config.precision)
         logger.info(f"network: {path}")
     else:

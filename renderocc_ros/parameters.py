@@ -79,11 +79,11 @@ class NodeConfig:
 
     # Network
     checkpoint: str = setting(
-        "", "path of a .safetensors checkpoint; empty: the network in the package, or an untrained one of `preset`"
+        "", "path of a .safetensors checkpoint; empty: the trained network of `preset` in the package, which has `tiny`"
     )
     preset: str = setting(
         "tiny",
-        "the network to make where there is no checkpoint (untrained: its output means nothing)",
+        "the network where no checkpoint is named; if it is not in the package, untrained: its output means nothing",
         choices=("tiny", "base", "paper"),
     )
     device: str = setting("auto", "auto: CUDA where there is any, else the CPU", choices=("auto", "cpu", "cuda"))

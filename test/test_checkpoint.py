@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import camera_ring, small_config
 
+from renderocc_model import packaged
 from renderocc_model.checkpoint import (
     FORMAT_VERSION,
     METADATA_KEY,
@@ -329,3 +330,32 @@ def test_a_checkpoint_never_fetches_pretrained_weights(path):
     content["model"]["backbone"]["pretrained"] = "/nowhere/weights.pth"
     change_metadata(path, model=content["model"])
     assert load_checkpoint(path).config.backbone.pretrained == "/nowhere/weights.pth"
+
+
+# ---- the networks in the package ----------------------------------------------------------------
+
+
+def test_the_name_of_a_preset_is_its_trained_network_in_the_package(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    (tmp_path / "tiny.safetensors").write_bytes(written)
+    assert read_checkpoint_metadata("tiny")["provenance"] == PROVENANCE
+    assert load_checkpoint("tiny").provenance == PROVENANCE
+    assert packaged.packaged_checkpoint("base") is None
+    with pytest.raises(CheckpointError, match="^base: cannot be read .*give the path of a .safetensors checkpoint"):
+        load_checkpoint("base")
+
+
+def test_a_file_of_that_name_comes_before_the_network_in_the_package(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    (tmp_path / "tiny.safetensors").write_bytes(b"another")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_bytes(written)
+    assert read_checkpoint_metadata("tiny")["provenance"] == PROVENANCE
+
+
+def test_what_is_in_the_package_is_small_and_sound():
+    for path in packaged.FOLDER.glob("*"):
+        assert path.suffix == ".safetensors" and path.stat().st_size <= 20 << 20, path
+        checkpoint = load_checkpoint(path.stem)
+        assert checkpoint.config.name == path.stem and not checkpoint.provenance.get("untrained"), path
+        assert checkpoint.rig_summary, f"{path}: the node could not say that a rig differs"

@@ -299,11 +299,13 @@ def test_a_trained_network_is_ok_and_shown_with_device_and_threshold(setup):
     assert setup.status("network") == (OK, "ok")
     shown = [setup.value("network", key) for key in ("device", "precision", "threshold")]
     assert shown == ["cpu", setup.predictor.precision, "0.37"]
+    assert setup.value("network", "checkpoint") == "tiny, in the package"  # none is named
 
 
 def test_an_untrained_network_is_a_warning_with_the_remedy(setup):
     setup.predictor = Predictor.untrained(small_config("tiny"), device="cpu")
     assert setup.status("network") == (WARN, "UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
+    assert setup.value("network", "checkpoint") == "none"
 
 
 def test_a_rig_unlike_the_one_it_was_trained_on_is_a_warning(setup):

@@ -12,13 +12,14 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from small_models import small_config
 
+from renderocc_model import packaged
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.findings import Findings
 from renderocc_model.network import build_network
 from renderocc_ros import doctor
 from renderocc_ros.doctor_bag import check_bag
 from renderocc_ros.doctor_files import check_checkpoint, check_params, check_rig
-from renderocc_model.findings import Findings
 from renderocc_ros.parameters import NodeConfig
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -266,6 +267,19 @@ def test_a_checkpoint_is_loaded_and_its_rig_compared(tmp_path):
     _, other = looked_at(record(tmp_path / "other", mounts=("left",)))
     check_rig(findings, trained, other)
     assert "trained with 2 cameras, running with 1" in line_of(findings, "warn", "rig:")
+
+
+def test_the_network_of_the_package_is_looked_at_where_no_other_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    findings = Findings()
+    check_checkpoint(findings, None, NodeConfig())
+    line_of(findings, "warn", "an untrained 'tiny' network, whose output means nothing")
+    save_checkpoint(tmp_path / "tiny.safetensors", build_network(small_config()), OCC3D_NUSCENES, 0.4)
+    findings = Findings()
+    check_checkpoint(findings, None, NodeConfig())
+    assert "tiny.safetensors: " in line_of(findings, "ok", "checkpoint (the package's own)")
+    check_checkpoint(findings, None, NodeConfig(preset="base"))
+    line_of(findings, "warn", "an untrained 'base' network")
 
 
 def test_a_broken_checkpoint_is_a_failure_that_names_the_file(tmp_path):

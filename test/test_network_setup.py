@@ -1,15 +1,17 @@
 """From the parameters to a network that is ready, and what the log says of it."""
 
 import os
+import shutil
+from pathlib import Path
 
 import cv2
 import pytest
 import torch
 
+from renderocc_model import packaged
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.network import build_network
-from renderocc_ros import network_setup
 from renderocc_ros.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
 from small_models import small_config
@@ -71,15 +73,28 @@ def test_no_number_of_threads_means_all_cores(checkpoint):
     assert f"the CPU, {os.cpu_count()} threads" in log.lines[-1][1]
 
 
-def test_without_a_checkpoint_the_network_of_the_package_is_used(checkpoint, monkeypatch):
-    monkeypatch.setattr(network_setup, "PACKAGED_CHECKPOINT", checkpoint)
+@pytest.fixture
+def in_the_package(checkpoint, monkeypatch, tmp_path):
+    """A package that has a trained `tiny`."""
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    return Path(shutil.copy(checkpoint, tmp_path / "tiny.safetensors"))
+
+
+@pytest.mark.parametrize("parameters", [{}, {"checkpoint": "tiny"}])
+def test_without_a_checkpoint_and_by_its_name_the_network_of_the_package_is_used(in_the_package, parameters):
     log = Log()
-    assert make_predictor(settings(), log).provenance == {"by": "test"}
-    assert log.lines[0] == ("info", f"network: {checkpoint}")
+    assert make_predictor(settings(**parameters), log).provenance == {"by": "test"}
+    assert log.lines[0] == ("info", f"network: {in_the_package}")
+
+
+def test_a_preset_that_the_package_has_no_network_of_is_untrained_and_warned_of(in_the_package):
+    log = Log()
+    assert make_predictor(settings(preset="base"), log).provenance["untrained"]
+    assert log.lines[0][0] == "warning" and "UNTRAINED 'base'" in log.lines[0][1]
 
 
 def test_without_any_checkpoint_the_untrained_network_is_warned_of_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(network_setup, "PACKAGED_CHECKPOINT", tmp_path / "none.safetensors")
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
     log = Log()
     predictor = make_predictor(settings(preset="tiny"), log)
     assert predictor.config.name == "tiny" and predictor.provenance["untrained"]
