@@ -6,7 +6,7 @@ VENV ?= .venv
 .PHONY: help env demo test clean
 
 help:
-	@echo "make demo   a running node on six cameras, pictures in demo_output/   (BAG=path for a recording of your own)"
+	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
 	@echo "make test   the whole test run"
 	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
 	@echo "make clean  delete the environment and what the commands above made"

@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "renderocc_ros.demo:main", "run the node on a recording; pictures, the last volume and a table of messages and latency"
+        "renderocc_ros.demo:main", "run the node on a recording; pictures, latency and, with 3D truth, mIoU and RayIoU"
     ),
     "replay": Command(
         "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"

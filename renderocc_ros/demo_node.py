@@ -1,0 +1,130 @@
+"""What the demo runs and hears: the node in a process of its own, and a subscriber to all that it publishes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+__all__ = ["Child", "NodeFailed", "Subscriber", "stamp_ns"]
+
+
+class NodeFailed(RuntimeError):
+    """The node did not come up or ended; the text ends with what it printed last."""
+
+
+class Child:
+    """A module of this package in its own process; its output goes to a file and, when it fails, to the screen."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
+        self.name, self.log = name, log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        if self.running:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+    def check(self) -> None:
+        if self.process.poll() not in (None, 0):
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+            raise NodeFailed(f"{self.name} ended with status {self.process.returncode}:\n{tail}")
+
+
+class Subscriber:
+    """Typed subscriptions to everything the node publishes, spun by a thread of their own.
+
+    Attributes:
+        messages: topic, without the node's name -> the messages that came.
+        volumes: stamp in nanoseconds -> the .npz file that ~/save wrote of that frame.
+    """
+
+    def __init__(self, cameras: tuple[str, ...]) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from nav_msgs.msg import OccupancyGrid
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from sensor_msgs.msg import Image, PointCloud2
+        from std_msgs.msg import String
+        from std_srvs.srv import Trigger
+        from visualization_msgs.msg import MarkerArray
+
+        rclpy.init()
+        self.node = rclpy.create_node("renderocc_demo")
+        self.messages: dict[str, list] = {}
+        self.volumes: dict[int, Path] = {}
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        wanted = [
+            ("points", PointCloud2, 10),
+            ("markers", MarkerArray, 10),
+            ("grid", OccupancyGrid, latched),
+            ("classes", String, latched),
+        ]
+        wanted += [(f"rendered/{camera}/{kind}", Image, 10) for camera in cameras for kind in ("semantic", "depth")]
+        for topic, message_type, qos in wanted:
+            self.messages[topic] = []
+            self.node.create_subscription(message_type, f"/renderocc/{topic}", self.messages[topic].append, qos)
+        self.messages["/diagnostics"] = []
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.messages["/diagnostics"].append, 10)
+        self._save = self.node.create_client(Trigger, "/renderocc/save")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+
+    def wait_for_node(self, child: Child, timeout: float) -> None:
+        """Until the node offers its services, which it does when it is configured."""
+        end = time.monotonic() + timeout
+        while not self._save.wait_for_service(0.5):
+            child.check()
+            if time.monotonic() > end:
+                raise NodeFailed(f"the node was not configured within {timeout:.0f} s; see {child.log}")
+
+    @property
+    def frames(self) -> int:
+        """How many frames the node has published."""
+        return len(self.messages["points"])
+
+    def save_newest(self) -> None:
+        """Have the node save its volume, unless that of the last message is saved already."""
+        if self.frames and stamp_ns(self.messages["points"][-1]) not in self.volumes:
+            path = self.save()
+            self.volumes[int(path.stem)] = path
+
+    def save(self, timeout: float = 30.0) -> Path:
+        """Call ~/save; the .npz file that the node wrote."""
+        from std_srvs.srv import Trigger
+
+        future = self._save.call_async(Trigger.Request())
+        end = time.monotonic() + timeout
+        while not future.done() and time.monotonic() < end:
+            time.sleep(0.01)
+        if not future.done() or not future.result().success:
+            raise NodeFailed(f"~/save failed: {future.result().message if future.done() else 'no answer'}")
+        # Two paths with a space between; folders may have spaces in their names too.
+        return Path(future.result().message.partition(".npz ")[0] + ".npz")
+
+    def close(self) -> None:
+        import rclpy
+
+        self.executor.shutdown()
+        rclpy.try_shutdown()
+
+
+def stamp_ns(message) -> int:
+    """Of a message with a header, nanoseconds."""
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec

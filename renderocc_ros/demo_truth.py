@@ -1,0 +1,75 @@
+"""The demo's volumes beside the truth: `renderocc metrics` in a process of its own, as anyone would call it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["Comparison", "compare", "truth_of_frames"]
+
+NEAR_NS = 100_000_000  # truth is of the moment of a volume when their stamps are no farther apart
+
+
+@dataclass
+class Comparison:
+    """What came of it.
+
+    Attributes:
+        truth: stamp of a volume -> the truth's file.
+        apart: the most that the stamps of a volume and its truth differ, seconds.
+        figures: what `renderocc metrics` wrote; None where there was nothing to compare, or it could not.
+        complaint: why not.
+    """
+
+    truth: dict[int, Path] = field(default_factory=dict)
+    apart: float = 0.0
+    figures: dict | None = None
+    complaint: str = ""
+
+
+def truth_of_frames(bag: Path, stamps: Iterable[int]) -> dict[int, Path]:
+    """The 3D truth nearest to each stamp, in occupancy/<stamp>.npz beside the messages, where it is near enough."""
+    folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
+    files = {int(path.stem): path for path in folder.glob("*.npz") if path.stem.isdigit()}
+    if not files:
+        return {}
+    known = np.array(sorted(files), np.int64)
+    nearest = {stamp: int(known[np.abs(known - stamp).argmin()]) for stamp in stamps}
+    return {stamp: files[other] for stamp, other in nearest.items() if abs(other - stamp) <= NEAR_NS}
+
+
+def compare(bag: Path, volumes: Mapping[int, Path], result: Path) -> Comparison:
+    """Compare saved volumes with the truth in the recording's folder.
+
+    Args:
+        volumes: stamp -> .npz file of ~/save.
+        result: JSON file to write the figures to.
+    """
+    result.unlink(missing_ok=True)  # of an earlier run
+    comparison = Comparison(truth_of_frames(bag, volumes))
+    if not comparison.truth:
+        return comparison
+    comparison.apart = max(abs(stamp - int(path.stem)) for stamp, path in comparison.truth.items()) * 1e-9
+    with tempfile.TemporaryDirectory(prefix="renderocc_demo_") as folder:
+        sides = [Path(folder) / name for name in ("volumes", "truth")]
+        for side, files in zip(sides, (volumes, comparison.truth)):
+            side.mkdir()
+            for stamp in comparison.truth:
+                shutil.copyfile(files[stamp], side / f"{stamp}.npz")
+        command = ["-m", "renderocc_model.cli", "metrics", *map(str, sides), "--rayiou", "--flat-ground"]
+        done = subprocess.run(
+            [sys.executable, *command, "--json", str(result)], capture_output=True, text=True, errors="replace"
+        )
+    if done.returncode:
+        comparison.complaint = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    else:
+        comparison.figures = json.loads(result.read_text())
+    return comparison
