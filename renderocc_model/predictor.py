@@ -44,7 +44,7 @@ class Predictor:
     the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
 
     Args:
-        checkpoint: a checkpoint, or the path of one.
+        checkpoint: a checkpoint, the path of one, or "tiny", the trained network in the package.
         rig: the cameras, for `predictor(images)` and for `warnings`; `predict` needs none.
         device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1".
         precision: "auto" (float16 on CUDA; bfloat16 on CPUs that have instructions for it; else float32), "float32",
@@ -151,6 +151,11 @@ class Predictor:
         """Undistort and resize pictures: the first three arguments of `predict`. Arguments and errors of `__call__`."""
         if self._rig is None:
             raise ValueError("this predictor has no rig; make it with Predictor(checkpoint, rig), or use predict()")
+        if not isinstance(images, Mapping):
+            raise ValueError(
+                f"images are a {type(images).__name__}; give a dict, name -> (H, W, 3) uint8 RGB array, of any of the "
+                f"cameras {', '.join(self._rig.names)}"
+            )
         if not images:
             raise ValueError(f"there is no picture; give one from at least one of {', '.join(self._rig.names)}")
         views = np.stack([self._preprocessor.from_rgb(name, image) for name, image in images.items()])
@@ -278,6 +283,8 @@ class Predictor:
         expected = (len(tables), *self.view_size, 3)
         if not len(tables):
             raise ValueError("there is no view; give at least one camera's")
+        if not isinstance(views, np.ndarray):
+            raise ValueError(f"views are a {type(views).__name__}; expected an array, uint8 {expected}")
         if views.dtype != np.uint8 or views.shape != expected:
             raise ValueError(f"views are {views.dtype} of shape {views.shape}; expected uint8 {expected}")
         if np.shape(base_from_camera) != (len(tables), 4, 4) or not np.isfinite(base_from_camera).all():

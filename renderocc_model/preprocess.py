@@ -62,6 +62,8 @@ def view_from_compressed(table: UndistortTable, data: np.ndarray) -> np.ndarray:
 
 def view_from_rgb(table: UndistortTable, image: np.ndarray) -> np.ndarray:
     """A camera's view of an RGB picture of its size, (H, W, 3) uint8; results and errors as in `view_from_raw`."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"image is a {type(image).__name__}; expected an array, uint8 RGB of shape (H, W, 3)")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ImageError(f"image is {image.dtype} of shape {image.shape}; expected uint8 RGB of shape (H, W, 3)")
     height, width = image.shape[:2]

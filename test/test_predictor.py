@@ -253,6 +253,22 @@ def test_warm_up_leaves_nothing_behind(motions):
     assert seen == [None, None]
 
 
+@pytest.mark.parametrize(
+    "images, said",
+    [
+        ("front.jpg", r"images are a str; give a dict, .* any of the cameras front, left, back, right"),
+        ([np.zeros((2, 2, 3), np.uint8)], "images are a list"),
+        ({"front": "front.jpg"}, "camera 'front': image is a str; expected an array, uint8 RGB"),
+        ({"front": [[1, 2], [3, 4]]}, "camera 'front': image is a list"),
+        ({"front": None}, "camera 'front': image is a NoneType"),
+        ({}, "there is no picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(predictor, images, said):
+    with pytest.raises(ValueError, match=said):
+        predictor(images)
+
+
 # --- devices and precision -------------------------------------------------------------------------------------------
 
 
