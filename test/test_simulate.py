@@ -1,5 +1,6 @@
 """The simulated town: reproducible, free of collisions, and labels that agree with geometry, TF and LiDAR."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from renderocc_model.rig import Camera, CameraModel, Rig
 from training.simulate import main
 from training.simulate.plan import Plan
 from training.simulate.plants import thinned, tree
-from training.simulate.record import START_NS, Settings, record
+from training.simulate.record import START_NS, Settings, record, render
 from training.simulate.sensors import Photographer, camera_offsets, in_sight, town_rig
 from training.simulate.shapes import Surface, box, quads
 from training.simulate.textures import band, stripes
@@ -301,6 +302,59 @@ def test_rays_end_at_the_nearest_of_several_meshes_and_at_the_limit():
     assert tracer.distances(np.zeros(3), directions).tolist() == [3, np.inf]
     assert tracer.distances(np.zeros(3), directions, 2.0).tolist() == [2, 2]
     assert tracer.blocked(np.array([[0, 0, 0], [4.5, 0, 0], [7, 0, 0]]), ahead).tolist() == [True, True, False]
+
+
+def test_hits_know_their_mesh_whether_it_stands_or_moves():
+    # Eleven rays along x, one and a half packets, at y = 0..10: the standing wall is at x = 5 for y < 5.5 and ends
+    # there; what moves are plates at x = 3 before y = 2 and at x = 8 before y = 7.
+    def plate(x, y0, y1, class_id):
+        corners = np.float32([[x, y0, -1], [x, y1, -1], [x, y1, 1], [x, y0, 1]])
+        return quads(corners[None], Surface.BRICK, (0.1, 0.2, 0.3)).labelled(class_id)
+
+    still = Tracer([plate(9, 20, 21, 1), plate(5, -0.5, 5.5, 15)])
+    tracer = still.with_moved(plate(3, 1.5, 2.5, 4)).with_moved(plate(8, 6.5, 7.5, 7))
+    origins = np.stack([np.zeros(11), np.arange(11.0), np.full(11, 0.25)], -1)
+    ahead = np.tile(np.float32([1, 0, 0]), (11, 1))
+    hits = tracer.trace(origins, ahead)
+    inf = np.inf
+    assert hits.distance.tolist() == [5, 5, 3, 5, 5, 5, inf, 8, inf, inf, inf]
+    assert hits.class_id[hits.hit].tolist() == [15, 15, 4, 15, 15, 15, 7]
+    assert (hits.normal[:, hits.hit].T == [-1, 0, 0]).all()  # towards where the rays come from
+    reached = origins[hits.hit] + ahead[hits.hit] * hits.distance[hits.hit, None]
+    assert hits.point[:, hits.hit].T == pytest.approx(reached)
+    assert hits.colour[:, hits.hit].T == pytest.approx(np.tile([0.1, 0.2, 0.3], (7, 1)))
+    assert (tracer.distances(origins, ahead) == hits.distance).all()
+    assert (tracer.blocked(origins, ahead[0]) == hits.hit).all()
+    assert still.blocked(origins, ahead[0]).tolist() == [True] * 6 + [False] * 5
+    assert not Tracer([]).trace(origins, ahead).hit.any()
+
+
+def test_samples_of_a_triangle_share_its_area():
+    # Legs of 1 m in spacings of 0.5: the longest edge, 1.41 m, falls into three pieces, the triangle into nine, with
+    # 4 * 5 / 2 corners. One inside has 2/9 of 0.5 m^2, six on edges 1/9, the three corners 1/27: nine ninths.
+    triangle = quads(np.float32([[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]]), Surface.PLAIN, (1, 1, 1)).labelled(4)
+    triangle.faces = triangle.faces[:1]
+    triangle.surface, triangle.colour, triangle.class_id = (
+        column[:1] for column in (triangle.surface, triangle.colour, triangle.class_id)
+    )
+    points, classes, areas = sample_surface(triangle, 0.5)
+    assert points.shape == (10, 3) and classes.tolist() == [4] * 10
+    assert sorted(areas[:, 2]) == pytest.approx(sorted([1 / 9] + [1 / 18] * 6 + [1 / 54] * 3))
+
+
+def test_workers_may_use_every_cpu_though_they_are_forked_on_one(monkeypatch):
+    class Crew:
+        def __init__(self, *arguments):
+            self.cpus = os.sched_getaffinity(0)
+
+        def work(self, task):
+            return [self.cpus, os.sched_getaffinity(0)]
+
+    monkeypatch.setattr("training.simulate.record.Crew", Crew)
+    everywhere = os.sched_getaffinity(0)
+    for before, during in render(None, None, Settings(jobs=2), [(frame, (0,)) for frame in range(4)]):
+        assert len(before) == 1 and during == everywhere
+    assert os.sched_getaffinity(0) == everywhere
 
 
 def test_a_tree_for_afar_has_a_third_of_the_leaf_cards_and_the_same_trunk_and_shape():

@@ -24,6 +24,7 @@ from training.recorder import Recorder
 
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
+from .textures import noise
 from .town import Town, build_town
 from .trace import Tracer
 from .truth import LONGEST_MOVER, Occupancy, Surveyor
@@ -97,8 +98,6 @@ class Crew:
     def __init__(self, town: Town, rig: Rig, settings: Settings) -> None:
         self.town, self.settings = town, settings
         self.static = Tracer([town.static])
-        # Embree builds its tree at the first ray; before workers fork, they share it.
-        self.static.distances(np.zeros(3), np.array([[0.0, 0.0, 1.0]]))
         self.cameras = [Photographer(camera) for camera in rig]
         self.offsets = camera_offsets(rig)
         self.lidar = Lidar() if settings.lidar else None
@@ -106,6 +105,12 @@ class Crew:
         if settings.truth:
             cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
             self.surveyor = Surveyor(town, cameras, self.lidar)
+            self.surveyor.prepare(0.0)
+        # What is compiled or read from disk at its first use is there before workers fork.
+        up = np.array([[0.0, 0.0, 1.0]])
+        self.static.trace(np.zeros(3), up)
+        self.static.blocked(up, up[0])
+        noise(*np.ones((2, 1)), 1.0, np.ones(1))
 
     def work(self, task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | bytes]:
         """What some sensors give of one frame: a camera's files, the LiDAR's sweep, the truth's .npz as bytes."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .loops import read_noise
 from .shapes import Surface
 from .trace import Hits, columns, put_columns
 
@@ -47,21 +48,13 @@ def noise(s: np.ndarray, t: np.ndarray, texel: float, footprint: np.ndarray) -> 
         texel: metres of the finest detail; the pattern repeats after 512 of them.
         footprint: (N,) metres that a pixel covers there; coarser than `texel`, the averages are read.
     """
-    level = np.log2(np.maximum(footprint * (1 / texel), 1.0)).astype(np.int32)
-    np.minimum(level, _LEVELS - 1, out=level)
-    shrink = np.ldexp(np.float32(1 / texel), -level)
-    x, y = s * shrink - 0.5, t * shrink - 0.5
-    x0, y0 = np.floor(x), np.floor(y)
-    fx, fy = x - x0, y - y0
-    mask = (_SIZE >> level) - 1
-    x0, y0 = x0.astype(np.int64).astype(np.int32), y0.astype(np.int64).astype(np.int32)
-    x1, y1 = (x0 + 1) & mask, (y0 + 1) & mask
-    x0, y0 = x0 & mask, y0 & mask
-    start, width = _STARTS[level], mask + 1
-    row0, row1 = start + y0 * width, start + y1 * width
-    upper = _NOISE[row0 + x0] * (1 - fx) + _NOISE[row0 + x1] * fx
-    lower = _NOISE[row1 + x0] * (1 - fx) + _NOISE[row1 + x1] * fx
-    return upper * (1 - fy) + lower * fy
+    result = np.empty(len(s), np.float32)
+    read_noise(_NOISE, _STARTS, _SIZE, *_rows(s, t), np.float32(1 / texel), *_rows(footprint), result)
+    return result
+
+
+def _rows(*values: np.ndarray) -> list[np.ndarray]:
+    return [np.ascontiguousarray(value, np.float32) for value in values]
 
 
 def stripes(x: np.ndarray, period, width, footprint: np.ndarray) -> np.ndarray:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore import EmbreeDevice
-from embreex.rtcore_scene import EmbreeScene
 
+from .embree import Scene
+from .loops import NOTHING, interpolate
 from .shapes import Mesh
 
 __all__ = ["Hits", "Tracer", "columns", "dot", "place", "put_columns", "rotate"]
-
-_NOTHING = 1e30  # Embree answers 1e37 where a ray hits nothing
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -76,21 +73,6 @@ class Hits:
     colour: np.ndarray
 
 
-@functools.cache
-def _device() -> EmbreeDevice:
-    """One Embree device for all scenes of this process: making one takes longer than a small scene."""
-    return EmbreeDevice()
-
-
-class _Part:
-    """One mesh in an Embree scene of its own."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
-        self.scene = EmbreeScene(_device())
-        TriangleMesh(self.scene, np.ascontiguousarray(mesh.vertices), np.ascontiguousarray(mesh.faces))
-
-
 class Tracer:
     """Casts rays into several meshes at once, the static town and what moves in it.
 
@@ -99,12 +81,16 @@ class Tracer:
     """
 
     def __init__(self, meshes: Sequence[Mesh]) -> None:
-        self._parts = [_Part(mesh) for mesh in meshes if len(mesh.faces)]
+        self._static = self._meshes = [mesh for mesh in meshes if len(mesh.faces)]
+        self._still = self._scene = _scene(self._static)
 
     def with_moved(self, mesh: Mesh) -> Tracer:
         """This scene and one more mesh."""
-        other = Tracer([mesh])
-        other._parts = self._parts + other._parts
+        if not len(mesh.faces):
+            return self
+        other = copy.copy(self)
+        other._meshes = [*self._meshes, mesh]
+        other._scene = _scene(other._meshes[len(self._static) :], self._still)
         return other
 
     def trace(self, origins: np.ndarray, directions: np.ndarray) -> Hits:
@@ -116,28 +102,22 @@ class Tracer:
         """
         origins, directions = _rays(origins, directions)
         count = len(directions)
+        distance, part, face, u, v = self._scene.intersect(origins, directions)
         hits = Hits(
-            np.zeros(count, bool), np.full(count, _NOTHING, np.float32), np.zeros((3, count), np.float32),
-            np.zeros((3, count), np.float32), np.zeros((3, count), np.float32), np.zeros(count, np.uint8),
-            np.zeros(count, np.uint8), np.zeros((3, count), np.float32),
+            part >= 0, distance, np.zeros((3, count), np.float32), np.zeros((3, count), np.float32),
+            np.zeros((3, count), np.float32), np.zeros(count, np.uint8), np.zeros(count, np.uint8),
+            np.zeros((3, count), np.float32),
         )  # fmt: skip
-        answers = []
-        for number, part in enumerate(self._parts):
-            rays, chosen = np.arange(count), (origins, directions)
-            if number:  # few rays hit what moves, and how far something is comes faster than what it is
-                rays = np.flatnonzero(part.scene.run(origins, directions, query="DISTANCE") < hits.distance)
-                chosen = origins[rays], directions[rays]
-            if len(rays):
-                found = part.scene.run(*chosen, query="INTERSECT", output=1)
-                nearer = np.flatnonzero((found["primID"] >= 0) & (found["tfar"] < hits.distance[rays]))
-                hits.distance[rays[nearer]] = found["tfar"][nearer]
-                answers.append((part.mesh, rays[nearer], *(found[name][nearer] for name in ("primID", "u", "v"))))
-        for mesh, rays, faces, u, v in answers:  # a later one covers what is hidden behind it
-            _fill(hits, rays, mesh, faces, u, v)
-        hits.hit = hits.distance < _NOTHING
-        hits.point = origins.T + directions.T * np.where(hits.hit, hits.distance, 0)
-        hits.distance[~hits.hit] = np.inf
-        hits.normal *= np.where(dot(hits.normal, directions.T) > 0, np.float32(-1), np.float32(1))
+        for number, mesh in enumerate(self._meshes):
+            interpolate(
+                number, part, face, u, v, mesh.faces, mesh.normals, mesh.texture, directions, hits.normal, hits.texture
+            )
+            rays = np.flatnonzero(part == number)
+            faces = face[rays]
+            hits.surface[rays], hits.class_id[rays] = mesh.surface[faces], mesh.class_id[faces]
+            put_columns(hits.colour, rays, np.take(mesh.colour, faces, axis=0).T)
+        hits.point = origins.T + directions.T * np.where(hits.hit, distance, 0)
+        distance[~hits.hit] = np.inf
         return hits
 
     def distances(self, origins: np.ndarray, directions: np.ndarray, limit: float = np.inf) -> np.ndarray:
@@ -150,42 +130,19 @@ class Tracer:
         Returns:
             (N,) float32, `limit` where there is none.
         """
-        origins, directions = _rays(origins, directions)
-        nearest = np.full(len(directions), min(limit, _NOTHING), np.float32)
-        for part in self._parts:
-            found = part.scene.run(origins, directions, dists=nearest, query="DISTANCE")
-            nearest = np.minimum(nearest, found)
-        nearest[nearest >= _NOTHING] = np.inf
+        nearest = self._scene.nearest(*_rays(origins, directions), min(limit, NOTHING))
+        nearest[nearest >= NOTHING] = np.inf
         return nearest
 
     def blocked(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """(N,) bool: something lies in one direction, (3,), from points, (N, 3)."""
-        result = np.zeros(len(origins), bool)
-        for part in self._parts:
-            free = np.flatnonzero(~result)
-            if len(free):
-                result[free] = part.scene.run(*_rays(origins[free], direction, len(free)), query="OCCLUDED") >= 0
-        return result
+        return self._scene.blocked(*_rays(origins, direction))
 
 
-def _rays(origins: np.ndarray, directions: np.ndarray, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Origins and directions as Embree's binding takes them: (N, 3) float32 each, contiguous."""
-    shape = (len(directions) if count is None else count, 3)
-    both = (np.broadcast_to(np.asarray(vectors, np.float32), shape) for vectors in (origins, directions))
-    return tuple(map(np.ascontiguousarray, both))
+def _scene(meshes: Sequence[Mesh], around: Scene | None = None) -> Scene:
+    return Scene([(mesh.vertices, mesh.faces) for mesh in meshes], around)
 
 
-def _fill(hits: Hits, rays: np.ndarray, mesh: Mesh, faces: np.ndarray, u: np.ndarray, v: np.ndarray) -> None:
-    """Copy the hit triangles' attributes, the vertices' weighted by the barycentric coordinates."""
-    corners = [np.take(mesh.faces, faces, axis=0)[:, corner] for corner in range(3)]
-    weights = (1 - u - v, u, v)
-    normals = [np.take(mesh.normals, corner, axis=0).T for corner in corners]
-    normal = sum(weight * vectors for weight, vectors in zip(weights, normals))
-    put_columns(hits.normal, rays, normal / np.maximum(np.sqrt(dot(normal, normal)), 1e-12))
-    texture = [np.take(mesh.texture, corner, axis=0).T for corner in corners]
-    for axis in (0, 1):
-        hits.texture[axis][rays] = sum(weight * vectors[axis] for weight, vectors in zip(weights, texture))
-    hits.texture[2][rays] = texture[0][2]  # constant over a triangle, and to the last bit
-    hits.surface[rays] = mesh.surface[faces]
-    hits.class_id[rays] = mesh.class_id[faces]
-    put_columns(hits.colour, rays, np.take(mesh.colour, faces, axis=0).T)
+def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Origins and directions as float32 rows, contiguous: (N, 3) each, or (1, 3) where all rays share one."""
+    return tuple(np.ascontiguousarray(np.atleast_2d(vectors), np.float32) for vectors in (origins, directions))

@@ -16,6 +16,7 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.geometry import invert
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 
+from .loops import merge, spread
 from .sensors import Lidar, Photographer
 from .shapes import Mesh, cross
 from .town import Town
@@ -58,22 +59,12 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
     normals = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     largest = np.take_along_axis(normals, np.abs(normals).argmax(1)[:, None], 1)
     shares = (np.where(largest < 0, -normals, normals) / 2).astype(np.float32)
-    pieces = np.maximum(np.ceil(edges / spacing), 1).astype(int)
-    points, classes, areas = [], [], []
-    for count in np.unique(pieces):
-        rows = np.flatnonzero(pieces == count)
-        i, j = np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij")
-        inside = i + j <= count
-        steps = np.stack([i[inside], j[inside], count - i[inside] - j[inside]], -1)
-        weights = steps.astype(np.float32) / count
-        points.append(np.einsum("pk,nkd->npd", weights, corners[rows]).reshape(-1, 3))
-        classes.append(np.repeat(mesh.class_id[rows], len(weights)))
-        # A triangle falls into count^2 small ones, each a third its corners': six meet inside, three at an edge.
-        share = np.float32([2, 1, 1 / 3, 1 / 3])[(steps == 0).sum(1)] / np.float32(count**2)
-        areas.append((shares[rows, None] * share[:, None]).reshape(-1, 3))
-    if not points:
-        return np.zeros((0, 3), np.float32), np.zeros(0, np.uint8), np.zeros((0, 3), np.float32)
-    return np.concatenate(points).astype(np.float32), np.concatenate(classes), np.concatenate(areas).astype(np.float32)
+    pieces = np.maximum(np.ceil(edges / spacing), 1).astype(np.int64)
+    count = int(((pieces + 1) * (pieces + 2) // 2).sum())
+    points, areas = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
+    owner = np.empty(count, np.int64)
+    spread(np.ascontiguousarray(corners, np.float32), pieces, shares, points, areas, owner)
+    return points, mesh.class_id[owner], areas
 
 
 @dataclass(frozen=True)
@@ -95,14 +86,11 @@ class _Samples:
         key = x << 40 | y << 20 | z << 5 | classes
         order = np.argsort(key, kind="stable")
         key = key[order]
-        begins = np.diff(key, prepend=key[0] - 1) != 0
-        member = np.empty(len(order), np.int64)
-        member[order] = np.cumsum(begins) - 1
-        whole = np.maximum(_lengths(areas), 1e-9)  # a triangle of no area still has a place
-        total = np.bincount(member, weights=whole)
-        points = np.stack([np.bincount(member, weights=whole * column) / total for column in points.T], -1)
-        points, classes = points.astype(np.float32), (key[begins] & 31).astype(np.uint8)
-        areas = np.stack([np.bincount(member, weights=column) for column in areas.T], -1).astype(np.float32)
+        begins = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
+        merged = np.empty((len(begins), 3), np.float32), np.empty((len(begins), 3), np.float32)
+        merge(order, np.append(begins, len(order)), points, areas, *merged)
+        points, areas = merged
+        classes = (key[begins] & 31).astype(np.uint8)
         return cls(points, classes, areas, points[:, :2].min(0), points[:, :2].max(0))
 
 
@@ -189,6 +177,14 @@ class Surveyor:
         ]  # fmt: skip
         self._samples: dict[int, _Samples] = {}
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
+
+    def prepare(self, t: float) -> None:
+        """Sample what lies around at a time: before workers fork, so that they share it."""
+        pose = self._town.drive.odom_from_base(t)
+        for index in self._tiles_within(pose).tolist():
+            self._tile_samples(index)
+        for model, _ in self._town.traffic.models(t, pose[:3, 3], reach=self.reach + LONGEST_MOVER):
+            self._model_samples(model)
 
     def survey(self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer) -> Occupancy:
         """The truth around base_link.

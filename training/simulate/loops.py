@@ -1,0 +1,196 @@
+"""The simulation's inner loops, compiled by Numba when they are first called and kept on disk.
+
+Rays go to Embree eight at a time, through the address of its function: compiled code that is kept on disk may hold no
+address itself. The lanes of a packet lie side by side as in Embree's RTCRayHit8.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+__all__ = ["LANES", "NOTHING", "ROWS", "cast", "interpolate", "merge", "occluded", "read_noise", "spread"]
+
+LANES = 8
+NOTHING = np.float32(1e30)  # how far rays go
+_ORIGIN, _NEAR, _DIRECTION, _TIME, _FAR, _MASK = 0, 3, 4, 7, 8, 9
+_U, _V, _FACE, _GEOMETRY, _INSTANCE = 15, 16, 17, 18, 19
+_VALID, _ARGUMENTS = 22, 23
+ROWS = 25  # of eight numbers, of 4 bytes each
+
+
+def compiled(function):
+    """Compile at the first call; kept on disk where that is possible."""
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+@intrinsic
+def _call(typing, function, valid, scene, rays, arguments):
+    """Call rtcIntersect8 or rtcOccluded8, all given by their addresses."""
+
+    def build(context, builder, signature, values):
+        address = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [address] * 4)
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.uint64] * 5), build
+
+
+@compiled
+def _load(floats, ints, origins, directions, begin, count, limit):
+    """Put eight rays into a packet; lanes beyond the last ray stay idle."""
+    step = 0 if len(origins) == 1 else 1
+    turn = 0 if len(directions) == 1 else 1
+    for lane in range(LANES):
+        ray = min(begin + lane, count - 1)
+        ints[_VALID, lane] = -1 if begin + lane < count else 0
+        for axis in range(3):
+            floats[_ORIGIN + axis, lane] = origins[ray * step, axis]
+            floats[_DIRECTION + axis, lane] = directions[ray * turn, axis]
+        floats[_NEAR, lane], floats[_TIME, lane], floats[_FAR, lane] = 0.0, 0.0, limit
+        ints[_MASK, lane], ints[_GEOMETRY, lane], ints[_INSTANCE, lane] = -1, -1, -1
+
+
+@compiled
+def cast(function, scene, address, floats, ints, origins, directions, limit, shift, distance, part, face, u, v):
+    """First hits of N rays.
+
+    Args:
+        function, scene, address: of rtcIntersect8, of the scene, of the packet.
+        floats, ints: the packet, (ROWS, LANES), as float32 and as int32.
+        origins, directions: (N, 3) float32, or (1, 3) where all rays share it.
+        limit: metres.
+        shift: added to the numbers of meshes outside the instance.
+        distance: (N,) float32 to be filled; `limit` where nothing is hit.
+        part, face, u, v: (N,) to be filled with mesh (-1: nothing), triangle and barycentric coordinates; empty ones
+            are not wanted.
+    """
+    count = len(distance)
+    for begin in range(0, count, LANES):
+        _load(floats, ints, origins, directions, begin, count, limit)
+        _call(function, address + _VALID * 32, scene, address, address + _ARGUMENTS * 32)
+        for lane in range(min(LANES, count - begin)):
+            ray = begin + lane
+            distance[ray] = floats[_FAR, lane]
+            if len(part):
+                geometry = ints[_GEOMETRY, lane]
+                part[ray] = geometry if geometry < 0 or ints[_INSTANCE, lane] >= 0 else geometry + shift
+                face[ray], u[ray], v[ray] = ints[_FACE, lane], floats[_U, lane], floats[_V, lane]
+
+
+@compiled
+def occluded(function, scene, address, floats, ints, origins, directions, result):
+    """Whether anything lies along each of N rays, (N,) bool to be filled; the rest as `cast`, but rtcOccluded8."""
+    count = len(result)
+    for begin in range(0, count, LANES):
+        _load(floats, ints, origins, directions, begin, count, NOTHING)
+        _call(function, address + _VALID * 32, scene, address, address + _ARGUMENTS * 32)
+        for lane in range(min(LANES, count - begin)):
+            result[begin + lane] = floats[_FAR, lane] < 0
+
+
+@compiled
+def interpolate(number, part, face, u, v, faces, normals, texture, directions, normal_out, texture_out):
+    """Normals and texture coordinates where rays hit one mesh.
+
+    Args:
+        number: of the mesh; other rays are left alone.
+        part, face, u, v: (N,) as `cast` fills them.
+        faces, normals, texture: the mesh's.
+        directions: (N, 3); normals are turned against them.
+        normal_out, texture_out: (3, N) float32 to be filled; the third texture coordinate is constant over a triangle.
+    """
+    for ray in range(len(part)):
+        if part[ray] != number:
+            continue
+        a, b, c = faces[face[ray], 0], faces[face[ray], 1], faces[face[ray], 2]
+        wb, wc = u[ray], v[ray]
+        wa = np.float32(1) - wb - wc
+        x = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+        y = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+        z = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+        scale = np.float32(1) / max(np.float32(math.sqrt(x * x + y * y + z * z)), np.float32(1e-12))
+        if x * directions[ray, 0] + y * directions[ray, 1] + z * directions[ray, 2] > 0:
+            scale = -scale
+        normal_out[0, ray], normal_out[1, ray], normal_out[2, ray] = x * scale, y * scale, z * scale
+        for axis in range(2):
+            texture_out[axis, ray] = wa * texture[a, axis] + wb * texture[b, axis] + wc * texture[c, axis]
+        texture_out[2, ray] = texture[a, 2]
+
+
+@compiled
+def read_noise(tiles, starts, size, s, t, frequency, footprint, result):
+    """`textures.noise`: bilinear in the level of a pyramid of tiles that fits each footprint; (N,) float32."""
+    for k in range(len(result)):
+        level, scale, ratio = 0, frequency, footprint[k] * frequency
+        while ratio >= 2 and level < len(starts) - 1:
+            level, scale, ratio = level + 1, scale * np.float32(0.5), ratio * np.float32(0.5)
+        x, y = s[k] * scale - np.float32(0.5), t[k] * scale - np.float32(0.5)
+        left, top = np.float32(math.floor(x)), np.float32(math.floor(y))
+        fx, fy = x - left, y - top
+        width = size >> level
+        mask = width - 1
+        x0, y0 = int(left) & mask, int(top) & mask
+        row0, row1 = starts[level] + y0 * width, starts[level] + ((y0 + 1) & mask) * width
+        x1 = (x0 + 1) & mask
+        upper = tiles[row0 + x0] * (1 - fx) + tiles[row0 + x1] * fx
+        lower = tiles[row1 + x0] * (1 - fx) + tiles[row1 + x1] * fx
+        result[k] = upper * (1 - fy) + lower * fy
+
+
+@compiled
+def spread(corners, pieces, shares, points, areas, owner):
+    """`truth.sample_surface`'s points on triangles whose edges fall into a number of pieces.
+
+    Args:
+        corners: (T, 3, 3) float32; pieces (T,) int64; shares (T, 3) float32, the areas of the triangles.
+        points, areas, owner: (N, 3), (N, 3) float32 and (N,) int64 to be filled: the triangle of each. There are
+            (pieces + 1) (pieces + 2) / 2 points on a triangle.
+    """
+    k = 0
+    for row in range(len(pieces)):
+        count = pieces[row]
+        for i in range(count + 1):
+            for j in range(count + 1 - i):
+                wa, wb = np.float32(i) / np.float32(count), np.float32(j) / np.float32(count)
+                wc = np.float32(count - i - j) / np.float32(count)
+                # A triangle falls into count^2 small ones, each a third its corners': six meet inside, three at an
+                # edge, one at a corner.
+                edges = (i == 0) + (j == 0) + (i + j == count)
+                share = (2.0 if edges == 0 else 1.0 if edges == 1 else 1 / 3) / (count * count)
+                for axis in range(3):
+                    points[k, axis] = (
+                        wa * corners[row, 0, axis] + wb * corners[row, 1, axis] + wc * corners[row, 2, axis]
+                    )
+                    areas[k, axis] = shares[row, axis] * share
+                owner[k] = row
+                k += 1
+
+
+@compiled
+def merge(order, begins, points, areas, merged_points, merged_areas):
+    """Means of points, weighted by the lengths of their areas, and sums of areas, (M, 3) float32 to be filled.
+
+    Args:
+        order: (N,) the points, group by group.
+        begins: (M + 1,) where in `order` each group begins, and N.
+        points, areas: (N, 3) float32.
+    """
+    for group in range(len(begins) - 1):
+        x = y = z = a = b = c = total = 0.0
+        for k in order[begins[group] : begins[group + 1]]:
+            u, v, w = float(areas[k, 0]), float(areas[k, 1]), float(areas[k, 2])
+            weight = max(math.sqrt(u * u + v * v + w * w), 1e-9)  # a triangle of no area still has a place
+            x, y, z = x + weight * points[k, 0], y + weight * points[k, 1], z + weight * points[k, 2]
+            a, b, c, total = a + u, b + v, c + w, total + weight
+        merged_points[group, 0], merged_points[group, 1], merged_points[group, 2] = x / total, y / total, z / total
+        merged_areas[group, 0], merged_areas[group, 1], merged_areas[group, 2] = a, b, c
