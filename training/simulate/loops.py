@@ -25,11 +25,11 @@ ROWS = 25  # of eight numbers, of 4 bytes each
 
 
 def compiled(function):
-    """Compile at the first call; kept on disk where that is possible."""
+    """Compile at the first call, to hold the interpreter: packets are shared. Kept on disk where that is possible."""
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        return numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(error_model="numpy")(function)
 
 
 @intrinsic
