@@ -146,6 +146,7 @@ class Rig:
             partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+_SHAPE_CHANGE = 0.02  # relative change of width to height beyond which a view shows more or less above and below
 _FOV_CHANGE = 0.1  # relative change of a field of view beyond which a network sees objects at an untrained size
 _HEIGHT_CHANGE = 0.3  # metres
 _YAW_CHANGE = math.radians(15)
@@ -177,7 +178,9 @@ def compare_summaries(trained: Mapping, now: Mapping) -> list[str]:
 
 def _differences(trained: Mapping, now: Mapping) -> list[str]:
     differences = []
-    if (trained["width"], trained["height"]) != (now["width"], now["height"]):
+    # Networks see images scaled to a size of their own: more pixels of the same shape look alike, fewer are blurred.
+    shape, trained_shape = (camera["width"] / camera["height"] for camera in (now, trained))
+    if now["width"] < trained["width"] or abs(shape - trained_shape) > _SHAPE_CHANGE * trained_shape:
         differences.append(f"image {now['width']}x{now['height']}, trained {trained['width']}x{trained['height']}")
     if abs(now["horizontal_fov"] - trained["horizontal_fov"]) > _FOV_CHANGE * trained["horizontal_fov"]:
         now_degrees, trained_degrees = (math.degrees(item["horizontal_fov"]) for item in (now, trained))

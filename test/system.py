@@ -23,6 +23,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from renderocc_model.classes import OCC3D_NUSCENES
+
 ROOT = Path(__file__).resolve().parents[1]
 _domains = itertools.count(os.getpid() % 90 + 1)
 
@@ -104,6 +106,18 @@ class Program:
             raise AssertionError(
                 f"did not end within {timeout:g} s of SIGINT:\n" + "\n".join(self.lines[-40:])
             ) from None
+
+
+def untrained_network(folder: Path) -> Path:
+    """A checkpoint of an untrained `tiny`, whose output has something of everything, whatever the package holds."""
+    from renderocc_model.checkpoint import save_checkpoint
+    from renderocc_model.presets import preset
+    from renderocc_model.untrained import untrained_checkpoint
+
+    made = untrained_checkpoint(preset("tiny"), OCC3D_NUSCENES)
+    path = folder / "untrained.safetensors"
+    save_checkpoint(path, made.network, OCC3D_NUSCENES, made.threshold, None, made.provenance)
+    return path
 
 
 def node_command(parameters: dict, *arguments: str) -> list:

@@ -27,6 +27,7 @@ from system import (
     node_command,
     stamp_message,
     transform_message,
+    untrained_network,
     wait_until,
 )
 from tf2_msgs.msg import TFMessage
@@ -43,7 +44,7 @@ def stamp_of(message) -> int:
 class System:
     """Node, listener and rig on one domain; `frame()` publishes one frame and waits for its points."""
 
-    def __init__(self, save_directory) -> None:
+    def __init__(self, save_directory, checkpoint) -> None:
         domain = new_domain()
         self.node = Program(
             node_command(
@@ -54,6 +55,7 @@ class System:
                     "camera_timeout": 1.0,
                     "diagnostics_period": 0.2,
                     "save_directory": save_directory,
+                    "checkpoint": checkpoint,
                     "min_camera": 2,
                 }
             ),
@@ -102,7 +104,7 @@ class System:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    running = System(tmp_path_factory.mktemp("saved"))
+    running = System(tmp_path_factory.mktemp("saved"), untrained_network(tmp_path_factory.mktemp("network")))
     running.saved = None
     yield running
     assert running.node.alive, "the node died:\n" + "\n".join(running.node.lines[-30:])

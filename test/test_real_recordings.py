@@ -10,7 +10,7 @@ from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
-from system import LATCHED, Listener, Program, new_domain, node_command, wait_until
+from system import LATCHED, Listener, Program, new_domain, node_command, untrained_network, wait_until
 from visualization_msgs.msg import MarkerArray
 
 from renderocc_model.messages import cdr
@@ -96,15 +96,21 @@ class Replayed:
 
 
 @pytest.fixture(scope="module")
-def ddad():
-    replayed = Replayed("ddad_6cam")
+def network(tmp_path_factory):
+    """Untrained: nobody says what a network of the town should see on these roads, but something it must."""
+    return untrained_network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def ddad(network):
+    replayed = Replayed("ddad_6cam", checkpoint=network)
     yield replayed
     replayed.close()
 
 
 @pytest.fixture(scope="module")
-def fisheye():
-    replayed = Replayed("fisheye_4cam")
+def fisheye(network):
+    replayed = Replayed("fisheye_4cam", checkpoint=network)
     yield replayed
     replayed.close()
 
@@ -139,7 +145,7 @@ def test_all_six_cameras_are_used_and_nothing_is_complained_about(ddad):
     frames = next(status for status in last.status if status.name.endswith("frames"))
     used = next(value.value for value in frames.values if value.key == "cameras in the last one")
     assert used.split(", ") == list(ddad.cameras)
-    assert ddad.node.count("WARN") == ddad.node.count("UNTRAINED"), "\n".join(ddad.node.lines)
+    assert ddad.node.count("WARN") == 0, "\n".join(ddad.node.lines)
 
 
 def test_fisheye_cameras_of_two_sizes_work(fisheye):

@@ -222,14 +222,20 @@ class TestSummaries:
 
     def test_every_difference_is_named(self):
         trained = Rig((camera("front"), camera("rear", yaw=math.pi))).summary()
-        narrow = CameraModel(800, 600, [[1000, 0, 400], [0, 1000, 300], [0, 0, 1]], "plumb_bob", ())
+        narrow = CameraModel(800, 450, [[1000, 0, 400], [0, 1000, 225], [0, 0, 1]], "plumb_bob", ())
         now = Rig((camera("front", narrow, position=(0, 0, 2.4), yaw=0.5),)).summary()
         # 2 atan(0.4) = 43.6 degrees against 65.2; 0.5 rad = 28.6 degrees.
         assert compare_summaries(trained, now) == [
             "trained with 2 cameras, running with 1",
-            "camera 'front': image 800x600, trained 640x480, field of view 44 degrees, trained 65, "
+            "camera 'front': image 800x450, trained 640x480, field of view 44 degrees, trained 65, "
             "mounted at 2.40 m, trained 1.60 m, heading 29 degrees, trained 0",
         ]
+
+    def test_more_pixels_of_the_same_shape_are_no_difference_but_fewer_are(self):
+        large = CameraModel(1280, 960, [[1000, 0, 640], [0, 1000, 480], [0, 0, 1]], "plumb_bob", ())
+        ours, theirs = Rig((camera("front"),)).summary(), Rig((camera("front", large),)).summary()
+        assert compare_summaries(ours, theirs) == []
+        assert compare_summaries(theirs, ours) == ["camera 'front': image 640x480, trained 1280x960"]
 
     def test_other_names_are_compared_with_what_looks_the_same_way(self):
         trained = Rig((camera("front"), camera("rear", yaw=3.1))).summary()
