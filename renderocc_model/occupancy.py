@@ -87,8 +87,8 @@ class Occupancy:
     def save_npz(self, path: str | Path) -> None:
         """Write the volume in Occ3D's layout; an existing file is replaced in one step, or not at all.
 
-        `numpy.load(path)` gives `semantics` as above (uint8, 255 unknown), `confidence`, `visible`, `grid` (float64: the
-        lower corner's x, y, z, the upper corner's, the voxel size), `frame` and `class_names`; no pickles.
+        `numpy.load(path)` gives `semantics` as above (uint8, 255 unknown), `confidence`, `visible`, `grid` (float64:
+        the lower corner's x, y, z, the upper corner's, the voxel size), `frame` and `class_names`; no pickles.
 
         Raises:
             OSError: the file cannot be written.

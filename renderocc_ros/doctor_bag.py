@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.findings import Findings
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
-from renderocc_model.rig import Camera, CameraModel, Rig
-from renderocc_model.findings import Findings
+from renderocc_model.rig import Camera, Rig
 from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 
@@ -70,6 +70,11 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
     return rig
 
 
+def _holds(bag: Bag, topic: str, kind: str) -> bool:
+    """Whether a recording has messages of this type on this topic."""
+    return topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count > 0
+
+
 def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics] | None:
     """The cameras the node would use: those of its parameter, or those whose topics fit the templates; None if none."""
     types = [(topic.name, [topic.type]) for topic in bag.topics.values() if topic.count]
@@ -80,10 +85,7 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
     cameras = {}
     for name in found:
         raw, info = _absolute(config.image_topic_of(name)), _absolute(config.camera_info_topic_of(name))
-        there = lambda topic, kind: (
-            topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count > 0
-        )
-        has_raw, has_compressed = there(raw, _IMAGE), there(f"{raw}/compressed", _COMPRESSED)
+        has_raw, has_compressed = _holds(bag, raw, _IMAGE), _holds(bag, f"{raw}/compressed", _COMPRESSED)
         compressed = has_compressed and (config.image_transport == "compressed" or not has_raw)
         if not (has_raw or has_compressed) or (config.image_transport == "raw" and not has_raw):
             findings.warn(
@@ -91,7 +93,7 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
                 f"no images on {raw} (parameter image_transport: {config.image_transport})",
                 _suggest(bag),
             )
-        elif not there(info, _INFO):
+        elif not _holds(bag, info, _INFO):
             findings.warn(
                 f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic"
             )

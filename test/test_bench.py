@@ -9,9 +9,11 @@ import torch
 from nav_msgs.msg import OccupancyGrid
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from system import transform_message
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
+from renderocc_model import bench as bench_command
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.geometry import transform_from
@@ -20,12 +22,10 @@ from renderocc_model.messages import cdr
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.preprocess import normalise
 from renderocc_model.undistort import UndistortTable, network_view
-from renderocc_model import bench as bench_command
 from renderocc_ros import bench, bench_node, outputs
 from renderocc_ros.intake import CameraImage
 from renderocc_ros.pipeline import decode_view
 from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
-from system import transform_message
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The bytes of `renderocc_model.messages.cdr` against ROS's own serialiser, against rosbags', and against bags others wrote."""
+"""The bytes of `renderocc_model.messages.cdr` against ROS's own serialiser, rosbags', and bags others wrote."""
 
 from __future__ import annotations
 
@@ -606,7 +606,8 @@ def test_clouds_in_recordings_of_others_are_read_as_rosbags_reads_them(bag, coun
     for _, raw, message in recorded(bag, {"sensor_msgs/msg/PointCloud2"}):
         read = cdr.read_point_cloud(raw)
         assert len(read) == message.height * message.width and read.data.tobytes() == message.data.tobytes()
-        assert [tuple(field) for field in read.fields] == [(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+        fields = [(field.name, field.offset, field.datatype, field.count) for field in message.fields]
+        assert [tuple(field) for field in read.fields] == fields
         if bag in ("ddad_6cam", "nuscenes_keyframe"):  # little-endian float32 fields, packed rows
             rows = message.data.reshape(-1, message.point_step)
             for field in message.fields[:3]:

@@ -6,6 +6,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
+from small_models import small_config
+from system import stamp_message
 
 from renderocc_model.checkpoint import Checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
@@ -19,8 +21,6 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.worker import Worker
-from small_models import small_config
-from system import stamp_message
 
 torch.set_num_threads(2)
 

@@ -28,7 +28,7 @@ OPTICAL = (-0.5, 0.5, -0.5, 0.5)  # an optical frame looking along base_link's x
 
 
 class Recording:
-    """A small recording of cameras `left` and `right`, 64x48, five images each 0.1 s apart; faults are put in by argument."""
+    """A small recording of cameras `left` and `right`, 64x48, five images each 0.1 s apart; faults are arguments."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -60,8 +60,9 @@ class Recording:
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )
         self.write(
-            f"/{camera}/camera_info", stamp, "sensor_msgs/msg/CameraInfo", header=self.header(stamp, f"{camera}_optical"),
-            height=height, width=width, distortion_model=model, d=np.zeros(5), k=np.array(K, float), r=np.eye(3).ravel(),
+            f"/{camera}/camera_info", stamp, "sensor_msgs/msg/CameraInfo",
+            header=self.header(stamp, f"{camera}_optical"), height=height, width=width,
+            distortion_model=model, d=np.zeros(5), k=np.array(K, float), r=np.eye(3).ravel(),
             p=np.zeros(12), binning_x=0, binning_y=0, roi=roi,
         )  # fmt: skip
 
@@ -76,7 +77,7 @@ class Recording:
 def record(
     folder, left=None, right=None, image=None, poses=(-1, 6), mounts=("left", "right"), topic="image_raw/compressed"
 ):
-    """Write one; `left` and `right` are arguments of `Recording.info`, `image(camera, index)` those of `Recording.image`."""
+    """Write one; `left`, `right`: arguments of `Recording.info`, `image(camera, index)`: those of `Recording.image`."""
     recording = Recording(folder)
     with recording.writer:
         for camera in mounts:
@@ -214,7 +215,10 @@ def params(tmp_path, text):
 
 
 def test_a_good_parameter_file_is_read_like_ros_reads_it(tmp_path):
-    text = "/robot:\n  renderocc:\n    ros__parameters:\n      tf_timeout: 0.25\n      cameras: ['a', 'b']\n      use_sim_time: true\n"
+    text = (
+        "/robot:\n  renderocc:\n    ros__parameters:\n"
+        "      tf_timeout: 0.25\n      cameras: ['a', 'b']\n      use_sim_time: true\n"
+    )
     config, findings = params(tmp_path, text)
     assert config.tf_timeout == 0.25 and config.cameras == ("a", "b")
     assert [item.level for item in findings.items] == ["ok"]

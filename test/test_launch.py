@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS 2 install")
 pytest.importorskip("ament_index_python")
 
-from launch import LaunchContext  # noqa: E402
 from launch.actions import DeclareLaunchArgument  # noqa: E402
+
+from launch import LaunchContext  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

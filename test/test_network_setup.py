@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from small_models import small_config
 
 from renderocc_model import packaged
 from renderocc_model.checkpoint import save_checkpoint
@@ -14,7 +15,6 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.network import build_network
 from renderocc_ros.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
-from small_models import small_config
 
 
 class Log:

@@ -13,13 +13,13 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from small_models import small_config
+from system import Listener, PublishingRig, new_domain, node_command, wait_until
 
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.untrained import untrained_checkpoint
 from renderocc_ros.node import RenderOccNode
-from small_models import small_config
-from system import Listener, PublishingRig, new_domain, node_command, wait_until
 
 CAMERAS = ("front", "left", "back")
 

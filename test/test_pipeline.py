@@ -9,8 +9,11 @@ import pytest
 import torch
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from small_models import small_config
+from system import PublishingRig, stamp_message
 
 from renderocc_model.camera_model import CameraModel
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_rgb
 from renderocc_model.undistort import UndistortTable, network_view
@@ -20,9 +23,6 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.pipeline import MOST_WAITS_IN_VAIN, FramePipeline, ViewTables, decode_view
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from small_models import small_config
-from system import PublishingRig, stamp_message
 
 torch.set_num_threads(2)
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from realdata import REALDATA, needs_realdata
+
 from renderocc_model.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
 from renderocc_model.predictor import Predictor

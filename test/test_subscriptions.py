@@ -10,11 +10,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from system import new_domain, transform_message
 from tf2_msgs.msg import TFMessage
 
 from renderocc_model.messages import cdr
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
-from system import new_domain, transform_message
 
 RELIABLE = QoSProfile(depth=5)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -217,7 +217,8 @@ def test_a_quaternion_of_any_length_is_normalised_as_tf2_does(length):
     buffer = TransformBuffer()
     buffer.set("a", "b", 0, (1, 2, 3), (0, 0, length, 0), static=True)
     # Half a turn about z, and the translation not scaled.
-    np.testing.assert_allclose(buffer.lookup("a", "b", 0), [[-1, 0, 0, 1], [0, -1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]], atol=1e-15)
+    expected = [[-1, 0, 0, 1], [0, -1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]]
+    np.testing.assert_allclose(buffer.lookup("a", "b", 0), expected, atol=1e-15)
 
 
 # ------------------------------------------------------------------------------------------------------------- history

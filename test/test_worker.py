@@ -12,6 +12,7 @@ import pytest
 import torch
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
+from system import stamp_message, wait_until
 
 import renderocc_ros.worker
 from renderocc_model.classes import OCC3D_NUSCENES
@@ -24,7 +25,6 @@ from renderocc_ros.mailbox import Mailbox
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.pipeline import Frame
 from renderocc_ros.worker import Worker
-from system import stamp_message, wait_until
 
 SECOND = 1_000_000_000
 _NOTHING = np.zeros((1, 1, 1), np.float32)

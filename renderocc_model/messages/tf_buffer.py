@@ -145,7 +145,8 @@ class TransformBuffer:
             TransformError: as `lookup`.
         """
         with self._changed:  # checks and order of tf2, so that of two reasons the same one is given
-            self._check_known(target_frame=_stripped(target), source_frame=_stripped(source), fixed_frame=_stripped(fixed))
+            names = {"target_frame": target, "source_frame": source, "fixed_frame": fixed}
+            self._check_known(**{role: _stripped(name) for role, name in names.items()})
             fixed_from_source = self.lookup(fixed, source, source_stamp_ns)
             return self.lookup(target, fixed, target_stamp_ns) @ fixed_from_source
 

@@ -145,8 +145,8 @@ class FrameHistory:
 def checked_link(parent: str, child: str, translation: Sequence[float], quaternion: Sequence[float]) -> Link:
     """The link with a unit quaternion.
 
-    BufferCore has a tolerance of 0.01 on |q|^2, but since ROS 2 it goes through a rotation matrix before it looks, which
-    normalises any quaternion that has a direction: TF_DENORMALIZED_QUATERNION is left for those that have none.
+    BufferCore has a tolerance of 0.01 on |q|^2, but since ROS 2 it goes through a rotation matrix before it looks,
+    which normalises any quaternion that has a direction: TF_DENORMALIZED_QUATERNION is left for those that have none.
 
     Raises:
         TransformError: kind 'invalid', where BufferCore::setTransform refuses too (and for infinities).
