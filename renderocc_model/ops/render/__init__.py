@@ -4,6 +4,7 @@ Implementations of one signature, compared with each other in the tests:
 
     reference       plain PyTorch, any device and type, also weights of the single samples
     cpu             compiled loops over rays on the CPU's cores, float32 (`cpu_kernel`)
+    triton          fused loops on CUDA devices, float32 sums of fields of 16 or 32 bits (`triton_kernel`)
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from ...field import SemanticDensityField
 from ...rays import Rays
-from . import cpu_kernel, reference
+from . import cpu_kernel, reference, triton_kernel
 from .reference import RenderResult, intersect_box, runs_of_similar_length
 
-__all__ = ["BACKENDS", "RenderResult", "intersect_box", "render", "runs_of_similar_length"]
+__all__ = ["BACKENDS", "RenderResult", "choose", "intersect_box", "render", "runs_of_similar_length"]
 
-BACKENDS = ("auto", "reference", "cpu")
+BACKENDS = ("auto", "reference", "cpu", "triton")
+_KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}
 
 
 def render(
@@ -41,19 +43,32 @@ def render(
         background: (C,) or (R, C) semantics behind the grid, composited with the light that is left.
         return_weights: also return (R, N) weights and sample distances (R * N numbers of memory each).
         return_distortion: also return (R,) the distortion loss of each ray in metres.
-        backend: "reference"; "cpu", for fields on the CPU of at most 32 bits, without return_weights; or "auto", which
-            is "cpu" wherever that can do what is asked, and "reference" elsewhere.
+        backend: "reference"; "cpu" and "triton", for fields on the CPU and on CUDA devices of at most 32 bits, without
+            return_weights; or "auto", the one of these that can do what is asked, and "reference" where none can.
 
     Raises:
         ValueError: step is not positive, the devices differ, the background has another shape, or the backend is
             unknown or cannot do what is asked.
-        ImportError: the CPU's loops are wanted and Numba, which compiles them, is not installed.
+        ImportError: the loops of a CPU or a GPU are wanted and what compiles them, Numba or Triton, is not installed.
+    """
+    backend = choose(field, return_weights, backend)
+    if backend == "reference":
+        return reference.render(field, rays, step, background, return_weights, return_distortion)
+    return _KERNELS[backend].render(field, rays, step, background, return_distortion)
+
+
+def choose(field: SemanticDensityField, return_weights: bool, backend: str) -> str:
+    """Which implementation `render` takes; whether what it needs is installed does not count.
+
+    Raises:
+        ValueError: the backend is unknown or cannot do what is asked.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
-    obstacle = cpu_kernel.obstacle(field, return_weights)
-    if backend == "cpu" and obstacle:
-        raise ValueError(f"backend 'cpu' {obstacle}; use backend='reference'")
-    if backend == "reference" or obstacle:
-        return reference.render(field, rays, step, background, return_weights, return_distortion)
-    return cpu_kernel.render(field, rays, step, background, return_distortion)
+    if backend == "auto":
+        able = (name for name, kernel in _KERNELS.items() if not kernel.obstacle(field, return_weights))
+        return next(able, "reference")
+    obstacle = _KERNELS[backend].obstacle(field, return_weights) if backend in _KERNELS else None
+    if obstacle:
+        raise ValueError(f"backend {backend!r} {obstacle}; use backend='reference'")
+    return backend

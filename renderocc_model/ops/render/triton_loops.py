@@ -1,0 +1,402 @@
+"""The loops of the renderer for GPUs, in Triton, in the notation of `reference`.
+
+One warp works on one ray (RAYS, if they are tuned to be more), SAMPLES samples of it at a time (a *tile*):
+
+- What belongs to a sample (its place, its eight trilinear weights, density, optical depth, weight w_i) is worked out
+  with a sample to a lane. Prefix sums run over the lanes of a warp; nothing waits for another warp.
+- What belongs to a class is worked out with a class to a lane: a row of logits is one access of neighbouring
+  addresses, SAMPLES of them under way at once. Each corner's place is worked out once for its density and its logits.
+- A ray ends with the tile in which its light falls below NEGLIGIBLE_LIGHT, and rows whose weight is next to nothing are
+  not read: empty space costs density alone.
+- Places are fixed-point numbers, 32 bits of voxel and 32 of fraction: a sum of integers is exact, while float32 would
+  leave 16 bits of fraction at the far end of 200 voxels, and few GPUs have fast float64.
+
+Backward, tiles go from back to front. The optical depth and the moment at each tile's beginning were written down on
+the way forward (8 bytes for SAMPLES samples); weights are computed again. What a ray adds to one voxel in neighbouring
+samples is added up between lanes before it goes out: at half a voxel a step, a voxel is a corner of three samples or
+four, and atomic additions are what takes longest. For that corners are numbered by the parity of (x, y, z), so that a
+voxel keeps its number, as in `cpu_loops`.
+
+Bytes, for 17 classes: a sample reads 8 corners of 4 (1 + 17) bytes in float32, 576 bytes, from the caches mostly, as
+neighbouring samples share corners. Main memory has to give the field once and take the gradients once: for
+200 x 200 x 16 voxels 46 MB forward, and backward 46 MB read and 46 MB written (field in float32; 23 MB, 23 MB and
+46 MB in bfloat16). At 3.35 TB/s, an H100's, that is 14 and 28 us: the floor. The H100's second-level cache holds the
+whole field, and what it delivers to samples is the next bound: for some 5 million samples (38,400 rays of the bench)
+2.9 GB without, and about 1.2 GB with what the first-level cache keeps, at about 5.5 TB/s 0.2 to 0.5 ms forward.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["enter", "march_backward", "march_forward"]
+
+if not hasattr(tl, "gather"):
+    raise ImportError(
+        f"rendering on a GPU needs Triton 3.2 or newer, which comes with PyTorch 2.6, and this is {triton.__version__} "
+        "(backend='reference' does without, slowly)"
+    )
+
+# As in `cpu_loops`: what a ray leaves out is a tenth of float32's rounding.
+NEGLIGIBLE_WEIGHT = tl.constexpr(1e-11)
+OPAQUE_DEPTH = tl.constexpr(20.7)  # -ln of a NEGLIGIBLE_LIGHT of 1e-9
+# A sample this deep lets 1e-14 through. More would say no more, and would drown the others in a tile's sum.
+DEEPEST = tl.constexpr(32.0)
+VOXEL = tl.constexpr(2**32)  # in a place
+
+
+# --- where rays enter ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _slab(origin, direction, LOW: tl.constexpr, HIGH: tl.constexpr, near, far):
+    """[near, far] cut to LOW <= origin + t direction <= HIGH; far = -1 where there is nothing left."""
+    parallel = direction == 0.0
+    inverse = 1.0 / tl.where(parallel, 1.0, direction)
+    at_low, at_high = (LOW - origin) * inverse, (HIGH - origin) * inverse
+    enter_at, leave_at = tl.minimum(at_low, at_high), tl.maximum(at_low, at_high)
+    inside = (origin >= LOW) & (origin <= HIGH)
+    near = tl.where(parallel, near, tl.maximum(near, enter_at))
+    far = tl.where(parallel, tl.where(inside, far, -1.0), tl.minimum(far, leave_at))
+    return near, far
+
+
+@triton.jit
+def enter(
+    origins, directions, nears, counts, walk, rays,
+    LOWER: tl.constexpr, UPPER: tl.constexpr, SIZE: tl.constexpr, DELTA: tl.constexpr, LIMIT: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """How rays go through the grid: `reference.sample_counts` in float64, and places in fixed point.
+
+    Compile without fused multiplication and addition: a far end rounded otherwise can be a sample more.
+
+    Args:
+        origins, directions: (R, 3) of any floating-point type.
+        nears: (R,) float32, written, metres.
+        counts: (R,) int32, written: samples of each ray, at most LIMIT; 0 also where a number is NaN.
+        walk: (R, 6) int64, written: place of the first sample in voxels from the first centre, and the step.
+        LOWER, UPPER, SIZE, DELTA: the grid's box, its voxel and the distance between samples, metres.
+    """
+    ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    exists = ray < rays
+    near, far = tl.zeros([BLOCK], tl.float64), tl.full([BLOCK], float("inf"), tl.float64)
+    for axis in tl.static_range(3):
+        origin = tl.load(origins + 3 * ray + axis, mask=exists, other=0.0).to(tl.float64)
+        direction = tl.load(directions + 3 * ray + axis, mask=exists, other=1.0).to(tl.float64)
+        near, far = _slab(origin, direction, LOWER[axis], UPPER[axis], near, far)
+        far = tl.where((origin == origin) & (direction == direction), far, -1.0)
+    hit = (far > near) & (far < float("inf"))
+    near = tl.where(hit, near, 0.0)
+    count = tl.where(hit, tl.minimum(tl.ceil((far - near) / DELTA - 0.5), LIMIT), 0.0)
+    tl.store(nears + ray, near.to(tl.float32), mask=exists)
+    tl.store(counts + ray, tl.maximum(count, 0.0).to(tl.int32), mask=exists)
+    for axis in tl.static_range(3):
+        origin = tl.load(origins + 3 * ray + axis, mask=exists, other=0.0).to(tl.float64)
+        direction = tl.load(directions + 3 * ray + axis, mask=exists, other=0.0).to(tl.float64)
+        step = tl.where(hit, direction * (DELTA / SIZE), 0.0)
+        start = tl.where(hit, (origin + near * direction - LOWER[axis]) / SIZE - 0.5 + 0.5 * step, 0.0)
+        tl.store(walk + 6 * ray + axis, (start * VOXEL).to(tl.int64), mask=exists)
+        tl.store(walk + 6 * ray + 3 + axis, (step * VOXEL).to(tl.int64), mask=exists)
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _axis(start, step, along, SIZE: tl.constexpr):
+    """Along one axis, the even and the odd voxel that samples lie between, and the weight of the odd one.
+
+    Places are clamped to the centres. An axis of one voxel has no odd one: it stands for itself, with weight 0.
+    """
+    place = start[:, None] + along.to(tl.int64) * step[:, None]
+    place = tl.minimum(tl.maximum(place, 0), (SIZE - 1) * VOXEL)
+    cell = (place >> 32).to(tl.int32)
+    if SIZE > 1:
+        cell = tl.minimum(cell, SIZE - 2)
+    fraction = (place - (cell.to(tl.int64) << 32)).to(tl.float32) * (1.0 / VOXEL)
+    weight = tl.where((cell & 1) == 1, 1.0 - fraction, fraction)
+    return cell + (cell & 1), tl.minimum(cell | 1, SIZE - 1), weight
+
+
+@triton.jit
+def _cells(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, WIDE: tl.constexpr):
+    """What `_corner` needs of the samples numbered `along`, (rays, samples): rows and weights along the three axes."""
+    walk += 6 * ray
+    start, step = tl.load(walk, mask=exists, other=0), tl.load(walk + 3, mask=exists, other=0)
+    x_even, x_odd, x = _axis(start, step, along, X)
+    start, step = tl.load(walk + 1, mask=exists, other=0), tl.load(walk + 4, mask=exists, other=0)
+    y_even, y_odd, y = _axis(start, step, along, Y)
+    start, step = tl.load(walk + 2, mask=exists, other=0), tl.load(walk + 5, mask=exists, other=0)
+    z_even, z_odd, z = _axis(start, step, along, Z)
+    if WIDE:  # so many voxels or logits that their numbers need 64 bits
+        x_even, x_odd = x_even.to(tl.int64), x_odd.to(tl.int64)
+    return x_even * (Y * Z), x_odd * (Y * Z), y_even * Z, y_odd * Z, z_even, z_odd, x, y, z
+
+
+@triton.jit
+def _corner(cells, corner):
+    """(voxel, trilinear weight) of the corner that is odd along x, y, z where `corner` has bits 4, 2, 1."""
+    x_even, x_odd, y_even, y_odd, z_even, z_odd, x, y, z = cells
+    odd = (corner & 4) != 0
+    voxel, weight = tl.where(odd, x_odd, x_even), tl.where(odd, x, 1.0 - x)
+    odd = (corner & 2) != 0
+    voxel, weight = voxel + tl.where(odd, y_odd, y_even), weight * tl.where(odd, y, 1.0 - y)
+    odd = (corner & 1) != 0
+    return voxel + tl.where(odd, z_odd, z_even), weight * tl.where(odd, z, 1.0 - z)
+
+
+@triton.jit
+def _optical_depth(density, cells, exists, delta):
+    """sigma_i delta of a tile's samples, 0 where there is none; NaN stays."""
+    sigma = tl.zeros(exists.shape, tl.float32)
+    for corner in tl.static_range(8):  # written out, so that all eight are under way at once
+        voxel, weight = _corner(cells, corner)
+        sigma += weight * tl.load(density + voxel, mask=exists, other=0.0).to(tl.float32)
+    depth = sigma * delta
+    return tl.where(depth > DEEPEST, DEEPEST, depth)
+
+
+@triton.jit
+def _rows(table, voxel, wanted, column, CLASSES: tl.constexpr):
+    """Logits (rays, samples, columns) of voxels (rays, samples). Where not wanted, they are those of some other sample
+    of the ray that is; where there is no such class or sample, 0.
+
+    A mask of single rows would take as many instructions as all the rest.
+    """
+    stand_in = tl.max(tl.where(wanted, voxel, -1), 1)[:, None]
+    voxel = tl.maximum(tl.where(wanted, voxel, stand_in), 0)
+    places = (table + column)[None, None, :] + (voxel * CLASSES)[:, :, None]
+    mask = ((stand_in >= 0)[:, :, None] & (column < CLASSES)[None, None, :]).broadcast_to(places.shape)
+    return tl.load(places, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _alpha(depth):
+    """1 - exp(-depth) to float32's rounding: near 0 by the Taylor series, whose first term left out is depth^9 / 9!."""
+    series = 1.0 - depth * (1.0 / 6.0) * (1.0 - depth * (1.0 / 7.0) * (1.0 - depth * 0.125))
+    series = 1.0 - depth * (1.0 / 3.0) * (1.0 - depth * 0.25 * (1.0 - depth * 0.2 * series))
+    return tl.where(depth < 0.5, depth * (1.0 - depth * 0.5 * series), 1.0 - tl.exp(-depth))
+
+
+@triton.jit
+def _before(sums, lane):
+    """Sums of what comes before a sample, from inclusive ones. (Subtracting would lose all that is small.)"""
+    return tl.where(lane > 0, tl.gather(sums, tl.maximum(lane - 1, 0), axis=1), 0.0)
+
+
+@triton.jit
+def _behind(sums, lane, SAMPLES: tl.constexpr):
+    """Sums of what comes behind a sample, from inclusive sums from the end."""
+    return tl.where(lane < SAMPLES - 1, tl.gather(sums, tl.minimum(lane + 1, SAMPLES - 1), axis=1), 0.0)
+
+
+# --- forward ---------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def march_forward(
+    density, table, walk, counts, nears, distance, semantics, opacity, distortion, saved, tiles, delta, rays,
+    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, CLASSES: tl.constexpr, LONGEST: tl.constexpr,
+    SAVE: tl.constexpr, DISTORTION: tl.constexpr, WIDE: tl.constexpr,
+    RAYS: tl.constexpr, SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Render RAYS rays from program_id(0) * RAYS on, and of their classes BLOCK from program_id(1) * BLOCK on.
+
+    Args:
+        density, table: (V,) and (V, CLASSES), of 16 or 32 bits.
+        walk, counts, nears: what `enter` wrote.
+        distance, semantics, opacity, distortion: (R,), (R, CLASSES), (R,), (R,) float32, written (distortion: if
+            DISTORTION).
+        saved: (R, LONGEST, 2) float32, optical depth and moment R_i at the beginning of each tile, written if SAVE.
+        tiles: (R,) int32, how many tiles there was light for, written if SAVE.
+        delta: metres between samples.
+        rays: R.
+    """
+    ray = tl.program_id(0).to(tl.int64) * RAYS + tl.arange(0, RAYS)
+    exists = ray < rays
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    lane = tl.zeros([RAYS, SAMPLES], tl.int32) + tl.arange(0, SAMPLES)[None, :]
+    count, near = tl.load(counts + ray, mask=exists, other=0), tl.load(nears + ray, mask=exists, other=0.0)
+    zero = tl.zeros([RAYS], tl.float32)
+    tau, reach, mass, moment, spread = zero, zero, zero, zero, zero
+    logits = tl.zeros([RAYS, SAMPLES, BLOCK], tl.float32)
+    tile, passed = 0, tl.zeros([RAYS], tl.int32)
+    lit = count > 0
+    while tl.max(lit.to(tl.int32), 0) > 0:
+        if SAVE:
+            tl.store(saved + (ray * LONGEST + tile) * 2, tau, mask=lit)
+            tl.store(saved + (ray * LONGEST + tile) * 2 + 1, moment, mask=lit)
+        along = tile * SAMPLES + lane
+        cells = _cells(walk, ray, exists, along, X, Y, Z, WIDE)
+        depth = _optical_depth(density, cells, (along < count[:, None]) & lit[:, None], delta)
+        weight = tl.exp(-(tau[:, None] + _before(tl.cumsum(depth, 1), lane))) * _alpha(depth)
+        tau += tl.sum(depth, 1)
+        reach += tl.sum(weight * (along + 0.5), 1)
+        if DISTORTION:
+            masses = mass[:, None] + tl.cumsum(weight, 1)
+            moments = moment[:, None] + _before(tl.cumsum(masses, 1), lane)
+            spread += tl.sum(weight * (2.0 * moments + weight * (1.0 / 3.0)), 1)
+            moment += tl.sum(masses, 1)
+            mass += tl.sum(weight, 1)
+        if CLASSES > 0:
+            if tl.max(tl.max(weight, 1), 0) > NEGLIGIBLE_WEIGHT:
+                for corner in range(8):
+                    voxel, share = _corner(cells, corner)
+                    share *= weight
+                    wanted = share > NEGLIGIBLE_WEIGHT
+                    rows = _rows(table, voxel, wanted, column, CLASSES)
+                    logits += tl.where(wanted, share, 0.0)[:, :, None] * rows
+        tile += 1
+        passed += lit.to(tl.int32)
+        lit = (tile * SAMPLES < count) & (tau < OPAQUE_DEPTH)
+    if CLASSES > 0:
+        mask = exists[:, None] & (column < CLASSES)[None, :]
+        tl.store(semantics + ray[:, None] * CLASSES + column[None, :], tl.sum(logits, 1), mask=mask)
+    if tl.program_id(1) == 0:
+        seen = _alpha(tau)  # in [0, 1], which a sum of weights may leave by its rounding
+        tl.store(opacity + ray, seen, mask=exists)
+        tl.store(distance + ray, near * seen + delta * reach, mask=exists)
+        if DISTORTION:
+            tl.store(distortion + ray, spread * delta, mask=exists)
+        if SAVE:
+            tl.store(tiles + ray, passed, mask=exists)
+
+
+# --- backward --------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexpr):
+    """Add up two values over neighbouring samples with the same voxel, into the first of each run.
+
+    A voxel is a corner of neighbouring samples only, as its surroundings are convex. Runs end at multiples of RUN.
+
+    Returns:
+        one, other, whether a sample is the first of its run.
+    """
+    leads = lane >= 0
+    if RUN > 1:
+        for distance in tl.static_range(1, RUN):
+            if (distance & (distance - 1)) == 0:  # 1, 2, 4, ...: then each holds the sum of 2 x distance from it on
+                ahead = tl.minimum(lane + distance, SAMPLES - 1)
+                same = ((lane + distance) // RUN == lane // RUN) & (tl.gather(voxel, ahead, axis=1) == voxel)
+                one += tl.where(same, tl.gather(one, ahead, axis=1), 0.0)
+                other += tl.where(same, tl.gather(other, ahead, axis=1), 0.0)
+        leads = (lane % RUN == 0) | (tl.gather(voxel, tl.maximum(lane - 1, 0), axis=1) != voxel)
+    return one, other, leads
+
+
+@triton.jit
+def _add(into, value, mask, scale, FIXED: tl.constexpr):
+    """Atomic addition; FIXED: of integers, in units of 1 / scale, whose sum does not depend on the order."""
+    if FIXED:
+        tl.atomic_add(into, (value * scale).to(tl.int64), mask=mask, sem="relaxed")
+    else:
+        tl.atomic_add(into, value, mask=mask, sem="relaxed")
+
+
+@triton.jit
+def _upstream(g_semantics, ray, exists, column, CLASSES: tl.constexpr):
+    """dL/dS, (rays, columns)."""
+    mask = exists[:, None] & (column < CLASSES)[None, :]
+    return tl.load(g_semantics + ray[:, None] * CLASSES + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def march_backward(
+    density, table, walk, counts, nears, saved, tiles, g_distance, g_semantics, g_opacity, g_distortion,
+    into_density, into_table, scales, delta, rays,
+    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, CLASSES: tl.constexpr, LONGEST: tl.constexpr,
+    OF_DENSITY: tl.constexpr, OF_TABLE: tl.constexpr, SEMANTIC: tl.constexpr, DISTORTION: tl.constexpr,
+    FIXED: tl.constexpr, WIDE: tl.constexpr, RUN: tl.constexpr,
+    RAYS: tl.constexpr, SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Add what RAYS rays contribute to the gradients of density and logits.
+
+    With a_i = dL/dw_i, dL/dsigma_i = delta (T_{i+1} a_i - sum_{j>i} w_j a_j), and
+    a_i = g_O + g_D t_i + g_S . s_i + g_spread (R_i + sum_{j>i} (j - i) w_j + w_i / 3) with
+    g_spread = 2 delta dL/ddistortion.
+
+    Args:
+        density ... rays: as for `march_forward`, with what it wrote.
+        g_distance, g_semantics, g_opacity, g_distortion: gradients of the results, shaped as these, float32; those of
+            semantics and distortion are read if SEMANTIC and DISTORTION.
+        into_density, into_table: as density and table, float32, or int64 if FIXED; added to if OF_DENSITY and OF_TABLE.
+        scales: (2,) float32, read if FIXED: what 1 is in into_density and in into_table.
+        RUN: how many neighbouring samples are searched for the same voxel, a power of two.
+    """
+    ray = tl.program_id(0).to(tl.int64) * RAYS + tl.arange(0, RAYS)
+    exists = ray < rays
+    lane = tl.zeros([RAYS, SAMPLES], tl.int32) + tl.arange(0, SAMPLES)[None, :]
+    count, near = tl.load(counts + ray, mask=exists, other=0), tl.load(nears + ray, mask=exists, other=0.0)
+    passed = tl.load(tiles + ray, mask=exists, other=0)
+    zero = tl.zeros([RAYS], tl.float32)
+    g_spread = zero
+    g_reach = tl.load(g_distance + ray, mask=exists, other=0.0)
+    g_mass = tl.load(g_opacity + ray, mask=exists, other=0.0)
+    if DISTORTION:
+        g_spread = 2.0 * delta * tl.load(g_distortion + ray, mask=exists, other=0.0)
+    density_scale, table_scale = 1.0, 1.0
+    if FIXED:
+        density_scale, table_scale = tl.load(scales), tl.load(scales + 1)
+    semantic = exists & False  # of a ray: has it gradients other than zero? Rays without a class need no logits.
+    if SEMANTIC:
+        for first_class in range(0, CLASSES, BLOCK):
+            gradient = _upstream(g_semantics, ray, exists, first_class + tl.arange(0, BLOCK), CLASSES)
+            semantic = semantic | (tl.max((gradient != 0.0).to(tl.int32), 1) > 0)
+    any_semantic = tl.max(semantic.to(tl.int32), 0) > 0
+    behind, mass, moment = zero, zero, zero  # of the tiles behind: sum w_j a_j, sum w_j, sum (j - i) w_j for the last i
+    tile = tl.max(passed, 0)
+    while tile > 0:
+        tile -= 1
+        lit = tile < passed
+        tau = tl.load(saved + (ray * LONGEST + tile) * 2, mask=lit, other=0.0)
+        along = tile * SAMPLES + lane
+        sampled = (along < count[:, None]) & lit[:, None]
+        cells = _cells(walk, ray, exists, along, X, Y, Z, WIDE)
+        depth = _optical_depth(density, cells, sampled, delta)
+        depths = tl.cumsum(depth, 1)
+        before = tau[:, None] + _before(depths, lane)
+        weight = tl.exp(-before) * _alpha(depth)
+        push = tl.zeros([RAYS, SAMPLES], tl.float32)
+        if OF_DENSITY:
+            toward = g_mass[:, None] + g_reach[:, None] * (near[:, None] + (along + 0.5) * delta)
+            if DISTORTION:
+                ahead = tl.load(saved + (ray * LONGEST + tile) * 2 + 1, mask=lit, other=0.0)[:, None]
+                ahead += _before(tl.cumsum(_alpha(tau)[:, None] + tl.cumsum(weight, 1), 1), lane)
+                masses = mass[:, None] + tl.cumsum(weight, 1, reverse=True)
+                moments = moment[:, None] + _behind(tl.cumsum(masses, 1, reverse=True), lane, SAMPLES)
+                toward += g_spread[:, None] * (ahead + moments + weight * (1.0 / 3.0))
+                moment += tl.sum(masses, 1)
+                mass += tl.sum(weight, 1)
+            if SEMANTIC:
+                if any_semantic:
+                    wanted = sampled & semantic[:, None] & (before < OPAQUE_DEPTH)
+                    for first_class in range(0, CLASSES, BLOCK):
+                        column = first_class + tl.arange(0, BLOCK)
+                        logits = tl.zeros([RAYS, SAMPLES, BLOCK], tl.float32)
+                        for corner in range(8):
+                            voxel, share = _corner(cells, corner)
+                            logits += share[:, :, None] * _rows(table, voxel, wanted, column, CLASSES)
+                        gradient = _upstream(g_semantics, ray, exists, column, CLASSES)
+                        toward += tl.where(wanted, tl.sum(logits * gradient[:, None, :], 2), 0.0)
+            product = weight * toward
+            hidden = behind[:, None] + _behind(tl.cumsum(product, 1, reverse=True), lane, SAMPLES)
+            push = tl.where(sampled, delta * (tl.exp(-(tau[:, None] + depths)) * toward - hidden), 0.0)
+            behind += tl.sum(product, 1)
+        for corner in range(8):
+            voxel, share = _corner(cells, corner)
+            pushed, gathered, leads = _gather_runs(voxel, share * push, share * weight, lane, RUN, SAMPLES)
+            if OF_DENSITY:
+                _add(into_density + voxel, pushed, leads & (pushed != 0.0), density_scale, FIXED)
+            if OF_TABLE:
+                if any_semantic:
+                    wanted = (leads & semantic[:, None] & (gathered > NEGLIGIBLE_WEIGHT))[:, :, None]
+                    for first_class in range(0, CLASSES, BLOCK):
+                        column = first_class + tl.arange(0, BLOCK)
+                        gradient = _upstream(g_semantics, ray, exists, column, CLASSES)
+                        rows = (into_table + column)[None, None, :] + (voxel * CLASSES)[:, :, None]
+                        mask = wanted & (column < CLASSES)[None, None, :]
+                        _add(rows, gathered[:, :, None] * gradient[:, None, :], mask, table_scale, FIXED)
