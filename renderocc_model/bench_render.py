@@ -8,7 +8,8 @@ begin, where every sample counts, and one with ground and walls, as they end.
     reference   `render(..., backend="reference")`: no logits of samples, rays in chunks, chunks computed again backward
     ours        `render(..., backend="cpu")`
 
-All results are compared before the figures are given.
+All results are compared before the figures are given. On a machine with a CUDA device a table of that follows
+(`bench_render_cuda`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ def bench_render(frames: int) -> tuple[dict, list[str]]:
         for kind in FIELDS:
             figures[kind] = {way: run(way, kind, threads, frames, Path(folder)) for way in WAYS}
             compare(Path(folder), kind)
-    return figures, table(figures)
+    lines = table(figures)
+    if torch.cuda.is_available():
+        from .bench_render_cuda import bench_cuda
+
+        figures["cuda"], more = bench_cuda(frames)
+        lines += ["", *more]
+    return figures, lines
 
 
 def table(figures: dict) -> list[str]:
@@ -141,12 +148,13 @@ def textbook(
     Returns:
         distance, semantics, opacity: (R,), (R, C), (R,).
     """
-    delta, size = step * grid.voxel_size, torch.tensor(grid.shape)
+    delta, device = step * grid.voxel_size, density.device
+    size, lower = torch.tensor(grid.shape, device=device), torch.tensor(grid.lower, device=device)
     near, far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)
     samples = math.ceil(float((far - near).max()) / delta + 0.5)
-    distances = near[:, None] + (torch.arange(samples) + 0.5) * delta
+    distances = near[:, None] + (torch.arange(samples, device=device) + 0.5) * delta
     points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
-    places = ((points - torch.tensor(grid.lower)) / grid.voxel_size - 0.5) / (size - 1) * 2 - 1
+    places = ((points - lower) / grid.voxel_size - 0.5) / (size - 1) * 2 - 1
     places = places.flip(-1)[None, None]  # grid_sample names the last axis first
     options = {"align_corners": True, "padding_mode": "border"}
     sigma = functional.grid_sample(density, places, **options)[0, 0, 0] * (distances < far[:, None])
