@@ -2,8 +2,8 @@
 
 Gradients are scattered by atomic additions, whose order is nobody's: of float32, they are the same in every run to
 rounding. Under `torch.use_deterministic_algorithms(True)` they are of integers instead, in units so small that the
-largest sum that can be still fits into 63 bits, and the same input gives the same bytes: for as much
-memory as two gradients more.
+largest sum that can be still fits into 63 bits, and the same input gives the same bytes: for integers of 64 bits as
+many as gradients.
 """
 
 from __future__ import annotations
