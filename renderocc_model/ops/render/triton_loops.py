@@ -23,9 +23,9 @@ neighbouring samples share corners. Main memory has to give the field once and t
 46 MB in bfloat16). At 3.35 TB/s, an H100's, that is 14 and 28 us: the floor. The H100's second-level cache holds the
 whole field, and what it delivers to samples is the next bound: for the 5 million samples of the bench's 38,400 rays
 2.9 GB, less what the first-level cache keeps; at some 5.5 TB/s 0.2 to 0.5 ms forward. Instructions, as compiled for an
-H100: 58 of a warp for each sample forward, 212 backward (counted, with 32 samples a tile and 17 classes in float32; half
-of those backward belong to the additions), so that 132 processors of four a cycle at 1.7 GHz take 0.3 and 1.2 ms at the
-least. These are estimates: `renderocc bench render` measures.
+H100: 58 of a warp for each sample forward, 212 backward (counted, with 32 samples a tile and 17 classes in float32;
+half of those backward belong to the additions), so that 132 processors of four a cycle at 1.7 GHz take 0.3 and 1.2 ms
+at the least. These are estimates: `renderocc bench render` measures.
 """
 
 from __future__ import annotations
