@@ -27,8 +27,12 @@ from renderocc_model.packaged import checkpoint_file
 
 __all__ = [
     "FORMAT_VERSION",
+    "METADATA_KEY",
     "Checkpoint",
     "CheckpointError",
+    "Description",
+    "checkpoint_metadata",
+    "described",
     "load_checkpoint",
     "read_checkpoint_metadata",
     "save_checkpoint",
@@ -72,6 +76,17 @@ class Checkpoint:
         return self.network.config.grid
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a file says of the network in it; the attributes are those of `Checkpoint`."""
+
+    config: ModelConfig
+    classes: ClassTable
+    threshold: float
+    rig_summary: dict | None
+    provenance: dict
+
+
 def save_checkpoint(
     path: str | Path,
     network: OccupancyNetwork,
@@ -94,14 +109,7 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     path = Path(path)
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "model": to_mapping(network.config),
-        "classes": classes.to_dict(),
-        "threshold": threshold,
-        "rig": rig_summary,
-        "provenance": {} if provenance is None else provenance,
-    }
+    metadata = checkpoint_metadata(network, classes, threshold, rig_summary, provenance)
     _check_meaning(path, network.config, classes, threshold)
     try:
         text = json.dumps(metadata, allow_nan=False)
@@ -161,6 +169,35 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
         rig_summary=content["rig"],
         provenance=content["provenance"],
     )
+
+
+def checkpoint_metadata(
+    network: OccupancyNetwork,
+    classes: ClassTable,
+    threshold: float,
+    rig_summary: Mapping | None = None,
+    provenance: Mapping | None = None,
+) -> dict:
+    """What is stored of a network besides its tensors, as plain data; arguments of `save_checkpoint`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": to_mapping(network.config),
+        "classes": classes.to_dict(),
+        "threshold": threshold,
+        "rig": rig_summary,
+        "provenance": {} if provenance is None else provenance,
+    }
+
+
+def described(path: Path, metadata: Mapping[str, str]) -> Description:
+    """The checked description in a file's metadata, of which the entry `renderocc` is looked at.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, naming `path`.
+    """
+    content = _metadata(path, metadata)
+    config, classes = _configuration(path, content)
+    return Description(config, classes, float(content["threshold"]), content["rig"], content["provenance"])
 
 
 def read_checkpoint_metadata(path: str | Path) -> dict:
@@ -257,7 +294,7 @@ def _check_table(path: Path, table: dict, data_bytes: int) -> None:
 
 
 def _metadata(path: Path, metadata: object) -> dict:
-    text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
+    text = metadata.get(METADATA_KEY) if isinstance(metadata, Mapping) else None
     if not isinstance(text, str):
         raise CheckpointError(
             f"{path}: is a safetensors file without {METADATA_KEY!r} metadata; give one written by this package"

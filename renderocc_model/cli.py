@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("training.train:main", "learn a network from prepared recordings with 2D labels"),
     "eval": Command("training.evaluate.evaluate:main", "how good a checkpoint is on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
+    "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
 }
 
@@ -56,7 +57,8 @@ REMEDIES: dict[str, str] = {
     ),
     **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "yaml"), FROM_PIP),
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
-    **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "onnxruntime"), "python3 -m pip install {name}"),
+    **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy"), "python3 -m pip install {name}"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "python3 -m pip install -r requirements-export.txt"),
 }
 
 

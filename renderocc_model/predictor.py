@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, Description, load_checkpoint
 from .classes import OCC3D_NUSCENES, UNLABELLED, ClassTable
+from .export_backends import ExportedNetwork, chosen_backend, load_exported
+from .export_file import is_exported
 from .field import SemanticDensityField
 from .fusion import Volume
 from .geometry import invert
 from .grid import VoxelGrid
-from .lift import Frustums
+from .lift import Frustums, LiftGeometry
 from .model_config import ModelConfig
 from .network import NetworkOutput
 from .occupancy import Occupancy
@@ -44,14 +46,19 @@ class Predictor:
     the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
 
     Args:
-        checkpoint: a checkpoint, the path of one, or "tiny", the trained network in the package.
+        checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network
+            in the package.
         rig: the cameras, for `predictor(images)` and for `warnings`; `predict` needs none.
         device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1".
         precision: "auto" (float16 on CUDA; bfloat16 on CPUs that have instructions for it; else float32), "float32",
             "float16" (CUDA only), "bfloat16".
         minimum_transmittance: share of light that must reach a voxel for it to count as seen.
+        backend: what runs the network: "auto" (torch; onnxruntime for .onnx files), "torch", "onnxruntime" (on the CPU,
+            with as many threads as torch has), "tensorrt". Exported networks compute in float32; in TensorRT in
+            float16, if precision is "auto".
 
     Attributes:
+        backend: the one that is used.
         threshold: a voxel is occupied where 1 - exp(-density * voxel_size) exceeds it; may be set.
         stored_threshold: the checkpoint's.
         warnings: sentences about where the rig differs from the one the network was trained on.
@@ -68,13 +75,23 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str = "auto",
         minimum_transmittance: float = 0.5,
+        backend: str = "auto",
     ) -> None:
-        self.device = _chosen_device(device)
-        self.precision = _chosen_precision(precision, self.device)
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = load_checkpoint(checkpoint, self.device)
-        self._network = checkpoint.network.to(self.device).eval().requires_grad_(False)
-        self._checkpoint = checkpoint
+        self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend)
+        self.device = _chosen_device(_device_of(self.backend, device))
+        self._exported: ExportedNetwork | None = None
+        self._checkpoint: Checkpoint | Description
+        if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
+            self.precision = _exported_precision(precision, self.backend)
+            exported = load_exported(checkpoint, self.backend, self.device, self.precision)
+            self._exported, self._checkpoint = exported.network, exported.description
+        else:
+            self.precision = _chosen_precision(precision, self.device)
+            if not isinstance(checkpoint, Checkpoint):
+                checkpoint = load_checkpoint(checkpoint, self.device)
+            self._network = checkpoint.network.to(self.device).eval().requires_grad_(False)
+            self._checkpoint = checkpoint
+        checkpoint = self._checkpoint
         self.minimum_transmittance = minimum_transmittance
         self.stored_threshold = self.threshold = checkpoint.threshold
         self._channel_ids = torch.tensor(checkpoint.classes.occupied_ids, dtype=torch.uint8, device=self.device)
@@ -112,7 +129,7 @@ class Predictor:
 
     @property
     def grid(self) -> VoxelGrid:
-        return self._checkpoint.grid
+        return self.config.grid
 
     @property
     def provenance(self) -> dict:
@@ -187,13 +204,12 @@ class Predictor:
         pictures = torch.from_numpy(np.require(views, requirements=["C", "W"]))
         if self.device.type == "cuda":
             pictures = pictures.pin_memory().to(self.device, non_blocking=True)
-        previous = self._moved_previous(odom_from_base)
-        with self._autocast():
-            output = self._network(normalise(pictures)[None], geometry, previous)
-        self._previous = None
-        if output.volume is not None and odom_from_base is not None:
-            self._previous = (output.volume, np.array(odom_from_base, dtype=np.float64))
-        return self._occupancy(output, tables, base_from_camera)
+        if self._exported is not None:
+            density, semantics = self._exported(pictures, geometry)
+        else:
+            output = self._run_network(pictures, geometry, odom_from_base)
+            density, semantics = output.density[0], output.semantics[0]
+        return self._occupancy(density, semantics, tables, base_from_camera)
 
     def reset(self) -> None:
         """Forget the previous volume: the next frame is predicted as if it were the first."""
@@ -218,6 +234,17 @@ class Predictor:
             return []
         return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else _summary_of_models(rig, trained))
 
+    def _run_network(
+        self, pictures: Tensor, geometry: LiftGeometry, odom_from_base: np.ndarray | None
+    ) -> NetworkOutput:
+        previous = self._moved_previous(odom_from_base)
+        with self._autocast():
+            output = self._network(normalise(pictures)[None], geometry, previous)
+        self._previous = None
+        if output.volume is not None and odom_from_base is not None:
+            self._previous = (output.volume, np.array(odom_from_base, dtype=np.float64))
+        return output
+
     def _autocast(self):
         dtype = _PRECISIONS[self.precision]
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
@@ -236,12 +263,12 @@ class Predictor:
         return volume.moved(torch.from_numpy(invert(odom_from_base) @ odom_from_previous_base))
 
     def _occupancy(
-        self, output: NetworkOutput, tables: Sequence[UndistortTable], base_from_camera: np.ndarray
+        self, density: Tensor, semantics: Tensor, tables: Sequence[UndistortTable], base_from_camera: np.ndarray
     ) -> Occupancy:
         """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
         grid, classes = self.grid, self.classes
         try:
-            field = SemanticDensityField(grid, output.density[0], output.semantics[0])
+            field = SemanticDensityField(grid, density, semantics)
         except ValueError as error:
             raise ValueError(f"the network's output cannot be used ({error}); try precision float32") from error
         confidence = field.occupancy_probability()
@@ -302,6 +329,19 @@ def _chosen_device(device: torch.device | str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is '{device}', but torch sees no CUDA device; check nvidia-smi, or use device 'cpu'")
     return chosen
+
+
+def _device_of(backend: str, device: torch.device | str) -> torch.device | str:
+    """Where "auto" leaves the choice: onnxruntime works on the CPU."""
+    return "cpu" if backend == "onnxruntime" and str(device) == "auto" else device
+
+
+def _exported_precision(precision: str, backend: str) -> str:
+    if precision == "auto":
+        return "float16" if backend == "tensorrt" else "float32"
+    if precision not in _PRECISIONS or (backend == "tensorrt" and precision == "bfloat16"):
+        raise ValueError(f"precision is '{precision}'; choose auto, float32, or with backend tensorrt float16")
+    return precision
 
 
 def cpu_multiplies_bfloat16() -> bool:

@@ -169,6 +169,7 @@ def _network_line(report: NodeReport) -> Line:
     line.values = {
         "preset": predictor.config.name,
         "device": str(predictor.device),
+        "backend": predictor.backend,
         "precision": predictor.precision,
         "threshold": f"{predictor.threshold:.3g}",
     }

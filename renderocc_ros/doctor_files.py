@@ -138,16 +138,23 @@ def check_checkpoint(findings: Findings, path: Path | None, config: NodeConfig) 
         return None
     try:
         from renderocc_model.checkpoint import load_checkpoint
+        from renderocc_model.export_backends import chosen_backend
+        from renderocc_model.export_file import is_exported, read_description
     except ImportError:  # torch or timm is missing, which the checks of the machine have said
         return None
     try:
-        checkpoint = load_checkpoint(path)
+        backend = chosen_backend(path, config.backend)
+        exported = is_exported(path)
+        checkpoint = read_description(path) if exported else load_checkpoint(path)
     except (ValueError, OSError) as error:
         findings.fail(subject, str(error))
         return None
-    count = sum(parameter.numel() for parameter in checkpoint.network.parameters())
-    shape = "x".join(map(str, checkpoint.grid.shape))
-    text = f"{path}: {count / 1e6:.1f} M parameters, grid {shape} at {checkpoint.grid.voxel_size:g} m"
+    if exported:
+        made = f"exported, for {backend}"
+    else:
+        made = f"{sum(parameter.numel() for parameter in checkpoint.network.parameters()) / 1e6:.1f} M parameters"
+    grid = checkpoint.config.grid
+    text = f"{path}: {made}, grid {'x'.join(map(str, grid.shape))} at {grid.voxel_size:g} m"
     findings.ok(subject, f"{text}, {len(checkpoint.classes)} classes, occupied above {checkpoint.threshold:.3g}")
     unknown = [name for name in config.grid_ignored_classes if name not in checkpoint.classes.names]
     if unknown:

@@ -17,6 +17,7 @@ def make_predictor(config: NodeConfig, logger):
     import cv2
     import torch
 
+    from renderocc_model.export_backends import chosen_backend
     from renderocc_model.predictor import Predictor
 
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
@@ -24,9 +25,10 @@ def make_predictor(config: NodeConfig, logger):
     torch.set_num_threads(threads)
     path = checkpoint_file(config.checkpoint) if config.checkpoint else packaged_checkpoint(config.preset)
     if path is not None:
-        predictor = Predictor(path, device=config.device, precision=config.precision)
+        predictor = Predictor(path, device=config.device, precision=config.precision, backend=config.backend)
         logger.info(f"network: {path}")
     else:
+        chosen_backend("", config.backend)
         predictor = Predictor.untrained(config.preset, device=config.device, precision=config.precision)
         logger.warning(
             f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'"
@@ -36,5 +38,6 @@ def make_predictor(config: NodeConfig, logger):
     on_gpu = predictor.device.type == "cuda"
     where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
     predictor.warm_up()
-    logger.info(f"running on {where}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
+    by = "" if predictor.backend == "torch" else f" by {predictor.backend}"
+    logger.info(f"running on {where}{by}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
     return predictor

@@ -79,7 +79,9 @@ class NodeConfig:
 
     # Network
     checkpoint: str = setting(
-        "", "path of a .safetensors checkpoint; empty: the trained network of `preset` in the package, which has `tiny`"
+        "",
+        "path of a .safetensors checkpoint, or of what `renderocc export` wrote; "
+        "empty: the trained network of `preset` in the package, which has `tiny`",
     )
     preset: str = setting(
         "tiny",
@@ -87,6 +89,11 @@ class NodeConfig:
         choices=("tiny", "base", "paper"),
     )
     device: str = setting("auto", "auto: CUDA where there is any, else the CPU", choices=("auto", "cpu", "cuda"))
+    backend: str = setting(
+        "auto",
+        "what runs the network; auto: torch, and onnxruntime for .onnx files",
+        choices=("auto", "torch", "onnxruntime", "tensorrt"),
+    )
     precision: str = setting(
         "auto",
         "auto: 16 bits where the device multiplies them fast (CUDA, CPUs with bfloat16), else single precision",

@@ -1,0 +1,92 @@
+"""What an exported file says of itself, read without the runtime that runs it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from renderocc_model.checkpoint import METADATA_KEY, CheckpointError, Description, described
+
+__all__ = ["ENDINGS", "is_exported", "read_description"]
+
+ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
+_MAX_METADATA_BYTES = 16 << 20
+_METADATA_PROPS = 14  # field of ONNX's ModelProto: repeated (1: key, 2: value)
+_AGAIN = "export the checkpoint again with `renderocc export`"
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file's name says that `renderocc export` wrote it."""
+    return Path(path).suffix in ENDINGS.values()
+
+
+def read_description(path: str | Path) -> Description:
+    """Model configuration, classes, threshold, rig and provenance of an exported file; nothing is run.
+
+    Raises:
+        CheckpointError: it cannot be read, or was not written by `renderocc export`.
+    """
+    path = Path(path)
+    try:
+        text = _onnx_metadata(path) if path.suffix == ENDINGS["onnx"] else _archive_metadata(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error}); give the path of an exported file"
+        ) from None
+    except (ValueError, KeyError, zipfile.BadZipFile):
+        raise CheckpointError(f"{path}: is truncated or damaged; copy it again, or {_AGAIN}") from None
+    if text is None:
+        raise CheckpointError(f"{path}: has no {METADATA_KEY!r} metadata; {_AGAIN}")
+    return described(path, {METADATA_KEY: text})
+
+
+def _archive_metadata(path: Path) -> str | None:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(f"/{METADATA_KEY}") and entry.file_size <= _MAX_METADATA_BYTES:
+                return archive.read(entry).decode()
+    return None
+
+
+def _onnx_metadata(path: Path) -> str | None:
+    """Protocol buffers by hand: a field is a number and its wire type, then its length or value; others are skipped."""
+    content = memoryview(path.read_bytes())
+    for field, value in _fields(content):
+        if field == _METADATA_PROPS:
+            entry = dict(_fields(value))
+            if bytes(entry[1]) == METADATA_KEY.encode():
+                return bytes(entry[2]).decode()
+    return None
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(number, bytes) of the fields that have a length; ValueError where the message is none."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            _, at = _varint(message, at)
+            continue
+        if kind not in (1, 2, 5):
+            raise ValueError("not a protocol buffer")
+        length, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _varint(message, at)
+        if at + length > len(message):
+            raise ValueError("truncated")
+        if kind == 2:
+            yield number, message[at : at + length]
+        at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            raise ValueError("truncated")
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ValueError("not a protocol buffer")

@@ -1,0 +1,154 @@
+"""The network as one function of plain tensors, made of operators that every runtime has.
+
+Voxel pooling is where runtimes differ. Scattered additions that meet in one place are no way: TensorRT's parser drops
+ScatterND's reduction (onnx/onnx-tensorrt, issue 957), onnxruntime's ScatterND loses additions when it has several CPU
+threads (of 800 to each cell up to 708, in 1.32), and its ScatterElements works on one thread and takes longer than half
+the network. So each cell's points are listed beforehand, in rows of equal length: what is left for the graph is to
+gather and to sum, in an order that is always the same. The lists are inputs: other cameras need no new export.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from renderocc_model.lift import LiftGeometry
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.network import OccupancyNetwork
+from renderocc_model.preprocess import IMAGE_MEAN, IMAGE_STD
+
+__all__ = ["INPUTS", "OUTPUTS", "ROW", "ExportedFunction", "PoolingTables", "pooling_tables"]
+
+INPUTS = ("views", "cameras", "depth_index", "pixel_index", "crowded", "cell_row")
+OUTPUTS = ("density", "semantics")
+ROW = 8  # points in a row; with `tiny` and six cameras 168,000 points are 36,000 rows, and a cell in ten has several
+
+
+@dataclass(frozen=True)
+class PoolingTables:
+    """Which frustum points are summed into which cell of the pooled volume.
+
+    Attributes:
+        depth_index: (R, ROW) int64, points, counted through (N, D, h, w); N*D*h*w, a weight of zero, where a row is
+            not full. All points of a row are of one cell.
+        pixel_index: (R, ROW) int64, the pixel of each of these points, counted through (N, h, w).
+        crowded: (Q, M) int64, for each cell of more than one row its rows; R, a row of zeros, where it has fewer.
+        cell_row: (cells,) int64, where the sum of a cell is found: below R a row, R zeros, R + 1 + q of the crowded.
+    """
+
+    depth_index: Tensor
+    pixel_index: Tensor
+    crowded: Tensor
+    cell_row: Tensor
+
+    def in_order(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As the last four of INPUTS."""
+        return self.depth_index, self.pixel_index, self.crowded, self.cell_row
+
+
+def pooling_tables(geometry: LiftGeometry, cells: int) -> PoolingTables:
+    """The tables of one frame (B = 1), on the geometry's device; no size is below 2, which torch.export asks for.
+
+    Args:
+        geometry: from `Frustums.place`.
+        cells: of the pooled volume.
+    """
+    index = geometry.voxel_index[0]
+    device, (bins, pixels) = index.device, (index.shape[1], index.shape[2] * index.shape[3])
+    flat = index.flatten()
+    kept = torch.nonzero(flat >= 0).squeeze(1)
+    cell, order = torch.sort(flat[kept].to(torch.int32), stable=True)
+    cell, point = cell.long(), kept[order]
+    counts = torch.bincount(cell, minlength=cells)
+    rows_of_cell = (counts + (ROW - 1)) // ROW
+    row_end = rows_of_cell.cumsum(0)
+    first_row = row_end - rows_of_cell
+    rank = torch.arange(len(point), device=device) - (counts.cumsum(0) - counts)[cell]
+    place = first_row[cell] * ROW + rank  # in the flattened rows: those of a cell are next to each other
+    rows = max(int(row_end[-1]), 2)
+    depth_index = torch.full((rows * ROW,), flat.numel(), device=device)
+    pixel_index = torch.zeros(rows * ROW, dtype=torch.int64, device=device)
+    depth_index[place] = point
+    pixel_index[place] = torch.div(point, bins * pixels, rounding_mode="floor") * pixels + point % pixels
+
+    crowded = torch.nonzero(rows_of_cell > 1).squeeze(1)
+    step = torch.arange(max(int(rows_of_cell.max()), 2), device=device)
+    listed = torch.where(step < rows_of_cell[crowded, None], first_row[crowded, None] + step, rows)
+    listed = torch.cat([listed, listed.new_full((max(2 - len(crowded), 0), len(step)), rows)])
+    cell_row = torch.where(counts > 0, first_row, rows)
+    cell_row[crowded] = rows + 1 + torch.arange(len(crowded), device=device)
+    return PoolingTables(depth_index.view(rows, ROW), pixel_index.view(rows, ROW), listed, cell_row)
+
+
+class ExportedFunction(nn.Module):
+    """From camera views and where they look to density and semantics: what an exported file computes.
+
+    Raises:
+        ValueError: the model joins the previous frame, which an exported one cannot.
+    """
+
+    def __init__(self, network: OccupancyNetwork) -> None:
+        super().__init__()
+        if network.fusion is not None:
+            raise ValueError(
+                "the model joins the previous frame (fusion.enabled), which cannot be exported yet; "
+                "use the checkpoint itself, or train a model without fusion"
+            )
+        self.network = network
+        mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        self.register_buffer("scale", (1 / (255 * std)).float())
+        self.register_buffer("offset", (-mean / std).float())
+
+    def forward(
+        self,
+        views: Tensor,
+        cameras: Tensor,
+        depth_index: Tensor,
+        pixel_index: Tensor,
+        crowded: Tensor,
+        cell_row: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict one frame.
+
+        Args:
+            views: (N, H, W, 3) uint8 RGB, pinhole views as `Preprocessor` makes them.
+            cameras: (N, 7) float32, `LiftGeometry.cameras` of the frame.
+            depth_index, pixel_index, crowded, cell_row: `pooling_tables` of the frame.
+        Returns:
+            density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free.
+        """
+        images = views.float().movedim(-1, -3) * self.scale + self.offset
+        depth, context = self.network.image_features(images, cameras)
+        pooled = self.pool(depth, context, depth_index, pixel_index, crowded, cell_row)
+        density, semantics = self.network.decode(pooled)
+        return density[0], semantics[0]
+
+    def pool(
+        self,
+        depth: Tensor,
+        context: Tensor,
+        depth_index: Tensor,
+        pixel_index: Tensor,
+        crowded: Tensor,
+        cell_row: Tensor,
+    ) -> Tensor:
+        """`OccupancyNetwork.pool` of one frame, by `PoolingTables`."""
+        channels = context.shape[1]
+        weights = torch.cat([depth.reshape(-1), depth.new_zeros(1)])
+        weights = weights.index_select(0, depth_index.reshape(-1)).view(-1, 1, ROW)
+        rows = context.permute(0, 2, 3, 1).reshape(-1, channels)
+        rows = rows.index_select(0, pixel_index.reshape(-1)).view(-1, ROW, channels)
+        sums = torch.cat([torch.bmm(weights, rows).squeeze(1), context.new_zeros(1, channels)])
+        joined = sums.index_select(0, crowded.reshape(-1)).view(*crowded.shape, channels).sum(dim=1)
+        pooled = torch.cat([sums, joined]).index_select(0, cell_row)
+        return _as_volume(pooled, self.network.config)
+
+
+def _as_volume(pooled: Tensor, config: ModelConfig) -> Tensor:
+    """(1, S*C, X, Y) over the ground plane or (1, C, X, Y, Z) from (cells, C)."""
+    x, y, slices = config.pooled_shape
+    if config.encoder.kind == "channel_to_height":
+        return pooled.view(1, x, y, -1).permute(0, 3, 1, 2)
+    return pooled.view(1, x, y, slices, -1).permute(0, 4, 1, 2, 3)

@@ -1,0 +1,37 @@
+"""A small network and what `renderocc export` makes of it, written once for a test run: tracing takes seconds."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.export import export_checkpoint
+from renderocc_model.export_file import ENDINGS
+from renderocc_model.untrained import untrained_checkpoint
+from small_models import small_config
+
+_FOLDER = TemporaryDirectory(prefix="renderocc_exported_")  # removed when the process ends
+
+
+@lru_cache(maxsize=1)
+def small_checkpoint() -> Path:
+    """A shrunk `tiny` with random weights, threshold 0.3."""
+    made = untrained_checkpoint(small_config("tiny"), OCC3D_NUSCENES)
+    path = Path(_FOLDER.name) / "small.safetensors"
+    save_checkpoint(path, made.network, OCC3D_NUSCENES, 0.3, None, {"by": "test"})
+    return path
+
+
+@lru_cache(maxsize=4)
+def exported_file(form: str, name: str = "tiny") -> tuple[Checkpoint, Path]:
+    """A shrunk preset, and the file that it was exported to."""
+    checkpoint = (
+        load_checkpoint(small_checkpoint()) if name == "tiny"
+        else untrained_checkpoint(small_config(name, "fusion.enabled=false"), OCC3D_NUSCENES)
+    )  # fmt: skip
+    path = Path(_FOLDER.name) / f"{name}{ENDINGS[form]}"
+    export_checkpoint(checkpoint, path, form, "small.safetensors")
+    return checkpoint, path
