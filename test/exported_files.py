@@ -6,12 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from small_models import small_config
+
 from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export import export_checkpoint
 from renderocc_model.export_file import ENDINGS
 from renderocc_model.untrained import untrained_checkpoint
-from small_models import small_config
 
 _FOLDER = TemporaryDirectory(prefix="renderocc_exported_")  # removed when the process ends
 

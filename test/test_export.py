@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-
 from exported_files import exported_file, small_checkpoint
+from small_models import camera_ring, small_config
+
 from renderocc_model import cli
 from renderocc_model.checkpoint import CheckpointError
 from renderocc_model.classes import OCC3D_NUSCENES
@@ -16,7 +17,6 @@ from renderocc_model.lift import Frustums, LiftGeometry
 from renderocc_model.ops.voxel_pooling import voxel_pooling
 from renderocc_model.preprocess import normalise
 from renderocc_model.untrained import untrained_checkpoint
-from small_models import camera_ring, small_config
 
 CPU = torch.device("cpu")
 FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}

@@ -1,4 +1,4 @@
-"""Exported networks in Predictor and in the node: the same occupancy, the choice of what runs them, and its refusals."""
+"""Exported networks in Predictor and in the node: the same occupancy, the choice of what runs them, its refusals."""
 
 import importlib.util
 import time
@@ -6,9 +6,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from sensor_msgs.msg import PointCloud2
-
 from exported_files import exported_file, small_checkpoint
+from sensor_msgs.msg import PointCloud2
+from small_models import camera_ring
+from system import wait_until
+from test_network_setup import Log
+from test_node_in_process import System, until_active
+
 from renderocc_model.checkpoint import CheckpointError
 from renderocc_model.export_backends import BACKENDS, chosen_backend, load_exported
 from renderocc_model.findings import Findings
@@ -18,10 +22,6 @@ from renderocc_model.undistort import UndistortTable
 from renderocc_ros.doctor_files import check_checkpoint
 from renderocc_ros.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
-from small_models import camera_ring
-from system import wait_until
-from test_network_setup import Log
-from test_node_in_process import System, until_active
 
 FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}
 
