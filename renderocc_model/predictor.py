@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from .lift import Frustums, LiftGeometry
 from .model_config import ModelConfig
 from .network import NetworkOutput
 from .occupancy import Occupancy
+from .precision import PRECISIONS, autocast, cpu_multiplies_bfloat16
 from .preprocess import Preprocessor, normalise
 from .presets import preset as preset_named
 from .rig import CameraModel, Rig, compare_summaries
@@ -31,7 +31,6 @@ from .visibility import visible_voxels
 
 __all__ = ["Occupancy", "Predictor"]
 
-_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _KEPT_FRUSTUMS = 8  # sets of cameras: a camera that drops out now and then makes a few
 
 
@@ -238,16 +237,12 @@ class Predictor:
         self, pictures: Tensor, geometry: LiftGeometry, odom_from_base: np.ndarray | None
     ) -> NetworkOutput:
         previous = self._moved_previous(odom_from_base)
-        with self._autocast():
+        with autocast(self.device, self.precision):
             output = self._network(normalise(pictures)[None], geometry, previous)
         self._previous = None
         if output.volume is not None and odom_from_base is not None:
             self._previous = (output.volume, np.array(odom_from_base, dtype=np.float64))
         return output
-
-    def _autocast(self):
-        dtype = _PRECISIONS[self.precision]
-        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
     def _frustums_of(self, views: tuple[View, ...]) -> Frustums:
         if views not in self._frustums:
@@ -339,26 +334,17 @@ def _device_of(backend: str, device: torch.device | str) -> torch.device | str:
 def _exported_precision(precision: str, backend: str) -> str:
     if precision == "auto":
         return "float16" if backend == "tensorrt" else "float32"
-    if precision not in _PRECISIONS or (backend == "tensorrt" and precision == "bfloat16"):
+    if precision not in PRECISIONS or (backend == "tensorrt" and precision == "bfloat16"):
         raise ValueError(f"precision is '{precision}'; choose auto, float32, or with backend tensorrt float16")
     return precision
-
-
-def cpu_multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for it (AVX512-BF16, AMX); elsewhere it is emulated and slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:  # not Linux
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _chosen_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         on_cpu = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
         return "float16" if device.type == "cuda" else on_cpu
-    if precision not in _PRECISIONS:
-        raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(_PRECISIONS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":
         raise ValueError("precision float16 needs CUDA; on the CPU use float32, or bfloat16 where the CPU has it")
     return precision

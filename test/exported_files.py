@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+import torch
 from small_models import small_config
 
 from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -14,7 +16,16 @@ from renderocc_model.export import export_checkpoint
 from renderocc_model.export_file import ENDINGS
 from renderocc_model.untrained import untrained_checkpoint
 
+FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}  # and the backend that runs each
 _FOLDER = TemporaryDirectory(prefix="renderocc_exported_")  # removed when the process ends
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=1)

@@ -18,8 +18,8 @@ from renderocc_model.untrained import untrained_checkpoint
 from training.dataset import RayDataset, SampleConfig
 from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
-from training.evaluate.evaluate import main
-from training.evaluate.frame_truth import evaluate_volumes, occupied_classes, ray_origins, truth_of
+from training.evaluate.evaluate import EvaluationPlan, evaluate, main
+from training.evaluate.frame_truth import occupied_classes, ray_origins, truth_of
 from training.evaluate.metrics import VolumeScores
 from training.evaluate.report import confusion_picture, evaluation_markdown, evaluation_text
 from training.evaluate.threshold import ThresholdSearch
@@ -107,6 +107,11 @@ def test_recordings_without_3d_truth_are_evaluated_by_their_rays(checkpoint, tow
     assert "RayIoU" not in capsys.readouterr().out
 
 
+def test_the_network_of_the_package_goes_by_its_name(tables, tmp_path):
+    assert run("tiny", tables, "--limit", 1, "--rays", 500, "--calibrate", tmp_path / "new.safetensors") == 0
+    assert load_checkpoint(tmp_path / "new.safetensors").provenance["calibration"]["recordings"]
+
+
 def test_what_does_not_fit_is_one_clear_line(checkpoint, tables, tmp_path, capsys):
     def said(*options, file=checkpoint, data=tables):
         assert run(file, data, *options) == 2
@@ -162,11 +167,11 @@ def test_a_voxel_has_its_likeliest_class_above_the_threshold():
     assert occupied_classes(field, OCC3D_NUSCENES, 0.3).tolist() == [[[4, ROAD]]]
 
 
-def test_the_trainer_gets_the_same_figures(checkpoint, tables, tmp_path):
+def test_the_function_gives_what_the_command_writes(checkpoint, tables, tmp_path):
     assert run(checkpoint, tables, "--precision", "float32", "--json", tmp_path / "all.json", "--limit", 2) == 0
     made = load_checkpoint(checkpoint)
     dataset = RayDataset(tables, SampleConfig(64, 96, rays=0))
-    found = evaluate_volumes(made.network, made.config, dataset, made.threshold, frames=2)
+    found = evaluate(made, dataset, EvaluationPlan(frames=2))["volumes"]
     assert found == json.loads((tmp_path / "all.json").read_text())["volumes"]
 
 

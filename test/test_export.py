@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from exported_files import exported_file, small_checkpoint
+from exported_files import FORMS, exported_file, small_checkpoint, two_threads  # noqa: F401  (a fixture)
 from small_models import camera_ring, small_config
 
 from renderocc_model import cli
@@ -19,15 +19,6 @@ from renderocc_model.preprocess import normalise
 from renderocc_model.untrained import untrained_checkpoint
 
 CPU = torch.device("cpu")
-FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def geometry_of(index, cells):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from exported_files import exported_file, small_checkpoint
+from exported_files import FORMS, exported_file, small_checkpoint, two_threads  # noqa: F401  (a fixture)
 from sensor_msgs.msg import PointCloud2
 from small_models import camera_ring
 from system import wait_until
@@ -22,16 +22,6 @@ from renderocc_model.undistort import UndistortTable
 from renderocc_ros.doctor_files import check_checkpoint
 from renderocc_ros.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
-
-FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def frame(config, cameras):

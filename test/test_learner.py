@@ -10,11 +10,11 @@ from small_training import small_settings, small_tables
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.config import to_mapping
 from renderocc_model.presets import PRESETS
-from training.datasets import open_data
 from training.distributed import Processes
 from training.forward import chosen_precision, previous_volume
 from training.learner import Diverged, Learner
 from training.loader import training_batches
+from training.run_data import open_data
 from training.supervision import supervise
 from training.train_config import load_train_config
 

@@ -5,9 +5,9 @@ import torch
 from small_training import small_settings, small_tables
 
 from training.dataset import EpochSampler
-from training.datasets import open_data
 from training.distributed import Processes
 from training.loader import StepSampler, training_batches
+from training.run_data import open_data
 from training.train_config import load_train_config
 
 ALONE = Processes(0, 1, torch.device("cpu"))

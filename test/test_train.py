@@ -54,6 +54,8 @@ def test_the_checkpoint_drives_a_predictor_and_says_where_it_comes_from(folder):
     checkpoint = load_checkpoint(folder / "straight" / "checkpoint.safetensors")
     provenance = checkpoint.provenance
     assert provenance["steps"] == STEPS and provenance["data"]["training"] == ["one", "two"]
+    images, sample = checkpoint.config.images, provenance["settings"]["sample"]
+    assert (sample["height"], sample["width"]) == (images.height, images.width)  # not the defaults
     assert provenance["data"]["held_out"] == ["three"] and "abs_rel" in provenance["metrics"]
     assert str(folder) not in json.dumps(provenance)  # no paths of the machine it was made on
     predictor = Predictor(checkpoint, tiny_bag.RIG, device="cpu")

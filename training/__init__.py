@@ -8,6 +8,6 @@ In the order in which a recording passes through:
 - prepare, extract, shard, tables: recordings to memory-mapped tables of labelled pixels.
 - sampling, augment, dataset, batch, loader: samples and batches, each a function of (seed, epoch, index).
 - losses, queries, ray_terms, depth_targets, voxel_truth, supervision, supervision_config: what labels say of a field.
-- train, train_config, datasets, loop, learner, forward, optimise, run_folder, progress, pictures, distributed: a run.
+- train, train_config, run_data, loop, learner, forward, optimise, run_folder, progress, pictures, distributed: a run.
 - evaluate/, study/: metrics, thresholds, baselines; the paper's comparisons.
 """

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 
 from renderocc_model.fusion import Volume
 from renderocc_model.network import OccupancyNetwork
-from renderocc_model.predictor import cpu_multiplies_bfloat16
+from renderocc_model.precision import cpu_multiplies_bfloat16
 
 from .batch import Batch
 
-__all__ = ["autocast", "chosen_precision", "previous_volume"]
-
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["chosen_precision", "previous_volume"]
 
 
 def chosen_precision(precision: str, device: torch.device) -> str:
@@ -30,11 +26,6 @@ def chosen_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
     return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
-
-
-def autocast(device: torch.device, precision: str):
-    """The context in which a network runs in a precision."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, _PRECISIONS[precision])
 
 
 def previous_volume(network: OccupancyNetwork, batch: Batch) -> Volume | None:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from renderocc_model.checkpoint import load_checkpoint
 from renderocc_model.config import to_mapping
 from renderocc_model.network import NetworkOutput, OccupancyNetwork, build_network
+from renderocc_model.precision import autocast
 
 from .batch import Batch
 from .dataset import RayDataset
 from .distributed import Processes
-from .forward import autocast, chosen_precision, previous_volume
+from .forward import chosen_precision, previous_volume
 from .optimise import (
     AveragedWeights,
     build_optimiser,

@@ -10,7 +10,6 @@ import torch
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.config import to_mapping
 
-from .datasets import Data
 from .distributed import Processes
 from .evaluate.held_out import evaluate_rays, evenly, predicted_fields
 from .evaluate.threshold import calibrate_threshold
@@ -18,6 +17,7 @@ from .learner import Learner
 from .loader import training_batches
 from .pictures import draw_frame
 from .progress import Progress
+from .run_data import Data
 from .run_folder import Curves, RunFolder
 from .train_config import TrainConfig
 
@@ -155,7 +155,7 @@ class Writer:
 
     def _export(self, path: Path, threshold: float) -> None:
         config, learner = self.config, self.learner
-        settings = to_mapping(config)
+        settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
         del settings["model"], settings["run"]  # the first is in the checkpoint anyway, the second tells nothing of it
         provenance = {
             "steps": learner.step,

@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: TrainConfig, out: Path, anew: bool) -> int:
     import torch
 
-    from .datasets import open_data, prepare_missing
     from .distributed import started_processes
     from .loop import train
+    from .run_data import open_data, prepare_missing
     from .run_folder import RunFolder
 
     if config.run.threads:

@@ -14,6 +14,7 @@ import torch
 from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
+from renderocc_model.packaged import checkpoint_file
 
 from ..augment import AugmentConfig
 from ..dataset import RayDataset, SampleConfig
@@ -176,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
         "classes against their 2D labels; where there is 3D truth, mIoU and RayIoU too, and those of baselines.",
         epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out out",
     )
-    made.add_argument("--checkpoint", type=Path, required=True)
+    made.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file, or tiny: the package's own")
     made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")
     made.add_argument("--recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
     made.add_argument("--limit", type=int, metavar="N", help="frames, evenly spread (default: all)")
@@ -270,7 +271,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--threshold gives what --calibrate is to find; leave one out")
     if arguments.training_data is not None and not arguments.baselines:
         raise ValueError("--training-data is for a baseline; give --baselines with it")
-    if not arguments.checkpoint.is_file():
+    if not checkpoint_file(arguments.checkpoint).is_file():
         raise ValueError(f"{arguments.checkpoint}: there is no such file; give a checkpoint (.safetensors)")
 
 
@@ -300,7 +301,7 @@ def _save_calibrated(
     """The checkpoint with its new threshold, weights in the precision in which they were stored."""
     from safetensors import safe_open
 
-    with safe_open(arguments.checkpoint, "pt") as file:
+    with safe_open(checkpoint_file(arguments.checkpoint), "pt") as file:
         half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
     found = {name: value for name, value in calibration.as_dict().items() if name != "ladder"}
     provenance = {**checkpoint.provenance, "calibration": {**found, "recordings": list(dataset.recordings)}}

@@ -12,18 +12,13 @@ from renderocc_model.classes import ClassTable
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.geometry import invert, transform_points
 from renderocc_model.grid import VoxelGrid
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import OccupancyNetwork
 
-from ..dataset import RayDataset
 from ..tables import Tables
 from ..voxel_truth import crop_slices
-from .held_out import evenly, predicted_fields
-from .metrics import VolumeScores
 from .rayiou import DEFAULT_ORIGIN, select_origins
 from .volumes import volume_grid
 
-__all__ = ["FrameTruth", "evaluate_volumes", "occupied_classes", "ray_origins", "truth_of"]
+__all__ = ["FrameTruth", "occupied_classes", "ray_origins", "truth_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,33 +78,3 @@ def occupied_classes(field: SemanticDensityField, classes: ClassTable, threshold
     ids = torch.tensor(classes.occupied_ids, dtype=torch.uint8, device=field.device)
     occupied = field.occupancy_probability() > threshold
     return torch.where(occupied, ids[field.semantics.argmax(dim=-1)], classes.free).to(torch.uint8).cpu().numpy()
-
-
-def evaluate_volumes(
-    network: OccupancyNetwork,
-    model_config: ModelConfig,
-    dataset: RayDataset,
-    threshold: float,
-    frames: int | None = None,
-    device: torch.device | str = "cpu",
-    precision: str = "float32",
-    with_rays: bool = True,
-    truth_grid: VoxelGrid | None = None,
-    lidar: Sequence[float] = DEFAULT_ORIGIN,
-) -> dict | None:
-    """mIoU and RayIoU of a network against the 3D truth of recordings; None where they have none.
-
-    Arguments as of `evaluate_rays`, `truth_of` and `ray_origins`; results as of `VolumeScores.as_dict`.
-    """
-    scores = VolumeScores.empty(dataset.classes, with_rays)
-    grid, indices = model_config.grid, []
-    for index in evenly(len(dataset), frames):
-        tables, frame = dataset.recording_of(index)
-        if tables.truth[frame, 0] >= 0:
-            indices.append(index)
-    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, precision=precision):
-        tables, frame = dataset.recording_of(index)
-        truth = truth_of(tables, frame, grid, truth_grid)
-        origins = ray_origins(tables, frame, grid, lidar) if with_rays else None
-        scores.add(occupied_classes(field, dataset.classes, threshold), truth.semantics, truth.mask, grid, origins)
-    return scores.as_dict() if scores.frames else None

@@ -14,7 +14,7 @@ where the opacity is at least 1/2, and free, which no label is, where it is belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,11 +26,12 @@ from renderocc_model.field import SemanticDensityField
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork
 from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.precision import autocast
 from renderocc_model.rays import Rays
 
-from ..batch import Batch, make_batch
+from ..batch import make_batch
 from ..dataset import RayDataset, Sample
-from ..forward import autocast, previous_volume
+from ..forward import previous_volume
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
@@ -128,7 +129,6 @@ def evaluate_rays(
     dataset: RayDataset,
     frames: int | None = None,
     device: torch.device | str = "cpu",
-    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
     rays: int | None = RAYS_OF_A_FRAME,
     auxiliary: bool = False,
     precision: str = "float32",
@@ -140,7 +140,6 @@ def evaluate_rays(
         network: on `device`; it runs in evaluation mode and is left in the mode it was in.
         dataset: held-out frames, without augmentation, views of the model's size.
         frames: how many of them, evenly spread; all when None or 0.
-        maker: makes batches of samples.
         rays: most labelled rays of a frame, evenly spread; all when None.
         auxiliary: also the rays of neighbouring frames (the dataset's `auxiliary_offsets`), of classes that stay where
             they are.
@@ -151,7 +150,7 @@ def evaluate_rays(
     scores = RayScores(dataset.classes, step)
     offsets = dataset.config.auxiliary_offsets if auxiliary else ()
     indices = evenly(len(dataset), frames)
-    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, maker, precision):
+    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, precision):
         scores.add(field, dataset.rays_of(index, rays, offsets).to(device))
     return scores.as_dict()
 
@@ -162,7 +161,6 @@ def predicted_fields(
     dataset: RayDataset,
     indices: Sequence[int],
     device: torch.device | str = "cpu",
-    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
     precision: str = "float32",
 ) -> Iterator[tuple[int, Sample, SemanticDensityField]]:
     """The network's fields, float32, of some frames of a dataset, one after the other.
@@ -172,7 +170,7 @@ def predicted_fields(
     device = torch.device(device)
     for index in indices:
         sample = dataset.sample(0, index)
-        batch = maker([sample], model_config).to(device)
+        batch = make_batch([sample], model_config).to(device)
         with torch.no_grad(), _evaluating(network), autocast(device, precision):
             output = network(batch.current.network_input(), batch.geometry, previous_volume(network, batch))
         field = SemanticDensityField(model_config.grid, output.density[0].float(), output.semantics[0].float())

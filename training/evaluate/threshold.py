@@ -18,7 +18,6 @@ higher one tears holes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +30,7 @@ from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork
 from renderocc_model.rays import Rays
 
-from ..batch import Batch, make_batch
-from ..dataset import RayDataset, Sample
+from ..dataset import RayDataset
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields, sort_rays
 from .rayiou import THRESHOLDS, first_hits
 from .traversal import padded, traverse
@@ -255,7 +253,6 @@ def calibrate_threshold(
     dataset: RayDataset,
     frames: int | None = None,
     device: torch.device | str = "cpu",
-    maker: Callable[[Sequence[Sample], ModelConfig], Batch] = make_batch,
     rays: int | None = RAYS_OF_A_FRAME,
     precision: str = "float32",
 ) -> Calibration:
@@ -266,6 +263,6 @@ def calibrate_threshold(
     """
     search = ThresholdSearch(dataset.classes)
     indices = evenly(len(dataset), frames)
-    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, maker, precision):
+    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, precision):
         search.add(field, dataset.rays_of(index, rays).to(device))
     return search.result()

@@ -109,11 +109,6 @@ class Mesh:
         c, s = np.cos(angle), np.sin(angle)
         return self.moved(np.array([[c, 0, -s, 0], [0, 1, 0, 0], [s, 0, c, 0], [0, 0, 0, 1]]))
 
-    def rolled(self, angle: float) -> Mesh:
-        """A copy turned about x."""
-        c, s = np.cos(angle), np.sin(angle)
-        return self.moved(np.array([[1, 0, 0, 0], [0, c, -s, 0], [0, s, c, 0], [0, 0, 0, 1]]))
-
     def labelled(self, class_id: int) -> Mesh:
         """The same triangles, of one class."""
         self.class_id = np.full(len(self.faces), class_id, np.uint8)

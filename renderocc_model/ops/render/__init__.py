@@ -9,6 +9,7 @@ Implementations of one signature, compared with each other in the tests:
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...field import SemanticDensityField
@@ -66,9 +67,19 @@ def choose(field: SemanticDensityField, return_weights: bool, backend: str) -> s
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
     if backend == "auto":
-        able = (name for name, kernel in _KERNELS.items() if not kernel.obstacle(field, return_weights))
+        able = (name for name in _KERNELS if not _obstacle(name, field, return_weights))
         return next(able, "reference")
-    obstacle = _KERNELS[backend].obstacle(field, return_weights) if backend in _KERNELS else None
-    if obstacle:
+    if obstacle := _obstacle(backend, field, return_weights):
         raise ValueError(f"backend {backend!r} {obstacle}; use backend='reference'")
     return backend
+
+
+def _obstacle(backend: str, field: SemanticDensityField, return_weights: bool) -> str | None:
+    """What keeps a backend from what is asked, None if nothing does; nothing keeps the reference."""
+    if backend == "reference":
+        return None
+    if obstacle := _KERNELS[backend].obstacle(field):
+        return obstacle
+    if field.dtype == torch.float64:
+        return "renders in float32, and the field is float64"
+    return "keeps no weights of single samples" if return_weights else None

@@ -29,14 +29,10 @@ SECTORS = 512  # neighbouring rays are those in one of so many directions on the
 PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; what no ray touches takes no memory
 
 
-def obstacle(field: SemanticDensityField, return_weights: bool) -> str | None:
-    """What keeps this implementation from rendering the field, None if nothing does."""
+def obstacle(field: SemanticDensityField) -> str | None:
+    """What keeps this implementation from fields on their device, None if nothing does."""
     if field.device.type != "cpu":
         return f"renders fields on the CPU, and this one is on {field.device}"
-    if field.dtype == torch.float64:
-        return "renders in float32, and the field is float64"
-    if return_weights:
-        return "keeps no weights of single samples"
     return None
 
 
@@ -47,7 +43,7 @@ def render(
     background: Tensor | None = None,
     return_distortion: bool = False,
 ) -> RenderResult:
-    """What `ops.render.render` does, for fields that meet no `obstacle`.
+    """What `ops.render.render` does, for fields that `ops.render.choose` gives it.
 
     Memory beyond results and gradients: seven float64 a ray; backward, for every thread but the first, gradients of the
     voxels that its rays pass.

@@ -47,14 +47,10 @@ LAUNCH = Launch()
 _RAYS_A_PROGRAM = 128  # where they enter the grid
 
 
-def obstacle(field: SemanticDensityField, return_weights: bool) -> str | None:
-    """What keeps this implementation from rendering the field, None if nothing does."""
+def obstacle(field: SemanticDensityField) -> str | None:
+    """What keeps this implementation from fields on their device, None if nothing does."""
     if field.device.type != "cuda" and not (field.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return f"renders fields on CUDA devices, and this one is on {field.device}"
-    if field.dtype == torch.float64:
-        return "renders in float32, and the field is float64"
-    if return_weights:
-        return "keeps no weights of single samples"
     return None
 
 
@@ -66,7 +62,7 @@ def render(
     return_distortion: bool = False,
     launch: Launch | None = None,
 ) -> RenderResult:
-    """What `ops.render.render` does, for fields that meet no `obstacle`.
+    """What `ops.render.render` does, for fields that `ops.render.choose` gives it.
 
     Fields of half precision are read as they are; sums are float32. Memory beyond results and gradients: 60 bytes a
     ray, and for gradients 8 bytes for `launch.samples` samples of a ray as long as the grid's diagonal.
