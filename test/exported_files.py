@@ -13,7 +13,7 @@ from small_models import small_config
 from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export import export_checkpoint
-from renderocc_model.export_file import ENDINGS
+from renderocc_model.export.file import ENDINGS
 from renderocc_model.untrained import untrained_checkpoint
 
 FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}  # and the backend that runs each

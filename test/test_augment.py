@@ -10,7 +10,7 @@ from renderocc_model.grid import VoxelGrid
 from renderocc_model.lift import Frustums
 from renderocc_model.presets import PRESETS
 from renderocc_model.undistort import View
-from training.augment import AugmentConfig, bird_eye_change, change_truth, change_volume, draw_image_change
+from training.data.augment import AugmentConfig, bird_eye_change, change_truth, change_volume, draw_image_change
 
 WIDTH, HEIGHT = 96, 64
 K = np.array([[70.0, 0, 47.5], [0, 70, 30], [0, 0, 1]])
@@ -38,7 +38,7 @@ def centre_of(view: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("point", POINTS, ids=str)
 def test_a_point_is_seen_where_the_new_intrinsics_say(seed, point, monkeypatch):
-    monkeypatch.setattr("training.augment.FILL_COLOUR", (0, 0, 0))
+    monkeypatch.setattr("training.data.augment.FILL_COLOUR", (0, 0, 0))
     config = AugmentConfig(zoom_out=0.8, zoom_in=1.2, shift=0.05, image_flip=0.5)
     change = draw_image_change(np.random.default_rng(seed), config, HEIGHT, WIDTH)
     in_changed = transform_points(invert(change.pose(np.eye(4))), point[None])

@@ -10,9 +10,9 @@ from renderocc_model.lift import Frustums
 from renderocc_model.network import build_network
 from renderocc_model.preprocess import normalise
 from renderocc_model.undistort import View
-from training.augment import AugmentConfig
-from training.batch import BatchMaker, make_batch
-from training.dataset import RayDataset, SampleConfig
+from training.data.augment import AugmentConfig
+from training.data.batch import BatchMaker, make_batch
+from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
 
 CONFIG = small_config()  # views of 64 x 96, 16 x 16 voxels, 7 depth bins, stride 8

@@ -22,7 +22,8 @@ from renderocc_model.messages import cdr
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.preprocess import normalise
 from renderocc_model.undistort import UndistortTable, network_view
-from renderocc_ros import bench, bench_node, outputs
+from renderocc_ros import bench, outputs
+from renderocc_ros.bench import node as bench_node
 from renderocc_ros.intake import CameraImage
 from renderocc_ros.pipeline import decode_view
 from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
@@ -62,7 +63,7 @@ def test_each_way_is_measured_by_a_process_of_its_own_whose_last_line_counts(mon
     program.chmod(0o755)
     monkeypatch.setattr(bench_node.sys, "executable", str(program))
     assert bench_node.run(7) == {
-        part: {"called": f"-m renderocc_ros.bench_node {part} 7"} for part in ("ours", "usual")
+        part: {"called": f"-m renderocc_ros.bench.node {part} 7"} for part in ("ours", "usual")
     }
 
 

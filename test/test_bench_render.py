@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model import bench, bench_render
+from renderocc_model import bench
+from renderocc_model.bench import render as bench_render
 from renderocc_model.grid import VoxelGrid
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from renderocc_model import bench_render, bench_render_cuda
+from renderocc_model.bench import render as bench_render
+from renderocc_model.bench import render_cuda as bench_render_cuda
 from renderocc_model.grid import VoxelGrid
 
 

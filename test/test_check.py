@@ -14,8 +14,8 @@ from renderocc_model.messages import cdr
 from renderocc_model.messages.camera_topics import stamp_faults
 from training.check import main
 from training.check.geometry import implausible
-from training.frames import Recording
 from training.prepare import PrepareConfig, prepare_recording
+from training.recordings.frames import Recording
 from training.simulate.record import START_NS
 
 SECOND = 1_000_000_000

@@ -14,11 +14,11 @@ from tiny_bag import FRAME_NS, HEIGHT, LATER_NS, RIG, START_NS, WIDTH, Plan, wri
 from renderocc_model.geometry import invert, transform_points
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.preprocess import Preprocessor
-from training.augment import AugmentConfig
-from training.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
+from training.data.augment import AugmentConfig
+from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
+from training.data.sampling import balance_weights
 from training.prepare import PrepareConfig, prepare_recording
-from training.sampling import balance_weights
-from training.tables import TablesError
+from training.prepare.tables import TablesError
 
 CAR, ROAD = 4, 11
 SIZE = {"height": 32, "width": 64}

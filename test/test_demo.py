@@ -20,9 +20,9 @@ from renderocc_model.presets import preset
 from renderocc_model.rig import Rig
 from renderocc_model.untrained import untrained_checkpoint
 from renderocc_ros.demo import about_town, headings_of_cameras
-from renderocc_ros.demo_pictures import demo_picture, legend, rows_of_cameras, truth_volume
-from renderocc_ros.demo_report import percent, truth_section
-from renderocc_ros.demo_truth import Comparison, truth_of_frames
+from renderocc_ros.demo.pictures import demo_picture, legend, rows_of_cameras, truth_volume
+from renderocc_ros.demo.report import percent, truth_section
+from renderocc_ros.demo.truth import Comparison, truth_of_frames
 from renderocc_ros.parameters import NodeConfig
 
 ROOT = Path(__file__).resolve().parents[1]

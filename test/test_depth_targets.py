@@ -8,7 +8,7 @@ from small_models import camera_ring, small_config
 
 from renderocc_model.lift import depth_bin_edges
 from renderocc_model.rays import Rays
-from training.depth_targets import depth_bin_targets, z_depth_cosine
+from training.supervision.depth_targets import depth_bin_targets, z_depth_cosine
 
 torch.set_num_threads(2)
 

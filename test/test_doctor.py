@@ -18,8 +18,8 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.findings import Findings
 from renderocc_model.network import build_network
 from renderocc_ros import doctor
-from renderocc_ros.doctor_bag import check_bag
-from renderocc_ros.doctor_files import check_checkpoint, check_params, check_rig
+from renderocc_ros.doctor.bag import check_bag
+from renderocc_ros.doctor.files import check_checkpoint, check_params, check_rig
 from renderocc_ros.parameters import NodeConfig
 
 STORE = get_typestore(Stores.ROS2_JAZZY)

@@ -15,7 +15,7 @@ from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.untrained import untrained_checkpoint
-from training.dataset import RayDataset, SampleConfig
+from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
 from training.evaluate.evaluate import EvaluationPlan, evaluate, main

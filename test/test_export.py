@@ -10,9 +10,9 @@ from renderocc_model import cli
 from renderocc_model.checkpoint import CheckpointError
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export import export_checkpoint
-from renderocc_model.export_backends import load_exported
-from renderocc_model.export_file import read_description
-from renderocc_model.export_graph import ROW, ExportedFunction, pooling_tables
+from renderocc_model.export.backends import load_exported
+from renderocc_model.export.file import read_description
+from renderocc_model.export.graph import ROW, ExportedFunction, pooling_tables
 from renderocc_model.lift import Frustums, LiftGeometry
 from renderocc_model.ops.voxel_pooling import voxel_pooling
 from renderocc_model.preprocess import normalise

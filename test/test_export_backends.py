@@ -14,12 +14,12 @@ from test_network_setup import Log
 from test_node_in_process import System, until_active
 
 from renderocc_model.checkpoint import CheckpointError
-from renderocc_model.export_backends import BACKENDS, chosen_backend, load_exported
+from renderocc_model.export.backends import BACKENDS, chosen_backend, load_exported
 from renderocc_model.findings import Findings
 from renderocc_model.predictor import Predictor
 from renderocc_model.rig import CameraModel
 from renderocc_model.undistort import UndistortTable
-from renderocc_ros.doctor_files import check_checkpoint
+from renderocc_ros.doctor.files import check_checkpoint
 from renderocc_ros.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
 

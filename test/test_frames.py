@@ -10,7 +10,7 @@ from realdata import REALDATA, needs_realdata
 from tiny_bag import FRAME_NS, LATER_NS, RIG, START_NS, Plan, write_bag
 
 from renderocc_model.messages.bags import BagError
-from training.frames import Recording, RecordingError
+from training.recordings.frames import Recording, RecordingError
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.network import build_network
 from renderocc_model.rays import Rays
-from training.dataset import RayDataset, SampleConfig
+from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
 from training.prepare import PrepareConfig, prepare_recording
 

@@ -12,9 +12,9 @@ from test_import_semantickitti import write_sequence
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.cli import main
 from renderocc_model.geometry import transform_points
-from training.dataset import RayDataset, SampleConfig
-from training.frames import Recording
-from training.tables import Tables
+from training.data.dataset import RayDataset, SampleConfig
+from training.prepare.tables import Tables
+from training.recordings.frames import Recording
 
 pytestmark = needs_realdata
 DRIVEABLE, VEGETATION, EGO = 24, 30, 31  # of lidarseg

@@ -13,11 +13,11 @@ from renderocc_model.geometry import invert, matrix_from_quaternion, quaternion_
 from renderocc_model.grid import OCC3D_GRID
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
-from training.frames import Recording
 from training.importers import main
 from training.importers.dataset import DatasetError
 from training.importers.devkit import records
 from training.importers.nuscenes import _CATEGORIES, import_nuscenes
+from training.recordings.frames import Recording
 
 START_US = 1_532_402_927_000_000
 TURN = [0.5, -0.5, 0.5, -0.5]  # w, x, y, z: optical axes in a frame with x forward

@@ -11,11 +11,11 @@ from test_import_nuscenes import clouds, counts
 
 from renderocc_model.classes import SEMANTIC_KITTI
 from renderocc_model.grid import SEMANTIC_KITTI_GRID
-from training.frames import Recording
 from training.importers import main
 from training.importers.dataset import DatasetError
 from training.importers.semantickitti import import_semantickitti
-from training.notes import IMPORT_NOTE
+from training.recordings.frames import Recording
+from training.recordings.notes import IMPORT_NOTE
 
 # Sequence 00's published calibration, rounded to seven digits as it is printed.
 P0 = "7.188560e+02 0 6.071928e+02 0 0 7.188560e+02 1.852157e+02 0 0 0 1 0"

@@ -17,7 +17,6 @@ from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
 from renderocc_model.messages import cdr
-from training.frames import Recording
 from training.label import main
 from training.label.clouds import Cloud, LabelField, Lidar
 from training.label.from_clouds import labels_from_clouds
@@ -25,9 +24,10 @@ from training.label.mapping import ClassMapping, LabelError, load_mapping, mappi
 from training.label.pictures import Segmenter, recorded_classes, recorded_depth
 from training.label.projection import Occlusion, hidden_points, project_points
 from training.label.topics import StampedTopic
-from training.label_images import depth_png, semantic_png
-from training.notes import noted_classes
-from training.raw_classes import NO_SURFACE
+from training.recordings.frames import Recording
+from training.recordings.label_images import depth_png, semantic_png
+from training.recordings.notes import noted_classes
+from training.recordings.raw_classes import NO_SURFACE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # TorchScript is what people have
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,13 +10,13 @@ from small_training import small_settings, small_tables
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.config import to_mapping
 from renderocc_model.presets import PRESETS
-from training.distributed import Processes
-from training.forward import chosen_precision, previous_volume
-from training.learner import Diverged, Learner
-from training.loader import training_batches
-from training.run_data import open_data
-from training.supervision import supervise
-from training.train_config import load_train_config
+from training.data.loader import training_batches
+from training.supervision.supervise import supervise
+from training.train.config import load_train_config
+from training.train.distributed import Processes
+from training.train.forward import chosen_precision, previous_volume
+from training.train.learner import Diverged, Learner
+from training.train.run_data import open_data
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 GRID = "supervision.truth_grid"
@@ -124,7 +124,7 @@ def test_labels_of_other_classes_than_the_model_has_are_refused(folder):
 
 def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch):
     for has, chosen in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("training.forward.cpu_multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("training.train.forward.cpu_multiplies_bfloat16", lambda has=has: has)
         assert chosen_precision("auto", torch.device("cpu")) == chosen
     assert chosen_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from training.losses import (
+from training.supervision.losses import (
     class_weights,
     depth_distribution,
     distortion,

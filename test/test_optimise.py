@@ -6,7 +6,8 @@ from small_models import small_config
 from torch import nn
 
 from renderocc_model.network import build_network
-from training.optimise import (
+from training.train.config import OptimiserConfig
+from training.train.optimise import (
     AveragedWeights,
     build_optimiser,
     freeze_batch_norm,
@@ -15,7 +16,6 @@ from training.optimise import (
     set_learning_rate,
     share_batch_norm,
 )
-from training.train_config import OptimiserConfig
 
 
 def test_the_learning_rate_rises_straight_and_falls_as_half_a_cosine():

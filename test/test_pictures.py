@@ -8,9 +8,9 @@ from tiny_bag import RIG, Plan, write_bag
 
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.field import SemanticDensityField
-from training.dataset import RayDataset, SampleConfig
-from training.pictures import draw_frame, occupancy_of
+from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
+from training.train.pictures import draw_frame, occupancy_of
 
 CONFIG = small_config()  # views of 64 x 96, 16 x 16 x 4 voxels of 1 m
 TITLES, COLUMN = 22, 352

@@ -18,9 +18,9 @@ import tiny_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 from tiny_bag import FRAME_NS, HEIGHT, RIG, START_NS, WIDTH, Plan, write_bag
 
-from training import prepare, shard
-from training.prepare import PrepareConfig, main, prepare_recording
-from training.tables import Tables, TablesError, list_tables
+from training import prepare
+from training.prepare import PrepareConfig, main, prepare_recording, shard
+from training.prepare.tables import Tables, TablesError, list_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 

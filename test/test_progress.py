@@ -2,8 +2,8 @@
 
 import torch
 
-from training import progress
-from training.progress import Progress
+from training.train import progress
+from training.train.progress import Progress
 
 
 class Clock:

@@ -11,7 +11,7 @@ import torch
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.rays import Rays
-from training.queries import Queries, QueryConfig, draw_queries, query_losses
+from training.supervision.queries import Queries, QueryConfig, draw_queries, query_losses
 
 torch.set_num_threads(2)
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from training.run_folder import Curves, RunFolder, RunFolderError
-from training.train_config import load_train_config
+from training.train.config import load_train_config
+from training.train.run_folder import Curves, RunFolder, RunFolderError
 
 DATA = {"training": ["a"], "held_out": [], "frames": 3, "labels": [1, 2]}
 QUIET = "run.tensorboard=false"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.sampling import balance_weights, choose, draw_group_counts, frame_weights
+from training.data.sampling import balance_weights, choose, draw_group_counts, frame_weights
 
 
 def test_the_balance_is_that_of_the_paper():

@@ -17,9 +17,9 @@ from renderocc_model.grid import VoxelGrid
 from renderocc_model.lift import LiftGeometry
 from renderocc_model.network import NetworkOutput
 from renderocc_model.rays import Rays
-from training.batch import Batch, Frames
-from training.losses import class_weights
-from training.supervision import LossWeights, SupervisionConfig, supervise
+from training.data.batch import Batch, Frames
+from training.supervision.losses import class_weights
+from training.supervision.supervise import LossWeights, SupervisionConfig, supervise
 
 torch.set_num_threads(2)
 

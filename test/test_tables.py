@@ -7,9 +7,9 @@ import pytest
 from tiny_bag import HEIGHT, RIG, WIDTH, K, Plan, with_raw_images, write_bag
 
 from renderocc_model.rig import CameraModel
-from training.dataset import RayDataset, SampleConfig
+from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
-from training.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions
+from training.prepare.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions
 
 
 def test_models_that_differ_in_anything_have_other_digests():

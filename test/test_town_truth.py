@@ -9,7 +9,7 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.geometry import transform_points
 from renderocc_model.grid import OCC3D_GRID
 from renderocc_model.rig import Camera, CameraModel, Rig
-from training.frames import Recording
+from training.recordings.frames import Recording
 from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig
 from training.simulate.truth import solid

@@ -7,7 +7,7 @@ import yaml
 
 from renderocc_model.config import to_mapping
 from renderocc_model.presets import PRESETS
-from training.train_config import TrainConfig, fast_dev_run, load_train_config
+from training.train.config import TrainConfig, fast_dev_run, load_train_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 

@@ -9,8 +9,8 @@ import torch
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.presets import preset
-from training.supervision import channel_table
-from training.voxel_truth import crop_slices, voxel_targets
+from training.supervision.supervise import channel_table
+from training.supervision.voxel_truth import crop_slices, voxel_targets
 
 CHANNELS = channel_table(OCC3D_NUSCENES)
 

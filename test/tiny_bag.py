@@ -13,7 +13,7 @@ from renderocc_model.images import decode_compressed
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
 from renderocc_model.rig import Camera, CameraModel, Rig
-from training.recorder import Recorder
+from training.recordings.recorder import Recorder
 from training.simulate.write import encode
 
 START_NS = 1_700_000_000_000_000_000

@@ -13,7 +13,7 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.findings import Findings
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
-from training.notes import class_table, find_sidecar
+from training.recordings.notes import class_table, find_sidecar
 
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labels import LabelReport, check_labels, check_truth

@@ -10,7 +10,7 @@ import numpy as np
 from renderocc_model.findings import Findings
 from renderocc_model.messages.camera_topics import CameraTopics
 from renderocc_model.messages.tf_buffer import TransformError
-from training.frames import pose_gap
+from training.recordings.frames import pose_gap
 
 from .topics import Contents
 

@@ -14,10 +14,10 @@ from renderocc_model.findings import Findings
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
-from training.frames import find_source
 from training.label.mapping import LabelError
 from training.label.topics import StampedTopic
-from training.label_images import depth_image, semantic_image
+from training.recordings.frames import find_source
+from training.recordings.label_images import depth_image, semantic_image
 
 from .topics import Contents
 

@@ -13,7 +13,7 @@ from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
 from renderocc_model.messages.camera_topics import CameraTopics
 from renderocc_model.messages.tf_buffer import TransformBuffer
-from training.frames import time_text
+from training.recordings.frames import time_text
 
 __all__ = ["Contents", "read_contents"]
 
@@ -99,7 +99,7 @@ def _take_transforms(contents: Contents, data: bytes, static: bool, base_frame: 
 
 
 def _find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
-    """As `training.frames.Recording` finds them: <camera>/image_raw[/compressed] with <camera>/camera_info."""
+    """As `training.recordings.Recording` does: <camera>/image_raw[/compressed] with <camera>/camera_info."""
     infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
     cameras, uncalibrated = {}, set()
     for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):  # raw first: compressed replaces it

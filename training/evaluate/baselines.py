@@ -6,7 +6,7 @@ import numpy as np
 
 from renderocc_model.grid import VoxelGrid
 
-from ..dataset import RayDataset
+from ..data.dataset import RayDataset
 from .frame_truth import truth_of
 from .volumes import flat_ground
 

@@ -16,8 +16,8 @@ from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.packaged import checkpoint_file
 
-from ..augment import AugmentConfig
-from ..dataset import RayDataset, SampleConfig
+from ..data.augment import AugmentConfig
+from ..data.dataset import RayDataset, SampleConfig
 from .baselines import flat_ground, most_frequent
 from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
 from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields

@@ -13,8 +13,8 @@ from renderocc_model.field import SemanticDensityField
 from renderocc_model.geometry import invert, transform_points
 from renderocc_model.grid import VoxelGrid
 
-from ..tables import Tables
-from ..voxel_truth import crop_slices
+from ..prepare.tables import Tables
+from ..supervision.voxel_truth import crop_slices
 from .rayiou import DEFAULT_ORIGIN, select_origins
 from .volumes import volume_grid
 

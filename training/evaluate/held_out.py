@@ -29,9 +29,9 @@ from renderocc_model.ops.render import intersect_box, render
 from renderocc_model.precision import autocast
 from renderocc_model.rays import Rays
 
-from ..batch import make_batch
-from ..dataset import RayDataset, Sample
-from ..forward import previous_volume
+from ..data.batch import make_batch
+from ..data.dataset import RayDataset, Sample
+from ..train.forward import previous_volume
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]

@@ -21,7 +21,7 @@ from renderocc_model.classes import TABLES, ClassTable, by_name
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 
-from ..voxel_truth import crop_slices
+from ..supervision.voxel_truth import crop_slices
 from .confusion import Confusion
 from .rayiou import DEFAULT_ORIGIN, THRESHOLDS, RayIoU, select_origins
 from .report import volume_table

@@ -30,7 +30,7 @@ from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork
 from renderocc_model.rays import Rays
 
-from ..dataset import RayDataset
+from ..data.dataset import RayDataset
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields, sort_rays
 from .rayiou import THRESHOLDS, first_hits
 from .traversal import padded, traverse

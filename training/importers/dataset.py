@@ -13,8 +13,8 @@ import numpy as np
 
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.rig import Camera
-from training.new_bag import new_bag
-from training.notes import IMPORT_NOTE
+from training.recordings.new_bag import new_bag
+from training.recordings.notes import IMPORT_NOTE
 
 __all__ = ["Cloud", "DatasetError", "Mount", "import_all", "is_imported", "read_file", "read_picture"]
 

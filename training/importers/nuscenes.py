@@ -26,8 +26,8 @@ from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.geometry import transform_from
 from renderocc_model.grid import OCC3D_GRID
 from renderocc_model.rig import Camera
-from training.raw_classes import LIDARSEG
-from training.recorder import Recorder
+from training.recordings.raw_classes import LIDARSEG
+from training.recordings.recorder import Recorder
 
 from .dataset import Cloud, DatasetError, Mount, import_all, read_file, read_picture
 from .devkit import Tables, records

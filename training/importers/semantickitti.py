@@ -28,8 +28,8 @@ from renderocc_model.geometry import invert
 from renderocc_model.grid import SEMANTIC_KITTI_GRID
 from renderocc_model.images import ImageError, compressed_size
 from renderocc_model.rig import Camera
-from training.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
-from training.recorder import Recorder
+from training.recordings.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
+from training.recordings.recorder import Recorder
 
 from .dataset import Cloud, DatasetError, Mount, import_all, read_file, read_picture
 

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from training.frames import Recording
-    from training.notes import sidecar_of
+    from training.recordings.frames import Recording
+    from training.recordings.notes import sidecar_of
 
     from .coverage import coverage_table
     from .make import write_labels

@@ -11,8 +11,8 @@ import numpy as np
 from renderocc_model.geometry import invert
 from renderocc_model.messages import cdr
 from renderocc_model.messages.tf_buffer import TransformError
-from training.frames import Recording
-from training.raw_classes import NO_SURFACE
+from training.recordings.frames import Recording
+from training.recordings.raw_classes import NO_SURFACE
 
 from .mapping import ClassMapping, LabelError
 from .topics import StampedTopic

@@ -8,7 +8,7 @@ import numpy as np
 
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import UNLABELLED, ClassTable
-from training.raw_classes import NO_SURFACE
+from training.recordings.raw_classes import NO_SURFACE
 
 from .clouds import Cloud
 from .projection import Occlusion, Projected, hidden_points, project_points

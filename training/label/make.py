@@ -15,10 +15,10 @@ from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.images import decode_compressed, decode_raw
 from renderocc_model.messages import cdr
-from training.frames import Message, Recording, RecordingError
-from training.label_images import depth_png, semantic_png
-from training.new_bag import new_bag
-from training.raw_classes import NO_SURFACE
+from training.recordings.frames import Message, Recording, RecordingError
+from training.recordings.label_images import depth_png, semantic_png
+from training.recordings.new_bag import new_bag
+from training.recordings.raw_classes import NO_SURFACE
 
 from .clouds import Cloud, Lidar, NoCloud
 from .coverage import Coverage

@@ -11,7 +11,7 @@ import numpy as np
 from renderocc_model.config import load_yaml
 from renderocc_model.images import decode_raw
 from renderocc_model.messages.cdr import CompressedImageMessage, ImageMessage
-from training.label_images import LabelImageError, depth_image, png_image, raw_channel
+from training.recordings.label_images import LabelImageError, depth_image, png_image, raw_channel
 
 from .mapping import ClassMapping, LabelError, mapping_from
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.messages import cdr
-from training.frames import Recording, seconds_text
-from training.notes import class_table
+from training.recordings.frames import Recording, seconds_text
+from training.recordings.notes import class_table
 
 from .clouds import POINT_CLOUD, LabelField, LabelFiles, Lidar
 from .make import Sources

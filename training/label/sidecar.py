@@ -11,8 +11,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from renderocc_model.classes import ClassTable
 from renderocc_model.messages import cdr
-from training.notes import LABELS_NOTE
-from training.recorder import offered_qos
+from training.recordings.notes import LABELS_NOTE
+from training.recordings.recorder import offered_qos
 
 __all__ = ["SidecarWriter", "write_note"]
 
@@ -24,7 +24,7 @@ class SidecarWriter:
     """Writes a sidecar bag; use as a context manager.
 
     Args:
-        folder: to write, see `training.new_bag.new_bag`.
+        folder: to write, see `training.recordings.new_bag.new_bag`.
         topics: (camera, "semantic" or "depth") of every label there will be.
         storage: "mcap" or "sqlite3".
     """

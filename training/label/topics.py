@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 from renderocc_model.messages import cdr
 from renderocc_model.messages.bags import Bag
-from training.frames import seconds_text
+from training.recordings.frames import seconds_text
 
 from .mapping import LabelError
 

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from renderocc_model.rig import Rig
-from training.new_bag import new_bag
-from training.recorder import Recorder
+from training.recordings.new_bag import new_bag
+from training.recordings.recorder import Recorder
 
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from training.label_images import depth_png, semantic_png
+from training.recordings.label_images import depth_png, semantic_png
 
 __all__ = ["encode"]
 

@@ -16,11 +16,11 @@ from renderocc_model.files import replacing
 from renderocc_model.occupancy import Occupancy
 from renderocc_model.picture import bird_eye_view
 
-from ..dataset import RayDataset
+from ..data.dataset import RayDataset
 from ..evaluate.evaluate import held_out_dataset
 from ..evaluate.frame_truth import occupied_classes, truth_of
 from ..evaluate.held_out import evenly, predicted_fields
-from ..pictures import draw_frame
+from ..train.pictures import draw_frame
 
 __all__ = ["draw_birds_eyes", "draw_views", "write_jpeg"]
 

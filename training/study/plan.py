@@ -9,7 +9,7 @@ from pathlib import Path
 
 from renderocc_model.config import configuration, from_mapping, load_yaml, setting, to_mapping
 
-from ..train_config import TrainConfig, load_train_config
+from ..train.config import TrainConfig, load_train_config
 
 __all__ = ["PARTS", "Comparison", "Row", "Run", "Study", "StudyConfig", "Table", "TownData", "Towns", "load_study"]
 

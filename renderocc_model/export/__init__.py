@@ -1,0 +1,135 @@
+"""`renderocc export`: a checkpoint's network as an ONNX file or a torch.export archive, ready for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from renderocc_model.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
+from renderocc_model.export.file import ENDINGS
+from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pooling_tables
+from renderocc_model.files import replacing
+from renderocc_model.lift import Frustums
+from renderocc_model.untrained import surround_cameras
+
+__all__ = ["export_checkpoint", "main"]
+
+_TRACED_CAMERAS = 6  # any number from two on gives the same graph
+
+
+def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, source: str = "") -> None:
+    """Write the network of a checkpoint with all that is needed to use it; a file of that name is replaced in one step.
+
+    The metadata entry `renderocc` is the checkpoint's, with where it came from under provenance.export. The numbers of
+    cameras, rows and crowded cells (`PoolingTables`) are free; grid, view size and classes are the model's.
+
+    Args:
+        checkpoint: on the CPU.
+        path: of the file; its name ends in .onnx or .pt2, as `form` wants it.
+        form: "onnx" or "torch_export".
+        source: what the checkpoint is called, for the provenance.
+    Raises:
+        ValueError: the form is not known, the file's name does not end as it should, or the model joins the previous
+            frame.
+        ImportError: a package for writing ONNX is missing.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if form not in ENDINGS:
+        raise ValueError(f"format is {form!r}; choose one of {', '.join(ENDINGS)}")
+    if path.suffix != ENDINGS[form]:
+        raise ValueError(f"{path}: format {form} has the ending {ENDINGS[form]}; name it {path.stem}{ENDINGS[form]}")
+    if form == "onnx":
+        import onnxscript  # noqa: F401  before the minutes that tracing takes, and named if it is missing
+    function = ExportedFunction(checkpoint.network.eval().requires_grad_(False)).eval()
+    metadata = _metadata(checkpoint, form, source)
+    with torch.no_grad():
+        program = torch.export.export(function, _example(checkpoint), dynamic_shapes=_free_sizes())
+    with replacing(path) as partial, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both writers wonder about parts of PyTorch that are not used here
+        if form == "onnx":
+            _write_onnx(program, metadata, partial)
+        else:
+            with partial.open("wb") as file:
+                torch.export.save(program, file, extra_files={METADATA_KEY: metadata})
+
+
+def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
+    """Arguments of `ExportedFunction.forward`, for tracing."""
+    config = checkpoint.config
+    height, width = config.images.height, config.images.width
+    views, poses = surround_cameras(_TRACED_CAMERAS, height, width)
+    geometry = Frustums(config, views).place(poses)
+    x, y, slices = config.pooled_shape
+    tables = pooling_tables(geometry, x * y * slices)
+    pictures = torch.zeros(_TRACED_CAMERAS, height, width, 3, dtype=torch.uint8)
+    return pictures, geometry.cameras[0], *tables.in_order()
+
+
+def _free_sizes() -> tuple:
+    free = torch.export.Dim.DYNAMIC
+    return {0: free}, {0: free}, {0: free}, {0: free}, {0: free, 1: free}, None
+
+
+def _metadata(checkpoint: Checkpoint, form: str, source: str) -> str:
+    content = checkpoint_metadata(
+        checkpoint.network, checkpoint.classes, checkpoint.threshold, checkpoint.rig_summary, checkpoint.provenance
+    )
+    exported = {
+        "format": form,
+        "checkpoint": source,
+        "torch": torch.__version__,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    content["provenance"] = {**content["provenance"], "export": exported}
+    return json.dumps(content, allow_nan=False)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, metadata: str, path: Path) -> None:
+    # The exporter tells of its inner life at length: steps, graphs without shapes, packages it would also like.
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        onnx_program = torch.onnx.export(
+            program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+        )
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    onnx_program.model.metadata_props[METADATA_KEY] = metadata
+    onnx_program.save(str(path), external_data=False)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc export",
+        description="Write a network for other runtimes: ONNX for onnxruntime and TensorRT, or a torch.export archive. "
+        "Cameras, their number and their mounts stay free. Takes a minute or two.",
+        epilog="example: renderocc export --checkpoint tiny --format onnx --out tiny.onnx",
+    )
+    made.add_argument("--checkpoint", required=True, help="a .safetensors file, or `tiny`, the one in the package")
+    made.add_argument("--format", required=True, choices=tuple(ENDINGS), dest="form")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, or .pt2 (torch_export)")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc export`: exit status 0, or 2 where something is missing or wrong."""
+    arguments = parser().parse_args(argv)
+    try:
+        checkpoint = load_checkpoint(arguments.checkpoint)
+        export_checkpoint(checkpoint, arguments.out, arguments.form, Path(arguments.checkpoint).name)
+    except (ValueError, OSError) as error:
+        print(f"renderocc export: {error}", file=sys.stderr)
+        return 2
+    size = arguments.out.stat().st_size / 2**20
+    print(f"inputs {', '.join(INPUTS)}; outputs {', '.join(OUTPUTS)}; {size:.1f} MiB")
+    print(f"wrote {arguments.out.resolve()}")
+    return 0

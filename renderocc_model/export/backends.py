@@ -1,0 +1,156 @@
+"""Exported networks at work: one class for each runtime, all called as `network(pictures, geometry)`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from renderocc_model.checkpoint import CheckpointError, Description
+from renderocc_model.export.file import ENDINGS, is_exported, read_description
+from renderocc_model.export.graph import INPUTS, OUTPUTS, PoolingTables, pooling_tables
+from renderocc_model.lift import LiftGeometry
+from renderocc_model.model_config import ModelConfig
+
+__all__ = ["BACKENDS", "Exported", "chosen_backend", "load_exported"]
+
+BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
+# (Pictures (N, H, W, 3) uint8, geometry of one frame) -> density (X, Y, Z) and semantics (X, Y, Z, C), float32.
+ExportedNetwork = Callable[[Tensor, LiftGeometry], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network that is ready, and what its file says of it."""
+
+    network: ExportedNetwork
+    description: Description
+    backend: str
+
+
+def chosen_backend(path: str | Path, backend: str) -> str:
+    """The backend for a file; auto: torch for checkpoints and .pt2, onnxruntime for .onnx.
+
+    Raises:
+        ValueError: there is no such backend, or it does not run files with this ending.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    possible = ("onnxruntime", "tensorrt") if Path(path).suffix == ENDINGS["onnx"] else ("torch",)
+    if backend == "auto":
+        return possible[0]
+    if backend not in possible:
+        remedy = "it is run by onnxruntime or tensorrt" if "torch" not in possible else (
+            "write an .onnx file for it with `renderocc export --format onnx`"
+        )  # fmt: skip
+        raise ValueError(f"{path}: backend {backend} does not run {Path(path).suffix or 'such'} files; {remedy}")
+    return backend
+
+
+def load_exported(
+    path: str | Path, backend: str, device: torch.device, precision: str = "float32", threads: int = 0
+) -> Exported:
+    """Load a file that `renderocc export` wrote.
+
+    Args:
+        backend: as `chosen_backend` gives it.
+        device: where pictures and geometry will be, and the results.
+        precision: float32, or float16 (tensorrt).
+        threads: of onnxruntime on the CPU; 0: as many as torch has.
+    Raises:
+        CheckpointError: the file cannot be used.
+        ValueError: the backend is not installed, or does not run on the device.
+    """
+    path = Path(path)
+    assert is_exported(path)
+    description = read_description(path)
+    if precision != "float32" and backend != "tensorrt":
+        raise ValueError(
+            f"precision is {precision}, but {path.name} computes in float32 with {backend}; leave precision auto"
+        )
+    if backend == "onnxruntime":
+        network = OnnxRuntimeNetwork(path, description.config, device, threads)
+    elif backend == "tensorrt":
+        from renderocc_model.export.tensorrt import TensorRTNetwork
+
+        network = TensorRTNetwork(path, description.config, device, precision)
+    else:
+        network = TorchExportNetwork(path, description.config, device)
+    return Exported(network, description, backend)
+
+
+class TablesOfGeometry:
+    """Keeps the tables of the last geometry: `Frustums.place` gives the same object while nothing moves."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        x, y, slices = config.pooled_shape
+        self._cells = x * y * slices
+        self._last: tuple[LiftGeometry, PoolingTables] | None = None
+
+    def __call__(self, geometry: LiftGeometry) -> PoolingTables:
+        if self._last is None or self._last[0] is not geometry:
+            self._last = geometry, pooling_tables(geometry, self._cells)
+        return self._last[1]
+
+
+class OnnxRuntimeNetwork:
+    """An .onnx file in onnxruntime, on the CPU."""
+
+    def __init__(self, path: Path, config: ModelConfig, device: torch.device, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError(
+                f"backend is onnxruntime, which cannot be imported ({error}); python3 -m pip install onnxruntime"
+            ) from None
+        if device.type != "cpu":
+            raise ValueError(
+                f"backend onnxruntime runs on the CPU here, not on '{device}'; set device to cpu, or for a GPU use "
+                f"backend tensorrt, or the checkpoint with backend torch"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has an exception for each kind of damage, and no base class for them
+            raise CheckpointError(
+                f"{path}: onnxruntime cannot use it ({str(error)[:200]}); export the checkpoint again"
+            ) from error
+        self._tables = TablesOfGeometry(config)
+
+    def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
+        given = (pictures, geometry.cameras[0], *self._tables(geometry).in_order())
+        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, given)}
+        density, semantics = self._session.run(list(OUTPUTS), feed)
+        return torch.from_numpy(density), torch.from_numpy(semantics)
+
+
+class TorchExportNetwork:
+    """A .pt2 archive, run by torch on any of its devices."""
+
+    def __init__(self, path: Path, config: ModelConfig, device: torch.device) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.load(path)
+                if device.type != "cpu":
+                    from torch.export.passes import move_to_device_pass
+
+                    program = move_to_device_pass(program, device)
+        except Exception as error:  # whatever a damaged archive makes the readers raise
+            raise CheckpointError(
+                f"{path}: torch cannot load it ({str(error)[:200]}); export the checkpoint again with this version"
+            ) from error
+        self._module = program.module()
+        self._tables = TablesOfGeometry(config)
+
+    def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
+        return self._module(pictures, geometry.cameras[0], *self._tables(geometry).in_order())

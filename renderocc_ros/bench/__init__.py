@@ -1,0 +1,63 @@
+"""The node's parts of `renderocc bench`: its byte paths, and its network as it runs it."""
+
+from __future__ import annotations
+
+from renderocc_ros.process import prepare_process
+
+__all__ = ["bench_network", "bench_node"]
+
+
+def bench_node(frames: int) -> tuple[dict, list[str]]:
+    """The node's byte paths against the usual way; results and a Markdown table."""
+    prepare_process()
+    from renderocc_ros.bench.node import HEIGHT, STAGES, VOXELS, WIDTH, run
+
+    results = run(frames)
+    ours, usual = results["ours"], results["usual"]
+    lines = [
+        f"node without its network: 6 raw {WIDTH}x{HEIGHT} images in, {VOXELS:,} voxels out; "
+        f"CPU time of a frame, median of {frames}",
+        "",
+        "| stage | the usual way | this node | ratio |",
+        "|---|---|---|---|",
+    ]
+    for stage in STAGES:
+        a, b = usual["stages"][stage], ours["stages"][stage]
+        lines.append(f"| {stage} | {a * 1e3:.1f} ms | {b * 1e3:.1f} ms | {b / a:.3f} |")
+    lines.append(
+        f"| all | {usual['total'] * 1e3:.1f} ms | {ours['total'] * 1e3:.1f} ms | {ours['total'] / usual['total']:.3f} |"
+    )
+    a, b = usual["memory_kib"] / 1024, ours["memory_kib"] / 1024
+    lines.append(f"| peak memory | {a:.0f} MiB | {b:.0f} MiB | {b / a:.2f} |")
+    return results, lines
+
+
+def bench_network(frames: int) -> tuple[dict, list[str]]:
+    """`tiny` with everything after it: six views to occupancy in the host's memory; results and a Markdown table."""
+    prepare_process()
+    import statistics
+    import time
+
+    import torch
+
+    from renderocc_model.predictor import Predictor
+
+    predictor = Predictor.untrained("tiny")
+    predictor.warm_up()
+    durations = []
+    for _ in range(frames):
+        start = time.perf_counter()
+        predictor.warm_up()
+        durations.append(time.perf_counter() - start)
+    median = statistics.median(durations)
+    device = (
+        torch.cuda.get_device_name() if predictor.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    )
+    lines = [
+        f"network `tiny`, six views to occupancy, {device}, {predictor.precision}; median of {frames}",
+        "",
+        "| time | frames a second |",
+        "|---|---|",
+        f"| {median * 1e3:.0f} ms | {1 / median:.1f} |",
+    ]
+    return {"predict": median, "device": device, "precision": predictor.precision}, lines

@@ -1,0 +1,365 @@
+"""Training samples from prepared tables: views, cameras, supervised rays, each a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from renderocc_model.classes import UNLABELLED
+from renderocc_model.config import configuration, setting
+from renderocc_model.geometry import invert
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.images import ImageError
+from renderocc_model.preprocess import view_from_compressed, view_from_raw
+from renderocc_model.rays import Rays
+from renderocc_model.undistort import UndistortTable, network_view
+
+from ..prepare.tables import Tables, TablesError, list_tables
+from .augment import AugmentConfig, ImageChange, bird_eye_change, change_truth, draw_image_change
+from .sampling import balance_weights, choose, draw_group_counts, frame_weights
+
+__all__ = ["EpochSampler", "FrameViews", "RayDataset", "Sample", "SampleConfig", "split_recordings"]
+
+_OF_SAMPLE, _OF_ORDER = 1, 2  # last word of a seed: what the random numbers are for
+
+
+@configuration
+class SampleConfig:
+    """What a training sample holds."""
+
+    height: int = setting(256, "rows of a view", minimum=1)
+    width: int = setting(704, "columns of a view", minimum=1)
+    rays: int = setting(38_400, "most rays of a sample", minimum=0)
+    auxiliary_offsets: tuple[int, ...] = setting((-3, -2, -1, 1, 2, 3), "frames whose rays are used too")
+    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static class, or none", minimum=0.0)
+    dynamic_weight: float = setting(0.0, "W_t of a ray of another frame on a class that moves", minimum=0.0)
+    balance_gain: float = setting(0.005, "g of W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
+    balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
+    previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
+    truth: bool = setting(False, "load the 3D truth where there is any")
+    augment: AugmentConfig = AugmentConfig()
+
+    def check(self) -> None:
+        if 0 in self.auxiliary_offsets or len(set(self.auxiliary_offsets)) != len(self.auxiliary_offsets):
+            raise ValueError(f"auxiliary_offsets are {self.auxiliary_offsets}; expected different frames other than 0")
+
+
+@dataclass(frozen=True, eq=False)
+class FrameViews:
+    """What the network sees of one frame.
+
+    stamp_ns: the frame's moment.
+    views: (N, H, W, 3) uint8 RGB, undistorted; zeros where a camera is not present.
+    present: (N,) bool.
+    intrinsics: (N, 3, 3) of the views.
+    base_from_camera: (N, 4, 4), base_link at the frame's own moment; the mount where a camera is not present. Of
+        determinant -1 where an augmentation mirrored the view or the vehicle.
+    odom_from_base: (4, 4).
+    """
+
+    stamp_ns: int
+    views: np.ndarray
+    present: np.ndarray
+    intrinsics: np.ndarray
+    base_from_camera: np.ndarray
+    odom_from_base: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training sample.
+
+    recording, frame, epoch, index: where it comes from.
+    current: the frame to predict.
+    previous: earlier frames of the recording, nearest first; fewer at its beginning.
+    rays: labelled rays in base_link of the current frame, with distances (0 where only the class is known), classes
+        (255 where only the distance is) and frame_offsets.
+    ray_cameras: (R,) int64, the camera of each ray, whatever frame it is of.
+    truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
+    """
+
+    recording: str
+    frame: int
+    epoch: int
+    index: int
+    current: FrameViews
+    previous: tuple[FrameViews, ...]
+    rays: Rays
+    ray_cameras: np.ndarray
+    truth: dict[str, np.ndarray] | None
+
+
+class RayDataset(torch.utils.data.Dataset):
+    """The frames of some prepared recordings. Memory does not grow with their length: tables are mapped, not read.
+
+    Args:
+        folder: what `renderocc prepare` wrote.
+        config: what a sample holds.
+        recordings: names; all that are complete when None.
+        seed: with epoch and index, what every random choice follows from.
+        class_counts: (C,) frequencies for the balance of classes; those of the recordings when None. Give those of the
+            training recordings to the held-out ones.
+        grid: of the 3D truth, which is needed to turn it.
+    Attributes:
+        classes: the labels' class table.
+        class_counts: (C,).
+        camera_names: in the order of the views' axis N.
+    Raises:
+        TablesError: nothing there, or recordings that do not fit together (classes, cameras, versions).
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: SampleConfig | None = None,
+        recordings: Sequence[str] | None = None,
+        seed: int = 0,
+        class_counts: np.ndarray | None = None,
+        grid: VoxelGrid | None = None,
+    ) -> None:
+        self.folder, self.config, self.seed, self.grid = Path(folder), config or SampleConfig(), seed, grid
+        found = list_tables(self.folder)
+        self.recordings = tuple(found if recordings is None else recordings)
+        unknown = [name for name in self.recordings if name not in found]
+        if unknown or not self.recordings:
+            raise TablesError(f"{self.folder}: recordings {unknown} are not prepared; there are {', '.join(found)}")
+        self._tables = [Tables(self.folder / name) for name in self.recordings]
+        self._check_alike()
+        self.classes = self._tables[0].classes
+        self.camera_names = tuple(camera.name for camera in self._tables[0].cameras)
+        counts = sum(tables.class_counts for tables in self._tables) if class_counts is None else class_counts
+        self.class_counts = np.array(counts, np.int64)
+        # Pixels without a class are a group of their own behind the classes: not rare (W_b = 1), and taken as static.
+        dynamic = np.isin(np.arange(len(self.classes) + 1), self.classes.dynamic)
+        frame_part = frame_weights(dynamic, self.config.static_weight, self.config.dynamic_weight)
+        balance = balance_weights(self.class_counts, self.config.balance_gain, self.config.balance_cap)
+        self._weights = frame_part * np.append(balance, 1.0)  # (2, C + 1): of the current frame, of others
+        self._ends = np.cumsum([len(tables) for tables in self._tables])
+        self._undistort: dict = {}
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_undistort": {}}  # made anew where it is needed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of an (epoch, index), as `EpochSampler` gives them."""
+        return self.sample(*key)
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """The sample of an epoch and an index; the same whenever and wherever it is asked for."""
+        tables, frame = self.recording_of(index)
+        rng = np.random.default_rng([self.seed, epoch, index, _OF_SAMPLE])
+        config = self.config
+        change = bird_eye_change(rng, config.augment)
+        shape = (config.height, config.width)
+        changes = [draw_image_change(rng, config.augment, *shape) for _ in tables.cameras]
+        current = self._views(tables, frame, changes, change)
+        earlier = range(frame - 1, max(frame - 1 - config.previous, -1), -1)
+        previous = tuple(self._views(tables, one, changes, change) for one in earlier)
+        rays, cameras = self._rays(rng, tables, frame, change)
+        truth = tables.truth_arrays(frame) if config.truth else None
+        if truth is not None and not np.array_equal(change, np.eye(4)):
+            if self.grid is None:
+                raise ValueError("3D truth cannot be turned without its grid; give the dataset its grid")
+            truth = change_truth(truth, self.grid, change)
+        tables.release()
+        return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth)
+
+    def recording_of(self, index: int) -> tuple[Tables, int]:
+        """The recording that holds the frame of an index, and the frame's number in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        recording = int(np.searchsorted(self._ends, index, side="right"))
+        return self._tables[recording], index - (int(self._ends[recording - 1]) if recording else 0)
+
+    def rays_of(self, index: int, limit: int | None = None, offsets: Sequence[int] = ()) -> Rays:
+        """Labelled rays of a frame without drawing or weights, for evaluation.
+
+        Args:
+            limit: at most as many, evenly spread; all when None.
+            offsets: neighbouring frames whose rays are taken too, but for those of classes that move or are unknown.
+        """
+        tables, frame = self.recording_of(index)
+        wanted = {frame + offset for offset in offsets if 0 <= frame + offset < len(tables)}
+        frames = np.array(sorted({frame, *wanted}))
+        moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
+        starts = tables.starts[frames]  # (frames, N, C + 2)
+        left_out = (frames != frame)[:, None, None] & moves
+        sizes = np.where(left_out, 0, np.diff(starts, axis=2)).ravel()
+        ends = np.cumsum(sizes)
+        total = int(ends[-1])
+        count = total if limit is None else min(limit, total)
+        picks = np.arange(count) * total // max(count, 1)
+        cells = np.searchsorted(ends, picks, side="right")
+        rows = starts[..., :-1].ravel()[cells] + picks - (ends - sizes)[cells]
+        rays = self._gather(tables, rows, frames, frame, np.eye(4))[0]
+        tables.release()
+        return rays
+
+    def _views(self, tables: Tables, frame: int, changes: list[ImageChange], change: np.ndarray) -> FrameViews:
+        config, count = self.config, len(tables.cameras)
+        views = np.zeros((count, config.height, config.width, 3), np.uint8)
+        poses = np.array(tables.base_from_camera[frame])
+        present, intrinsics = np.zeros(count, bool), np.empty((count, 3, 3))
+        for camera, entry in enumerate(tables.cameras):
+            table = self._table(entry)
+            intrinsics[camera] = changes[camera].intrinsics(table.view.K)
+            found = tables.image(frame, camera)
+            if found is None:
+                poses[camera] = entry.mount
+                continue
+            data, raw = found
+            try:
+                if raw is None:
+                    view = view_from_compressed(table, np.asarray(data))
+                else:
+                    view = view_from_raw(table, data, raw.height, raw.width, raw.step, raw.encoding, raw.is_bigendian)
+            except ImageError as error:
+                stamp_ns = int(tables.image_stamps[frame, camera])
+                raise TablesError(
+                    f"{tables.folder}: camera '{entry.name}', image of stamp {stamp_ns}: {error}; leave it out of the "
+                    "recording and prepare again"
+                ) from None
+            views[camera] = changes[camera].image(view)
+            present[camera] = True
+        poses = change @ np.stack([one.pose(pose) for one, pose in zip(changes, poses)])
+        odom_from_base = tables.odom_from_base[frame] @ np.linalg.inv(change)
+        return FrameViews(int(tables.stamps[frame]), views, present, intrinsics, poses, odom_from_base)
+
+    def _rays(
+        self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray
+    ) -> tuple[Rays, np.ndarray]:
+        """Labelled rays drawn by weight from the current frame and the auxiliary ones."""
+        others = [frame + offset for offset in self.config.auxiliary_offsets]
+        frames = np.array([frame, *(other for other in others if 0 <= other < len(tables))])
+        starts = tables.starts[frames]  # (frames, N, C + 2)
+        sizes = np.diff(starts, axis=2)
+        groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C + 1)
+        counts = draw_group_counts(rng, groups.ravel(), self._weights.ravel(), self.config.rays).reshape(groups.shape)
+        rows = [np.empty(0, np.int64)]
+        for other, name in zip(*np.nonzero(counts)):
+            part = slice(1, None) if other else slice(0, 1)
+            cell_sizes, cell_starts = sizes[part, :, name].ravel(), starts[part, :, name].ravel()
+            ends = np.cumsum(cell_sizes)
+            picks = choose(rng, int(groups[other, name]), int(counts[other, name]))
+            cells = np.searchsorted(ends, picks, side="right")
+            rows.append(cell_starts[cells] + picks - (ends - cell_sizes)[cells])
+        return self._gather(tables, np.sort(np.concatenate(rows)), np.sort(frames), frame, change)
+
+    def _gather(
+        self, tables: Tables, rows: np.ndarray, frames: np.ndarray, frame: int, change: np.ndarray
+    ) -> tuple[Rays, np.ndarray]:
+        """Rays of rows of the tables, in the changed base_link of `frame`; and their cameras.
+
+        `rows` ascend, so that memory is read in order; they are of `frames`, which ascend too.
+        """
+        count = len(tables.classes)
+        starts = tables.starts[frames]  # (frames, N, C + 2)
+        # Rows of a cell (frame, camera, class or none) lie together, in this order: a row's cell is found by bisection.
+        cells = np.searchsorted(starts[..., :-1].ravel(), rows, side="right") - 1
+        planes, classes = np.divmod(cells, count + 1)
+        classes[classes == count] = UNLABELLED
+        places, cameras = np.divmod(planes, len(tables.cameras))
+        base_from_odom = change @ invert(tables.odom_from_base[frame])
+        poses = [
+            change @ tables.base_from_camera[one] if one == frame  # without the round trip through odom
+            else base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one]
+            for one in frames
+        ]  # fmt: skip
+        poses = np.array(poses).reshape(-1, 4, 4).astype(np.float32)
+        pixels = tables.pixels[rows].astype(np.intp)
+        origins, directions = np.empty((len(rows), 3), np.float32), np.empty((len(rows), 3), np.float32)
+        bounds = np.searchsorted(planes, np.arange(len(poses) + 1))
+        for plane, (first, last) in enumerate(zip(bounds[:-1], bounds[1:])):
+            if first < last:
+                table = tables.directions[plane % len(tables.cameras)]
+                flat = pixels[first:last, 1] * table.shape[1] + pixels[first:last, 0]
+                directions[first:last] = table.reshape(-1, 3).take(flat, axis=0) @ poses[plane, :3, :3].T
+                origins[first:last] = poses[plane, :3, 3]
+        rays = Rays(
+            torch.from_numpy(origins),
+            torch.from_numpy(directions),
+            distances=torch.from_numpy(tables.distances[rows]),
+            classes=torch.from_numpy(classes),
+            frame_offsets=torch.from_numpy(frames[places] - frame),
+        )
+        return rays, cameras
+
+    def _table(self, camera) -> UndistortTable:
+        key = (camera.model, camera.mount.tobytes())
+        if key not in self._undistort:
+            view = network_view(camera.model, self.config.height, self.config.width, camera.mount)
+            self._undistort[key] = UndistortTable(camera.model, view)
+        return self._undistort[key]
+
+    def _check_alike(self) -> None:
+        first = self._tables[0]
+        for tables in self._tables[1:]:
+            if tables.classes != first.classes:
+                raise TablesError(f"{tables.folder}: its classes are not those of {first.folder}; train on one table")
+            names, wanted = ([camera.name for camera in one.cameras] for one in (tables, first))
+            if names != wanted:
+                raise TablesError(
+                    f"{tables.folder}: has cameras {', '.join(names)}, but {first.folder} has {', '.join(wanted)}; "
+                    "prepare both with the same --cameras"
+                )
+
+
+class EpochSampler(torch.utils.data.Sampler):
+    """The (epoch, index) keys of one rank in an epoch, shuffled; going on at any step gives the same remaining ones.
+
+    All ranks take turns in one order that does not depend on how many they are. A last round that is not full is left
+    out, so that all ranks have as many.
+
+    Args:
+        size: samples of the dataset.
+        seed: of the order.
+        epoch: which order.
+        rank, world_size: this process among those that train together.
+        start: keys of this rank to leave out at the beginning, as they were done before.
+    """
+
+    def __init__(
+        self, size: int, seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1, start: int = 0
+    ) -> None:
+        if not (0 <= rank < world_size) or size < world_size or start < 0:
+            raise ValueError(
+                f"rank {rank} of {world_size} over {size} samples from {start}; expected a rank below the world size "
+                "and at least one sample for each"
+            )
+        self.size, self.seed, self.epoch, self.rank, self.world_size, self.start = (
+            size, seed, epoch, rank, world_size, start,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return max(self.size // self.world_size - self.start, 0)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch, 0, _OF_ORDER]).permutation(self.size)
+        rounds = order[: self.size // self.world_size * self.world_size].reshape(-1, self.world_size)
+        yield from ((self.epoch, int(index)) for index in rounds[self.start :, self.rank])
+
+
+def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Training and held-out recordings, never cut inside one: frames of one drive look alike.
+
+    The order that decides is a digest of each name, so a recording rarely changes sides when others are added.
+
+    Args:
+        held_out: share of the recordings to hold out, rounded up; none when 0 or when there is only one recording.
+    Returns:
+        (training, held out), each sorted.
+    """
+    if not 0 <= held_out < 1:
+        raise ValueError(f"held_out is {held_out}; expected a share from 0 to below 1")
+    ordered = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
+    count = min(math.ceil(held_out * len(ordered)), len(ordered) - 1)
+    return sorted(ordered[count:]), sorted(ordered[:count])

@@ -1,0 +1,85 @@
+"""From prepared tables to batches: which sample belongs to which step and process, and processes that load them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from ..train.config import TrainConfig
+from ..train.distributed import Processes
+from .batch import Batch, BatchMaker
+from .dataset import EpochSampler, RayDataset
+
+__all__ = ["StepSampler", "training_batches"]
+
+
+class StepSampler(Sampler):
+    """The (epoch, index) keys of one process for steps first to last, in parts of equal size.
+
+    Epoch after epoch follows in one endless line, of which each step takes the next `batch`; all processes share a
+    step's samples out in turn. So a step's samples depend neither on the number of processes nor on where the run was
+    interrupted, and data sets smaller than a batch work too.
+
+    Args:
+        size: samples of the dataset.
+        seed: of the order.
+        first, last: steps, the last one excluded.
+        batch: samples of a step, over all processes and parts.
+        part: samples of one part in this process.
+        rank, world_size: this process among those that train together.
+    """
+
+    def __init__(
+        self, size: int, seed: int, first: int, last: int, batch: int, part: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch % (part * world_size):
+            raise ValueError(f"a batch of {batch} cannot be shared by {world_size} processes in parts of {part}")
+        self.size, self.seed, self.first, self.last = size, seed, first, last
+        self.batch, self.part, self.rank, self.world_size = batch, part, rank, world_size
+
+    def __len__(self) -> int:
+        return (self.last - self.first) * self.batch // (self.part * self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        @lru_cache(maxsize=2)
+        def order(epoch: int) -> list[tuple[int, int]]:
+            return list(EpochSampler(self.size, self.seed, epoch))
+
+        own = range(self.first * self.batch + self.rank, self.last * self.batch, self.world_size)
+        for start in range(0, len(own), self.part):
+            places = (divmod(place, self.size) for place in own[start : start + self.part])
+            yield [order(epoch)[within] for epoch, within in places]
+
+
+def training_batches(
+    config: TrainConfig, dataset: RayDataset, first: int, processes: Processes
+) -> Iterator[Batch]:
+    """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step."""
+    sampler = StepSampler(
+        len(dataset), config.seed, first, config.steps, config.batch,
+        config.batch // (processes.world_size * config.accumulate), processes.rank, processes.world_size,
+    )  # fmt: skip
+    workers = config.run.workers
+    maker = BatchMaker(config.model, int(config.model.fusion.enabled))
+    loader = DataLoader(
+        dataset, batch_sampler=sampler, collate_fn=maker, num_workers=workers,
+        worker_init_fn=_start_worker, prefetch_factor=4 if workers else None,
+        pin_memory=processes.device.type == "cuda",
+    )  # fmt: skip
+    return iter(loader)
+
+
+def _start_worker(_: int) -> None:
+    """A loading process: one thread, and it leaves stopping to the main process."""
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    # Ctrl-C in a terminal and torchrun's SIGTERM reach all processes of a group. This one ends when the main process
+    # has no more work for it, or is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

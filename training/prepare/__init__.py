@@ -1,0 +1,276 @@
+"""`renderocc prepare`: recordings and their 2D labels to tables that training reads (see `tables`)."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
+from pathlib import Path
+
+from renderocc_model.classes import TABLES
+from renderocc_model.config import configuration, setting, to_mapping
+
+from ..recordings.frames import FrameIndex, Recording, RecordingError
+from ..recordings.notes import class_table, find_sidecar, recording_name
+from .extract import Extractor
+from .shard import ShardWriter, is_prepared
+from .tables import TablesError, describe_camera, read_header
+
+__all__ = ["PrepareConfig", "main", "prepare_recording", "prepare_recordings", "recording_name"]
+
+_BLOCK = 8  # frames whose messages are read in one pass and held in memory
+
+
+@configuration
+class PrepareConfig:
+    """How recordings become tables; part of each table's header, so that what was made differently is not mixed."""
+
+    classes: str = setting("", "the labels' class table; empty: what sidecar or import say", choices=("", *TABLES))
+    anchor: str = setting("", "camera whose images are the frames; empty: the 3D truth's moments, else first camera")
+    max_time_diff: float = setting(0.1, "most that an image may differ in time from its frame [s]", minimum=0.0)
+    base_frame: str = setting("base_link", "the vehicle's frame in TF")
+    odom_frame: str = setting("odom", "fixed frame in TF; empty: the vehicle stands still")
+    cameras: tuple[str, ...] = setting((), "cameras to use; empty: all that have images and camera_info")
+    max_pose_gap: float = setting(0.5, "most time between a stamp and the ego poses around it [s]", minimum=0.0)
+    without_depth: bool = setting(False, "also keep pixels of known class and unknown depth")
+    pixels_per_image: int = setting(0, "most labelled pixels kept of an image, drawn evenly; 0: all", minimum=0)
+    skip_unposed: bool = setting(False, "leave out frames without ego pose instead of refusing the recording")
+
+
+def prepare_recording(
+    bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write one recording's tables, going on where an interrupted run stopped.
+
+    Args:
+        bag, labels: the recording and its sidecar of labels; when None, BAG_labels where it is, and the recording.
+        out: folder of all tables; the recording's folder in it appears when it is complete.
+        on_frame: called with the frames that are done and their total.
+    Returns:
+        the recording's folder.
+    Raises:
+        ValueError: the recording cannot be trained on (RecordingError, BagError) or is there already, made otherwise
+            (TablesError).
+        OSError: the disk.
+    """
+    name, out, labels = recording_name(bag), Path(out), labels or find_sidecar(bag)
+    if name == "directions" or name.startswith("."):
+        raise TablesError(f"{bag}: tables cannot be called {name!r}; rename the recording")
+    plan = {
+        "config": to_mapping(config),
+        "recording": _identity(Path(bag)),
+        "labels": None if labels is None else _identity(Path(labels)),
+    }
+    if is_prepared(out / name, plan):
+        return out / name
+    table = class_table(config.classes, bag, labels)
+    with Recording(
+        bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap
+    ) as recording:
+        _refuse_unusable(recording, config)
+        frames = _posed(recording, recording.frames(config.anchor or None, config.max_time_diff), config.skip_unposed)
+        with ShardWriter(out, name, plan) as writer:
+            directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
+            extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image)
+            for first in range(writer.done, len(frames), _BLOCK):
+                block = frames[first : first + _BLOCK]
+                messages = recording.gather(extract.wanted(block))
+                for frame in block:
+                    writer.append(extract.row(frame, messages))
+                    if on_frame:
+                        on_frame(writer.done, len(frames))
+            cameras = [
+                describe_camera(camera, recording.models[camera], recording.mount(camera))
+                for camera in recording.cameras
+            ]
+            return writer.seal(cameras, table.to_dict(), len(table))
+
+
+def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
+    if recording.uncalibrated and not config.cameras:
+        lacking = ", ".join(f"/{camera}/camera_info" for camera in recording.uncalibrated)
+        raise RecordingError(
+            f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
+            f"--cameras {' '.join(recording.cameras)}"
+        )
+    images = [(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]]
+    there = {kind for kind in ("semantic", "depth") for image in images if recording.has_labels(*image, (kind,))}
+    if "depth" not in there and not (config.without_depth and there):
+        remedy = "make them with `renderocc label`, and name the sidecar with --labels"
+        if there:
+            remedy = f"{remedy}; or train on classes alone (--without-depth)"
+        raise RecordingError(
+            f"{recording.labels_path or recording.path}: no image of {', '.join(recording.cameras)} has labels on "
+            f"/<camera>/depth at its stamp; {remedy}"
+        )
+
+
+def _posed(recording: Recording, frames: list[FrameIndex], skip: bool) -> list[FrameIndex]:
+    """The frames whose moment and images all have an ego pose and a mount; the first that has not is an error."""
+    posed = []
+    for frame in frames:
+        try:
+            for stamp_ns in {frame.stamp_ns, *frame.images.values()}:
+                recording.odom_from_base(stamp_ns)
+            for camera, stamp_ns in frame.images.items():
+                recording.mount(camera, stamp_ns)
+        except RecordingError as error:
+            if not skip:
+                raise RecordingError(f"{error}; --skip-unposed leaves such frames out") from None
+            continue
+        posed.append(frame)
+    if not posed:
+        raise RecordingError(f"{recording.path}: none of {len(frames)} frames has ego poses; record /tf and /tf_static")
+    return posed
+
+
+def _identity(path: Path) -> dict:
+    """What tells one recording from another wherever it lies: its files' sizes, and a digest of where they change."""
+    if not path.exists():
+        raise RecordingError(f"{path}: there is no such file or folder; name a recording")
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = [file for file in files if file.suffix in (".mcap", ".db3", ".zstd") or file.name == "metadata.yaml"]
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(1 << 16))
+            data.seek(max(size - (1 << 16), 0))
+            digest.update(data.read(1 << 16))
+    return {"name": recording_name(path), "digest": digest.hexdigest()[:32]}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc prepare",
+        description="Turn recordings and their 2D labels into memory-mapped tables for training, one folder for each "
+        "recording. Can be interrupted at any time and run again; recordings are independent, so several machines "
+        "may each prepare some into the same folder.",
+        epilog="example: renderocc prepare drives/monday drives/tuesday --out tables",
+    )
+    made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
+    made.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    made.add_argument(
+        "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR",
+        help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
+    )  # fmt: skip
+    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes")
+    made.add_argument(
+        "--classes", default="", choices=tuple(TABLES),
+        help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
+    )  # fmt: skip
+    made.add_argument(
+        "--anchor", default="", metavar="NAME",
+        help="camera whose images are the frames (default: the 3D truth's moments, else the first camera)",
+    )  # fmt: skip
+    made.add_argument("--cameras", nargs="+", default=[], metavar="NAME", help="cameras to use (default: all)")
+    made.add_argument(
+        "--max-time-diff", type=float, default=0.1, metavar="S", help="of an image from its frame (default 0.1)"
+    )
+    made.add_argument(
+        "--max-pose-gap", type=float, default=0.5, metavar="S", help="of a stamp from its ego poses (default 0.5)"
+    )
+    made.add_argument("--base-frame", default="base_link", metavar="FRAME", help="the vehicle's frame in TF")
+    made.add_argument(
+        "--odom-frame", default="odom", metavar="FRAME", help="fixed frame in TF; '' for a vehicle that stands still"
+    )
+    made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
+    made.add_argument(
+        "--pixels-per-image", type=int, default=0, metavar="N",
+        help="keep N labelled pixels of each image, drawn evenly: dense labels take 8 bytes a pixel (default: all)",
+    )  # fmt: skip
+    made.add_argument("--skip-unposed", action="store_true", help="leave out frames that have no ego pose")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc prepare`: exit status 0 when every recording is complete, 2 where one cannot be prepared."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.labels and len(arguments.labels) != len(arguments.bags):
+            raise ValueError(
+                f"--labels names {len(arguments.labels)} sidecars for {len(arguments.bags)} recordings; give one each, "
+                "in the same order"
+            )
+        names = [recording_name(bag) for bag in arguments.bags]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
+        given = {field.name: getattr(arguments, field.name) for field in fields(PrepareConfig)}
+        config = PrepareConfig(**{**given, "cameras": tuple(arguments.cameras)})
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"renderocc prepare: {error}", file=sys.stderr)
+        return 2
+    sidecars = arguments.labels or [None] * len(arguments.bags)
+    tasks = [(bag, sidecar, arguments.out, config) for bag, sidecar in zip(arguments.bags, sidecars)]
+    start = time.monotonic()
+    failures = prepare_recordings(tasks, min(max(arguments.jobs, 1), len(tasks)))
+    for text in failures:
+        print(f"renderocc prepare: {text}", file=sys.stderr)
+    print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
+    if len(failures) < len(tasks):
+        print(_summary([arguments.out / name for name in names]))
+        print(f"wrote {arguments.out.resolve()}")
+    return 2 if failures else 0
+
+
+def _summary(folders: Sequence[Path]) -> str:
+    """What the tables that are complete hold, in a line."""
+    headers = [read_header(folder) for folder in folders if folder.is_dir()]
+    frames, pixels, unlabelled = (sum(header[key] for header in headers) for key in ("frames", "pixels", "unlabelled"))
+    text = f"{frames} frames, {pixels:,} labelled pixels"
+    if not pixels:
+        return f"{text}: nothing to train on; look at the labels with renderocc check"
+    if unlabelled == pixels:
+        return f"{text}, none with a class: they teach depth alone"
+    return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text
+
+
+def prepare_recordings(tasks: list[tuple], jobs: int) -> list[str]:
+    """Prepare each recording, in this process or several; the reasons why some could not be."""
+    from tqdm import tqdm
+
+    failures = []
+    if jobs == 1:
+        for task in tasks:
+            with tqdm(desc=recording_name(task[0]), unit="frame", disable=not sys.stderr.isatty()) as bar:
+
+                def on_frame(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                failures += filter(None, [_try(*task, on_frame)])
+        return failures
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        running = [executor.submit(_try, *task) for task in tasks]
+        for future in tqdm(as_completed(running), total=len(tasks), unit="recording", disable=not sys.stderr.isatty()):
+            failures += filter(None, [future.result()])
+    except BrokenProcessPool:
+        failures.append(f"a worker process died, probably out of memory; use fewer than {jobs} --jobs and run again")
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame=None) -> str | None:
+    """Prepare one recording; what went wrong, in one line."""
+    try:
+        prepare_recording(bag, labels, out, config, on_frame)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return (
+            f"{bag}: {error.filename or out}: {error.strerror or error}; what was written is kept, hidden in {out}; "
+            "make room and run again to go on"
+        )
+    return None

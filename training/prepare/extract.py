@@ -1,0 +1,151 @@
+"""From a recording's frames to rows of the tables: labelled pixels with their distances, images, poses and truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.images import ImageError, compressed_size
+from renderocc_model.messages.cdr import CompressedImageMessage
+
+from ..data.sampling import choose
+from ..recordings.frames import FrameIndex, Recording, RecordingError
+from .shard import FrameRow
+from .tables import COMPRESSED
+
+__all__ = ["Extractor"]
+
+_FORWARD = 1e-3  # least share of a pixel's direction along the optical axis for its z-depth to mean anything
+
+
+class Extractor:
+    """Frames to rows of the tables.
+
+    Args:
+        recording: open, with its labels.
+        table: of the labels.
+        directions: {camera: (H, W, 3) unit direction of every pixel in its optical frame; NaN where there is none}.
+        without_depth: also keep pixels of known class and unknown distance.
+        pixels_per_image: most labelled pixels kept of an image; 0 for all.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        table: ClassTable,
+        directions: dict[str, np.ndarray],
+        without_depth: bool = False,
+        pixels_per_image: int = 0,
+    ) -> None:
+        self.recording, self.table, self.directions = recording, table, directions
+        self.without_depth, self.pixels_per_image = without_depth, pixels_per_image
+
+    def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
+        """The messages that these frames need, for `Recording.gather`."""
+        wanted = []
+        for frame in frames:
+            for camera, stamp_ns in frame.images.items():
+                wanted.append(("image", camera, stamp_ns))
+                kinds = (kind for kind in ("semantic", "depth") if self.recording.has_labels(camera, stamp_ns, (kind,)))
+                wanted += [(kind, camera, stamp_ns) for kind in kinds]
+        return wanted
+
+    def row(self, frame: FrameIndex, messages: dict) -> FrameRow:
+        """Everything of one frame, from the messages that it wants; RecordingError names what cannot be used."""
+        recording = self.recording
+        count = len(recording.cameras)
+        poses = np.zeros((count, 4, 4))
+        images, stamps = [None] * count, [0] * count
+        counts = np.zeros((count, len(self.table) + 1), np.int64)
+        pixels, distances = [np.empty((0, 2), np.uint16)], [np.empty(0, np.float32)]
+        for index, camera in enumerate(recording.cameras):
+            if camera not in frame.images:
+                continue
+            stamps[index] = stamp_ns = frame.images[camera]
+            poses[index] = recording.base_from_camera(camera, stamp_ns, frame.stamp_ns)
+            images[index] = self._image(camera, stamp_ns, messages["image", camera, stamp_ns])
+            labelled = self._labelled(camera, stamp_ns, messages)
+            pixels.append(labelled[0])
+            distances.append(labelled[1])
+            counts[index] = labelled[2]
+        truth = recording.truth_path(frame.stamp_ns)
+        return FrameRow(
+            frame.stamp_ns,
+            recording.odom_from_base(frame.stamp_ns),
+            stamps,
+            images,
+            poses,
+            np.concatenate(pixels),
+            np.concatenate(distances),
+            counts,
+            None if truth is None else truth.read_bytes(),
+        )
+
+    def _image(self, camera: str, stamp_ns: int, message) -> tuple[bytes, object]:
+        model = self.recording.models[camera]
+        where = f"{self.recording.topic('image', camera)} at {self.recording.time_text(stamp_ns)}"
+        if isinstance(message, CompressedImageMessage):
+            try:
+                size, encoding = compressed_size(message.data), COMPRESSED
+            except ImageError as error:
+                raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
+        else:
+            size = (message.height, message.width)
+            names = ("encoding", "height", "width", "step", "is_bigendian")
+            encoding = {name: getattr(message, name) for name in names}
+        if size != (model.height, model.width):
+            raise RecordingError(
+                f"{where}: image is {size[1]}x{size[0]} but camera_info says {model.width}x{model.height}; record a "
+                "matching camera_info"
+            )
+        return message.data.tobytes(), encoding
+
+    def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels (M, 2) and distances (M,) by class, and the number of each class, then of those without one."""
+        model, groups = self.recording.models[camera], len(self.table)
+        depth = np.zeros((model.height, model.width), np.float32)
+        if ("depth", camera, stamp_ns) in messages:
+            depth = self.recording.decode("depth", camera, stamp_ns, messages)
+        semantic = self._classes(camera, stamp_ns, messages, depth.shape)
+        kept = depth > 0
+        if self.without_depth:
+            kept |= semantic != groups
+        flat = np.flatnonzero(kept & (semantic != self.table.free))
+        forward = self.directions[camera].reshape(-1, 3)[flat, 2]
+        flat = flat[forward > _FORWARD]  # False for NaN, where the lens maps no direction to the pixel
+        flat = self._thinned(flat, camera, stamp_ns)
+        ids = semantic.ravel()[flat]
+        flat = flat[np.argsort(ids, kind="stable")]
+        rows, columns = np.divmod(flat, model.width)
+        distances = depth.ravel()[flat] / self.directions[camera].reshape(-1, 3)[flat, 2]  # |d| is 1
+        return (
+            np.stack([columns, rows], axis=1).astype(np.uint16),
+            distances.astype(np.float32),
+            np.bincount(ids, minlength=groups + 1),
+        )
+
+    def _classes(self, camera: str, stamp_ns: int, messages: dict, shape: tuple[int, int]) -> np.ndarray:
+        """(H, W) uint8 class ids, with the number of classes where the class is unknown."""
+        groups = len(self.table)
+        if ("semantic", camera, stamp_ns) not in messages:
+            return np.full(shape, groups, np.uint8)
+        semantic = self.recording.decode("semantic", camera, stamp_ns, messages)
+        known = semantic != UNLABELLED
+        highest = int(semantic[known].max(initial=0))
+        if highest >= groups:
+            raise RecordingError(
+                f"{self.recording.topic('semantic', camera)} at {self.recording.time_text(stamp_ns)}: class id "
+                f"{highest} is not in the table of {groups} classes (255 is unlabelled); choose --classes, "
+                "or map the ids when labelling"
+            )
+        return np.where(known, semantic, np.uint8(groups))
+
+    def _thinned(self, flat: np.ndarray, camera: str, stamp_ns: int) -> np.ndarray:
+        """At most `pixels_per_image` of an image's pixels, every set equally likely; the same ones on every run."""
+        limit = self.pixels_per_image
+        if not limit or len(flat) <= limit:
+            return flat
+        rng = np.random.default_rng([stamp_ns, self.recording.cameras.index(camera)])
+        return flat[np.sort(choose(rng, len(flat), limit))]

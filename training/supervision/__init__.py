@@ -1,0 +1,1 @@
+"""What 2D and 3D labels say of a semantic density field."""

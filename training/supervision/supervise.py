@@ -1,0 +1,220 @@
+"""Supervision: what a batch's labels say of the network's output, as named and weighted loss terms."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renderocc_model.classes import ClassTable
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.lift import depth_bin_edges
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.network import NetworkOutput
+
+from ..data.batch import Batch
+from . import losses
+from .config import LossWeights, SupervisionConfig
+from .depth_targets import depth_bin_targets, z_depth_cosine
+from .queries import draw_queries, query_losses
+from .ray_terms import RayLabels, render_terms
+from .voxel_truth import voxel_targets
+
+__all__ = ["LossWeights", "SupervisionConfig", "channel_table", "supervise"]
+
+
+def supervise(
+    config: SupervisionConfig,
+    model_config: ModelConfig,
+    classes: ClassTable,
+    class_counts: Tensor | np.ndarray,
+    output: NetworkOutput,
+    batch: Batch,
+    generator: torch.Generator | None = None,
+    figures: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """The loss terms of a batch, weighted; their sum is the loss.
+
+    Each term is the mean over the batch's B frames of the term of one frame, where a frame without such labels counts
+    as 0. So the loss of a batch is the mean of the losses of its parts, however frames are spread over processes or
+    gradient accumulation.
+
+    What a ray says depends on its measured distance d and on where it leaves the grid:
+
+    - d before the exit: a return in the grid. Depth and, if it has one, class are learnt.
+    - d behind the exit: the way through the grid is empty. No label of what is seen beyond; term `empty`.
+    - no distance: nothing, unless `class_only_rays`.
+    - origin outside of the grid: nothing, as what lies before the grid is not modelled.
+
+    All are rendered at once. `depth` compares logarithms of depths (SILog). The plain sum D = sum_i w_i t_i is short
+    of what was hit by the share of light that was not stopped, so that it is right where it should not be: a wall at
+    20 m of opacity 1/2 reads 10 m, and one at 40 m 20 m; and more density anywhere, in front of the surface too, makes
+    it longer as long as light is left. It also begins at 0, where the logarithm has no end. With depth_completion
+    `exit` the light that is left counts where it leaves the grid, D + (1 - O) t_far: the mean distance that light
+    travels in the grid. It lies between 0 and t_far, is right only for the right surface or a mixture about it, and
+    density makes it shorter, most of all density in front, which is where the error of an empty ray is.
+
+    depth_target `contracted` is the authors' code, for the study: s = t / (t + r) takes the place of t, times r =
+    `contraction_radius`, compared with z-depth; the distortion is that of s. (The authors' points are contracted
+    outside of a ball of radius r as well, and returns up to 52 m are labels; here what leaves the grid is no label.)
+
+    Args:
+        classes: the labels' table; logit i is class classes.occupied_ids[i].
+        class_counts: (len(classes),) labels of each class over the training recordings.
+        output: of the network for the batch; taken as float32.
+        batch: on the output's device.
+        generator: where query points lie.
+        figures: receives figures to log, detached numbers that are not weighted: `rays/labelled`, `rays/beyond` and
+            `rays/unused` of the batch, and where rays are rendered `opacity/labelled`, `opacity/beyond` and
+            `depth/abs_rel`, means over the batch's rays.
+    Returns:
+        The terms in use, in the order of `LossWeights`, each a number that hangs on the output.
+    Raises:
+        ValueError: labels do not fit the model (classes, cameras, grids), or, on the CPU, a density is not finite.
+    """
+    _check(classes, class_counts, model_config, output, batch)
+    device = output.density.device
+    channels = channel_table(classes, device)
+    balance = None
+    if config.balanced_classes:
+        balance = losses.class_weights(torch.as_tensor(class_counts)[list(classes.occupied_ids)]).to(device)
+    terms: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    with torch.autocast(device.type, enabled=False):
+        for number in range(len(batch)):
+            frame = _Frame(config, model_config, classes, channels, balance, output, batch, number)
+            _add(terms, frame.ray_terms(generator, sums))
+            _add(terms, frame.depth_distribution())
+            _add(terms, frame.voxel_terms(sums))
+            _add(terms, frame.total_variation())
+        if figures is not None:
+            for name, value in sums.items():
+                figures[name] = value if value.ndim == 0 else value[0] / value[1].clamp(min=1e-12)
+        weights = {field.name: getattr(config.weights, field.name) for field in fields(LossWeights)}
+        return {name: weight * terms[name] / len(batch) for name, weight in weights.items() if name in terms}
+
+
+def channel_table(classes: ClassTable, device: torch.device | str = "cpu") -> Tensor:
+    """(256,) int64: the logit of each class id, -1 for free, unlabelled and undefined ids."""
+    table = torch.full((256,), -1, dtype=torch.int64)
+    table[list(classes.occupied_ids)] = torch.arange(len(classes.occupied_ids))
+    return table.to(device)
+
+
+class _Frame:
+    """One frame of a batch: its part of the output and its labels."""
+
+    def __init__(
+        self,
+        config: SupervisionConfig,
+        model_config: ModelConfig,
+        classes: ClassTable,
+        channels: Tensor,
+        balance: Tensor | None,
+        output: NetworkOutput,
+        batch: Batch,
+        number: int,
+    ) -> None:
+        self.config, self.model, self.classes, self.channels, self.balance = (
+            config, model_config, classes, channels, balance,
+        )  # fmt: skip
+        self.field = SemanticDensityField(
+            model_config.grid, output.density[number].float(), output.semantics[number].float()
+        )
+        cameras = batch.base_from_camera.shape[1]
+        self.depths = output.depth_distribution.unflatten(0, (-1, cameras))[number].float()
+        self.rays, self.ray_cameras = batch.rays[number], batch.ray_cameras[number]
+        self.base_from_camera, self.intrinsics = batch.base_from_camera[number], batch.intrinsics[number]
+        self.present, self.truth = batch.present[number], batch.truth[number]
+
+    def ray_terms(self, generator: torch.Generator | None, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Terms of rendered rays and of query points."""
+        config, weights, terms = self.config, self.config.weights, {}
+        if config.labels_3d == "only":
+            return terms
+        labels = RayLabels.of(config, self.field.grid, self.channels, self.rays)
+        _add(sums, {
+            "rays/labelled": (labels.classified > 0).sum(),
+            "rays/beyond": (labels.beyond > 0).sum(),
+            "rays/unused": (labels.used == 0).sum(),
+        })  # fmt: skip
+        if config.mode != "query":
+            cosine = None
+            if config.depth_target == "contracted":
+                cosine = z_depth_cosine(self.rays, self.ray_cameras, self.base_from_camera)
+            rendered, rendered_sums = render_terms(config, self.field, self.rays, labels, cosine, self.balance)
+            terms.update(rendered)
+            _add(sums, rendered_sums)
+        if config.mode != "render":
+            used = labels.returned + labels.beyond
+            queries = draw_queries(self.rays, labels.channels, self.field.grid, generator, config.query, used)
+            occupancy, semantics = query_losses(self.field, queries, self.balance, config.query)
+            if weights.query_occupancy > 0:
+                terms["query_occupancy"] = occupancy
+            if config.use_semantics and weights.query_semantics > 0:
+                terms["query_semantics"] = semantics
+        return terms
+
+    def depth_distribution(self) -> dict[str, Tensor]:
+        if not (self.config.use_depth and self.config.weights.depth_distribution > 0):
+            return {}
+        model = self.model
+        edges = torch.from_numpy(depth_bin_edges(model.lift.depth)).to(self.depths.device, torch.float32)
+        bins = depth_bin_targets(
+            self.rays, self.ray_cameras, self.base_from_camera, self.intrinsics, self.present, model.feature_shape,
+            model.backbone.stride, edges,
+        )  # fmt: skip
+        return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
+
+    def voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Terms of the 3D truth; zeros, so that every batch has the same terms, for a frame without any."""
+        config, field = self.config, self.field
+        if config.labels_3d == "off":
+            return {}
+        if self.truth is None:
+            occupancy, semantics = field.density[:0].sum(), field.semantics[:0].sum()
+            count = torch.zeros((), dtype=torch.int64, device=field.device)
+        else:
+            channels, occupied, counted = voxel_targets(
+                self.truth, config.truth_grid, field.grid, self.channels, self.classes
+            )
+            occupancy, semantics = losses.voxel_cross_entropy(
+                field.density, field.semantics, channels, occupied, counted, field.grid.voxel_size, self.balance
+            )
+            count = counted.sum()
+        _add(sums, {"voxels/labelled": count})
+        terms = {"voxel_occupancy": occupancy, "voxel_semantics": semantics}
+        return {name: term for name, term in terms.items() if getattr(config.weights, name) > 0}
+
+    def total_variation(self) -> dict[str, Tensor]:
+        if self.config.weights.total_variation == 0:
+            return {}
+        return {"total_variation": losses.total_variation(self.field.occupancy_probability())}
+
+
+def _add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _check(
+    classes: ClassTable,
+    class_counts: Tensor | np.ndarray,
+    model_config: ModelConfig,
+    output: NetworkOutput,
+    batch: Batch,
+) -> None:
+    if len(class_counts) != len(classes):
+        raise ValueError(f"there are {len(classes)} classes but {len(class_counts)} counts; give one for each class")
+    if len(classes.occupied_ids) != model_config.class_count:
+        raise ValueError(
+            f"the labels have {len(classes.occupied_ids)} classes other than free, the model "
+            f"{model_config.class_count} logits; set class_count={len(classes.occupied_ids)}"
+        )
+    if len(output.density) != len(batch):
+        raise ValueError(f"the output is of {len(output.density)} frames, the batch of {len(batch)}; give both of one")
+    for name, rays in zip(batch.names, batch.rays):
+        if rays.distances is None:
+            raise ValueError(f"{name}: its rays have no distances; give 0 where only the class is known")

@@ -1,0 +1,136 @@
+"""`renderocc train`: learn a network from prepared recordings with 2D labels."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
+
+__all__ = ["main", "remedy"]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc train",
+        description="Train a network on prepared recordings with 2D labels. A run that was interrupted goes on when "
+        "the same command is given again. Under torchrun, all its processes train one network.",
+        epilog="example: renderocc train --config config/train_tiny.yaml --out runs/first data.prepared=tables; on 8 "
+        "GPUs: torchrun --nproc-per-node 8 -m training.train --config config/train_base.yaml --out runs/base ...",
+    )
+    made.add_argument("--config", type=Path, help="YAML of settings: config/train_tiny.yaml, config/train_base.yaml")
+    made.add_argument("--out", type=Path, required=True, help="folder of the run")
+    made.add_argument("--fast-dev-run", action="store_true", help="four steps through everything, in OUT/fast_dev_run")
+    made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings that differ from the YAML")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc train`: 0 at the end or after SIGTERM, 130 after Ctrl-C, 1 where training failed, 2 on bad input."""
+    arguments = parser().parse_intermixed_args(argv)
+    out: Path = arguments.out
+    # Threads that wait for each other shall sleep: by default they spin, and where loading processes want the same
+    # cores a step takes many times as long. Read when torch is loaded, so torch is imported below this line.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from .config import fast_dev_run, load_train_config
+
+    try:
+        config = load_train_config(arguments.config, arguments.settings)
+        if arguments.fast_dev_run:
+            config, out = fast_dev_run(config), out / "fast_dev_run"
+        return _run(config, out, arguments.fast_dev_run)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        text, status = remedy(error, out)
+        if not text:
+            raise
+        print(f"renderocc train: {text}", file=sys.stderr)
+        return status
+
+
+def _run(config: TrainConfig, out: Path, anew: bool) -> int:
+    import torch
+
+    from .distributed import started_processes
+    from .loop import train
+    from .run_data import open_data, prepare_missing
+    from .run_folder import RunFolder
+
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    tables = Path(config.data.prepared) if config.data.prepared else out / "tables"
+    if not config.data.prepared and not config.data.bags:
+        raise ValueError("no recordings: give data.prepared=DIR (of `renderocc prepare`) or data.bags=[BAG,...]")
+    with started_processes(config.run.device) as processes:
+        if processes.first:
+            if anew:
+                shutil.rmtree(out, ignore_errors=True)
+            if config.data.bags:
+                prepare_missing(config.data, tables)
+        processes.wait()
+        data = open_data(config, tables)
+        folder = RunFolder(out, config, data.identity())
+        with stopping_on_signals() as stopped:
+            checkpoint = train(config, data, folder, processes, lambda: bool(stopped))
+        if processes.first:
+            if checkpoint is None:
+                print(f"stopped; give the same command again to go on: {out.resolve()}")
+            else:
+                print(f"wrote {checkpoint.resolve()}")
+        return 130 if checkpoint is None and signal.SIGINT in stopped else 0
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM are put into instead of ending the process; a second one ends it."""
+    stopped: list[int] = []
+
+    def stop(number: int, frame) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+        stopped.append(number)
+        print("stopping after this step; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def remedy(error: Exception, out: Path) -> tuple[str, int]:
+    """What to say of an error that ended training, and the exit status; no text where it is our own fault."""
+    from .learner import Diverged
+
+    kept = f"the last saved state and weights are kept in {out}"
+    text = str(error).strip()
+    first_line = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, Diverged):
+        return f"{text}; {kept}", 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full ({error.filename or out}); make room and give the same command again; {kept}", 1
+    if "DataLoader worker" in text and "shared memory" in text:
+        return f"no shared memory is left for loading processes; fewer run.workers, or a larger /dev/shm; {kept}", 1
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text or "out of memory" in text
+    if isinstance(error, MemoryError) or out_of_memory or ("DataLoader worker" in text and "Killed" in text):
+        return (
+            f"out of memory ({first_line[:160]}); try accumulate=2 (or more) where batch is above 1, fewer "
+            f"sample.rays, model.backbone.recompute=true, or precision=bfloat16; fewer run.workers where it is the "
+            f"host's memory; {kept}"
+        ), 1
+    if isinstance(error, OSError):
+        return f"{error.filename or out}: {error.strerror or first_line}; {kept}", 1
+    if isinstance(error, ValueError):
+        return text, 2
+    return "", 1

@@ -1,0 +1,153 @@
+"""Every choice of a training run, as data: read from YAML with `load_train_config`, changed by `a.b=value` words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from renderocc_model.config import apply_overrides, configuration, from_mapping, load_yaml, setting
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.presets import PRESETS
+
+from ..data.augment import AugmentConfig
+from ..data.dataset import SampleConfig
+from ..prepare import PrepareConfig
+from ..supervision.supervise import SupervisionConfig
+
+__all__ = ["DataConfig", "OptimiserConfig", "RunConfig", "TrainConfig", "fast_dev_run", "load_train_config"]
+
+
+@configuration
+class DataConfig:
+    """Where samples come from. Recordings are held out whole."""
+
+    prepared: str = setting("", "folder of `renderocc prepare`; empty: `tables` in the run's folder")
+    bags: tuple[str, ...] = setting((), "recordings to prepare first; empty: all that are prepared there")
+    labels: tuple[str, ...] = setting((), "sidecars, one for each of `bags`; empty: BAG_labels, or in the bag")
+    training: tuple[str, ...] = setting((), "names of the recordings to learn from; empty: all that are not held out")
+    validation: tuple[str, ...] = setting((), "names of the recordings to hold out; empty: a share of all")
+    held_out: float = setting(0.1, "that share, where no names are given", minimum=0.0, maximum=0.9)
+    prepare: PrepareConfig = setting(PrepareConfig(), "how `bags` become tables")
+
+    def check(self) -> None:
+        if self.labels and len(self.labels) != len(self.bags):
+            raise ValueError(f"labels names {len(self.labels)} sidecars for {len(self.bags)} bags; give one for each")
+        both = sorted(set(self.training) & set(self.validation))
+        if both:
+            raise ValueError(f"{', '.join(both)} are in training and in validation; what is learned must not be tested")
+
+
+@configuration
+class OptimiserConfig:
+    """AdamW, warm-up, cosine, and an exponential moving average of the weights."""
+
+    learning_rate: float = setting(1e-4, "largest learning rate", minimum=0.0, maximum=1.0)
+    backbone_factor: float = setting(1.0, "of the backbone's learning rate", minimum=0.0, maximum=100.0)
+    weight_decay: float = setting(1e-2, "of weights; norms and biases have none", minimum=0.0, maximum=1.0)
+    warm_up: int = setting(200, "steps over which the learning rate rises from zero", minimum=0)
+    final_factor: float = setting(0.01, "of the learning rate at the last step", minimum=0.0, maximum=1.0)
+    clip: float = setting(5.0, "largest norm of the gradient; longer ones are shortened", minimum=1e-6)
+    ema: float = setting(0.999, "decay of the averaged weights, reached gradually; 0: none", minimum=0, maximum=0.99999)
+    batch_norm: str = setting(
+        "learn",
+        "batch statistics: learn; or frozen, as the initial weights have them, in the backbone or everywhere",
+        choices=("learn", "backbone_frozen", "frozen"),
+    )
+
+
+@configuration
+class RunConfig:
+    """What may be changed when a run goes on: it does not change what is learned."""
+
+    device: str = setting("auto", "auto (CUDA where there is any), cpu, cuda")
+    threads: int = setting(0, "threads of the main process; 0: torch's default", minimum=0)
+    workers: int = setting(2, "processes that load samples; 0: the main process does", minimum=0, maximum=256)
+    log_every: int = setting(20, "steps between progress lines", minimum=1)
+    save_every: int = setting(250, "steps between saved states", minimum=1)
+    validate_every: int = setting(1000, "steps between validations; 0: only at the end", minimum=0)
+    validation_frames: int = setting(32, "held-out frames of a validation, evenly spread; 0: all", minimum=0)
+    picture_every: int = setting(500, "steps between pictures; 0: only at the end", minimum=0)
+    pictures: int = setting(2, "held-out frames that are drawn", minimum=1, maximum=16)
+    tensorboard: bool = setting(True, "write curves and pictures for TensorBoard")
+    wandb: str = setting("", "project of Weights & Biases to write curves to as well; empty: none")
+
+
+@configuration
+class TrainConfig:
+    """A training run."""
+
+    model: ModelConfig = setting(PRESETS["tiny"], "the network; `preset` in it names what it starts from")
+    data: DataConfig = setting(DataConfig(), "recordings")
+    sample: SampleConfig = setting(SampleConfig(), "rays of a sample, and how samples are varied")
+    supervision: SupervisionConfig = setting(SupervisionConfig(), "losses")
+    optimiser: OptimiserConfig = setting(OptimiserConfig(), "how weights change")
+    initial: str = setting("", "checkpoint whose weights to begin with; empty: model.backbone.pretrained")
+    steps: int = setting(6000, "optimiser steps of the whole run", minimum=1)
+    batch: int = setting(1, "samples of a step, over all processes", minimum=1, maximum=65536)
+    accumulate: int = setting(1, "parts that each process does its share in: less memory, as much learned", minimum=1)
+    precision: str = setting(
+        "auto",
+        "of the network: auto (bfloat16 where the device multiplies it, float16 on older GPUs, else float32)",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    seed: int = setting(0, "what every random choice follows from", minimum=0)
+    run: RunConfig = setting(RunConfig(), "loading, saving, showing")
+
+    def check(self) -> None:
+        usual = SampleConfig()
+        for name, instead in _DERIVED.items():
+            if getattr(self.sample, name) != getattr(usual, name):
+                raise ValueError(f"sample.{name} follows from {instead}; set that")
+
+    def samples(self, training: bool) -> SampleConfig:
+        """What samples hold: of the size the model takes, held-out ones unvaried."""
+        images = self.model.images
+        return replace(
+            self.sample,
+            height=images.height,
+            width=images.width,
+            previous=int(self.model.fusion.enabled),
+            truth=training and self.supervision.labels_3d != "off",
+            augment=self.sample.augment if training else AugmentConfig(),
+        )
+
+
+_DERIVED = {
+    "height": "model.images.height",
+    "width": "model.images.width",
+    "previous": "model.fusion.enabled",
+    "truth": "supervision.labels_3d",
+}
+
+
+def load_train_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """A run's configuration from YAML, then `a.b=value` words; `model.preset` names the network it starts from.
+
+    Raises:
+        ValueError: names the file or word and the entry: an unknown name (with the nearest), a value that does not fit.
+    """
+    content = {} if path is None else load_yaml(path)
+    model = content.get("model") or {}
+    name = model.pop("preset", "tiny") if isinstance(model, dict) else "tiny"
+    for word in overrides:
+        if word.startswith("model.preset="):
+            name = word.partition("=")[2]
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"{path}: model.preset is {name!r}; start from one of {', '.join(PRESETS)}")
+    config = from_mapping(TrainConfig, content, str(path), TrainConfig(model=PRESETS[name]))
+    return apply_overrides(config, [word for word in overrides if not word.startswith("model.preset=")])
+
+
+def fast_dev_run(config: TrainConfig) -> TrainConfig:
+    """The same run in a minute: a few steps with few rays, then everything that a long run does once."""
+    return replace(
+        config,
+        sample=replace(config.sample, rays=min(config.sample.rays, 4000)),
+        optimiser=replace(config.optimiser, warm_up=1),
+        steps=4,
+        run=replace(
+            config.run, log_every=1, save_every=2, validate_every=4, validation_frames=2, picture_every=4, pictures=1,
+            workers=min(config.run.workers, 1),
+        ),
+    )  # fmt: skip

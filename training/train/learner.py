@@ -1,0 +1,217 @@
+"""One step of learning: from batches to better weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from renderocc_model.checkpoint import load_checkpoint
+from renderocc_model.config import to_mapping
+from renderocc_model.network import NetworkOutput, OccupancyNetwork, build_network
+from renderocc_model.precision import autocast
+
+from ..data.batch import Batch
+from ..data.dataset import RayDataset
+from ..supervision.supervise import supervise
+from .config import TrainConfig
+from .distributed import Processes
+from .forward import chosen_precision, previous_volume
+from .optimise import (
+    AveragedWeights,
+    build_optimiser,
+    freeze_batch_norm,
+    keep_depthwise_single,
+    set_learning_rate,
+    share_batch_norm,
+)
+
+__all__ = ["Diverged", "Learner"]
+
+_LEAST_SCALE = 2.0**-10  # float16: a gradient that overflows at this scale is not a matter of precision
+
+
+class Diverged(ValueError):
+    """The loss or its gradient is not finite; says which setting to change."""
+
+
+class Learner:
+    """The network and all that changes with it.
+
+    Args:
+        config: of the run.
+        dataset: gives the labels' classes and their frequencies.
+        processes: that train together; the network lies on their device.
+    Attributes:
+        network: what is trained, in training mode.
+        average: its averaged weights, which are validated and exported.
+        step: optimiser steps done.
+        rate: learning rate of the last step.
+        waited: seconds that steps waited for samples; set it to 0 to count anew.
+    Raises:
+        ValueError: the model, its initial weights or the classes of the labels do not fit together; the batch cannot
+            be shared by so many processes.
+    """
+
+    def __init__(self, config: TrainConfig, dataset: RayDataset, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self.classes, self.class_counts = dataset.classes, torch.as_tensor(dataset.class_counts)
+        if len(self.classes.occupied_ids) != config.model.class_count:
+            raise ValueError(
+                f"model.class_count is {config.model.class_count}, but the labels have "
+                f"{len(self.classes.occupied_ids)} classes besides free; set model.class_count to that"
+            )
+        if config.batch % (processes.world_size * config.accumulate):
+            raise ValueError(
+                f"batch is {config.batch}, which {processes.world_size} processes in {config.accumulate} parts "
+                "(accumulate) cannot share evenly; make it a multiple"
+            )
+        torch.manual_seed(config.seed)
+        self.network = _initial_network(config).to(processes.device).train()
+        self.average = AveragedWeights(self.network, config.optimiser.ema)
+        self.precision = chosen_precision(config.precision, processes.device)
+        if self.precision == "bfloat16" and processes.device.type == "cpu":
+            keep_depthwise_single(self.network)
+        if processes.world_size > 1 and processes.device.type == "cuda":
+            self.network = share_batch_norm(self.network)
+        freeze_batch_norm(self.network, config.optimiser.batch_norm)
+        self.optimiser = build_optimiser(self.network, config.optimiser)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.precision == "float16")
+        self._shared = processes.shared(self.network)
+        self.step, self.rate, self.waited = 0, 0.0, 0.0
+
+    def learn(self, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], int]:
+        """One optimiser step.
+
+        Returns:
+            means over this process's samples of the loss, its weighted terms and the figures that supervision gives,
+            with the gradient's norm; and the number of rays seen.
+        Raises:
+            Diverged: the gradient is not finite.
+        """
+        config = self.config
+        torch.manual_seed(_seed(config.seed, self.step, self.processes.rank))  # so that no state of it need be saved
+        self.rate = set_learning_rate(self.optimiser, self.step, config.steps, config.optimiser)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        rays = 0
+        for part in range(config.accumulate):
+            start = time.monotonic()
+            batch = next(batches).to(self.processes.device, non_blocking=True)
+            self.waited += time.monotonic() - start
+            last = part + 1 == config.accumulate
+            with nullcontext() if last or self.processes.world_size == 1 else self._shared.no_sync():
+                self._backward(batch, sums)
+            rays += batch.ray_count
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
+        self._check_finite(norm, sums)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.network)
+        self.step += 1
+        return {**sums, "gradient_norm": norm}, rays
+
+    def _backward(self, batch: Batch, sums: dict[str, Tensor]) -> None:
+        """Add a part's gradient to the parameters', and its losses to `sums`.
+
+        Losses are taken sample by sample from the network's output, cut off from the network, so that memory holds the
+        rays of one sample at a time; the gradients they leave there then go through the network at once.
+        """
+        config, device = self.config, self.processes.device
+        with autocast(device, self.precision):
+            previous = previous_volume(self.network, batch)
+        # A context of its own: within one, autocast would take the weights that it cast without gradient above.
+        with autocast(device, self.precision):
+            output = self._shared(batch.current.network_input(), batch.geometry, previous)
+        predictions = (output.density, output.semantics, output.depth_distribution)
+        gradients = [torch.zeros_like(prediction) for prediction in predictions]
+        share = 1 / (len(batch) * config.accumulate)
+        cameras = batch.images.shape[1]
+        for index in range(len(batch)):
+            rows = slice(index, index + 1), slice(index, index + 1), slice(index * cameras, (index + 1) * cameras)
+            leaves = [prediction[row].detach().requires_grad_() for prediction, row in zip(predictions, rows)]
+            generator = torch.Generator(device)
+            generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
+            figures: dict[str, Tensor] = {}
+            try:
+                terms = supervise(
+                    config.supervision, config.model, self.classes, self.class_counts, NetworkOutput(*leaves, None),
+                    batch.only(index), generator, figures,
+                )  # fmt: skip
+            except ValueError:
+                if not torch.isfinite(leaves[0]).all():
+                    raise self._diverged("the network's output is") from None
+                raise
+            loss = sum(terms.values(), torch.zeros((), device=device))
+            if loss.requires_grad:  # not where a sample has no label at all
+                self.scaler.scale(loss * share).backward()
+            for gradient, leaf, row in zip(gradients, leaves, rows):
+                if leaf.grad is not None:
+                    gradient[row] = leaf.grad
+            for name, value in {"loss": loss, **terms, **figures}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().to(device) * share
+        torch.autograd.backward(predictions, gradients)
+
+    def _check_finite(self, norm: Tensor, sums: dict[str, Tensor]) -> None:
+        if self.scaler.is_enabled():
+            # The scaler leaves out a step that overflowed, and scales less from then on.
+            if self.scaler.get_scale() >= _LEAST_SCALE:
+                return
+        elif torch.isfinite(norm):
+            return
+        terms = [name for name, value in sums.items() if not torch.isfinite(value)]
+        raise self._diverged(f"loss terms {', '.join(terms)} are" if terms else "the gradient is")
+
+    def _diverged(self, what: str) -> Diverged:
+        optimiser = self.config.optimiser
+        precision = "" if self.precision == "float32" else f" or precision=float32 (now {self.precision})"
+        return Diverged(
+            f"step {self.step}: {what} not finite; try a lower optimiser.learning_rate (now "
+            f"{optimiser.learning_rate:g}), a longer optimiser.warm_up (now {optimiser.warm_up}){precision} in a new "
+            f"run, which may begin with the last good weights (initial=...)"
+        )
+
+    def state(self) -> dict:
+        """All that the next step depends on: samples and random numbers follow from its number."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "updates": self.average.updates,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict) -> None:
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.network.load_state_dict(state["average"])
+        self.average.updates = state["updates"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _initial_network(config: TrainConfig) -> OccupancyNetwork:
+    if not config.initial:
+        return build_network(config.model, pretrained=True)
+    checkpoint = load_checkpoint(config.initial)
+    network = build_network(config.model)
+    try:
+        network.load_state_dict(checkpoint.network.state_dict())
+    except RuntimeError:
+        theirs, ours = (to_mapping(one) for one in (checkpoint.config, config.model))
+        differing = [name for name in ours if name not in ("name", "backbone") and ours[name] != theirs[name]]
+        raise ValueError(
+            f"initial: {config.initial} is of another network than `model` describes (they differ in "
+            f"{', '.join(differing) or 'backbone'}); describe the checkpoint's"
+        ) from None
+    return network
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

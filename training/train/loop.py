@@ -1,0 +1,175 @@
+"""The training loop, from the first step, or the one where the run was interrupted, to the last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from renderocc_model.checkpoint import save_checkpoint
+from renderocc_model.config import to_mapping
+
+from ..data.loader import training_batches
+from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
+from ..evaluate.threshold import calibrate_threshold
+from .config import TrainConfig
+from .distributed import Processes
+from .learner import Learner
+from .pictures import draw_frame
+from .progress import Progress
+from .run_data import Data
+from .run_folder import Curves, RunFolder
+
+__all__ = ["train"]
+
+_THRESHOLD = 0.5  # of checkpoints whose threshold was not calibrated
+
+
+def train(
+    config: TrainConfig, data: Data, folder: RunFolder, processes: Processes, stop: Callable[[], bool]
+) -> Path | None:
+    """Train to the last step, from where the run in the folder stands.
+
+    Args:
+        stop: asked after each step; when true in any process, the state is saved and training stops.
+    Returns:
+        the checkpoint; None when stopped before the last step.
+    Raises:
+        ValueError: data, model or folder do not fit (TablesError, RunFolderError); Diverged.
+        OSError: the disk.
+    """
+    learner = Learner(config, data.training, processes)
+    checkpoint = folder / "checkpoint.safetensors"
+    state = folder.load_state()
+    if state is not None:
+        learner.load_state(state)
+    if processes.any(learner.step == config.steps and checkpoint.exists()):
+        return checkpoint
+    writer = Writer(config, data, folder, learner, state) if processes.first else None
+    del state  # as large as the network and its optimiser
+    batches = training_batches(config, data.training, learner.step, processes)
+    progress = Progress(learner.step, config.steps)
+    while learner.step < config.steps:
+        values, rays = learner.learn(batches)
+        progress.add(values, rays)
+        step = learner.step
+
+        if step % config.run.log_every == 0 or step == config.steps:
+            means, rates = progress.take(processes.world_size, learner.waited)
+            learner.waited = 0.0
+            means = processes.mean(means)
+            if writer:
+                writer.curves.log("train", step, {**means, **rates, "learning_rate": learner.rate})
+                print(progress.line(step, means, rates), flush=True)
+
+        stopping = processes.any(stop()) and step < config.steps
+        if writer:
+            paused = progress.pause()
+            if _due(step, config.run.picture_every, config) and not stopping:
+                writer.draw()
+            if _due(step, config.run.validate_every, config) and not stopping:
+                writer.validate()
+            if _due(step, config.run.save_every, config) or stopping:
+                writer.save()
+            progress.resume(paused)
+        if stopping:
+            return None
+    if writer:
+        writer.finish(checkpoint)
+    processes.wait()
+    return checkpoint
+
+
+def _due(step: int, every: int, config: TrainConfig) -> bool:
+    return step == config.steps or (every > 0 and step % every == 0)
+
+
+class Writer:
+    """What the first process does beside training: curves, pictures, validation, saving. None of it changes weights.
+
+    Args:
+        state: that the run goes on from; None at its beginning.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, state: dict | None
+    ) -> None:
+        self.config, self.data, self.folder, self.learner = config, data, folder, learner
+        # The score of the best validation so far, and the figures of the last one.
+        self.best, self.metrics = (None, {}) if state is None else (state["best"], state["metrics"])
+        folder.start()
+        self.curves = Curves(folder, config, learner.step)
+        if data.held_out is None:
+            print(f"no recording is held out: no validation, and a threshold of {_THRESHOLD}", flush=True)
+
+    def save(self) -> None:
+        """Save the state to go on from, and the averaged weights."""
+        self.folder.save_state({**self.learner.state(), "best": self.best, "metrics": self.metrics})
+        self._export(self.folder / "last.safetensors", _THRESHOLD)
+
+    def validate(self) -> None:
+        """Rays of held-out frames; the weights are exported where they score best so far (see `score`)."""
+        held_out = self.data.held_out
+        if held_out is None:
+            return
+        network, model = self.learner.average.network, self.config.model
+        self.metrics = evaluate_rays(
+            network, model, held_out, self.config.run.validation_frames, self.learner.processes.device,
+            precision=self.learner.precision, step=self.config.supervision.step,
+        )  # fmt: skip
+        self.curves.log("held_out", self.learner.step, self.metrics)
+        shown = ("abs_rel", "rmse", "delta_1", "miou_2d")
+        text = "  ".join(f"{name} {self.metrics[name]:.3f}" for name in shown if self.metrics[name] is not None)
+        print(f"step {self.learner.step}  held out: {text or 'no labelled ray'}", flush=True)
+        found = score(self.metrics)
+        if self.best is None or found > self.best:
+            self.best = found
+            self._export(self.folder / "best.safetensors", _THRESHOLD)
+
+    def draw(self) -> None:
+        """Pictures of held-out frames, or of the first training ones where none are held out."""
+        frames = self.data.frames_to_draw()
+        indices = evenly(len(frames), self.config.run.pictures)
+        fields = predicted_fields(
+            self.learner.average.network, self.config.model, frames, indices, self.learner.processes.device,
+            precision=self.learner.precision,
+        )  # fmt: skip
+        for number, (_, sample, field) in enumerate(fields):
+            self.curves.picture(f"{number}", self.learner.step, draw_frame(field, sample, self.learner.classes))
+
+    def finish(self, path: Path) -> None:
+        """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
+        threshold = _THRESHOLD
+        if self.data.held_out is not None:
+            try:
+                threshold = calibrate_threshold(
+                    self.learner.average.network, self.config.model, self.data.held_out,
+                    self.config.run.validation_frames, self.learner.processes.device, precision=self.learner.precision,
+                ).threshold  # fmt: skip
+                print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
+            except ValueError as error:  # labels without distances
+                print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
+        self._export(path, threshold)
+        self.curves.close()
+
+    def _export(self, path: Path, threshold: float) -> None:
+        config, learner = self.config, self.learner
+        settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
+        del settings["model"], settings["run"]  # the first is in the checkpoint anyway, the second tells nothing of it
+        provenance = {
+            "steps": learner.step,
+            "seed": config.seed,
+            "data": self.data.identity(),
+            "settings": {**settings, "data": {"held_out": config.data.held_out}, "initial": Path(config.initial).name},
+            "metrics": self.metrics,
+            "torch": torch.__version__,
+        }
+        save_checkpoint(
+            path, learner.average.network, learner.classes, threshold, self.data.rig.summary(), provenance
+        )
+
+
+def score(metrics: dict) -> float:
+    """What makes weights better than others: the share of distances within 25 % plus the mean IoU of classes."""
+    return sum(metrics[name] or 0.0 for name in ("delta_1", "miou_2d"))

@@ -1,0 +1,144 @@
+"""What a network makes of a frame, beside what was labelled: images, rendered classes and depth, and a bird's eye."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field import SemanticDensityField
+from renderocc_model.occupancy import Occupancy
+from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.picture import bird_eye_view
+from renderocc_model.rays import camera_ray_shape, camera_rays
+from renderocc_model.undistort import View
+from renderocc_model.visibility import visible_voxels
+
+from ..data.dataset import Sample
+
+__all__ = ["draw_frame"]
+
+_COLUMN = 352  # pixels that a view is drawn wide
+_RAYS_ACROSS = 176  # rendered in that width: every second pixel
+_NOTHING = (40, 44, 52)  # where nothing was labelled, or light leaves the grid
+_OPAQUE = 0.5
+_TITLES = ("image", "labelled class", "rendered class", "labelled distance", "rendered distance")
+_BAR = 22  # pixels of height of the titles
+
+
+def draw_frame(
+    field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float = 0.5
+) -> np.ndarray:
+    """A sheet with a row for each camera that is present, and the volume from above.
+
+    Args:
+        field: what the network predicts of the sample's current frame.
+        sample: its views, and the labelled rays of the current frame that it drew.
+        threshold: a voxel is drawn as occupied where 1 - exp(-density * voxel_size) exceeds it.
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    frame = sample.current
+    farthest = float(np.linalg.norm(np.subtract(field.grid.upper, field.grid.lower)[:2])) / 2
+    palette = classes.palette()
+    rows = []
+    for camera in np.flatnonzero(frame.present):
+        view = View(frame.views.shape[2], frame.views.shape[1], frame.intrinsics[camera])
+        pose = frame.base_from_camera[camera]
+        label_classes, label_distances = _labels(sample, camera, view, pose)
+        found_classes, found_distances = _rendered(field, classes, view, pose)
+        tiles = (
+            frame.views[camera], _painted(label_classes, palette), _painted(found_classes, palette),
+            _distance_colours(label_distances, farthest), _distance_colours(found_distances, farthest),
+        )  # fmt: skip
+        rows.append(np.concatenate([_fitted(tile, view) for tile in tiles], axis=1))
+    if not rows:
+        rows = [np.full((_COLUMN // 2, len(_TITLES) * _COLUMN, 3), _NOTHING, np.uint8)]
+    sheet = np.concatenate([_titles(), *rows])
+    above = bird_eye_view(occupancy_of(field, sample, classes, threshold))
+    scale = sheet.shape[0] / above.shape[0]
+    above = cv2.resize(above, (round(above.shape[1] * scale), sheet.shape[0]), interpolation=cv2.INTER_AREA)
+    return np.concatenate([sheet, above], axis=1)
+
+
+def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float) -> Occupancy:
+    """The volume that the node would publish."""
+    frame = sample.current
+    size = frame.views.shape[2], frame.views.shape[1]
+    views = [View(*size, K) for K in frame.intrinsics]
+    visible = visible_voxels(field, views, frame.base_from_camera, frame.present)
+    confidence = field.occupancy_probability()
+    ids = torch.tensor(classes.occupied_ids, dtype=torch.uint8, device=field.device)
+    labels = torch.where(confidence > threshold, ids[field.semantics.argmax(dim=-1)], classes.free)
+    semantics = torch.where(visible, labels, UNLABELLED).to(torch.uint8)
+    return Occupancy(
+        field.grid, classes, semantics.cpu().numpy(), confidence.float().cpu().numpy(), visible.cpu().numpy(), field
+    )
+
+
+def _labels(sample: Sample, camera: int, view: View, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class and distance images of a view, (H, W), of the labelled rays; 255 and 0 where there are none."""
+    rays = sample.rays
+    own = (np.asarray(sample.ray_cameras) == camera) & (rays.frame_offsets.numpy() == 0)
+    directions = rays.directions.numpy()[own] @ pose[:3, :3]
+    pixels = directions @ view.K.T
+    columns, lines = np.rint(pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)).astype(int).T
+    inside = (directions[:, 2] > 0) & (columns >= 0) & (columns < view.width) & (lines >= 0) & (lines < view.height)
+    classes = np.full((view.height, view.width), UNLABELLED, np.uint8)
+    distances = np.zeros((view.height, view.width), np.float32)
+    # Dots of 2 x 2 pixels: single ones would drown when the sheet is made smaller.
+    for down in (0, 1):
+        for right in (0, 1):
+            place = (
+                np.minimum(lines[inside] + down, view.height - 1),
+                np.minimum(columns[inside] + right, view.width - 1),
+            )
+            classes[place] = rays.classes.numpy()[own][inside]
+            distances[place] = np.nan_to_num(rays.distances.numpy()[own][inside])
+    return classes, distances
+
+
+def _rendered(
+    field: SemanticDensityField, classes: ClassTable, view: View, pose: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class and distance images of a view as the field looks, coarser than the view; 255 and 0 where light leaves."""
+    stride = max(round(view.width / _RAYS_ACROSS), 1)
+    rays = camera_rays(view, pose, stride).to(field.device)
+    with torch.no_grad():
+        result = render(field, rays)
+    _, far = intersect_box(rays.origins, rays.directions, field.grid.lower, field.grid.upper)
+    ids = torch.tensor(classes.occupied_ids, device=field.device)
+    opaque = result.opacity > _OPAQUE
+    labels = torch.where(opaque, ids[result.semantics.argmax(dim=-1)], UNLABELLED)
+    distances = torch.where(opaque, result.distance + (1 - result.opacity) * far, 0.0)
+    shape = camera_ray_shape(view, stride)
+    return labels.to(torch.uint8).view(shape).cpu().numpy(), distances.float().view(shape).cpu().numpy()
+
+
+def _painted(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    return np.where((labels == UNLABELLED)[..., None], np.uint8(_NOTHING), palette[labels])
+
+
+def _distance_colours(distances: np.ndarray, farthest: float) -> np.ndarray:
+    """Near is red, far is blue, on a scale of the logarithm from 1 m to `farthest`."""
+    known = distances > 0
+    share = np.log(np.maximum(distances, 1.0)) / np.log(farthest)
+    levels = np.uint8(255 * (1 - np.clip(share, 0, 1)))
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1]
+    return np.where(known[..., None], colours, np.uint8(_NOTHING))
+
+
+def _fitted(tile: np.ndarray, view: View) -> np.ndarray:
+    size = (_COLUMN, round(view.height * _COLUMN / view.width))
+    smaller = tile.shape[1] > _COLUMN
+    return cv2.resize(tile, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
+
+
+def _titles() -> np.ndarray:
+    bar = np.full((_BAR, len(_TITLES) * _COLUMN, 3), 255, np.uint8)
+    for number, title in enumerate(_TITLES):
+        cv2.putText(
+            bar, title, (number * _COLUMN + 6, _BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return bar

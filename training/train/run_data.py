@@ -1,0 +1,94 @@
+"""The recordings of a training run: prepared where they are not yet, and split into learned and held-out ones."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from renderocc_model.rig import Camera, Rig
+
+from ..data.augment import AugmentConfig
+from ..data.dataset import RayDataset, split_recordings
+from ..prepare import prepare_recordings
+from ..prepare.tables import Tables, TablesError, list_tables
+from ..recordings.notes import recording_name
+from .config import DataConfig, TrainConfig
+
+__all__ = ["Data", "open_data", "prepare_missing", "split"]
+
+_ALL = 10_000_000  # more labels than a frame has
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from, and what it is judged by.
+
+    training, held_out: samples; no held-out ones where there is one recording alone.
+    rig: the cameras of the first recording.
+    """
+
+    training: RayDataset
+    held_out: RayDataset | None
+    rig: Rig
+
+    def identity(self) -> dict:
+        """Names and counts, by which a run that goes on knows its data again."""
+        return {
+            "training": list(self.training.recordings),
+            "held_out": [] if self.held_out is None else list(self.held_out.recordings),
+            "frames": len(self.training),
+            "labels": [int(count) for count in self.training.class_counts],
+        }
+
+
+    def frames_to_draw(self) -> RayDataset:
+        """Held-out frames (training ones where there are none) with all their own labels, unvaried."""
+        shown = self.held_out or self.training
+        config = replace(shown.config, rays=_ALL, auxiliary_offsets=(), augment=AugmentConfig(), truth=False)
+        return RayDataset(shown.folder, config, shown.recordings, shown.seed, shown.class_counts)
+
+
+def prepare_missing(config: DataConfig, folder: Path) -> None:
+    """Prepare the recordings in `data.bags` that are not in the folder of tables yet.
+
+    Raises:
+        TablesError: one of them cannot be prepared.
+    """
+    names = [recording_name(bag) for bag in config.bags]
+    if len(set(names)) < len(names):
+        raise TablesError(f"data.bags: several recordings have one name among {', '.join(names)}; rename their folders")
+    folder.mkdir(parents=True, exist_ok=True)
+    sidecars = [Path(labels) for labels in config.labels] or [None] * len(config.bags)
+    tasks = [(Path(bag), sidecar, folder, config.prepare) for bag, sidecar in zip(config.bags, sidecars)]
+    failures = prepare_recordings(tasks, min(len(os.sched_getaffinity(0)), len(tasks)))
+    if failures:
+        raise TablesError("; ".join(failures))
+
+
+def split(config: DataConfig, folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the recordings to learn from, and of those held out."""
+    names = sorted(recording_name(bag) for bag in config.bags) or list_tables(folder)
+    if not config.training and not config.validation:
+        return split_recordings(names, config.held_out)
+    training = list(config.training) or [name for name in names if name not in config.validation]
+    return training, list(config.validation) or [name for name in names if name not in training]
+
+
+def open_data(config: TrainConfig, folder: Path) -> Data:
+    """Open the tables.
+
+    Raises:
+        TablesError: a recording is not prepared, is damaged, or does not fit the others.
+    """
+    learned, held_out = split(config.data, folder)
+    if not learned:
+        raise TablesError(f"{folder}: every recording is held out ({', '.join(held_out)}); leave some to learn from")
+    grid = config.supervision.truth_grid
+    training = RayDataset(folder, config.samples(training=True), learned, config.seed, grid=grid)
+    other = None
+    if held_out:
+        samples = config.samples(training=False)
+        other = RayDataset(folder, samples, held_out, config.seed, training.class_counts, grid)
+    cameras = Tables(folder / learned[0]).cameras
+    return Data(training, other, Rig(tuple(Camera(one.name, one.model, one.mount) for one in cameras)))
