@@ -1,0 +1,158 @@
+"""The campaign: every command against its faults, one run after the other or a few at a time, as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .disk import Disk, pages
+from .injections import FAULTS, Reference, Site, faults_of
+from .material import make_material
+from .process import run_command
+from .subjects import SUBJECTS, Subject, tree_digest
+from .verdict import leftovers, met, wholeness
+
+__all__ = ["Campaign"]
+
+_LIMIT_S = 600.0  # for a command that hangs
+
+
+class Campaign:
+    """Faults of commands, drawn from a seed, in a folder of their own; what is done is not done again.
+
+    Args:
+        out: folder for material, undisturbed runs and results.jsonl.
+        seed: of everything that is drawn; run `number` depends on (seed, number) alone.
+        say: gets lines of progress.
+    """
+
+    def __init__(self, out: Path, seed: int = 0, say: Callable[[str], None] = print) -> None:
+        self.out, self.seed, self.say = out.resolve(), seed, say
+        self.results = self.out / "results.jsonl"
+        self._references: dict[str, Reference] = {}
+
+    def plan(self, runs: int, commands: Sequence[str] = (), faults: Sequence[str] = ()) -> list[tuple[int, str, str]]:
+        """(number, command, fault) of the runs: every pair once, weighted, then again, in a seeded order."""
+        pairs = [
+            (name, fault)
+            for name, subject in SUBJECTS.items()
+            for fault in faults_of(subject)
+            for _ in range(subject.weight)
+        ]
+        chosen: list[tuple[str, str]] = []
+        rng = np.random.default_rng(self.seed)
+        while len(chosen) < runs:
+            chosen += [pairs[index] for index in rng.permutation(len(pairs))]
+        numbered = [(number, *pair) for number, pair in enumerate(chosen[:runs])]
+        return [
+            (number, name, fault)
+            for number, name, fault in numbered
+            if (not commands or name in commands) and (not faults or fault in faults)
+        ]
+
+    def run(self, plan: Sequence[tuple[int, str, str]], at_once: int = 1) -> Iterator[dict]:
+        """Run what of a plan has no result yet; the results, as they come."""
+        done = {result["run"] for result in self.read()}
+        left = [entry for entry in plan if entry[0] not in done]
+        if not left:
+            return
+        material = make_material(self.out / "material", self.say)
+        for name in dict.fromkeys(name for _, name, _ in left):
+            self._reference(SUBJECTS[name], material)
+        with ThreadPoolExecutor(at_once) as pool:
+            for result in pool.map(lambda entry: self._one(material, *entry), left):
+                with self.results.open("a") as file:
+                    file.write(json.dumps(result) + "\n")
+                yield result
+
+    def read(self) -> list[dict]:
+        """The results there are; half a line of a campaign that was killed is none."""
+        found = []
+        for line in self.results.read_text().splitlines() if self.results.exists() else ():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return [result for result in found if result["seed"] == self.seed]
+
+    def _reference(self, subject: Subject, material: Path) -> None:
+        """Run a command undisturbed, or read what an earlier undisturbed run gave."""
+        kept = self.out / "references" / f"{subject.name}.json"
+        if not kept.exists():
+            place = self._place(subject, material, f"reference_{subject.name}")
+            self.say(f"running {subject.name} undisturbed")
+            ended = run_command((subject.name, *subject.arguments), place, place / "log.txt", _LIMIT_S)
+            out = place / "out"
+            if ended.status or ended.left_running:
+                raise RuntimeError(f"{subject.name} failed without any fault ({ended.status}): {ended.text[-2000:]}")
+            finals = {name: tree_digest(name)(out) for name in subject.finals}
+            content = {
+                "seconds": ended.seconds, "bytes": pages(out), "result": subject.result(out), "finals": finals,
+            }  # fmt: skip
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(content))
+            shutil.rmtree(place)
+        self._references[subject.name] = Reference(**json.loads(kept.read_text()))
+
+    def _place(self, subject: Subject, material: Path, name: str) -> Path:
+        """A folder with a copy of the command's material and an empty `out`."""
+        place = self.out / "runs" / name
+        shutil.rmtree(place, ignore_errors=True)
+        (place / "out").mkdir(parents=True)
+        for part in subject.material:
+            source, target = material / part, place / "in" / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+        if subject.name == "prepare":  # two recordings, so that there are two processes
+            shutil.copytree(material / "town", place / "in" / "again")
+        return place
+
+    def _one(self, material: Path, number: int, name: str, fault: str) -> dict:
+        subject, reference = SUBJECTS[name], self._references[name]
+        place = self._place(subject, material, f"{number:04d}")
+        out, words = place / "out", (name, *subject.arguments)
+        with Disk(out) as disk:
+            site = Site(place, disk, subject, reference, np.random.default_rng([self.seed, number]))
+            injection = FAULTS[fault](site)
+            ended = run_command(words, place, place / "log.txt", _LIMIT_S, injection.interference)
+            disk.make_room()
+            changed = ended.status == 0 and self._result(subject, out) != reference.result
+            word, wrong = met(fault, injection, ended, subject, changed)
+            stopped_early = changed and fault in ("SIGTERM", "SIGINT")  # training ends well and goes on later
+            if ended.status or stopped_early:
+                wrong += wholeness(out, subject, reference)
+                wrong += self._again(subject, place, words, material, injection.damaged)
+        if not wrong:
+            shutil.rmtree(place)
+        return {
+            "run": number, "seed": self.seed, "command": name, "fault": fault, "detail": injection.detail,
+            "damaged": injection.damaged, "status": ended.status, "seconds": round(ended.seconds, 2), "met": word,
+            "said": ended.last_line[:400], "wrong": wrong,
+        }  # fmt: skip
+
+    def _again(self, subject: Subject, place: Path, words: Sequence[str], material: Path, damaged: str) -> list[str]:
+        """Give the same command again, the fault gone: it ends with the same result and nothing half-done is left."""
+        if damaged:
+            first, rest = Path(damaged).parts[0], Path(*Path(damaged).parts[1:])
+            shutil.copyfile(material / ("town" if first == "again" else first) / rest, place / "in" / damaged)
+        ended = run_command(words, place, place / "again.txt", _LIMIT_S)
+        if ended.status or ended.timed_out:
+            return [f"the same command ended with {ended.status}: {ended.last_line[:200]}"]
+        wrong = []
+        if self._result(subject, place / "out") != self._references[subject.name].result:
+            wrong.append("the same command came to another result")
+        if left := leftovers(place / "out"):
+            wrong.append(f"left {', '.join(left)}")
+        return wrong
+
+    @staticmethod
+    def _result(subject: Subject, out: Path) -> str:
+        try:
+            return subject.result(out)
+        except (OSError, ValueError, KeyError):
+            return "none"

@@ -1,0 +1,171 @@
+"""The invariants: what must hold of every run, judged from outside the node."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from renderocc_ros.faults.fault import Injection
+from renderocc_ros.faults.process import CAMERA_TIMEOUT, NodeProcess
+
+if TYPE_CHECKING:
+    from renderocc_ros.faults.stage import Stage
+
+__all__ = ["Promises", "judge", "stalled"]
+
+SURPRISES = r"Traceback|frame failed|Exception ignored|[Ss]egmentation|terminate called|callback .*failed"
+LATE = 0.3  # seconds the rig itself may be late; beyond it the machine stalled, and what is timed is not judged
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What the node promises, seconds.
+
+    report: within which the right camera is named, from the fault's beginning: the watchdog's limit and one second.
+    recovery: within which outputs return after the fault's end.
+    """
+
+    report: float = CAMERA_TIMEOUT + 1.0
+    recovery: float = 2.0
+
+
+def stalled(record: dict, promises: Promises) -> bool:
+    """Whether the rig itself could not keep its times."""
+    return record["late"] > LATE
+
+
+def judge(
+    stage: Stage, injections: list[Injection], record: dict, promises: Promises, processes: set[NodeProcess]
+) -> None:
+    """Fill in what was seen, and `broken`: one line for each invariant that did not hold.
+
+    Args:
+        processes: all that ran during the run.
+    """
+    broken = list(stage.complaints)
+    alive(stage, injections, record, broken)
+    stamps(stage, injections, record, broken)
+    reported(stage, injections, record, promises, broken)
+    recovered(stage, record, promises, broken)
+    blamed(stage, injections, record, broken)
+    unexpected(processes, injections, record, broken)
+    record["broken"] = broken
+    for name in ("began", "injected", "ending", "ended"):
+        record[name] = round(record[name], 3)
+
+
+def alive(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """It runs, or it has ended for a reason that its exit status or its last lines tell."""
+    status = record["exit"]
+    if status is None:
+        return
+    ends = [injection.fault for injection in injections if injection.fault.ends_node]
+    last = " ".join(record["last_line"])
+    if not ends:
+        broken.append(f"alive: the node ended with status {status}: {last}")
+    elif status != 0 and not any(fault.exits and re.search(fault.exits, last) or fault.exits == "." for fault in ends):
+        broken.append(f"exit: status {status} and no reason in the last line: {last}")
+
+
+def stamps(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """Outputs' stamps never go back but with time itself, and each is that of an image that was sent."""
+    back = any(injection.fault.back for injection in injections)
+    outputs = [output for output in list(stage.observer.outputs) if output.at >= record["began"]]
+    sent = {image.stamp for images in stage.rig.sent.values() for image in list(images)}
+    newest: dict[str, int] = {}
+    for output in outputs:
+        before = newest.get(output.topic)
+        if before is not None and output.stamp < before and not back:
+            broken.append(f"stamps: {output.topic} went back by {(before - output.stamp) * 1e-9:.3f} s")
+            break
+        newest[output.topic] = output.stamp
+    strange = [output for output in outputs if output.stamp not in sent]
+    if strange:
+        broken.append(f"stamps: {len(strange)} outputs with stamps of no image, the first {strange[0].stamp}")
+    free = [output for output in outputs if output.free]
+    if free:
+        broken.append(f"free: {len(free)} grids with free cells no camera can have seen, {free[0].free} in the first")
+    during = [o for o in outputs if o.topic == "grid" and record["injected"] <= o.at < record["ending"]]
+    record["outputs"] = len(during)
+    record["grids"] = sum(output.topic == "grid" for output in outputs)
+    record["free_judged"] = stage.observer.judge_free
+
+
+def reported(
+    stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]
+) -> None:
+    """What has to be named is named, on the line of the right camera, in time."""
+    from renderocc_ros.faults.lane import expected, line_of, named_at
+
+    record["report"] = []
+    must = expected(injections)
+    for injection in injections:
+        fault = injection.fault
+        at = named_at(stage, injection) if fault.named or fault.said else None
+        since = record["injected"]
+        record["report"].append(None if at is None else round(max(0.0, at - since), 3))
+        limit = promises.report + fault.within
+        if injection not in must:
+            continue
+        where = "the log" if fault.said else f"'{line_of(injection)}'"
+        if at is None:
+            broken.append(f"report: {where} never said {fault.named or fault.said!r}: {text_of(stage, injection)}")
+        elif at - since > limit:
+            broken.append(f"report: {where} was named after {at - since:.2f} s, promised within {limit:g} s")
+
+
+def text_of(stage: Stage, injection: Injection) -> str:
+    from renderocc_ros.faults.lane import line_of
+
+    status = stage.observer.status(line_of(injection))
+    return "nothing came" if status is None else status.text[:200]
+
+
+def recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
+    """After the end, outputs of new images come within the promise; and soon of all cameras."""
+    ended = record["ended"]
+    fresh = {image.stamp for images in stage.rig.sent.values() for image in list(images) if image.at >= ended}
+    first = next((o for o in list(stage.observer.outputs) if o.at >= ended and o.stamp in fresh), None)
+    whole = stage.whole(ended)
+    record["recovery"] = None if first is None else round(first.at - ended, 3)
+    record["whole"] = None if whole is None else round(whole - ended, 3)
+    if not stage.node.alive:
+        broken.append(f"alive: the node ended after the fault: {' | '.join(stage.node.tail(3))}")
+    elif first is None:
+        broken.append("recovery: no output returned")
+    elif record["recovery"] > promises.recovery:
+        broken.append(f"recovery: outputs returned after {record['recovery']} s, promised {promises.recovery:g} s")
+    if first is not None and whole is None:
+        broken.append(f"recovery: not all cameras were used again: {frames_text(stage)}")
+
+
+def frames_text(stage: Stage) -> str:
+    frames = stage.observer.status("frames")
+    return "no report" if frames is None else frames.values.get("cameras in the last one", "") + "; " + frames.text
+
+
+def blamed(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """No camera is called silent or without calibration that was not touched."""
+    if record["late"] > LATE or any(i.fault.stops or not i.camera for i in injections):
+        return
+    struck = {camera for injection in injections for camera in injection.affected}
+    for at, lines in list(stage.observer.reports):
+        if not record["injected"] <= at < record["ending"]:
+            continue
+        for camera in stage.scene.cameras:
+            status = lines.get(f"camera {camera}")
+            if camera not in struck and status is not None and status.level >= 2:
+                broken.append(f"blame: camera {camera}, which was well, was called: {status.text[:160]}")
+                return
+
+
+def unexpected(processes: set[NodeProcess], injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """Nothing fails inside that is not the fault's own doing."""
+    allowed = [injection.fault.errors for injection in injections if injection.fault.errors]
+    said = [line for process in processes for line in list(process.lines)]
+    lines = [line for at, line in said if at >= record["began"] and re.search(SURPRISES, line)]
+    for line in lines:
+        if not any(re.search(pattern, line) for pattern in allowed):
+            broken.append(f"unexpected: {line[-300:]}")
+            return

@@ -1,0 +1,200 @@
+"""What an ordinary subscriber sees of the node: its outputs, its diagnostics, its answers to service calls."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_ros.faults.rig import Rig, stamp_ns
+from renderocc_ros.faults.seen import perhaps_seen
+
+__all__ = ["Observer", "Output", "Status"]
+
+BAND = (0.3, 2.0)  # the node's default grid_min_height, grid_max_height, metres
+MATCHED = 100_000_000  # the node's default max_camera_time_diff, nanoseconds
+KEPT = 4000
+
+
+@dataclass(frozen=True)
+class Output:
+    """A message that came: steady seconds, topic, stamp. free: cells called free that no camera can have seen."""
+
+    at: float
+    topic: str
+    stamp: int
+    free: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of /diagnostics: its level (0 ok, 1 warning, 2 error), text and values."""
+
+    level: int
+    text: str
+    values: dict[str, str]
+
+
+class Observer:
+    """Subscriptions to ~/points, ~/grid and /diagnostics, and clients of the node's services, spun by a thread.
+
+    Args:
+        rig: what was sent, to judge the outputs by.
+        domain: ROS domain.
+    Attributes:
+        outputs: the last outputs, oldest first.
+        reports: the last diagnostics of the node, (steady seconds, {line: status}), oldest first.
+        judge_free: whether cells are compared with what the cameras can have seen.
+    """
+
+    def __init__(self, rig: Rig, domain: int) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from nav_msgs.msg import OccupancyGrid
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import PointCloud2
+
+        self.rig = rig
+        self.outputs: deque[Output] = deque(maxlen=KEPT)
+        self.reports: deque[tuple[float, dict[str, Status]]] = deque(maxlen=KEPT)
+        self.judge_free = True
+        self._seen: dict[tuple, np.ndarray] = {}
+        self._clients: dict = {}
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("fault_observer", context=self._context, start_parameter_services=False)
+        latched = QoSProfile(
+            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+        )
+        self.node.create_subscription(PointCloud2, "/renderocc/points", self._on_points, 10)
+        self.node.create_subscription(OccupancyGrid, "/renderocc/grid", self._on_grid, latched)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="observer", daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        import rclpy
+
+        self._executor.shutdown()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    # ---- what comes
+
+    def _on_points(self, message) -> None:
+        self.outputs.append(Output(time.monotonic(), "points", stamp_ns(message)))
+
+    def _on_grid(self, message) -> None:
+        stamp = stamp_ns(message)
+        free = self.unseen_free(message, stamp) if self.judge_free else 0
+        self.outputs.append(Output(time.monotonic(), "grid", stamp, free))
+
+    def _on_diagnostics(self, message) -> None:
+        lines = {
+            status.name.partition(": ")[2]: Status(
+                ord(status.level) if isinstance(status.level, (bytes, str)) else int(status.level),
+                status.message,
+                {value.key: value.value for value in status.values},
+            )
+            for status in message.status
+            if status.hardware_id == "renderocc"
+        }
+        if lines:
+            self.reports.append((time.monotonic(), lines))
+
+    # ---- judgements
+
+    def unseen_free(self, message, stamp: int) -> int:
+        """How many cells of ~/grid are free though no camera with a usable image of that moment can have seen them."""
+        cells = np.asarray(message.data, np.int8).reshape(message.info.height, message.info.width)
+        free = cells == 0
+        for camera in self.rig.scene.cameras:
+            if not free.any():
+                break
+            images = list(self.rig.sent[camera])
+            if any(image.usable and abs(image.stamp - stamp) <= MATCHED for image in images):
+                free = free & ~self._can_have_seen(camera, message.info)
+        return int(free.sum())
+
+    def _can_have_seen(self, camera: str, grid_info) -> np.ndarray:
+        rig = self.rig
+        infos = [rig.scene.infos[camera], *(info for _, info in list(rig.infos_sent[camera]))]
+        mounts = [rig.scene.mounts[camera]]
+        for _, sent in list(rig.mounts_sent[camera]):
+            t, q = sent.translation, sent.rotation
+            mounts.append(((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)))
+        seen = np.zeros((grid_info.height, grid_info.width), bool)
+        for info in infos:
+            if not (np.isfinite(info.k).all() and info.k[0] > 0 and info.k[4] > 0 and info.width and info.height):
+                continue
+            for translation, quaternion in mounts:
+                if not np.isfinite([*translation, *quaternion]).all() or not np.any(quaternion):
+                    continue
+                key = (tuple(info.k), info.width, info.height, info.distortion_model, translation, quaternion)
+                if key not in self._seen:
+                    if len(self._seen) > 500:
+                        self._seen.clear()
+                    self._seen[key] = perhaps_seen(info, translation, quaternion, grid_info, *BAND)
+                seen |= self._seen[key]
+        return seen
+
+    def status(self, line: str) -> Status | None:
+        """The newest status of this line."""
+        return self.reports[-1][1].get(line) if self.reports else None
+
+    def named(self, line: str, pattern: str, since: float) -> float | None:
+        """When a line of the diagnostics first matched a pattern, after `since`; None if it did not."""
+        for at, lines in list(self.reports):
+            if at >= since and line in lines and re.search(pattern, lines[line].text):
+                return at
+        return None
+
+    def first_output(self, since: float, newer_than_ns: int | None = None, topics: Iterable[str] = ("grid",)):
+        """The first output that came after `since`, of an image at or after a stamp; None if there was none."""
+        for output in list(self.outputs):
+            newer = newer_than_ns is None or output.stamp >= newer_than_ns
+            if output.at >= since and newer and output.topic in topics:
+                return output
+        return None
+
+    # ---- services
+
+    def call(self, service_type, name: str, request=None, timeout: float = 20.0):
+        """The answer of a service of the node; None if none came in time."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
+        end = time.monotonic() + timeout
+        if not client.wait_for_service(timeout):
+            return None
+        future = client.call_async(request if request is not None else service_type.Request())
+        while not future.done():
+            if time.monotonic() > end:
+                client.remove_pending_request(future)
+                return None
+            time.sleep(0.01)
+        return future.result()
+
+    def forget_clients(self) -> None:
+        """Clients of a process that has ended."""
+        for client in self._clients.values():
+            self.node.destroy_client(client)
+        self._clients = {}

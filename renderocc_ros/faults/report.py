@@ -1,0 +1,180 @@
+"""What a campaign found: growth of the node's processes, the table of docs/reliability.md, the results as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_ros.faults.catalogue import FAULTS
+
+__all__ = ["finished", "growth", "read_results", "summary", "table", "write_section"]
+
+FEWEST = 12  # runs of one process from which its growth is told
+WARM = 3  # runs of a process after which its memory is taken for settled
+STEEP = 0.25  # MiB a run: memory that surely grows faster is a leak
+MANY = 0.02  # threads or descriptors a run
+BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
+
+
+def read_results(path: Path) -> list[dict]:
+    """The records of a campaign; a line that was cut off by a kill is left out, so its run is made again."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def finished(records: list[dict]) -> set[int]:
+    return {record["index"] for record in records}
+
+
+def slope(values: list[float]) -> tuple[float, float]:
+    """Least-squares rise per run and the half width of its 95 % confidence interval (normal errors)."""
+    x, y = np.arange(len(values), dtype=float), np.array(values, float)
+    x -= x.mean()
+    rise = float((x * y).sum() / (x * x).sum())
+    rest = y - y.mean() - rise * x
+    return rise, 1.96 * math.sqrt(float((rest**2).sum()) / max(1, len(y) - 2) / float((x * x).sum()))
+
+
+def growth(records: list[dict]) -> list[dict]:
+    """Of every process with enough runs: rise of memory (MiB), threads and descriptors per run, with confidence."""
+    lives: dict[int, list[dict]] = defaultdict(list)
+    for record in records:
+        if record.get("after"):
+            lives[record["node"]].append(record["after"])
+    found = []
+    for pid, held in lives.items():
+        if len(held) < FEWEST:
+            continue
+        entry: dict = {"process": pid, "runs": len(held)}
+        for name in ("memory", "threads", "files"):
+            values = [holdings[name] for holdings in held[WARM:]]
+            rise, half = slope(values)
+            entry[name] = {"first": values[0], "last": values[-1], "most": max(values),
+                           "per_run": round(rise, 4), "confidence": round(half, 4)}  # fmt: skip
+        entry["broken"] = [
+            f"growth: {name} rises by {entry[name]['per_run']:.3g} +- {entry[name]['confidence']:.2g} a run"
+            for name, limit in (("memory", STEEP), ("threads", MANY), ("files", MANY))
+            if entry[name]["per_run"] - entry[name]["confidence"] > limit
+        ]
+        found.append(entry)
+    return found
+
+
+def middle_and_worst(values: list[float | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    return f"{float(np.median(known)):.2f}, {known[-1]:.2f}" if known else "-"
+
+
+def summary(records: list[dict]) -> dict:
+    """Figures of a campaign, for JSON and the table."""
+    rows = []
+    for name, fault in FAULTS.items():
+        alone = [record for record in records if record["faults"] == [name]]
+        combined = [record for record in records if name in record["faults"] and len(record["faults"]) > 1]
+        both = alone + combined
+        if not both:
+            continue
+        rows.append(
+            {
+                "fault": name,
+                "group": fault.group,
+                "what": fault.what,
+                "runs": len(alone),
+                "combined": len(combined),
+                "report": [r["report"][r["faults"].index(name)] for r in both] if fault.named or fault.said else [],
+                "recovery": [record["recovery"] for record in alone],
+                "exits": sorted({r["exit"] for r in alone if r["exit"] is not None}),
+                "broken": [
+                    {"seed": r["seed"], "only": " + ".join(r["faults"]), "simulated": r["simulated"],
+                     "broken": r["broken"]}
+                    for r in both if r["broken"]
+                ],
+            }  # fmt: skip
+        )
+    combos = [record for record in records if len(record["faults"]) > 1]
+    lives = growth(records)
+    return {
+        "runs": len(records),
+        "faults": sum(len(record["faults"]) for record in records),
+        "kinds": len(rows),
+        "combinations": len(combos),
+        "broken_runs": sum(bool(record["broken"]) for record in records),
+        "grids": sum(record["grids"] for record in records),
+        "grids_judged": sum(record["grids"] for record in records if record["free_judged"]),
+        "repeated": sum(record["attempt"] for record in records),
+        "recovery_combined": [record["recovery"] for record in combos],
+        "load": [min(r["load"] for r in records), max(r["load"] for r in records)] if records else [],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "growth": lives,
+        "rows": rows,
+    }
+
+
+def table(result: dict) -> str:
+    """The campaign as Markdown."""
+    lines = [
+        f"{result['faults']} faults of {result['kinds']} kinds in {result['runs']} runs, {result['combinations']} of "
+        f"them with two or three at once; {result['grids']} grids came, {result['grids_judged']} were compared with "
+        f"what the cameras can have seen. {result['machine']}; load {result['load'][0]:.1f} to {result['load'][1]:.1f}. "
+        f"{result['repeated']} runs were made again because the machine itself stalled. "
+        f"Runs in which an invariant broke: {result['broken_runs']}.",
+        "",
+        "| fault | what | runs, and in combination | named after, s: median, worst "
+        "| outputs back after, s: median, worst | broken |",
+        "|---|---|---|---|---|---|",
+    ]
+    group = ""
+    for row in result["rows"]:
+        if row["group"] != group:
+            group = row["group"]
+            lines.append(f"| **{group}** | | | | | |")
+        ended = f"; ended with {', '.join(map(str, row['exits']))}" if row["exits"] else ""
+        broken = ", ".join(f"`--only '{case['only']}' --seed {case['seed']}`" for case in row["broken"]) or "0"
+        lines.append(
+            f"| {row['fault']} | {row['what']}{ended} | {row['runs']} + {row['combined']} | "
+            f"{middle_and_worst(row['report'])} | {middle_and_worst(row['recovery'])} | {broken} |"
+        )
+    lines.append(
+        f"| combinations | two or three of the above | {result['combinations']} | | "
+        f"{middle_and_worst(result['recovery_combined'])} | |"
+    )
+    lines += ["", *growth_lines(result["growth"])]
+    return "\n".join(lines)
+
+
+def growth_lines(lives: list[dict]) -> list[str]:
+    lines = [
+        "| process | runs it lived through | memory, MiB: first, last, rise a run | threads | descriptors |",
+        "|---|---|---|---|---|",
+    ]
+    for number, life in enumerate(lives, 1):
+        memory, threads, files = life["memory"], life["threads"], life["files"]
+        lines.append(
+            f"| {number} | {life['runs']} | {memory['first']:.0f}, {memory['last']:.0f}, "
+            f"{memory['per_run']:+.3f} ± {memory['confidence']:.3f} | {threads['first']} to {threads['last']} | "
+            f"{files['first']} to {files['last']} |"
+        )
+    return lines
+
+
+def write_section(document: Path, text: str) -> None:
+    """Put the table between its markers; the file and the markers are made where they are not there."""
+    section = f"{BEGIN}\n\n{text}\n\n{END}"
+    old = document.read_text() if document.exists() else "# What can be relied on\n\n"
+    if BEGIN in old and END in old:
+        before, rest = old.split(BEGIN, 1)
+        new = before + section + rest.split(END, 1)[1]
+    else:
+        new = old.rstrip("\n") + "\n\n" + section + "\n"
+    document.write_text(new)

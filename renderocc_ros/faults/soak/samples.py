@@ -1,0 +1,97 @@
+"""What is looked at every second, and how it is kept: one JSON object a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from pathlib import Path
+
+from ..observer import Status
+from ..stage import Stage
+
+__all__ = ["Ages", "append", "pss", "read_lines", "sample"]
+
+_COUNTERS = {
+    "published": "published",
+    "skipped": "skipped, a newer one was there",
+    "withheld": "withheld, too few cameras",
+    "failed": "failed",
+}
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a file; half a line, of a process that was killed, is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def append(path: Path, entry: dict) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def pss(pid: int) -> float | None:
+    """MiB of a process, shared pages counted by their share; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        if found:
+            return round(int(found[1]) / 1024, 2)
+    return None
+
+
+class Ages:
+    """How old the newest result is, looked at several times a second; seconds since the stamp of its image."""
+
+    def __init__(self) -> None:
+        self._newest, self._heard = 0, -1.0
+        self._found: list[float] = []
+
+    def look(self, stage: Stage) -> None:
+        """Look once."""
+        for output in reversed(stage.observer.outputs):
+            if output.at <= self._heard:
+                break
+            if output.topic == "grid":
+                self._heard, self._newest = output.at, output.stamp
+                break
+        if self._newest:
+            self._found.append(time.time() - self._newest * 1e-9)
+
+    def take(self) -> list[float]:
+        """What was found since the last time."""
+        found, self._found = self._found, []
+        return [round(age, 4) for age in found]
+
+
+def sample(stage: Stage) -> dict:
+    """Holdings of the node's process, and what its newest report says of queues, frames and latency."""
+    holdings = stage.node.holdings()
+    entry: dict = {} if holdings is None else {**vars(holdings), "pss": pss(stage.node.pid)}
+    if not stage.observer.reports:
+        return entry
+    lines = stage.observer.reports[-1][1]
+    entry["held"], entry["dropped"] = queues(lines)
+    if "frames" in lines:
+        values = lines["frames"].values
+        entry |= {name: int(values[key]) for name, key in _COUNTERS.items() if values.get(key, "").isdigit()}
+    if "latency" in lines:
+        total = re.match(r"([\d.]+) ms, ([\d.]+) ms", lines["latency"].values.get("total", ""))
+        if total:
+            entry["p50"], entry["p99"] = float(total[1]), float(total[2])
+    return entry
+
+
+def queues(lines: dict[str, Status]) -> tuple[int, int]:
+    """Images that wait in the node, and images it has dropped: received = matched + dropped + held."""
+    held = dropped = 0
+    for name, status in lines.items():
+        if name.startswith("camera ") and "received" in status.values:
+            gone = sum(int(value) for key, value in status.values.items() if key.startswith("dropped"))
+            held += int(status.values["received"]) - int(status.values["matched"]) - gone
+            dropped += gone
+    return held, dropped
