@@ -32,6 +32,7 @@ from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_
 from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.process import end_at_first_signal, ignore_signals, prepare_process
 from renderocc_ros.publishers import OutputPublishers
+from renderocc_ros.saving import SaveFolder
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from renderocc_ros.worker import Worker
 
@@ -89,6 +90,7 @@ class RenderOccNode(LifecycleNode):
             self.get_logger().error(line)
         for name, line in unknown_parameters(self).items():
             self._complaints.report("parameters", name, line, time.monotonic())
+        self._save_folder = SaveFolder(self.get_parameter("save_directory").value)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -110,6 +112,7 @@ class RenderOccNode(LifecycleNode):
             return SetParametersResult(successful=True)
         try:
             config = read_config(self, changed)
+            self._save_folder.check(config.save_directory)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         fixed = sorted(set(changed) - RUNTIME_PARAMETERS)
@@ -340,13 +343,10 @@ class RenderOccNode(LifecycleNode):
         if frame is None or frame.occupancy is None:
             response.success, response.message = False, "there is no volume yet; nothing was written"
             return response
-        folder = self._config.save_path()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            paths = [folder / f"{frame.stamp_ns}.npz", folder / f"{frame.stamp_ns}.ply"]
-            frame.occupancy.save_npz(paths[0])
-            frame.occupancy.save_ply(paths[1])
+            paths = self._save_folder.save(frame, self._config)
         except OSError as error:
+            folder = self._config.save_directory
             response.success, response.message = False, f"nothing was saved to {folder}: {error}; set 'save_directory'"
             return response
         response.success, response.message = True, f"{paths[0]} {paths[1]}"

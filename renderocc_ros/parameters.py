@@ -120,7 +120,9 @@ class NodeConfig:
     rendered_stride: int = setting(
         4, "one ray of ~/rendered/<camera> for this many pixels of the network's view", minimum=1, maximum=64
     )
-    save_directory: str = setting("~/.ros/renderocc", "~/save writes here and nowhere else")
+    save_directory: str = setting(
+        "~/.ros/renderocc", "~/save writes here or, if changed, to folders in it; nowhere else"
+    )
     diagnostics_period: float = setting(1.0, "time between two /diagnostics [s]", minimum=0.1, maximum=60.0)
     autostart: bool = setting(True, "configure and activate without being asked")
 
