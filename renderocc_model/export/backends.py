@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from renderocc_model.checkpoint import CheckpointError, Description
+from renderocc_model.export.archive import checked_archive
 from renderocc_model.export.file import ENDINGS, is_exported, read_description
 from renderocc_model.export.graph import INPUTS, OUTPUTS, PoolingTables, pooling_tables
 from renderocc_model.lift import LiftGeometry
@@ -140,11 +141,13 @@ class TorchExportNetwork:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.load(path)
+                program = torch.export.load(checked_archive(path))
                 if device.type != "cpu":
                     from torch.export.passes import move_to_device_pass
 
                     program = move_to_device_pass(program, device)
+        except CheckpointError:
+            raise
         except Exception as error:  # whatever a damaged archive makes the readers raise
             raise CheckpointError(
                 f"{path}: torch cannot load it ({str(error)[:200]}); export the checkpoint again with this version"
