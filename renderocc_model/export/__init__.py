@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from renderocc_model.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
+from renderocc_model.ending import machine_error
 from renderocc_model.export.file import ENDINGS
 from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pooling_tables
 from renderocc_model.files import replacing
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load_checkpoint(arguments.checkpoint)
         export_checkpoint(checkpoint, arguments.out, arguments.form, Path(arguments.checkpoint).name)
     except (ValueError, OSError) as error:
-        print(f"renderocc export: {error}", file=sys.stderr)
+        print(f"renderocc export: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
     size = arguments.out.stat().st_size / 2**20
     print(f"inputs {', '.join(INPUTS)}; outputs {', '.join(OUTPUTS)}; {size:.1f} MiB")

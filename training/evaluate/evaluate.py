@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.ending import machine_error
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.packaged import checkpoint_file
@@ -214,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = run(arguments)
         written = _write(arguments, result)
     except (ValueError, OSError) as error:
-        print(f"renderocc eval: {error}", file=sys.stderr)
+        place = arguments.out or arguments.predictions or arguments.json or ""
+        print(f"renderocc eval: {machine_error(error, place) or error}", file=sys.stderr)
         return 2
     from .report import evaluation_text
 

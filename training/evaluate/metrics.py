@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.children import serve_parent
 from renderocc_model.classes import TABLES, ClassTable, by_name
+from renderocc_model.ending import machine_error
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 
@@ -209,7 +211,7 @@ def _running(
     if jobs <= 1:
         yield map(compare, names)
         return
-    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), serve_parent, (os.getpid(),))
     try:
         yield executor.map(compare, names)
     except BrokenProcessPool:
@@ -267,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             write_json(arguments.json, result)
     except (ValueError, OSError) as error:
-        print(f"renderocc metrics: {error}", file=sys.stderr)
+        print(f"renderocc metrics: {machine_error(error, arguments.json or '') or error}", file=sys.stderr)
         return 2
     print(volume_table(result))
     if arguments.flat_ground:

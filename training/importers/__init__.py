@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.ending import machine_error
+
 __all__ = ["main"]
 
 
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.root, arguments.out, arguments.sequences, arguments.storage, _tell
             )
     except (ValueError, OSError) as error:
-        print(f"renderocc import: {error}", file=sys.stderr)
+        print(f"renderocc import: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
     print(f"wrote {count} recordings to {arguments.out}")
     return 0

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.ending import machine_error
+
 __all__ = ["main"]
 
 
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except (ValueError, OSError) as error:
-        print(f"renderocc label: {error}", file=sys.stderr)
+        print(f"renderocc label: {machine_error(error, arguments.out or arguments.bag) or error}", file=sys.stderr)
         return 2
 
 

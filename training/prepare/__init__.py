@@ -14,8 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from pathlib import Path
 
+from renderocc_model.children import serve_parent
 from renderocc_model.classes import TABLES
 from renderocc_model.config import configuration, setting, to_mapping
+from renderocc_model.ending import machine_error
 
 from ..recordings.frames import FrameIndex, Recording, RecordingError
 from ..recordings.notes import class_table, find_sidecar, recording_name
@@ -250,7 +252,7 @@ def prepare_recordings(tasks: list[tuple], jobs: int) -> list[str]:
 
                 failures += filter(None, [_try(*task, on_frame)])
         return failures
-    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), serve_parent, (os.getpid(),))
     try:
         running = [executor.submit(_try, *task) for task in tasks]
         for future in tqdm(as_completed(running), total=len(tasks), unit="recording", disable=not sys.stderr.isatty()):
@@ -269,8 +271,8 @@ def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_fr
     except ValueError as error:
         return str(error)
     except OSError as error:
-        return (
-            f"{bag}: {error.filename or out}: {error.strerror or error}; what was written is kept, hidden in {out}; "
-            "make room and run again to go on"
-        )
+        why = machine_error(error, out) or f"{error.filename or out}: {error.strerror or error}; run again to go on"
+        return f"{bag}: {why}; what was written is kept, hidden in {out}"
+    except MemoryError as error:
+        return f"{bag}: {machine_error(error)}"
     return None

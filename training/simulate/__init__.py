@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc simulate`: exit status 0 when the recording is complete, 2 where an argument is wrong."""
     arguments = parser().parse_args(argv)
+    from renderocc_model.ending import machine_error
     from renderocc_model.rig import Rig
 
     from .record import Settings, record
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         count, seconds = _record(arguments.out, rig, settings, record)
     except (ValueError, OSError, MemoryError) as error:
-        print(f"renderocc simulate: {error}", file=sys.stderr)
+        print(f"renderocc simulate: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
     print(
         f"{settings.frames} frames of {len(rig)} cameras in {seconds:.1f} s ({settings.frames / seconds:.2f} frames/s)",

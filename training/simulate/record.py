@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from renderocc_model.children import serve_parent
 from renderocc_model.rig import Rig
 from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Recorder
@@ -144,6 +145,11 @@ def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | 
     return _crew.work(task)
 
 
+def _start_worker(parent: int, cpus: set[int]) -> None:
+    serve_parent(parent)
+    os.sched_setaffinity(0, cpus)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Within it the libraries start no threads, and OpenCV stops those it has: they would not survive a fork."""
@@ -170,8 +176,8 @@ def render(
     global _crew
     _crew = crew
     # They are forked where only one CPU is allowed, and shall use all.
-    everywhere = (os.sched_setaffinity, (0, os.sched_getaffinity(0)))
-    executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *everywhere)
+    start = (_start_worker, (os.getpid(), os.sched_getaffinity(0)))
+    executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *start)
     try:
         ahead = iter(tasks)
         waiting = _fork(executor, list(islice(ahead, 3 * settings.jobs)))

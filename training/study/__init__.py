@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.ending import machine_error
+
 __all__ = ["main"]
 
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stopping_on_signals() as stopped:
             failures = conductor.run(lambda: bool(stopped))
     except (ValueError, OSError) as error:
-        print(f"renderocc study: {error}", file=sys.stderr)
+        print(f"renderocc study: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
     for failure in failures:
         print(f"renderocc study: {failure}", file=sys.stderr)

@@ -1,0 +1,100 @@
+"""What is said when the machine gives out, and how worker processes end."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from renderocc_model import cli
+from renderocc_model.children import serve_parent
+from renderocc_model.ending import machine_error
+from training.recordings.new_bag import new_bag
+
+
+def raised(action) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever each library raises)
+        action()
+    return caught.value
+
+
+def test_a_full_disk_is_named_with_the_place_and_the_remedy():
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert machine_error(error, "out/town") == "out/town: the disk is full; make room and give the same command again"
+    error = OSError(errno.ENOSPC, "No space left on device", "out/town/town.mcap")
+    assert machine_error(error, "out/town").startswith("out/town/town.mcap: the disk is full")
+    assert "the disk is full" in machine_error(sqlite3.OperationalError("database or disk is full"), "bag")
+
+
+def test_a_locked_disk_and_missing_permission_are_named():
+    assert "x: lies on a disk that is read-only" in machine_error(OSError(errno.EROFS, "Read-only file system", "x"))
+    assert "x: Permission denied; change" in machine_error(OSError(errno.EACCES, "Permission denied", "x"))
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: np.empty(1 << 50, np.uint8),
+        lambda: torch.empty(1 << 50, dtype=torch.uint8),
+        lambda: cv2.resize(np.zeros((30000, 30000), np.uint8), (2_000_000_000, 30000)),
+    ],
+)
+def test_every_library_s_way_to_run_out_of_memory_is_understood(action):
+    words = machine_error(raised(action), less="fewer --jobs")
+    assert words.startswith("out of memory (") and "try fewer --jobs" in words
+
+
+def test_other_errors_are_not_the_machine_s():
+    assert not machine_error(ValueError("focal length is negative")) and not machine_error(KeyError("x"))
+
+
+def test_a_command_that_runs_out_of_memory_is_one_line_with_the_setting_to_change(monkeypatch, capsys):
+    def main(argv):
+        raise MemoryError("Unable to allocate 3 TiB")
+
+    monkeypatch.setattr("training.label.main", main)
+    assert cli.main(["label", "bag"]) == 1
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and "renderocc label: out of memory" in text and "fewer --jobs" in text
+
+
+def _work(ready) -> None:
+    executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), serve_parent, (os.getpid(),))
+    ready.put(executor.submit(os.getpid).result())
+    time.sleep(60)
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    parent = context.Process(target=_work, args=(ready,))
+    parent.start()
+    worker = ready.get(timeout=60)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.join()
+    until = time.monotonic() + 20
+    while os.path.exists(f"/proc/{worker}") and time.monotonic() < until:
+        if open(f"/proc/{worker}/stat").read().rsplit(")", 1)[1].split()[0] == "Z":  # ended; init has not seen it yet
+            break
+        time.sleep(0.05)
+    else:
+        assert not os.path.exists(f"/proc/{worker}")
+
+
+def test_what_a_killed_process_left_of_a_bag_is_removed_and_two_do_not_write_one(tmp_path):
+    (tmp_path / ".town.partial").mkdir()
+    (tmp_path / ".town.partial" / "town.mcap").write_bytes(b"half")
+    with new_bag(tmp_path / "town") as partial:
+        assert not partial.exists()
+        with pytest.raises(ValueError, match="another process is writing it"), new_bag(tmp_path / "town"):
+            pass
+        partial.mkdir()
+        (partial / "metadata.yaml").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["town"]
