@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MOST_KEPT = 200  # distinct complaints; a hostile sender must not fill the memory with them
+# A hostile sender can make up names and texts without end; neither memory nor the log may fill with them.
+MOST_KEPT = 200  # distinct complaints
+MOST_LINES = 50  # written in one period, of whatever complaints
+MOST_TEXT = 500  # characters of one complaint
 # Measured numbers, not sizes: "800x600" tells one fault from another.
 _MEASURED = re.compile(r"(?<![\dx.])\d+(\.\d+)?(?![\dx])")
+
+
+def plain(text: str, most: int = MOST_TEXT) -> str:
+    """The text as one line that says nothing but what it says: what cannot be printed, as line ends and the escapes
+    with which terminals are steered, is spelt out; what is longer than `most` characters is cut."""
+    if len(text) > most:
+        text = f"{text[:most]}... ({len(text)} characters)"
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass
@@ -30,6 +42,9 @@ class Complaints:
         say: called with one line of text; usually the logger's warning.
         period: seconds between two lines about the same thing.
 
+    In one period at most `MOST_LINES` lines are written, the last of which says so; complaints are counted and kept for
+    the diagnostics all the same. Texts are made `plain`, as parts of them come from the network.
+
     A complaint is known by its subject, its kind and its text without measured numbers: "3.21 s late" repeats
     "3.18 s late", but "800x600" does not repeat "640x480".
     Thread-safe. Times are steady seconds, given by the caller.
@@ -40,8 +55,10 @@ class Complaints:
         self._period = period
         self._lock = threading.Lock()
         self._complaints: dict[tuple[str, str, str], Complaint] = {}
+        self._lines: deque[float] = deque()  # when those of the last period were written
 
     def report(self, subject: str, kind: str, text: str, now: float) -> None:
+        subject, kind, text = plain(subject), plain(kind), plain(text)
         key = (subject, kind, _MEASURED.sub("#", text))
         with self._lock:
             known = self._complaints.get(key)
@@ -51,12 +68,22 @@ class Complaints:
                 known = self._complaints[key] = Complaint(text, 0, now, float("-inf"))
             known.text, known.seen = text, now
             known.count += 1
-            if now - known.said < self._period:
+            left = self._lines_left(now)
+            if now - known.said < self._period or left <= 0:
                 known.unsaid += 1
                 return
-            repeats = f" ({known.unsaid} more times in {now - known.said:.0f} s)" if known.unsaid else ""
+            within = "" if known.said == float("-inf") else f" in {now - known.said:.0f} s"
+            repeats = f" ({known.unsaid} more times{within})" if known.unsaid else ""
             known.said, known.unsaid = now, 0
-        self._say(f"{subject}: {text}{repeats}")
+            self._lines.append(now)
+        self._say(f"{subject}: {text}{repeats}" if left > 1 else (
+            f"{MOST_LINES} lines in {self._period:g} s: others are not written until that is over; see /diagnostics"
+        ))  # fmt: skip
+
+    def _lines_left(self, now: float) -> int:
+        while self._lines and now - self._lines[0] >= self._period:
+            self._lines.popleft()
+        return MOST_LINES - len(self._lines)
 
     def current(self, now: float, within: float) -> list[tuple[str, str, Complaint]]:
         """(subject, kind, complaint) of what was seen in the last `within` seconds, newest first."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_ros.complaints import Complaints
+from renderocc_ros.complaints import Complaints, plain
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the g
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 LIVE = 86_400.0  # seconds: stamps further from the clock are a recording's, played without its clock
 RECENT = 5.0  # seconds for which a complaint colours the report
+MOST_TEXT = 4000  # characters of a status, whatever the network made the node complain of
+MOST_CONFLICTS = 5  # frames named that are published in contradicting ways
 
 
 @dataclass
@@ -71,8 +73,8 @@ def diagnostics_message(report: NodeReport, node_name: str, stamp) -> Diagnostic
     message.header.stamp = stamp
     hardware = node_name.strip("/")
     for line in lines:
-        values = [KeyValue(key=key, value=value) for key, value in line.values.items()]
-        text = "; ".join(dict.fromkeys(line.texts)) or "ok"
+        values = [KeyValue(key=key, value=plain(value, MOST_TEXT)) for key, value in line.values.items()]
+        text = plain("; ".join(dict.fromkeys(line.texts)), MOST_TEXT) or "ok"
         message.status.append(
             DiagnosticStatus(
                 level=line.level, name=f"{hardware}: {line.name}", message=text, hardware_id=hardware, values=values
@@ -187,8 +189,11 @@ def _tf_line(report: NodeReport) -> Line:
     frame = report.worker.last_frame
     if frame is not None and frame.ego_motion_missing:
         line.warn(f"static mounts are used: {frame.ego_motion_missing}")
-    for conflict in report.transforms.conflicts:
+    conflicts = report.transforms.conflicts
+    for conflict in conflicts[:MOST_CONFLICTS]:
         line.warn(str(conflict))
+    if len(conflicts) > MOST_CONFLICTS:
+        line.warn(f"{len(conflicts) - MOST_CONFLICTS} more frames are published in contradicting ways")
     line.values = {
         "frames": str(len(report.transforms.frames())),
         "ignored, too old": str(report.transforms.ignored_old),

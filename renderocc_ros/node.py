@@ -68,6 +68,7 @@ class RenderOccNode(LifecycleNode):
     def __init__(self, **kwargs) -> None:
         super().__init__("renderocc", **kwargs)
         self._complaints = Complaints(self.get_logger().warning)
+        self._news = Complaints(self.get_logger().info)  # what senders cause, as often as they like
         self._times = StageTimes()
         self._transforms = TransformBuffer()
         self._config: NodeConfig | None = None
@@ -262,9 +263,8 @@ class RenderOccNode(LifecycleNode):
             return
         jump = self._intake.on_image(camera, buffer, compressed)
         if jump is not None:
-            self.get_logger().info(
-                f"starting afresh: image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
-            )
+            text = f"image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
+            self._news.report("starting afresh", "stamps", text, time.monotonic())
             self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
             self._worker.start_afresh()
         self._worker.collect()
@@ -278,10 +278,8 @@ class RenderOccNode(LifecycleNode):
         if self._intake.on_camera_info(camera, buffer):
             calibration = self._intake.calibrations[camera]
             model = calibration.model
-            self.get_logger().info(
-                f"camera '{camera}': {model.width}x{model.height}, {model.distortion_model}, "
-                f"frame {calibration.frame_id}"
-            )
+            text = f"{model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}"
+            self._news.report(f"camera '{camera}'", "calibration", text, time.monotonic())
             models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
             if len(models) == len(self._cameras):
                 for warning in self._predictor.compare_rig(models):
@@ -332,7 +330,7 @@ class RenderOccNode(LifecycleNode):
     # ---- services and events -----------------------------------------------------------------------------------------
 
     def _on_reset(self, request, response):
-        self.get_logger().info("starting afresh: asked by ~/reset")
+        self._news.report("starting afresh", "reset", "asked by ~/reset", time.monotonic())
         self._transforms.clear()
         self._worker.reset()
         response.success, response.message = True, "queues, /tf and the previous volume are cleared"
@@ -354,7 +352,7 @@ class RenderOccNode(LifecycleNode):
 
     def _on_clock_jump(self) -> None:
         """Clear queues, dynamic TF and temporal state, and go on; calibrations and static mounts stay."""
-        self.get_logger().info("starting afresh: the clock jumped back (a bag loop?)")
+        self._news.report("starting afresh", "clock", "the clock jumped back (a bag loop?)", time.monotonic())
         self._transforms.clear()
         if self._worker is not None:
             self._intake.reset()

@@ -1,6 +1,6 @@
 """Complaints: said at once, then once a period with the number of repeats."""
 
-from renderocc_ros.complaints import MOST_KEPT, Complaints
+from renderocc_ros.complaints import MOST_KEPT, MOST_LINES, Complaints
 
 
 def test_a_complaint_is_said_at_once_then_once_a_period_with_its_repeats():
@@ -71,3 +71,41 @@ def test_after_a_clear_everything_is_new():
     assert complaints.current(now=0.0, within=10.0) == []
     complaints.report("a", "x", "broken", 0.1)
     assert said == ["a: broken", "a: broken"]
+
+
+def test_made_up_complaints_without_end_fill_neither_memory_nor_the_log():
+    said = []
+    complaints = Complaints(said.append, period=10.0)
+    for index in range(5000):  # letters, so that each is another: numbers would be repeats
+        name = "".join("abcdefghij"[int(digit)] for digit in str(index))
+        complaints.report("TF", name, f"transform from '{name}' ignored", index * 0.001)
+    assert len(said) == MOST_LINES  # 5 s are less than a period
+    assert said[-1] == "50 lines in 10 s: others are not written until that is over; see /diagnostics"
+    assert len(complaints.current(now=5.0, within=10.0)) == MOST_KEPT
+    complaints.report("camera 'front'", "image", "corrupt", 15.0)
+    assert said[-1] == "camera 'front': corrupt"
+
+
+def test_a_complaint_that_was_not_written_is_written_when_there_is_room_with_its_repeats():
+    said = []
+    complaints = Complaints(said.append, period=10.0)
+    for index in range(MOST_LINES):
+        complaints.report("TF", "abcdefghij"[index // 10] + "abcdefghij"[index % 10], "ignored", 0.0)
+    complaints.report("camera 'front'", "image", "corrupt", 1.0)
+    complaints.report("camera 'front'", "image", "corrupt", 2.0)
+    assert len(said) == MOST_LINES
+    complaints.report("camera 'front'", "image", "corrupt", 11.0)
+    assert said[-1] == "camera 'front': corrupt (2 more times)"
+
+
+def test_a_name_from_the_network_makes_no_line_of_its_own_and_steers_no_terminal():
+    said = []
+    complaints = Complaints(said.append)
+    complaints.report("TF", "x", "frame 'a\n[ERROR] [renderocc]: brakes failed\x1b[2J\u202e' is too old", 0.0)
+    assert said == [r"TF: frame 'a\n[ERROR] [renderocc]: brakes failed\x1b[2J\u202e' is too old"]
+
+
+def test_a_text_as_long_as_a_book_is_cut_and_its_length_told():
+    said = []
+    Complaints(said.append).report("TF", "x", "y" * 1_000_000, 0.0)
+    assert said == [f"TF: {'y' * 500}... (1000000 characters)"]
