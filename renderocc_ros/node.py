@@ -37,6 +37,7 @@ from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from renderocc_ros.worker import Worker
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
+MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
 TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
 USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
 
@@ -67,8 +68,9 @@ class RenderOccNode(LifecycleNode):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("renderocc", **kwargs)
-        self._complaints = Complaints(self.get_logger().warning)
-        self._news = Complaints(self.get_logger().info)  # what senders cause, as often as they like
+        # Each through a line of its own: rclpy's logger refuses two severities from one place in the code.
+        self._complaints = Complaints(lambda text: self.get_logger().warning(text))
+        self._news = Complaints(lambda text: self.get_logger().info(text))  # what senders cause, as often as they like
         self._times = StageTimes()
         self._transforms = TransformBuffer()
         self._config: NodeConfig | None = None
@@ -195,7 +197,7 @@ class RenderOccNode(LifecycleNode):
         from renderocc_ros.network_setup import make_predictor
 
         self._predictor = make_predictor(config, self.get_logger())
-        self._transforms = TransformBuffer(history=config.tf_history)
+        self._transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
         now = Pace(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
         self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now)
         self._pipeline = FramePipeline(

@@ -649,3 +649,10 @@ def test_the_grids_in_recordings_of_others_are_written_with_the_same_bytes(bag):
         assert ours == raw
         seen += 1
     assert seen == 2
+
+
+def test_more_transforms_than_any_robot_has_are_refused_before_they_become_objects():
+    one = bytes(12) + b"\1\0\0\0" + bytes(64)  # stamp, two empty strings, seven doubles: 72 bytes or more
+    message = b"\0\1\0\0" + (1_000_000).to_bytes(4, "little") + one * 1_000_000
+    with pytest.raises(cdr.MessageError, match="1000000 transforms; expected at most 10000"):
+        cdr.read_tf(message)

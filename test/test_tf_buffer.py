@@ -560,3 +560,26 @@ def test_cameras_of_the_recorded_keyframe_are_placed_as_its_poses_say():
         np.testing.assert_allclose(placed, expected, atol=1e-6)
         shifts.append(np.linalg.norm(placed[:3, 3] - mounts[frame][:3, 3]))
     assert len(shifts) == 6 and max(shifts) > 0.05 and min(shifts) == pytest.approx(0, abs=1e-9)
+
+
+def test_frames_made_up_without_end_take_bounded_memory_and_nobody_elses_history():
+    buffer = moving((1, 0), (3, 2), max_total=1000, max_frames=300)
+    for frame in range(300):
+        for stamp in range(1000, 1100):
+            try:
+                buffer.set("odom", f"made_up_{frame}", stamp, (0, 0, 0), (0, 0, 0, 1))
+            except TransformError as error:
+                assert error.kind == "invalid"
+    # 1000, and of each frame that came later no more than two; names are odom, base and 298 others
+    assert sum(info.samples for info in buffer.frames().values()) <= 1000 + 2 * 298
+    assert len(buffer.frames()) == 299 and buffer.full
+    np.testing.assert_allclose(buffer.lookup("odom", "base", 2 * S)[0, 3], 1.0)
+    buffer.set("odom", "base", 5 * S, (4, 0, 0), (0, 0, 0, 1))  # the newest is always taken
+    np.testing.assert_allclose(buffer.lookup("odom", "base", 4 * S)[0, 3], 3.0)
+    buffer.clear()
+    assert not buffer.full
+
+
+def test_a_frame_name_as_long_as_a_book_is_refused_without_repeating_it():
+    error = refusal(TransformBuffer().set, "odom", "x" * 100_000, 1, (0, 0, 0), (0, 0, 0, 1))
+    assert error.kind == "invalid" and "100000 characters" in str(error) and len(str(error)) < 300

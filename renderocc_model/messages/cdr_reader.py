@@ -18,6 +18,8 @@ _ENCAPSULATION_BYTES = 4
 _LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "iI", "7d", "IIIIIIB")} for order in "<>"}
 # The least a TransformStamped can take: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
 _SMALLEST_TRANSFORM = 72
+# Transforms become Python objects, a dozen times the size of their bytes. No robot has as many frames.
+_MOST_TRANSFORMS = 10_000
 _SMALLEST_POINT_FIELD = 16  # the length of an empty name 4, offset 4, datatype 1 with padding 4, count 4
 
 
@@ -340,6 +342,8 @@ def read_tf(buffer) -> list[TransformMessage]:
             f"TFMessage: 'transforms' declares {count} of them, which do not fit into the {left} bytes left; "
             "the message was cut short or is of another type"
         )
+    if count > _MOST_TRANSFORMS:
+        raise MessageError(f"TFMessage: holds {count} transforms; expected at most {_MOST_TRANSFORMS}")
     transforms = []
     for _ in range(count):
         stamp_ns, parent = cursor.header()

@@ -24,6 +24,7 @@ from .tf_link import composed, inverse_times, matrix
 __all__ = ["Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
 
 _NANOSECONDS = 1_000_000_000
+_LONGEST_NAME = 1000  # characters of a frame's name; those of real vehicles have a few dozen
 
 
 class FrameInfo(NamedTuple):
@@ -43,11 +44,16 @@ class TransformBuffer:
         history: seconds kept of each moving frame, counted back from its newest sample.
         max_samples: most samples kept of each moving frame; the oldest go first.
         max_frames: most frame names; transforms that would add more are refused.
+        max_total: most samples kept of all frames together (about 400 bytes each); when they are there, a new sample
+            takes the place of the oldest of its own frame (from the third on), so that nobody's history is lost to
+            somebody else's.
     Attributes:
         ignored_old: number of transforms not taken because they were older than the history.
     """
 
-    def __init__(self, history: float = 10.0, max_samples: int = 10_000, max_frames: int = 10_000):
+    def __init__(
+        self, history: float = 10.0, max_samples: int = 10_000, max_frames: int = 10_000, max_total: int = 1 << 30
+    ):
         if not (math.isfinite(history) and history > 0) or max_samples < 2 or max_frames < 2:
             raise ValueError(
                 f"history {history} s, max_samples {max_samples}, max_frames {max_frames}: expected a positive time "
@@ -56,6 +62,8 @@ class TransformBuffer:
         self._history_ns = round(history * _NANOSECONDS)
         self._max_samples = max_samples
         self._max_frames = max_frames
+        self._max_total = max_total
+        self._total = 0  # samples kept of all frames
         self._names: set[str] = set()
         self._frames: dict[str, FrameHistory] = {}
         self._static_answers: dict[tuple[str, str], np.ndarray] = {}
@@ -87,7 +95,7 @@ class TransformBuffer:
             clock by more than the history every moving transform is, until `clear`.
         Raises:
             TransformError: kind 'invalid': an empty name, parent and child the same, NaN or infinity, a quaternion of
-                zeros, too many frames. What was known stays as it was.
+                zeros, too many frames, a name too long. What was known stays as it was.
         """
         parent, child = _stripped(parent), _stripped(child)
         link = checked_link(parent, child, translation, quaternion)
@@ -96,11 +104,16 @@ class TransformBuffer:
             frame = self._frames.get(child)
             if frame is None or frame.static != static:  # tf2 too starts anew when a frame turns static or moving
                 self._static_answers.clear()
+                self._total -= len(frame.stamps) if frame else 0
                 frame = self._frames[child] = FrameHistory(static, earlier=frame)
             if static and (frame.parents != [parent] or frame.links != [link]):
                 self._static_answers.clear()
             self._names.update((parent, child))  # known from now on even if the sample is too old, as in tf2
-            if not frame.insert(stamp_ns, parent, link, self._history_ns, self._max_samples):
+            before = len(frame.stamps)
+            most = self._max_samples if self._total < self._max_total else max(2, min(before, self._max_samples))
+            taken = frame.insert(stamp_ns, parent, link, self._history_ns, most)
+            self._total += len(frame.stamps) - before
+            if not taken:
                 self.ignored_old += 1
                 return False
             conflict = frame.claim(child, parent, stamp_ns)
@@ -202,8 +215,14 @@ class TransformBuffer:
             for frame in self._frames.values():
                 if not frame.static:
                     kept = 0 if newer_than_ns is None else bisect_right(frame.stamps, newer_than_ns)
+                    self._total -= len(frame.stamps) - kept
                     frame.forget(kept, len(frame.stamps))
             self._conflicts.clear()
+
+    @property
+    def full(self) -> bool:
+        """Whether `max_total` samples are kept, so that histories grow no more."""
+        return self._total >= self._max_total
 
     @property
     def conflicts(self) -> list[Conflict]:
@@ -221,6 +240,12 @@ class TransformBuffer:
             }
 
     def _check_room(self, parent: str, child: str) -> None:
+        if max(len(parent), len(child)) > _LONGEST_NAME:
+            raise TransformError(
+                "invalid",
+                f"ignoring a transform with a name of {max(len(parent), len(child))} characters; expected at most "
+                f"{_LONGEST_NAME}; repair its publisher",
+            )
         if len(self._names) + (parent not in self._names) + (child not in self._names) > self._max_frames:
             raise TransformError(
                 "invalid",
