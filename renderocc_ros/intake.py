@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from renderocc_model.camera_model import CameraModel
+from renderocc_model.images import MAX_PIXELS
 from renderocc_model.messages import cdr
 from renderocc_model.messages.camera_info import camera_model_from_info
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
 from renderocc_ros.parameters import NodeConfig
 
+MOST_BYTES = 64 << 20  # of an image message of a camera whose size is not known yet
+MOST_BYTES_OF_PIXEL = 8  # the widest encoding is 16 bits of four channels
 STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
 
 
@@ -109,6 +112,14 @@ class Intake:
         except cdr.MessageError as error:
             self._complaints.report(subject, "image", f"image message dropped: {error}", arrival)
             return None
+        if len(buffer) > (most := self._most_bytes(camera)):
+            self._complaints.report(
+                subject,
+                "image",
+                f"image message dropped: it has {len(buffer)} bytes; expected at most {most}, by its camera_info",
+                arrival,
+            )
+            return None
         if stamp_ns == 0:
             self._complaints.report(
                 subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival
@@ -128,6 +139,14 @@ class Intake:
         frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
         with self._lock:
             return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._time)
+
+    def _most_bytes(self, camera: str) -> int:
+        """What is kept until its set is complete is bounded by what a camera of this size can have sent."""
+        calibration = self.calibrations.get(camera)
+        if calibration is None:
+            return MOST_BYTES
+        pixels = calibration.model.width * calibration.model.height
+        return min(pixels, MAX_PIXELS) * MOST_BYTES_OF_PIXEL + (1 << 20)  # rows may be padded, JPEG has a header
 
     def tick(self) -> None:
         """Let time pass: called every few hundredths of a second by the thread that also hands over the messages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import time
 import traceback
@@ -394,7 +395,11 @@ class RenderOccNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {error}")
             return
         if not config.cameras:
-            seen = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
+            try:
+                seen = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
+            except ValueError as error:
+                self._complaints.report("cameras", "too many", str(error), time.monotonic())
+                return
             settled, self._seen_cameras = bool(seen) and seen == self._seen_cameras, seen
             if not settled:
                 self._complaints.report(
@@ -431,6 +436,7 @@ def main(args: list[str] | None = None) -> int:
             node._release()
             node.destroy_node()
         rclpy.try_shutdown()
+        gc.freeze()  # or the interpreter's last collection goes through all of PyTorch, a second or more of a busy core
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from renderocc_model.config import configuration, setting
@@ -17,6 +18,9 @@ RUNTIME_PARAMETERS = {
     "rendered_stride",
     "save_directory",
 }
+
+MOST_CAMERAS = 64  # who publishes camera topics without end must not get a subscription for each
+_NAME = re.compile(r"[A-Za-z0-9_/]+")  # what ROS allows; below ROS a sender can announce anything
 
 
 @configuration
@@ -133,6 +137,8 @@ class NodeConfig:
                     f"parameter {name!r} is {getattr(self, name)!r}: "
                     "it must contain {camera}, e.g. '{camera}/image_raw'"
                 )
+        if len(self.cameras) > MOST_CAMERAS:
+            raise ValueError(f"parameter 'cameras' has {len(self.cameras)} names; expected at most {MOST_CAMERAS}")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"parameter 'cameras' names a camera twice: {list(self.cameras)}")
         if self.anchor_camera and self.cameras and self.anchor_camera not in self.cameras:
@@ -171,6 +177,8 @@ def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, na
         namespace: the node's, e.g. "/" or "/robot".
     Returns:
         Camera names, sorted; a name may itself contain slashes.
+    Raises:
+        ValueError: there are more than `MOST_CAMERAS`.
     """
 
     def resolve(topic: str) -> str:
@@ -184,6 +192,11 @@ def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, na
         if "sensor_msgs/msg/CameraInfo" not in types or not (name.startswith(before) and name.endswith(after)):
             continue
         camera = name[len(before) : len(name) - len(after)]
-        if camera and resolve(config.image_topic_of(camera)) in images:
+        if _NAME.fullmatch(camera) and resolve(config.image_topic_of(camera)) in images:
             found.append(camera)
+    if len(found) > MOST_CAMERAS:
+        raise ValueError(
+            f"{len(found)} cameras are on the graph, at most {MOST_CAMERAS} can be used; "
+            "name those that are meant in the parameter 'cameras'"
+        )
     return tuple(sorted(found))

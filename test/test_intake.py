@@ -159,3 +159,18 @@ def test_stamps_that_go_back_are_a_jump_and_then_matching_goes_on():
         jumps.append(setup.intake.on_image("front", image(stamp * SECOND), False))
     assert [jump is not None for jump in jumps] == [False, True]
     assert setup.intake.poll().stamp_ns == 11 * SECOND  # the newest: the first of them waited for a second
+
+
+def test_an_image_larger_than_its_camera_can_send_is_dropped_before_it_waits_for_others():
+    setup = Setup()
+    setup.intake.on_camera_info("front", serialize_message(info()))
+    bomb = image(100 * SECOND) + bytes(4 << 20)  # 640 x 400 pixels of 8 bytes and 1 MiB are 3,096,576 bytes
+    setup.intake.on_image("front", bomb, False)
+    assert setup.intake.statistics()["front"].received == 0
+    assert setup.said == [
+        f"camera 'front': image message dropped: it has {len(bomb)} bytes; expected at most 3096576, by its camera_info"
+    ]
+    setup.intake.on_image("back", bomb, False)  # not known to be too large: no camera_info yet
+    assert setup.intake.statistics()["back"].received == 1
+    setup.intake.on_image("back", bytes(image(101 * SECOND)) + bytes(64 << 20), False)
+    assert setup.intake.statistics()["back"].received == 1

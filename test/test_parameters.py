@@ -85,6 +85,22 @@ def test_relative_templates_look_only_into_the_namespace():
     assert cameras_on_graph(topics, absolute, "/robot") == ("front", "robot/left")
 
 
+def test_camera_topics_without_end_are_refused_with_what_to_do():
+    kinds = {"image_raw": IMAGE, "camera_info": INFO}
+    topics = [(f"/camera_{index}/{name}", [kind]) for index in range(65) for name, kind in kinds.items()]
+    assert len(cameras_on_graph(topics[:128], NodeConfig(), "/")) == 64
+    with pytest.raises(ValueError, match="65 cameras are on the graph, at most 64 .* 'cameras'"):
+        cameras_on_graph(topics, NodeConfig(), "/")
+    with pytest.raises(ValueError, match="'cameras' has 65 names"):
+        NodeConfig(cameras=tuple(f"camera_{index}" for index in range(65)))
+
+
+def test_topics_that_ros_does_not_allow_are_nobodys_camera():
+    topics = [(f"/{name}/image_raw", [IMAGE]) for name in ("front", "../front", "front\n", "a b")]
+    topics += [(name.replace("image_raw", "camera_info"), [INFO]) for name, _ in topics]
+    assert cameras_on_graph(topics, NodeConfig(), "/") == ("front",)
+
+
 def test_the_save_path_is_absolute_and_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/someone")
     assert NodeConfig(save_directory="~/volumes").save_path() == Path("/home/someone/volumes")
