@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from renderocc_model.layers import ResidualBlock, convolution
 from renderocc_model.model_config import DepthConfig, LiftConfig, ModelConfig
+from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan
 
 __all__ = [
     "CAMERA_PARAMETERS", "DepthContextHead", "Frustums", "LiftGeometry", "PinholeView", "depth_bin_centres",
@@ -58,6 +59,18 @@ class LiftGeometry:
 
     voxel_index: Tensor
     cameras: Tensor
+
+    def plan(self, cells: int) -> PoolingPlan:
+        """Which feature pixels are pooled into which cell; sorted when it is first asked for, then kept.
+
+        Args:
+            cells: of the pooled volume of one frame; those of the next frame of the batch follow.
+        """
+        kept: PoolingPlan | None = self.__dict__.get("_plan")
+        if kept is None or kept.cells != cells * self.voxel_index.shape[0]:
+            kept = make_plan(self.voxel_index.flatten(0, 1), cells, frames=self.voxel_index.shape[0])
+            object.__setattr__(self, "_plan", kept)
+        return kept
 
     @staticmethod
     def batch(geometries: Sequence[LiftGeometry]) -> LiftGeometry:

@@ -14,7 +14,7 @@ from renderocc_model.heads import VoxelFeatures, VoxelHeads
 from renderocc_model.lift import CAMERA_PARAMETERS, DepthContextHead, LiftGeometry
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.neck import FeaturePyramid
-from renderocc_model.ops.voxel_pooling import voxel_pooling
+from renderocc_model.ops import voxel_pooling
 
 __all__ = ["NetworkOutput", "OccupancyNetwork", "build_network"]
 
@@ -71,7 +71,7 @@ class OccupancyNetwork(nn.Module):
         """
         self._check(images, geometry, previous)
         depth, context = self.image_features(images.flatten(0, 1), geometry.cameras.flatten(0, 1))
-        pooled = self.pool(depth, context, geometry.voxel_index)
+        pooled = self.pool(depth, context, geometry)
         density, semantics = self.decode(pooled, previous)
         volume = Volume.current(pooled) if self.fusion is not None else None
         return NetworkOutput(density, semantics, depth, volume)
@@ -81,14 +81,11 @@ class OccupancyNetwork(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         return self.lift(self.neck(self.backbone(images)), cameras)
 
-    def pool(self, depth: Tensor, context: Tensor, voxel_index: Tensor) -> Tensor:
-        """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z), from (B, N, D, h, w) indices."""
-        batch = voxel_index.shape[0]
+    def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
+        """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z); memory order is channels last."""
         x, y, slices = self.config.pooled_shape
-        cells = x * y * slices
-        first = torch.arange(batch, device=voxel_index.device).view(-1, 1, 1, 1, 1) * cells
-        index = torch.where(voxel_index >= 0, voxel_index + first, -1).flatten(0, 1)
-        pooled = voxel_pooling(depth, context, index, batch * cells)
+        batch = geometry.voxel_index.shape[0]
+        pooled = voxel_pooling.pool(depth, context, geometry.plan(x * y * slices))
         if self.config.encoder.kind == "channel_to_height":
             return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)

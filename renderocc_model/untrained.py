@@ -71,7 +71,7 @@ def _noise_volume(network: OccupancyNetwork, device: torch.device) -> Tensor:
     pictures = (pictures * 255).to(torch.uint8).permute(0, 2, 3, 1)
     geometry = Frustums(config, views, device).place(poses)
     depth, context = network.image_features(normalise(pictures.to(device)), geometry.cameras.flatten(0, 1))
-    pooled = network.pool(depth, context, geometry.voxel_index)
+    pooled = network.pool(depth, context, geometry)
     return network.encoder(network.fusion(pooled, None) if network.fusion is not None else pooled)
 
 

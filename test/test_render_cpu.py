@@ -15,6 +15,7 @@ from test_render import UNIT_GRID, random_field, random_rays, rays_of
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
+from renderocc_model.ops import execution
 from renderocc_model.ops.render import RenderResult, cpu_kernel, cpu_loops, reference, render
 from renderocc_model.rays import Rays
 
@@ -285,7 +286,7 @@ def test_a_process_forked_after_rendering_renders_too(many_threads):
             # PyTorch's own threads do not live on in a child; the renderer's are made anew.
             order = np.arange(len(rays))
             threads = threading.active_count()
-            cpu_kernel._in_threads(lambda part: None, [order] * 8, 4)
+            execution.in_threads(lambda part: None, [order] * 8, 4)
             walk = cpu_kernel._walk(UNIT_GRID, rays, 0.5)
             loops, results = cpu_kernel._loops(), [np.empty(len(rays), np.float32) for _ in range(3)]
             density, table = field.density.reshape(-1).numpy(), field.semantics.reshape(-1, 3).numpy()

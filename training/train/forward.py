@@ -40,5 +40,5 @@ def previous_volume(network: OccupancyNetwork, batch: Batch) -> Volume | None:
     with torch.no_grad():
         cameras = before.geometry.cameras.flatten(0, 1)
         depth, context = network.image_features(before.network_input().flatten(0, 1), cameras)
-        volume = Volume.current(network.pool(depth, context, before.geometry.voxel_index))
+        volume = Volume.current(network.pool(depth, context, before.geometry))
     return volume.moved(torch.linalg.inv(batch.odom_from_base) @ before.odom_from_base, before.valid)

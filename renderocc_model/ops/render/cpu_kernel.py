@@ -8,8 +8,6 @@ same number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 from ...field import SemanticDensityField
 from ...grid import VoxelGrid
 from ...rays import Rays
+from ..execution import cpu_loops_of, in_threads
 from .reference import RenderResult, checked_inputs, sample_counts
 
 __all__ = ["obstacle", "render"]
@@ -106,7 +105,7 @@ class _March(torch.autograd.Function):
             loops.march_forward(density, table, walk.shape, walk.rays, run, walk.counts, walk.delta, *written, steps)
 
         threads = _threads(walk.counts)
-        _in_threads(work, _runs(walk.order, walk.counts, RUNS_A_THREAD * threads if threads > 1 else 1), threads)
+        in_threads(work, _runs(walk.order, walk.counts, RUNS_A_THREAD * threads if threads > 1 else 1), threads)
         ctx.save_for_backward(density, table)
         ctx.walk, ctx.steps = walk, steps
         return tuple(results)
@@ -134,7 +133,7 @@ class _March(torch.autograd.Function):
             where = (density, table, walk.shape, walk.rays, runs[part], ctx.steps, walk.delta)
             loops.march_backward(*where, upstream, wanted, *own[part])
 
-        _in_threads(work, range(parts), parts)
+        in_threads(work, range(parts), parts)
         _add_up(loops, own, walk.shape)
         return *(torch.from_numpy(sum_) if want else None for sum_, want in zip(own[0], wanted)), None
 
@@ -150,7 +149,7 @@ def _add_up(loops, own: list[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: 
                 loops.add_columns(into.reshape(-1), values.reshape(-1), touched, edges[piece], edges[piece + 1])
 
     if len(own) > 1:
-        _in_threads(work, range(len(own)), len(own))
+        in_threads(work, range(len(own)), len(own))
 
 
 def _threads(counts: np.ndarray) -> int:
@@ -170,28 +169,10 @@ def _runs(order: np.ndarray, work: np.ndarray, parts: int) -> list[np.ndarray]:
     return np.split(order, cuts)
 
 
-def _in_threads(work: Callable, items: Sequence, threads: int) -> None:
-    if threads == 1 or len(items) == 1:
-        for item in items:
-            work(item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, items))
-
-
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [tensor.detach().numpy() for tensor in tensors]
 
 
 def _loops():
     """The module of the loops, which loads Numba."""
-    try:
-        from . import cpu_loops
-    except ModuleNotFoundError as error:
-        if error.name not in ("numba", "llvmlite"):
-            raise
-        raise ModuleNotFoundError(
-            "rendering on the CPU needs Numba: python3 -m pip install numba (backend='reference' does without, slowly)",
-            name=error.name,
-        ) from None
-    return cpu_loops
+    return cpu_loops_of(__package__, "rendering")

@@ -29,7 +29,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add_columns", "march_backward", "march_forward"]
+__all__ = ["add_columns", "add_scaled", "compiled", "dot", "march_backward", "march_forward"]
 
 # What a ray of 500 samples leaves out is less than 5e-9 of 1, and 1e-9: a tenth of float32's rounding.
 NEGLIGIBLE_WEIGHT = np.float32(1e-11)
@@ -87,7 +87,7 @@ def _repeated(builder, number, kind):
 
 
 @intrinsic
-def _add_scaled(typing, into, into_row, share, table, row):
+def add_scaled(typing, into, into_row, share, table, row):
     """into[into_row] += share * table[row], of C-contiguous float32 arrays of as many columns."""
 
     def generate(context, builder, signature, arguments):
@@ -107,7 +107,7 @@ def _add_scaled(typing, into, into_row, share, table, row):
 
 
 @intrinsic
-def _dot(typing, one, one_row, other, other_row):
+def dot(typing, one, one_row, other, other_row):
     """sum_c one[one_row, c] * other[other_row, c], of C-contiguous float32 arrays of as many columns."""
 
     def generate(context, builder, signature, arguments):
@@ -253,7 +253,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
                 for k in range(_arrivals(x, y, z, shape, voxel, slots, arriving)):
                     slot = slots[k]
                     if gathered[slot] > NEGLIGIBLE_WEIGHT:
-                        _add_scaled(semantics, row, gathered[slot], table, voxel[slot])
+                        add_scaled(semantics, row, gathered[slot], table, voxel[slot])
                     voxel[slot] = arriving[slot]
                     sigma[slot] = density[arriving[slot]]
                     gathered[slot] = 0.0
@@ -279,7 +279,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
             i += 1
         for slot in range(8):
             if gathered[slot] > NEGLIGIBLE_WEIGHT:
-                _add_scaled(semantics, row, gathered[slot], table, voxel[slot])
+                add_scaled(semantics, row, gathered[slot], table, voxel[slot])
         distance[row], opacity[row], distortion[row], steps[row] = reach, mass, spread * delta, i
 
 
@@ -393,11 +393,11 @@ def _exchange(table, gradient, row, count, visits, wanted, into_table):
         ahead = visits.voxels[min(visit + PREFETCH, count - 1)]
         if wanted[0]:
             _prefetch(table, ahead)
-            visits.projected[visit] = _dot(gradient, row, table, visits.voxels[visit])
+            visits.projected[visit] = dot(gradient, row, table, visits.voxels[visit])
         if wanted[1]:
             _prefetch(into_table, ahead)
             if visits.gathered[visit] > NEGLIGIBLE_WEIGHT:
-                _add_scaled(into_table, visits.voxels[visit], visits.gathered[visit], gradient, row)
+                add_scaled(into_table, visits.voxels[visit], visits.gathered[visit], gradient, row)
 
 
 @compiled

@@ -18,11 +18,10 @@ from torch import Tensor
 from ...field import SemanticDensityField
 from ...grid import VoxelGrid
 from ...rays import Rays
+from ..execution import on_device, triton_loops_of
 from .reference import RenderResult, checked_inputs
 
 __all__ = ["LAUNCH", "Launch", "obstacle", "render"]
-
-OLDEST = "3.2"  # of Triton: the first with `gather`
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _enter(loops, grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
     nears = torch.empty(count, dtype=torch.float32, device=device)
     if count:
         box = {"LOWER": tuple(map(float, grid.lower)), "UPPER": tuple(map(float, grid.upper))}
-        with _on(device):
+        with on_device(device):
             loops.enter[(-(-count // _RAYS_A_PROGRAM),)](
                 origins, directions, nears, counts, places, count,
                 **box, SIZE=float(grid.voxel_size), DELTA=float(delta), LIMIT=limit, BLOCK=_RAYS_A_PROGRAM,
@@ -149,7 +148,7 @@ class _March(torch.autograd.Function):
         saved = torch.empty((kept, constants["LONGEST"], 2), dtype=torch.float32, device=device)
         tiles = torch.empty(kept, dtype=torch.int32, device=device)
         if rays:
-            with _on(device):
+            with on_device(device):
                 _loops().march_forward[(-(-rays // launch.rays), max(1, -(-classes // constants["BLOCK"])))](
                     density, table, walk.places, walk.counts, walk.nears, *results, saved, tiles, walk.delta, rays,
                     SAVE=with_gradients, DISTORTION=distortion, **constants,
@@ -176,7 +175,7 @@ class _March(torch.autograd.Function):
         if fixed and len(walk.counts):
             scales = _scales(walk, table, along[0], semantics if semantic else None, along[1], distortion)
         if len(walk.counts):
-            with _on(density.device):
+            with on_device(density.device):
                 _loops().march_backward[(-(-len(walk.counts) // launch.rays),)](
                     density, table, walk.places, walk.counts, walk.nears, saved, tiles,
                     along[0], semantics if semantic else along[0], along[1], distortion if spread else along[0],
@@ -212,21 +211,6 @@ def _scales(
     return torch.where(torch.isfinite(bounds), torch.exp2(exponents.clamp(max=120)), math.nan)
 
 
-def _on(device: torch.device):
-    """Triton launches on the current device, which need not be the field's."""
-    return torch.cuda.device(device if device.type == "cuda" else -1)
-
-
 def _loops():
     """The module of the loops, which loads Triton."""
-    try:
-        from . import triton_loops
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        raise ModuleNotFoundError(
-            f"rendering on a GPU needs Triton: python3 -m pip install 'triton>={OLDEST}' (backend='reference' does "
-            "without, slowly)",
-            name=error.name,
-        ) from None
-    return triton_loops
+    return triton_loops_of(__package__, "rendering")

@@ -1,0 +1,57 @@
+"""What operators need to run their compiled loops: a compiler, threads, and the right device."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+
+import torch
+
+__all__ = ["OLDEST_TRITON", "cpu_loops_of", "in_threads", "on_device", "triton_loops_of"]
+
+OLDEST_TRITON = "3.2"  # the first with `gather`; it comes with PyTorch 2.6
+
+
+def cpu_loops_of(package: str, doing: str) -> ModuleType:
+    """The module `cpu_loops` of an operator's package, which loads Numba.
+
+    Args:
+        doing: what is not possible without, as a sentence begins.
+    Raises:
+        ModuleNotFoundError: Numba is not installed.
+    """
+    return _load(f"{package}.cpu_loops", ("numba", "llvmlite"), f"{doing} on the CPU needs Numba", "numba")
+
+
+def triton_loops_of(package: str, doing: str) -> ModuleType:
+    """The module `triton_loops` of an operator's package, which loads Triton; as `cpu_loops_of`."""
+    return _load(f"{package}.triton_loops", ("triton",), f"{doing} on a GPU needs Triton", f"'triton>={OLDEST_TRITON}'")
+
+
+def _load(module: str, needed: Sequence[str], sentence: str, requirement: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in needed:
+            raise
+        raise ModuleNotFoundError(
+            f"{sentence}: python3 -m pip install {requirement} (backend='reference' does without, slowly)",
+            name=error.name,
+        ) from None
+
+
+def in_threads(work: Callable, items: Sequence, threads: int) -> None:
+    """Call `work` with each of the items, in threads that are gone on return; the first error is raised."""
+    if threads == 1 or len(items) == 1:
+        for item in items:
+            work(item)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, items))
+
+
+def on_device(device: torch.device):
+    """Triton launches on the current device, which need not be that of the data."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)

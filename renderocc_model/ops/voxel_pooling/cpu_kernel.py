@@ -1,0 +1,152 @@
+"""Voxel pooling on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
+
+A cell's sum and a pixel's gradients are one thread's, in a fixed order: the same input gives the same bytes, whatever
+`torch.set_num_threads` says. The threads are gone when a call returns, as the renderer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..execution import cpu_loops_of, in_threads
+
+if TYPE_CHECKING:
+    from .plan import PoolingPlan
+
+__all__ = ["obstacle", "pool", "sort_points"]
+
+# About half a millisecond each; starting a thread takes a tenth of one.
+NUMBERS_WORTH_A_THREAD = 2**20  # of depth times context
+POINTS_WORTH_A_THREAD = 2**17  # that are sorted
+RUNS_A_THREAD = 4  # so that a thread that was held up leaves work to the others
+
+
+def obstacle(device: torch.device) -> str | None:
+    """What keeps this implementation from tensors on a device, None if nothing does."""
+    return None if device.type == "cpu" else f"pools on the CPU, and the context is on {device}"
+
+
+def sort_points(
+    index: np.ndarray, cells: int, frames: int, per_view: int, area: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """cell, start, point and pixel of a `PoolingPlan` on the CPU.
+
+    Args:
+        index: (points,) int64, cells of a frame or -1.
+        cells: of a frame.
+        per_view, area: points and pixels of a view.
+    Raises:
+        ValueError: a number in `index` is neither a cell nor -1.
+    """
+    loops, points = _loops(), index.size
+    cell, point, pixel = (np.empty(points, np.int32) for _ in range(3))
+    start = np.zeros(frames * cells + 1, np.int32)
+    if points == 0:
+        return cell, start, point, pixel
+    parts = max(1, min(torch.get_num_threads(), points // POINTS_WORTH_A_THREAD))
+    counts = np.zeros((parts, frames * cells), np.int32)
+    edges = np.linspace(0, points, parts + 1).astype(np.int64)
+    wrong = [-1] * parts
+
+    def count(part: int) -> None:
+        run = edges[part], edges[part + 1]
+        wrong[part] = loops.count_points(index, cells, points // frames, cell, counts[part], *run)
+
+    def write(part: int) -> None:
+        loops.write_points(cell, counts[part], point, pixel, per_view, area, edges[part], edges[part + 1])
+
+    in_threads(count, range(parts), parts)
+    if any(number != -1 for number in wrong):
+        culprit = next(number for number in wrong if number != -1)
+        raise ValueError(f"voxel pooling: voxel_index holds {culprit}; expected cells 0 to {cells - 1}, or -1 for none")
+    loops.share_out(counts, start)
+    in_threads(write, range(parts), parts)
+    return cell, start, point, pixel
+
+
+def pool(depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:
+    """What `ops.voxel_pooling.pool` does, for tensors that `ops.voxel_pooling.choose` gives it.
+
+    Memory beyond the result: depth and context in float32, where they are not, or lie in another order.
+    """
+    return _Pool.apply(depth, context, plan)
+
+
+class _Pool(torch.autograd.Function):
+    """(cells, C) of depth (N, D, H, W) and context (N, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx, depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:
+        ctx.save_for_backward(depth, context)
+        ctx.plan = plan
+        loops, channels = _loops(), context.shape[1]
+        # NumPy has no bfloat16; as float16 it is made of float32 by PyTorch.
+        short = context.dtype == torch.bfloat16
+        pooled = torch.empty(plan.cells, channels, dtype=torch.bfloat16 if short else torch.float32)
+        into = pooled.view(torch.int16).numpy().view(np.uint16) if short else pooled.numpy()
+        loop = loops.pool_cells_to_bfloat16 if short else loops.pool_cells
+        weights, rows = _weights(depth), _rows(context)
+        start, point, pixel = plan.start.numpy(), plan.point.numpy(), plan.pixel.numpy()
+
+        def work(first: int, last: int) -> None:
+            loop(weights, rows, start, point, pixel, into, first, last)
+
+        # An empty cell is about as much work as a point.
+        _spread(work, plan.cells, len(point) * channels, lambda: start + np.arange(plan.cells + 1))
+        return pooled.to(context.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        (depth, context), plan, loops = ctx.saved_tensors, ctx.plan, _loops()
+        views, bins, height, width = plan.shape
+        area, channels = height * width, context.shape[1]
+        columns = (views, bins, area)
+        weights, rows, cell = _weights(depth).reshape(columns), _rows(context), plan.cell.numpy().reshape(columns)
+        upstream = gradient.to(torch.float32).contiguous().numpy()
+        into_depth = torch.empty(depth.shape, dtype=torch.float32)
+        into_context = torch.empty(views, height, width, channels, dtype=torch.float32)
+        written = into_depth.view(columns).numpy(), into_context.view(views * area, channels).numpy()
+
+        def work(first: int, last: int) -> None:
+            loops.push_back(weights, rows, cell, upstream, *written, first, last)
+
+        _spread(work, views * area, 2 * cell.size * channels, lambda: np.arange(views * area + 1))
+        return into_depth.to(depth.dtype), into_context.permute(0, 3, 1, 2).to(context.dtype), None
+
+
+def _spread(work: Callable[[int, int], None], items: int, numbers: int, before: Callable[[], np.ndarray]) -> None:
+    """Call work(first, last) for runs of the items, of as much work each.
+
+    Args:
+        numbers: how much work there is at most, as NUMBERS_WORTH_A_THREAD.
+        before: returns (items + 1,) how much comes before each of the items, in any unit.
+    """
+    threads = max(1, min(torch.get_num_threads(), numbers // NUMBERS_WORTH_A_THREAD))
+    if threads == 1:
+        work(0, items)
+        return
+    ends, runs = before(), RUNS_A_THREAD * threads
+    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], runs + 1)[1:-1])
+    edges = [0, *(int(cut) for cut in cuts), items]
+    in_threads(lambda run: work(edges[run], edges[run + 1]), range(runs), threads)
+
+
+def _weights(depth: Tensor) -> np.ndarray:
+    """(points,) float32."""
+    return depth.detach().to(torch.float32).reshape(-1).numpy()
+
+
+def _rows(context: Tensor) -> np.ndarray:
+    """(pixels, C) float32, C-contiguous."""
+    return context.detach().to(torch.float32).permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+
+
+def _loops():
+    """The module of the loops, which loads Numba."""
+    return cpu_loops_of(__package__, "voxel pooling")
