@@ -118,9 +118,15 @@ class Worker:
                 self._handle(taken[1], generation)
             except Exception as error:  # whatever one frame does, the next one gets its chance
                 self.counters.failed += 1
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                text = f"frame failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
-                self._complaints.report("frame", type(error).__name__, text, time.monotonic())
+                self._report_failure(error)
+
+    def _report_failure(self, error: Exception) -> None:
+        try:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"frame failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
+            self._complaints.report("frame", type(error).__name__, text, time.monotonic())
+        except Exception:  # without memory not even that can be said; the thread must live for the frames to come
+            self.counters.failed += 1
 
     def _handle(self, matched: MatchedSet, generation: int) -> None:
         started = time.monotonic()

@@ -1,0 +1,80 @@
+"""What the fault campaign found in the node, each with what keeps it from coming back."""
+
+import os
+import subprocess
+import sys
+import time
+
+import rclpy
+from rclpy.context import Context
+from system import ROOT, new_domain
+from test_worker import Setup, fail
+
+from renderocc_ros.complaints import Complaints
+
+FROZEN = """
+import gc, os, signal, threading, time
+import rclpy
+from renderocc_ros import node
+
+def end():
+    while not rclpy.ok():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=end, daemon=True).start()
+status = node.main(["--ros-args", "-p", "cameras:=[front]", "-p", "autostart:=false"])
+print("frozen" if gc.get_freeze_count() else "to be collected", status, flush=True)
+"""
+
+
+def test_a_worker_that_cannot_even_complain_lives_for_the_next_frame():
+    """Found with memory exhausted: the report of a failed frame failed too, and the worker's thread was gone."""
+    setup = Setup()
+    setup.worker.start()
+    real, setup.worker._complaints.report = setup.worker._complaints.report, fail_with(MemoryError())
+    setup.pipeline.steps = [fail(MemoryError())]
+    setup.send(1)
+    wait_for(lambda: setup.worker.counters.failed == 2)
+    setup.worker._complaints.report = real
+    setup.send(2)
+    setup.expect(2)
+    setup.worker.stop()
+
+
+def fail_with(error):
+    def report(*_):
+        raise error
+
+    return report
+
+
+def wait_for(condition, timeout: float = 10.0) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_warnings_and_news_can_be_said_in_one_life():
+    """rclpy's logger refuses a second severity from one place in the code: the first complaint ended the worker."""
+    from renderocc_ros.node import RenderOccNode
+
+    context = Context()
+    rclpy.init(context=context, domain_id=new_domain())
+    try:
+        node = RenderOccNode(context=context)
+        for number, complaints in enumerate((node._complaints, node._news, node._complaints, node._news)):
+            assert isinstance(complaints, Complaints)
+            complaints.report("a test", f"kind {number}", "said", time.monotonic())
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_a_node_that_is_told_to_end_leaves_no_collection_for_the_interpreter():
+    """Found with SIGTERM on a busy computer: it took five seconds to end, in the collection of PyTorch's objects."""
+    environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+    done = subprocess.run([sys.executable, "-c", FROZEN], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["frozen 0"], done.stderr
