@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--lanes", type=int, default=2, help="nodes that are tormented at the same time (default 2)")
     made.add_argument("--only", default="", help="these faults, separated by commas; a combination joined by '+'")
     made.add_argument("--list", action="store_true", help="name all faults and end")
+    made.add_argument("--wall", action="store_true", help="without /clock, but for faults that need it")
     made.add_argument("--bag", type=Path, help="recording to show (default: a street of the simulated town)")
     made.add_argument("--checkpoint", type=Path, help="network (default: a small one with random weights)")
     made.add_argument("--domain", type=int, default=DOMAIN, help=f"ROS domain of the first lane (default {DOMAIN})")
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
     if count < 1 or arguments.lanes < 1:
         made.error("--runs and --lanes must be at least 1")
     try:
-        runs = plan(count, arguments.seed, only)
+        runs = plan(count, arguments.seed, only, arguments.wall)
         settings = prepare(arguments, runs)
     except (ValueError, OSError) as error:
         print(f"renderocc faults: {error}", file=sys.stderr)

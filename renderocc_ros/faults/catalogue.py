@@ -44,11 +44,12 @@ def fault_named(name: str) -> Fault:
     return FAULTS[name]
 
 
-def plan(count: int, seed: int, only: tuple[str, ...] = ()) -> list[Run]:
+def plan(count: int, seed: int, only: tuple[str, ...] = (), wall: bool = False) -> list[Run]:
     """The runs of a campaign, a function of its arguments: every fault equally often, between combinations of others.
 
     Args:
         only: names of faults, or of combinations joined by '+', to be injected in turn in place of all.
+        wall: no /clock, but for faults that need it.
     Raises:
         ValueError: a name that is not known, or a combination that cannot be.
     """
@@ -67,18 +68,18 @@ def plan(count: int, seed: int, only: tuple[str, ...] = ()) -> list[Run]:
                 waiting = [(name,) for name in FAULTS]
                 draw.shuffle(waiting)
             names = waiting.pop()
-        runs.append(Run(index, names, own, uses_clock(names, own)))
+        runs.append(Run(index, names, own, uses_clock(names, own, wall)))
     return runs
 
 
-def uses_clock(names: tuple[str, ...], seed: int) -> bool:
+def uses_clock(names: tuple[str, ...], seed: int, wall: bool) -> bool:
     """Whether a run uses /clock: as its faults need it, else by its seed."""
     clocks = {fault_named(name).clock for name in names} - {"any"}
     if len(clocks) > 1:
         raise ValueError(f"{' + '.join(names)}: one needs /clock and one must not have it")
     if clocks:
         return clocks == {"sim"}
-    return random.Random(f"clock {seed}").random() < 0.5
+    return not wall and random.Random(f"clock {seed}").random() < 0.5
 
 
 def combination(draw: random.Random) -> tuple[str, ...]:

@@ -125,9 +125,7 @@ def text_of(stage: Stage, injection: Injection) -> str:
 def recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
     """After the end, outputs of new images come within the promise; and soon of all cameras."""
     ended = record["ended"]
-    fresh = {image.stamp for images in stage.rig.sent.values() for image in list(images) if image.at >= ended}
-    first = next((o for o in list(stage.observer.outputs) if o.at >= ended and o.stamp in fresh), None)
-    whole = stage.whole(ended)
+    first, whole = stage.first_fresh(ended), stage.whole(ended)
     record["recovery"] = None if first is None else round(first.at - ended, 3)
     record["whole"] = None if whole is None else round(whole - ended, 3)
     if not stage.node.alive:

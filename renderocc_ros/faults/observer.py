@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,14 +164,6 @@ class Observer:
         for at, lines in list(self.reports):
             if at >= since and line in lines and re.search(pattern, lines[line].text):
                 return at
-        return None
-
-    def first_output(self, since: float, newer_than_ns: int | None = None, topics: Iterable[str] = ("grid",)):
-        """The first output that came after `since`, of an image at or after a stamp; None if there was none."""
-        for output in list(self.outputs):
-            newer = newer_than_ns is None or output.stamp >= newer_than_ns
-            if output.at >= since and newer and output.topic in topics:
-                return output
         return None
 
     # ---- services

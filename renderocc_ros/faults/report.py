@@ -123,10 +123,11 @@ def summary(records: list[dict]) -> dict:
 
 def table(result: dict) -> str:
     """The campaign as Markdown."""
+    least, most = result["load"]
     lines = [
         f"{result['faults']} faults of {result['kinds']} kinds in {result['runs']} runs, {result['combinations']} of "
         f"them with two or three at once; {result['grids']} grids came, {result['grids_judged']} were compared with "
-        f"what the cameras can have seen. {result['machine']}; load {result['load'][0]:.1f} to {result['load'][1]:.1f}. "
+        f"what the cameras can have seen. {result['machine']}; load {least:.1f} to {most:.1f}. "
         f"{result['repeated']} runs were made again because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",
         "",

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from renderocc_ros.faults.observer import Observer
+from renderocc_ros.faults.observer import Observer, Output
 from renderocc_ros.faults.process import NodeProcess, node_parameters
 from renderocc_ros.faults.rig import Rig
 from renderocc_ros.faults.scene import Scene
@@ -108,9 +108,14 @@ class Stage:
             fresh = True
         raise StageError(f"no output of all cameras within {SETTLING:g} s of a fresh start; see {self.node.log}")
 
+    def first_fresh(self, since: float) -> Output | None:
+        """The first output of an image that was sent after `since`."""
+        fresh = {image.stamp for images in self.rig.sent.values() for image in list(images) if image.at >= since}
+        return next((o for o in list(self.observer.outputs) if o.at >= since and o.stamp in fresh), None)
+
     def whole(self, since: float) -> float | None:
-        """When, after `since`, a report first said that the last frame had all cameras and that it is recent."""
-        first = self.observer.first_output(since)
+        """When a report first said, after the first fresh output, that the last frame had all cameras."""
+        first = self.first_fresh(since)
         if first is None:
             return None
         for at, lines in list(self.observer.reports):

@@ -1,0 +1,149 @@
+"""The fault campaign: its plan, its judgements by hand-worked numbers, and ten faults injected into the real node."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from nav_msgs.msg import MapMetaData
+from sensor_msgs.msg import CameraInfo
+from system import ROOT, new_domain
+
+from renderocc_ros.faults import main
+from renderocc_ros.faults.catalogue import FAULTS, fault_named, plan
+from renderocc_ros.faults.lane import lane_runs
+from renderocc_ros.faults.report import growth, read_results, summary, table, write_section
+from renderocc_ros.faults.seen import perhaps_seen
+
+FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
+
+TEN = (
+    "camera stops", "anchor stops", "size changes", "truncated message + K of zeros", "stamps of the future",
+    "no odometry", "mount not finite", "wrong parameters", "random transitions", "checkpoint cut short",
+)  # fmt: skip
+
+
+def test_ten_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
+    """As a user runs it. Times are judged generously here: a computer that runs tests may be busy."""
+    out = tmp_path / "campaign"
+    command = [sys.executable, "-m", "renderocc_model.cli", "faults", "--out", out, "--only", ",".join(TEN)]
+    command += ["--lanes", "1", "--seed", "3", "--bag", town_bag, "--domain", new_domain(), "--wall"]
+    command += ["--report-within", "10", "--recover-within", "10"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr + (out / "lane_0.log").read_text()
+    records = read_results(out / "results.jsonl")
+    assert [record["broken"] for record in records] == [[]] * 10
+    assert done.stdout.splitlines()[-1].endswith(str(out.resolve()))
+    text = (out / "report.md").read_text()
+    assert "11 faults of 11 kinds in 10 runs" in text and "| camera stops |" in text
+
+
+def test_a_plan_is_a_function_of_its_seed_and_has_every_fault():
+    runs = plan(400, 7)
+    assert runs == plan(400, 7) != plan(400, 8)
+    alone = [run.faults[0] for run in runs if len(run.faults) == 1]
+    assert set(alone) == set(FAULTS)
+    most, least = (pick(alone.count(name) for name in FAULTS) for pick in (max, min))
+    assert most - least <= 1, "equally often"
+    assert {len(run.faults) for run in runs} == {1, 2, 3}
+
+
+def test_a_run_of_the_report_can_be_made_again_by_its_name_and_seed():
+    run = next(run for run in plan(50, 3) if len(run.faults) == 2)
+    (again,) = plan(1, run.seed, (" + ".join(run.faults),))
+    assert (again.faults, again.seed, again.simulated) == (run.faults, run.seed, run.simulated)
+
+
+def test_what_an_interrupted_campaign_lacks_is_left_for_its_lanes():
+    runs = plan(20, 0)
+    left = lane_runs(runs, {0, 2, 4}, 0, 2)
+    assert {run.index for run in left} == {6, 8, 10, 12, 14, 16, 18}
+
+
+def test_combinations_never_hold_a_fault_that_must_be_alone():
+    for run in plan(300, 1):
+        assert len(run.faults) == 1 or not any(FAULTS[name].alone for name in run.faults)
+
+
+def test_names_of_faults_can_be_given_on_the_command_line():
+    assert not any("," in name or "+" in name for name in FAULTS)
+    with pytest.raises(ValueError, match="did you mean 'camera stops'"):
+        fault_named("camera stop")
+
+
+def test_a_list_of_faults_needs_nothing_else(capsys):
+    assert main(["--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(FAULTS)
+
+
+def test_an_unknown_fault_ends_with_status_2_and_the_nearest_name(tmp_path, capsys):
+    assert main(["--out", str(tmp_path), "--only", "K of zeroes"]) == 2
+    assert "did you mean 'K of zeros'" in capsys.readouterr().err
+
+
+def grid_of(cells: int) -> MapMetaData:
+    """A square of cells of 1 m around the origin."""
+    info = MapMetaData(resolution=1.0, width=cells, height=cells)
+    info.origin.position.x = info.origin.position.y = -cells / 2
+    return info
+
+
+def ninety_degrees() -> CameraInfo:
+    """x/z and y/z from -1 to 1: a focal length of half the width of 100 pixels."""
+    info = CameraInfo(width=100, height=100, distortion_model="plumb_bob", d=[0.0] * 5)
+    info.k = [50.0, 0.0, 49.5, 0.0, 50.0, 49.5, 0.0, 0.0, 1.0]
+    return info
+
+
+def test_a_camera_can_have_seen_what_lies_in_its_pyramid_and_a_cell_more():
+    seen = perhaps_seen(ninety_degrees(), (0.0, 0.0, 1.0), FORWARD, grid_of(20), 0.3, 2.0)  # [y, x]
+    y, x = np.mgrid[-9.5:10, -9.5:10]
+    assert seen[(x > 2) & (np.abs(y) < x)].all()
+    # Half a cell beyond a cell's edge on each side and 2 x 5 % of x: |y| - 1 > 1.1 (x + 1) is seen by no means.
+    assert not seen[(np.abs(y) - 1 > 1.1 * (x + 1)) & (x > -1)].any()
+    assert not seen[x < -1.5].any(), "behind it"
+
+
+def test_a_cell_next_to_the_camera_but_above_its_pyramid_was_not_seen():
+    """A camera that looks straight up: the band from 0.3 to 2 m and a voxel more lies behind it at 4 m height."""
+    up = (0.0, 0.0, 0.0, 1.0)  # the optical frame's z is base_link's
+    assert not perhaps_seen(ninety_degrees(), (0.0, 0.0, 4.0), up, grid_of(8), 0.3, 2.0).any()
+    assert perhaps_seen(ninety_degrees(), (0.0, 0.0, 0.0), up, grid_of(8), 0.3, 2.0)[4, 4]
+
+
+def record(index: int, memory: float, **changes) -> dict:
+    held = {"memory": memory, "threads": 19, "files": 23, "cpu": 1.0}
+    return {
+        "index": index, "faults": ["camera stops"], "seed": index, "simulated": False, "node": 1, "after": held,
+        "report": [1.0 + index / 100], "recovery": 0.2, "exit": None, "broken": [], "grids": 10, "free_judged": True,
+        "attempt": 0, "load": 1.0, **changes,
+    }  # fmt: skip
+
+
+def test_memory_that_rises_with_every_run_is_a_leak_and_noise_is_not():
+    leaking = [record(index, 800 + 0.5 * index) for index in range(30)]
+    (life,) = growth(leaking)
+    assert life["memory"]["per_run"] == pytest.approx(0.5) and len(life["broken"]) == 1
+    noisy = [record(index, 800 + (index % 3)) for index in range(30)]
+    assert growth(noisy)[0]["broken"] == []
+
+
+def test_the_table_has_median_and_worst_and_the_seed_to_repeat_a_failure():
+    records = [record(0, 800.0), record(1, 800.0), record(2, 800.0, broken=["recovery: too late"])]
+    text = table(summary(records))
+    assert "| camera stops | sends nothing more, then goes on | 3 + 0 | 1.01, 1.02 | 0.20, 0.20 |" in text
+    assert "`--only 'camera stops' --seed 2`" in text
+
+
+def test_a_line_that_was_cut_off_is_made_again(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({"index": 0}) + "\n" + '{"index": 1, "fau')
+    assert [entry["index"] for entry in read_results(path)] == [0]
+
+
+def test_the_section_of_a_document_is_written_anew_and_nothing_else(tmp_path):
+    path = tmp_path / "reliability.md"
+    path.write_text("# A\n\n<!-- faults -->\nold\n<!-- /faults -->\n\nrest\n")
+    write_section(path, "new")
+    assert path.read_text() == "# A\n\n<!-- faults -->\n\nnew\n\n<!-- /faults -->\n\nrest\n"
