@@ -1,8 +1,8 @@
 """Image bytes, raw or compressed, to RGB at a power-of-two reduction, touching as few bytes as possible.
 
 Raw pictures are reduced in the layout they come in and converted afterwards, when few pixels are left: averaging and
-the conversions are both linear. JPEG is reduced inside its decoder. A reduced pixel is the mean of factor x factor
-pixels; each halving rounds to 8 bits, half up.
+the conversions are both linear. JPEG is reduced inside its decoder, which stops below the rows that are wanted. A
+reduced pixel is the mean of factor x factor pixels; each halving rounds to 8 bits, half up.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from .ops.resample import compiled_loops
 
 __all__ = ["ENCODINGS", "MAX_PIXELS", "ImageError", "compressed_size", "decode_compressed", "decode_raw"]
 
@@ -84,7 +87,12 @@ def decode_raw(
     return convert(luma, factor)
 
 
-def decode_compressed(data: np.ndarray, factor: int = 1, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode_compressed(
+    data: np.ndarray,
+    factor: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    region: tuple[slice, slice] | None = None,
+) -> np.ndarray:
     """Decode a JPEG or a PNG; an EXIF orientation is ignored, as calibrations belong to the pixels as stored.
 
     Truncated files are found by their missing end marker, damaged PNGs by their checksums. JPEG has no checksums:
@@ -94,45 +102,51 @@ def decode_compressed(data: np.ndarray, factor: int = 1, max_pixels: int = MAX_P
         data: (bytes,) uint8.
         factor: 1, 2, 4 or 8.
         max_pixels: largest width x height, read from the header before anything is decoded.
+        region: as in `decode_raw`; what lies below it is not decoded, if the file is an ordinary JPEG.
     Returns:
-        (height // factor, width // factor, 3) uint8 RGB; grey pictures have three equal channels, 16 bits become 8.
+        (height // factor, width // factor, 3) uint8 RGB, or of the region; grey pictures have three equal channels, 16
+        bits become 8.
     Raises:
         ImageError: neither JPEG nor PNG, too large, truncated or corrupt.
     """
     if factor not in _FACTORS:
         raise ImageError(f"factor is {factor}; expected 1, 2, 4 or 8")
-    height, width, is_jpeg, body = _header(data)
+    header = _header(data)
+    height, width = header.height, header.width
     if height * width > max_pixels:
         raise ImageError(f"image is {width}x{height}; expected at most {max_pixels} pixels, reduce it at the camera")
-    if is_jpeg:
-        _check_jpeg_is_complete(data, body)
-        mode = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}.get(
-            factor, cv2.IMREAD_REDUCED_COLOR_8
-        )
+    kind = "JPEG" if header.is_jpeg else "PNG"
+    rows, columns = _whole_blocks(height, width, factor, region)
+    mode = cv2.IMREAD_COLOR
+    if header.is_jpeg:
+        _check_jpeg_is_complete(data, header.body)
+        data, height = _without_rows_below(data, header, rows.stop)
+        mode = _REDUCED_JPEG[factor]
     else:
         _check_png_chunks(data)
-        mode = cv2.IMREAD_COLOR
     try:
         picture = cv2.imdecode(data, mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise ImageError(f"{_kind(is_jpeg)} cannot be decoded ({error.err}); it is corrupt") from None
+        raise ImageError(f"{kind} cannot be decoded ({error.err}); it is corrupt") from None
     if picture is None:
-        raise ImageError(f"{_kind(is_jpeg)} of {data.size} bytes cannot be decoded; it is corrupt")
-    if not is_jpeg:
-        rows, columns = _whole_blocks(height, width, factor, None)
-        picture = _reduced(picture[rows, columns], factor)
-    # The JPEG decoder keeps a last, incomplete block as a pixel of its own.
-    picture = picture[: height // factor, : width // factor]
-    if picture.shape[:2] != (height // factor, width // factor):
+        raise ImageError(f"{kind} of {data.size} bytes cannot be decoded; it is corrupt")
+    if header.is_jpeg:
+        # The decoder keeps a last, incomplete block as a pixel of its own.
+        picture = picture[: height // factor, : width // factor]
+        height, width = height // factor, width // factor
+        rows, columns = (slice(part.start // factor, part.stop // factor) for part in (rows, columns))
+    if picture.shape[:2] != (height, width):
         raise ImageError(
-            f"{_kind(is_jpeg)} decoded to {picture.shape[1]}x{picture.shape[0]} but its header says {width}x{height}"
+            f"{kind} decoded to {picture.shape[1]}x{picture.shape[0]} but its header asks for {width}x{height}"
         )
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    picture = picture[rows, columns]
+    return cv2.cvtColor(picture if header.is_jpeg else _reduced(picture, factor), cv2.COLOR_BGR2RGB)
 
 
 def compressed_size(data: np.ndarray) -> tuple[int, int]:
     """(height, width) in the header of a JPEG or PNG, without decoding it; ImageError as in `decode_compressed`."""
-    return _header(data)[:2]
+    header = _header(data)
+    return header.height, header.width
 
 
 def _halved(picture: np.ndarray) -> np.ndarray:
@@ -190,13 +204,27 @@ def _from_yuv422(code: int) -> Callable[[np.ndarray, int], np.ndarray]:
     return convert
 
 
-def _from_bayer(code: int) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Converter of a mosaic. OpenCV interpolates it as fast as its cells could be taken apart."""
+def _from_bayer(code: int, red_row: int, red_column: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Converter of a mosaic."""
 
     def convert(rows: np.ndarray, factor: int) -> np.ndarray:
-        return _reduced(cv2.cvtColor(rows, code), factor)
+        height, width = rows.shape
+        if factor == 1 or min(height, width) < 8:
+            return _reduced(cv2.cvtColor(rows, code), factor)
+        planes = np.empty((3, height // 2, width // 2), np.uint8)
+        step = rows.strides[0]
+        data = np.lib.stride_tricks.as_strided(rows, ((height - 1) * step + width,), (1,), writeable=False)
+        compiled_loops().halve_mosaic(data, step, red_row, red_column, planes)
+        halved = cv2.merge(tuple(planes))
+        # OpenCV's outermost pixels repeat those next to them.
+        halved[0], halved[-1] = (_halved(cv2.cvtColor(rows[part], code))[row] for part, row in _ENDS)
+        halved[:, 0], halved[:, -1] = (_halved(cv2.cvtColor(rows[:, part], code))[:, row] for part, row in _ENDS)
+        return _reduced(halved, factor // 2)
 
     return convert
+
+
+_ENDS = ((slice(0, 4), 0), (slice(-4, None), -1))
 
 
 _YUV_TO_RGB = np.array(
@@ -222,10 +250,10 @@ _LAYOUTS: dict[str, tuple[int, int, Callable[[np.ndarray, int], np.ndarray] | No
     "yuv422_yuy2": (2, 2, _YUYV),
     "yuyv": (2, 2, _YUYV),
     "nv12": (1, 2, None),
-    "bayer_rggb8": (1, 2, _from_bayer(cv2.COLOR_BayerBG2RGB)),
-    "bayer_bggr8": (1, 2, _from_bayer(cv2.COLOR_BayerRG2RGB)),
-    "bayer_gbrg8": (1, 2, _from_bayer(cv2.COLOR_BayerGR2RGB)),
-    "bayer_grbg8": (1, 2, _from_bayer(cv2.COLOR_BayerGB2RGB)),
+    "bayer_rggb8": (1, 2, _from_bayer(cv2.COLOR_BayerBG2RGB, 0, 0)),
+    "bayer_bggr8": (1, 2, _from_bayer(cv2.COLOR_BayerRG2RGB, 1, 1)),
+    "bayer_gbrg8": (1, 2, _from_bayer(cv2.COLOR_BayerGR2RGB, 1, 0)),
+    "bayer_grbg8": (1, 2, _from_bayer(cv2.COLOR_BayerGB2RGB, 0, 1)),
 }
 ENCODINGS = tuple(_LAYOUTS)
 
@@ -257,35 +285,57 @@ def _whole_blocks(height: int, width: int, factor: int, region: tuple[slice, sli
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the three others are tables
+_SEQUENTIAL_MARKERS = (0xC0, 0xC1)  # of these, those whose picture comes once, in full
+_RESTART_INTERVAL = 0xDD
+_CODED_ROWS = 32  # the most rows that are coded together; what is interpolated from them looks no further
+_REDUCED_JPEG = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
-def _kind(is_jpeg: bool) -> str:
-    return "JPEG" if is_jpeg else "PNG"
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of its picture.
+
+    body: offset where a JPEG's entropy-coded data begins.
+    frame: offset of a JPEG's frame header if its rows are coded one after the other, from top to bottom; else 0.
+    """
+
+    height: int
+    width: int
+    is_jpeg: bool = False
+    body: int = 0
+    frame: int = 0
 
 
-def _header(data: np.ndarray) -> tuple[int, int, bool, int]:
-    """(height, width, whether JPEG, offset where a JPEG's entropy-coded data begins)."""
+def _header(data: np.ndarray) -> _Header:
     if data.dtype != np.uint8 or data.ndim != 1:
         raise ImageError(f"image data is {data.dtype} of shape {data.shape}; expected a row of bytes")
     start = data[:24].tobytes()
     if start.startswith(b"\xff\xd8"):
-        height, width, body = _jpeg_header(data)
+        header = _jpeg_header(data)
     elif start.startswith(_PNG_SIGNATURE):
         if len(start) < 24 or start[12:16] != b"IHDR":
             raise ImageError(f"PNG of {data.size} bytes has no complete header; it is truncated or corrupt")
         width, height = struct.unpack(">II", start[16:24])
-        body = 0
+        header = _Header(height, width)
     else:
         seen = start[:8].hex(" ") or "nothing"
         raise ImageError(f"compressed image begins with {seen}; expected JPEG (ff d8) or PNG (89 50 4e 47)")
-    if not (1 <= height <= _LARGEST_SIDE and 1 <= width <= _LARGEST_SIDE):
-        raise ImageError(f"image header says {width}x{height}; expected sides of 1 to {_LARGEST_SIDE}, it is corrupt")
-    return height, width, start.startswith(b"\xff\xd8"), body
+    if not (1 <= header.height <= _LARGEST_SIDE and 1 <= header.width <= _LARGEST_SIDE):
+        raise ImageError(
+            f"image header says {header.width}x{header.height}; expected sides of 1 to {_LARGEST_SIDE}, it is corrupt"
+        )
+    return header
 
 
-def _jpeg_header(data: np.ndarray) -> tuple[int, int, int]:
-    """(height, width, offset after the first start-of-scan header), by walking the marker segments (ITU-T T.81 B.1)."""
-    size, offset = None, 2
+def _jpeg_header(data: np.ndarray) -> _Header:
+    """Walk the marker segments to the end of the first start-of-scan header (ITU-T T.81 B.1)."""
+    size, frame, offset = None, 0, 2
+    in_order, components = False, 0
     while offset + 4 <= data.size:
         if data[offset] != 0xFF:
             raise ImageError(f"JPEG has no marker at byte {offset}; it is corrupt")
@@ -296,15 +346,33 @@ def _jpeg_header(data: np.ndarray) -> tuple[int, int, int]:
         length = int(data[offset + 2]) << 8 | int(data[offset + 3])
         if length < 2:
             raise ImageError(f"JPEG segment at byte {offset} has length {length}; it is corrupt")
-        if marker in _SIZE_MARKERS and size is None and offset + 9 <= data.size:
-            height, width = struct.unpack(">HH", data[offset + 5 : offset + 9].tobytes())
-            size = height, width
+        if marker in _SIZE_MARKERS and size is None and offset + 10 <= data.size:
+            size = struct.unpack(">HH", data[offset + 5 : offset + 9].tobytes())
+            frame, in_order, components = offset, marker in _SEQUENTIAL_MARKERS, int(data[offset + 9])
+        if marker == _RESTART_INTERVAL:
+            in_order = False  # leave alone what has marks inside
         if marker == 0xDA:
             if size is None:
                 raise ImageError("JPEG has no frame header before its data; it is corrupt")
-            return *size, offset + 2 + length
+            in_order = in_order and offset + 4 < data.size and data[offset + 4] == components  # one scan of all colours
+            return _Header(*size, True, offset + 2 + length, frame if in_order else 0)
         offset += 2 + length
     raise ImageError(f"JPEG of {data.size} bytes ends inside its header; it is truncated")
+
+
+def _without_rows_below(data: np.ndarray, header: _Header, stop: int) -> tuple[np.ndarray, int]:
+    """A JPEG that ends some rows after `stop`, where that can be had by telling a smaller height, and its height.
+
+    The decoder then stops there. It would go on to the end marker, to complain of what it skipped; without that
+    marker it does not.
+    """
+    height = -(-(stop + _CODED_ROWS) // _CODED_ROWS) * _CODED_ROWS
+    if not header.frame or height >= header.height:
+        return data, header.height
+    content = bytearray(data)
+    del content[content.find(b"\xff\xd9", header.body) :]
+    content[header.frame + 5 : header.frame + 7] = struct.pack(">H", height)
+    return np.frombuffer(content, np.uint8), height
 
 
 def _check_jpeg_is_complete(data: np.ndarray, body: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .images import ImageError, compressed_size, decode_compressed, decode_raw
+from .ops.resample import compiled_loops
 from .rig import CameraModel, Rig
 from .undistort import UndistortTable, View, network_view
 
@@ -39,28 +40,30 @@ def view_from_raw(
     step: int,
     encoding: str,
     is_bigendian: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """A camera's view of a raw image; only the bytes that the view shows are read.
 
     Args:
         table: of the camera and its view.
         data, height, width, step, encoding, is_bigendian: as in `decode_raw`.
+        out: as in `UndistortTable.apply`.
     Returns:
-        (view height, view width, 3) uint8 RGB.
+        (view height, view width, 3) uint8 RGB, `out` if it is given.
     Raises:
         ImageError: not the camera's size, or not decodable.
     """
     _check_camera_size(table.model, height, width)
-    return table.apply(decode_raw(data, height, width, step, encoding, is_bigendian, table.factor, table.region))
+    return table.apply(decode_raw(data, height, width, step, encoding, is_bigendian, table.factor, table.region), out)
 
 
-def view_from_compressed(table: UndistortTable, data: np.ndarray) -> np.ndarray:
+def view_from_compressed(table: UndistortTable, data: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """A camera's view of a JPEG or PNG, data (bytes,) uint8; results and errors as in `view_from_raw`."""
     _check_camera_size(table.model, *compressed_size(data))
-    return table.apply(decode_compressed(data, table.factor))
+    return table.apply(decode_compressed(data, table.factor, region=table.region), out)
 
 
-def view_from_rgb(table: UndistortTable, image: np.ndarray) -> np.ndarray:
+def view_from_rgb(table: UndistortTable, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """A camera's view of an RGB picture of its size, (H, W, 3) uint8; results and errors as in `view_from_raw`."""
     if not isinstance(image, np.ndarray):
         raise ImageError(f"image is a {type(image).__name__}; expected an array, uint8 RGB of shape (H, W, 3)")
@@ -68,7 +71,7 @@ def view_from_rgb(table: UndistortTable, image: np.ndarray) -> np.ndarray:
         raise ImageError(f"image is {image.dtype} of shape {image.shape}; expected uint8 RGB of shape (H, W, 3)")
     height, width = image.shape[:2]
     rows = np.ascontiguousarray(image).reshape(-1)
-    return view_from_raw(table, rows, height, width, 3 * width, "rgb8")
+    return view_from_raw(table, rows, height, width, 3 * width, "rgb8", out=out)
 
 
 class Preprocessor:
@@ -156,8 +159,21 @@ def normalise(views: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Te
 
     if views.dtype != torch.uint8 or views.ndim < 3 or views.shape[-1] != 3:
         raise ValueError(f"views are {views.dtype} of shape {tuple(views.shape)}; expected uint8 (..., H, W, 3)")
+    if views.device.type == "cpu" and views.is_contiguous() and not torch.compiler.is_compiling():
+        return _normalised_in_one_pass(views).to(dtype or torch.float32)
     scale, offset = _scale_and_offset(views.device)
-    return torch.addcmul(offset, views.movedim(-1, -3).float(), scale).to(dtype or torch.float32)
+    values = views.movedim(-1, -3).float()
+    return torch.addcmul(offset, values, scale, out=values).to(dtype or torch.float32)
+
+
+def _normalised_in_one_pass(views: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    loops = compiled_loops()
+    scale, offset = (np.resize(numbers.numpy(), loops.LANES) for numbers in _scale_and_offset(views.device))
+    values = torch.empty(views.shape, dtype=torch.float32)
+    loops.normalise(views.view(-1).numpy(), scale, offset, values.view(-1).numpy())
+    return values.movedim(-1, -3)
 
 
 @lru_cache(maxsize=8)

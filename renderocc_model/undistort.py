@@ -174,13 +174,14 @@ class UndistortTable:
         rows, columns = self.region
         return (rows.stop - rows.start) // self.factor, (columns.stop - columns.start) // self.factor
 
-    def apply(self, reduced: np.ndarray) -> np.ndarray:
+    def apply(self, reduced: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The view of a reduced picture.
 
         Args:
             reduced: (rows, columns, 3) uint8 RGB, of `reduced_shape` or only its `region`, of `region_shape`.
+            out: (height, width, 3) uint8, contiguous, to be written to; new memory if it is not given.
         Returns:
-            (height, width, 3) uint8 RGB, memory of its own.
+            (height, width, 3) uint8 RGB, `out` if it is given.
         Raises:
             ValueError: another size or type.
         """
@@ -194,10 +195,17 @@ class UndistortTable:
                 f"reduced picture is {reduced.shape[1]}x{reduced.shape[0]}; expected {self.reduced_shape[1]}x"
                 f"{self.reduced_shape[0]}, the camera's {self.model.width}x{self.model.height} by {self.factor}"
             )
-        picture = cv2.remap(reduced, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if out is not None:
+            self._check_out(out)
+        picture = cv2.remap(reduced, *self._maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
         if self._invalid.size:
             picture.reshape(-1, 3)[self._invalid] = FILL_COLOUR
         return picture
+
+    def _check_out(self, out: np.ndarray) -> None:
+        expected = (self.view.height, self.view.width, 3)
+        if out.dtype != np.uint8 or out.shape != expected or not (out.flags.c_contiguous and out.flags.writeable):
+            raise ValueError(f"out is {out.dtype}, {out.shape}; expected writable uint8 {expected} without gaps")
 
     def _needed_region(self, reduced: np.ndarray) -> tuple[slice, slice]:
         sides = []

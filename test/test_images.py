@@ -162,6 +162,21 @@ class TestRaw:
         assert np.abs(part - whole)[1:-1, 1:-1].max() == 0
         assert np.abs(part - whole).max() <= (8 if encoding in MOSAICS else 0)
 
+    @pytest.mark.parametrize("size", [(48, 64), (8, 8), (6, 10), (4, 4), (46, 22)])
+    @pytest.mark.parametrize("factor", [2, 4, 8])
+    @pytest.mark.parametrize("encoding", MOSAICS)
+    def test_a_mosaic_halved_in_one_pass_equals_opencvs_interpolation_halved(self, encoding, factor, size):
+        if min(size) < factor:
+            pytest.skip("no whole block")
+        mosaic = noise(*size)
+        code = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}[encoding[6:10]]
+        whole = mosaic[: size[0] // factor * factor, : size[1] // factor * factor]
+        expected = cv2.cvtColor(whole, getattr(cv2, f"COLOR_Bayer{code}2RGB"))
+        for _ in range(int(np.log2(factor))):
+            height, width = expected.shape[:2]
+            expected = cv2.resize(expected, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(decode(encoding, mosaic, *size, factor=factor, padding=3), expected)
+
     def test_reading_a_padded_picture_copies_none_of_it(self):
         data = noise(900 * 5000)
         decode_raw(data, 900, 1600, 5000, "bgr8", factor=4)  # what is imported or cached the first time is not counted
@@ -282,6 +297,50 @@ class TestCompressed:
         assert np.array_equal(decode_compressed(padded), decode_compressed(jpeg))
         png = png_of(noise(48, 64, 3))
         assert np.array_equal(decode_compressed(np.concatenate([png, np.zeros(100, np.uint8)])), decode_compressed(png))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            (),
+            (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+            (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422),
+            (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440),
+            (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411),
+            (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+            (cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+            (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+            "grey",
+            "png",
+            "padded",
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("factor", [1, 2, 4, 8])
+    def test_a_region_of_a_file_is_the_same_part_of_the_whole_without_a_word(self, factor, options, capfd):
+        rgb = noise(205, 150, 3)
+        if options == "png":
+            data = png_of(rgb)
+        elif options == "grey":
+            data = cv2.imencode(".jpg", rgb[..., 0])[1].ravel()
+        else:
+            data = jpeg_of(rgb, *(() if options == "padded" else options))
+            if options == "padded":
+                data = np.concatenate([data, np.frombuffer(b"\x00\xff\xd9" * 50, np.uint8)])
+        whole = decode_compressed(data, factor)
+        for start, stop in ((0, 16), (16, 80), (32, 97), (64, 168), (0, 205)):
+            region = (slice(start, stop), slice(16, 144))
+            part = decode_compressed(data, factor, region=region)
+            rows = slice(start // factor, start // factor + (stop - start) // factor)
+            assert np.array_equal(part, whole[rows, 16 // factor : 144 // factor])
+        assert capfd.readouterr().err == ""  # libjpeg speaks of what it skips
+
+    def test_rows_below_the_region_are_not_decoded(self):
+        jpeg = jpeg_of(noise(512, 64, 3))
+        damaged = jpeg.copy()
+        damaged[len(jpeg) // 2 : -2] = 0x55
+        region = (slice(0, 64), slice(0, 64))
+        assert np.array_equal(decode_compressed(damaged, 2, region=region), decode_compressed(jpeg, 2, region=region))
+        assert not np.array_equal(decode_compressed(damaged, 2), decode_compressed(jpeg, 2))
 
     @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
     def test_a_truncated_jpeg_is_refused_rather_than_filled_with_grey(self, share):

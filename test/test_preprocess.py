@@ -120,6 +120,16 @@ def test_normalised_views_equal_the_definition():
     assert np.allclose(result.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 16), (3, 5), (7, 33), (128, 352)])
+def test_views_of_any_layout_normalise_to_the_same_numbers(size):
+    views = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8)
+    planar = views.movedim(-1, 1).contiguous().movedim(1, -1)
+    assert planar.is_contiguous() == (size == (1, 1))
+    part = torch.cat([views, views], dim=2)[:, :, : size[1]]
+    for other in (planar, part):  # a last bit more or less, where a product and a sum are rounded once
+        torch.testing.assert_close(normalise(other), normalise(views), rtol=0, atol=1e-6)
+
+
 def test_batches_normalise_view_by_view():
     views = torch.randint(0, 256, (2, 3, 4, 5, 3), dtype=torch.uint8)
     assert torch.equal(normalise(views)[1, 2], normalise(views[1, 2][None])[0])

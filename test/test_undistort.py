@@ -210,6 +210,16 @@ class TestUndistortTable:
         assert part.shape[:2] == table.region_shape
         assert np.array_equal(table.apply(part), table.apply(photograph))
 
+    def test_a_view_goes_where_it_is_asked_to(self):
+        table = UndistortTable(pinhole(), network_view(pinhole(), 128, 352))
+        reduced = reduced_photograph(pinhole(), 4)
+        views = np.zeros((3, 128, 352, 3), np.uint8)
+        assert table.apply(reduced, views[1]).base is views
+        assert np.array_equal(views[1], table.apply(reduced)) and not views[0].any() and not views[2].any()
+        for out in (views[0, :, :, ::-1], views[0].astype(np.int8), views[0, :100], views[:, 0]):
+            with pytest.raises(ValueError, match=r"out is .*; expected writable uint8 \(128, 352, 3\) without gaps"):
+                table.apply(reduced, out)
+
     def test_pixels_without_a_source_are_marked_and_grey(self):
         model = pinhole()
         # A view twice as wide as the camera: its outer quarters look past the image.
