@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import re
 import reprlib
 import types
 import typing
@@ -26,14 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from renderocc_model.plain_yaml import parse_yaml, read_yaml
 
 __all__ = [
     "Setting", "apply_overrides", "configuration", "from_mapping", "load_config", "load_yaml", "setting", "settings_of",
     "to_mapping",
 ]  # fmt: skip
 
-MAX_YAML_BYTES = 1 << 20  # a configuration is a page or two; more is a wrong file
 T = TypeVar("T")
 
 
@@ -170,15 +168,10 @@ def load_yaml(path: str | Path) -> dict:
     Raises:
         ValueError: unreadable, larger than a configuration can be, not YAML, or not a mapping at the top.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
+        content = read_yaml(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    if len(data) > MAX_YAML_BYTES:
-        raise ValueError(f"{path}: is larger than {MAX_YAML_BYTES} bytes, which no configuration is; check the path")
-    content = _parse_yaml(data, str(path))
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -188,42 +181,6 @@ def load_yaml(path: str | Path) -> dict:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # How it is done
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, strict about repeated keys and with exponents that need no decimal point."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (list, dict)):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice; keep one", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
-
-
-def _parse_yaml(data: bytes | str, where: str) -> Any:
-    try:
-        return yaml.load(data, _Loader)  # noqa: S506, a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: is not readable YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ValueError(f"{where}: is nested too deeply for a configuration") from None
 
 
 def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
@@ -330,7 +287,7 @@ def _assign(config: Any, plain: dict, keys: list[str], text: str, where: str) ->
                     f"{where}: '{'.'.join(keys[: depth + 1])}' is a single value; it has no '{keys[depth + 1]}'"
                 )
     kind = fields[keys[-1]]
-    value = _parse_yaml(text, where)
+    value = parse_yaml(text, where)
     takes_text = kind is str or (str in typing.get_args(kind) and value is not None)
     plain[keys[-1]] = (
         text if takes_text and typing.get_origin(kind) is not tuple and not isinstance(value, str) else value

@@ -14,6 +14,7 @@ import yaml
 from .camera_model import CameraModel
 from .files import replacing
 from .geometry import is_rotation, quaternion_from_matrix, transform_from
+from .plain_yaml import read_yaml
 
 __all__ = ["Camera", "CameraModel", "Rig", "compare_summaries"]
 
@@ -125,10 +126,7 @@ class Rig:
             ValueError: names the file, the camera and the entry that is missing, unknown or wrong.
             OSError: the file cannot be read.
         """
-        try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        document = read_yaml(path)
         try:
             document = _check_keys("rig", document, ("cameras",))
             if not isinstance(document["cameras"], Mapping):

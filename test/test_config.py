@@ -7,7 +7,6 @@ from dataclasses import FrozenInstanceError, dataclass
 import pytest
 
 from renderocc_model.config import (
-    MAX_YAML_BYTES,
     apply_overrides,
     configuration,
     from_mapping,
@@ -17,6 +16,7 @@ from renderocc_model.config import (
     settings_of,
     to_mapping,
 )
+from renderocc_model.plain_yaml import MAX_YAML_BYTES
 
 
 @configuration
@@ -163,6 +163,11 @@ def test_a_file_is_read_and_its_exponents_are_numbers(tmp_path):
     assert load_yaml(path) == {}
 
 
+BOMB = b"a0: &a0 %(open)s\n" + b"".join(
+    f"a{n}: &a{n} %(begin)s".encode() + b", ".join([f"*a{n - 1}".encode()] * 9) + b"%(end)s\n" for n in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -175,6 +180,12 @@ def test_a_file_is_read_and_its_exponents_are_numbers(tmp_path):
         (b"x: !!python/object/apply:os.system ['true']\n", "not readable YAML"),
         (b"x: " + b"[" * 20_000, "nested too deeply"),
         (b"#" * (MAX_YAML_BYTES + 1), "larger than"),
+        # Nine copies of nine copies ...: 9^9 values. By merging, they would be made; by listing, they would be printed.
+        (BOMB % {b"open": b"[x, x, x]", b"begin": b"[", b"end": b"]"}, "more than 500000 values"),
+        (BOMB % {b"open": b"{x: 1}", b"begin": b"{<<: [", b"end": b"]}"}, "more than 500000 values"),
+        (b"x: &x [*x]\n", "an alias stands for what it is in"),
+        (b"x: 2026-13-45\n", "month must be in 1..12"),
+        (b"x: " + b"9" * 5000 + b"\n", "not readable YAML"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, reason):

@@ -15,10 +15,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import yaml
 from rosbags.interfaces import Qos
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.metadata import parse_qos
+
+from renderocc_model.plain_yaml import read_yaml
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -26,6 +27,8 @@ else:
     from backports import zstd
 
 __all__ = ["Bag", "BagError", "Topic"]
+
+MAX_METADATA_BYTES = 16 << 20  # ten thousand files and topics are 4 MB
 
 
 class BagError(ValueError):
@@ -225,13 +228,15 @@ def read_metadata(path: Path) -> dict:
         BagError: it is not YAML, or not the metadata of a recording.
     """
     try:
-        metadata = yaml.safe_load(path.read_text())["rosbag2_bagfile_information"]
+        metadata = read_yaml(path, MAX_METADATA_BYTES)["rosbag2_bagfile_information"]
         names = metadata["relative_file_paths"]
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise BagError(
                 f"{path}: relative_file_paths is {names!r}, expected file names; ros2 bag reindex {path.parent}"
             )
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except BagError:
+        raise
+    except (OSError, ValueError) as error:
         raise BagError(f"{path}: cannot be read: {one_line(error)}; ros2 bag reindex {path.parent}") from None
     except (KeyError, TypeError) as error:
         raise BagError(
@@ -258,6 +263,8 @@ def damage_named(file: Path) -> Iterator[None]:
 def explain(file: Path, error: Exception) -> str:
     """Why a storage file could not be read and what to do, in one line."""
     text = one_line(error)
+    if isinstance(error, MemoryError):  # a damaged length asks for more than there is, too
+        return "out of memory while reading it; close other programs and try again, or else the file is damaged"
     if file.suffix == ".mcap":
         if "File magic" in text:
             return "this is not an MCAP file"

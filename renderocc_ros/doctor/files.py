@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
-
 from renderocc_model.config import from_mapping, settings_of
 from renderocc_model.findings import Findings
 from renderocc_model.packaged import packaged_checkpoint
+from renderocc_model.plain_yaml import read_yaml
 from renderocc_model.rig import Rig, compare_summaries
 from renderocc_ros.parameters import NodeConfig
 
@@ -60,12 +59,12 @@ def check_params(findings: Findings, path: Path | None) -> NodeConfig:
 def _sections(findings: Findings, path: Path) -> list[tuple[str, Mapping]] | None:
     """(node name, its ros__parameters) of a parameter file; None after saying what is wrong with it."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
     except OSError as error:
         findings.fail("params", f"{path}: {error.strerror or error}")
         return None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        findings.fail("params", f"{path}: not a YAML file ({' '.join(str(error).split())[:200]})")
+    except ValueError as error:
+        findings.fail("params", str(error)[:300])
         return None
     sections = list(_find_sections(document, ""))
     if not sections:
