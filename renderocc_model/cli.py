@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
+import threading
 from typing import NamedTuple
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -29,6 +31,9 @@ COMMANDS: dict[str, Command] = {
         "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"
     ),
     "doctor": Command("renderocc_ros.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"),
+    "faults": Command(
+        "renderocc_ros.faults:main", "inject hundreds of faults into the running node; its promises checked outside"
+    ),
     "bench": Command("renderocc_model.bench:main", "measure the node, the network and the loader on this machine"),
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
     "check": Command("training.check:main", "name what in a recording would make training fail"),
@@ -40,6 +45,9 @@ COMMANDS: dict[str, Command] = {
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
+    "command-faults": Command("renderocc_ros.faults.commands:main", "hurt every command on purpose: does it recover"),
+    "soak": Command("renderocc_ros.faults.soak:main", "run the node long under faults: memory, latency over time"),
+    "load": Command("renderocc_ros.faults.load:main", "how many and how large images the node keeps up with"),
 }
 
 FROM_ROS = (
@@ -59,6 +67,17 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
     **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"),
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "python3 -m pip install -r requirements-export.txt"),
+}
+
+
+# What makes a command need less memory.
+LESS: dict[str, str] = {
+    **dict.fromkeys(("label", "prepare", "metrics"), "fewer --jobs"),
+    "simulate": "fewer --jobs, or smaller images",
+    "study": "fewer --jobs",
+    "eval": "fewer --rays",
+    "export": "a machine with more memory",
+    "bench": "fewer --frames",
 }
 
 
@@ -97,24 +116,58 @@ def main(argv: list[str] | None = None) -> int:
     return run(name, rest)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what is half done is cleared away as after Ctrl-C."""
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does; commands that have their own way set it later."""
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
+
+
 def run(name: str, arguments: list[str]) -> int:
     """Import the subcommand's module and call it; a missing package becomes one line."""
     module, _, function = COMMANDS[name].target.partition(":")
+    end_at_sigterm()
     try:
         return int(getattr(importlib.import_module(module), function)(arguments) or 0)
     except ImportError as error:
+        if words := out_of_machine(name, error):  # a library that there is no memory to load
+            print(f"renderocc {name}: {words}", file=sys.stderr)
+            return 1
         missing = (error.name or "").partition(".")[0]
         if missing not in REMEDIES:
             raise
         remedy = REMEDIES[missing].format(name=missing)
         print(f"renderocc {name}: {missing} cannot be imported ({error}); {remedy}", file=sys.stderr)
         return 2
+    except Terminated:
+        return 143
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # `renderocc ... | head` closed the pipe; closing stderr too keeps the interpreter from reporting it at exit.
         sys.stderr.close()
         return 0
+    except Exception as error:
+        words = out_of_machine(name, error)
+        if not words:
+            raise
+        print(f"renderocc {name}: {words}", file=sys.stderr)
+        return 1
+
+
+def out_of_machine(name: str, error: Exception) -> str:
+    """What to say of an error of disk or memory that a command has not explained itself; empty for any other."""
+    from renderocc_model.ending import machine_error
+
+    return machine_error(error, less=LESS.get(name, "a smaller input"))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.files import replacing
-
+from ..section import update_section
 from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
 
-_FIRST, _LAST = "<!-- commands: written by renderocc command-faults -->", "<!-- /commands -->"
 _COLUMNS = ("refused", "stopped", "unharmed", "took it as data")
 
 
@@ -37,10 +34,10 @@ def table(results: Sequence[dict]) -> str:
 
 
 def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
-    """Put the table between its marks, or at the end of a document without them.
+    """Put the table, and what is open, into its section of the document.
 
     Raises:
-        ValueError: only one of the marks is there, or not in this order.
+        ValueError: the section's marks are damaged.
     """
     failures = [
         f"- run {result['run']}, {result['command']}, {result['fault']} ({result['damaged'] or result['detail']}): "
@@ -48,24 +45,10 @@ def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
         for result in results
         if result["wrong"]
     ]
-    body = "\n\n".join(
-        [
-            _FIRST,
-            f"{len(results)} faults in {len({result['command'] for result in results})} commands, each run in a "
-            f"process of its own; seed {seed}.",
-            table(results),
-            "\n".join(["Open:", "", *failures]) if failures else "None is open.",
-            _LAST,
-        ]
-    )
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Reliability\n"
-    if _FIRST in text or _LAST in text:
-        found = re.compile(re.escape(_FIRST) + ".*?" + re.escape(_LAST), re.DOTALL)
-        if text.count(_FIRST) != 1 or text.count(_LAST) != 1 or not found.search(text):
-            raise ValueError(f"{path}: expected '{_FIRST}' and '{_LAST}' once each, in this order; mend it")
-        text = found.sub(lambda match: body, text)
-    else:
-        text = f"{text.rstrip()}\n\n{body}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    commands = len({result["command"] for result in results})
+    parts = [
+        f"{len(results)} faults in {commands} commands, each run in a process of its own; seed {seed}.",
+        table(results),
+        "\n".join(["Open:", "", *failures]) if failures else "None is open.",
+    ]
+    update_section(path, "commands", "renderocc command-faults", "\n\n".join(parts), "Commands under faults")

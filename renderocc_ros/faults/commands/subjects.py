@@ -23,7 +23,7 @@ class Subject:
         arguments: after the name; run in a folder with the material in `in` and an empty `out`.
         inputs: glob patterns, under `in`, of the files that are damaged.
         finals: under `out`: what may only be there when it is whole, each the same as in an undisturbed run.
-        result: digest of what the command made, from `out`; "" where it makes nothing.
+        result: what the command came to, from `out` and what it printed: a digest of what it wrote.
         material: names of the parts of the material that it is given.
         weight: how often it is taken, relative to others; long ones less.
     """
@@ -32,15 +32,15 @@ class Subject:
     arguments: tuple[str, ...]
     inputs: tuple[str, ...]
     finals: tuple[str, ...]
-    result: Callable[[Path], str]
+    result: Callable[[Path, str], str]
     material: tuple[str, ...]
     weight: int = 2
 
 
-def tree_digest(*names: str) -> Callable[[Path], str]:
+def tree_digest(*names: str) -> Callable[[Path, str], str]:
     """Digest of the names and bytes of all files, hidden ones too, of some folders or files."""
 
-    def digest(out: Path) -> str:
+    def digest(out: Path, text: str = "") -> str:
         found = hashlib.sha256()
         for name in names:
             top = out / name
@@ -53,10 +53,10 @@ def tree_digest(*names: str) -> Callable[[Path], str]:
     return digest
 
 
-def weights_digest(name: str) -> Callable[[Path], str]:
+def weights_digest(name: str) -> Callable[[Path, str], str]:
     """Digest of a .safetensors file's tensors: the header, which says when it was made, is left out."""
 
-    def digest(out: Path) -> str:
+    def digest(out: Path, text: str = "") -> str:
         content = (out / name).read_bytes()
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
@@ -67,18 +67,19 @@ def weights_digest(name: str) -> Callable[[Path], str]:
     return digest
 
 
-def figures_digest(name: str) -> Callable[[Path], str]:
+def figures_digest(name: str) -> Callable[[Path, str], str]:
     """Digest of the figures in the results of a study: times and places are left out."""
 
-    def digest(out: Path) -> str:
+    def digest(out: Path, text: str = "") -> str:
         figures = [json.loads(path.read_text())["figures"] for path in sorted((out / name).glob("*.json"))]
         return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()[:16]
 
     return digest
 
 
-def _nothing(out: Path) -> str:
-    return ""
+def said(pattern: str) -> Callable[[Path, str], str]:
+    """Of a command that only speaks: what it said that matches."""
+    return lambda out, text: " ".join(re.findall(pattern, text))
 
 
 _BAG = ("town/town.mcap", "town/metadata.yaml")
@@ -101,7 +102,8 @@ SUBJECTS = {
             tree_digest("labels"), ("town",), weight=3,
         ),
         Subject(
-            "check", ("in/town", "--labels", "in/labels"), (*_BAG, *_LABELS), (), _nothing, ("town", "labels"),
+            "check", ("in/town", "--labels", "in/labels"), (*_BAG, *_LABELS), (),
+            said(r"\d+ failures, \d+ warnings"), ("town", "labels"),
         ),
         Subject(
             "prepare",
@@ -143,7 +145,8 @@ SUBJECTS = {
             figures_digest("docs/study/results/micro"), ("study.yaml", "study_train.yaml", "variants.yaml"), weight=1,
         ),
         Subject(
-            "replay", ("in/town", "--wait-for", "0.2", "--rate", "0.5"), _BAG, (), _nothing, ("town",),
+            "replay", ("in/town", "--wait-for", "0.2", "--rate", "0.5"), _BAG, (),
+            said(r"played \d+ messages"), ("town",),
         ),
     )
 }  # fmt: skip

@@ -17,9 +17,9 @@ DOMAIN = 70
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc soak",
-        description="Run the real node on six cameras for a long time, hurt it at random moments, and look every second "
-        "at its memory, threads, files, queues and latency. Says how memory and latency change with time, and how "
-        "surely. A soak that was interrupted goes on, with a new process, when the same command is given again.",
+        description="Run the real node on six cameras for a long time, hurt it at random moments, and look every "
+        "second at its memory, threads, files, queues and latency. Says how memory and latency change with time, and "
+        "how surely. A soak that was interrupted goes on, with a new process, when the same command is given again.",
         epilog="example: renderocc soak --minutes 30 --out soak_output --docs docs/reliability.md",
     )
     made.add_argument("--out", type=Path, required=True, help="folder for samples, logs, summary and picture")
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seed", type=int, default=0, help="of faults and their moments (default 0)")
     made.add_argument("--bag", type=Path, help="recording to show (default: a street of the simulated town)")
-    made.add_argument("--checkpoint", default="tiny", help="network: a file, tiny (the package's own; default) or small")
+    made.add_argument("--checkpoint", default="tiny", help="a file, tiny (the package's own; default) or small")
     made.add_argument("--domain", type=int, default=DOMAIN, help=f"ROS domain (default {DOMAIN})")
     made.add_argument("--summary", action="store_true", help="run nothing: sum up the samples there are")
     made.add_argument("--docs", type=Path, metavar="FILE", help="also write its section of this document, and "

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..observer import Status
 from ..stage import Stage
 
-__all__ = ["Ages", "append", "pss", "read_lines", "sample"]
+__all__ = ["Ages", "append", "read_lines", "sample", "shares"]
 
 _COUNTERS = {
     "published": "published",
@@ -35,13 +35,17 @@ def append(path: Path, entry: dict) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def pss(pid: int) -> float | None:
-    """MiB of a process, shared pages counted by their share; None where the system does not say."""
+def shares(pid: int) -> dict[str, float]:
+    """MiB of a process: `pss`, shared pages counted by their share, and `own`, anonymous pages: heap and stacks.
+
+    The share in libraries grows when other programs that use them end; what a process leaks is its own.
+    """
     with contextlib.suppress(OSError):
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-        if found:
-            return round(int(found[1]) / 1024, 2)
-    return None
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        found = {name: re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE) for name in ("Pss", "Anonymous")}
+        if all(found.values()):
+            return {"pss": round(int(found["Pss"][1]) / 1024, 2), "own": round(int(found["Anonymous"][1]) / 1024, 2)}
+    return {}
 
 
 class Ages:
@@ -71,7 +75,7 @@ class Ages:
 def sample(stage: Stage) -> dict:
     """Holdings of the node's process, and what its newest report says of queues, frames and latency."""
     holdings = stage.node.holdings()
-    entry: dict = {} if holdings is None else {**vars(holdings), "pss": pss(stage.node.pid)}
+    entry: dict = {} if holdings is None else {**vars(holdings), **shares(stage.node.pid)}
     if not stage.observer.reports:
         return entry
     lines = stage.observer.reports[-1][1]
