@@ -15,6 +15,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -46,6 +47,7 @@ The node `renderocc`: cameras and TF in, occupancy out. Without parameters it ta
 example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p checkpoint:=network.safetensors
 All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
+FAILURE_PAUSE = 0.1  # seconds after a failure that could not be said
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
 
@@ -183,6 +185,15 @@ class RenderOccNode(LifecycleNode):
         self._release()
         self._state = "unconfigured"
         return super().on_error(state)
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
+        """rclpy's own, which raises where the state has no such transition: any client could so end the process."""
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except rclpy_implementation.RCLError:
+            text = f"transition {transition_id} refused: the state '{self._state}' has no such transition"
+            self._complaints.report("lifecycle", "transition", text, time.monotonic())
+            return TransitionCallbackReturn.FAILURE
 
     def _find_cameras(self, config: NodeConfig) -> tuple[str, ...]:
         cameras = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
@@ -369,6 +380,15 @@ class RenderOccNode(LifecycleNode):
         self.get_logger().error(self._error)
         self._deactivation_wanted = True  # by the executor's thread: transitions are not made from the worker's
 
+    def report_failure(self, error: Exception) -> None:
+        """A callback failed: say so, once in a while; the node goes on."""
+        try:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"a callback failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
+            self._complaints.report("node", type(error).__name__, text, time.monotonic())
+        except Exception:  # not even memory for that
+            time.sleep(FAILURE_PAUSE)
+
     def _clock_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
@@ -427,7 +447,14 @@ def main(args: list[str] | None = None) -> int:
         node = RenderOccNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        while True:
+            try:
+                executor.spin()
+                break
+            except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
+                if isinstance(error, ExternalShutdownException):
+                    raise
+                node.report_failure(error)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

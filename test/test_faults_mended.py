@@ -6,13 +6,16 @@ import sys
 import time
 
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
 from system import ROOT, new_domain
 from test_worker import Setup, fail
 
 from renderocc_ros.complaints import Complaints
+from renderocc_ros.node import RenderOccNode
 
-FROZEN = """
+ENDING = """
 import gc, os, signal, threading, time
 import rclpy
 from renderocc_ros import node
@@ -20,12 +23,20 @@ from renderocc_ros import node
 def end():
     while not rclpy.ok():
         time.sleep(0.05)
-    time.sleep(0.5)
+    time.sleep(1.5)
     os.kill(os.getpid(), signal.SIGTERM)
 
 threading.Thread(target=end, daemon=True).start()
 status = node.main(["--ros-args", "-p", "cameras:=[front]", "-p", "autostart:=false"])
 print("frozen" if gc.get_freeze_count() else "to be collected", status, flush=True)
+"""
+
+
+FAILING = """
+def fail(self):
+    raise MemoryError("none left")
+
+node.RenderOccNode._watch_graph = fail
 """
 
 
@@ -59,8 +70,6 @@ def wait_for(condition, timeout: float = 10.0) -> None:
 
 def test_warnings_and_news_can_be_said_in_one_life():
     """rclpy's logger refuses a second severity from one place in the code: the first complaint ended the worker."""
-    from renderocc_ros.node import RenderOccNode
-
     context = Context()
     rclpy.init(context=context, domain_id=new_domain())
     try:
@@ -76,5 +85,31 @@ def test_warnings_and_news_can_be_said_in_one_life():
 def test_a_node_that_is_told_to_end_leaves_no_collection_for_the_interpreter():
     """Found with SIGTERM on a busy computer: it took five seconds to end, in the collection of PyTorch's objects."""
     environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
-    done = subprocess.run([sys.executable, "-c", FROZEN], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1:] == ["frozen 0"], done.stderr
+
+
+def test_a_transition_that_the_state_does_not_have_is_refused_and_said(monkeypatch):
+    """Found with random transitions: rclpy raises in the service's callback, and any client could end the process."""
+    said = []
+    context = Context()
+    rclpy.init(context=context, domain_id=new_domain())
+    try:
+        node = RenderOccNode(context=context)
+        monkeypatch.setattr(node._complaints, "_say", said.append)
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+        answer = node._LifecycleNodeMixin__on_change_state(request, ChangeState.Response())
+        assert not answer.success
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
+    assert said == ["lifecycle: transition 3 refused: the state 'unconfigured' has no such transition"]
+
+
+def test_a_callback_that_fails_does_not_end_the_process():
+    """Found with memory exhausted: the executor hands an exception of one callback to `main`."""
+    environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+    program = ENDING.replace("def end", FAILING + "\ndef end")
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["frozen 0"], done.stderr
+    assert "a callback failed: MemoryError: none left" in done.stdout + done.stderr
