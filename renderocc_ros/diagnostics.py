@@ -119,14 +119,15 @@ def _camera_line(report: NodeReport, camera: str) -> Line:
         if calibration is None
         else f"{calibration.model.width}x{calibration.model.height} {calibration.model.distortion_model}",
     }
+    absent = line.fail if report.intake.past_start or report.state != "active" else line.warn
     if report.state != "active":
         pass  # no image is taken, whether the camera sends any or not
     elif statistics.age is None:
-        line.fail(f"no image yet on {report.config.image_topic_of(camera)}; its view is unknown")
+        absent(f"no image yet on {report.config.image_topic_of(camera)}; its view is unknown")
     elif statistics.silent:
         line.fail(f"silent for {statistics.age:.1f} s; its view is unknown")
     if calibration is None:
-        line.fail(f"no usable camera_info on {report.config.camera_info_topic_of(camera)}; its view is unknown")
+        absent(f"no usable camera_info on {report.config.camera_info_topic_of(camera)}; its view is unknown")
     frame = report.worker.last_frame
     if frame is not None and camera in frame.missing:
         line.warn(frame.missing[camera])

@@ -172,6 +172,12 @@ class Intake:
         with self._lock:
             return self._matcher.too_few, dict(self._matcher.last_missing)
 
+    @property
+    def past_start(self) -> bool:
+        """Whether there was time for every camera to send something: `camera_timeout` since the node became active."""
+        with self._lock:
+            return self._matcher.past_start(self._time)
+
     def reset(self) -> None:
         """Forget all queued images; calibrations stay."""
         with self._lock:

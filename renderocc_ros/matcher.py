@@ -237,6 +237,10 @@ class AnchorMatcher:
             result[name] = camera.statistics(now, silent=silent_at is not None and now >= silent_at)
         return result
 
+    def past_start(self, now: float) -> bool:
+        """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
+        return self._start is not None and now >= self._start + self._timeout
+
     # ---- who is there
 
     def _hear(self, camera: CameraQueue, now: float) -> None:

@@ -181,6 +181,8 @@ def test_a_camera_at_work_shows_its_rate_age_counts_and_calibration(setup):
 
 def test_a_camera_that_never_sent_anything_is_an_error_with_its_topic(setup):
     setup.run(leave_out="left")
+    assert setup.status("camera left") == (WARN, "no image yet on left/image_raw; its view is unknown"), "it has time"
+    setup.run(frames=20, leave_out="left")
     assert setup.status("camera left") == (ERROR, "no image yet on left/image_raw; its view is unknown")
     assert setup.value("camera left", "age") == "never received"
     assert setup.status("camera front")[0] == OK
@@ -205,7 +207,7 @@ def test_a_camera_is_not_called_silent_by_a_node_that_takes_no_images(setup):
 def test_a_camera_without_a_calibration_is_an_error_with_its_topic(predictor):
     made = Setup(predictor)
     made.intake.calibrations = {}
-    made.run()
+    made.run(frames=25)
     assert made.status("camera front") == (ERROR, "no usable camera_info on front/camera_info; its view is unknown")
     assert made.value("camera front", "calibration") == "none"
     made.pipeline.close()
@@ -230,6 +232,7 @@ def test_why_the_last_frame_went_without_a_camera_is_said_once(setup):
 
 def test_several_faults_of_a_camera_are_all_said_at_the_highest_level(setup):
     setup.intake.calibrations = {}
+    setup.run(frames=25, leave_out="left")
     setup.complaints.report("camera 'left'", "stamp", "image dropped: its stamp is zero", setup.now)
     level, text = setup.status("camera left")
     assert level == ERROR
