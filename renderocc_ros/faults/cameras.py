@@ -207,7 +207,7 @@ def info(name: str, what: str, change, **more) -> Fault:
     return Fault(name, "camera_info", what, change=change, **more)
 
 
-UNREADABLE = r"image|JPEG|PNG|message|bytes|silent|nearest"
+UNREADABLE = r"image|JPEG|PNG|message|bytes|encoding|silent|nearest"
 
 CAMERA_FAULTS = (
     camera("camera never starts", "is not there when the node is configured", silent, begin=never_there,

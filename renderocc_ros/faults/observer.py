@@ -168,17 +168,18 @@ class Observer:
 
     # ---- services
 
-    def call(self, service_type, name: str, request=None, timeout: float = 20.0):
-        """The answer of a service of the node; None if none came in time."""
+    def call(self, service_type, name: str, request=None, timeout: float = 20.0, alive=lambda: True):
+        """The answer of a service of the node; None if none came in time, or while `alive()`."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
         client = self._clients[name]
         end = time.monotonic() + timeout
-        if not client.wait_for_service(timeout):
-            return None
+        while not client.wait_for_service(0.2):
+            if time.monotonic() > end or not alive():
+                return None
         future = client.call_async(request if request is not None else service_type.Request())
         while not future.done():
-            if time.monotonic() > end:
+            if time.monotonic() > end or not alive():
                 client.remove_pending_request(future)
                 return None
             time.sleep(0.01)

@@ -130,13 +130,17 @@ class Stage:
 
     # ---- what faults do
 
+    def call(self, service_type, name: str, request=None, timeout: float = 20.0):
+        """The answer of a service of the node; None if none came in time or the process has ended."""
+        return self.observer.call(service_type, f"/renderocc/{name}", request, timeout, lambda: self.node.alive)
+
     def change_state(self, transition: int) -> bool:
         """Ask for a lifecycle transition; whether it was made."""
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
 
         request = ChangeState.Request(transition=Transition(id=transition))
-        answer = self.observer.call(ChangeState, "/renderocc/change_state", request, timeout=30.0)
+        answer = self.call(ChangeState, "change_state", request, 30.0)
         if answer is None and self.node.alive:
             self.broken(f"lifecycle transition {transition}: no answer within 30 s")
         return answer is not None and answer.success
@@ -144,7 +148,7 @@ class Stage:
     def state(self) -> str:
         from lifecycle_msgs.srv import GetState
 
-        answer = self.observer.call(GetState, "/renderocc/get_state")
+        answer = self.call(GetState, "get_state")
         return "" if answer is None else answer.current_state.label
 
     def cycle(self) -> None:
@@ -183,7 +187,7 @@ class Stage:
         from rclpy.parameter import Parameter
 
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        answer = self.observer.call(SetParameters, "/renderocc/set_parameters", request)
+        answer = self.call(SetParameters, "set_parameters", request)
         if answer is None or not answer.results:
             self.broken(f"parameter {name}: no answer")
             return False, "no answer"

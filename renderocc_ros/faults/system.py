@@ -124,7 +124,7 @@ def called_often(name: str, times: int):
         from std_srvs.srv import Trigger
 
         for _ in range(times):
-            if injection.stage.observer.call(Trigger, f"/renderocc/{name}") is None:
+            if injection.stage.call(Trigger, name) is None:
                 injection.stage.broken(f"~/{name} did not answer")
 
     return begin
@@ -184,9 +184,14 @@ def unlimited(kind: int):
 
 
 def address_space(pid: int) -> int:
-    """What the process has now and 1 MiB."""
+    """A MiB less than the process has now: nothing more can be had."""
     with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize() + 2**20
+        return int(file.read().split()[0]) * resource.getpagesize() - 2**20
+
+
+def configured_without_memory(injection: Injection) -> None:
+    limited(resource.RLIMIT_AS, address_space)(injection)
+    injection.stage.cycle()
 
 
 def exhausted_device(injection: Injection) -> None:
@@ -208,7 +213,7 @@ def device_has_memory(injection: Injection) -> None:
 def save(injection: Injection):
     from std_srvs.srv import Trigger
 
-    return injection.stage.observer.call(Trigger, "/renderocc/save")
+    return injection.stage.call(Trigger, "save")
 
 
 def save_in_vain(injection: Injection) -> None:
@@ -339,8 +344,10 @@ SYSTEM_FAULTS = (
             ends_within=ENDING),
     node("stalled", "process", "SIGSTOP, later SIGCONT", begin=stopped_for_a_while, end=goes_on, stops=True,
          alone=True),
-    process("no address space", "RLIMIT_AS at what it has and 1 MiB", end=unlimited(resource.RLIMIT_AS),
+    process("no address space", "RLIMIT_AS below what it has", end=unlimited(resource.RLIMIT_AS),
             begin=limited(resource.RLIMIT_AS, address_space), exits=NO_MEMORY, errors=NO_MEMORY),
+    process("no address space to configure", "configured anew under RLIMIT_AS", end=unlimited(resource.RLIMIT_AS),
+            begin=configured_without_memory, exits=NO_MEMORY, errors=NO_MEMORY),
     process("no file descriptors", "RLIMIT_NOFILE of 8", begin=limited(resource.RLIMIT_NOFILE, lambda pid: 8),
             end=unlimited(resource.RLIMIT_NOFILE), exits="files|Errno 24", errors="files|Errno 24"),
     process("device out of memory", "torch.OutOfMemoryError from every frame", begin=exhausted_device,
