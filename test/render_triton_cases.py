@@ -11,6 +11,7 @@ import os
 
 import pytest
 import torch
+from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 from test_render_cpu import OUTPUTS, assert_close, assert_same_bytes, grid_of
 
@@ -28,14 +29,8 @@ F32 = torch.float32
 
 @pytest.fixture(autouse=True)
 def unwritten_buffers_are_poisoned(monkeypatch):
-    make = torch.empty
-
-    def poisoned(*sizes, **options):
-        buffer = make(*sizes, **options)
-        return buffer.fill_(float("nan") if buffer.is_floating_point() else 2**30)
-
     torch.set_num_threads(1)
-    monkeypatch.setattr(torch, "empty", poisoned)
+    poison_new_buffers(monkeypatch)
     monkeypatch.setattr(triton_kernel, "LAUNCH", MANY if DEVICE == "cpu" else Launch())
 
 

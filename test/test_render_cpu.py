@@ -11,6 +11,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 
 from renderocc_model.field import SemanticDensityField
@@ -195,9 +196,7 @@ def test_field_without_classes_renders_its_geometry():
 
 
 def test_every_number_of_a_result_is_written(monkeypatch):
-    """Buffers come filled with NaN; what nobody writes stays one."""
-    make = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *sizes: make(*sizes).fill_(float("nan")))
+    poison_new_buffers(monkeypatch)
     result, gradients = rendered(
         random_field(UNIT_GRID, dtype=torch.float32), random_rays(99, UNIT_GRID, dtype=torch.float32), "cpu"
     )

@@ -106,7 +106,7 @@ def test_autocast_does_not_change_it():
         ({"depth": torch.ones(2, 5, 3)}, "expected \\(N, D, H, W\\)"),
         ({"context": torch.ones(2, 6, 4, 3)}, "N, H and W must agree"),
         ({"voxel_index": torch.zeros(2, 5, 3, 4, dtype=torch.int32)}, "expected \\(N, D, H, W\\) int64"),
-        ({"voxel_index": torch.zeros(2, 4, 3, 4, dtype=torch.int64)}, "plan's points are \\(2, 4, 3, 4\\); expected the depth's"),
+        ({"voxel_index": torch.zeros(2, 4, 3, 4, dtype=torch.int64)}, "plan's points are \\(2, 4, 3, 4\\); expected"),
         ({"voxel_count": -1}, "zero or more"),
     ],
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import cpu_kernel
 
-__all__ = ["PoolingPlan", "make_plan"]
+__all__ = ["PoolingPlan", "make_plan", "sorted_by_torch"]
 
 _MOST = 2**31 - 1
 
@@ -101,11 +101,11 @@ def make_plan(voxel_index: Tensor, voxel_count: int, frames: int = 1) -> Pooling
         arrays = cpu_kernel.sort_points(voxel_index.reshape(-1).numpy(), voxel_count, frames, bins * area, area)
         cell, start, point, pixel = map(torch.from_numpy, arrays)
     else:
-        cell, start, point, pixel = _sorted(voxel_index, voxel_count, frames)
+        cell, start, point, pixel = sorted_by_torch(voxel_index, voxel_count, frames)
     return PoolingPlan((views, bins, height, width), cells, cell.view(voxel_index.shape), start, point, pixel)
 
 
-def _sorted(voxel_index: Tensor, voxel_count: int, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def sorted_by_torch(voxel_index: Tensor, voxel_count: int, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """cell, start, point, pixel by PyTorch's sort, as `cpu_kernel.sort_points`."""
     views, bins, height, width = voxel_index.shape
     device, cells = voxel_index.device, voxel_count * frames
