@@ -13,6 +13,18 @@ __all__ = ["ENDINGS", "is_exported", "read_description"]
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
 _MAX_METADATA_BYTES = 16 << 20
 _METADATA_PROPS = 14  # field of ONNX's ModelProto: repeated (1: key, 2: value)
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE = "model", "graph", "node", "attribute", "tensor", "sparse tensor"
+# Where in an ONNX model tensors can be: {message: {field: message}}.
+_PARTS = {
+    _MODEL: {7: _GRAPH, 25: "function"},
+    "function": {7: _NODE},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+}
+_EXTERNAL_DATA = 13  # field of TensorProto: the file that its values are in
+_MOST_NESTED = 12  # graphs within graphs, counted in messages
 _AGAIN = "export the checkpoint again with `renderocc export`"
 
 
@@ -34,6 +46,8 @@ def read_description(path: str | Path) -> Description:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of an exported file"
         ) from None
+    except CheckpointError:
+        raise
     except (ValueError, KeyError, zipfile.BadZipFile):
         raise CheckpointError(f"{path}: is truncated or damaged; copy it again, or {_AGAIN}") from None
     if text is None:
@@ -52,12 +66,25 @@ def _archive_metadata(path: Path) -> str | None:
 def _onnx_metadata(path: Path) -> str | None:
     """Protocol buffers by hand: a field is a number and its wire type, then its length or value; others are skipped."""
     content = memoryview(path.read_bytes())
+    _check_whole(path, content, _MODEL)
     for field, value in _fields(content):
         if field == _METADATA_PROPS:
             entry = dict(_fields(value))
             if bytes(entry[1]) == METADATA_KEY.encode():
                 return bytes(entry[2]).decode()
     return None
+
+
+def _check_whole(path: Path, message: memoryview, kind: str, depth: int = 0) -> None:
+    """Refuses a model whose values are in other files: it could name any file of this computer."""
+    if depth > _MOST_NESTED:
+        raise ValueError("nested too deeply")
+    for field, value in _fields(message):
+        if kind == _TENSOR and field == _EXTERNAL_DATA:
+            raise CheckpointError(f"{path}: has tensors in other files, and is refused; {_AGAIN}")
+        inner = _PARTS.get(kind, {}).get(field)
+        if inner is not None:
+            _check_whole(path, value, inner, depth + 1)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
