@@ -20,6 +20,7 @@ BENCHES = {
     "node": "renderocc_ros.bench:bench_node",
     "network": "renderocc_ros.bench:bench_network",
     "render": "renderocc_model.bench.render:bench_render",
+    "pool": "renderocc_model.bench.pool:bench_pool",
     "loader": "training.data.bench_loader:bench_loader",
 }
 

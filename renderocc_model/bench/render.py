@@ -14,7 +14,6 @@ All results are compared before the figures are given. On a machine with a CUDA 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import statistics
@@ -34,6 +33,7 @@ from ..field import SemanticDensityField
 from ..grid import OCC3D_GRID, VoxelGrid
 from ..ops.render import intersect_box, render
 from ..rays import Rays
+from .measure import peak_bytes, reset_peak
 
 __all__ = ["bench_render", "main"]
 
@@ -112,7 +112,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
     if way == "ours":  # what is set up once, some 35 MiB, next to nothing for the other ways, is not counted
         torch.autograd.backward(draw(way, *inputs, rays), upstream)
     density.grad = semantics.grad = None
-    before = _reset_peak()
+    before = reset_peak(density.device)
     for _ in range(frames if way == "ours" else min(frames, SLOW_RUNS)):
         density.grad = semantics.grad = results = None
         start, start_cpu = time.perf_counter(), time.process_time()
@@ -121,7 +121,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
         torch.autograd.backward(results, upstream)
         spent["both"].append(time.perf_counter() - start)
         spent["cpu"].append(time.process_time() - start_cpu)
-    memory = _peak_kib() - before - gradients
+    memory = (peak_bytes(density.device) - before) // 1024 - gradients
     grads = [density.grad.reshape(GRID.shape), semantics.grad]
     if way == "textbook":
         grads[1] = grads[1][0].permute(1, 2, 3, 0)
@@ -219,18 +219,6 @@ def _upstream() -> list[np.ndarray]:
     rng = np.random.default_rng(2)
     shapes = ((RAYS,), (RAYS, CLASSES), (RAYS,))
     return [(scale * rng.standard_normal(shape)).astype(np.float32) for scale, shape in zip((0.05, 1, 1), shapes)]
-
-
-def _reset_peak() -> int:
-    """Let the process's peak memory begin again, and say from where, in KiB. What is free goes back to the system."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak_kib()
-
-
-def _peak_kib() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,11 +25,11 @@ from ..ops.render import reference, render, triton_kernel
 from ..ops.render.triton_kernel import Launch
 from ..rays import Rays
 from . import render as bench
+from .measure import copy_speed, peak_bytes, reset_peak, stopwatch
 
 __all__ = ["bench_cuda"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-COPY_BYTES = 2**29
 WARM_RUNS = 2
 LAUNCHES = (
     Launch(),
@@ -121,7 +119,7 @@ def measure(
     peak = 0
     for run in range(WARM_RUNS + frames):
         inputs[0].grad = inputs[1].grad = results = None
-        before = _reset_peak(device)
+        before = reset_peak(device)
         clock = stopwatch(device)
         results = draw(way, *inputs, rays, launch)
         forward = clock()
@@ -131,7 +129,7 @@ def measure(
             spent["forward"].append(forward())
             spent["both"].append(both())
             kept = sum(value.numel() * value.element_size() for value in [*results, *(i.grad for i in inputs)])
-            peak = max(peak, _peak(device) - before - kept)
+            peak = max(peak, peak_bytes(device) - before - kept)
     gradients = [inputs[0].grad.reshape(bench.GRID.shape), inputs[1].grad]
     if way == "textbook":
         gradients[1] = gradients[1][0].permute(1, 2, 3, 0)
@@ -196,47 +194,3 @@ def compare(way: str, expected: list[Tensor], found: list[Tensor], dtype: torch.
 def floor_seconds(field: list[Tensor], bytes_a_second: float) -> float:
     """What memory takes for the field, forward and backward, and for its gradients."""
     return 3 * sum(value.numel() * value.element_size() for value in field) / bytes_a_second
-
-
-def copy_speed(device: str) -> float:
-    """Bytes a second, read and written, of a large copy."""
-    source = torch.zeros(COPY_BYTES, dtype=torch.uint8, device=device)
-    target, times = torch.empty_like(source), []
-    for _ in range(10):
-        clock = stopwatch(source.device)
-        target.copy_(source)
-        times.append(clock()())
-    return 2 * COPY_BYTES / min(times)
-
-
-def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
-    """Starts now. Each call marks a time and returns a function for its seconds, which waits for the device."""
-    if device.type != "cuda":
-        start = time.perf_counter()
-        return lambda: (lambda seconds: lambda: seconds)(time.perf_counter() - start)
-    began = torch.cuda.Event(enable_timing=True)
-    began.record()
-
-    def mark() -> Callable[[], float]:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-
-        def seconds() -> float:
-            event.synchronize()
-            return began.elapsed_time(event) / 1e3
-
-        return seconds
-
-    return mark
-
-
-def _reset_peak(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return torch.cuda.memory_allocated(device)
-
-
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
