@@ -133,9 +133,9 @@ class PointCloudMessage(NamedTuple):
             raise MessageError(f"PointCloud2: field '{name}' has datatype {field.datatype}; expected 1 to 8")
         kind = np.dtype((">" if self.is_bigendian else "<") + POINT_FIELD_TYPES[field.datatype])
         count = max(field.count, 1)  # some drivers leave it 0
-        shape = (self.height, self.width, count)
-        if len(self) == 0:
-            values = np.empty(shape, kind)
+        points = self.height * self.width
+        if points == 0:
+            values = np.empty(0, kind)  # whatever the other side and the field's count claim
         else:
             if field.offset + count * kind.itemsize > self.point_step:
                 raise MessageError(
@@ -149,13 +149,17 @@ class PointCloudMessage(NamedTuple):
                     f"row_step {self.row_step} do not fit its {self.data.size} bytes"
                 )
             strides = (self.row_step, self.point_step, kind.itemsize)
-            values = np.ndarray(shape, kind, self.data, field.offset, strides)
-        values = values.reshape(len(self), count).astype(kind.newbyteorder("="))
+            values = np.ndarray((self.height, self.width, count), kind, self.data, field.offset, strides)
+        values = values.reshape(points, count).astype(kind.newbyteorder("="))
         return values[:, 0] if count == 1 else values
 
     def xyz(self) -> np.ndarray:
         """(points, 3) float64, metres in `frame_id`; points without a return are NaN as sent. Errors as `column`."""
-        return np.stack([self.column(axis).astype(np.float64) for axis in "xyz"], axis=-1)
+        columns = [self.column(axis) for axis in "xyz"]
+        for axis, column in zip("xyz", columns):
+            if column.ndim > 1:
+                raise MessageError(f"PointCloud2: field '{axis}' has {column.shape[1]} values a point; expected one")
+        return np.stack([column.astype(np.float64) for column in columns], axis=-1)
 
 
 class _Cursor:
@@ -321,6 +325,8 @@ def read_point_cloud(buffer) -> PointCloudMessage:
     point_step = cursor.uint32("point_step")
     row_step = cursor.uint32("row_step")
     data = cursor.bytes("data")
+    if height * width > data.size:
+        raise MessageError(f"PointCloud2: {height} rows of {width} points do not fit its {data.size} bytes")
     is_dense = cursor.boolean("is_dense", cursor.view[cursor.skip("is_dense", 1, 1)])
     return PointCloudMessage(
         stamp_ns, frame_id, height, width, tuple(fields), is_bigendian, point_step, row_step, data, is_dense
