@@ -268,7 +268,8 @@ def _scalar(value: Any, kind: Any, field: dataclasses.Field, where: str, name: s
     if fits and choices is not None:
         fits = value in choices
     if not fits:
-        near = difflib.get_close_matches(value, choices, 1) if choices and isinstance(value, str) else []
+        words = [choice for choice in choices or () if isinstance(choice, str)]
+        near = difflib.get_close_matches(value, words, 1) if isinstance(value, str) else []
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{where}: '{name}' is {_shown(value)}; expected {_expected(kind, field)}{hint}")
     return kind(value)

@@ -41,8 +41,10 @@ def parse_yaml(data: bytes | str, where: str) -> Any:
         raise ValueError(f"{where}: is not readable YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ValueError(f"{where}: is nested too deeply for a configuration") from None
-    except ValueError as error:  # bytes that are no UTF-8, a date of no calendar, a number of thousands of digits
-        raise ValueError(f"{where}: is not readable YAML: {error}") from None
+    except (ValueError, AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
+        # Bytes that are no UTF-8, a date of no calendar, a number of thousands of digits; and what PyYAML's
+        # constructors raise where a tag is written before something else: `!!timestamp x`, `!!int ""`.
+        raise ValueError(f"{where}: is not readable YAML: {type(error).__name__}: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):
