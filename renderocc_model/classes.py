@@ -89,6 +89,8 @@ class ClassTable:
     def from_dict(cls, mapping: Mapping) -> ClassTable:
         """The table that `to_dict` described. ValueError names missing, unknown or unreadable entries."""
         expected = {"names", "colours", "dynamic", "free"}
+        if not isinstance(mapping, Mapping):
+            raise ValueError(f"classes: is a {type(mapping).__name__}; expected names, colours, dynamic, free")
         if set(mapping) != expected:
             raise ValueError(
                 f"classes: missing keys {sorted(expected - set(mapping))}, unknown keys "
@@ -96,7 +98,7 @@ class ClassTable:
             )
         try:
             return cls(tuple(mapping["names"]), tuple(mapping["colours"]), tuple(mapping["dynamic"]), mapping["free"])
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:  # the latter: an infinity as an id
             raise ValueError(f"classes: {error}; expected lists of names, of colours and of dynamic ids") from None
 
 

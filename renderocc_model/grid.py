@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = ["OCC3D_GRID", "SEMANTIC_KITTI_GRID", "VoxelGrid"]
 
+_MOST_VOXELS = 1e6  # along an axis
 _WHOLE_VOXELS = 1e-4  # how far, in voxels, an extent may be from a whole number of them
 
 
@@ -34,7 +35,10 @@ class VoxelGrid:
     def __post_init__(self) -> None:
         lower = _three_floats("lower", self.lower)
         upper = _three_floats("upper", self.upper)
-        voxel_size = float(self.voxel_size)
+        try:
+            voxel_size = float(self.voxel_size)
+        except (TypeError, ValueError, OverflowError):
+            voxel_size = math.nan
         if not (math.isfinite(voxel_size) and voxel_size > 0):
             raise ValueError(f"grid: voxel_size is {self.voxel_size}; give a positive number of metres")
         if not isinstance(self.frame, str) or not self.frame:
@@ -43,6 +47,8 @@ class VoxelGrid:
             if not high > low:
                 raise ValueError(f"grid: upper {axis} {high} is not above lower {axis} {low}; correct the corners")
             voxels = (high - low) / voxel_size
+            if not voxels <= _MOST_VOXELS:
+                raise ValueError(f"grid: {axis} runs {low} to {high} m, too many voxels of {voxel_size} m")
             if abs(voxels - round(voxels)) > _WHOLE_VOXELS or round(voxels) < 1:
                 raise ValueError(
                     f"grid: {axis} runs {low} to {high} m, which is {voxels:.4f} voxels of {voxel_size} m; "
@@ -117,7 +123,7 @@ class VoxelGrid:
 def _three_floats(name: str, values) -> tuple[float, float, float]:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"grid: {name} is {values!r}; expected three numbers x, y, z in metres") from None
     if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"grid: {name} is {values!r}; expected three finite numbers x, y, z in metres")

@@ -46,7 +46,7 @@ def noted_classes(bag: str | Path) -> ClassTable | None:
             continue
         try:
             return ClassTable.from_dict(read(note)["classes"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             remedy = f"run `renderocc {'label' if name == LABELS_NOTE else 'import'}` again"
             raise ValueError(f"{note}: the class table cannot be read ({error}); {remedy}") from None
     return None
