@@ -13,6 +13,8 @@ import sys
 import threading
 from typing import NamedTuple
 
+from renderocc_model.ending import machine_error  # before memory can run out
+
 __all__ = ["COMMANDS", "Command", "main"]
 
 
@@ -165,8 +167,6 @@ def run(name: str, arguments: list[str]) -> int:
 
 def out_of_machine(name: str, error: Exception) -> str:
     """What to say of an error of disk or memory that a command has not explained itself; empty for any other."""
-    from renderocc_model.ending import machine_error
-
     return machine_error(error, less=LESS.get(name, "a smaller input"))
 
 

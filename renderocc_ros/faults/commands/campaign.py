@@ -101,7 +101,7 @@ class Campaign:
                 raise RuntimeError(f"{subject.name} came to two results without any fault; see {place}")
             finals = {name: tree_digest(name)(out) for name in subject.finals}
             content = {
-                "seconds": ended.seconds, "bytes": pages(out), "result": results[0], "finals": finals,
+                "cpu": ended.cpu, "bytes": pages(out), "result": results[0], "finals": finals,
             }  # fmt: skip
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(content))

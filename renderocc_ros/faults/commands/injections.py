@@ -18,7 +18,7 @@ from .subjects import Subject
 
 __all__ = ["FAULTS", "Injection", "faults_of"]
 
-_START_S = 0.4  # before, the interpreter itself is still starting and no line of this project has run
+_START_S = 0.15  # of processor time; before, the interpreter is still starting and no line of this project has run
 _TEXT = (".yaml", ".txt", ".json")
 
 
@@ -38,9 +38,9 @@ class Injection:
 
 @dataclass(frozen=True)
 class Reference:
-    """An undisturbed run: seconds, bytes written, digest of the result and of the files that must be whole."""
+    """An undisturbed run: its processor time, bytes written, digest of the result and of what must be whole."""
 
-    seconds: float
+    cpu: float
     bytes: int
     result: str
     finals: dict[str, str]
@@ -57,8 +57,8 @@ class Site:
     rng: np.random.Generator
 
     def moment(self) -> float:
-        """A moment of the run, seconds from its start."""
-        return _START_S + self.rng.random() * max(self.reference.seconds - _START_S, 0.1)
+        """A moment of the run, seconds of processor time from its start."""
+        return _START_S + self.rng.random() * max(self.reference.cpu - _START_S, 0.1)
 
     def input(self, *suffixes: str) -> Path:
         """One of the files that the command is given."""
@@ -80,7 +80,7 @@ def send(number: int, group: bool) -> Callable[[Site], Injection]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, number) if group else os.kill(pid, number)
 
-        return Injection(f"after {after:.2f} s of {site.reference.seconds:.2f} s", Interference(after, act))
+        return Injection(f"after {after:.2f} of {site.reference.cpu:.2f} CPU seconds", Interference(after, act))
 
     return inject
 
@@ -107,7 +107,8 @@ def out_of_memory(site: Site) -> Injection:
         if running:
             limit_memory(running[int(which * len(running))], more)
 
-    return Injection(f"{more >> 10} KiB more after {after:.2f} s", Interference(after, act))
+    when = f"after {after:.2f} of {site.reference.cpu:.2f} CPU seconds"
+    return Injection(f"{more >> 10} KiB more {when}", Interference(after, act))
 
 
 def input_missing(site: Site) -> Injection:

@@ -18,18 +18,23 @@ __all__ = ["Ended", "Interference", "family", "limit_memory", "run_command"]
 
 ROOT = Path(__file__).resolve().parents[3]
 LINGER_S = 20.0  # for what a command has started to end after it
+_LOOK_S = 0.05
 _MARK = "RENDEROCC_FAULTS_RUN"
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: exit status (negative: the signal), seconds, what it printed, processes it left behind."""
+    """How a command ended: exit status (negative: the signal), seconds, what it printed, processes it left behind.
+
+    cpu: seconds of processor time, of all its processes, when it was last looked at.
+    """
 
     status: int
     seconds: float
     text: str
     left_running: int = 0
     timed_out: bool = False
+    cpu: float = 0.0
 
     @property
     def last_line(self) -> str:
@@ -40,7 +45,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class Interference:
-    """What is done to a running command: `act(pid, mark)` is called `after` seconds from its start."""
+    """What is done to a running command: `act(pid, mark)` is called when it has used `after` seconds of processor time,
+    which tells how far it is on a machine that is busy with other things, too."""
 
     after: float
     act: Callable[[int, str], None]
@@ -64,23 +70,23 @@ def run_command(
             [sys.executable, "-m", "renderocc_model.cli", *arguments], cwd=place, env=environment, stdout=output,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-    timed_out = False
+    timed_out, cpu = False, 0.0
     try:
-        if interference is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(interference.after)
-            if process.poll() is None:
+        while process.poll() is None and not timed_out:
+            time.sleep(_LOOK_S)
+            cpu = max(cpu, _cpu_seconds(mark))
+            if interference is not None and cpu >= interference.after:
                 interference.act(process.pid, mark)
-        process.wait(max(limit_s - (time.monotonic() - began), 1.0))
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        process.kill()
-        process.wait()
+                interference = None
+            timed_out = time.monotonic() - began > limit_s
     finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
         seconds = time.monotonic() - began
         left = _end_family(mark)
     text = log.read_text(errors="replace")
-    return Ended(process.returncode, seconds, text, left, timed_out)
+    return Ended(process.returncode, seconds, text, left, timed_out, cpu)
 
 
 def family(mark: str) -> list[int]:
@@ -95,6 +101,15 @@ def family(mark: str) -> list[int]:
             if not zombie and wanted in Path("/proc", entry, "environ").read_bytes().split(b"\0"):
                 found.append(int(entry))
     return found
+
+
+def _cpu_seconds(mark: str) -> float:
+    """Processor time of a command and all that it has started and that has ended."""
+    ticks = 0
+    for pid in family(mark):
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _end_family(mark: str) -> int:
