@@ -127,7 +127,8 @@ class TransformBuffer:
         """target_from_source at a stamp: 4x4 float64, acts on column vectors of `source`.
 
         Raises:
-            TransformError: unknown frame, no connection, no data, extrapolation, loop; see `TransformError.kind`.
+            TransformError: unknown frame, no connection, no data, extrapolation, loop, or translations beyond all
+                measure; see `TransformError.kind`.
         """
         target, source = _stripped(target), _stripped(source)
         if target == source:  # as in tf2, also for frames never heard of
@@ -140,7 +141,11 @@ class TransformBuffer:
             up, down = self._walk(target, source, stamp_ns)
             top_from_source = composed(frame.link(stamp_ns, *bracket) for frame, bracket in up)
             top_from_target = composed(frame.link(stamp_ns, *bracket) for frame, bracket in down)
-            answer = matrix(inverse_times(top_from_target, top_from_source))
+            link = inverse_times(top_from_target, top_from_source)
+            if not math.isfinite(link[0] + link[1] + link[2]):  # finite samples whose sum is not
+                text = f"the way from frame [{source}] to frame [{target}] is longer than numbers reach"
+                raise TransformError("invalid", f"TF_NAN_INPUT: {text}; repair the publisher of such translations")
+            answer = matrix(link)
             if all(frame.static for frame, _ in up) and all(frame.static for frame, _ in down):
                 self._static_answers[target, source] = answer.copy()
             return answer
