@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .arrays import read_npz
 from .classes import UNLABELLED, ClassTable
 from .files import replacing
 from .grid import VoxelGrid
@@ -15,7 +18,7 @@ from .grid import VoxelGrid
 if TYPE_CHECKING:
     from .field import SemanticDensityField
 
-__all__ = ["Occupancy", "PLY_VERTEX"]
+__all__ = ["Occupancy", "OccupiedVoxels", "PLY_VERTEX"]
 
 # One vertex of `save_ply`, packed.
 PLY_VERTEX = np.dtype(
@@ -25,8 +28,27 @@ PLY_VERTEX = np.dtype(
 
 
 @dataclass(frozen=True, eq=False)
+class OccupiedVoxels:
+    """The occupied voxels of a volume, in the order of their places in memory.
+
+    Attributes:
+        index: (M,) integers, ascending, (x * Y + y) * Z + z.
+        labels: (M,) uint8 class ids.
+        confidence: (M,) float32, probability of being occupied.
+        surface: (M,) bool, as in `Occupancy.surface`.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+    surface: np.ndarray
+
+
 class Occupancy:
     """The occupancy of a grid at one moment.
+
+    Arrays of all voxels are made when they are first asked for, where a predictor made the volume: what it fetches from
+    its device are the occupied voxels and which voxels are visible. They are not to be written to.
 
     Attributes:
         grid: where the voxels are.
@@ -42,19 +64,64 @@ class Occupancy:
         ValueError: an array has another shape than the grid, or another type.
     """
 
-    grid: VoxelGrid
-    classes: ClassTable
-    semantics: np.ndarray
-    confidence: np.ndarray
-    visible: np.ndarray
-    field: SemanticDensityField | None = None
-
-    def __post_init__(self) -> None:
-        for name, dtype in (("semantics", np.uint8), ("confidence", np.float32), ("visible", np.bool_)):
-            array = getattr(self, name)
-            if array.shape != self.grid.shape or array.dtype != dtype:
-                expected = f"{np.dtype(dtype)} of the grid's {self.grid.shape}"
+    def __init__(
+        self,
+        grid: VoxelGrid,
+        classes: ClassTable,
+        semantics: np.ndarray,
+        confidence: np.ndarray,
+        visible: np.ndarray,
+        field: SemanticDensityField | None = None,
+    ) -> None:
+        for name, array, dtype in (
+            ("semantics", semantics, np.uint8), ("confidence", confidence, np.float32), ("visible", visible, np.bool_)
+        ):  # fmt: skip
+            if array.shape != grid.shape or array.dtype != dtype:
+                expected = f"{np.dtype(dtype)} of the grid's {grid.shape}"
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected {expected}")
+        self.grid, self.classes = grid, classes
+        self._voxels: OccupiedVoxels | None = None
+        # Where the properties of these names keep what they have made.
+        self.__dict__.update(semantics=semantics, confidence=confidence, visible=visible, field=field)
+
+    @classmethod
+    def predicted(
+        cls,
+        grid: VoxelGrid,
+        classes: ClassTable,
+        voxels: OccupiedVoxels,
+        visible: Callable[[], np.ndarray],
+        confidence: Callable[[], np.ndarray],
+        field: Callable[[], SemanticDensityField],
+    ) -> Occupancy:
+        """A volume whose arrays are made when they are asked for.
+
+        Args:
+            voxels: those that are occupied and seen.
+            visible, confidence, field: make what the attributes of these names hold.
+        """
+        made = cls.__new__(cls)
+        made.grid, made.classes, made._voxels = grid, classes, voxels
+        made._make_visible, made._make_confidence, made._make_field = visible, confidence, field
+        return made
+
+    @cached_property
+    def visible(self) -> np.ndarray:
+        return self._make_visible()
+
+    @cached_property
+    def semantics(self) -> np.ndarray:
+        semantics = np.where(self.visible, np.uint8(self.classes.free), np.uint8(UNLABELLED))
+        semantics.reshape(-1)[self._voxels.index] = self._voxels.labels
+        return semantics
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        return self._make_confidence()
+
+    @cached_property
+    def field(self) -> SemanticDensityField | None:
+        return self._make_field()
 
     @property
     def occupied(self) -> np.ndarray:
@@ -79,10 +146,16 @@ class Occupancy:
 
     def surface_points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of `surface`: centres (N, 3) float32 in the grid's frame, class ids (N,) uint8, confidences (N,) float32."""
-        x, y, z = np.nonzero(self.surface())
+        if self._voxels is None:
+            x, y, z = np.nonzero(self.surface())
+            labels, confidence = self.semantics[x, y, z], self.confidence[x, y, z]
+        else:
+            shown = self._voxels.surface
+            x, y, z = np.unravel_index(self._voxels.index[shown], self.grid.shape)
+            labels, confidence = self._voxels.labels[shown], self._voxels.confidence[shown]
         centres = np.stack([x, y, z], axis=1) + 0.5
         centres = (centres * self.grid.voxel_size + np.array(self.grid.lower)).astype(np.float32)
-        return centres, self.semantics[x, y, z], self.confidence[x, y, z]
+        return centres, labels, confidence
 
     def save_npz(self, path: str | Path) -> None:
         """Write the volume in Occ3D's layout; an existing file is replaced in one step, or not at all.
@@ -115,16 +188,20 @@ class Occupancy:
             ValueError: the file is not such a volume, or its class names are not those of `classes`.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                bounds, names = file["grid"], tuple(str(name) for name in file["class_names"])
-                arrays = [file[name] for name in ("semantics", "confidence", "visible")]
-                frame = str(file["frame"])
-        except (OSError, KeyError, ValueError) as error:
+            file = read_npz(path, ("semantics", "confidence", "visible", "grid", "frame", "class_names"))
+            if file["grid"].shape != (7,) or file["grid"].dtype.kind != "f" or file["class_names"].ndim != 1:
+                raise ValueError("its grid is not 7 numbers, or its class names are no list")
+            bounds, frame = file["grid"].tolist(), str(file["frame"])
+            names = tuple(str(name) for name in file["class_names"])
+        except (OSError, ValueError) as error:
             raise ValueError(f"{path}: not a volume written by ~/save or save_npz ({error})") from error
         if names != tuple(classes.names):
             raise ValueError(f"{path}: its classes are {', '.join(names)}; expected {', '.join(classes.names)}")
-        lower, upper = (tuple(float(value) for value in part) for part in (bounds[:3], bounds[3:6]))
-        return cls(VoxelGrid(lower, upper, float(bounds[6]), frame), classes, *arrays)
+        try:
+            grid = VoxelGrid(tuple(bounds[:3]), tuple(bounds[3:6]), bounds[6], frame)
+            return cls(grid, classes, file["semantics"], file["confidence"], file["visible"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def save_ply(self, path: str | Path) -> None:
         """Write the surface voxels' centres as a binary PLY point cloud with colours, `label` and `confidence`.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.arrays import read_npz
 from renderocc_model.classes import UNLABELLED, ClassTable
 from renderocc_model.findings import Findings
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
@@ -227,9 +226,8 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
 def _check_volume(file: Path, classes: ClassTable) -> tuple[int, ...]:
     """The shape of a truth file in Occ3D's layout. ValueError says what is wrong with it."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("semantics", "mask_camera", "mask_lidar") if key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_npz(file, (), ("semantics", "mask_camera", "mask_lidar"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read ({' '.join(str(error).split())[:120]})") from None
     for key in ("semantics", "mask_camera"):
         if key not in arrays:

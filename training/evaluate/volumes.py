@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.arrays import read_npz
 from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
 from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
@@ -52,13 +52,8 @@ def read_volume(path: Path, arrays: Sequence[str]) -> dict[str, np.ndarray]:
         ValueError: it cannot be read, an array is missing, or is something else; names the file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in arrays if name not in file.files]
-            if missing:
-                raise ValueError(f"has no array {', '.join(missing)}, but {', '.join(file.files) or 'none'}")
-            found = {name: file[name] for name in arrays}
-    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
-        # AttributeError: a single array (.npy) under this name; it is no context manager.
+        found = read_npz(path, arrays)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); expected an .npz file in Occ3D's layout") from None
     for name, volume in found.items():
         if volume.ndim != 3 or volume.dtype.kind not in "iub" or not volume.size:
@@ -73,12 +68,12 @@ def saved_grid(path: Path) -> VoxelGrid | None:
     """The grid that a volume saved by the node names (`Occupancy.save_npz`); None where the file names none.
 
     Raises:
-        ValueError: what it names is no grid.
+        ValueError: the file cannot be read, or what it names is no grid.
     """
-    with np.load(path, allow_pickle=False) as file:
-        if "grid" not in file.files:
-            return None
-        bounds, frame = file["grid"], str(file["frame"]) if "frame" in file.files else "base_link"
+    file = read_npz(path, (), ("grid", "frame"))
+    if "grid" not in file:
+        return None
+    bounds, frame = file["grid"], str(file.get("frame", "base_link"))
     if bounds.shape != (7,) or bounds.dtype.kind not in "fiu":
         raise ValueError(
             f"its grid is {bounds.dtype} of shape {bounds.shape}; expected 7 numbers: both corners and the voxel size"
@@ -95,7 +90,7 @@ def read_origins(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); expected {_ORIGINS}") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: is a {type(content).__name__}; expected {_ORIGINS}")
@@ -103,7 +98,7 @@ def read_origins(path: Path) -> dict[str, np.ndarray]:
     for name, value in content.items():
         try:
             origins[name] = np.array(value, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             origins[name] = np.empty(0)
         if origins[name].ndim != 2 or origins[name].shape[1] != 3 or not np.isfinite(origins[name]).all():
             raise ValueError(f"{path}: origins of '{name}' are {value!r:.80}; expected a list of [x, y, z] in metres")
