@@ -11,6 +11,7 @@ from .dataset import DatasetError
 __all__ = ["Tables", "field", "records"]
 
 _CHUNK = 1 << 20
+_TEXTS = ("name", "channel", "modality", "filename")
 
 
 def records(path: Path) -> Iterator[dict]:
@@ -25,7 +26,14 @@ def records(path: Path) -> Iterator[dict]:
         )
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8") as file:
-        text = file.read(_CHUNK).lstrip()
+
+        def read(count: int) -> str:
+            try:
+                return file.read(count)
+            except UnicodeDecodeError as error:
+                raise DatasetError(f"{path}: the file is damaged ({error}); unpack it again") from None
+
+        text = read(_CHUNK).lstrip()
         if not text.startswith("["):
             raise DatasetError(
                 f"{path}: not a JSON array; a devkit table is a list of records; unpack the archive again"
@@ -37,8 +45,10 @@ def records(path: Path) -> Iterator[dict]:
                 return
             try:
                 record, used = decoder.raw_decode(text)
+            except RecursionError:
+                raise DatasetError(f"{path}: a record is nested too deeply ({text[:60]!r}); unpack it again") from None
             except json.JSONDecodeError as error:
-                more = file.read(max(_CHUNK, len(text)))
+                more = read(max(_CHUNK, len(text)))
                 if not more:
                     raise DatasetError(
                         f"{path}: the file is cut off or damaged ({error.msg} in {text[:60]!r}); unpack it again"
@@ -81,10 +91,16 @@ class Tables:
         return self.path(table).is_file()
 
     def rows(self, table: str, *names: str) -> Iterator[tuple]:
-        """The named entries of every record."""
+        """The named entries of every record; those that other records refer to, and names, are text."""
         path = self.path(table)
         for record in records(path):
-            yield tuple(field(record, name, path) for name in names)
+            values = tuple(field(record, name, path) for name in names)
+            for name, value in zip(names, values):
+                if (name in _TEXTS or name.endswith("token")) and not isinstance(value, str):
+                    raise DatasetError(
+                        f"{path}: record {record.get('token', '?')!r:.40} has {value!r:.40} as '{name}'; expected text"
+                    )
+            yield values
 
     def chosen(self, table: str, tokens: Collection[str], *names: str) -> dict[str, tuple]:
         """{token: named entries} of the records with these tokens.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import io
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from renderocc_model.arrays import read_npz
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.geometry import transform_from
@@ -37,6 +37,7 @@ __all__ = ["import_nuscenes"]
 # In the order of the rigs here; others of modality camera follow by name.
 _CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 _LIDAR = "LIDAR_TOP"
+_LATEST_US = 2**31 * 1_000_000  # ROS's stamps have 32 bits of seconds
 _POINT_FLOATS = 5  # x, y, z, intensity, ring
 
 # Names of lidarseg's ids, by which a category table with other ids is noticed.
@@ -125,6 +126,9 @@ def _only_version(root: Path) -> str:
 def _scene_names(tables: Tables, wanted: list[str] | None) -> dict[str, str]:
     """{token: name} of the wanted scenes."""
     names = dict(tables.rows("scene", "token", "name"))
+    for name in names.values():  # recordings get these names, in the folder that was asked for and nowhere else
+        if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
+            raise DatasetError(f"{tables.path('scene')}: scene {name!r:.60} cannot be the name of a recording")
     for name in wanted or ():
         if name not in names.values():
             near = difflib.get_close_matches(name, names.values(), 1)
@@ -139,9 +143,10 @@ def _lidarseg(tables: Tables) -> dict[str, str] | None:
         return None
     path = tables.path("category")
     for name, index in ((r["name"], r["index"]) for r in records(path) if "name" in r and "index" in r):
-        if not 0 <= index < len(_CATEGORIES) or _CATEGORIES[index] != name:
+        if type(index) is not int or not 0 <= index < len(_CATEGORIES) or _CATEGORIES[index] != name:
             raise DatasetError(
-                f"{path}: '{name}' has index {index}, which is not lidarseg's; unpack nuScenes-lidarseg-all-v1.0"
+                f"{path}: {name!r:.60} has index {index!r:.60}, which is not lidarseg's; "
+                f"unpack nuScenes-lidarseg-all-v1.0"
             )
     return dict(tables.rows("lidarseg", "sample_data_token", "filename"))
 
@@ -204,7 +209,9 @@ class _Source:
         for stamp, *row in tables.rows("sample_data", *columns):
             if row[1] not in scene_of:
                 continue
-            reading = _Reading(int(stamp) * 1000, *row)
+            if type(stamp) is not int or not 0 <= stamp < _LATEST_US:
+                raise DatasetError(f"{tables.path('sample_data')}: record {row[0]} has timestamp {stamp!r:.40}")
+            reading = _Reading(stamp * 1000, *row)
             if reading.calibration not in self._calibrations:
                 raise DatasetError(
                     f"{tables.path('calibrated_sensor')}: there is no record {reading.calibration}, which sample_data "
@@ -238,7 +245,7 @@ class _Source:
         try:
             model = CameraModel(first.width, first.height, np.array(K, float), "plumb_bob", (0.0,) * 5)
             return Camera(name, model, _matrix(translation, rotation), f"{name}_optical")
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DatasetError(
                 f"{self._tables.path('calibrated_sensor')}: record {first.calibration} ({channel}): {error}"
             ) from None
@@ -247,7 +254,13 @@ class _Source:
         if not scene.readings.get(_LIDAR):
             return None
         _, _, translation, rotation, _ = self._calibration(scene, _LIDAR)
-        return Mount(_LIDAR.lower(), _matrix(translation, rotation))
+        try:
+            return Mount(_LIDAR.lower(), _matrix(translation, rotation))
+        except ValueError as error:
+            calibration = scene.readings[_LIDAR][0].calibration
+            raise DatasetError(
+                f"{self._tables.path('calibrated_sensor')}: record {calibration} ({_LIDAR}): {error}"
+            ) from None
 
     def _write_messages(
         self, scene: _Scene, recorder: Recorder, cameras: dict[str, Camera], on_frame: Callable[[], object]
@@ -326,20 +339,25 @@ _TO_OCC3D = np.array([LIDARSEG[raw] for raw in range(len(_CATEGORIES))], np.uint
 
 def _matrix(translation: list[float], rotation: list[float]) -> np.ndarray:
     """parent_from_child of a devkit record, whose quaternions begin with w."""
-    w, x, y, z = rotation
-    return transform_from(np.array(translation, float), np.array([x, y, z, w], float))
+    try:
+        x, y, z = (float(value) for value in translation)
+        qw, qx, qy, qz = (float(value) for value in rotation)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"pose is {translation!r:.60}, {rotation!r:.60}; expected 3 and 4 numbers") from None
+    return transform_from(np.array([x, y, z]), np.array([qx, qy, qz, qw]))
 
 
 def _check_truth(path: Path, data: bytes) -> None:
     """Raise DatasetError unless the file is one of Occ3D-nuScenes'."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("semantics", "mask_lidar", "mask_camera")}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(io.BytesIO(data), ("semantics", "mask_lidar", "mask_camera"))
+    except (ValueError, OSError) as error:
         raise DatasetError(f"{path}: not a label file of Occ3D ({error}); unpack gts again") from None
     for name, array in arrays.items():
         highest = OCC3D_NUSCENES.free if name == "semantics" else 1
-        if array.shape != OCC3D_GRID.shape or array.max() > highest:
+        if array.shape != OCC3D_GRID.shape or array.dtype.kind not in "uib":
             raise DatasetError(
-                f"{path}: {name} is {array.shape} up to {array.max()}; expected {OCC3D_GRID.shape} up to {highest}"
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; expected integers of {OCC3D_GRID.shape}"
             )
+        if array.max() > highest:
+            raise DatasetError(f"{path}: {name} reaches {array.max()}; expected at most {highest}")

@@ -37,6 +37,7 @@ __all__ = ["import_semantickitti"]
 
 _START_NS = 1_700_000_000_000_000_000
 _PROJECTIONS = {"image_2": "P2", "image_3": "P3"}  # the two colour cameras and their entries of calib.txt
+_LONGEST = 1e6  # seconds of a sequence; beyond are damaged numbers
 _ROUNDED = 1e-3  # a printed rotation is that near to a rotation, or it is something else
 _LOOKUP = lookup_table(SEMANTIC_KITTI_RAW)
 
@@ -126,6 +127,8 @@ class Sequence:
         back = np.flatnonzero(np.diff(seconds) <= 0)
         if len(back):
             raise DatasetError(f"{path}: line {back[0] + 2} is {seconds[back[0] + 1]} s, not after the line before it")
+        if not 0 <= seconds[0] <= seconds[-1] <= _LONGEST:
+            raise DatasetError(f"{path}: reaches from {seconds[0]} to {seconds[-1]} s; expected seconds from the start")
         return [_START_NS + round(t * 1e9) for t in seconds]
 
     @cached_property
