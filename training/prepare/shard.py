@@ -232,7 +232,7 @@ class ShardWriter:
                 entry = _checked(line)
                 if entry is None:
                     break
-                end, lengths = end + len(line), entry["ends"]
+                end, lengths = end + len(line), self._ends(entry)
                 self.done += 1
         for name, length in [*zip(_BLOBS, lengths), (_JOURNAL, end)]:
             file = (self.folder / name).open("ab")
@@ -242,6 +242,13 @@ class ShardWriter:
             file.truncate(length)
             file.seek(0, os.SEEK_END)
 
+    def _ends(self, entry: object) -> list[int]:
+        """The data files' lengths after a journal's row, which some other program may have written."""
+        ends = entry.get("ends") if isinstance(entry, dict) else None
+        if not isinstance(ends, list) or len(ends) != len(_BLOBS) or not all(type(n) is int and n >= 0 for n in ends):
+            raise TablesError(f"{self.folder / _JOURNAL}: holds a row of another program; remove {self.folder}")
+        return ends
+
     def _close(self) -> None:
         for file in self._files.values():
             with contextlib.suppress(OSError):  # a full disk has been reported by `append`
@@ -249,12 +256,15 @@ class ShardWriter:
         os.close(self._lock)
 
 
-def _checked(line: bytes) -> dict | None:
-    """A line of the journal; None where it was cut off."""
+def _checked(line: bytes) -> object:
+    """A line of the journal; None where it was cut off or is no JSON."""
     text = line[9:-1]
     if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(text):
         return None
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _number(found: list, value) -> int:

@@ -25,12 +25,15 @@ import hashlib
 import io
 import json
 import mmap
+import operator
+import tokenize
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.arrays import read_npz
 from renderocc_model.camera_model import CameraModel
 from renderocc_model.classes import ClassTable
 
@@ -40,6 +43,7 @@ FORMAT, VERSION = "renderocc-tables", 2
 HEADER = "header.json"
 DIRECTIONS = "directions"
 ARRAYS = ("stamps", "image_stamps", "images", "base_from_camera", "odom_from_base", "starts", "truth")
+_KINDS = {"base_from_camera": np.float64, "odom_from_base": np.float64}  # of the arrays; the others are int64
 COMPRESSED = "compressed"  # among a header's encodings: a JPEG or PNG file
 
 
@@ -95,7 +99,7 @@ def read_header(folder: Path) -> dict:
     path = folder / HEADER
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TablesError(f"{path}: cannot be read ({error}); prepare the recording again") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise TablesError(f"{path}: is not the header of prepared tables; prepare the recording again")
@@ -126,21 +130,27 @@ class Tables:
         self.folder = Path(folder)
         self.name = self.folder.name
         self.header = header = read_header(self.folder)
-        self.classes = ClassTable.from_dict(header["classes"])
-        self.class_counts = np.array(header["class_counts"], np.int64)
-        self.unlabelled_count = int(header["unlabelled"])
-        self.cameras = tuple(_camera(entry) for entry in header["cameras"])
+        try:
+            self.classes = ClassTable.from_dict(header["classes"])
+            self.class_counts = np.array(header["class_counts"], np.int64)
+            self.unlabelled_count = int(header["unlabelled"])
+            self.cameras = tuple(_camera(entry) for entry in header["cameras"])
+            self.encodings = tuple(
+                entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"]
+            )
+            frames, count, image_bytes, truth_bytes = (
+                operator.index(header[name]) for name in ("frames", "pixels", "image_bytes", "truth_bytes")
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise self._damaged(HEADER, f"is not what `renderocc prepare` writes ({error!r})") from None
         self._maps: list[mmap.mmap] = []
-        self.encodings = tuple(entry if entry == COMPRESSED else RawEncoding(**entry) for entry in header["encodings"])
         for name in ARRAYS:
             setattr(self, name, self._array(name))
-        count = int(header["pixels"])
         self.pixels = self._blob("pixels.bin", np.uint16, 2 * count).reshape(count, 2)
         self.distances = self._blob("distances.bin", np.float32, count)
-        self._images = self._blob("images.bin", np.uint8, int(header["image_bytes"]))
-        self._truth = self._blob("truth.bin", np.uint8, int(header["truth_bytes"]))
-        if len(self.stamps) != header["frames"]:
-            raise self._damaged("stamps.npy", f"holds {len(self.stamps)} frames, the header says {header['frames']}")
+        self._images = self._blob("images.bin", np.uint8, image_bytes)
+        self._truth = self._blob("truth.bin", np.uint8, truth_bytes)
+        self._check_shapes(frames, count)
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -161,8 +171,11 @@ class Tables:
         offset, length = (int(value) for value in self.truth[frame])
         if offset < 0:
             return None
-        with np.load(io.BytesIO(self._truth[offset : offset + length].tobytes())) as arrays:
-            return {name: arrays[name] for name in ("semantics", "mask_camera", "mask_lidar") if name in arrays}
+        try:
+            packed = io.BytesIO(self._truth[offset : offset + length].tobytes())
+            return read_npz(packed, (), ("semantics", "mask_camera", "mask_lidar"))
+        except ValueError as error:
+            raise self._damaged("truth.bin", f"frame {frame}: {error}") from None
 
     @cached_property
     def directions(self) -> tuple[np.ndarray, ...]:
@@ -179,11 +192,43 @@ class Tables:
         try:
             with path.open("rb") as file:
                 np.lib.format.read_magic(file)
-                shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+                shape, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+                if kind != _KINDS.get(name, np.int64):
+                    raise ValueError(f"holds {kind}, not {np.dtype(_KINDS.get(name, np.int64))}")
                 values = self._mapped(path)[file.tell() :].view(kind)
-            return values.reshape(shape, order="F" if fortran else "C")
-        except (OSError, ValueError) as error:
+            return values.reshape(shape, order="F" if by_columns else "C")
+        except (OSError, ValueError, tokenize.TokenError, SyntaxError) as error:  # what NumPy's header parser raises
             raise self._damaged(path.name, str(error)) from None
+
+    def _check_shapes(self, frames: int, count: int) -> None:
+        """The arrays' shapes, and that what they point at is there: indices from a file are not followed unseen."""
+        cameras, classes = len(self.cameras), len(self.classes)
+        wanted = {
+            "stamps": (frames,), "image_stamps": (frames, cameras), "images": (frames, cameras, 3),
+            "base_from_camera": (frames, cameras, 4, 4), "odom_from_base": (frames, 4, 4),
+            "starts": (frames, cameras, classes + 2), "truth": (frames, 2),
+        }  # fmt: skip
+        for name, shape in wanted.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise self._damaged(f"{name}.npy", f"has shape {found}, expected {shape} by the header")
+        if self.class_counts.shape != (classes,):
+            raise self._damaged(HEADER, f"counts {len(self.class_counts)} classes of {classes}")
+        if self.starts.size and (
+            self.starts.min() < 0 or self.starts.max() > count or (np.diff(self.starts, axis=-1) < 0).any()
+        ):
+            raise self._damaged("starts.npy", f"points outside of the {count} pixels")
+        used = self.images[self.images[..., 2] >= 0]
+        self._check_spans("images.npy", used, len(self._images))
+        if len(used) and used[:, 2].max() >= len(self.encodings):
+            raise self._damaged("images.npy", f"names an encoding beyond the {len(self.encodings)} of the header")
+        self._check_spans("truth.npy", self.truth[self.truth[:, 0] >= 0], len(self._truth))
+
+    def _check_spans(self, name: str, spans: np.ndarray, size: int) -> None:
+        """(N, 2 or more) offset and length of parts of a file of this size."""
+        offsets, lengths = spans[:, 0], spans[:, 1]
+        if len(spans) and (min(offsets.min(), lengths.min()) < 0 or (offsets > size - lengths).any()):
+            raise self._damaged(name, f"points outside of the file's {size} bytes")
 
     def _mapped(self, path: Path) -> np.ndarray:
         with path.open("rb") as file:
