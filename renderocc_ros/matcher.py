@@ -16,9 +16,9 @@ The rules
 - When the anchor sends nothing usable for `camera_timeout`, the next camera in order that does takes its place until
   the anchor returns.
 - Per camera, images whose stamp does not rise are dropped. If stamps fall by more than `jump_back` seconds, two images
-  in support of it (of two cameras, or in a row of one) make it a `TimeJump`: the bag has looped or the clock was set
-  back. A single such image is a stray, and a camera that comes back to where the others are had wrong stamps before;
-  neither disturbs the rest.
+  in support of it (of two cameras, or in a row of one while no other goes on as before) make it a `TimeJump`: the bag
+  has looped or the clock was set back. A single such image is a stray, a camera that alone goes back has a wrong clock,
+  and one that comes back to where the others are had wrong stamps before; none disturbs the rest.
 """
 
 from __future__ import annotations
@@ -391,7 +391,7 @@ class AnchorMatcher:
         supporters = [
             suspect
             for suspect in self._suspects.values()
-            if (suspect.stamp_ns < stamp_ns if suspect.camera is camera else self._is_close(suspect, stamp_ns))
+            if (self._goes_on(suspect, stamp_ns) if suspect.camera is camera else self._is_close(suspect, stamp_ns))
         ]
         if not supporters:
             self._drop_suspect(camera)
@@ -406,6 +406,15 @@ class AnchorMatcher:
         for supporter in supporters:
             supporter.release("")  # the queue has it now
         return TimeJump(camera.name, newest, min(new.stamp_ns for new in (*supporters, image)))
+
+    def _goes_on(self, suspect: QueuedImage, stamp_ns: int) -> bool:
+        """Whether a camera goes on where its suspect image began, and no other went on at another time meanwhile."""
+        went_on = [
+            other.last_stamp
+            for other in self._cameras.values()
+            if other is not suspect.camera and other.last_stamp is not None and other.heard > suspect.arrived
+        ]
+        return suspect.stamp_ns < stamp_ns and all(abs(last - stamp_ns) <= self._jump_back_ns for last in went_on)
 
     def _is_close(self, image: QueuedImage, stamp_ns: int) -> bool:
         return abs(image.stamp_ns - stamp_ns) <= self._jump_back_ns

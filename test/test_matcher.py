@@ -519,6 +519,17 @@ def test_a_single_image_from_long_ago_is_a_stray():
     assert played.target.statistics(9.0)["left"].dropped["out_of_order"] == 2
 
 
+def test_one_camera_that_goes_back_while_the_others_go_on_takes_nobody_with_it():
+    """Several strays in a row, or a clock set back for good: found by injecting both, outputs went back 30 s."""
+    for camera in ("left", "front"):
+        events = loop_events(passes=1, length=8.0)
+        bent = [(t, c, stamp - 30 * S) if c == camera and 2.0 < t < 3.05 else (t, c, stamp) for t, c, stamp in events]
+        played = Played(matcher(), bent)
+        assert played.jumps == [] and played.stamps == sorted(played.stamps)
+        lost = [1 for _, matched in played.sets if camera in matched.missing]
+        assert len(played.sets) + (camera == "front") * 12 >= 80 and len(lost) <= 12
+
+
 def test_a_camera_whose_stamps_were_ahead_is_forgiven_alone():
     events = loop_events(passes=1)
     events = [(t, c, stamp + 3600 * S) if c == "right" and 0.5 < t < 0.75 else (t, c, stamp) for t, c, stamp in events]
