@@ -37,6 +37,7 @@ class Fault:
         clock, process, files).
     line, named: the line of /diagnostics, {camera} standing for the one struck, and what its text must match; empty:
         nothing has to be said.
+    level: of that line at least: 1 a warning, 2 an error.
     said: or, in place of a line of /diagnostics, what the node's log must match.
     clock: 'any', 'wall', or 'sim' for what needs use_sim_time.
     back: output stamps may go back, because time has gone back.
@@ -59,6 +60,7 @@ class Fault:
     strikes: str = "camera"
     line: str = "camera {camera}"
     named: str = ""
+    level: int = 1
     said: str = ""
     clock: str = "any"
     back: bool = False

@@ -108,7 +108,7 @@ def named_at(stage: Stage, injection: Injection) -> float | None:
     since = injection.state["began"]
     if injection.fault.said:
         return stage.node.said(injection.fault.said, since)
-    return stage.observer.named(line_of(injection), injection.fault.named, since)
+    return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
 
 
 def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:

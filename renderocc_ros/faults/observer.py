@@ -159,10 +159,11 @@ class Observer:
         """The newest status of this line."""
         return self.reports[-1][1].get(line) if self.reports else None
 
-    def named(self, line: str, pattern: str, since: float) -> float | None:
-        """When a line of the diagnostics first matched a pattern, after `since`; None if it did not."""
+    def named(self, line: str, pattern: str, since: float, level: int = 1) -> float | None:
+        """When, after `since`, a line of the diagnostics first matched a pattern at such a level; None: it did not."""
         for at, lines in list(self.reports):
-            if at >= since and line in lines and re.search(pattern, lines[line].text):
+            status = lines.get(line)
+            if at >= since and status is not None and status.level >= level and re.search(pattern, status.text):
                 return at
         return None
 

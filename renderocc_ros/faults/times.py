@@ -11,7 +11,7 @@ __all__ = ["TIME_FAULTS"]
 
 def shifted(seconds: float):
     """Images stamped that much later."""
-    return images(lambda i, m: (m.restamped(max(0, m.stamp + round(seconds * SECOND))).copy(usable=abs(seconds) < 1),))
+    return images(lambda i, m: (m.restamped(max(0, m.stamp + round(seconds * SECOND))),))
 
 
 def without_stamp(injection: Injection, message: Message):
@@ -34,7 +34,7 @@ def jittered(injection: Injection, message: Message):
 
 def once_in_a_while_old(injection: Injection, message: Message):
     old = injection.random.random() < 0.3
-    return (message.restamped(message.stamp - 30 * SECOND).copy(usable=False),) if old else (message,)
+    return (message.restamped(message.stamp - 30 * SECOND),) if old else (message,)
 
 
 def jump(low: float, high: float):
@@ -104,10 +104,10 @@ TIME_FAULTS = (
     stamps("stamps of the future", "10 s ahead", shifted(10), named="ahead of the node's clock"),
     stamps("stamps half a second ahead", "too little to be refused", shifted(0.5)),
     stamps("stamps 0.15 s behind", "more than images may differ", shifted(-0.15)),
-    stamps("stamps run backwards", "each earlier than the last", images(backwards), back=True),
+    stamps("stamps run backwards", "each earlier than the last", images(backwards)),
     stamps("stamps stand still", "all the same", images(frozen), named="silent|nearest|duplicate"),
     stamps("stamps jitter", "by 40 ms either way", images(jittered)),
-    stamps("strays from the past", "three in ten are 30 s old", images(once_in_a_while_old), back=True),
+    stamps("strays from the past", "three in ten are 30 s old", images(once_in_a_while_old)),
     clock("clock jumps back", "by 2 to 60 s, stamps with it", begin=jump(-60, -2)),
     clock("clock jumps ahead", "by 2 s to an hour, stamps with it", begin=jump(2, 3600)),
     clock("recording loops", "everything starts anew", begin=loop),
