@@ -25,6 +25,7 @@ class ImageBackbone(nn.Module):
 
     Attributes:
         channels, strides: C and r of each map.
+        mean, std: (3,) what the network's published weights were trained with, of RGB in 0..1.
     Raises:
         ValueError: timm has no such network, the network has no such maps, its finest map's stride is not
             `config.stride`, the image size does not fit it, or the weights do not.
@@ -39,11 +40,12 @@ class ImageBackbone(nn.Module):
         _check_sizes(config, images, self.strides)
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         published = timm.get_pretrained_cfg(config.name)
+        self.mean, self.std = tuple(published.mean), tuple(published.std)
         mean, std = torch.tensor(published.mean), torch.tensor(published.std)
         scale, shift = torch.tensor(IMAGE_STD) / std, (torch.tensor(IMAGE_MEAN) - mean) / std
         self.register_buffer("_scale", scale[:, None, None], persistent=False)
         self.register_buffer("_shift", shift[:, None, None], persistent=False)
-        self._renormalise = tuple(published.mean) != IMAGE_MEAN or tuple(published.std) != IMAGE_STD
+        self._renormalise = self.mean != IMAGE_MEAN or self.std != IMAGE_STD
         if config.recompute:
             self.net.set_grad_checkpointing(True)
         if pretrained and config.pretrained not in ("none", "timm"):
@@ -52,6 +54,10 @@ class ImageBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         if self._renormalise:
             images = images * self._scale + self._shift
+        return self.maps(images)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The same of images that are normalised with the constants of `mean` and `std` already."""
         maps = self.net(images)
         return [level.permute(0, 3, 1, 2) for level in maps] if self._channels_last else maps
 

@@ -47,9 +47,15 @@ class VoxelHeads(nn.Module):
         nn.init.constant_(self.density[-1].bias, math.log(math.expm1(config.initial_density)))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        raw = self.density(features).squeeze(-1)
-        logits = self.semantics(features)
-        return F.softplus(_single(raw)), _single(logits)
+        return self.density_of(features), self.logits_of(features)
+
+    def density_of(self, features: Tensor) -> Tensor:
+        """The density alone: what is needed before it is known which voxels need a class."""
+        return F.softplus(_single(self.density(features).squeeze(-1)))
+
+    def logits_of(self, features: Tensor) -> Tensor:
+        """The class logits alone, of any voxels: (..., C') to (..., classes)."""
+        return _single(self.semantics(features))
 
 
 def _single(values: Tensor) -> Tensor:

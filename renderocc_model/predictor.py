@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .camera_set import CameraSet, CameraSets
 from .checkpoint import Checkpoint, Description, load_checkpoint
-from .classes import OCC3D_NUSCENES, UNLABELLED, ClassTable
-from .export_backends import ExportedNetwork, chosen_backend, load_exported
-from .export_file import is_exported
-from .field import SemanticDensityField
+from .classes import OCC3D_NUSCENES, ClassTable
+from .compaction import found_voxels
+from .cuda_graph import record_graph
+from .export.backends import ExportedNetwork, chosen_backend, load_exported
+from .export.file import is_exported
+from .fixed_frames import FixedFrames, FrameInputs, Recorder, occupancy_probability
 from .fusion import Volume
 from .geometry import invert
 from .grid import VoxelGrid
-from .lift import Frustums, LiftGeometry
+from .inference import InferenceNetwork, Prediction
+from .lift import LiftGeometry
 from .model_config import ModelConfig
-from .network import NetworkOutput
-from .occupancy import Occupancy
-from .precision import PRECISIONS, autocast, cpu_multiplies_bfloat16
-from .preprocess import Preprocessor, normalise
+from .occupancy import Occupancy, OccupiedVoxels
+from .precision import chosen_device, chosen_precision, exported_device, exported_precision
+from .preprocess import Preprocessor
 from .presets import preset as preset_named
 from .rig import CameraModel, Rig, compare_summaries
-from .undistort import UndistortTable, View
+from .undistort import UndistortTable
 from .untrained import surround_cameras, untrained_checkpoint
-from .visibility import visible_voxels
 
 __all__ = ["Occupancy", "Predictor"]
 
-_KEPT_FRUSTUMS = 8  # sets of cameras: a camera that drops out now and then makes a few
+_FRAMES_BEFORE_CAPTURE = 1  # a set of cameras that is gone with its first frame is not worth it
+_CAPTURES = 3  # sets of cameras whose frames are kept recorded, with their memory
 
 
 class Predictor:
@@ -40,6 +45,10 @@ class Predictor:
         rig = Rig.load("rig.yaml")
         predictor = Predictor("checkpoint.safetensors", rig)
         occupancy = predictor({name: rgb_picture_of(name) for name in rig.names})
+
+    The checkpoint's network is left as it is: a copy is made ready for inference (`inference`). On CUDA devices the
+    second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
+    replayed for later ones (`fixed_frames`); models that join frames, and exported ones, are run without.
 
     Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call:
     the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
@@ -77,24 +86,28 @@ class Predictor:
         backend: str = "auto",
     ) -> None:
         self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend)
-        self.device = _chosen_device(_device_of(self.backend, device))
+        self.device = exported_device(device, self.backend)
         self._exported: ExportedNetwork | None = None
-        self._checkpoint: Checkpoint | Description
+        self._network: InferenceNetwork | None = None
         if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
-            self.precision = _exported_precision(precision, self.backend)
+            self.precision = exported_precision(precision, self.backend)
             exported = load_exported(checkpoint, self.backend, self.device, self.precision)
-            self._exported, self._checkpoint = exported.network, exported.description
+            self._exported, self._described = exported.network, exported.description
         else:
-            self.precision = _chosen_precision(precision, self.device)
+            self.precision = chosen_precision(precision, self.device)
             if not isinstance(checkpoint, Checkpoint):
                 checkpoint = load_checkpoint(checkpoint, self.device)
-            self._network = checkpoint.network.to(self.device).eval().requires_grad_(False)
-            self._checkpoint = checkpoint
-        checkpoint = self._checkpoint
-        self.minimum_transmittance = minimum_transmittance
-        self.stored_threshold = self.threshold = checkpoint.threshold
-        self._channel_ids = torch.tensor(checkpoint.classes.occupied_ids, dtype=torch.uint8, device=self.device)
-        self._frustums: dict[tuple[View, ...], Frustums] = {}
+            self._network = InferenceNetwork(checkpoint.network, self.device, self.precision)
+            self._described = Description(
+                checkpoint.config, checkpoint.classes, checkpoint.threshold, checkpoint.rig_summary,
+                checkpoint.provenance,
+            )  # fmt: skip
+        self.stored_threshold = self.threshold = self._described.threshold
+        self._channel_ids = torch.tensor(self.classes.occupied_ids, dtype=torch.uint8, device=self.device)
+        self._camera_sets = CameraSets(self.config, self.device, minimum_transmittance)
+        self._recorder: Recorder | None = None
+        if self.device.type == "cuda" and self._network is not None and not self._network.joins_frames:
+            self._recorder = partial(record_graph, device=self.device)
         self._previous: tuple[Volume, np.ndarray] | None = None
         self._rig = rig
         self._preprocessor = None if rig is None else Preprocessor(rig, *self.view_size)
@@ -115,16 +128,16 @@ class Predictor:
         Its output means nothing, but has some of everything: see `untrained_checkpoint`.
         """
         config = preset_named(preset) if isinstance(preset, str) else preset
-        device = _chosen_device(device)
+        device = chosen_device(device)
         return cls(untrained_checkpoint(config, classes, seed, device), rig, device, precision)
 
     @property
     def config(self) -> ModelConfig:
-        return self._checkpoint.config
+        return self._described.config
 
     @property
     def classes(self) -> ClassTable:
-        return self._checkpoint.classes
+        return self._described.classes
 
     @property
     def grid(self) -> VoxelGrid:
@@ -133,7 +146,7 @@ class Predictor:
     @property
     def provenance(self) -> dict:
         """Where the checkpoint came from."""
-        return self._checkpoint.provenance
+        return self._described.provenance
 
     @property
     def view_size(self) -> tuple[int, int]:
@@ -181,7 +194,7 @@ class Predictor:
     @torch.inference_mode()
     def predict(
         self,
-        views: np.ndarray,
+        views: np.ndarray | Tensor,
         tables: Sequence[UndistortTable],
         base_from_camera: np.ndarray,
         odom_from_base: np.ndarray | None = None,
@@ -189,7 +202,7 @@ class Predictor:
         """Predict from the network's own views, from any number of cameras, in any order.
 
         Args:
-            views: (N, height, width, 3) uint8 RGB, N >= 1, of `view_size`.
+            views: (N, height, width, 3) uint8 RGB, N >= 1, of `view_size`; an array, or a tensor on any device.
             tables: N tables the views were made with; their pinhole view and which of its pixels exist are looked at.
             base_from_camera: (N, 4, 4) poses of the optical frames in the grid's frame at the output's stamp.
             odom_from_base: (4, 4) pose of the vehicle at the output's stamp, or None if it is not known.
@@ -198,17 +211,29 @@ class Predictor:
             ValueError: shapes or types do not fit, a pose is not finite, or the network's output is not a number.
         """
         self._check(views, tables, base_from_camera, odom_from_base)
-        pinholes = tuple(table.view for table in tables)
-        geometry = self._frustums_of(pinholes).place(base_from_camera)
-        pictures = torch.from_numpy(np.require(views, requirements=["C", "W"]))
-        if self.device.type == "cuda":
-            pictures = pictures.pin_memory().to(self.device, non_blocking=True)
+        cameras = self._camera_sets.of(tables)
+        cameras.used += 1
+        if self._recorder is not None and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
+            self._record(cameras, views, base_from_camera)
+        if cameras.frames is not None:
+            return self._replay(cameras, views, base_from_camera)
+        pictures = self._upload(views)
+        geometry = cameras.frustums.place(base_from_camera)
         if self._exported is not None:
-            density, semantics = self._exported(pictures, geometry)
+            density, logits = self._exported(pictures, geometry)
+            prediction = Prediction(density, logits, _same)
         else:
-            output = self._run_network(pictures, geometry, odom_from_base)
-            density, semantics = output.density[0], output.semantics[0]
-        return self._occupancy(density, semantics, tables, base_from_camera)
+            prediction = self._run_network(pictures, cameras, geometry, odom_from_base)
+        return self._occupancy(prediction, cameras, base_from_camera)
+
+    def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
+        """(N, height, width, 3) uint8 memory to write the views of the next frame into, before `predict` is given it.
+
+        On CUDA devices it is pinned once these cameras' frames are recorded: what is written there is not copied on the
+        host again. Its content is anyone's between two frames.
+        """
+        frames = self._camera_sets.of(tables).frames
+        return np.empty((len(tables), *self.view_size, 3), np.uint8) if frames is None else frames.buffer
 
     def reset(self) -> None:
         """Forget the previous volume: the next frame is predicted as if it were the first."""
@@ -228,28 +253,20 @@ class Predictor:
         Args:
             rig: the rig in use, or only its cameras' models by name; mounts are then not compared.
         """
-        trained = self._checkpoint.rig_summary
+        trained = self._described.rig_summary
         if not trained:
             return []
         return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else _summary_of_models(rig, trained))
 
     def _run_network(
-        self, pictures: Tensor, geometry: LiftGeometry, odom_from_base: np.ndarray | None
-    ) -> NetworkOutput:
+        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
+    ) -> Prediction:
         previous = self._moved_previous(odom_from_base)
-        with autocast(self.device, self.precision):
-            output = self._network(normalise(pictures)[None], geometry, previous)
+        prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
         self._previous = None
-        if output.volume is not None and odom_from_base is not None:
-            self._previous = (output.volume, np.array(odom_from_base, dtype=np.float64))
-        return output
-
-    def _frustums_of(self, views: tuple[View, ...]) -> Frustums:
-        if views not in self._frustums:
-            if len(self._frustums) >= _KEPT_FRUSTUMS:
-                self._frustums.pop(next(iter(self._frustums)))
-            self._frustums[views] = Frustums(self.config, views, self.device)
-        return self._frustums[views]
+        if prediction.volume is not None and odom_from_base is not None:
+            self._previous = (prediction.volume, np.array(odom_from_base, dtype=np.float64))
+        return prediction
 
     def _moved_previous(self, odom_from_base: np.ndarray | None) -> Volume | None:
         if self._previous is None or odom_from_base is None:
@@ -257,58 +274,87 @@ class Predictor:
         volume, odom_from_previous_base = self._previous
         return volume.moved(torch.from_numpy(invert(odom_from_base) @ odom_from_previous_base))
 
-    def _occupancy(
-        self, density: Tensor, semantics: Tensor, tables: Sequence[UndistortTable], base_from_camera: np.ndarray
-    ) -> Occupancy:
-        """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
-        grid, classes = self.grid, self.classes
+    def _upload(self, views: np.ndarray | Tensor) -> Tensor:
+        pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
+        if self.device.type == "cuda" and pictures.device.type == "cpu":
+            pictures = pictures.pin_memory()
+        return pictures.to(self.device, non_blocking=True)
+
+    def _record(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> None:
+        """Make these cameras' frames replayable; where that cannot be, say so once and go on without."""
+        self._camera_sets.release_frames(_CAPTURES - 1)
+        inputs = self._inputs(cameras, base_from_camera)
         try:
-            field = SemanticDensityField(grid, density, semantics)
-        except ValueError as error:
-            raise ValueError(f"the network's output cannot be used ({error}); try precision float32") from error
-        confidence = field.occupancy_probability()
-        masks = [None if table.valid.all() else table.valid for table in tables]
-        visible = visible_voxels(
-            field,
-            [table.view for table in tables],
-            base_from_camera,
-            valid=masks,
-            minimum_transmittance=self.minimum_transmittance,
+            cameras.frames = FixedFrames(
+                self._network, cameras.lookout, self._channel_ids, inputs, tuple(views.shape), self.device,
+                self._recorder,
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._recorder = None
+            warnings.warn(
+                f"frames cannot be recorded as a CUDA graph, and are computed one by one, more slowly: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _replay(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> Occupancy:
+        frames, record = cameras.frames, cameras.frames.record
+        frames.upload(views)
+        found, prediction = frames.run(self._inputs(cameras, base_from_camera))
+        if not record.is_sound(found):
+            raise _unusable("densities that are negative or no finite numbers")
+        if record.count(found) > record.capacity:  # a grid that is full of something
+            return self._occupancy(prediction, cameras, base_from_camera)
+        bits, shape = record.visible_bits(found), self.grid.shape
+
+        def visible() -> np.ndarray:
+            return np.unpackbits(bits, count=self.grid.size, bitorder="little").view(np.bool_).reshape(shape)
+
+        return self._made(prediction, record.entries(found), visible)
+
+    def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
+        geometry = cameras.frustums.place(base_from_camera)
+        table = cameras.lookout.cameras(base_from_camera)
+        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._threshold)
+
+    def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
+        """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
+        lowest, highest = (float(value) for value in prediction.density.aminmax())
+        if not (lowest >= 0 and highest < float("inf")):
+            raise _unusable(f"densities from {lowest} to {highest}")
+        confidence = occupancy_probability(prediction.density, self.grid.voxel_size)
+        sight = cameras.lookout.sight(base_from_camera).to(self.device)
+        visible = cameras.lookout.seen(prediction.density, sight)
+        voxels = found_voxels(prediction, confidence, visible, self._threshold, self._channel_ids)
+        return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
+
+    def _made(
+        self,
+        prediction: Prediction,
+        voxels: OccupiedVoxels,
+        visible: Callable[[], np.ndarray],
+        confidence: Tensor | None = None,
+    ) -> Occupancy:
+        size = self.grid.voxel_size
+
+        def probability() -> np.ndarray:
+            found = occupancy_probability(prediction.density, size) if confidence is None else confidence
+            return found.cpu().numpy()
+
+        return Occupancy.predicted(
+            self.grid, self.classes, voxels, visible, probability, partial(prediction.field, self.grid)
         )
-        semantics = torch.full_like(visible, UNLABELLED, dtype=torch.uint8).masked_fill_(visible, classes.free)
-        self._label(semantics, field, visible & (confidence > self._threshold))
-        semantics, confidence, visible = self._to_host(semantics, confidence, visible)
-        if not np.isfinite(confidence.sum()):
-            raise ValueError("the network's output is not a number; try precision float32, or another checkpoint")
-        return Occupancy(grid, classes, semantics, confidence, visible, field)
 
-    def _label(self, semantics: Tensor, field: SemanticDensityField, occupied: Tensor) -> None:
-        """Write the most likely class into the occupied voxels of `semantics`."""
-        if self.device.type == "cpu":
-            rows = occupied.view(-1).nonzero()[:, 0]  # few: cheaper than comparing the logits of all voxels
-            logits = field.semantics.reshape(self.grid.size, -1).index_select(0, rows)
-            semantics.view(-1)[rows] = self._channel_ids[logits.argmax(dim=1)]
-        else:
-            labels = self._channel_ids[field.semantics.argmax(dim=-1)]
-            semantics.copy_(torch.where(occupied, labels, semantics))
-
-    def _to_host(self, *tensors: Tensor) -> list[np.ndarray]:
-        if self.device.type == "cpu":
-            return [tensor.numpy() for tensor in tensors]
-        copies = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-        for copy, tensor in zip(copies, tensors):
-            copy.copy_(tensor, non_blocking=True)
-        torch.cuda.current_stream(self.device).synchronize()
-        return [copy.numpy() for copy in copies]
-
-    def _check(self, views: np.ndarray, tables: Sequence, base_from_camera: np.ndarray, odom_from_base) -> None:
+    def _check(self, views, tables: Sequence, base_from_camera: np.ndarray, odom_from_base) -> None:
         expected = (len(tables), *self.view_size, 3)
         if not len(tables):
             raise ValueError("there is no view; give at least one camera's")
-        if not isinstance(views, np.ndarray):
+        if not isinstance(views, (np.ndarray, Tensor)):
             raise ValueError(f"views are a {type(views).__name__}; expected an array, uint8 {expected}")
-        if views.dtype != np.uint8 or views.shape != expected:
-            raise ValueError(f"views are {views.dtype} of shape {views.shape}; expected uint8 {expected}")
+        if views.dtype not in (np.uint8, torch.uint8) or tuple(views.shape) != expected:
+            raise ValueError(f"views are {views.dtype} of shape {tuple(views.shape)}; expected uint8 {expected}")
         if np.shape(base_from_camera) != (len(tables), 4, 4) or not np.isfinite(base_from_camera).all():
             raise ValueError(
                 f"base_from_camera is {np.shape(base_from_camera)} or not finite; expected ({len(tables)}, 4, 4)"
@@ -317,37 +363,14 @@ class Predictor:
             raise ValueError("odom_from_base is no finite 4x4 transform; give None if the vehicle's pose is not known")
 
 
-def _chosen_device(device: torch.device | str) -> torch.device:
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is '{device}', but torch sees no CUDA device; check nvidia-smi, or use device 'cpu'")
-    return chosen
+def _unusable(found: str) -> ValueError:
+    return ValueError(
+        f"the network's output cannot be used ({found}); try precision float32, or another checkpoint"
+    )
 
 
-def _device_of(backend: str, device: torch.device | str) -> torch.device | str:
-    """Where "auto" leaves the choice: onnxruntime works on the CPU."""
-    return "cpu" if backend == "onnxruntime" and str(device) == "auto" else device
-
-
-def _exported_precision(precision: str, backend: str) -> str:
-    if precision == "auto":
-        return "float16" if backend == "tensorrt" else "float32"
-    if precision not in PRECISIONS or (backend == "tensorrt" and precision == "bfloat16"):
-        raise ValueError(f"precision is '{precision}'; choose auto, float32, or with backend tensorrt float16")
-    return precision
-
-
-def _chosen_precision(precision: str, device: torch.device) -> str:
-    if precision == "auto":
-        on_cpu = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
-        return "float16" if device.type == "cuda" else on_cpu
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is '{precision}'; choose auto, {', '.join(PRECISIONS)}")
-    if precision == "float16" and device.type == "cpu":
-        raise ValueError("precision float16 needs CUDA; on the CPU use float32, or bfloat16 where the CPU has it")
-    return precision
+def _same(logits: Tensor) -> Tensor:
+    return logits
 
 
 def _summary_of_models(models: Mapping[str, CameraModel], trained: Mapping) -> dict:

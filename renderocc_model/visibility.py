@@ -25,14 +25,15 @@ from torch import Tensor
 
 from .field import SemanticDensityField
 from .grid import VoxelGrid
+from .ops import visibility as loops
 from .ops.render import runs_of_similar_length
 from .undistort import View
 
-__all__ = ["visible_voxels"]
+__all__ = ["Lookout", "visible_voxels"]
 
 STEP = 0.75  # voxels
 BIAS = 0.5  # voxels
-_NEAREST = 0.05  # voxels in front of a camera from which on points count as in front
+NEAREST = 0.05  # voxels in front of a camera from which on points count as in front
 _CPU_RUN, _GPU_RUN = 2**17, 2**25  # samples worked on at once: what fits a core's cache; everything
 
 
@@ -78,6 +79,69 @@ def visible_voxels(
         if box is not None:
             visible[box] |= _seen_in_box(view, pose, mask, shadow, stride, box, device)
     return visible
+
+
+class Lookout:
+    """The cameras of a set of views, ready for `ops.visibility`: everything but where they stand is worked out once.
+
+    Args:
+        grid: the volume.
+        views: N pinhole views.
+        valid: as in `visible_voxels`; masks must have one size.
+        device: of the densities to come.
+        minimum_transmittance: as in `visible_voxels`.
+    """
+
+    def __init__(
+        self,
+        grid: VoxelGrid,
+        views: Sequence[View],
+        valid: Sequence[np.ndarray | None],
+        device: torch.device,
+        minimum_transmittance: float = 0.5,
+    ) -> None:
+        self._grid, self._device = grid, device
+        self._depth_limit = -math.log(minimum_transmittance)
+        self._K = np.array([view.K for view in views])
+        nodes = [_node_directions(view, grid) for view in views]
+        sizes = [directions.shape[:2] for directions, _ in nodes]
+        counts = [rows * columns for rows, columns in sizes]
+        firsts = np.cumsum([0, *counts[:-1]])
+        masks = [mask for mask in valid if mask is not None]
+        numbers = iter(range(len(masks)))
+        self._fixed = np.array([
+            (view.width, view.height, stride, rows, columns, first, -1 if mask is None else next(numbers))
+            for view, (_, stride), (rows, columns), first, mask in zip(views, nodes, sizes, firsts, valid)
+        ], dtype=np.float64)  # fmt: skip
+        directions = np.concatenate([directions.reshape(-1, 3) for directions, _ in nodes]).astype(np.float32)
+        owner = np.repeat(np.arange(len(views), dtype=np.int32), counts)
+        stack = np.stack(masks).astype(np.uint8) if masks else np.zeros((1, 1, 1), np.uint8)
+        self._still = tuple(torch.from_numpy(array).to(device) for array in (directions, owner, stack))
+
+    @property
+    def limit(self) -> float:
+        """What the densities at a ray's samples sum up to where its view ends."""
+        return self._depth_limit / (STEP * self._grid.voxel_size)
+
+    def sight(self, base_from_camera: np.ndarray) -> loops.Sight:
+        """Of cameras that stand at these (N, 4, 4) poses; the table of cameras is on the host."""
+        return self.sight_of(torch.from_numpy(self.cameras(base_from_camera)))
+
+    def sight_of(self, cameras: Tensor) -> loops.Sight:
+        """Of a table of `cameras`, wherever it lies."""
+        return loops.Sight(cameras, *self._still)
+
+    def cameras(self, base_from_camera: np.ndarray) -> np.ndarray:
+        """`Sight.cameras` of these poses."""
+        rotation = base_from_camera[:, :3, :3]
+        position = (base_from_camera[:, :3, 3] - np.array(self._grid.lower)) / self._grid.voxel_size
+        pixels = self._K @ rotation.transpose(0, 2, 1)
+        parts = [position, rotation.reshape(-1, 9), pixels.reshape(-1, 9), self._fixed]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def seen(self, density: Tensor, sight: loops.Sight) -> Tensor:
+        """(X, Y, Z) bool: what the cameras see of a volume with this density (X, Y, Z), float32."""
+        return loops.seen_voxels(density.contiguous(), sight, self.limit, STEP, BIAS, NEAREST)
 
 
 class _Pose:
@@ -208,13 +272,13 @@ def _seen_in_box(
     seen = None
     for form in (*edges, pixels[2]):
         ground, height = _terms(form, centres, device)
-        inside = ground >= (_NEAREST if form is pixels[2] else 0) - height
+        inside = ground >= (NEAREST if form is pixels[2] else 0) - height
         seen = inside if seen is None else seen.logical_and_(inside)
     if mask is not None:
         seen.logical_and_(_on_valid_pixels(pixels, centres, mask, device))
 
     rows, columns = shadow.shape
-    scale = sum(_terms(pixels[2], nearest, device)).clamp_(min=_NEAREST).mul_(stride).reciprocal_()
+    scale = sum(_terms(pixels[2], nearest, device)).clamp_(min=NEAREST).mul_(stride).reciprocal_()
     column = sum(_terms(edges[0], nearest, device)).mul_(scale).clamp_(0, columns - 1).to(torch.int32)
     row = sum(_terms(edges[2], nearest, device)).mul_(scale).clamp_(0, rows - 1).to(torch.int32)
     cell = row.mul_(columns).add_(column)
@@ -234,7 +298,7 @@ def _on_valid_pixels(pixels: np.ndarray, centres: list[np.ndarray], mask: np.nda
     """Whether the pixel a centre falls on exists; anything for centres outside the view."""
     height, width = mask.shape
     mask = mask.to(device, torch.bool) if isinstance(mask, Tensor) else _to_device(np.asarray(mask, bool), device)
-    scale = sum(_terms(pixels[2], centres, device)).clamp_(min=_NEAREST).reciprocal_()
+    scale = sum(_terms(pixels[2], centres, device)).clamp_(min=NEAREST).reciprocal_()
     column = sum(_terms(pixels[0], centres, device)).mul_(scale).add_(0.5).clamp_(0, width - 1).to(torch.int32)
     row = sum(_terms(pixels[1], centres, device)).mul_(scale).add_(0.5).clamp_(0, height - 1).to(torch.int32)
     return mask.reshape(-1).index_select(0, row.mul_(width).add_(column).view(-1)).view(row.shape)

@@ -194,10 +194,10 @@ def motions(fusing_checkpoint):
     predictor, seen = Predictor(fusing_checkpoint, RIG, device="cpu"), []
 
     def note(_, arguments):
-        previous = arguments[2]
+        previous = arguments[1]
         seen.append(None if previous is None else previous.base_from_volume[0].numpy())
 
-    handle = fusing_checkpoint.network.register_forward_pre_hook(note)
+    handle = predictor._network._network.fusion.register_forward_pre_hook(note)
     yield predictor, seen
     handle.remove()
 

@@ -1,0 +1,138 @@
+"""A network made ready for inference: norms folded, weights of the type it computes in, classes where asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import CheckpointError
+from .field import SemanticDensityField
+from .folding import folded_for_inference
+from .fusion import Volume
+from .grid import VoxelGrid
+from .network import OccupancyNetwork
+from .ops.voxel_pooling import PoolingPlan, pool
+from .precision import PRECISIONS, autocast
+
+__all__ = ["InferenceNetwork", "Prediction"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of one frame: density everywhere, classes of the voxels that are asked for.
+
+    Attributes:
+        density: (X, Y, Z) float32 >= 0, 1/m.
+        voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
+        head: makes float32 logits (..., C) of any of them, (..., K).
+        volume: as in `NetworkOutput`.
+    """
+
+    density: Tensor
+    voxels: Tensor
+    head: Callable[[Tensor], Tensor]
+    volume: Volume | None = None
+
+    def logits_at(self, rows: Tensor) -> Tensor:
+        """Class logits (M, C) of the voxels with these flat indices (M,)."""
+        return self.head(self.voxels.reshape(-1, self.voxels.shape[-1]).index_select(0, rows))
+
+    @torch.inference_mode()
+    def field(self, grid: VoxelGrid) -> SemanticDensityField:
+        """Density and the logits of all voxels; they are computed now."""
+        return SemanticDensityField(grid, self.density, self.head(self.voxels))
+
+    def detached(self) -> Prediction:
+        """The same in memory of its own."""
+        return Prediction(self.density.clone(), self.voxels.clone(), self.head)
+
+
+class InferenceNetwork:
+    """A copy of a network that computes the same, faster.
+
+    - Batch norms are folded into convolutions (`folding`).
+    - Weights are converted to the precision's type once, not in every frame as by autocast. Softmax and softplus are
+      computed in float32 as before. A network with layer norms (transformers) stays under autocast: the sums along its
+      residual connections need float32.
+    - From bytes to the backbone's own normalisation is one multiplication and one addition.
+    - Class logits are computed of the voxels that are asked for.
+
+    Args:
+        network: is left as it is.
+        device, precision: where it computes, and a key of PRECISIONS.
+    Raises:
+        CheckpointError: a weight does not fit into the precision's type.
+    """
+
+    def __init__(self, network: OccupancyNetwork, device: torch.device, precision: str) -> None:
+        self.config = network.config
+        network = copy.deepcopy(network).to(device)
+        self._network = network = folded_for_inference(network)
+        self._device, self._precision = device, precision
+        self._autocasts = precision != "float32" and any(isinstance(part, nn.LayerNorm) for part in network.modules())
+        self.dtype = torch.float32 if self._autocasts else PRECISIONS[precision]
+        if self.dtype != torch.float32:
+            _convert(network, self.dtype)
+        backbone = network.backbone
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (backbone.mean, backbone.std))
+        self._scale = (1 / (255 * std)).float().view(3, 1, 1).to(device)
+        self._offset = (-mean / std).float().view(3, 1, 1).to(device)
+
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the previous frame's volume is used."""
+        return self._network.fusion is not None
+
+    def predict(
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, previous: Volume | None = None
+    ) -> Prediction:
+        """Predict one frame.
+
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB on the device.
+            cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
+            plan: where their points go.
+            previous: as in `OccupancyNetwork.forward`.
+        """
+        network = self._network
+        with self._context():
+            maps = network.backbone.maps(self._images(pictures))
+            depth, context = network.lift(network.neck(maps), cameras)
+            pooled = self._volume(pool(depth, context, plan))
+            fused = pooled if network.fusion is None else network.fusion(pooled, previous)
+            voxels = network.voxels(network.encoder(fused))[0]
+            density = network.heads.density_of(voxels)
+        volume = None if network.fusion is None else Volume.current(pooled)
+        return Prediction(density, voxels, self._logits, volume)
+
+    def _images(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""
+        return torch.addcmul(self._offset, pictures.permute(0, 3, 1, 2).float(), self._scale).to(self.dtype)
+
+    def _volume(self, pooled: Tensor) -> Tensor:
+        """(1, S*C, X, Y) over the ground plane or (1, C, X, Y, Z) from (cells, C), as `OccupancyNetwork.pool`."""
+        x, y, slices = self.config.pooled_shape
+        if self.config.encoder.kind == "channel_to_height":
+            return pooled.view(1, x, y, -1).permute(0, 3, 1, 2)
+        return pooled.view(1, x, y, slices, -1).permute(0, 4, 1, 2, 3)
+
+    def _logits(self, voxels: Tensor) -> Tensor:
+        with self._context():
+            return self._network.heads.logits_of(voxels)
+
+    def _context(self) -> AbstractContextManager:
+        return autocast(self._device, self._precision) if self._autocasts else nullcontext()
+
+
+def _convert(network: nn.Module, dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    for name, weight in network.named_parameters():
+        largest = float(weight.abs().max())
+        if most < largest < float("inf"):
+            raise CheckpointError(f"{name} has {largest:.3g}, too large for {dtype}; use precision float32")
+    network.to(dtype)
