@@ -107,7 +107,7 @@ class Bench:
         ages: list[float] = []
         while time.monotonic() - began < seconds:
             time.sleep(0.02)
-            newest = next((o.stamp for o in reversed(self.observer.outputs) if o.topic == "grid"), None)
+            newest = next((o.stamp for o in reversed(list(self.observer.outputs)) if o.topic == "grid"), None)
             if newest is not None:
                 ages.append(time.time() - newest * 1e-9)
         after, sent, took = self._state(), _said(log), time.monotonic() - began

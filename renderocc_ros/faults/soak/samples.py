@@ -57,7 +57,7 @@ class Ages:
 
     def look(self, stage: Stage) -> None:
         """Look once."""
-        for output in reversed(stage.observer.outputs):
+        for output in reversed(list(stage.observer.outputs)):
             if output.at <= self._heard:
                 break
             if output.topic == "grid":

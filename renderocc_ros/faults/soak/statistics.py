@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["longest_life", "summary", "trend"]
+__all__ = ["longest_life", "soaked_seconds", "summary", "trend"]
 
 WARM_UP_S = 120.0  # caches, pools of buffers and the first faults; at most a fifth of the life
 BLOCK_S = 120.0
@@ -61,6 +61,14 @@ def longest_life(samples: list[dict]) -> list[dict]:
     return max(lives.values(), key=len)
 
 
+def soaked_seconds(samples: list[dict]) -> float:
+    """How long processes were watched, all of them together."""
+    spans: dict[int, list[float]] = {}
+    for entry in samples:
+        spans.setdefault(entry["life"], []).append(entry["t"])
+    return sum(max(times) - min(times) for times in spans.values())
+
+
 def percentiles(values: np.ndarray) -> dict:
     values = values[np.isfinite(values)]
     if not len(values):
@@ -83,7 +91,7 @@ def summary(samples: list[dict], events: list[dict]) -> dict:
     }
     half = times[settled].mean() if settled.any() else 0.0
     result = {
-        "minutes": len(samples) / 60,
+        "minutes": soaked_seconds(samples) / 60,
         "processes": len({entry["life"] for entry in samples}),
         "minutes_of_longest_life": float(times[-1] - times[0]) / 60,
         "faults": sum("end" in event for event in events),
