@@ -3,12 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: help env demo test clean
+.PHONY: help env demo test lock clean
 
 help:
 	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
 	@echo "make test   the whole test run"
 	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
+	@echo "make lock   requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
 	@echo "make clean  delete the environment and what the commands above made"
 
 env:
@@ -20,6 +21,20 @@ demo: env
 test:
 	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+LOCK = $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.11 \
+	--python-platform x86_64-unknown-linux-gnu --constraint $(VENV)/lock/tested.txt
+UV ?= uv
+
+# pytest is left out: the environment's may be that of ROS, which is newer than requirements-test.txt allows.
+lock: env
+	@mkdir -p $(VENV)/lock
+	@$(VENV)/bin/python -m pip freeze --exclude-editable | grep -v '^pytest==' > $(VENV)/lock/tested.txt
+	@$(VENV)/bin/python -c "from renderocc_ros import bootstrap as b; print(*b.ROS_PACKAGES, *b.GENERATOR_PACKAGES, *b.GENERATOR_PINS, sep='\n')" > $(VENV)/lock/ros.in
+	@$(LOCK) requirements.txt requirements-train.txt requirements-export.txt requirements-test.txt -o $(VENV)/lock/lock.txt
+	@$(LOCK) $(VENV)/lock/ros.in --constraint $(VENV)/lock/lock.txt -o $(VENV)/lock/lock-ros.txt
+	@for name in lock lock-ros; do (head -2 requirements-$$name.txt; cat $(VENV)/lock/$$name.txt) > $(VENV)/lock/new.txt && mv $(VENV)/lock/new.txt requirements-$$name.txt; done
+	@echo "wrote requirements-lock.txt requirements-lock-ros.txt"
 
 clean:
 	rm -rf $(VENV) demo_output build install log .pytest_cache *.egg-info

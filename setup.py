@@ -15,6 +15,7 @@ setup(
         (f"share/{package_name}/launch", glob("launch/*.launch.py")),
         (f"share/{package_name}/config", glob("config/*.yaml") + glob("config/*.rviz") + glob("config/*.xml")),
         (f"share/{package_name}/config/rigs", glob("config/rigs/*.yaml")),
+        (f"share/{package_name}/config/sros2", glob("config/sros2/*.xml")),
         (f"share/{package_name}/config/study", glob("config/study/*.yaml")),
     ],
     python_requires=">=3.10",

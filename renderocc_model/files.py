@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
+        umask = os.umask(0o077)  # the only way to read it; a file that a thread makes meanwhile is the owner's alone
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files only their owner can read
         os.replace(temporary, path)

@@ -1,8 +1,10 @@
 """The real node in its own process, on a network where somebody means harm: files, the log, memory."""
 
 import os
+import re
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from lifecycle_msgs.msg import Transition
@@ -166,3 +168,22 @@ def test_names_from_the_network_write_no_lines_of_their_own_and_fill_neither_log
     assert not any(line.startswith("[ERROR] [1.0]") or line.startswith("[ERROR] brakes") for line in said)
     assert not any("\x1b" in line for line in said) and max(map(len, said)) < 2000
     assert resident_bytes(system.node.process.pid) - before < 60 << 20
+
+
+def test_the_example_policy_allows_what_the_node_does_and_no_more(system):
+    policy = ElementTree.parse(Path(__file__).resolve().parents[1] / "config" / "sros2" / "renderocc.policy.xml")
+    profile = policy.find("./enclaves/enclave[@path='/renderocc']/profiles/profile")
+
+    def allowed(kind: str, what: str) -> set[str]:
+        names = {entry.text for entry in profile.iterfind(f"./{kind}s[@{what}='ALLOW']/{kind}")}
+        return {re.sub("front|left|right", "CAMERA", name.replace("~", "/renderocc")) for name in names}
+
+    def used(answer: list) -> set[str]:
+        return {re.sub("front|left", "CAMERA", name) for name, _ in answer}
+
+    node, name = system.listener.node, ("renderocc", "/")
+    assert allowed("topic", "publish") == used(node.get_publisher_names_and_types_by_node(*name))
+    assert allowed("service", "reply") == used(node.get_service_names_and_types_by_node(*name))
+    heard = used(node.get_subscriber_names_and_types_by_node(*name))
+    assert allowed("topic", "subscribe") == heard | {"/CAMERA/image_raw/compressed"}  # not while raw ones are published
+    assert profile.find("actions") is None and not node.get_client_names_and_types_by_node(*name)
