@@ -17,8 +17,8 @@ class TransformError(ValueError):
     """A transform that cannot be given or taken, and why.
 
     Attributes:
-        kind: 'invalid' (refused by `set`, or numbers without measure in a lookup), 'unknown_frame', 'disconnected', 'no_data' (a frame with one sample or
-            none), 'extrapolation_past', 'extrapolation_future' or 'loop'.
+        kind: 'invalid' (refused by `set`, or beyond all numbers in a lookup), 'unknown_frame', 'disconnected',
+            'no_data' (a frame with one sample or none), 'extrapolation_past', 'extrapolation_future' or 'loop'.
         may_come: whether a later message could still bring what is missing, so that waiting makes sense.
     """
 
