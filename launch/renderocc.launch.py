@@ -7,7 +7,6 @@
 import os
 from pathlib import Path
 
-import yaml
 from ament_index_python.packages import get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, TimerAction
 from launch.conditions import IfCondition
@@ -18,6 +17,7 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
 from launch import Action, LaunchDescription
+from renderocc_model.plain_yaml import read_yaml
 
 PACKAGE = "renderocc_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
@@ -48,7 +48,7 @@ def is_true(text: str) -> bool:
 
 def parameters_in_file(path: str) -> dict:
     """The parameters of the node in a ROS parameter file, whatever name or wildcard they stand under."""
-    content = yaml.safe_load(Path(path).read_text()) or {}
+    content = read_yaml(path) or {}
     found = {}
     for section in content.values():
         if isinstance(section, dict):
@@ -61,7 +61,7 @@ def cameras_in_bag(bag: Path) -> list:
     metadata = bag / "metadata.yaml"
     if not metadata.is_file():
         raise RuntimeError(f"rosbag:={bag}: there is no {metadata}; give the folder that `ros2 bag record` wrote")
-    information = yaml.safe_load(metadata.read_text())["rosbag2_bagfile_information"]
+    information = read_yaml(metadata, 16 << 20)["rosbag2_bagfile_information"]
     topics = {entry["topic_metadata"]["name"] for entry in information["topics_with_message_count"]}
     images = {topic.removesuffix("/compressed").removesuffix("/image_raw") for topic in topics if "/image_raw" in topic}
     calibrated = {topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info")}

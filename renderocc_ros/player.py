@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rosbags.interfaces import Qos, QosDurability, QosReliability
 
@@ -88,6 +90,8 @@ def message_class(type_name: str) -> type:
     package, _, name = type_name.partition("/")
     name = name.rpartition("/")[2]
     try:
+        if not _has_messages(package):  # looked at first: to import any package that a recording names would run it
+            raise ImportError(f"no module named '{package[:80]}.msg'")
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except ImportError as error:
         debian, wheel = f"ros-$ROS_DISTRO-{package.replace('_', '-')}", f"ros-jazzy-{package.replace('_', '-')}"
@@ -98,6 +102,12 @@ def message_class(type_name: str) -> type:
         raise ReplayError(
             f"the installed {package} has no message {name!r} ({type_name}); install the release it was recorded with"
         ) from None
+
+
+def _has_messages(package: str) -> bool:
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return any(Path(place, "msg", "__init__.py").is_file() for place in places)
 
 
 def qos_profile(topic: Topic):

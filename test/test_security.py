@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import re
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export.archive import checked_archive
 from renderocc_model.export.file import read_description
 from renderocc_model.occupancy import Occupancy
+from renderocc_ros.player import ReplayError, message_class
 from training.evaluate.volumes import read_volume
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import Tables, TablesError
@@ -49,10 +51,18 @@ class Trap:
 # ---- the source ------------------------------------------------------------------------------------------------------
 
 
+def dotted(function: ast.expr) -> str:
+    """np.load, yaml.load; of what is no plain name, its last word."""
+    if isinstance(function, ast.Attribute):
+        return f"{dotted(function.value)}.{function.attr}"
+    return function.id if isinstance(function, ast.Name) else ""
+
+
 def forbidden(call: ast.Call) -> str:
     """What a call does that none may, or nothing."""
-    name = ast.unparse(call.func)
-    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    name = dotted(call.func)
+    watched = ("shell", "weights_only", "allow_pickle")
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg in watched}
     if name in ("eval", "exec", "compile", "os.system", "os.popen", "tempfile.mktemp"):
         return name
     if name.startswith("yaml.") and name.endswith(("_load", "load_all")) and "safe" not in name:
@@ -222,6 +232,17 @@ def test_an_onnx_file_whose_tensors_lie_in_other_files_is_refused(tmp_path):
 
 
 # ---- other files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_cannot_name_a_package_to_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "harmless").mkdir()
+    (tmp_path / "harmless" / "__init__.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("harmless/msg/Image", "this/msg/Zen", "../harmless/msg/Image", "harmless.msg/msg/Image"):
+        with pytest.raises(ReplayError, match="needs the package"):
+            message_class(name)
+    assert "this" not in sys.modules and not (tmp_path / "sprung").exists()
+    assert message_class("sensor_msgs/msg/Image").__name__ == "Image"
 
 
 def objects(trap: Path) -> bytes:
