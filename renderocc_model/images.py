@@ -17,7 +17,16 @@ import numpy as np
 
 from .ops.resample import compiled_loops
 
-__all__ = ["ENCODINGS", "MAX_PIXELS", "ImageError", "compressed_size", "decode_compressed", "decode_raw"]
+__all__ = [
+    "ENCODINGS",
+    "MAX_PIXELS",
+    "ImageError",
+    "check_raw",
+    "compressed_size",
+    "decode_compressed",
+    "decode_raw",
+    "is_common_jpeg",
+]
 
 MAX_PIXELS = 64_000_000  # a picture with more is refused before memory is taken for it
 _LARGEST_SIDE = 32768
@@ -57,11 +66,27 @@ def decode_raw(
     Raises:
         ImageError: unknown encoding, or sizes that do not fit together.
     """
-    if encoding not in _LAYOUTS:
-        raise ImageError(f"encoding is '{encoding}'; expected one of {', '.join(ENCODINGS)}")
+    check_raw(data, height, width, step, encoding)
     if factor not in _FACTORS:
         raise ImageError(f"factor is {factor}; expected 1, 2, 4 or 8")
-    pixel_bytes, multiple, convert = _LAYOUTS[encoding]
+    pixel_bytes, _, convert = _LAYOUTS[encoding]
+    rows = height * 3 // 2 if encoding == "nv12" else height
+    rows_slice, columns_slice = _whole_blocks(height, width, factor, region)
+    picture = data.reshape(rows, step)
+    luma = picture[rows_slice, columns_slice.start * pixel_bytes : columns_slice.stop * pixel_bytes]
+    if encoding == "nv12":
+        chroma = picture[height + rows_slice.start // 2 : height + rows_slice.stop // 2, columns_slice]
+        return _from_nv12(luma, chroma, factor)
+    if encoding == "mono16":
+        return _from_mono16(luma, bool(is_bigendian), factor)
+    return convert(luma, factor)
+
+
+def check_raw(data: np.ndarray, height: int, width: int, step: int, encoding: str) -> None:
+    """Raise the ImageError that `decode_raw` would raise for these arguments, if any."""
+    if encoding not in _LAYOUTS:
+        raise ImageError(f"encoding is '{encoding}'; expected one of {', '.join(ENCODINGS)}")
+    pixel_bytes, multiple, _ = _LAYOUTS[encoding]
     _check_size(height, width, multiple, encoding)
     row_bytes = width * pixel_bytes
     if step < row_bytes:
@@ -76,15 +101,6 @@ def decode_raw(
             f"image data is {data.size} bytes but {rows} rows of step {step} are {step * rows}; "
             f"publish data, height and step that agree"
         )
-    rows_slice, columns_slice = _whole_blocks(height, width, factor, region)
-    picture = data.reshape(rows, step)
-    luma = picture[rows_slice, columns_slice.start * pixel_bytes : columns_slice.stop * pixel_bytes]
-    if encoding == "nv12":
-        chroma = picture[height + rows_slice.start // 2 : height + rows_slice.stop // 2, columns_slice]
-        return _from_nv12(luma, chroma, factor)
-    if encoding == "mono16":
-        return _from_mono16(luma, bool(is_bigendian), factor)
-    return convert(luma, factor)
 
 
 def decode_compressed(
@@ -111,19 +127,14 @@ def decode_compressed(
     """
     if factor not in _FACTORS:
         raise ImageError(f"factor is {factor}; expected 1, 2, 4 or 8")
-    header = _header(data)
+    header = _checked_header(data, max_pixels)
     height, width = header.height, header.width
-    if height * width > max_pixels:
-        raise ImageError(f"image is {width}x{height}; expected at most {max_pixels} pixels, reduce it at the camera")
     kind = "JPEG" if header.is_jpeg else "PNG"
     rows, columns = _whole_blocks(height, width, factor, region)
     mode = cv2.IMREAD_COLOR
     if header.is_jpeg:
-        _check_jpeg_is_complete(data, header.body)
         data, height = _without_rows_below(data, header, rows.stop)
         mode = _REDUCED_JPEG[factor]
-    else:
-        _check_png_chunks(data)
     try:
         picture = cv2.imdecode(data, mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -147,6 +158,28 @@ def compressed_size(data: np.ndarray) -> tuple[int, int]:
     """(height, width) in the header of a JPEG or PNG, without decoding it; ImageError as in `decode_compressed`."""
     header = _header(data)
     return header.height, header.width
+
+
+def is_common_jpeg(data: np.ndarray) -> bool:
+    """Whether these bytes are a JPEG that decoders on devices know: Huffman-coded, 8 bits, grey or three colours.
+
+    Raises:
+        ImageError: as `decode_compressed`, of what it finds before it decodes.
+    """
+    return _checked_header(data, MAX_PIXELS).is_common
+
+
+def _checked_header(data: np.ndarray, max_pixels: int) -> _Header:
+    header = _header(data)
+    if header.height * header.width > max_pixels:
+        raise ImageError(
+            f"image is {header.width}x{header.height}; expected at most {max_pixels} pixels, reduce it at the camera"
+        )
+    if header.is_jpeg:
+        _check_jpeg_is_complete(data, header.body)
+    else:
+        _check_png_chunks(data)
+    return header
 
 
 def _halved(picture: np.ndarray) -> np.ndarray:
@@ -286,6 +319,7 @@ def _whole_blocks(height: int, width: int, factor: int, region: tuple[slice, sli
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the three others are tables
 _SEQUENTIAL_MARKERS = (0xC0, 0xC1)  # of these, those whose picture comes once, in full
+_COMMON_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all Huffman-coded
 _RESTART_INTERVAL = 0xDD
 _CODED_ROWS = 32  # the most rows that are coded together; what is interpolated from them looks no further
 _REDUCED_JPEG = {
@@ -302,6 +336,7 @@ class _Header:
 
     body: offset where a JPEG's entropy-coded data begins.
     frame: offset of a JPEG's frame header if its rows are coded one after the other, from top to bottom; else 0.
+    is_common: see `is_common_jpeg`.
     """
 
     height: int
@@ -309,6 +344,7 @@ class _Header:
     is_jpeg: bool = False
     body: int = 0
     frame: int = 0
+    is_common: bool = False
 
 
 def _header(data: np.ndarray) -> _Header:
@@ -335,7 +371,7 @@ def _header(data: np.ndarray) -> _Header:
 def _jpeg_header(data: np.ndarray) -> _Header:
     """Walk the marker segments to the end of the first start-of-scan header (ITU-T T.81 B.1)."""
     size, frame, offset = None, 0, 2
-    in_order, components = False, 0
+    in_order, components, is_common = False, 0, False
     while offset + 4 <= data.size:
         if data[offset] != 0xFF:
             raise ImageError(f"JPEG has no marker at byte {offset}; it is corrupt")
@@ -349,13 +385,14 @@ def _jpeg_header(data: np.ndarray) -> _Header:
         if marker in _SIZE_MARKERS and size is None and offset + 10 <= data.size:
             size = struct.unpack(">HH", data[offset + 5 : offset + 9].tobytes())
             frame, in_order, components = offset, marker in _SEQUENTIAL_MARKERS, int(data[offset + 9])
+            is_common = marker in _COMMON_MARKERS and data[offset + 4] == 8 and components in (1, 3)
         if marker == _RESTART_INTERVAL:
             in_order = False  # leave alone what has marks inside
         if marker == 0xDA:
             if size is None:
                 raise ImageError("JPEG has no frame header before its data; it is corrupt")
             in_order = in_order and offset + 4 < data.size and data[offset + 4] == components  # one scan of all colours
-            return _Header(*size, True, offset + 2 + length, frame if in_order else 0)
+            return _Header(*size, True, offset + 2 + length, frame if in_order else 0, bool(is_common))
         offset += 2 + length
     raise ImageError(f"JPEG of {data.size} bytes ends inside its header; it is truncated")
 

@@ -21,6 +21,7 @@ __all__ = [
     "IMAGE_MEAN",
     "IMAGE_STD",
     "Preprocessor",
+    "check_camera_size",
     "normalise",
     "view_from_compressed",
     "view_from_raw",
@@ -53,13 +54,13 @@ def view_from_raw(
     Raises:
         ImageError: not the camera's size, or not decodable.
     """
-    _check_camera_size(table.model, height, width)
+    check_camera_size(table.model, height, width)
     return table.apply(decode_raw(data, height, width, step, encoding, is_bigendian, table.factor, table.region), out)
 
 
 def view_from_compressed(table: UndistortTable, data: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """A camera's view of a JPEG or PNG, data (bytes,) uint8; results and errors as in `view_from_raw`."""
-    _check_camera_size(table.model, *compressed_size(data))
+    check_camera_size(table.model, *compressed_size(data))
     return table.apply(decode_compressed(data, table.factor, region=table.region), out)
 
 
@@ -185,7 +186,8 @@ def _scale_and_offset(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]
     return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
 
 
-def _check_camera_size(model: CameraModel, height: int, width: int) -> None:
+def check_camera_size(model: CameraModel, height: int, width: int) -> None:
+    """ImageError unless a picture is of the size that its camera's calibration is for."""
     if (width, height) != (model.width, model.height):
         raise ImageError(
             f"image is {width}x{height} but camera_info says {model.width}x{model.height}; "

@@ -144,7 +144,8 @@ class UndistortTable:
         view: what to make of its pictures.
     Attributes:
         factor: how far pictures are to be reduced, one of 1, 2, 4, 8.
-        region: (rows, columns) as slices of the camera's picture, starting at multiples of 2 * factor.
+        region: (rows, columns) as slices of the camera's picture, starting at multiples of 2 * factor, and stopping
+            there or where the picture ends: pixels of some encodings come in pairs.
         valid: (height, width) bool; False where the camera has no pixel, which `apply` fills with `FILL_COLOUR`.
     """
 
@@ -202,6 +203,18 @@ class UndistortTable:
             picture.reshape(-1, 3)[self._invalid] = FILL_COLOUR
         return picture
 
+    def fixed_point(self) -> tuple[np.ndarray, np.ndarray]:
+        """The maps as other resamplers want them, of pixels row by row.
+
+        Returns:
+            (height * width, 2) int16 column and row in the reduced region, of the upper left of four pixels; it and
+            its neighbours may lie outside, and stand for the nearest inside.
+            (height * width,) int16 32 * y + x: how far the place is from there to the next, in 32nds; -1: not valid.
+        """
+        places, fractions = self._maps
+        fractions = np.where(self.valid, fractions.astype(np.int16), np.int16(-1))
+        return places.reshape(-1, 2).copy(), fractions.reshape(-1)
+
     def _check_out(self, out: np.ndarray) -> None:
         expected = (self.view.height, self.view.width, 3)
         if out.dtype != np.uint8 or out.shape != expected or not (out.flags.c_contiguous and out.flags.writeable):
@@ -214,7 +227,7 @@ class UndistortTable:
             values = reduced[..., axis][self.valid]
             lowest, highest = (values.min(), values.max()) if values.size else (0.0, 0.0)
             start = min(max(int(math.floor(lowest)), 0), limit - 1) // 2 * 2
-            stop = min(max(int(math.floor(highest)) + 2, start + 1), limit)
+            stop = min(max(int(math.floor(highest)) + 3, start + 2) // 2 * 2, limit)
             sides.append(slice(start * self.factor, stop * self.factor))
         return sides[0], sides[1]
 

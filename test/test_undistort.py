@@ -210,6 +210,14 @@ class TestUndistortTable:
         assert part.shape[:2] == table.region_shape
         assert np.array_equal(table.apply(part), table.apply(photograph))
 
+    def test_regions_hold_whole_pairs_of_pixels(self):
+        # At factor 1, too, where a region of an odd number of rows cuts the chroma of nv12 in two.
+        for height in range(60, 80):
+            model = pinhole(640, 480, 500.0)
+            table = UndistortTable(model, View(300, height, [[500.0, 0, 149.7], [0, 500.0, height / 2], [0, 0, 1]]))
+            assert table.factor == 1
+            assert all((part.stop - part.start) % 2 == part.start % 2 == 0 for part in table.region)
+
     def test_a_view_goes_where_it_is_asked_to(self):
         table = UndistortTable(pinhole(), network_view(pinhole(), 128, 352))
         reduced = reduced_photograph(pinhole(), 4)

@@ -1,18 +1,142 @@
-"""Camera bytes to the network's views."""
+"""Camera bytes to the network's view in one pass: reduce, convert colours, undistort, crop, normalise.
+
+Implementations of one signature, compared with each other in the tests:
+
+    reference       the path of CPUs, `images` and `UndistortTable.apply`, one pass after the other
+    triton          one kernel on CUDA devices (`triton_kernel`)
+
+Both work in the same fixed-point numbers: of raw images they make the same view, byte for byte, but for nv12 that is
+reduced, where one level is between them now and then.
+"""
 
 from __future__ import annotations
 
-__all__ = ["compiled_loops"]
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...undistort import UndistortTable
+
+__all__ = ["BACKENDS", "PLANAR", "PixelLayout", "compiled_loops", "resample"]
+
+BACKENDS = ("auto", "reference", "triton")
+PLANAR = "planar_rgb8"  # (3, height, width): what JPEG decoders on devices write
+
+
+@dataclass(frozen=True)
+class PixelLayout:
+    """How bytes are a camera's picture.
+
+    Args:
+        height, width: of the camera's picture, pixels.
+        encoding: one of `images.ENCODINGS`, or `PLANAR`.
+        step: bytes from one row to the next.
+        is_bigendian: byte order of mono16.
+        rows: (first, last + 1) of the rows that are there, even numbers; the chroma of nv12 follows its luma. All rows
+            if it is not given.
+    """
+
+    height: int
+    width: int
+    encoding: str
+    step: int
+    is_bigendian: bool = False
+    rows: tuple[int, int] | None = None
+
+    @property
+    def first_row(self) -> int:
+        return self.rows[0] if self.rows else 0
+
+    @property
+    def row_count(self) -> int:
+        return self.rows[1] - self.rows[0] if self.rows else self.height
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        halves = {PLANAR: 6, "nv12": 3}.get(self.encoding, 2)
+        return self.step * self.row_count * halves // 2
+
+
+def resample(
+    data: torch.Tensor,
+    layout: PixelLayout,
+    table: UndistortTable,
+    dtype: torch.dtype | None = None,
+    out: torch.Tensor | None = None,
+    backend: str = "auto",
+) -> torch.Tensor:
+    """A camera's view of the bytes of its picture.
+
+    Args:
+        data: (bytes,) uint8 on the device that shall do it.
+        layout: what they are; at least the rows of `table.region` are there.
+        table: of the camera and its view.
+        dtype: uint8 (the default), or float32, float16, bfloat16: normalised as by `preprocess.normalise`.
+        out: to be written to, of that type and of the result's shape, with any strides; new memory if not given.
+        backend: "reference", for the CPU; "triton", for CUDA devices; or "auto", by the device.
+    Returns:
+        (height, width, 3) uint8 RGB, or (3, height, width) normalised, channels last in memory.
+    Raises:
+        ValueError: data, layout and table do not fit together, or the backend is unknown or not for that device.
+        ImportError: Triton is wanted and not installed.
+    """
+    import torch
+
+    dtype = dtype or (torch.uint8 if out is None else out.dtype)
+    _check(data, layout, table, dtype, out)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "auto":
+        backend = "reference" if data.device.type == "cpu" else "triton"
+    if backend == "reference":
+        from . import reference as chosen
+    else:
+        from . import triton_kernel as chosen
+    if obstacle := chosen.obstacle(data):
+        raise ValueError(f"backend {backend!r} {obstacle}")
+    if out is None:
+        height, width = table.view.height, table.view.width
+        out = torch.empty((height, width, 3), dtype=dtype, device=data.device)
+        out = out if dtype == torch.uint8 else out.permute(2, 0, 1)
+    chosen.resample(data, layout, table, out)
+    return out
 
 
 def compiled_loops():
     """The module `cpu_loops`, which loads Numba; ModuleNotFoundError says what to install."""
     try:
-        from . import cpu_loops
+        return importlib.import_module(".cpu_loops", __name__)
     except ModuleNotFoundError as error:
         if error.name not in ("numba", "llvmlite"):
             raise
         raise ModuleNotFoundError(
             "camera images on the CPU need Numba: python3 -m pip install numba", name=error.name
         ) from None
-    return cpu_loops
+
+
+def _check(data: torch.Tensor, layout: PixelLayout, table: UndistortTable, dtype: torch.dtype, out) -> None:
+    import torch
+
+    from ...images import ENCODINGS
+
+    model, view, rows = table.model, table.view, table.region[0]
+    if layout.encoding not in (*ENCODINGS, PLANAR):
+        raise ValueError(f"encoding is '{layout.encoding}'; expected one of {', '.join((*ENCODINGS, PLANAR))}")
+    if (layout.width, layout.height) != (model.width, model.height):
+        raise ValueError(f"picture is {layout.width}x{layout.height}; the table is for {model.width}x{model.height}")
+    if data.dtype != torch.uint8 or data.ndim != 1 or not data.is_contiguous() or data.numel() != layout.size:
+        raise ValueError(f"data are {data.dtype} of shape {tuple(data.shape)}; expected {layout.size} bytes in a row")
+    last = layout.first_row + layout.row_count
+    if layout.first_row % 2 or last % 2 and last != layout.height or layout.first_row > rows.start or last < rows.stop:
+        raise ValueError(f"rows {layout.first_row}..{last} are there; expected {rows.start}..{rows.stop}, in pairs")
+    shape = (view.height, view.width, 3) if dtype == torch.uint8 else (3, view.height, view.width)
+    if dtype not in (torch.uint8, torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"dtype is {dtype}; expected uint8, float32, float16 or bfloat16")
+    if out is not None and (out.dtype != dtype or tuple(out.shape) != shape or out.device != data.device):
+        raise ValueError(
+            f"out is {out.dtype} of shape {tuple(out.shape)} on {out.device}; expected {dtype} {shape} on {data.device}"
+        )
