@@ -43,4 +43,6 @@ def machine_error(error: BaseException, place: object = "", less: str = "fewer -
 
 def says_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library means that memory, address space or threads have run out."""
-    return isinstance(error, MemoryError) or any(part in str(error) for part in _MEMORY_TEXTS)
+    text = str(error)
+    no_thread = isinstance(error, RuntimeError) and text == os.strerror(errno.EAGAIN)  # std::thread's only words
+    return isinstance(error, MemoryError) or no_thread or any(part in text for part in _MEMORY_TEXTS)

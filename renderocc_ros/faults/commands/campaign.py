@@ -132,6 +132,8 @@ class Campaign:
             disk.make_room()
             changed = ended.status == 0 and self._result(subject, out, ended.text) != reference.result
             word, wrong = met(fault, injection, ended, subject, changed)
+            if injection.interference is not None and not ended.interfered and not wrong:
+                word = "too late"
             stopped_early = changed and fault in ("SIGTERM", "SIGINT")  # training ends well and goes on later
             if ended.status or stopped_early:
                 wrong += wholeness(out, subject, reference)

@@ -27,6 +27,7 @@ class Ended:
     """How a command ended: exit status (negative: the signal), seconds, what it printed, processes it left behind.
 
     cpu: seconds of processor time, of all its processes, when it was last looked at.
+    interfered: whether the interference took place; a command may be done before.
     """
 
     status: int
@@ -35,6 +36,7 @@ class Ended:
     left_running: int = 0
     timed_out: bool = False
     cpu: float = 0.0
+    interfered: bool = False
 
     @property
     def last_line(self) -> str:
@@ -70,14 +72,14 @@ def run_command(
             [sys.executable, "-m", "renderocc_model.cli", *arguments], cwd=place, env=environment, stdout=output,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-    timed_out, cpu = False, 0.0
+    timed_out, interfered, cpu = False, False, 0.0
     try:
         while process.poll() is None and not timed_out:
             time.sleep(_LOOK_S)
             cpu = max(cpu, _cpu_seconds(mark))
             if interference is not None and cpu >= interference.after:
                 interference.act(process.pid, mark)
-                interference = None
+                interference, interfered = None, True
             timed_out = time.monotonic() - began > limit_s
     finally:
         if process.poll() is None:
@@ -86,7 +88,7 @@ def run_command(
         seconds = time.monotonic() - began
         left = _end_family(mark)
     text = log.read_text(errors="replace")
-    return Ended(process.returncode, seconds, text, left, timed_out, cpu)
+    return Ended(process.returncode, seconds, text, left, timed_out, cpu, interfered)
 
 
 def family(mark: str) -> list[int]:

@@ -12,7 +12,7 @@ from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
 
-_COLUMNS = ("refused", "stopped", "unharmed", "took it as data")
+_COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late")
 
 
 def table(results: Sequence[dict]) -> str:
