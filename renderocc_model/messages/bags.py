@@ -8,8 +8,6 @@ belong to the recording, how they are compressed, and the QoS where the files do
 from __future__ import annotations
 
 import contextlib
-import shutil
-import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,12 +17,8 @@ from rosbags.interfaces import Qos
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.metadata import parse_qos
 
+from renderocc_model.messages.bounds import MeasuredPath, refuse_programs, unpack_file, unpacked_message
 from renderocc_model.plain_yaml import read_yaml
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 __all__ = ["Bag", "BagError", "Topic"]
 
@@ -117,7 +111,7 @@ class Bag:
         Raises:
             BagError: the file is damaged at this place.
         """
-        unpack = zstd.decompress if self._compression() == "message" else None
+        unpack = unpacked_message if self._compression() == "message" else None
         for file, reader in self._readers:
             connections = [c for c in reader.connections if c.msgcount and (topics is None or c.topic in topics)]
             if not connections:
@@ -163,8 +157,8 @@ class Bag:
     def _unpacked(self, file: Path) -> Path:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="renderocc_bag_")))
         target = folder / file.stem
-        with damage_named(file), zstd.open(file, "rb") as packed, target.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
+        with damage_named(file), file.open("rb") as packed:
+            unpack_file(packed, target)
         return target
 
     def _collect_topics(self) -> None:
@@ -216,7 +210,9 @@ def open_storage(file: Path) -> Reader:
             f"{file}: the recorder was killed, {journal.name} still holds messages; ros2 bag reindex {file.parent}"
         )
     with damage_named(file):
-        reader = Reader(file)
+        if file.suffix == ".db3":
+            refuse_programs(file)
+        reader = Reader(MeasuredPath(file))
         reader.open()
     return reader
 
