@@ -103,6 +103,11 @@ class NodeConfig:
         "auto: 16 bits where the device multiplies them fast (CUDA, CPUs with bfloat16), else single precision",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
+    image_decoding: str = setting(
+        "cpu",
+        "where images are decoded; cuda: JPEGs by nvJPEG, raw images by one kernel",
+        choices=("cpu", "cuda"),
+    )
     threshold: float = setting(
         0.0, "occupied above this probability; 0: the threshold stored in the checkpoint", minimum=0.0, maximum=0.999
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,10 @@ from renderocc_ros.mounts import parse_mounts
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.placement import Placements, place_cameras
 
-if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the graph before that
+if TYPE_CHECKING:  # they load PyTorch, which takes seconds: the node is on the graph before that
+    from torch import Tensor
+
+    from renderocc_model.device_images import DeviceDecoder
     from renderocc_model.predictor import Predictor
 
 MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
@@ -76,22 +79,40 @@ class ViewTables:
         return table
 
 
-def decode_view(image: CameraImage, table: UndistortTable) -> np.ndarray:
+def decode_view(image: CameraImage, table: UndistortTable, out: np.ndarray | None = None) -> np.ndarray:
     """Decode an image message and resample it into the network's view.
 
+    Args:
+        out: as in `UndistortTable.apply`.
     Returns:
-        (height, width, 3) uint8 RGB.
+        (height, width, 3) uint8 RGB, `out` if it is given.
     Raises:
         ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
     """
     if image.compressed:
-        return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data)
+        return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, out)
     message = cdr.read_image(image.buffer)
     if message.encoding not in ENCODINGS:
-        return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding))
-    return view_from_raw(
-        table, message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
-    )
+        return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding), out)
+    return view_from_raw(table, *pixels_of(message), out=out)
+
+
+def decode_view_on_device(
+    image: CameraImage, table: UndistortTable, decoder: DeviceDecoder, camera: str, out: Tensor
+) -> Tensor:
+    """`decode_view` on a CUDA device; the view is ready on the current stream when this returns."""
+    if image.compressed:
+        return decoder.view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, camera, out)
+    message = cdr.read_image(image.buffer)
+    if message.encoding not in ENCODINGS:
+        rgb = np.ascontiguousarray(rgb_by_cv_bridge(image.buffer, message.encoding))
+        return decoder.view_from_raw(table, rgb.reshape(-1), *rgb.shape[:2], 3 * rgb.shape[1], "rgb8", out=out)
+    return decoder.view_from_raw(table, *pixels_of(message), out=out)
+
+
+def pixels_of(message: cdr.ImageMessage) -> tuple:
+    """The arguments of `decode_raw` that an image message holds, in its order."""
+    return message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
 
 
 def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
@@ -149,6 +170,7 @@ class FramePipeline:
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
         self._tables = ViewTables(*predictor.view_size)
+        self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
         self._decoders = ThreadPoolExecutor(
             max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode"
         )
@@ -170,8 +192,8 @@ class FramePipeline:
             placements = self._place(frame, matched, calibrations)
         with self._times.measure("decode"):
             tables = self._tables_of(frame, placements, calibrations)
-            images = self._decode(frame, matched, tables)
-        frame.used = tuple(images)
+            images, views = self._decode(frame, matched, tables)
+        frame.used = images
         frame.base_from_camera = {camera: placements.base_from_camera[camera] for camera in images}
         frame.views = {camera: tables[camera].view for camera in images}
         frame.stamps = {camera: matched.entries[camera][0] for camera in images}
@@ -180,7 +202,7 @@ class FramePipeline:
             return frame
         with self._times.measure("network"):
             frame.occupancy = self._predictor.predict(
-                np.stack(list(images.values())),
+                views,
                 [tables[camera] for camera in images],
                 np.stack(list(frame.base_from_camera.values())),
                 odom_from_base=placements.odom_from_base,
@@ -250,18 +272,57 @@ class FramePipeline:
                 self._leave_out(frame, camera, "calibration", str(error))
         return tables
 
-    def _decode(self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]) -> dict[str, np.ndarray]:
-        waiting = {
-            camera: self._decoders.submit(decode_view, matched.entries[camera][1], table)
-            for camera, table in tables.items()
-        }
-        images = {}
-        for camera, result in waiting.items():
+    def _decode(
+        self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]
+    ) -> tuple[tuple[str, ...], np.ndarray | Tensor | None]:
+        """Cameras whose images could be decoded, and their views, (N, height, width, 3); None if there is no camera."""
+        if not tables:
+            return (), None
+        views = self._view_buffer(list(tables.values()))
+        waiting = [
+            self._decoders.submit(self._decode_one, camera, matched.entries[camera][1], table, view)
+            for (camera, table), view in zip(tables.items(), views)
+        ]
+        wait(waiting)  # all of them: when one fails, none shall go on writing into what the next frame is written into
+        decoded = {}
+        for index, (camera, result) in enumerate(zip(tables, waiting)):
             try:
-                images[camera] = result.result()
+                result.result()
             except ValueError as error:
                 self._leave_out(frame, camera, "image", str(error))
-        return images
+            else:
+                decoded[camera] = index
+        return tuple(decoded), views if len(decoded) == len(tables) else views[list(decoded.values())]
+
+    def _decode_one(self, camera: str, image: CameraImage, table: UndistortTable, view: np.ndarray | Tensor) -> None:
+        if self._device_decoder is None:
+            decode_view(image, table, view)
+        else:
+            decode_view_on_device(image, table, self._device_decoder, camera, view)
+
+    def _view_buffer(self, tables: list[UndistortTable]) -> np.ndarray | Tensor:
+        """(N, height, width, 3) uint8 where views are wanted."""
+        if self._device_decoder is None:
+            return self._predictor.view_buffer(tables)
+        import torch
+
+        shape = (len(tables), *self._predictor.view_size, 3)
+        return torch.empty(shape, dtype=torch.uint8, device=self._predictor.device)
+
+    def _make_device_decoder(self) -> DeviceDecoder:
+        from renderocc_model.device_images import DeviceDecoder
+
+        device = self._predictor.device
+        if device.type != "cuda":
+            raise ValueError(
+                f"image_decoding is '{self._config.image_decoding}' but the network runs on '{device}'; "
+                "set device to 'cuda', or image_decoding to 'cpu'"
+            )
+
+        def say(camera: str, text: str) -> None:
+            self._complaints.report(f"camera '{camera}'", "decoding", text, time.monotonic())
+
+        return DeviceDecoder(device, say)
 
     def _leave_out(self, frame: Frame, camera: str, kind: str, reason: str) -> None:
         frame.missing[camera] = reason

@@ -13,6 +13,7 @@ from small_models import small_config
 from system import PublishingRig, stamp_message
 
 from renderocc_model.camera_model import CameraModel
+from renderocc_model.device_images import DeviceDecoder
 from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_model.predictor import Predictor
 from renderocc_model.preprocess import view_from_rgb
@@ -22,7 +23,13 @@ from renderocc_ros.intake import Calibration, CameraImage
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.pipeline import MOST_WAITS_IN_VAIN, FramePipeline, ViewTables, decode_view
+from renderocc_ros.pipeline import (
+    MOST_WAITS_IN_VAIN,
+    FramePipeline,
+    ViewTables,
+    decode_view,
+    decode_view_on_device,
+)
 
 torch.set_num_threads(2)
 
@@ -115,6 +122,16 @@ def test_every_way_to_send_a_picture_gives_the_same_view(image):
     view = decode_view(image, TABLE)
     assert view.shape == (64, 96, 3) and view.dtype == np.uint8
     np.testing.assert_array_equal(view, view_from_rgb(TABLE, PICTURE))
+
+
+@pytest.mark.parametrize("image", [raw(), compressed(png()), raw(encoding="bgr8")], ids=["rgb8", "png", "bgr8"])
+def test_a_view_decoded_to_a_device_is_that_of_the_cpu(image):
+    """The CPU stands for the device; `test_resample` compares the kernels."""
+    out, said = torch.zeros(64, 96, 3, dtype=torch.uint8), []
+    decoder = DeviceDecoder("cpu", lambda *words: said.append(words), decode_jpeg=lambda data: None)
+    decode_view_on_device(image, TABLE, decoder, "front", out)
+    np.testing.assert_array_equal(out.numpy(), decode_view(image, TABLE))
+    assert [camera for camera, _ in said] == (["front"] if image.compressed else [])
 
 
 @pytest.mark.parametrize("image", [raw(PICTURE[:100]), compressed(png(PICTURE[:100]))], ids=["raw", "compressed"])
@@ -281,6 +298,23 @@ def test_the_occupancy_is_what_the_network_says_of_these_pictures(setup, tiny):
     views = np.stack([view_from_rgb(table, PICTURE) for table in tables])
     expected = tiny.predict(views, tables, np.stack([frame.base_from_camera[camera] for camera in CAMERAS]))
     np.testing.assert_array_equal(frame.occupancy.semantics, expected.semantics)
+
+
+def test_images_decoded_to_the_networks_device_give_the_same_occupancy_and_the_same_complaints(setup):
+    """The CPU stands for the device."""
+    expected = setup.process()
+    setup.pipeline._device_decoder = DeviceDecoder("cpu", print, decode_jpeg=lambda data: None)
+    frame = setup.process()
+    assert frame.used == CAMERAS
+    np.testing.assert_array_equal(frame.occupancy.semantics, expected.occupancy.semantics)
+    setup.images["back"] = compressed(png()[:2000], "back_optical")
+    frame = setup.process()
+    assert frame.used == ("front", "left") and frame.missing["back"].startswith("PNG")
+
+
+def test_decoding_on_a_device_that_the_network_is_not_on_is_refused(small):
+    with pytest.raises(ValueError, match="image_decoding is 'cuda' but the network runs on 'cpu'; set device"):
+        Setup(small, image_decoding="cuda")
 
 
 def test_each_camera_that_cannot_be_used_is_named_with_the_reason_and_the_others_go_in(setup):
