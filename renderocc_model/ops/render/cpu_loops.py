@@ -29,13 +29,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["add_columns", "add_scaled", "compiled", "dot", "march_backward", "march_forward"]
+__all__ = ["LANES", "add_columns", "compiled", "march_backward", "march_forward", "repeated"]
 
 # What a ray of 500 samples leaves out is less than 5e-9 of 1, and 1e-9: a tenth of float32's rounding.
 NEGLIGIBLE_WEIGHT = np.float32(1e-11)
 NEGLIGIBLE_LIGHT = 1e-9
 PREFETCH = 12  # visits: how long before its turn a row is asked for
-_LANES = 8  # numbers in a vector
+LANES = 8  # numbers in a vector
 
 
 def compiled(function):
@@ -65,9 +65,9 @@ def _each_part(context, builder, columns, work):
     numbers at a time and leave such rows to single steps.
     """
     constant, single = functools.partial(context.get_constant, types.intp), ir.FloatType()
-    whole = builder.and_(columns, constant(-_LANES))
-    with cgutils.for_range_slice(builder, constant(0), whole, constant(_LANES), inc=True) as (column, _):
-        work(builder.mul(column, constant(4)), ir.VectorType(single, _LANES))
+    whole = builder.and_(columns, constant(-LANES))
+    with cgutils.for_range_slice(builder, constant(0), whole, constant(LANES), inc=True) as (column, _):
+        work(builder.mul(column, constant(4)), ir.VectorType(single, LANES))
     with cgutils.for_range_slice(builder, whole, columns, constant(1), inc=True) as (column, _):
         work(builder.mul(column, constant(4)), single)
 
@@ -77,17 +77,17 @@ def _load(builder, row, offset, kind):
     return pointer, builder.load(pointer, align=4)
 
 
-def _repeated(builder, number, kind):
+def repeated(builder, number, kind):
     """The number itself, or a vector of it."""
     if not isinstance(kind, ir.VectorType):
         return number
     nothing, lane = ir.Constant(kind, ir.Undefined), ir.IntType(32)
     first = builder.insert_element(nothing, number, lane(0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(lane, _LANES), [0] * _LANES))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(lane, LANES), [0] * LANES))
 
 
 @intrinsic
-def add_scaled(typing, into, into_row, share, table, row):
+def _add_scaled(typing, into, into_row, share, table, row):
     """into[into_row] += share * table[row], of C-contiguous float32 arrays of as many columns."""
 
     def generate(context, builder, signature, arguments):
@@ -96,7 +96,7 @@ def add_scaled(typing, into, into_row, share, table, row):
 
         def work(offset, kind):
             pointer, before = _load(builder, target, offset, kind)
-            scale, values = _repeated(builder, arguments[2], kind), _load(builder, source, offset, kind)[1]
+            scale, values = repeated(builder, arguments[2], kind), _load(builder, source, offset, kind)[1]
             product = builder.fmul(scale, values, flags=("contract",))
             builder.store(builder.fadd(before, product, flags=("contract",)), pointer, align=4)
 
@@ -107,15 +107,15 @@ def add_scaled(typing, into, into_row, share, table, row):
 
 
 @intrinsic
-def dot(typing, one, one_row, other, other_row):
+def _dot(typing, one, one_row, other, other_row):
     """sum_c one[one_row, c] * other[other_row, c], of C-contiguous float32 arrays of as many columns."""
 
     def generate(context, builder, signature, arguments):
         left, columns = _row(context, builder, signature.args[0], arguments[0], arguments[1])
         right, _ = _row(context, builder, signature.args[2], arguments[2], arguments[3])
-        single, vector = ir.FloatType(), ir.VectorType(ir.FloatType(), _LANES)
+        single, vector = ir.FloatType(), ir.VectorType(ir.FloatType(), LANES)
         tail = cgutils.alloca_once_value(builder, ir.Constant(single, 0.0))
-        lanes = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * _LANES))
+        lanes = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES))
 
         def work(offset, kind):
             total = lanes if isinstance(kind, ir.VectorType) else tail
@@ -125,10 +125,10 @@ def dot(typing, one, one_row, other, other_row):
 
         # The sums start from zero every time, also where a caller's loop comes by again.
         builder.store(ir.Constant(single, 0.0), tail)
-        builder.store(ir.Constant(vector, [0.0] * _LANES), lanes)
+        builder.store(ir.Constant(vector, [0.0] * LANES), lanes)
         _each_part(context, builder, columns, work)
         result, values = builder.load(tail), builder.load(lanes)
-        for lane in range(_LANES):
+        for lane in range(LANES):
             result = builder.fadd(result, builder.extract_element(values, ir.IntType(32)(lane)), flags=("reassoc",))
         return result
 
@@ -253,7 +253,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
                 for k in range(_arrivals(x, y, z, shape, voxel, slots, arriving)):
                     slot = slots[k]
                     if gathered[slot] > NEGLIGIBLE_WEIGHT:
-                        add_scaled(semantics, row, gathered[slot], table, voxel[slot])
+                        _add_scaled(semantics, row, gathered[slot], table, voxel[slot])
                     voxel[slot] = arriving[slot]
                     sigma[slot] = density[arriving[slot]]
                     gathered[slot] = 0.0
@@ -279,7 +279,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
             i += 1
         for slot in range(8):
             if gathered[slot] > NEGLIGIBLE_WEIGHT:
-                add_scaled(semantics, row, gathered[slot], table, voxel[slot])
+                _add_scaled(semantics, row, gathered[slot], table, voxel[slot])
         distance[row], opacity[row], distortion[row], steps[row] = reach, mass, spread * delta, i
 
 
@@ -393,11 +393,11 @@ def _exchange(table, gradient, row, count, visits, wanted, into_table):
         ahead = visits.voxels[min(visit + PREFETCH, count - 1)]
         if wanted[0]:
             _prefetch(table, ahead)
-            visits.projected[visit] = dot(gradient, row, table, visits.voxels[visit])
+            visits.projected[visit] = _dot(gradient, row, table, visits.voxels[visit])
         if wanted[1]:
             _prefetch(into_table, ahead)
             if visits.gathered[visit] > NEGLIGIBLE_WEIGHT:
-                add_scaled(into_table, visits.voxels[visit], visits.gathered[visit], gradient, row)
+                _add_scaled(into_table, visits.voxels[visit], visits.gathered[visit], gradient, row)
 
 
 @compiled

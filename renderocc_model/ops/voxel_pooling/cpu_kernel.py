@@ -72,7 +72,7 @@ def sort_points(
 def pool(depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:
     """What `ops.voxel_pooling.pool` does, for tensors that `ops.voxel_pooling.choose` gives it.
 
-    Memory beyond the result: depth and context in float32, where they are not, or lie in another order.
+    Memory beyond the result: copies of what is float16, and of depth and context where they lie in another order.
     """
     return _Pool.apply(depth, context, plan)
 
@@ -85,12 +85,10 @@ class _Pool(torch.autograd.Function):
         ctx.save_for_backward(depth, context)
         ctx.plan = plan
         loops, channels = _loops(), context.shape[1]
-        # NumPy has no bfloat16; as float16 it is made of float32 by PyTorch.
         short = context.dtype == torch.bfloat16
         pooled = torch.empty(plan.cells, channels, dtype=torch.bfloat16 if short else torch.float32)
-        into = pooled.view(torch.int16).numpy().view(np.uint16) if short else pooled.numpy()
         loop = loops.pool_cells_to_bfloat16 if short else loops.pool_cells
-        weights, rows = _weights(depth), _rows(context)
+        weights, rows, into = _weights(depth), _rows(context), _array(pooled)
         start, point, pixel = plan.start.numpy(), plan.point.numpy(), plan.pixel.numpy()
 
         def work(first: int, last: int) -> None:
@@ -108,7 +106,9 @@ class _Pool(torch.autograd.Function):
         area, channels = height * width, context.shape[1]
         columns = (views, bins, area)
         weights, rows, cell = _weights(depth).reshape(columns), _rows(context), plan.cell.numpy().reshape(columns)
-        upstream = gradient.to(torch.float32).contiguous().numpy()
+        upstream = _array(gradient)
+        if channels == 0:
+            return torch.zeros_like(depth), torch.zeros_like(context), None
         into_depth = torch.empty(depth.shape, dtype=torch.float32)
         into_context = torch.empty(views, height, width, channels, dtype=torch.float32)
         written = into_depth.view(columns).numpy(), into_context.view(views * area, channels).numpy()
@@ -143,8 +143,16 @@ def _weights(depth: Tensor) -> np.ndarray:
 
 
 def _rows(context: Tensor) -> np.ndarray:
-    """(pixels, C) float32, C-contiguous."""
-    return context.detach().to(torch.float32).permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    """(pixels, C) as `_array`."""
+    return _array(context.detach().permute(0, 2, 3, 1).flatten(0, 2))
+
+
+def _array(rows: Tensor) -> np.ndarray:
+    """(rows, C) float32, C-contiguous; of bfloat16, which NumPy does not have, its bits as uint16."""
+    rows = rows.contiguous()
+    if rows.dtype == torch.bfloat16:
+        return rows.view(torch.int16).numpy().view(np.uint16)
+    return rows.to(torch.float32).numpy()
 
 
 def _loops():

@@ -1,14 +1,22 @@
 """The loops of voxel pooling for CPUs, compiled by Numba when they are first called (a second each; kept on disk).
 
+A cell's sum, and a pixel's gradient, stay in registers, up to 64 channels at a time, until they are complete.
+
 Numba looks at this file alone to tell whether what it has on disk is up to date: who changes the operations on rows in
 the renderer's loops, which are used here, touches this file, too.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import functools
 
-from ..render.cpu_loops import add_scaled, compiled, dot
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ..render.cpu_loops import LANES, compiled, repeated
 
 __all__ = ["count_points", "pool_cells", "pool_cells_to_bfloat16", "push_back", "share_out", "write_points"]
 
@@ -84,6 +92,165 @@ def write_points(cell, places, point, pixel, per_view, area, first, last):
         begin = end
 
 
+# --- sums in registers -----------------------------------------------------------------------------------------------
+
+_VECTORS = (8, 4, 2, 1)  # of LANES channels that are worked on together, the most first
+_CONTRACT = ("contract",)
+
+
+class _Rows:
+    """A C-contiguous (rows, columns) array of float32, or of bfloat16 as uint16, which is widened when it is read."""
+
+    def __init__(self, context, builder, kind, array) -> None:
+        structure = context.make_array(kind)(context, builder, array)
+        self.builder, self.data = builder, structure.data
+        self.columns = builder.extract_value(structure.shape, 1)
+        self.short = kind.dtype == types.uint16
+
+    def _pointer(self, row, column, kind):
+        place = self.builder.add(self.builder.mul(row, self.columns), column)
+        return self.builder.bitcast(self.builder.gep(self.data, [place]), kind.as_pointer())
+
+    def read(self, row, block: _Block) -> list:
+        """The numbers of a block in a row, as vectors, or as one number."""
+        if not self.short:
+            return [self.builder.load(self._pointer(row, part, block.kind), align=4) for part in block.parts]
+        half, whole = (_like(block.kind, ir.IntType(bits)) for bits in (16, 32))
+        parts = (self.builder.load(self._pointer(row, part, half), align=2) for part in block.parts)
+        sixteen = ir.Constant(whole, [16] * LANES if isinstance(whole, ir.VectorType) else 16)
+        bits = (self.builder.shl(self.builder.zext(part, whole), sixteen) for part in parts)
+        return [self.builder.bitcast(part, block.kind) for part in bits]
+
+    def write(self, row, block: _Block, totals) -> None:
+        for part, total in zip(block.parts, totals):
+            self.builder.store(self.builder.load(total), self._pointer(row, part, block.kind), align=4)
+
+
+class _Block:
+    """Neighbouring channels that are worked on together, in vectors; or a single one."""
+
+    def __init__(self, context, builder, column, kind, count: int) -> None:
+        self.builder, self.kind = builder, kind
+        self.zero = ir.Constant(kind, [0.0] * LANES if isinstance(kind, ir.VectorType) else 0.0)
+        self.parts = [builder.add(column, context.get_constant(types.intp, LANES * part)) for part in range(count)]
+
+    def zeros(self) -> list:
+        totals = [cgutils.alloca_once(self.builder, self.kind) for _ in self.parts]
+        for total in totals:  # each time that a loop comes by
+            self.builder.store(self.zero, total)
+        return totals
+
+    def add_scaled(self, totals, share, values) -> None:
+        share = repeated(self.builder, share, self.kind)
+        for total, part in zip(totals, values):
+            product = self.builder.fmul(share, part, flags=_CONTRACT)
+            self.builder.store(self.builder.fadd(self.builder.load(total), product, flags=_CONTRACT), total)
+
+    def dot(self, left, right):
+        total = self.zero
+        for one, other in zip(left, right):
+            product = self.builder.fmul(one, other, flags=_CONTRACT)
+            total = self.builder.fadd(total, product, flags=_CONTRACT)
+        if not isinstance(self.kind, ir.VectorType):
+            return total
+        lanes = [self.builder.extract_element(total, ir.IntType(32)(lane)) for lane in range(LANES)]
+        while len(lanes) > 1:
+            lanes = [self.builder.fadd(one, other, flags=("reassoc",)) for one, other in zip(lanes[::2], lanes[1::2])]
+        return lanes[0]
+
+
+def _like(kind, element):
+    """A vector of such elements, if the kind is one."""
+    return ir.VectorType(element, LANES) if isinstance(kind, ir.VectorType) else element
+
+
+def _each_block(context, builder, columns, work) -> None:
+    """Emit work(block, first column) for all channels of a row."""
+    constant, single = functools.partial(context.get_constant, types.intp), ir.FloatType()
+    done = constant(0)
+    for count in _VECTORS:
+        whole = builder.and_(columns, constant(-LANES * count))
+        with cgutils.for_range_slice(builder, done, whole, constant(LANES * count), inc=True) as (column, _):
+            work(_Block(context, builder, column, ir.VectorType(single, LANES), count), column)
+        done = whole
+    with cgutils.for_range_slice(builder, done, columns, constant(1), inc=True) as (column, _):
+        work(_Block(context, builder, column, single, 1), column)
+
+
+def _entry(context, builder, kind, array):
+    """Function of an index: pointer to that element of a C-contiguous array, counted through all its axes."""
+    data = context.make_array(kind)(context, builder, array).data
+    return lambda index: builder.gep(data, [index])
+
+
+def _integer(builder, pointer):
+    """An int32 of an array as an index."""
+    return builder.sext(builder.load(pointer), ir.IntType(64))
+
+
+@intrinsic
+def _sum_rows(typing, into, row, depth, table, point, pixel, begin, end):
+    """into[row] = sum of depth[point[i]] * table[pixel[i]] over begin <= i < end.
+
+    Args:
+        into, table: (rows, C) float32, and float32 or bfloat16 as uint16.
+        depth: float32.
+        point, pixel: int32.
+    """
+
+    def generate(context, builder, signature, arguments):
+        target, rows = (_Rows(context, builder, signature.args[k], arguments[k]) for k in (0, 3))
+        depth, point, pixel = (_entry(context, builder, signature.args[k], arguments[k]) for k in (2, 4, 5))
+        row, begin, end = arguments[1], *arguments[6:]
+
+        def work(block, _):
+            totals, one = block.zeros(), context.get_constant(types.intp, 1)
+            with cgutils.for_range_slice(builder, begin, end, one, inc=True) as (place, _):
+                weight = builder.load(depth(_integer(builder, point(place))))
+                block.add_scaled(totals, weight, rows.read(_integer(builder, pixel(place)), block))
+            target.write(row, block, totals)
+
+        _each_block(context, builder, target.columns, work)
+        return context.get_dummy_value()
+
+    return types.void(into, types.intp, depth, table, point, pixel, types.intp, types.intp), generate
+
+
+@intrinsic
+def _push_rows(typing, depth, table, cell, upstream, into_depth, into, row, first, last, step):
+    """The gradients of one pixel, `row`, whose points are first, first + step, ... before last; see `push_back`.
+
+    Args:
+        depth, cell, into_depth: of all points; float32, int32 and float32.
+        table, upstream: (rows, C) float32, or bfloat16 as uint16.
+        into: (rows, C) float32, C at least one.
+    """
+
+    def generate(context, builder, signature, arguments):
+        features, gradients, target = (_Rows(context, builder, signature.args[k], arguments[k]) for k in (1, 3, 5))
+        depth, cell, into_depth = (_entry(context, builder, signature.args[k], arguments[k]) for k in (0, 2, 4))
+        row, first, last, step = arguments[6:]
+
+        def work(block, column):
+            totals, values = block.zeros(), features.read(row, block)
+            beginning = builder.icmp_signed("==", column, context.get_constant(types.intp, 0))
+            with cgutils.for_range_slice(builder, first, last, step, inc=True) as (point, _):
+                number, written = _integer(builder, cell(point)), into_depth(point)
+                before = builder.select(beginning, ir.FloatType()(0.0), builder.load(written))
+                builder.store(before, written)
+                with builder.if_then(builder.icmp_signed(">=", number, context.get_constant(types.intp, 0))):
+                    parts = gradients.read(number, block)
+                    builder.store(builder.fadd(before, block.dot(values, parts)), written)
+                    block.add_scaled(totals, builder.load(depth(point)), parts)
+            target.write(row, block, totals)
+
+        _each_block(context, builder, target.columns, work)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(depth, table, cell, upstream, into_depth, into, place, place, place, place), generate
+
+
 # --- forward ---------------------------------------------------------------------------------------------------------
 
 
@@ -93,15 +260,12 @@ def pool_cells(depth, context, start, point, pixel, pooled, first, last):
 
     Args:
         depth: (points,) float32.
-        context: (pixels, C) float32.
+        context: (pixels, C) float32, or bfloat16 as uint16.
         start, point, pixel: see `PoolingPlan`.
         pooled: (cells, C) float32, written.
     """
     for cell in range(first, last):
-        for channel in range(pooled.shape[1]):
-            pooled[cell, channel] = 0.0
-        for place in range(start[cell], start[cell + 1]):
-            add_scaled(pooled, cell, depth[point[place]], context, pixel[place])
+        _sum_rows(pooled, cell, depth, context, point, pixel, start[cell], start[cell + 1])
 
 
 @compiled
@@ -115,10 +279,7 @@ def pool_cells_to_bfloat16(depth, context, start, point, pixel, pooled, first, l
             for channel in range(channels):
                 pooled[cell, channel] = 0
             continue
-        for channel in range(channels):
-            total[0, channel] = 0.0
-        for place in range(start[cell], start[cell + 1]):
-            add_scaled(total, 0, depth[point[place]], context, pixel[place])
+        _sum_rows(total, 0, depth, context, point, pixel, start[cell], start[cell + 1])
         for channel in range(channels):
             exact = bits[0, channel]
             half = np.uint32(0x7FFF) + ((exact >> np.uint32(16)) & np.uint32(1))
@@ -136,20 +297,13 @@ def push_back(depth, context, cell, upstream, into_depth, into_context, first, l
 
     Args:
         depth, cell: (N, D, pixels of a view), float32 and int32.
-        context: (N * pixels of a view, C) float32.
-        upstream: (cells, C) float32, g.
-        into_depth, into_context: as depth and context, written.
+        context: (N * pixels of a view, C) float32, or bfloat16 as uint16; C at least one.
+        upstream: (cells, C), g, of the same type.
+        into_depth, into_context: as depth and context, float32, written.
     """
-    bins, area = depth.shape[1], depth.shape[2]
+    points, area = depth.shape[1] * depth.shape[2], depth.shape[2]
     for pixel in range(first, last):
-        view = pixel // area
-        place = pixel - view * area
-        for channel in range(into_context.shape[1]):
-            into_context[pixel, channel] = 0.0
-        for each in range(bins):
-            one = cell[view, each, place]
-            if one >= 0:
-                into_depth[view, each, place] = dot(context, pixel, upstream, one)
-                add_scaled(into_context, pixel, depth[view, each, place], upstream, one)
-            else:
-                into_depth[view, each, place] = 0.0
+        begin = pixel // area * points + pixel % area
+        _push_rows(
+            depth, context, cell, upstream, into_depth, into_context, pixel, begin, begin - pixel % area + points, area
+        )
