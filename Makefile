@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: help env demo test lock clean
+.PHONY: help env demo test fuzz lock clean
 
 help:
 	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
 	@echo "make test   the whole test run"
+	@echo "make fuzz   damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
 	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
 	@echo "make lock   requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
 	@echo "make clean  delete the environment and what the commands above made"
@@ -21,6 +22,11 @@ demo: env
 test:
 	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+fuzz:
+	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
+	@$(VENV)/bin/python -m pip install -q -r requirements-fuzz.txt || echo "no atheris for this Python: less is found"
+	@PYTHONPATH=test $(VENV)/bin/python -m fuzz $(FUZZ)
 
 LOCK = $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --constraint $(VENV)/lock/tested.txt
@@ -37,4 +43,4 @@ lock: env
 	@echo "wrote requirements-lock.txt requirements-lock-ros.txt"
 
 clean:
-	rm -rf $(VENV) demo_output build install log .pytest_cache *.egg-info
+	rm -rf $(VENV) demo_output fuzz_output build install log .pytest_cache *.egg-info

@@ -1,0 +1,406 @@
+"""Bytes from outside: a short fuzzing of every target, and each input that fuzzing found to be handled wrongly.
+
+`make fuzz` is the long form (docs/reliability.md). What it finds comes here as the smallest input that people can read.
+"""
+
+import contextlib
+import io
+import json
+import random
+import sqlite3
+import struct
+import tracemalloc
+import zipfile
+import zlib
+
+import lz4.frame
+import numpy as np
+import pytest
+from fuzz.messages import Writer
+from fuzz.table import NAMES, find
+from fuzz.target import examine
+from rosbags.rosbag2 import storage_mcap
+
+from renderocc_model.arrays import read_npz
+from renderocc_model.checkpoint import CheckpointError
+from renderocc_model.classes import OCC3D_NUSCENES, ClassTable
+from renderocc_model.config import load_yaml
+from renderocc_model.export.file import read_description
+from renderocc_model.grid import VoxelGrid
+from renderocc_model.messages import bounds, cdr
+from renderocc_model.messages.bags import Bag, BagError
+from renderocc_model.messages.bounds import zstd
+from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.occupancy import Occupancy
+from training.evaluate.volumes import read_origins, read_volume
+from training.importers.dataset import DatasetError
+from training.importers.devkit import Tables as DevkitTables
+from training.importers.devkit import records
+from training.importers.nuscenes import _scene_names
+from training.importers.semantickitti import Sequence
+from training.prepare.shard import ShardWriter
+from training.prepare.tables import TablesError
+from training.recordings.notes import noted_classes
+
+# Inputs of each target in the ordinary test run: about half a second each.
+_FEW = {"camera_model": 30, "checkpoint": 2, "bag_packed": 10, "tables": 40, "occ3d_truth": 10, "bag_sqlite": 40}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_changed_inputs_are_read_or_refused_in_bounded_time_and_memory(name):
+    target = find(name)
+    rng = random.Random(name)
+    seeds = target.seeds()
+    for data in seeds:
+        assert examine(target, data) is None
+    for number in range(_FEW.get(name, 150)):
+        data = rng.choice(seeds)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            data = target.mutate(data, rng)[: target.largest]
+        finding = examine(target, data, weigh=number % 10 == 0)
+        assert finding is None, f"{finding.key}\n{finding.text}\n{data[:2000]!r}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- YAML
+
+
+@pytest.mark.parametrize(
+    "text", ["a: !!timestamp x", 'a: !!int ""', "a: !!float ''", "!!int '': a", "a: 2001-13-45", "a: !!bool maybe"]
+)
+def test_yaml_tags_before_something_else_are_refused(tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="a.yaml: is not readable YAML"):
+        load_yaml(path)
+
+
+def test_a_word_in_place_of_a_number_that_has_choices_is_refused():
+    from renderocc_model.config import from_mapping
+    from renderocc_model.model_config import BackboneConfig
+
+    with pytest.raises(ValueError, match="'stride' is 'eight'"):
+        from_mapping(BackboneConfig, {"stride": "eight"})
+
+
+# ------------------------------------------------------------------------------------------------------- plain numbers
+
+
+@pytest.mark.parametrize("upper", [(10**400, 1, 1), (1e308, 1, 1), (float("inf"), 1, 1)])
+def test_grids_beyond_all_measure_are_refused(upper):
+    with pytest.raises(ValueError, match="grid: "):
+        VoxelGrid((0, 0, 0), upper, 1e-3)
+
+
+def test_a_voxel_size_that_is_no_number_is_refused():
+    for size in (None, "wide", 10**400, [1]):
+        with pytest.raises(ValueError, match="give a positive number of metres"):
+            VoxelGrid((0, 0, 0), (1, 1, 1), size)
+
+
+def test_class_tables_that_are_no_tables_are_refused(tmp_path):
+    note = OCC3D_NUSCENES.to_dict()
+    for broken in ([], None, {**note, "free": float("inf")}, {**note, "names": 3}, {**note, "dynamic": [[1]]}):
+        with pytest.raises(ValueError, match="classes: "):
+            ClassTable.from_dict(broken)
+
+
+def test_a_note_nested_without_end_is_refused_by_name(tmp_path):
+    (tmp_path / "import.json").write_text('{"classes": ' + "[" * 100_000)
+    with pytest.raises(ValueError, match="import.json: the class table cannot be read"):
+        noted_classes(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- point clouds
+
+
+def cloud(fields, height, width, point_step=4, data=bytes(8)):
+    """A PointCloud2 of one or two fields (name, datatype, count); numbers as they are written in the message."""
+    writer = Writer().header(1, "lidar").pack("I", height, width).pack("I", len(fields))
+    for name, datatype, count in fields:
+        writer.text(name).pack("I", 0).pack("B", datatype).pack("I", count)
+    writer.pack("B", 0).pack("I", point_step, len(data)).pack("I", len(data)).data.extend(data + b"\x01")
+    return bytes(writer.data)
+
+
+def test_clouds_of_more_points_than_bytes_are_refused_when_they_are_read():
+    most = 2**32 - 1
+    for height, width in ((most, most), (3, 3), (1, most)):
+        with pytest.raises(cdr.MessageError, match="points do not fit its 8 bytes"):
+            cdr.read_point_cloud(cloud([("x", 7, 1)], height, width))
+
+
+def test_clouds_without_points_have_empty_columns_whatever_else_they_claim():
+    message = cdr.read_point_cloud(cloud([("x", 7, 2**32 - 1), ("y", 8, 1)], 0, 2**32 - 1))
+    assert len(message) == 0 and message.column("x").shape == (0, 2**32 - 1) and message.column("y").shape == (0,)
+
+
+def test_coordinates_of_several_values_are_refused():
+    fields = [("x", 2, 2), ("y", 2, 1), ("z", 2, 1)]
+    with pytest.raises(cdr.MessageError, match="field 'x' has 2 values a point; expected one"):
+        cdr.read_point_cloud(cloud(fields, 1, 2)).xyz()
+
+
+# ----------------------------------------------------------------------------------------------------------- transforms
+
+
+def test_translations_whose_sum_is_infinite_are_refused():
+    buffer = TransformBuffer()
+    for parent, child in (("a", "b"), ("b", "c")):
+        buffer.set(parent, child, 5, (1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(TransformError, match="from frame .c. to frame .a. is longer than numbers reach"):
+        buffer.lookup("a", "c", 5)
+    buffer.set("a", "d", 0, (-1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    buffer.set("a", "d", 10, (1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(TransformError, match="longer than numbers reach"):  # between two samples
+        buffer.lookup("a", "d", 5)
+
+
+# ----------------------------------------------------------------------------------------------------------------- bags
+
+
+def taken(function, match):
+    """Bytes that a function takes before it refuses as `match` says."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=match):
+            function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def opened(path):
+    with Bag(path) as bag:
+        return list(bag.messages())
+
+
+@pytest.mark.parametrize("pack", [zstd.compress, lz4.frame.compress], ids=["zstd", "lz4"])
+def test_chunks_are_unpacked_to_the_size_they_say_and_no_further(pack):
+    kind = "zstd" if pack is zstd.compress else "lz4"
+    bomb = pack(bytes(1 << 26))
+    assert taken(lambda: storage_mcap.decompress(bomb, kind, 1000, 0), "unpacks to more than 1000 bytes") < 1 << 23
+    for content in (b"", b"some messages" * 100, bytes(1 << 20)):
+        assert storage_mcap.decompress(pack(content), kind, len(content), 0) == content
+    with pytest.raises(ValueError, match="cut off"):
+        storage_mcap.decompress(pack(b"some messages" * 100)[:-9], kind, 1300, 0)
+
+
+def test_compressed_messages_are_unpacked_within_bounds(monkeypatch):
+    assert bounds.unpacked_message(zstd.compress(b"one") + zstd.compress(b"two")) == b"onetwo"
+    monkeypatch.setattr(bounds, "MAX_UNPACKED_BYTES", 1 << 16)
+    bomb = zstd.compress(bytes(1 << 26))
+    assert taken(lambda: bounds.unpacked_message(bomb), "unpacks to more than 65536 bytes") < 1 << 23
+
+
+def test_records_that_claim_terabytes_take_no_memory(tmp_path):
+    path = tmp_path / "a.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n\x01" + struct.pack("<Q", 1 << 40) + bytes(100))
+    assert taken(lambda: opened(path), "a.mcap: the file is ") < 1 << 20
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "CREATE VIEW schema AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT x FROM n",
+        "CREATE TABLE more (a INTEGER, data BLOB GENERATED ALWAYS AS (zeroblob(1000000000)))",
+        "CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM topics; END",
+    ],
+    ids=["endless view", "computed column", "trigger"],
+)
+def test_databases_that_compute_what_they_hold_are_refused(tmp_path, definition):
+    path = tmp_path / "a.db3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT)")
+        database.execute("CREATE TABLE messages (id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB)")
+        database.commit()
+        assert opened(path) == []
+        database.execute(definition)
+        database.commit()
+    with pytest.raises(BagError, match="a.db3: .*which no recorder"):
+        opened(path)
+
+
+def test_a_compressed_recording_does_not_fill_the_disk(tmp_path, monkeypatch):
+    packed = tmp_path / "a.zstd"
+    packed.write_bytes(zstd.compress(bytes(1 << 22)))
+    with packed.open("rb") as file:
+        bounds.unpack_file(file, tmp_path / "a")
+    assert (tmp_path / "a").stat().st_size == 1 << 22
+    monkeypatch.setattr(bounds, "_SPARE_DISK", 1 << 62)
+    with packed.open("rb") as file, pytest.raises(ValueError, match="unpacking it fills the disk"):
+        bounds.unpack_file(file, tmp_path / "b")
+
+
+# -------------------------------------------------------------------------------------------------------------- volumes
+
+
+def npz(path, header, content=b"", method=zipfile.ZIP_STORED, **more):
+    """An .npz with one member, semantics.npy, whose header is given as text."""
+    text = header.encode() + b"\n"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("semantics.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content)
+    return path
+
+
+def test_volumes_that_claim_terabytes_take_no_memory(tmp_path):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000000, 4)}"
+    path = npz(tmp_path / "a.npz", header, bytes(9))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="a.npz: cannot be read .*has 9 bytes; expected as many as its shape says"):
+        read_volume(path, ("semantics",))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_volumes_that_unpack_to_more_than_they_say_are_cut_short(tmp_path):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2, 2)}"
+    path = npz(tmp_path / "a.npz", header, bytes(1 << 26), zipfile.ZIP_DEFLATED)  # 64 MB of zeros in 65 kB
+    data = bytearray(path.read_bytes())
+    size = struct.pack("<I", (1 << 26) + 10 + len(header) + 1)
+    assert data.count(size) == 2  # the member's size, before it and in the directory
+    for _ in range(2):
+        data[data.index(size) : data.index(size) + 4] = struct.pack("<I", 8 + 10 + len(header) + 1)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="a.npz"):
+        read_volume(path, ("semantics",))
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-2, -4, 1)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2",
+        "{'descr': '|V0', 'fortran_order': False, 'shape': (9999999999, 1, 1)}",
+        "(" * 5000,
+    ],
+    ids=["objects", "negative", "open", "nothing, often", "nested"],
+)
+def test_impossible_arrays_are_refused(tmp_path, header):
+    with pytest.raises(ValueError, match="a.npz"):
+        read_volume(npz(tmp_path / "a.npz", header, bytes(8)), ("semantics",))
+
+
+def test_arrays_packed_in_ways_that_unpack_without_bound_are_refused(tmp_path):
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 1)}"
+    with pytest.raises(ValueError, match="method 12"):  # bzip2
+        read_npz(npz(tmp_path / "a.npz", header, b"\x01", zipfile.ZIP_BZIP2), ("semantics",))
+
+
+def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
+    arrays = {
+        "a": np.asfortranarray(np.arange(24).reshape(2, 3, 4)), "b": np.array("text"), "c": np.zeros((0, 3)),
+        "d": np.array(["x", "yy"]), "e": np.array([True, False]), "f": np.arange(3, dtype=">f4"),
+    }  # fmt: skip
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", **arrays)
+        found = read_npz(tmp_path / "a.npz", tuple("abc"), tuple("defg"))
+        assert list(found) == list("abcdef")
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
+        found["a"][0] = 1  # their own memory, to be written to
+
+
+def test_a_saved_volume_whose_grid_is_no_grid_is_refused_by_name(tmp_path):
+    one = np.zeros((1, 1, 1), np.uint8)
+    for grid in (np.zeros(3), np.zeros(7), np.array(["a"] * 7)):
+        np.savez(
+            tmp_path / "a.npz", semantics=one, confidence=one.astype(np.float32), visible=one.astype(bool), grid=grid,
+            frame=np.array("base_link"), class_names=np.array(OCC3D_NUSCENES.names),
+        )  # fmt: skip
+        with pytest.raises(ValueError, match="a.npz: "):
+            Occupancy.load_npz(tmp_path / "a.npz", OCC3D_NUSCENES)
+
+
+def test_origins_of_rays_nested_or_huge_are_refused(tmp_path):
+    for text in ("[" * 100_000, '{"a": [[1' + "0" * 400 + ", 2, 3]]}"):
+        (tmp_path / "origins.json").write_text(text)
+        with pytest.raises(ValueError, match="origins.json"):
+            read_origins(tmp_path / "origins.json")
+
+
+# ---------------------------------------------------------------------------------------------------- exported networks
+
+
+def test_damage_inside_an_exported_archive_is_named(tmp_path):
+    text = json.dumps({"filler": list(range(3000))})
+    path = tmp_path / "a.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("network/extra/renderocc", text)
+    whole = path.read_bytes()
+    for number in range(40, 240):
+        path.write_bytes(whole[:number] + bytes([whole[number] ^ 0x55]) + whole[number + 1 :])
+        with pytest.raises(CheckpointError, match="a.pt2: "):
+            read_description(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_an_exported_archive_that_unpacks_to_more_than_it_says_is_cut_short(tmp_path, method):
+    path, size = tmp_path / "a.pt2", 1 << 26
+    with zipfile.ZipFile(path, "w", method) as archive, archive.open("network/extra/renderocc", "w") as file:
+        for _ in range(size >> 20):
+            file.write(bytes(1 << 20))
+    data = bytearray(path.read_bytes())
+    place = data.rindex(struct.pack("<I", size))  # in the directory, which is what counts
+    data[place : place + 4] = struct.pack("<I", 100)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="a.pt2: "):
+        read_description(path)
+    assert tracemalloc.get_traced_memory()[1] < 48 << 20  # the limit of metadata is 16 MB, as bytes and as text
+    tracemalloc.stop()
+
+
+# ---------------------------------------------------------------------------------------------------- prepared tables
+
+
+@pytest.mark.parametrize(
+    "row", [b"{", b"[]", b"5", b"{}", b'{"ends": 3}', b'{"ends": [0, 0, 0]}', b'{"ends": [0, 0, 0, -1]}', b"[" * 99999]
+)
+def test_journals_that_another_program_wrote_are_refused_or_begun_anew(tmp_path, row):
+    folder = tmp_path / ".x.partial"
+    folder.mkdir()
+    (folder / "plan.json").write_text("{}")
+    (folder / "journal").write_bytes(b"%08x %s\n" % (zlib.crc32(row), row))
+    try:
+        with ShardWriter(tmp_path, "x", {}) as writer:
+            assert writer.done == 0
+    except TablesError as error:
+        assert "journal: holds a row of another program" in str(error)
+
+
+# --------------------------------------------------------------------------------------------------------- importers
+
+
+@pytest.mark.parametrize("content", [b"\xff[", b'[{"a": "\xff"}]', b"[" * 100_000, b'[{"a": ' + b"[" * 100_000])
+def test_devkit_tables_of_other_bytes_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "scene.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="scene.json"):
+        list(records(path))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/root/x", "", ".", "a\x00b", ".hidden", ["a"], None, 5])
+def test_scenes_cannot_be_named_after_other_folders(tmp_path, name):
+    tables = DevkitTables(tmp_path, "v1.0-mini")
+    tables.folder.mkdir()
+    tables.path("scene").write_text(json.dumps([{"token": "t", "name": name}]))
+    with pytest.raises(DatasetError, match="scene.json"):
+        _scene_names(tables, None)
+
+
+@pytest.mark.parametrize("times", ["1e300\n", "-5\n", "0\n1e12\n"])
+def test_times_beyond_all_drives_are_refused(tmp_path, times):
+    (tmp_path / "times.txt").write_text(times)
+    with pytest.raises(DatasetError, match="times.txt"):
+        Sequence(tmp_path).stamps
+
+
+def test_read_npz_takes_open_files():
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.arange(3))
+    np.testing.assert_array_equal(read_npz(buffer, ("a",))["a"], [0, 1, 2])
