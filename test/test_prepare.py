@@ -190,7 +190,7 @@ def test_a_full_disk_is_named_and_work_goes_on_afterwards(bag, prepared, tmp_pat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     text = capsys.readouterr().err
-    assert f"{tmp_path}: File too large; what was written is kept" in text and "run again to go on" in text
+    assert f"{tmp_path}: the disk is full; make room" in text and "what was written is kept" in text
     assert not (tmp_path / "drive").exists() and (tmp_path / ".drive.partial" / "journal").stat().st_size > 0
     assert main([str(bag), "--out", str(tmp_path), "--jobs", "1"]) == 0
     assert contents(tmp_path) == contents(prepared.parent)
