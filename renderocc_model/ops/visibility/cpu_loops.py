@@ -97,8 +97,9 @@ def _look_at_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
             low = max(low, -f / fz)
         else:
             high = min(high, -f / fz)
-    bottom = max(math.ceil(low + camera[2] - _HALF), 0)
-    top = min(math.floor(high + camera[2] - _HALF), Z - 1)
+    # First into the grid: a face upright but for rounding is crossed beyond all integers, which would turn negative.
+    bottom = math.ceil(min(max(low + camera[2] - _HALF, _ZERO), np.float32(Z)))
+    top = math.floor(max(min(high + camera[2] - _HALF, np.float32(Z - 1)), -_ONE))
     if bottom > top:
         return
     nx, ny = dx - min(max(dx, -_HALF), _HALF), dy - min(max(dy, -_HALF), _HALF)
