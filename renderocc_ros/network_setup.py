@@ -17,7 +17,7 @@ def make_predictor(config: NodeConfig, logger):
     import cv2
     import torch
 
-    from renderocc_model.export_backends import chosen_backend
+    from renderocc_model.export.backends import chosen_backend
     from renderocc_model.predictor import Predictor
 
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
