@@ -139,6 +139,7 @@ class AnchorMatcher:
         self._queue_size = queue_size
         self._pending: list[_Pending] = []
         self._suspects: dict[str, QueuedImage] = {}
+        self._since_suspect: dict[str, set[str]] = {}  # of each: the other cameras that sent good images since
         self._last_output: int | None = None
         self._start: float | None = None
         self._last_heard: float | None = None
@@ -305,6 +306,8 @@ class AnchorMatcher:
 
     def _accept(self, image: QueuedImage, now: float) -> None:
         camera = image.camera
+        for suspect, others in self._since_suspect.items():
+            others |= {camera.name} - {suspect}
         self._hear(camera, now)
         camera.append(image)
         for pending in self._pending:
@@ -396,6 +399,7 @@ class AnchorMatcher:
         if not supporters:
             self._drop_suspect(camera)
             self._suspects[camera.name] = image.hold()
+            self._since_suspect[camera.name] = set()
             return None
         newest = max(other.last_stamp for other in self._cameras.values() if other.last_stamp is not None)
         for supporter in supporters:
@@ -409,12 +413,10 @@ class AnchorMatcher:
 
     def _goes_on(self, suspect: QueuedImage, stamp_ns: int) -> bool:
         """Whether a camera goes on where its suspect image began, and no other went on at another time meanwhile."""
-        went_on = [
-            other.last_stamp
-            for other in self._cameras.values()
-            if other is not suspect.camera and other.last_stamp is not None and other.heard > suspect.arrived
-        ]
-        return suspect.stamp_ns < stamp_ns and all(abs(last - stamp_ns) <= self._jump_back_ns for last in went_on)
+        went_on = (self._cameras[name].last_stamp for name in self._since_suspect[suspect.camera.name])
+        return suspect.stamp_ns < stamp_ns and all(
+            last is None or abs(last - stamp_ns) <= self._jump_back_ns for last in went_on
+        )
 
     def _is_close(self, image: QueuedImage, stamp_ns: int) -> bool:
         return abs(image.stamp_ns - stamp_ns) <= self._jump_back_ns

@@ -528,6 +528,8 @@ def test_one_camera_that_goes_back_while_the_others_go_on_takes_nobody_with_it()
         assert played.jumps == [] and played.stamps == sorted(played.stamps)
         lost = [1 for _, matched in played.sets if camera in matched.missing]
         assert len(played.sets) + (camera == "front") * 12 >= 80 and len(lost) <= 12
+        coarse = Played(matcher(), [(round(t, 1), c, stamp) for t, c, stamp in bent])  # as between two ticks
+        assert coarse.jumps == []
 
 
 def test_a_camera_whose_stamps_were_ahead_is_forgiven_alone():
