@@ -13,6 +13,7 @@ __all__ = ["MAX_YAML_BYTES", "parse_yaml", "read_yaml"]
 MAX_YAML_BYTES = 1 << 20  # a configuration is a page or two; more is a wrong file
 # Aliases share what they stand for, but whoever walks or prints it meets every copy: a page of them can be 10^9 values.
 MAX_VALUES = 500_000
+MOST_DIGITS = 400  # a float64 written out has 309 before its point
 
 
 def read_yaml(path: str | Path, most_bytes: int = MAX_YAML_BYTES) -> Any:
@@ -71,6 +72,14 @@ class _Loader(yaml.SafeLoader):
             )
         return node
 
+    def construct_number(self, node: yaml.Node) -> int | float:
+        if len(node.value) > MOST_DIGITS:  # 1:1:1:... takes the square of its length, and Python prints no such number
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of more than {MOST_DIGITS} digits", node.start_mark
+            )
+        whole = node.tag == "tag:yaml.org,2002:int"
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
@@ -87,9 +96,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),  # each digit matches in one way: linear in the length
     list("-+0123456789."),
 )

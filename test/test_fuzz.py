@@ -9,6 +9,7 @@ import json
 import random
 import sqlite3
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -72,6 +73,19 @@ def test_yaml_tags_before_something_else_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match="a.yaml: is not readable YAML"):
         load_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["1" * 20_000 + "e", "1" * 20_000 + ".e", "1" + ":1" * 500_000, "0x" + "f" * 900_000])
+def test_yaml_numbers_of_any_length_take_linear_time(tmp_path, text):
+    """Backtracking took 3 s for the first of these, hours for a megabyte; the third took the square of its length."""
+    path = tmp_path / "a.yaml"
+    path.write_text(f"a: {text}")
+    begin = time.process_time()
+    try:
+        assert load_yaml(path) == {"a": text}
+    except ValueError as error:
+        assert "a.yaml: is not readable YAML: a number of more than 400 digits" in str(error)
+    assert time.process_time() - begin < 2  # a hang, not a speed, is what this tells apart
 
 
 def test_a_word_in_place_of_a_number_that_has_choices_is_refused():
