@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from renderocc_model.layers import ResidualBlock, convolution
 from renderocc_model.model_config import DepthConfig, LiftConfig, ModelConfig
-from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan
+from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan, place_points
 
 __all__ = [
     "CAMERA_PARAMETERS", "DepthContextHead", "Frustums", "LiftGeometry", "PinholeView", "depth_bin_centres",
@@ -162,16 +162,9 @@ class Frustums:
         step = base_from_camera[:, :3, :3] @ self._directions / cell_size[:, None]
         start = (base_from_camera[:, :3, 3] - np.array(grid.lower)) / cell_size
         start[~present] = _FAR_OUTSIDE
-        step = torch.tensor(step, dtype=torch.float32, device=self._device).view(-1, 3, 1, height, width)
-        start = torch.tensor(start, dtype=torch.float32, device=self._device).view(-1, 3, 1, 1, 1)
-        depths = self._depths.view(1, -1, 1, 1)
-        index = inside = None
-        for axis, count in enumerate(cells):
-            place = torch.floor(start[:, axis] + step[:, axis] * depths).to(torch.int32)
-            axis_inside = (place >= 0) & (place < count)
-            index = place if index is None else index * count + place
-            inside = axis_inside if inside is None else inside & axis_inside
-        return torch.where(inside, index, -1).to(torch.int64)[None]
+        step = torch.tensor(step, dtype=torch.float32, device=self._device).view(-1, 3, height, width)
+        start = torch.tensor(start, dtype=torch.float32, device=self._device)
+        return place_points(start, step, self._depths, cells)[None]
 
     def _camera_parameters(self, base_from_camera: np.ndarray) -> Tensor:
         height = base_from_camera[:, 2, 3:4]

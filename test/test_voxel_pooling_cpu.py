@@ -9,11 +9,14 @@ import torch
 from poison import poison_new_buffers
 from test_voxel_pooling import points
 
-from renderocc_model.ops.voxel_pooling import choose, cpu_kernel, make_plan, pool
-from renderocc_model.ops.voxel_pooling.plan import sorted_by_torch
+from renderocc_model.ops.voxel_pooling import choose, cpu_kernel, make_plan, place_points, pool
+from renderocc_model.ops.voxel_pooling.plan import placed_by_torch, sorted_by_torch
 
 # (views, bins, height, width, channels, cells); a channel more than vectors take, and fewer; one of everything.
-SIZES = [(2, 5, 3, 4, 6, 11), (1, 1, 1, 1, 1, 1), (3, 7, 1, 5, 2, 1), (1, 2, 5, 3, 9, 400), (3, 9, 5, 7, 35, 13), (1, 2, 3, 2, 109, 5)]
+SIZES = [
+    (2, 5, 3, 4, 6, 11), (1, 1, 1, 1, 1, 1), (3, 7, 1, 5, 2, 1), (1, 2, 5, 3, 9, 400), (3, 9, 5, 7, 35, 13),
+    (1, 2, 3, 2, 109, 5),
+]  # fmt: skip
 # Float32 has 24 bits: one rounding is 6e-8 of a number. A result sums up tens of products.
 ROUNDING = 1e-6
 
@@ -209,6 +212,24 @@ def test_pieces_beyond_the_first_of_each_cell_are_listed():
     before, cell = plan.further
     assert before.tolist() == [0, 0, 2, 2, 2, 3]
     assert cell.tolist() == [1, 1, 4, 5, 5]  # 20 points are at most five pieces
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_points_fall_into_the_same_cells_as_by_pytorch(threads, many_threads):
+    """Also those on faces between cells, of rays along them, and what is far away or no number."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    step = torch.randn(3, 3, 17, 19, generator=generator) * 3
+    start = torch.tensor([[6.0, 5.0, 2.0], [6.3, 5.2, 2.7], [0.0, 0.0, 0.0]])
+    step[0, :, :9] = (step[0, :, :9] * 4).round() / 4
+    start[2], step[1, 0, 3] = -1e8, float("nan")
+    depths = torch.linspace(0.25, 2, 8)
+    index = place_points(start, step, depths, (13, 11, 5))
+    assert torch.equal(index, placed_by_torch(start, step, depths, (13, 11, 5)))
+    assert (index[:2] >= 0).sum() > 300 and (index[2] == -1).all() and (index[1, :, 3] == -1).all()
+    x, y, z = ((start[:, a, None, None, None] + step[:, a, None] * depths.view(1, -1, 1, 1)).floor() for a in range(3))
+    inside = (x >= 0) & (x < 13) & (y >= 0) & (y < 11) & (z >= 0) & (z < 5)
+    assert torch.equal(index, torch.where(inside, (x * 11 + y) * 5 + z, -1.0).long())
 
 
 def test_numbers_that_are_no_cells_are_refused():

@@ -38,9 +38,9 @@ PREFETCH = 12  # visits: how long before its turn a row is asked for
 LANES = 8  # numbers in a vector
 
 
-def compiled(function):
+def compiled(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp"})):
     """Compile at the first call, for threads that run beside the interpreter; kept on disk where that is possible."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from . import cpu_kernel, reference, triton_kernel
-from .plan import PoolingPlan, make_plan
+from .plan import PoolingPlan, make_plan, place_points
 
-__all__ = ["BACKENDS", "PoolingPlan", "choose", "make_plan", "pool", "voxel_pooling"]
+__all__ = ["BACKENDS", "PoolingPlan", "choose", "make_plan", "place_points", "pool", "voxel_pooling"]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 _KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}

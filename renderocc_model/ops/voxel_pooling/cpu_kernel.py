@@ -18,7 +18,7 @@ from ..execution import cpu_loops_of, in_threads
 if TYPE_CHECKING:
     from .plan import PoolingPlan
 
-__all__ = ["obstacle", "pool", "sort_points"]
+__all__ = ["obstacle", "place_points", "pool", "sort_points"]
 
 # About half a millisecond each; starting a thread takes a tenth of one.
 NUMBERS_WORTH_A_THREAD = 2**20  # of depth times context
@@ -29,6 +29,19 @@ RUNS_A_THREAD = 4  # so that a thread that was held up leaves work to the others
 def obstacle(device: torch.device) -> str | None:
     """What keeps this implementation from tensors on a device, None if nothing does."""
     return None if device.type == "cpu" else f"pools on the CPU, and the context is on {device}"
+
+
+def place_points(start: Tensor, step: Tensor, depths: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+    """What `plan.place_points` does, on the CPU."""
+    views, _, height, width = step.shape
+    index = torch.empty(views, len(depths), height, width, dtype=torch.int64)
+    planes, loops = views * len(depths), _loops()
+    written = index.view(planes, height * width).numpy()
+    arrays = start.numpy(), step.flatten(2).numpy(), depths.numpy(), tuple(int(size) for size in sizes)
+    parts = max(1, min(torch.get_num_threads(), index.numel() // POINTS_WORTH_A_THREAD))
+    edges = [planes * part // parts for part in range(parts + 1)]
+    in_threads(lambda part: loops.place_points(*arrays, written, edges[part], edges[part + 1]), range(parts), parts)
+    return index
 
 
 def sort_points(

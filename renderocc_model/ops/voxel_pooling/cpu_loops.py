@@ -18,7 +18,38 @@ from numba.extending import intrinsic
 
 from ..render.cpu_loops import LANES, compiled, repeated
 
-__all__ = ["count_points", "pool_cells", "pool_cells_to_bfloat16", "push_back", "share_out", "write_points"]
+__all__ = [
+    "count_points", "place_points", "pool_cells", "pool_cells_to_bfloat16", "push_back", "share_out", "write_points",
+]  # fmt: skip
+
+
+# --- where points lie ------------------------------------------------------------------------------------------------
+
+
+def _place_points(start, step, depths, sizes, index, first, last):
+    """Cells of the points of the planes first ... last - 1, of one depth bin in one view each.
+
+    Rounded as PyTorch rounds, after each operation, so that points fall into the same cells on every device.
+
+    Args:
+        start, step: (N, 3) and (N, 3, pixels of a view) float32: points are start + step * depth, in cells.
+        depths: (D,) float32.
+        sizes: (X, Y, S), numbers of cells.
+        index: (N * D, pixels of a view) int64, written: (x * Y + y) * S + s, -1 outside.
+    """
+    for plane in range(first, last):
+        view, depth = plane // depths.size, depths[plane % depths.size]
+        x0, y0, z0 = start[view, 0], start[view, 1], start[view, 2]
+        for pixel in range(index.shape[1]):
+            x = np.floor(x0 + step[view, 0, pixel] * depth)
+            y = np.floor(y0 + step[view, 1, pixel] * depth)
+            z = np.floor(z0 + step[view, 2, pixel] * depth)
+            inside = (x >= 0) & (x < sizes[0]) & (y >= 0) & (y < sizes[1]) & (z >= 0) & (z < sizes[2])
+            cell = (np.int64(x) * sizes[1] + np.int64(y)) * sizes[2] + np.int64(z)
+            index[plane, pixel] = cell if inside else -1
+
+
+place_points = compiled(_place_points, fastmath=())
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

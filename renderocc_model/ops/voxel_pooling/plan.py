@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import cpu_kernel
 
-__all__ = ["PoolingPlan", "make_plan", "sorted_by_torch"]
+__all__ = ["PoolingPlan", "make_plan", "place_points", "placed_by_torch", "sorted_by_torch"]
 
 _MOST = 2**31 - 1
 
@@ -79,6 +79,33 @@ class PoolingPlan:
             )
         for mine, theirs in zip(self.tensors(), other.tensors()):
             mine.copy_(theirs, non_blocking=True)
+
+
+def place_points(start: Tensor, step: Tensor, depths: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+    """Cells of the frustum points start + step * depth, the same on every device: compiled on the CPU, else by PyTorch.
+
+    Args:
+        start: (N, 3) float32, where each view's rays begin, in cells from the lower corner.
+        step: (N, 3, H, W) float32, cells that a ray moves on for each metre of depth.
+        depths: (D,) float32 metres.
+        sizes: (X, Y, S) cells.
+    Returns:
+        (N, D, H, W) int64, (x * Y + y) * S + s; -1 outside.
+    """
+    place = cpu_kernel.place_points if step.device.type == "cpu" else placed_by_torch
+    return place(start.contiguous(), step.contiguous(), depths.contiguous(), sizes)
+
+
+def placed_by_torch(start: Tensor, step: Tensor, depths: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+    """`place_points` on any device."""
+    index = inside = None
+    for axis, count in enumerate(sizes):
+        place = torch.floor(start[:, axis].view(-1, 1, 1, 1) + step[:, axis, None] * depths.view(1, -1, 1, 1))
+        place = place.to(torch.int32)
+        axis_inside = (place >= 0) & (place < count)
+        index = place if index is None else index * count + place
+        inside = axis_inside if inside is None else inside & axis_inside
+    return torch.where(inside, index, -1).to(torch.int64)
 
 
 def make_plan(voxel_index: Tensor, voxel_count: int, frames: int = 1) -> PoolingPlan:
