@@ -177,6 +177,8 @@ def _checked_header(data: np.ndarray, max_pixels: int) -> _Header:
         )
     if header.is_jpeg:
         _check_jpeg_is_complete(data, header.body)
+        if not header.frame:
+            _check_scans(data)
     else:
         _check_png_chunks(data)
     return header
@@ -316,6 +318,9 @@ def _whole_blocks(height: int, width: int, factor: int, region: tuple[slice, sli
     return parts[0], parts[1]
 
 
+_MOST_SEGMENTS = 4096  # of a JPEG's header, with the fill bytes between them; cameras write about ten
+_MOST_SCANS = 64  # of a JPEG; encoders write about ten
+_MOST_CHUNKS = 65536  # of a PNG; encoders split pixels every 8 kB or more
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the three others are tables
 _SEQUENTIAL_MARKERS = (0xC0, 0xC1)  # of these, those whose picture comes once, in full
@@ -372,7 +377,9 @@ def _jpeg_header(data: np.ndarray) -> _Header:
     """Walk the marker segments to the end of the first start-of-scan header (ITU-T T.81 B.1)."""
     size, frame, offset = None, 0, 2
     in_order, components, is_common = False, 0, False
-    while offset + 4 <= data.size:
+    for _ in range(_MOST_SEGMENTS):  # megabytes of fill bytes would take seconds
+        if offset + 4 > data.size:
+            break
         if data[offset] != 0xFF:
             raise ImageError(f"JPEG has no marker at byte {offset}; it is corrupt")
         marker = int(data[offset + 1])
@@ -394,7 +401,7 @@ def _jpeg_header(data: np.ndarray) -> _Header:
             in_order = in_order and offset + 4 < data.size and data[offset + 4] == components  # one scan of all colours
             return _Header(*size, True, offset + 2 + length, frame if in_order else 0, bool(is_common))
         offset += 2 + length
-    raise ImageError(f"JPEG of {data.size} bytes ends inside its header; it is truncated")
+    raise ImageError(f"JPEG of {data.size} bytes ends inside its header, or has no end of segments; it is truncated")
 
 
 def _without_rows_below(data: np.ndarray, header: _Header, stop: int) -> tuple[np.ndarray, int]:
@@ -422,10 +429,19 @@ def _check_jpeg_is_complete(data: np.ndarray, body: int) -> None:
         )
 
 
+def _check_scans(data: np.ndarray) -> None:
+    """Each scan of a progressive JPEG is a pass over all of the picture, were it thirty bytes long."""
+    scans = data.tobytes().count(b"\xff\xda")
+    if scans > _MOST_SCANS:
+        raise ImageError(f"JPEG has {scans} scans; expected at most {_MOST_SCANS}, it is corrupt or made to take hours")
+
+
 def _check_png_chunks(data: np.ndarray) -> None:
     """Walk the chunks to IEND and compare their checksums."""
     content, offset = memoryview(np.ascontiguousarray(data)), len(_PNG_SIGNATURE)
-    while offset + 12 <= len(content):
+    for _ in range(_MOST_CHUNKS):
+        if offset + 12 > len(content):
+            break
         length, kind = struct.unpack(">I4s", content[offset : offset + 8])
         end = offset + 12 + length
         if end > len(content):

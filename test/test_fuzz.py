@@ -14,6 +14,7 @@ import tracemalloc
 import zipfile
 import zlib
 
+import cv2
 import lz4.frame
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from renderocc_model.classes import OCC3D_NUSCENES, ClassTable
 from renderocc_model.config import load_yaml
 from renderocc_model.export.file import read_description
 from renderocc_model.grid import VoxelGrid
+from renderocc_model.images import ImageError, decode_compressed
 from renderocc_model.messages import bounds, cdr
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.bounds import zstd
@@ -152,6 +154,41 @@ def test_coordinates_of_several_values_are_refused():
     fields = [("x", 2, 2), ("y", 2, 1), ("z", 2, 1)]
     with pytest.raises(cdr.MessageError, match="field 'x' has 2 values a point; expected one"):
         cdr.read_point_cloud(cloud(fields, 1, 2)).xyz()
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+def png_chunk(kind, content=b""):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff" * 20_000_000,
+        b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000_000,
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes([0, 0, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0])) +
+        png_chunk(b"teSt") * 2_000_000,
+    ],
+    ids=["fill bytes", "empty segments", "empty chunks"],
+)  # fmt: skip
+def test_headers_without_end_are_given_up_soon(data):
+    """Walking all of these took 2 to 8 s, in the thread that decodes for the node."""
+    array = np.frombuffer(data, np.uint8)
+    begin = time.process_time()
+    with pytest.raises(ImageError, match="truncated"):
+        decode_compressed(array)
+    assert time.process_time() - begin < 1
+
+
+def test_progressive_images_of_endless_scans_are_refused():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert decode_compressed(np.frombuffer(data, np.uint8)).shape == (64, 64, 3)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="has 10[0-9] scans; expected at most 64"):
+        decode_compressed(np.frombuffer(data[:-2] + 100 * last + data[-2:], np.uint8))
 
 
 # ----------------------------------------------------------------------------------------------------------- transforms

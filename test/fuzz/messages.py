@@ -199,7 +199,7 @@ def _cloud(data: bytes) -> None:
 def _pictures() -> list[bytes]:
     """Small JPEG and PNG files of the kinds that cameras and label makers write."""
     rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    colours = rng.integers(0, 256, (48, 20, 3), dtype=np.uint8)
     made = [cv2.imencode(".jpg", colours)[1], cv2.imencode(".jpg", colours[..., 0])[1]]
     made.append(cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1])
     made.append(cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_RST_INTERVAL, 1])[1])
@@ -215,6 +215,10 @@ def _compressed(data: bytes) -> None:
     factor = 1 << len(data) % 4
     picture = decode_compressed(array, factor, max_pixels=_MAX_PIXELS)
     assert picture.shape == (height // factor, width // factor, 3) and picture.dtype == np.uint8
+    rows = slice(0, height // 2 // (2 * factor) * 2 * factor)  # the upper half: the rest of a JPEG is not decoded
+    if rows.stop:
+        upper = decode_compressed(array, factor, _MAX_PIXELS, (rows, slice(0, width)))
+        assert upper.shape == (rows.stop // factor, width // factor, 3)
 
 
 def _labels() -> list[bytes]:
