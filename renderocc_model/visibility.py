@@ -31,6 +31,7 @@ from .undistort import View
 
 __all__ = ["Lookout", "visible_voxels"]
 
+_FARTHEST = 1e9  # voxels or pixels: what the loops' 32 bits can still count
 STEP = 0.75  # voxels
 BIAS = 0.5  # voxels
 NEAREST = 0.05  # voxels in front of a camera from which on points count as in front
@@ -137,7 +138,10 @@ class Lookout:
         position = (base_from_camera[:, :3, 3] - np.array(self._grid.lower)) / self._grid.voxel_size
         pixels = self._K @ rotation.transpose(0, 2, 1)
         parts = [position, rotation.reshape(-1, 9), pixels.reshape(-1, 9), self._fixed]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        table = np.concatenate(parts, axis=1)
+        if not np.abs(table).max(initial=0) < _FARTHEST:
+            raise ValueError(f"base_from_camera has a camera {np.abs(position).max():.3g} voxels away; leave it out")
+        return table.astype(np.float32)
 
     def seen(self, density: Tensor, sight: loops.Sight) -> Tensor:
         """(X, Y, Z) bool: what the cameras see of a volume with this density (X, Y, Z), float32."""

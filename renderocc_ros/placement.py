@@ -9,6 +9,8 @@ import numpy as np
 from renderocc_model.geometry import invert
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 
+FARTHEST = 1000.0  # metres: no camera is mounted that far from the base, no vehicle goes that far between two images
+
 
 @dataclass
 class Placements:
@@ -60,6 +62,9 @@ def place_cameras(
         except TransformError as error:
             placements.unplaced[camera] = str(error)
             continue
+        if not _near(mount):
+            placements.unplaced[camera] = f"TF has it {np.abs(mount[:3, 3]).max():.3g} m away from '{base_frame}'"
+            continue
         placements.mounts[camera] = mount
         placements.base_from_camera[camera] = ego[stamp_ns] @ mount if ego else mount
     return placements
@@ -85,6 +90,19 @@ def _ego_motion(
     except TransformError as error:
         placements.ego_motion_missing = str(error)
         return {}
-    placements.odom_from_base = odom_from_base[anchor_stamp_ns]
     anchor_from_odom = invert(odom_from_base[anchor_stamp_ns])
-    return {stamp_ns: anchor_from_odom @ pose for stamp_ns, pose in odom_from_base.items()}
+    moved = {stamp_ns: anchor_from_odom @ pose for stamp_ns, pose in odom_from_base.items()}
+    for stamp_ns, pose in moved.items():
+        if not _near(pose):
+            placements.ego_motion_missing = (
+                f"'{base_frame}' jumps by more than {FARTHEST:g} m in '{odom_frame}' within "
+                f"{abs(stamp_ns - anchor_stamp_ns) * 1e-9:.3f} s; look at what publishes it"
+            )
+            return {}
+    placements.odom_from_base = odom_from_base[anchor_stamp_ns]
+    return moved
+
+
+def _near(pose: np.ndarray) -> bool:
+    """Whether a (4, 4) pose is of this vehicle: beyond that, numbers lose their meaning and then their range."""
+    return bool(np.abs(pose[:3, 3]).max() <= FARTHEST)  # false for NaN too

@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 import rclpy
 import torch
 from lifecycle_msgs.msg import Transition
@@ -16,10 +17,12 @@ from test_worker import Setup, fail
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_model.undistort import View
 from renderocc_model.visibility import Lookout, visible_voxels
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.node import RenderOccNode
+from renderocc_ros.placement import place_cameras
 
 ENDING = """
 import gc, os, signal, threading, time
@@ -140,3 +143,35 @@ def test_a_face_that_is_upright_but_for_rounding_hides_what_lies_beyond_it():
             found = lookout.seen(field.density, lookout.sight(pose[None])).numpy()
             expected = visible_voxels(field, [view], pose[None]).numpy()
             assert (found != expected).mean() < 0.002, f"{sign * 10.0**-exponent}: {found.sum()}, not {expected.sum()}"
+
+
+STILL = (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_vehicle_that_odometry_puts_beyond_all_measure_keeps_its_mounts():
+    """Found with odometry of 1e300 m: between it and a true pose, cameras stood where no number reaches; a crash."""
+    transforms = TransformBuffer()
+    transforms.set("base_link", "optical", 1, (1.0, 0.0, 1.5), STILL, static=True)
+    transforms.set("odom", "base_link", 1_000_000_000, (0.0, 0.0, 0.0), STILL)
+    transforms.set("odom", "base_link", 2_000_000_000, (1e300, 0.0, 0.0), STILL)
+    placements = place_cameras(transforms, {"front": ("optical", 1_500_000_000)}, 1_000_000_000, "base_link", "odom")
+    assert placements.base_from_camera["front"][:3, 3].tolist() == [1.0, 0.0, 1.5]
+    assert placements.odom_from_base is None
+    assert placements.ego_motion_missing.startswith("'base_link' jumps by more than 1000 m in 'odom' within 0.500 s")
+
+
+def test_a_camera_that_tf_puts_beyond_all_measure_is_not_placed():
+    transforms = TransformBuffer()
+    transforms.set("base_link", "optical", 1, (1e300, 0.0, 1.5), STILL, static=True)
+    placements = place_cameras(transforms, {"front": ("optical", 5)}, 5, "base_link", "")
+    assert placements.base_from_camera == {}
+    assert placements.unplaced["front"] == "TF has it 1e+300 m away from 'base_link'"
+
+
+def test_visibility_refuses_a_camera_beyond_all_measure():
+    view = View(128, 64, np.array([[91.0, 0, 63.5], [0, 91.0, 28.5], [0, 0, 1]]))
+    lookout = Lookout(VoxelGrid((-16.0, -16.0, -1.0), (16.0, 16.0, 4.0), 1.0), [view], [None], torch.device("cpu"))
+    pose = np.eye(4)
+    pose[0, 3] = 1e300
+    with pytest.raises(ValueError, match="1e[+]300 voxels away"):
+        lookout.sight(pose[None])
