@@ -11,10 +11,13 @@ from sensor_msgs.msg import CameraInfo
 from system import ROOT, new_domain
 
 from renderocc_ros.faults import main
-from renderocc_ros.faults.catalogue import FAULTS, fault_named, plan
-from renderocc_ros.faults.lane import lane_runs
+from renderocc_ros.faults.catalogue import FAULTS, Run, fault_named, plan
+from renderocc_ros.faults.judge import Promises
+from renderocc_ros.faults.lane import lane_runs, make_run
 from renderocc_ros.faults.report import growth, read_results, summary, table, write_section
+from renderocc_ros.faults.scene import load_scene, small_network
 from renderocc_ros.faults.seen import perhaps_seen
+from renderocc_ros.faults.stage import Stage
 
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
@@ -39,6 +42,22 @@ def test_ten_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     assert "11 faults of 11 kinds in 10 runs" in text and "| camera stops |" in text
 
 
+@pytest.mark.parametrize(
+    ("lie", "found"), [("free", "free: "), ("watchdog", "report: 'camera "), ("stamps", "stamps: ")]
+)
+def test_a_node_that_lies_is_found_out(town_bag, tmp_path, monkeypatch, lie, found):
+    """Each promise is broken on purpose in the node; what is outside must notice."""
+    monkeypatch.setenv("LIE", lie)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'test'}")
+    network = small_network(tmp_path / "network.safetensors")
+    stage = Stage(tmp_path, load_scene(town_bag), network, new_domain(), False, usual="lying_node")
+    try:
+        record = make_run(stage, Run(0, ("camera stops",), 1, False), Promises(recovery=10.0))
+    finally:
+        stage.close()
+    assert any(line.startswith(found) for line in record["broken"]), record["broken"]
+
+
 def test_a_plan_is_a_function_of_its_seed_and_has_every_fault():
     runs = plan(400, 7)
     assert runs == plan(400, 7) != plan(400, 8)
@@ -58,6 +77,7 @@ def test_a_run_of_the_report_can_be_made_again_by_its_name_and_seed():
 def test_what_an_interrupted_campaign_lacks_is_left_for_its_lanes():
     runs = plan(20, 0)
     left = lane_runs(runs, {0, 2, 4}, 0, 2)
+    assert [run.simulated for run in left] == sorted(run.simulated for run in left)
     assert {run.index for run in left} == {6, 8, 10, 12, 14, 16, 18}
 
 
@@ -122,11 +142,13 @@ def record(index: int, memory: float, **changes) -> dict:
 
 
 def test_memory_that_rises_with_every_run_is_a_leak_and_noise_is_not():
-    leaking = [record(index, 800 + 0.5 * index) for index in range(30)]
+    leaking = [record(index, 800 + 0.5 * index) for index in range(40)]
     (life,) = growth(leaking)
     assert life["memory"]["per_run"] == pytest.approx(0.5) and len(life["broken"]) == 1
-    noisy = [record(index, 800 + (index % 3)) for index in range(30)]
+    noisy = [record(index, 800 + (index % 3)) for index in range(40)]
     assert growth(noisy)[0]["broken"] == []
+    warm = [record(index, 800 + min(index, 15)) for index in range(40)]
+    assert growth(warm)[0]["broken"] == [], "what the first runs load is no leak"
 
 
 def test_the_table_has_median_and_worst_and_the_seed_to_repeat_a_failure():

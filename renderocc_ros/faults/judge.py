@@ -30,7 +30,7 @@ class Promises:
     recovery: float = 2.0
 
 
-def stalled(record: dict, promises: Promises) -> bool:
+def stalled(record: dict) -> bool:
     """Whether the rig itself could not keep its times."""
     return record["late"] > LATE
 

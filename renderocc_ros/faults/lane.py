@@ -18,7 +18,7 @@ from pathlib import Path
 from renderocc_ros.faults.catalogue import Run, fault_named
 from renderocc_ros.faults.fault import Injection
 from renderocc_ros.faults.judge import Promises, judge, stalled
-from renderocc_ros.faults.stage import Stage, wait_for
+from renderocc_ros.faults.stage import Stage, StageError, wait_for
 
 __all__ = ["lane_runs", "main", "make_run"]
 
@@ -112,9 +112,16 @@ def named_at(stage: Stage, injection: Injection) -> float | None:
 
 
 def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:
-    """What is left for a lane, those without /clock first."""
+    """What is left for a lane: without /clock, then with it; in each part what may end the process comes last.
+
+    So one process lives through as many faults as can be, and shows whether it grows.
+    """
     left = [run for run in runs if run.index % lanes == lane and run.index not in done]
-    return sorted(left, key=lambda run: (run.simulated, run.index))
+
+    def place(run: Run) -> tuple[bool, bool, int]:
+        return run.simulated, any(fault_named(name).group == "process" for name in run.faults), run.index
+
+    return sorted(left, key=place)
 
 
 def append(path: Path, record: dict) -> None:
@@ -134,7 +141,7 @@ def main(argv: list[str]) -> int:
     from renderocc_ros.faults.report import finished, read_results
     from renderocc_ros.faults.scene import load_scene
 
-    results = out / "results.jsonl"
+    results, failures = out / "results.jsonl", out / "failures.jsonl"
     runs = [Run(run["index"], tuple(run["faults"]), run["seed"], run["simulated"]) for run in settings["runs"]]
     left = lane_runs(runs, finished(read_results(results)), lane, settings["lanes"])
     promises = Promises(**settings["promises"])
@@ -146,9 +153,13 @@ def main(argv: list[str]) -> int:
                     stage.close()
                 stage = Stage(out, scene, Path(settings["network"]), domain, run.simulated)
             for attempt in range(1 + AGAIN):
-                record = make_run(stage, run, promises)
+                try:
+                    record = make_run(stage, run, promises)
+                except StageError as error:
+                    append(failures, {"index": run.index, "faults": run.faults, "seed": run.seed, "error": str(error)})
+                    raise
                 record.update(lane=lane, attempt=attempt)
-                if not (record["broken"] and stalled(record, promises)):
+                if not (record["broken"] and stalled(record)):
                     break
             append(results, record)
     finally:

@@ -15,9 +15,8 @@ from renderocc_ros.faults.catalogue import FAULTS
 
 __all__ = ["finished", "growth", "read_results", "summary", "table", "write_section"]
 
-FEWEST = 12  # runs of one process from which its growth is told
-WARM = 3  # runs of a process after which its memory is taken for settled
-STEEP = 0.25  # MiB a run: memory that surely grows faster is a leak
+FEWEST = 30  # runs of one process from which its growth is told, by their second half
+STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
 MANY = 0.02  # threads or descriptors a run
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 
@@ -47,7 +46,11 @@ def slope(values: list[float]) -> tuple[float, float]:
 
 
 def growth(records: list[dict]) -> list[dict]:
-    """Of every process with enough runs: rise of memory (MiB), threads and descriptors per run, with confidence."""
+    """Of every process with enough runs: rise of memory (MiB), threads and descriptors per run, with confidence.
+
+    Of the second half of its life: in the first, every kind of fault takes its path through the code for the first
+    time, and what is loaded and allocated then stays.
+    """
     lives: dict[int, list[dict]] = defaultdict(list)
     for record in records:
         if record.get("after"):
@@ -58,9 +61,9 @@ def growth(records: list[dict]) -> list[dict]:
             continue
         entry: dict = {"process": pid, "runs": len(held)}
         for name in ("memory", "threads", "files"):
-            values = [holdings[name] for holdings in held[WARM:]]
-            rise, half = slope(values)
-            entry[name] = {"first": values[0], "last": values[-1], "most": max(values),
+            values = [holdings[name] for holdings in held]
+            rise, half = slope(values[len(values) // 2 :])
+            entry[name] = {"first": values[0], "middle": values[len(values) // 2], "last": values[-1],
                            "per_run": round(rise, 4), "confidence": round(half, 4)}  # fmt: skip
         entry["broken"] = [
             f"growth: {name} rises by {entry[name]['per_run']:.3g} +- {entry[name]['confidence']:.2g} a run"
@@ -156,14 +159,16 @@ def table(result: dict) -> str:
 
 def growth_lines(lives: list[dict]) -> list[str]:
     lines = [
-        "| process | runs it lived through | memory, MiB: first, last, rise a run | threads | descriptors |",
+        "| process | runs it lived through | memory, MiB: first, half-way, last; rise a run in the second half "
+        "| threads | descriptors |",
         "|---|---|---|---|---|",
     ]
     for number, life in enumerate(lives, 1):
         memory, threads, files = life["memory"], life["threads"], life["files"]
         lines.append(
-            f"| {number} | {life['runs']} | {memory['first']:.0f}, {memory['last']:.0f}, "
-            f"{memory['per_run']:+.3f} ± {memory['confidence']:.3f} | {threads['first']} to {threads['last']} | "
+            f"| {number} | {life['runs']} | {memory['first']:.0f}, {memory['middle']:.0f}, "
+            f"{memory['last']:.0f}; {memory['per_run']:+.3f} ± {memory['confidence']:.3f} | "
+            f"{threads['first']} to {threads['last']} | "
             f"{files['first']} to {files['last']} |"
         )
     return lines

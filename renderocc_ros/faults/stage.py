@@ -41,12 +41,16 @@ class Stage:
         scene, network: what the rig shows; the checkpoint, copied to `folder`.
         domain: ROS domain.
         simulated: use /clock.
+        usual: the module that is run as the node.
     Attributes:
         complaints: what a fault itself found wrong in the current run, one line each.
         restarts: number of processes started, the first included.
     """
 
-    def __init__(self, folder: Path, scene: Scene, network: Path, domain: int, simulated: bool) -> None:
+    def __init__(
+        self, folder: Path, scene: Scene, network: Path, domain: int, simulated: bool, usual: str = USUAL
+    ) -> None:
+        self.usual = usual
         self.folder, self.scene, self.domain, self.simulated = folder, scene, domain, simulated
         self.saved = folder / f"saved_{domain}"
         self.saved.mkdir(parents=True, exist_ok=True)
@@ -54,7 +58,7 @@ class Stage:
         shutil.copyfile(network, self.checkpoint)
         self.complaints: list[str] = []
         self.restarts = 0
-        self.module = USUAL
+        self.module = usual
         self.rig = Rig(scene, domain, simulated)
         self.observer = Observer(self.rig, domain)
         self.rig.start()
@@ -76,8 +80,8 @@ class Stage:
 
     # ---- the node
 
-    def restart(self, wait: bool = True, module: str = USUAL, environment: dict[str, str] | None = None) -> None:
-        """End the process, if it runs, and start another.
+    def restart(self, wait: bool = True, module: str = "", environment: dict[str, str] | None = None) -> None:
+        """End the process, if it runs, and start another, of the usual module or this one.
 
         Raises:
             StageError: it does not become active.
@@ -85,11 +89,11 @@ class Stage:
         if self.node is not None and self.node.alive:
             self.node.stop()
         self.observer.forget_clients()
-        self.module = module
+        self.module = module or self.usual
         self.restarts += 1
         parameters = node_parameters(self.scene.cameras, self.checkpoint, self.saved, self.simulated)
         log = self.folder / f"node_{self.domain}.log"
-        self.node = NodeProcess(parameters, self.domain, log, module, environment)
+        self.node = NodeProcess(parameters, self.domain, log, self.module, environment)
         if wait and not wait_for(lambda: self.node.said("active: ") or not self.node.alive, LOADING):
             self.node.stop()
         if wait and not self.node.said("active: "):
@@ -98,7 +102,7 @@ class Stage:
     def settle(self) -> bool:
         """Wait until outputs of all cameras come and nothing is said to be wrong; True if that took a new process."""
         fresh = False
-        if self.module != USUAL or not self.node.alive:
+        if self.module != self.usual or not self.node.alive:
             self.restart()
         for _ in range(3):
             since = time.monotonic()
@@ -123,7 +127,8 @@ class Stage:
             if at < first.at or frames is None:
                 continue
             used = frames.values.get("cameras in the last one", "").split(", ")
-            silent = any(lines[f"camera {camera}"].level >= 2 for camera in self.scene.cameras)
+            levels = [lines[name].level for name in (f"camera {c}" for c in self.scene.cameras) if name in lines]
+            silent = len(levels) < len(self.scene.cameras) or max(levels) >= 2
             if set(used) == set(self.scene.cameras) and not silent and "nothing published" not in frames.text:
                 return at
         return None
