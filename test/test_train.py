@@ -1,6 +1,7 @@
 """`renderocc train` as a whole: it learns, what it writes can be used, and what stops it does not change the result."""
 
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -184,12 +185,13 @@ def test_a_full_disk_is_one_line(folder, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # a tenth of a state
     try:
-        status = main(["--config", str(folder / "tiny.yaml"), "--out", str(folder / "full")])
+        status = main(["--config", str(folder / "tiny.yaml"), "--out", str(folder / "full"), "run.workers=1"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     text = capsys.readouterr().err
     assert status == 1 and text.count("\n") == 1 and "the disk is full" in text
     assert {path.name for path in (folder / "full").iterdir()} == {"config.yaml", "metrics.jsonl"}
+    assert not multiprocessing.active_children()  # a loading process that lives keeps this one from ending
 
 
 @pytest.mark.parametrize(

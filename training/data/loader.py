@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 
 import torch
@@ -57,8 +57,11 @@ class StepSampler(Sampler):
 
 def training_batches(
     config: TrainConfig, dataset: RayDataset, first: int, processes: Processes
-) -> Iterator[Batch]:
-    """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step."""
+) -> Generator[Batch, None, None]:
+    """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step.
+
+    A generator: the loading processes start at the first part, and end when it is closed.
+    """
     sampler = StepSampler(
         len(dataset), config.seed, first, config.steps, config.batch,
         config.batch // (processes.world_size * config.accumulate), processes.rank, processes.world_size,
@@ -70,7 +73,7 @@ def training_batches(
         worker_init_fn=_start_worker, prefetch_factor=4 if workers else None,
         pin_memory=processes.device.type == "cuda",
     )  # fmt: skip
-    return iter(loader)
+    yield from loader
 
 
 def _start_worker(_: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -48,33 +49,34 @@ def train(
         return checkpoint
     writer = Writer(config, data, folder, learner, state) if processes.first else None
     del state  # as large as the network and its optimiser
-    batches = training_batches(config, data.training, learner.step, processes)
-    progress = Progress(learner.step, config.steps)
-    while learner.step < config.steps:
-        values, rays = learner.learn(batches)
-        progress.add(values, rays)
-        step = learner.step
+    # Closed however the loop ends: the loading processes, which ignore signals, would keep this one from ending.
+    with closing(training_batches(config, data.training, learner.step, processes)) as batches:
+        progress = Progress(learner.step, config.steps)
+        while learner.step < config.steps:
+            values, rays = learner.learn(batches)
+            progress.add(values, rays)
+            step = learner.step
 
-        if step % config.run.log_every == 0 or step == config.steps:
-            means, rates = progress.take(processes.world_size, learner.waited)
-            learner.waited = 0.0
-            means = processes.mean(means)
+            if step % config.run.log_every == 0 or step == config.steps:
+                means, rates = progress.take(processes.world_size, learner.waited)
+                learner.waited = 0.0
+                means = processes.mean(means)
+                if writer:
+                    writer.curves.log("train", step, {**means, **rates, "learning_rate": learner.rate})
+                    print(progress.line(step, means, rates), flush=True)
+
+            stopping = processes.any(stop()) and step < config.steps
             if writer:
-                writer.curves.log("train", step, {**means, **rates, "learning_rate": learner.rate})
-                print(progress.line(step, means, rates), flush=True)
-
-        stopping = processes.any(stop()) and step < config.steps
-        if writer:
-            paused = progress.pause()
-            if _due(step, config.run.picture_every, config) and not stopping:
-                writer.draw()
-            if _due(step, config.run.validate_every, config) and not stopping:
-                writer.validate()
-            if _due(step, config.run.save_every, config) or stopping:
-                writer.save()
-            progress.resume(paused)
-        if stopping:
-            return None
+                paused = progress.pause()
+                if _due(step, config.run.picture_every, config) and not stopping:
+                    writer.draw()
+                if _due(step, config.run.validate_every, config) and not stopping:
+                    writer.validate()
+                if _due(step, config.run.save_every, config) or stopping:
+                    writer.save()
+                progress.resume(paused)
+            if stopping:
+                return None
     if writer:
         writer.finish(checkpoint)
     processes.wait()
