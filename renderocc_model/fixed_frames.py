@@ -112,6 +112,10 @@ class FixedFrames:
             torch.cuda.current_stream(self._device).synchronize()  # the one time that the host waits
         return self._host_record.numpy(), own
 
+    def network_alone(self) -> Prediction:
+        """The network's part of a frame, on what was uploaded and placed last."""
+        return self._network.predict(self._pictures, self._lift_cameras, self._plan)
+
     def _place(self, inputs: FrameInputs) -> None:
         numbers = self._host_numbers.numpy()
         numbers[:-1], numbers[-1] = inputs.sight_cameras.reshape(-1), inputs.threshold
@@ -123,7 +127,7 @@ class FixedFrames:
 
     def _frame(self) -> tuple[Tensor, Prediction]:
         """Launches the same work for every frame, all of it on the fixed tensors."""
-        prediction = self._network.predict(self._pictures, self._lift_cameras, self._plan)
+        prediction = self.network_alone()
         sight = self._lookout.sight_of(self._numbers[:-1].view(-1, CAMERA_NUMBERS))
         visible = self._lookout.seen(prediction.density, sight)
         confidence = occupancy_probability(prediction.density, self._voxel_size)

@@ -201,12 +201,6 @@ def test_the_command_prints_machine_and_table_and_writes_the_figures(monkeypatch
     assert figures["node"] == results() and "network" not in figures and "cores" in figures["machine"]
 
 
-def test_the_networks_table_shows_seconds_and_their_reciprocal():
-    figures, lines = bench.bench_network(1)
-    assert figures["predict"] > 0 and figures["precision"] in lines[0]
-    assert lines[-1] == f"| {figures['predict'] * 1e3:.0f} ms | {1 / figures['predict']:.1f} |"
-
-
 def test_no_frames_are_refused(capsys):
     with pytest.raises(SystemExit):
         bench_command.main(["node", "--frames", "0"])

@@ -66,7 +66,9 @@ def test_every_preset_gives_the_same_without_its_norms(name):
     assert not any(weight.requires_grad for weight in folded.parameters())
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_050", "test_vit", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_050", "test_vit", "densenet121"]
+)
 def test_backbones_of_all_kinds_give_the_same(name):
     net = with_statistics(timm.create_model(name, pretrained=False, num_classes=3))
     size = 160 if name == "test_vit" else 64

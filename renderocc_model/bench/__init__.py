@@ -18,7 +18,7 @@ EXAMPLE = "example: renderocc bench node --frames 20 --json bench.json"
 # lines of a Markdown table.
 BENCHES = {
     "node": "renderocc_ros.bench:bench_node",
-    "network": "renderocc_ros.bench:bench_network",
+    "network": "renderocc_model.bench.network:bench_network",
     "render": "renderocc_model.bench.render:bench_render",
     "pool": "renderocc_model.bench.pool:bench_pool",
     "loader": "training.data.bench_loader:bench_loader",

@@ -1,10 +1,10 @@
-"""The node's parts of `renderocc bench`: its byte paths, and its network as it runs it."""
+"""The node's part of `renderocc bench`: its byte paths, and the whole of it."""
 
 from __future__ import annotations
 
 from renderocc_ros.process import prepare_process
 
-__all__ = ["bench_network", "bench_node"]
+__all__ = ["bench_node"]
 
 
 def bench_node(frames: int) -> tuple[dict, list[str]]:
@@ -30,34 +30,3 @@ def bench_node(frames: int) -> tuple[dict, list[str]]:
     a, b = usual["memory_kib"] / 1024, ours["memory_kib"] / 1024
     lines.append(f"| peak memory | {a:.0f} MiB | {b:.0f} MiB | {b / a:.2f} |")
     return results, lines
-
-
-def bench_network(frames: int) -> tuple[dict, list[str]]:
-    """`tiny` with everything after it: six views to occupancy in the host's memory; results and a Markdown table."""
-    prepare_process()
-    import statistics
-    import time
-
-    import torch
-
-    from renderocc_model.predictor import Predictor
-
-    predictor = Predictor.untrained("tiny")
-    predictor.warm_up()
-    durations = []
-    for _ in range(frames):
-        start = time.perf_counter()
-        predictor.warm_up()
-        durations.append(time.perf_counter() - start)
-    median = statistics.median(durations)
-    device = (
-        torch.cuda.get_device_name() if predictor.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
-    lines = [
-        f"network `tiny`, six views to occupancy, {device}, {predictor.precision}; median of {frames}",
-        "",
-        "| time | frames a second |",
-        "|---|---|",
-        f"| {median * 1e3:.0f} ms | {1 / median:.1f} |",
-    ]
-    return {"predict": median, "device": device, "precision": predictor.precision}, lines
