@@ -9,7 +9,7 @@ import torch
 from nav_msgs.msg import OccupancyGrid
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from system import transform_message
+from system import new_domain, transform_message
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
@@ -24,6 +24,7 @@ from renderocc_model.preprocess import normalise
 from renderocc_model.undistort import UndistortTable, network_view
 from renderocc_ros import bench, outputs
 from renderocc_ros.bench import node as bench_node
+from renderocc_ros.bench import whole
 from renderocc_ros.intake import CameraImage
 from renderocc_ros.pipeline import decode_view
 from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
@@ -163,6 +164,28 @@ def test_both_ways_read_the_same_transforms():
     np.testing.assert_allclose(usual, transform_from(np.array(ours.translation), np.array(ours.quaternion)), atol=1e-12)
 
 
+# ---- the whole node ---
+
+
+def test_the_whole_node_is_played_to_and_measured(monkeypatch):
+    monkeypatch.setattr(whole, "FLOOD", 3.0)
+    figures = whole.measure(whole.Kind(320, 200, True), frames=2, domain=new_domain(), parameters={"cpu_threads": "1"})
+    assert figures["frames_per_second"] > 0 and set(figures["stages"]) == set(whole.STAGES)
+    latency = figures["latency"]
+    assert 0 < latency["median"] <= latency["p99"] < whole.ONE_FRAME
+    json.dumps(figures)
+
+
+def test_a_node_that_ends_is_named_with_what_it_printed():
+    with pytest.raises(whole.NodeFailed, match="the node ended with status|published nothing"):
+        whole.measure(whole.KINDS[1], frames=1, domain=new_domain(), parameters={"cpu_threads": "many"})
+
+
+def test_the_pictures_that_are_played_are_as_large_as_a_cameras():
+    jpeg = cv2.imencode(".jpg", whole.street_like(1600, 900, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+    assert 100_000 < jpeg.size < 200_000  # those of nuScenes: 142 kB
+
+
 # ---- the command ---------------------------------------------------------------------------
 
 
@@ -179,10 +202,27 @@ def results() -> dict:
     return {"ours": of(10.0, 20 * 1024), "usual": of(200.0, 100 * 1024)}
 
 
+def played(frames: int) -> dict:
+    """What `whole.run` returns."""
+    stages = dict(zip(whole.STAGES, (0.001, 0.008, 0.12, 0.004, 0.133)))
+    latency = {"median": 0.140, "p99": 0.200}
+    return {
+        kind.name: {"frames_per_second": 7.25, "latency": latency, "stages": stages, "image_bytes": 2048}
+        for kind in whole.KINDS
+    }
+
+
+@pytest.fixture(autouse=True)
+def no_node_but_in_its_own_test(monkeypatch):
+    monkeypatch.setattr(whole, "run", played)
+
+
 def test_the_table_shows_each_stage_of_both_ways_and_their_ratio(monkeypatch):
     monkeypatch.setattr(bench_node, "run", lambda frames: results())
     figures, lines = bench.bench_node(7)
-    assert figures == results()
+    assert figures == {**results(), "whole": played(7)}
+    row = "| 1600x900 JPEG, 2 KiB | 7.2 | 140.0 ms | 200.0 ms | 133.0 ms | 1.0 ms | 8.0 ms | 120.0 ms | 4.0 ms |"
+    assert row in lines
     assert "6 raw 1600x900 images in, 50,000 voxels out" in lines[0] and "median of 7" in lines[0]
     for stage in (*bench_node.STAGES, "all"):
         before, after = ("600.0 ms", "30.0 ms") if stage == "all" else ("200.0 ms", "10.0 ms")
@@ -198,7 +238,8 @@ def test_the_command_prints_machine_and_table_and_writes_the_figures(monkeypatch
     assert f"torch {torch.__version__}" in printed and "| all | 600.0 ms | 30.0 ms | 0.050 |" in printed
     assert str(path) in printed
     figures = json.loads(path.read_text())
-    assert figures["node"] == results() and "network" not in figures and "cores" in figures["machine"]
+    assert figures["node"] == {**results(), "whole": played(3)}
+    assert "network" not in figures and "cores" in figures["machine"]
 
 
 def test_no_frames_are_refused(capsys):

@@ -8,8 +8,9 @@ __all__ = ["bench_node"]
 
 
 def bench_node(frames: int) -> tuple[dict, list[str]]:
-    """The node's byte paths against the usual way; results and a Markdown table."""
+    """The node's byte paths against the usual way, then the whole node; results and Markdown tables."""
     prepare_process()
+    from renderocc_ros.bench import whole
     from renderocc_ros.bench.node import HEIGHT, STAGES, VOXELS, WIDTH, run
 
     results = run(frames)
@@ -29,4 +30,5 @@ def bench_node(frames: int) -> tuple[dict, list[str]]:
     )
     a, b = usual["memory_kib"] / 1024, ours["memory_kib"] / 1024
     lines.append(f"| peak memory | {a:.0f} MiB | {b:.0f} MiB | {b / a:.2f} |")
-    return results, lines
+    played = whole.run(frames)
+    return {**results, "whole": played}, [*lines, "", *whole.lines_of(played, frames)]
