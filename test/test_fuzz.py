@@ -18,9 +18,11 @@ import cv2
 import lz4.frame
 import numpy as np
 import pytest
-from fuzz.messages import Writer
+from fuzz.messages import Writer, camera_info_bytes, tf_bytes
 from fuzz.table import NAMES, find
 from fuzz.target import examine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rosbags.rosbag2 import storage_mcap
 
 from renderocc_model.arrays import read_npz
@@ -62,6 +64,41 @@ def test_changed_inputs_are_read_or_refused_in_bounded_time_and_memory(name):
             data = target.mutate(data, rng)[: target.largest]
         finding = examine(target, data, weigh=number % 10 == 0)
         assert finding is None, f"{finding.key}\n{finding.text}\n{data[:2000]!r}"
+
+
+_ANY = st.one_of(st.floats(), st.floats(-100, 100), st.sampled_from([0.0, 1.0, 1e154, -1.7e308]))
+_STAMPS = st.one_of(st.integers(0, 20), st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1))
+_FRAMES = st.sampled_from(["a", "b", "c", "/a", "ds", "", "\u00e9" * 40])
+_LINKS = st.tuples(_FRAMES, _FRAMES, _STAMPS, st.tuples(*[_ANY] * 3), st.tuples(*[_ANY] * 4))
+_WHOLE = st.one_of(st.integers(0, 3000), st.integers(0, 2**32 - 1))
+_MODELS = st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "", "fisheye"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(_LINKS, max_size=8))
+def test_whatever_tf_says_transforms_are_finite_or_refused(links):
+    assert examine(find("tf"), tf_bytes(links)) is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    _MODELS, st.lists(_ANY, max_size=15).map(tuple), st.tuples(_WHOLE, _WHOLE), st.tuples(*[_WHOLE] * 4),
+    st.tuples(_WHOLE, _WHOLE), st.tuples(*[_ANY] * 4),
+)  # fmt: skip
+def test_whatever_a_camera_info_says_it_becomes_a_view_or_is_refused(model, D, size, roi, binning, numbers):
+    fx, cx, fy, cy = numbers
+    data = camera_info_bytes(model, D, size, roi, binning, (fx, 0, cx, 0, fy, cy, 0, 0, 1))
+    assert examine(find("cdr_camera_info"), data) is None
+    assert examine(find("camera_model"), data) is None
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.tuples(st.sampled_from(["x", "y", "z", "rgb"]), st.integers(0, 9), _WHOLE), max_size=5),
+    _WHOLE, _WHOLE, _WHOLE, st.binary(max_size=64),
+)  # fmt: skip
+def test_whatever_a_cloud_says_its_columns_are_as_long_or_it_is_refused(fields, height, width, point_step, data):
+    assert examine(find("cdr_point_cloud"), cloud(fields, height, width, point_step, data)) is None
 
 
 # ---------------------------------------------------------------------------------------------------------------- YAML
@@ -268,6 +305,18 @@ def test_databases_that_compute_what_they_hold_are_refused(tmp_path, definition)
         database.execute(definition)
         database.commit()
     with pytest.raises(BagError, match="a.db3: .*which no recorder"):
+        opened(path)
+
+
+def test_endless_qos_texts_are_refused(tmp_path):
+    path = tmp_path / "a.db3"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        names = "id INTEGER, name TEXT, type TEXT, serialization_format TEXT, offered_qos_profiles TEXT"
+        database.execute(f"CREATE TABLE topics ({names})")
+        database.execute("CREATE TABLE messages (id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB)")
+        database.execute("INSERT INTO topics VALUES (1, '/a', 'b', 'cdr', ?)", ("- {depth: 1}\n" * 100_000,))
+        database.commit()
+    with pytest.raises(BagError, match="a.db3: .*the QoS of a topic is 1300000 characters"):
         opened(path)
 
 

@@ -15,9 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from rosbags.interfaces import Qos
 from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.metadata import parse_qos
 
-from renderocc_model.messages.bounds import MeasuredPath, refuse_programs, unpack_file, unpacked_message
+from renderocc_model.messages.bounds import MeasuredPath, bounded_qos, refuse_programs, unpack_file, unpacked_message
 from renderocc_model.plain_yaml import read_yaml
 
 __all__ = ["Bag", "BagError", "Topic"]
@@ -184,7 +183,7 @@ class Bag:
             topic = self.topics.get(entry.get("name", ""))
             if topic and not topic.qos:
                 with damage_named(self.path / "metadata.yaml"):
-                    qos = tuple(parse_qos(entry.get("offered_qos_profiles") or []))
+                    qos = tuple(bounded_qos(entry.get("offered_qos_profiles") or []))
                 self.topics[topic.name] = Topic(topic.name, topic.type, topic.count, qos)
 
 

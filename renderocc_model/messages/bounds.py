@@ -17,16 +17,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lz4.frame import LZ4FrameDecompressor
-from rosbags.rosbag2 import storage_mcap
+from rosbags.interfaces import Qos
+from rosbags.rosbag2 import storage_mcap, storage_sqlite3
+from rosbags.rosbag2.metadata import parse_qos
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-__all__ = ["MAX_UNPACKED_BYTES", "MeasuredPath", "refuse_programs", "unpack_file", "unpacked_message"]
+__all__ = [
+    "MAX_UNPACKED_BYTES", "MeasuredPath", "bounded_qos", "refuse_programs", "unpack_file", "unpacked_message",
+]  # fmt: skip
 
 MAX_UNPACKED_BYTES = 1 << 29  # of one message or one chunk of messages; recorders write chunks of about a megabyte
+MAX_QOS_TEXT = 1 << 16  # of one topic; a publisher takes two hundred characters
 _LARGE_READ = 1 << 16
 _SPARE_DISK = 1 << 28  # what unpacking leaves free
 _BLOCK = 1 << 20
@@ -86,7 +91,19 @@ def _chunk_reader(make):
     return decompress
 
 
-# rosbags' own leave the size aside, and have no other place where a bound could be given.
+def bounded_qos(profiles: list | str) -> list[Qos]:
+    """rosbags' `parse_qos`, of a text that does not take minutes to read.
+
+    Raises:
+        ValueError: it is longer than recorders write it.
+    """
+    if isinstance(profiles, str) and len(profiles) > MAX_QOS_TEXT:
+        raise ValueError(f"the QoS of a topic is {len(profiles)} characters; expected at most {MAX_QOS_TEXT}")
+    return parse_qos(profiles)
+
+
+# rosbags' own leave sizes aside, and have no other place where a bound could be given.
+storage_mcap.parse_qos = storage_sqlite3.parse_qos = bounded_qos
 storage_mcap.DECOMPRESSORS.update(zstd=_chunk_reader(zstd.ZstdDecompressor), lz4=_chunk_reader(LZ4FrameDecompressor))
 
 
