@@ -308,6 +308,17 @@ def test_databases_that_compute_what_they_hold_are_refused(tmp_path, definition)
         opened(path)
 
 
+@pytest.mark.parametrize("topics", ["5", "[5]", "[{topic_metadata: 5}]", "[null]", "{a: b}"])
+def test_metadata_whose_topics_are_none_is_refused_by_name(tmp_path, topics):
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db3")) as database:
+        database.execute("CREATE TABLE topics (id INTEGER, name TEXT, type TEXT, serialization_format TEXT)")
+        database.execute("CREATE TABLE messages (id INTEGER, topic_id INTEGER, timestamp INTEGER, data BLOB)")
+    text = f"rosbag2_bagfile_information: {{relative_file_paths: [a.db3], topics_with_message_count: {topics}}}"
+    (tmp_path / "metadata.yaml").write_text(text)
+    with pytest.raises(BagError, match="metadata.yaml: topics_with_message_count is no list of topics"):
+        opened(tmp_path)
+
+
 def test_endless_qos_texts_are_refused(tmp_path):
     path = tmp_path / "a.db3"
     with contextlib.closing(sqlite3.connect(path)) as database:

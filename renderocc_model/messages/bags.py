@@ -162,7 +162,14 @@ class Bag:
 
     def _collect_topics(self) -> None:
         """Merge the connections of all files: counts add up, QoS profiles are collected once each."""
-        listed = [entry.get("topic_metadata") or {} for entry in self._metadata.get("topics_with_message_count") or []]
+        try:
+            entries = self._metadata.get("topics_with_message_count") or []
+            listed = {str(topic.get("name")): topic for topic in (entry.get("topic_metadata") or {} for entry in entries)}
+        except (AttributeError, TypeError):
+            raise BagError(
+                f"{self.path / 'metadata.yaml'}: topics_with_message_count is no list of topics; ros2 bag reindex "
+                f"{self.path}"
+            ) from None
         for file, reader in self._readers:
             for connection in reader.connections:
                 form = connection.ext.serialization_format
@@ -179,8 +186,8 @@ class Bag:
                 qos += [profile for profile in connection.ext.offered_qos_profiles if profile not in qos]
                 count = connection.msgcount + (known.count if known else 0)
                 self.topics[connection.topic] = Topic(connection.topic, connection.msgtype, count, tuple(qos))
-        for entry in listed:
-            topic = self.topics.get(entry.get("name", ""))
+        for name, entry in listed.items():
+            topic = self.topics.get(name)
             if topic and not topic.qos:
                 with damage_named(self.path / "metadata.yaml"):
                     qos = tuple(bounded_qos(entry.get("offered_qos_profiles") or []))
