@@ -244,7 +244,9 @@ class Predictor:
         height, width = self.view_size
         views, poses = surround_cameras(cameras, height, width)
         tables = [UndistortTable(CameraModel(width, height, view.K, "plumb_bob", (0.0,) * 5), view) for view in views]
-        self.predict(np.full((cameras, height, width, 3), 128, np.uint8), tables, poses)
+        for _ in range(1 if self._recorder is None else _FRAMES_BEFORE_CAPTURE + 1):
+            self.predict(np.full((cameras, height, width, 3), 128, np.uint8), tables, poses)
+        self._camera_sets.release_frames(0)
         self.reset()
 
     def compare_rig(self, rig: Rig | Mapping[str, CameraModel]) -> list[str]:

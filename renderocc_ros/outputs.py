@@ -40,7 +40,7 @@ class SurfaceVoxels:
 
 
 def surface_voxels(occupancy: Occupancy) -> SurfaceVoxels:
-    """Gather the surface voxels of a volume; a 200x200x16 grid takes a few milliseconds."""
+    """Gather the surface voxels of a volume; those of a predicted one are known already."""
     return SurfaceVoxels(*occupancy.surface_points())
 
 
