@@ -164,7 +164,8 @@ class Bag:
         """Merge the connections of all files: counts add up, QoS profiles are collected once each."""
         try:
             entries = self._metadata.get("topics_with_message_count") or []
-            listed = {str(topic.get("name")): topic for topic in (entry.get("topic_metadata") or {} for entry in entries)}
+            described = [entry.get("topic_metadata") or {} for entry in entries]
+            listed = {str(topic.get("name")): topic for topic in described}
         except (AttributeError, TypeError):
             raise BagError(
                 f"{self.path / 'metadata.yaml'}: topics_with_message_count is no list of topics; ros2 bag reindex "
