@@ -29,7 +29,7 @@ setup(
     entry_points={
         "console_scripts": [
             "renderocc = renderocc_model.cli:main",
-            "renderocc_node = renderocc_ros.node:main",
+            "renderocc_node = renderocc_ros.start:main",
         ],
     },
 )

@@ -1,6 +1,7 @@
 """What the fault campaign found in the node, each with what keeps it from coming back."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -175,3 +176,18 @@ def test_visibility_refuses_a_camera_beyond_all_measure():
     pose[0, 3] = 1e300
     with pytest.raises(ValueError, match="1e[+]300 voxels away"):
         lookout.sight(pose[None])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_loads_ends_the_node_with_a_line_and_status_0(number):
+    """Found by signals in the first seconds: a traceback out of an import, and a status as if it had been killed."""
+    program = (
+        "import os, sys, types; from renderocc_ros import start\n"
+        "node = types.ModuleType('renderocc_ros.node')\n"
+        f"node.__getattr__ = lambda name: os.kill(os.getpid(), {int(number)}) or print('not ended')\n"
+        "sys.modules['renderocc_ros.node'] = node; start.main([])"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"ended by {signal.Signals(number).name} while loading\n"
