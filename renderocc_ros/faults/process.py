@@ -61,7 +61,7 @@ class NodeProcess:
         parameters: dict[str, str],
         domain: int,
         log: Path,
-        module: str = "renderocc_ros.node",
+        module: str = "renderocc_ros.start",
         environment: dict[str, str] | None = None,
     ) -> None:
         command = [sys.executable, "-m", module, "--ros-args"]

@@ -14,7 +14,7 @@ from renderocc_ros.faults.scene import Scene
 
 __all__ = ["Stage", "StageError", "wait_for"]
 
-USUAL = "renderocc_ros.node"
+USUAL = "renderocc_ros.start"
 LOADING = 90.0  # seconds a new process may take until it is active
 SETTLING = 20.0  # seconds within which all is as usual before a fault is injected
 

@@ -313,7 +313,7 @@ def checkpoint(name: str, what: str, bend) -> Fault:
 
 
 ENDING = 6.0  # seconds a process may take to end after a signal
-NO_MEMORY = "[Mm]emory|bad_alloc|alloc|Errno 12|thread"
+NO_MEMORY = "[Mm]emory|bad_alloc|alloc|Errno 12|thread|primitive"  # the last is what oneDNN could not create
 SYSTEM_FAULTS = (
     node("slow subscriber", "subscribers", "takes half a second over each message", begin=slow_subscribers(0.5, 1),
          end=subscribers_go),
@@ -341,7 +341,7 @@ SYSTEM_FAULTS = (
             ends_within=ENDING),
     process("SIGKILL", "at a random moment", begin=killed, exits=".", ends_within=ENDING),
     process("signal while loading", "SIGINT or SIGTERM in the first seconds", begin=signalled_at_the_start,
-            ends_within=ENDING),
+            ends_within=ENDING, exits="^$|KeyboardInterrupt", errors="Traceback"),  # at first Python runs none of ours
     node("stalled", "process", "SIGSTOP, later SIGCONT", begin=stopped_for_a_while, end=goes_on, stops=True,
          alone=True),
     process("no address space", "RLIMIT_AS below what it has", end=unlimited(resource.RLIMIT_AS),
