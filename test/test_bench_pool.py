@@ -63,8 +63,9 @@ def test_the_table_shows_times_memory_ratios_and_the_plan(monkeypatch, capsys, t
 
     def run(way, threads, frames):
         shared = {"shape": (6, 9, 4, 8), "floor": (1e6, 3e6), "plan": 0.002, "place": 0.003}
-        spent = {"forward": seconds[way] / 2, "both": seconds[way], "cpu": 1.0, "memory": seconds[way] * 2**30}
-        return [{"size": "base", "dtype": dtype, **shared, **spent} for dtype in bench_pool.DTYPES]
+        spent = {"forward": seconds[way] / 2, "both": seconds[way], "cpu_forward": 0.003, "cpu": 0.004}
+        memory = {"memory": seconds[way] * 2**30}
+        return [{"size": "base", "dtype": dtype, **shared, **spent, **memory} for dtype in bench_pool.DTYPES]
 
     monkeypatch.setattr(bench_pool, "run", run)
     path = tmp_path / "pool.json"
@@ -73,6 +74,7 @@ def test_the_table_shows_times_memory_ratios_and_the_plan(monkeypatch, capsys, t
     # 1 MB in 0.5 ms is 2 GB/s; 3 MB in 1 ms are 3 GB/s, faster than the copy: from caches.
     assert "| base | float32 | forward | 30 ms | 10 ms | 0.5 ms | 60.0 | 20.0 | 100% |" in printed
     assert "| base | bfloat16 | forward + backward | 60 ms | 20 ms | 1 ms | 60.0 | 20.0 | 150% |" in printed
+    assert "| base | float32 | CPU time of both | 4 ms | 4 ms | 4 ms | 1.0 | 1.0 |  |" in printed
     assert "| 61.4 MiB | 20.5 MiB | 1.02 MiB | 60.0 | 20.0 |  |" in printed
     assert "| base | 6 x 9 x 4 x 8 | 2 ms | 3 ms |" in printed
     assert len(json.loads(Path(path).read_text())["pool"]["cpu"]["rows"]) == 2

@@ -136,7 +136,8 @@ def sorted_by_torch(voxel_index: Tensor, voxel_count: int, frames: int) -> tuple
     """cell, start, point, pixel by PyTorch's sort, as `cpu_kernel.sort_points`."""
     views, bins, height, width = voxel_index.shape
     device, cells = voxel_index.device, voxel_count * frames
-    first = torch.arange(frames, device=device).repeat_interleave(views // frames).view(-1, 1, 1, 1) * voxel_count
+    frame = torch.div(torch.arange(views, device=device), max(views // frames, 1), rounding_mode="floor")
+    first = frame.view(-1, 1, 1, 1) * voxel_count
     inside = (voxel_index >= 0) & (voxel_index < voxel_count)
     cell = torch.where(inside, voxel_index + first, -1).to(torch.int32).flatten()
     key, order = torch.sort(torch.where(cell >= 0, cell, cells), stable=True)
