@@ -18,15 +18,9 @@ import numpy as np
 from .ops.resample import compiled_loops
 
 __all__ = [
-    "ENCODINGS",
-    "MAX_PIXELS",
-    "ImageError",
-    "check_raw",
-    "compressed_size",
-    "decode_compressed",
-    "decode_raw",
-    "is_common_jpeg",
-]
+    "ENCODINGS", "MAX_PIXELS", "ImageError", "check_png_chunks", "check_raw", "compressed_size", "decode_compressed",
+    "decode_raw", "is_common_jpeg",
+]  # fmt: skip
 
 MAX_PIXELS = 64_000_000  # a picture with more is refused before memory is taken for it
 _LARGEST_SIDE = 32768
@@ -180,7 +174,7 @@ def _checked_header(data: np.ndarray, max_pixels: int) -> _Header:
         if not header.frame:
             _check_scans(data)
     else:
-        _check_png_chunks(data)
+        check_png_chunks(data)
     return header
 
 
@@ -436,8 +430,12 @@ def _check_scans(data: np.ndarray) -> None:
         raise ImageError(f"JPEG has {scans} scans; expected at most {_MOST_SCANS}, it is corrupt or made to take hours")
 
 
-def _check_png_chunks(data: np.ndarray) -> None:
-    """Walk the chunks to IEND and compare their checksums."""
+def check_png_chunks(data: np.ndarray) -> None:
+    """Walk a PNG's chunks to IEND: OpenCV takes the memory that a chunk's length asks for, whether it is there or not.
+
+    Raises:
+        ImageError: cut off, a checksum that is wrong, or more chunks than encoders write.
+    """
     content, offset = memoryview(np.ascontiguousarray(data)), len(_PNG_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         if offset + 12 > len(content):

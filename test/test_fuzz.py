@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import random
+import resource
 import sqlite3
 import struct
 import time
@@ -45,6 +46,7 @@ from training.importers.nuscenes import _scene_names
 from training.importers.semantickitti import Sequence
 from training.prepare.shard import ShardWriter
 from training.prepare.tables import TablesError
+from training.recordings.label_images import LabelImageError, png_image
 from training.recordings.notes import noted_classes
 
 # Inputs of each target in the ordinary test run: about half a second each.
@@ -217,6 +219,18 @@ def test_headers_without_end_are_given_up_soon(data):
     with pytest.raises(ImageError, match="truncated"):
         decode_compressed(array)
     assert time.process_time() - begin < 1
+
+
+def test_label_images_whose_chunks_claim_gigabytes_are_refused_before_opencv_takes_them():
+    """OpenCV took and cleared 764 MB, half a second, for 150 bytes."""
+    whole = cv2.imencode(".png", np.zeros((8, 12), np.uint8))[1].tobytes()
+    assert png_image(np.frombuffer(whole, np.uint8), 8, 12).shape == (8, 12)
+    place = whole.index(b"IDAT") - 4
+    data = whole[:place] + struct.pack(">I", 764_346_460) + whole[place + 4 :]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(LabelImageError, match="cannot be decoded: PNG of .* is truncated"):
+        png_image(np.frombuffer(data, np.uint8), 8, 12)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_progressive_images_of_endless_scans_are_refused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from renderocc_model.images import ImageError, compressed_size
+from renderocc_model.images import ImageError, check_png_chunks, compressed_size
 from renderocc_model.messages.cdr_reader import CompressedImageMessage, ImageMessage
 
 __all__ = [
@@ -85,10 +85,11 @@ def png_image(data: np.ndarray, height: int, width: int) -> np.ndarray:
     if bytes(data[:4]) != b"\x89PNG":
         raise LabelImageError("label image is a JPEG, which changes ids and depths; write PNG")
     try:
+        check_png_chunks(data)
         image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None or bytes(data[-8:-4]) != b"IEND":
+    except (ImageError, cv2.error) as error:
+        raise LabelImageError(f"label image of {data.size} bytes cannot be decoded: {error}") from None
+    if image is None or image.shape[:2] != (height, width):
         raise LabelImageError(f"label image of {data.size} bytes cannot be decoded; its PNG is cut off or corrupt")
     return image
 
