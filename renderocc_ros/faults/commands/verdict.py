@@ -20,9 +20,8 @@ __all__ = ["leftovers", "met", "wholeness"]
 _STOPPED = {  # exit statuses after a signal; replay's way to end is a signal, and training saves and ends by itself
     "SIGKILL": (-9,),
     "SIGTERM": (-15, 143, 0),
-    "SIGINT": (130, 0),
+    "SIGINT": (130, -2, 0),  # -2: between two lines of a library that had set it aside
 }
-_MEMORY = ("out of memory", "memory")
 
 
 def met(fault: str, injection: Injection, ended: Ended, subject: Subject, changed: bool) -> tuple[str, list[str]]:
@@ -58,7 +57,7 @@ def _said(fault: str, injection: Injection, ended: Ended) -> list[str]:
         wrong.append(f"ended with {ended.status}")
     if fault == "disk full" and "disk is full" not in text:
         wrong.append("did not say that the disk is full")
-    if fault == "out of memory" and not any(word in text for word in _MEMORY):
+    if fault == "out of memory" and "memory" not in text.lower():  # native libraries have words of their own
         wrong.append("did not say that memory ran out")
     if fault == "read-only disk" and "out/" not in text:
         wrong.append("did not name the place it cannot write to")
