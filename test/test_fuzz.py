@@ -45,7 +45,7 @@ from training.importers.devkit import records
 from training.importers.nuscenes import _scene_names
 from training.importers.semantickitti import Sequence
 from training.prepare.shard import ShardWriter
-from training.prepare.tables import TablesError
+from training.prepare.tables import ARRAYS, TablesError
 from training.recordings.label_images import LabelImageError, png_image
 from training.recordings.notes import noted_classes
 
@@ -496,6 +496,24 @@ def test_journals_that_another_program_wrote_are_refused_or_begun_anew(tmp_path,
             assert writer.done == 0
     except TablesError as error:
         assert "journal: holds a row of another program" in str(error)
+
+
+@pytest.mark.parametrize("which", range(len(ARRAYS)), ids=ARRAYS)
+def test_tables_of_other_types_or_cut_off_are_refused(which):
+    target = find("tables")
+    data = next(seed for seed in target.seeds() if seed[0] == which + 1)  # the header comes first
+    with pytest.raises(TablesError, match="holds float32"):
+        target.run(data.replace(b"'<i8'", b"'<f4'").replace(b"'<f8'", b"'<f4'"))
+    with pytest.raises(TablesError, match=ARRAYS[which]):
+        target.run(data.replace(b")", b" "))  # NumPy's header parser ends in a TokenError
+
+
+@pytest.mark.parametrize("name", ["images", "starts"])
+def test_offsets_beyond_the_tables_are_not_followed(name):
+    target = find("tables")
+    data = next(seed for seed in target.seeds() if seed[0] == ARRAYS.index(name) + 1)
+    with pytest.raises(TablesError, match=f"{name}.npy: points outside of"):
+        target.run(data[:129] + struct.pack("<q", 1 << 62) + data[137:])  # 128 bytes of header after the first
 
 
 # --------------------------------------------------------------------------------------------------------- importers
