@@ -18,6 +18,7 @@ from .grid import VoxelGrid
 from .network import OccupancyNetwork
 from .ops.voxel_pooling import PoolingPlan, pool
 from .precision import PRECISIONS, autocast
+from .preprocess import scaled
 
 __all__ = ["InferenceNetwork", "Prediction"]
 
@@ -112,7 +113,7 @@ class InferenceNetwork:
 
     def _images(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""
-        return torch.addcmul(self._offset, pictures.permute(0, 3, 1, 2).float(), self._scale).to(self.dtype)
+        return scaled(pictures, self._scale, self._offset, self.dtype)
 
     def _volume(self, pooled: Tensor) -> Tensor:
         """(1, S*C, X, Y) over the ground plane or (1, C, X, Y, Z) from (cells, C), as `OccupancyNetwork.pool`."""

@@ -23,6 +23,7 @@ __all__ = [
     "Preprocessor",
     "check_camera_size",
     "normalise",
+    "scaled",
     "view_from_compressed",
     "view_from_raw",
     "view_from_rgb",
@@ -160,21 +161,29 @@ def normalise(views: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Te
 
     if views.dtype != torch.uint8 or views.ndim < 3 or views.shape[-1] != 3:
         raise ValueError(f"views are {views.dtype} of shape {tuple(views.shape)}; expected uint8 (..., H, W, 3)")
-    if views.device.type == "cpu" and views.is_contiguous() and not torch.compiler.is_compiling():
-        return _normalised_in_one_pass(views).to(dtype or torch.float32)
-    scale, offset = _scale_and_offset(views.device)
-    values = views.movedim(-1, -3).float()
-    return torch.addcmul(offset, values, scale, out=values).to(dtype or torch.float32)
+    return scaled(views, *_scale_and_offset(views.device), dtype or torch.float32)
 
 
-def _normalised_in_one_pass(views: torch.Tensor) -> torch.Tensor:
+def scaled(views: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """views * scale + offset, channels first: what `normalise` does, by any numbers.
+
+    Args:
+        views: (..., H, W, 3) uint8.
+        scale, offset: (3, 1, 1) float32 on the views' device.
+        dtype: of the result; it is computed in float32.
+    Returns:
+        (..., 3, H, W), channels last in memory where views are.
+    """
     import torch
 
-    loops = compiled_loops()
-    scale, offset = (np.resize(numbers.numpy(), loops.LANES) for numbers in _scale_and_offset(views.device))
+    if views.device.type != "cpu" or not views.is_contiguous() or torch.compiler.is_compiling():
+        values = views.movedim(-1, -3).float()
+        return torch.addcmul(offset, values, scale, out=values).to(dtype)
+    loops = compiled_loops()  # one pass; PyTorch makes two, into new memory each
     values = torch.empty(views.shape, dtype=torch.float32)
-    loops.normalise(views.view(-1).numpy(), scale, offset, values.view(-1).numpy())
-    return values.movedim(-1, -3)
+    numbers = (np.resize(three.numpy(), loops.LANES) for three in (scale, offset))
+    loops.normalise(views.view(-1).numpy(), *numbers, values.view(-1).numpy())
+    return values.movedim(-1, -3).to(dtype)
 
 
 @lru_cache(maxsize=8)
