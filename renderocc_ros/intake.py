@@ -172,6 +172,12 @@ class Intake:
         with self._lock:
             return self._matcher.too_few, dict(self._matcher.last_missing)
 
+    def resume(self) -> None:
+        """The node becomes active: the time since it last took an image, or was configured, is nobody's silence."""
+        self._time = self._time_of_next_tick = self._now()
+        with self._lock:
+            self._matcher.resume(self._time)
+
     @property
     def past_start(self) -> bool:
         """Whether there was time for every camera to send something: `camera_timeout` since the node became active."""

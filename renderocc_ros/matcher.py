@@ -238,6 +238,12 @@ class AnchorMatcher:
             result[name] = camera.statistics(now, silent=silent_at is not None and now >= silent_at)
         return result
 
+    def resume(self, now: float) -> None:
+        """After a pause in which no image was taken in: every camera has `camera_timeout` again."""
+        self._start = now
+        for camera in self._cameras.values():
+            camera.heard = None if camera.heard is None else now
+
     def past_start(self, now: float) -> bool:
         """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
         return self._start is not None and now >= self._start + self._timeout

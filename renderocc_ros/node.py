@@ -155,6 +155,7 @@ class RenderOccNode(LifecycleNode):
     @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
+        self._intake.resume()
         self._worker.start()
         self._state, self._error = "active", ""
         self._outputs.publish_classes(self._predictor.classes)

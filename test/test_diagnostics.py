@@ -197,6 +197,17 @@ def test_a_silent_camera_is_an_error_with_the_time_of_its_silence(setup):
     assert setup.value("camera front", "rate") == "0.00 Hz"
 
 
+def test_a_pause_of_the_node_is_not_the_silence_of_its_cameras(setup):
+    """Found by configuring anew on a busy computer: cameras were called silent for as long as that took."""
+    setup.run()
+    setup.now += 60.0  # inactive: no ticks
+    setup.intake.resume()
+    setup.pass_time(1.0)
+    assert setup.status("camera front")[0] == OK
+    setup.pass_time(2.0)
+    assert setup.status("camera front") == (ERROR, "silent for 3.0 s; its view is unknown")
+
+
 def test_a_camera_is_not_called_silent_by_a_node_that_takes_no_images(setup):
     setup.pass_time(10.0)
     setup.state = "inactive"
