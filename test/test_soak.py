@@ -112,13 +112,13 @@ def test_a_plot_shows_its_curves_in_their_colours():
 def test_a_section_is_replaced_between_its_marks_and_damaged_marks_are_refused(tmp_path):
     document = tmp_path / "reliability.md"
     document.write_text("# Reliability\n\nmine\n")
-    update_section(document, "load", "renderocc load", "first", "Load")
-    update_section(document, "load", "renderocc load", "second", "Load")
+    update_section(document, "load", "first", "Load")
+    update_section(document, "load", "second", "Load")
     text = document.read_text()
     assert "mine" in text and "second" in text and "first" not in text and text.count("## Load") == 1
     document.write_text(text.replace("<!-- /load -->", ""))
     with pytest.raises(ValueError, match="once each"):
-        update_section(document, "load", "renderocc load", "third")
+        update_section(document, "load", "third")
 
 
 # --- load

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..section import update_section
+from ..section import made_by, update_section
 from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
@@ -47,8 +47,9 @@ def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
     ]
     commands = len({result["command"] for result in results})
     parts = [
-        f"{len(results)} faults in {commands} commands, each run in a process of its own; seed {seed}.",
+        f"{len(results)} faults in {commands} commands, each run in a process of its own "
+        f"({made_by(f'renderocc command-faults --seed {seed}')}).",
         table(results),
         "\n".join(["Open:", "", *failures]) if failures else "None is open.",
     ]
-    update_section(path, "commands", "renderocc command-faults", "\n\n".join(parts), "Commands under faults")
+    update_section(path, "commands", "\n\n".join(parts), "Commands under faults")

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prepare_process()
     from ..scene import SceneError
+    from ..section import origin
     from ..stage import StageError
     from .table import conclude
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not all(0.1 <= rate <= 1000 for rate in arguments.rates) or arguments.seconds < 1 or arguments.age <= 0:
             raise ValueError("--rates are 0.1 to 1000 Hz, --seconds at least 1, --age above 0")
         out.mkdir(parents=True, exist_ok=True)
+        origin(out, f"renderocc load --seconds {arguments.seconds:g} --threads {arguments.threads}")
         measure_all(out, arguments, sizes)
         return conclude(out, arguments.age, arguments.docs)
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from renderocc_model.files import replacing
 
-from ..section import update_section
+from ..section import origin, update_section
 from ..soak.document import machine
 from ..soak.samples import read_lines
 
@@ -55,11 +55,12 @@ def _cells(row: dict, images: str, kept: bool) -> list[str]:
 def conclude(out: Path, age: float, document: Path | None) -> int:
     """Write load.json and, if asked for, the section of the document."""
     rows = read_lines(out / "results.jsonl")
-    found = {"machine": machine(), "age_bound": age, "rows": rows}
+    found = {"machine": machine(), "made_by": origin(out), "age_bound": age, "rows": rows}
     content = (json.dumps(found, indent=1) + "\n").encode()
     cameras = max((row["cameras"] for row in rows), default=0)
     text = (
-        f"{cameras} cameras, the node with its usual parameters beside the source on {found['machine']}. Of each size "
+        f"{cameras} cameras, the node with its usual parameters beside the source on {found['machine']} "
+        f"({found['made_by']}). Of each size "
         f"and transport, the highest rate at which the newest result's age stayed below {age:g} s (p99, the age of an "
         "image counts from its stamp), and the first rate that was too much. Frames that are skipped and images that "
         "are dropped are what the node counts and says in /diagnostics.\n\n" + load_table(rows, age)
@@ -69,7 +70,7 @@ def conclude(out: Path, age: float, document: Path | None) -> int:
     if document is not None:
         document.with_suffix("").mkdir(parents=True, exist_ok=True)
         targets.append(document.with_suffix("") / "load.json")
-        update_section(document, "load", "renderocc load", text, "Load")
+        update_section(document, "load", text, "Load")
         print(f"wrote {document.resolve()}")
     for path in targets:
         with replacing(path) as partial:

@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prepare_process()
     from ..scene import SceneError
+    from ..section import origin
     from ..stage import StageError
     from .document import conclude
     from .samples import read_lines
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.summary:
             from .run import Soak
 
+            settings = f"--minutes {arguments.minutes:g} --rate {arguments.rate:g} --seed {arguments.seed}"
+            origin(out, f"renderocc soak {settings}")
             bag = arguments.bag.resolve() if arguments.bag else six_cameras(out)
             soak = Soak(out, bag, network(arguments.checkpoint, out), arguments.domain, arguments.rate)
             soak.run(arguments.minutes * 60, arguments.pause, arguments.seed)

@@ -11,7 +11,7 @@ import numpy as np
 
 from renderocc_model.files import replacing
 
-from ..section import update_section
+from ..section import origin, update_section
 from .plot import Curve, Panel, draw
 from .samples import read_lines
 from .statistics import column, longest_life, summary
@@ -23,7 +23,7 @@ def conclude(out: Path, document: Path | None) -> int:
     """Write summary and picture beside the samples and, if asked for, into the document; 1 where the node failed."""
     samples, events = read_lines(out / "samples.jsonl"), read_lines(out / "events.jsonl")
     found = summary(samples, events)
-    found["machine"] = machine()
+    found["machine"], found["made_by"] = machine(), origin(out)
     _write(out / "soak.json", (json.dumps(found, indent=1) + "\n").encode())
     _write(out / "soak.jpg", picture(samples, events))
     text = describe(found)
@@ -34,7 +34,7 @@ def conclude(out: Path, document: Path | None) -> int:
         for name in ("soak.json", "soak.jpg"):
             _write(folder / name, (out / name).read_bytes())
         caption = "Memory, latency, age of the newest result, queues, threads and files over time"
-        update_section(document, "soak", "renderocc soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "Soak")
+        update_section(document, "soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "Soak")
         print(f"wrote {document.resolve()}")
     print(f"wrote {out}")
     return 1 if found["ended"] or found["failed"] else 0
@@ -80,7 +80,8 @@ def describe(found: dict) -> str:
     memory = found[found["memory_kind"]]
     lines = [
         f"{found['minutes']:.0f} minutes, {found['processes']} process{'es' * (found['processes'] != 1)}, "
-        f"{found['faults']} faults of {found['kinds']} kinds; {found['machine']}. The process that lived longest "
+        f"{found['faults']} faults of {found['kinds']} kinds; {found['machine']} ({found['made_by']}). The process that "
+        "lived longest "
         f"({found['minutes_of_longest_life']:.0f} minutes) published {found['published']} frames, skipped "
         f"{found['skipped']} for newer ones and failed at {found['failed']}. "
         f"Processes that ended by themselves: {len(found['ended'])}.",
@@ -100,8 +101,8 @@ def describe(found: dict) -> str:
             lines.append(f"| age of the newest result {what}, s | {ages['p50']:.2f} | {ages['p99']:.2f} | | |")
     lines += [
         "",
-        "Change: least squares after a warm-up of two minutes; confidence by a moving-block bootstrap of the "
-        "residuals, blocks of two minutes, 2000 draws.",
+        "Medians and change: of all but the first third, in which buffers and heaps grow to their size; change by least "
+        "squares, its confidence by a moving-block bootstrap of the residuals, blocks of two minutes, 2000 draws.",
     ]
     for event in (*found["ended"], *found["complaints"]):
         told = "; ".join(str(event.get(key)) for key in ("said", "complaints", "surprises") if event.get(key))

@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["longest_life", "soaked_seconds", "summary", "trend"]
 
-WARM_UP_S = 120.0  # caches, pools of buffers and the first faults; at most a fifth of the life
+WARM_UP = 1 / 3  # of the life: until every kind of fault has come once, buffers and heaps grow
 BLOCK_S = 120.0
 RESAMPLES = 2000
 _RECOVERY = 3  # samples after a fault's end that still belong to it
@@ -80,7 +80,7 @@ def summary(samples: list[dict], events: list[dict]) -> dict:
     """All figures of a soak, for JSON and the document."""
     life = longest_life(samples)
     times = column(life, "t")
-    settled = times - times[0] >= min(WARM_UP_S, (times[-1] - times[0]) / 5)
+    settled = times - times[0] >= WARM_UP * (times[-1] - times[0])
     memory = "own" if np.isfinite(column(life, "own")).any() else "memory"
     quiet = np.array([not entry["fault"] for entry in life])
     for later in range(1, _RECOVERY + 1):
