@@ -49,12 +49,12 @@ def assert_agree(depth, context, plan, backend="cpu", device="cpu", slack=1):
 
     The reference is in float64."""
     found = pooled(depth, context, plan, backend, device)
-    expected = pooled(depth.double(), context.double(), plan, "reference")
+    expected = pooled(depth.double(), context.double(), plan, "reference", device)
     for name, actual, exact, like in zip(("result", "depth", "context"), found, expected, (context, depth, context)):
         assert actual.dtype == like.dtype and actual.shape == exact.shape, name
         rounding = ROUNDING + (0 if like.dtype == torch.float32 else slack * torch.finfo(like.dtype).eps)
         if exact.numel():
-            worst = (actual.cpu().double() - exact).abs().max().item()
+            worst = (actual.double() - exact).abs().max().item()
             assert worst <= rounding * max(exact.abs().max().item(), 1.0), (name, worst)
 
 

@@ -9,10 +9,10 @@ before a camera have a thousand points and most cells a few, and the order of al
 Backward, one warp works on one pixel, BINS bins at a time: the row of the gradient at a bin's cell is read once, for
 the bin's depth (its product with the pixel's context) and for the context (its share by the depth).
 
-Bytes, for six views of 40 x 100 features, 118 bins, 80 channels of 16 bits and 200 x 200 cells: main memory gives
-points and pixels (8 bytes each), depths (4 bytes) and context (4 MB) and takes the result (6 MB): 45 MB, which an
-H100's 3.35 TB/s need 13 us for. Each point reads a row of context from the second-level cache, 160 bytes: 1.2 million
-points inside the grid are 0.2 GB, at some 5.5 TB/s 35 us. These are estimates: `renderocc bench pool` measures.
+Bytes, for six views of 40 x 100 features, 118 bins, 80 channels of 16 bits and 200 x 200 cells: main memory gives point
+and pixel of the 1.2 million points inside the grid (9 MB), depths (11 MB) and context (4 MB) and takes the result
+(6 MB): 30 MB, which an H100's 3.35 TB/s need 9 us for. Each point reads a row of context from the second-level cache,
+160 bytes: 0.2 GB, at some 5.5 TB/s 35 us. These are estimates: `renderocc bench pool` measures.
 """
 
 from __future__ import annotations
