@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from renderocc_ros.faults.cameras import bent_bytes, cut, noise
 from renderocc_ros.faults.fault import Fault, Injection
@@ -134,6 +135,12 @@ def mounts_again(injection: Injection) -> None:
     injection.rig.send_mounts()
 
 
+def mounts_prevail(injection: Injection) -> None:
+    """Said once more when the last contradiction is through: what comes last on /tf or /tf_static counts."""
+    time.sleep(0.2)
+    mounts_again(injection)
+
+
 def two_publishers_of_a_mount(injection: Injection, message: Message):
     """Two static publishers contradict each other, ten times a second."""
     if message.kind == "tf":
@@ -157,7 +164,7 @@ TF_FAULTS = (
     tf("odometry of another day", "stamps of 1970 and 2038", bent(of_another_day), named="static mounts|ignored"),
     tf("loop in TF", "base_link is odom's child too", with_more(backward_link)),
     tf("two parents", "a camera's frame is odom's child too", under_both, named="under|parent",
-       judge_free=False, end=mounts_again),
+       judge_free=False, end=mounts_prevail),
     tf("made-up frames", "hundreds of names a second", with_more(made_up)),
     tf("nameless frames", "empty frame ids", with_more(nameless), named="ignored"),
     tf("a frame in itself", "child and parent are one", with_more(to_itself), named="ignored"),
@@ -168,6 +175,6 @@ TF_FAULTS = (
     tf("mount changes", "a camera turned while running", begin=mount_moved, end=mounts_again, strikes="mount"),
     tf("mount missing", "and there only later", begin=mount_missing, end=mounts_again, strikes="mount",
        line="camera {camera}", named="cannot be placed", alone=True),
-    tf("two publishers of a mount", "which contradict each other", two_publishers_of_a_mount, end=mounts_again,
+    tf("two publishers of a mount", "which contradict each other", two_publishers_of_a_mount, end=mounts_prevail,
        strikes="mount"),
 )  # fmt: skip
