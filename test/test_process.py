@@ -1,6 +1,7 @@
 """Settings of a process, files of the folder `config`, and how a process ends."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -159,3 +160,30 @@ def test_the_first_signal_ends_a_process_and_a_second_one_does_not_kill_it_on_th
             time.sleep(0.05)
         assert process.stdout.readline() == "ended\n"
         assert process.wait(10) == 0
+
+
+def test_threads_share_two_heaps():
+    """Each of eight threads allocates while the others wait; malloc_stats names every heap there is."""
+    code = """
+import ctypes, sys, threading
+from renderocc_ros.process import prepare_process
+if len(sys.argv) > 1:
+    prepare_process()
+libc, meeting = ctypes.CDLL(None), threading.Barrier(8)
+def work():
+    libc.malloc(100_000)
+    meeting.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.malloc_stats()
+"""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc's heaps")
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    counts = []
+    for words in ((), ("prepared",)):
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        counts.append(done.stderr.count("Arena "))
+    assert counts[1] <= 2 < counts[0]
