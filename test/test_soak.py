@@ -18,7 +18,7 @@ from renderocc_ros.faults.section import update_section
 from renderocc_ros.faults.soak.document import conclude
 from renderocc_ros.faults.soak.plot import Curve, Panel, draw
 from renderocc_ros.faults.soak.samples import append, queues, read_lines, shares
-from renderocc_ros.faults.soak.statistics import longest_life, soaked_seconds, trend
+from renderocc_ros.faults.soak.statistics import counted, longest_life, soaked_seconds, trend
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,10 @@ def test_the_process_that_lived_longest_is_judged():
     samples = [{"life": 0, "t": t} for t in range(3)] + [{"life": 1, "t": t} for t in range(5)]
     assert [entry["life"] for entry in longest_life(samples)] == [1] * 5
     assert soaked_seconds(samples) == 2 + 4  # from the first sample to the last, of each process
+
+
+def test_counters_that_begin_anew_are_added_up():
+    assert counted(np.array([1.0, 5, np.nan, 7, 2, 3])) == 7 + 3  # to 7, then from 0 to 3
 
 
 def test_queues_are_what_was_received_and_neither_matched_nor_dropped():

@@ -80,10 +80,9 @@ def describe(found: dict) -> str:
     memory = found[found["memory_kind"]]
     lines = [
         f"{found['minutes']:.0f} minutes, {found['processes']} process{'es' * (found['processes'] != 1)}, "
-        f"{found['faults']} faults of {found['kinds']} kinds; {found['machine']} ({found['made_by']}). The process that "
-        "lived longest "
-        f"({found['minutes_of_longest_life']:.0f} minutes) published {found['published']} frames, skipped "
-        f"{found['skipped']} for newer ones and failed at {found['failed']}. "
+        f"{found['faults']} faults of {found['kinds']} kinds; {found['machine']} ({found['made_by']}). The process "
+        f"that lived longest ({found['minutes_of_longest_life']:.0f} minutes) published {found['published']} frames, "
+        f"skipped {found['skipped']} for newer ones and failed at {found['failed']}. "
         f"Processes that ended by themselves: {len(found['ended'])}.",
         "",
         "| figure | median | p99 | change per hour, 95 % confidence | of that in the second half |",
@@ -101,8 +100,8 @@ def describe(found: dict) -> str:
             lines.append(f"| age of the newest result {what}, s | {ages['p50']:.2f} | {ages['p99']:.2f} | | |")
     lines += [
         "",
-        "Medians and change: of all but the first third, in which buffers and heaps grow to their size; change by least "
-        "squares, its confidence by a moving-block bootstrap of the residuals, blocks of two minutes, 2000 draws.",
+        "Medians and change: of all but the first third, in which buffers and heaps grow to their size; change by "
+        "least squares, its confidence by a moving-block bootstrap of the residuals, in blocks of 2 minutes.",
     ]
     for event in (*found["ended"], *found["complaints"]):
         told = "; ".join(str(event.get(key)) for key in ("said", "complaints", "surprises") if event.get(key))

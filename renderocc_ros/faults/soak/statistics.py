@@ -69,6 +69,13 @@ def soaked_seconds(samples: list[dict]) -> float:
     return sum(max(times) - min(times) for times in spans.values())
 
 
+def counted(values: np.ndarray) -> int:
+    """What a counter came to that begins anew, from 0, whenever the node is configured anew."""
+    values = np.concatenate([[0.0], values[np.isfinite(values)]])
+    steps = np.diff(values)
+    return int(np.where(steps >= 0, steps, values[1:]).sum())
+
+
 def percentiles(values: np.ndarray) -> dict:
     values = values[np.isfinite(values)]
     if not len(values):
@@ -100,9 +107,7 @@ def summary(samples: list[dict], events: list[dict]) -> dict:
         "complaints": [event for event in events if event.get("complaints") or event.get("surprises")],
         "memory_kind": memory,
         "age_of_newest_result": ages,
-        "published": int(np.nanmax(column(life, "published"), initial=0)),
-        "skipped": int(np.nanmax(column(life, "skipped"), initial=0)),
-        "failed": int(np.nanmax(column(life, "failed"), initial=0)),
+        **{name: counted(column(life, name)) for name in ("published", "skipped", "failed")},
     }
     for name in (memory, "threads", "files", "held", "p50", "p99"):
         values = column(life, name)
