@@ -14,7 +14,7 @@ from renderocc_ros.faults import main
 from renderocc_ros.faults.catalogue import FAULTS, Run, fault_named, plan
 from renderocc_ros.faults.judge import Promises
 from renderocc_ros.faults.lane import lane_runs, make_run
-from renderocc_ros.faults.report import growth, read_results, summary, table, write_section
+from renderocc_ros.faults.report import growth, mended, read_results, set_aside_broken, summary, table, write_section
 from renderocc_ros.faults.scene import load_scene, small_network
 from renderocc_ros.faults.seen import perhaps_seen
 from renderocc_ros.faults.stage import Stage
@@ -162,6 +162,18 @@ def test_a_line_that_was_cut_off_is_made_again(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({"index": 0}) + "\n" + '{"index": 1, "fau')
     assert [entry["index"] for entry in read_results(path)] == [0]
+
+
+def test_broken_runs_are_made_again_and_what_was_mended_is_told(tmp_path):
+    records = [record(0, 800.0), record(1, 800.0, broken=["recovery: too late"])]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in records))
+    set_aside_broken(tmp_path)
+    left, earlier = (read_results(tmp_path / name) for name in ("results.jsonl", "earlier.jsonl"))
+    assert [entry["index"] for entry in left] == [0] and mended(left, earlier) == []
+    again = [*left, record(1, 800.0)]
+    assert mended(again, earlier) == [{"only": "camera stops", "seed": 1, "broken": ["recovery: too late"]}]
+    text = table({**summary(again), "mended": mended(again, earlier)})
+    assert "- `--only 'camera stops' --seed 1`: recovery: too late" in text
 
 
 def test_the_section_of_a_document_is_written_anew_and_nothing_else(tmp_path):

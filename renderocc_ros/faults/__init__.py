@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of all choices (default 0); that of a run in the report")
     made.add_argument("--lanes", type=int, default=2, help="nodes that are tormented at the same time (default 2)")
     made.add_argument("--only", default="", help="these faults, separated by commas; a combination joined by '+'")
+    made.add_argument("--again", action="store_true", help="make the runs of --out in which an invariant broke again")
     made.add_argument("--list", action="store_true", help="name all faults and end")
     made.add_argument("--wall", action="store_true", help="without /clock, but for faults that need it")
     made.add_argument("--bag", type=Path, help="recording to show (default: a street of the simulated town)")
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> int:
     made = parser()
     arguments = made.parse_args(argv)
     from renderocc_ros.faults.catalogue import FAULTS, plan
+    from renderocc_ros.faults.report import set_aside_broken
 
     if arguments.list:
         for name, fault in FAULTS.items():
@@ -68,6 +70,8 @@ def main(argv: list[str]) -> int:
     try:
         runs = plan(count, arguments.seed, only, arguments.wall)
         settings = prepare(arguments, runs)
+        if arguments.again:
+            set_aside_broken(arguments.out)
     except (ValueError, OSError) as error:
         print(f"renderocc faults: {error}", file=sys.stderr)
         return 2
@@ -151,13 +155,14 @@ def run_lanes(plan_file: Path, out: Path) -> int:
 
 def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     """Summary, table and exit status."""
-    from renderocc_ros.faults.report import read_results, summary, table, write_section
+    from renderocc_ros.faults.report import mended, read_results, summary, table, write_section
 
     records = read_results(out / "results.jsonl")
     if not records:
         print("renderocc faults: no run came to its end; see the logs of the lanes", file=sys.stderr)
         return 2
     result = summary(records)
+    result["mended"] = mended(records, read_results(out / "earlier.jsonl"))
     text = table(result)
     (out / "faults.json").write_text(json.dumps(result, indent=1))
     (out / "report.md").write_text(text + "\n")

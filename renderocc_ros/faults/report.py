@@ -13,7 +13,7 @@ import numpy as np
 
 from renderocc_ros.faults.catalogue import FAULTS
 
-__all__ = ["finished", "growth", "read_results", "summary", "table", "write_section"]
+__all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "summary", "table", "write_section"]
 
 FEWEST = 30  # runs of one process from which its growth is told, by their second half
 STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
@@ -30,6 +30,27 @@ def read_results(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def set_aside_broken(out: Path) -> None:
+    """Move the records of broken runs from results.jsonl to earlier.jsonl, so that the runs are made again."""
+    path = out / "results.jsonl"
+    records = read_results(path)
+    with (out / "earlier.jsonl").open("a") as earlier:
+        earlier.writelines(json.dumps(record) + "\n" for record in records if record["broken"])
+    kept = path.with_suffix(".new")
+    kept.write_text("".join(json.dumps(record) + "\n" for record in records if not record["broken"]))
+    kept.replace(path)
+
+
+def mended(records: list[dict], earlier: list[dict]) -> list[dict]:
+    """Runs that were broken once and hold now."""
+    whole = {record["index"] for record in records if not record["broken"]}
+    return [
+        {"only": " + ".join(record["faults"]), "seed": record["seed"], "broken": record["broken"]}
+        for record in earlier
+        if record["index"] in whole
+    ]
 
 
 def finished(records: list[dict]) -> set[int]:
@@ -153,6 +174,10 @@ def table(result: dict) -> str:
         f"| combinations | two or three of the above | {result['combinations']} | | "
         f"{middle_and_worst(result['recovery_combined'])} | |"
     )
+    if result.get("mended"):
+        lines += ["", "Found by this campaign, then mended, and made again with every invariant kept:", ""]
+        for case in result["mended"]:
+            lines.append(f"- `--only '{case['only']}' --seed {case['seed']}`: {case['broken'][0][:160]}")
     lines += ["", *growth_lines(result["growth"])]
     return "\n".join(lines)
 
