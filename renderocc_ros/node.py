@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import sys
 import time
 import traceback
@@ -32,7 +31,7 @@ from renderocc_ros.latency import StageTimes
 from renderocc_ros.pace import Pace
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.pipeline import Frame, FramePipeline
-from renderocc_ros.process import end_at_first_signal, ignore_signals, prepare_process
+from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process
 from renderocc_ros.publishers import OutputPublishers
 from renderocc_ros.saving import SaveFolder
 from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
@@ -464,9 +463,8 @@ def main(args: list[str] | None = None) -> int:
             node._release()
             node.destroy_node()
         rclpy.try_shutdown()
-        gc.freeze()  # or the interpreter's last collection goes through all of PyTorch, a second or more of a busy core
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

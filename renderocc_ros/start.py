@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -18,14 +19,15 @@ def end_while_loading(number: int, _frame) -> None:
     os._exit(0)  # an import half done, in this thread or another, can be left in no better way
 
 
-def main(args: list[str] | None = None) -> int:
+def main(args: list[str] | None = None) -> NoReturn:
     """As `renderocc_ros.node.main`, whose handlers take over once it is loaded."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_while_loading)
     from renderocc_ros.node import main as run
+    from renderocc_ros.process import leave
 
-    return run(args)
+    leave(run(args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

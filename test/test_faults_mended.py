@@ -26,9 +26,9 @@ from renderocc_ros.node import RenderOccNode
 from renderocc_ros.placement import place_cameras
 
 ENDING = """
-import gc, os, signal, threading, time
+import atexit, os, signal, threading, time
 import rclpy
-from renderocc_ros import node
+from renderocc_ros import node, start
 
 def end():
     while not rclpy.ok():
@@ -37,8 +37,8 @@ def end():
     os.kill(os.getpid(), signal.SIGTERM)
 
 threading.Thread(target=end, daemon=True).start()
-status = node.main(["--ros-args", "-p", "cameras:=[front]", "-p", "autostart:=false"])
-print("frozen" if gc.get_freeze_count() else "to be collected", status, flush=True)
+atexit.register(print, "the interpreter cleans up")
+start.main(["--ros-args", "-p", "cameras:=[front]", "-p", "autostart:=false"])
 """
 
 
@@ -92,11 +92,11 @@ def test_warnings_and_news_can_be_said_in_one_life():
         rclpy.shutdown(context=context)
 
 
-def test_a_node_that_is_told_to_end_leaves_no_collection_for_the_interpreter():
+def test_a_node_that_is_told_to_end_leaves_nothing_for_the_interpreter_to_do():
     """Found with SIGTERM on a busy computer: it took five seconds to end, in the collection of PyTorch's objects."""
     environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
     done = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1:] == ["frozen 0"], done.stderr
+    assert done.returncode == 0 and "cleans up" not in done.stdout, done.stdout + done.stderr
 
 
 def test_a_transition_that_the_state_does_not_have_is_refused_and_said(monkeypatch):
@@ -121,7 +121,7 @@ def test_a_callback_that_fails_does_not_end_the_process():
     environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
     program = ENDING.replace("def end", FAILING + "\ndef end")
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines()[-1:] == ["frozen 0"], done.stderr
+    assert done.returncode == 0 and "cleans up" not in done.stdout, done.stdout + done.stderr
     assert "a callback failed: MemoryError: none left" in done.stdout + done.stderr
 
 
