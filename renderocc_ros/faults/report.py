@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_ros.faults.catalogue import FAULTS
+from renderocc_ros.faults.judge import Promises
+from renderocc_ros.faults.process import CAMERA_TIMEOUT, DIAGNOSTICS_PERIOD
 
 __all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "summary", "table", "write_section"]
 
@@ -155,6 +157,9 @@ def table(result: dict) -> str:
         f"{result['repeated']} runs were made again because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",
         "",
+        f"`camera_timeout` was {CAMERA_TIMEOUT:g} s and diagnostics came every {DIAGNOSTICS_PERIOD:g} s, so that a fault "
+        f"had to be named within {Promises().report:g} s; outputs had to be back within {Promises().recovery:g} s.",
+        "",
         "| fault | what | runs, and in combination | named after, s: median, worst "
         "| outputs back after, s: median, worst | broken |",
         "|---|---|---|---|---|---|",
@@ -175,7 +180,7 @@ def table(result: dict) -> str:
         f"{middle_and_worst(result['recovery_combined'])} | |"
     )
     if result.get("mended"):
-        lines += ["", "Found by this campaign, then mended, and made again with every invariant kept:", ""]
+        lines += ["", "Broken at first; made again, after what was found was mended, with every invariant kept:", ""]
         for case in result["mended"]:
             lines.append(f"- `--only '{case['only']}' --seed {case['seed']}`: {case['broken'][0][:160]}")
     lines += ["", *growth_lines(result["growth"])]
@@ -196,6 +201,9 @@ def growth_lines(lives: list[dict]) -> list[str]:
             f"{threads['first']} to {threads['last']} | "
             f"{files['first']} to {files['last']} |"
         )
+    open_growth = [f"- process {number}: {line}" for number, life in enumerate(lives, 1) for line in life["broken"]]
+    if open_growth:
+        lines += ["", f"Open: memory may rise by no more than {STEEP} MiB a run.", "", *open_growth]
     return lines
 
 
