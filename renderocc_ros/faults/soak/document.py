@@ -83,7 +83,7 @@ def describe(found: dict) -> str:
         f"{found['faults']} faults of {found['kinds']} kinds; {found['machine']} ({found['made_by']}). The process "
         f"that lived longest ({found['minutes_of_longest_life']:.0f} minutes) published {found['published']} frames, "
         f"skipped {found['skipped']} for newer ones and failed at {found['failed']}. "
-        f"Processes that ended by themselves: {len(found['ended'])}.",
+        f"Processes that ended by themselves: {len(found['ended'])}.{beside(found['load'])}",
         "",
         "| figure | median | p99 | change per hour, 95 % confidence | of that in the second half |",
         "|---|---|---|---|---|",
@@ -107,6 +107,11 @@ def describe(found: dict) -> str:
         told = "; ".join(str(event.get(key)) for key in ("said", "complaints", "surprises") if event.get(key))
         lines.append(f"- at {event['t'] / 60:.1f} minutes, {event.get('fault', 'no fault')}: {told[:300]}")
     return "\n".join(lines)
+
+
+def beside(load: dict) -> str:
+    """How busy the machine was."""
+    return f" Load average of the machine: {load['p50']:.1f}, at most {load['most']:.1f}." if load else ""
 
 
 def _row(name: str, figures: dict, digits: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -75,7 +76,8 @@ class Ages:
 def sample(stage: Stage) -> dict:
     """Holdings of the node's process, and what its newest report says of queues, frames and latency."""
     holdings = stage.node.holdings()
-    entry: dict = {} if holdings is None else {**vars(holdings), **shares(stage.node.pid)}
+    entry: dict = {"load": round(os.getloadavg()[0], 2)}
+    entry |= {} if holdings is None else {**vars(holdings), **shares(stage.node.pid)}
     if not stage.observer.reports:
         return entry
     lines = stage.observer.reports[-1][1]

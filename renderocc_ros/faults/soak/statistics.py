@@ -106,6 +106,7 @@ def summary(samples: list[dict], events: list[dict]) -> dict:
         "ended": [event for event in events if event.get("ended")],
         "complaints": [event for event in events if event.get("complaints") or event.get("surprises")],
         "memory_kind": memory,
+        "load": percentiles(column(life, "load")),
         "age_of_newest_result": ages,
         **{name: counted(column(life, name)) for name in ("published", "skipped", "failed")},
     }
