@@ -157,7 +157,7 @@ def table(result: dict) -> str:
         f"{result['repeated']} runs were made again because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",
         "",
-        f"`camera_timeout` was {CAMERA_TIMEOUT:g} s and diagnostics came every {DIAGNOSTICS_PERIOD:g} s, so that a fault "
+        f"`camera_timeout` was {CAMERA_TIMEOUT:g} s and diagnostics came every {DIAGNOSTICS_PERIOD:g} s: a fault "
         f"had to be named within {Promises().report:g} s; outputs had to be back within {Promises().recovery:g} s.",
         "",
         "| fault | what | runs, and in combination | named after, s: median, worst "
