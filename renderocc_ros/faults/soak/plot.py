@@ -39,7 +39,7 @@ def draw(panels: list[Panel], faults: list[tuple[float, float]]) -> np.ndarray:
         faults: (beginning, end) in seconds, shaded in every panel.
     """
     last = max(float(curve.times[-1]) for panel in panels for curve in panel.curves if len(curve.times))
-    image = np.full(((_HEIGHT + _GAP) * len(panels) + 24, _WIDTH, 3), 255, np.uint8)
+    image = np.full(((_HEIGHT + _GAP) * len(panels) + 40, _WIDTH, 3), 255, np.uint8)
     for index, panel in enumerate(panels):
         top = index * (_HEIGHT + _GAP) + _GAP
         _draw_panel(image, panel, top, last, faults)
