@@ -39,7 +39,7 @@ def test_the_parameter_table_is_that_of_the_dataclass():
 def test_the_commands_in_the_readme_exist():
     from renderocc_model.cli import COMMANDS
 
-    named = set(re.findall(r"\| `renderocc (\w+)", README.read_text()))
+    named = set(re.findall(r"\| `renderocc ([\w-]+)", README.read_text()))
     assert named <= set(COMMANDS)
     assert set(COMMANDS) <= named, "a command is missing from the README's table"
 
