@@ -36,7 +36,7 @@ def run(command: list[str], **environment: str) -> str:
 def test_the_kernel_makes_the_views_of_the_cpu():
     """Interpreted where there is no GPU; `TRITON_INTERPRET=1 pytest test/resample_triton_cases.py` shows each case."""
     interpret = "0" if torch.cuda.is_available() else "1"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TEST / "resample_triton_cases.py")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(TEST / "resample_triton_cases.py")]
     assert " passed" in run(command, TRITON_INTERPRET=interpret)
 
 
