@@ -177,7 +177,7 @@ def test_the_whole_node_is_played_to_and_measured(monkeypatch):
 
 
 def test_a_node_that_does_not_come_up_is_named_with_what_it_printed(monkeypatch):
-    monkeypatch.setattr(whole, "START_UP", 15.0)
+    monkeypatch.setattr(whole, "START_UP", 10.0)
     with pytest.raises(whole.NodeFailed, match="(?s)(ended with status|published nothing).*cpu_threads"):
         whole.measure(whole.KINDS[1], frames=1, domain=new_domain(), parameters={"cpu_threads": "many"})
 

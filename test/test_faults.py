@@ -1,4 +1,4 @@
-"""The fault campaign: its plan, its judgements by hand-worked numbers, and ten faults injected into the real node."""
+"""The fault campaign: its plan, its judgements by hand-worked numbers, and seven faults injected into the real node."""
 
 import json
 import subprocess
@@ -21,25 +21,25 @@ from renderocc_ros.faults.stage import Stage
 
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
-TEN = (
-    "camera stops", "anchor stops", "size changes", "truncated message + K of zeros", "stamps of the future",
-    "no odometry", "mount not finite", "wrong parameters", "random transitions", "checkpoint cut short",
+SIX = (
+    "camera stops", "truncated message + K of zeros", "stamps of the future", "mount not finite", "random transitions",
+    "checkpoint cut short",
 )  # fmt: skip
 
 
-def test_ten_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
+def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     """As a user runs it. Times are judged generously here: a computer that runs tests may be busy."""
     out = tmp_path / "campaign"
-    command = [sys.executable, "-m", "renderocc_model.cli", "faults", "--out", out, "--only", ",".join(TEN)]
+    command = [sys.executable, "-m", "renderocc_model.cli", "faults", "--out", out, "--only", ",".join(SIX)]
     command += ["--lanes", "1", "--seed", "3", "--bag", town_bag, "--domain", new_domain(), "--wall"]
     command += ["--report-within", "10", "--recover-within", "10"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr + (out / "lane_0.log").read_text()
     records = read_results(out / "results.jsonl")
-    assert [record["broken"] for record in records] == [[]] * 10
+    assert [record["broken"] for record in records] == [[]] * 6
     assert done.stdout.splitlines()[-1].endswith(str(out.resolve()))
     text = (out / "report.md").read_text()
-    assert "11 faults of 11 kinds in 10 runs" in text and "| camera stops |" in text
+    assert "7 faults of 7 kinds in 6 runs" in text and "| camera stops |" in text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,13 @@ def test_the_node_can_be_on_the_graph_before_torch_is_loaded():
 def test_every_subcommand_exists_and_shows_an_example():
     from renderocc_model.cli import COMMANDS
 
-    for name in COMMANDS:
-        done = subprocess.run(
-            [sys.executable, "-m", "renderocc_model.cli", name, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
+    def shown(name: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "renderocc_model.cli", name, "--help"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        pages = list(pool.map(shown, COMMANDS))
+    for name, done in zip(COMMANDS, pages):
         assert done.returncode == 0, f"renderocc {name} --help: {done.stderr}"
         assert f"renderocc {name} " in done.stdout, f"renderocc {name} --help shows no example:\n{done.stdout}"
 
