@@ -10,7 +10,7 @@ import torch
 from .fixed_frames import FixedFrames
 from .lift import Frustums, LiftGeometry
 from .model_config import ModelConfig
-from .ops.voxel_pooling import PoolingPlan, make_plan
+from .ops.voxel_pooling import PoolingPlan
 from .undistort import UndistortTable
 from .visibility import Lookout
 
@@ -37,14 +37,10 @@ class CameraSet:
         self.frames: FixedFrames | None = None
         self.used = 0
         self._cells = int(np.prod(config.pooled_shape))
-        self._planned: tuple[LiftGeometry, PoolingPlan] | None = None
 
     def plan(self, geometry: LiftGeometry) -> PoolingPlan:
-        """The pooling of one frame; made anew only where the geometry is another object: `Frustums.place` gives the
-        same one while nothing moves."""
-        if self._planned is None or self._planned[0] is not geometry:
-            self._planned = geometry, make_plan(geometry.voxel_index[0], self._cells)
-        return self._planned[1]
+        """The pooling of one frame; kept by the geometry, which `Frustums.place` gives again while nothing moves."""
+        return geometry.plan(self._cells)
 
 
 class CameraSets:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .images import ImageError, check_raw, compressed_size, decode_compressed, is_common_jpeg
+from .images import ImageError, check_raw, compressed_size, is_common_jpeg
 from .ops.resample import PLANAR, PixelLayout, resample
-from .preprocess import check_camera_size
+from .preprocess import check_camera_size, view_from_compressed
 from .undistort import UndistortTable
 
 __all__ = ["DeviceDecoder"]
@@ -100,7 +100,7 @@ class DeviceDecoder:
         return resample(picture.reshape(-1), layout, table, out=out)
 
     def _on_cpu(self, table: UndistortTable, data: np.ndarray, camera: str, why: str, out: Tensor | None) -> Tensor:
-        view = table.apply(decode_compressed(data, table.factor, region=table.region))
+        view = view_from_compressed(table, data)
         if camera not in self._told:
             self._told.add(camera)
             self._say(camera, f"its images are decoded on the CPU: {why}")

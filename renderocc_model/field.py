@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .grid import VoxelGrid
 
-__all__ = ["SemanticDensityField"]
+__all__ = ["SemanticDensityField", "occupancy_probability"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,4 +81,9 @@ class SemanticDensityField:
 
     def occupancy_probability(self) -> Tensor:
         """(X, Y, Z) in [0, 1]: 1 - exp(-sigma * voxel_size), the chance that light stops on one voxel length."""
-        return -torch.expm1(-self.density * self.grid.voxel_size)
+        return occupancy_probability(self.density, self.grid.voxel_size)
+
+
+def occupancy_probability(density: Tensor, voxel_size: float) -> Tensor:
+    """1 - exp(-sigma * voxel_size) of any densities, 1/m."""
+    return -torch.expm1(-density * voxel_size)

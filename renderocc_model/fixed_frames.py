@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from .compaction import Record, packed_voxels
+from .field import occupancy_probability
 from .inference import InferenceNetwork, Prediction
 from .ops.visibility import CAMERA_NUMBERS
 from .ops.voxel_pooling import PoolingPlan
 from .visibility import Lookout
 
-__all__ = ["FixedFrames", "FrameInputs", "Recorder", "occupancy_probability"]
+__all__ = ["FixedFrames", "FrameInputs", "Recorder"]
 
 # Takes a function of no arguments, gives one that does the same work; `cuda_graph.record_graph`, for its device.
 Recorder = Callable[[Callable[[], tuple[Tensor, Prediction]]], Callable[[], tuple[Tensor, Prediction]]]
@@ -133,11 +134,6 @@ class FixedFrames:
         confidence = occupancy_probability(prediction.density, self._voxel_size)
         found = packed_voxels(prediction, confidence, visible, self._numbers[-1], self._channel_ids, self.record)
         return found, prediction
-
-
-def occupancy_probability(density: Tensor, voxel_size: float) -> Tensor:
-    """As `SemanticDensityField.occupancy_probability`."""
-    return -torch.expm1(-density * voxel_size)
 
 
 def _copied(plan: PoolingPlan) -> PoolingPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -72,8 +71,7 @@ class InferenceNetwork:
 
     def __init__(self, network: OccupancyNetwork, device: torch.device, precision: str) -> None:
         self.config = network.config
-        network = copy.deepcopy(network).to(device)
-        self._network = network = folded_for_inference(network)
+        self._network = network = folded_for_inference(network).to(device)
         self._device, self._precision = device, precision
         self._autocasts = precision != "float32" and any(isinstance(part, nn.LayerNorm) for part in network.modules())
         self.dtype = torch.float32 if self._autocasts else PRECISIONS[precision]
@@ -104,7 +102,7 @@ class InferenceNetwork:
         with self._context():
             maps = network.backbone.maps(self._images(pictures))
             depth, context = network.lift(network.neck(maps), cameras)
-            pooled = self._volume(pool(depth, context, plan))
+            pooled = network.volume_of(pool(depth, context, plan), 1)
             fused = pooled if network.fusion is None else network.fusion(pooled, previous)
             voxels = network.voxels(network.encoder(fused))[0]
             density = network.heads.density_of(voxels)
@@ -114,13 +112,6 @@ class InferenceNetwork:
     def _images(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""
         return scaled(pictures, self._scale, self._offset, self.dtype)
-
-    def _volume(self, pooled: Tensor) -> Tensor:
-        """(1, S*C, X, Y) over the ground plane or (1, C, X, Y, Z) from (cells, C), as `OccupancyNetwork.pool`."""
-        x, y, slices = self.config.pooled_shape
-        if self.config.encoder.kind == "channel_to_height":
-            return pooled.view(1, x, y, -1).permute(0, 3, 1, 2)
-        return pooled.view(1, x, y, slices, -1).permute(0, 4, 1, 2, 3)
 
     def _logits(self, voxels: Tensor) -> Tensor:
         with self._context():

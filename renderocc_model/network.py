@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,9 +84,12 @@ class OccupancyNetwork(nn.Module):
 
     def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
         """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z); memory order is channels last."""
+        plan = geometry.plan(math.prod(self.config.pooled_shape))
+        return self.volume_of(voxel_pooling.pool(depth, context, plan), geometry.voxel_index.shape[0])
+
+    def volume_of(self, pooled: Tensor, batch: int) -> Tensor:
+        """What was pooled into cells, (B*cells, C), as a volume of the shape that `pool` gives; no copy."""
         x, y, slices = self.config.pooled_shape
-        batch = geometry.voxel_index.shape[0]
-        pooled = voxel_pooling.pool(depth, context, geometry.plan(x * y * slices))
         if self.config.encoder.kind == "channel_to_height":
             return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)

@@ -18,7 +18,8 @@ from .compaction import found_voxels
 from .cuda_graph import record_graph
 from .export.backends import ExportedNetwork, chosen_backend, load_exported
 from .export.file import is_exported
-from .fixed_frames import FixedFrames, FrameInputs, Recorder, occupancy_probability
+from .field import occupancy_probability
+from .fixed_frames import FixedFrames, FrameInputs, Recorder
 from .fusion import Volume
 from .geometry import invert
 from .grid import VoxelGrid
