@@ -1,4 +1,4 @@
-"""What operators need to run their compiled loops: a compiler, threads, and the right device."""
+"""What operators need to run their compiled loops: a choice, a compiler, threads, and the right device."""
 
 from __future__ import annotations
 
@@ -9,9 +9,29 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["OLDEST_TRITON", "cpu_loops_of", "in_threads", "on_device", "triton_loops_of"]
+__all__ = ["BACKENDS", "OLDEST_TRITON", "choose_backend", "cpu_loops_of", "in_threads", "on_device", "triton_loops_of"]
 
+BACKENDS = ("auto", "reference", "cpu", "triton")
 OLDEST_TRITON = "3.2"  # the first with `gather`; it comes with PyTorch 2.6
+
+
+def choose_backend(backend: str, obstacle: Callable[[str], str | None]) -> str:
+    """Which implementation an operator takes; whether what it needs is installed does not count.
+
+    Args:
+        backend: one of BACKENDS; "auto" takes the first of "cpu" and "triton" that nothing keeps from it, or else
+            "reference".
+        obstacle: what keeps "cpu" or "triton" from what is asked, None if nothing does; nothing keeps the reference.
+    Raises:
+        ValueError: the backend is unknown or cannot do what is asked.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "auto":
+        return next((name for name in ("cpu", "triton") if not obstacle(name)), "reference")
+    if backend != "reference" and (found := obstacle(backend)):
+        raise ValueError(f"backend {backend!r} {found}; use backend='reference'")
+    return backend
 
 
 def cpu_loops_of(package: str, doing: str) -> ModuleType:

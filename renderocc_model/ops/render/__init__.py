@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ...field import SemanticDensityField
 from ...rays import Rays
+from ..execution import choose_backend
 from . import cpu_kernel, reference, triton_kernel
 from .reference import RenderResult, intersect_box, runs_of_similar_length
 
-__all__ = ["BACKENDS", "RenderResult", "choose", "intersect_box", "render", "runs_of_similar_length"]
+__all__ = ["RenderResult", "choose", "intersect_box", "render", "runs_of_similar_length"]
 
-BACKENDS = ("auto", "reference", "cpu", "triton")
 _KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}
 
 
@@ -64,20 +64,11 @@ def choose(field: SemanticDensityField, return_weights: bool, backend: str) -> s
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
-    if backend == "auto":
-        able = (name for name in _KERNELS if not _obstacle(name, field, return_weights))
-        return next(able, "reference")
-    if obstacle := _obstacle(backend, field, return_weights):
-        raise ValueError(f"backend {backend!r} {obstacle}; use backend='reference'")
-    return backend
+    return choose_backend(backend, lambda name: _obstacle(name, field, return_weights))
 
 
 def _obstacle(backend: str, field: SemanticDensityField, return_weights: bool) -> str | None:
-    """What keeps a backend from what is asked, None if nothing does; nothing keeps the reference."""
-    if backend == "reference":
-        return None
+    """What keeps "cpu" or "triton" from what is asked, None if nothing does."""
     if obstacle := _KERNELS[backend].obstacle(field):
         return obstacle
     if field.dtype == torch.float64:

@@ -18,12 +18,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..execution import choose_backend
 from . import cpu_kernel, reference, triton_kernel
 from .plan import PoolingPlan, make_plan, place_points
 
-__all__ = ["BACKENDS", "PoolingPlan", "choose", "make_plan", "place_points", "pool", "voxel_pooling"]
+__all__ = ["PoolingPlan", "choose", "make_plan", "place_points", "pool", "voxel_pooling"]
 
-BACKENDS = ("auto", "reference", "cpu", "triton")
 _KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}
 
 
@@ -70,20 +70,11 @@ def choose(depth: Tensor, context: Tensor, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
-    if backend == "auto":
-        able = (name for name in _KERNELS if not _obstacle(name, depth, context))
-        return next(able, "reference")
-    if obstacle := _obstacle(backend, depth, context):
-        raise ValueError(f"backend {backend!r} {obstacle}; use backend='reference'")
-    return backend
+    return choose_backend(backend, lambda name: _obstacle(name, depth, context))
 
 
 def _obstacle(backend: str, depth: Tensor, context: Tensor) -> str | None:
-    """What keeps a backend from what is asked, None if nothing does; nothing keeps the reference."""
-    if backend == "reference":
-        return None
+    """What keeps "cpu" or "triton" from what is asked, None if nothing does."""
     if obstacle := _KERNELS[backend].obstacle(context.device):
         return obstacle
     if torch.float64 in (depth.dtype, context.dtype):
