@@ -21,6 +21,8 @@ from .preprocess import scaled
 
 __all__ = ["InferenceNetwork", "Prediction"]
 
+_FEWEST_ROWS = 256  # below which the work does not depend on them
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -39,8 +41,18 @@ class Prediction:
     volume: Volume | None = None
 
     def logits_at(self, rows: Tensor) -> Tensor:
-        """Class logits (M, C) of the voxels with these flat indices (M,)."""
-        return self.head(self.voxels.reshape(-1, self.voxels.shape[-1]).index_select(0, rows))
+        """Class logits (M, C) of the voxels with these flat indices (M,).
+
+        On a CPU they are worked out for the next power of two of rows: oneDNN compiles a multiplication for each number
+        of rows it meets and keeps a thousand of them, some 300 kB each, and a moving vehicle has a new number in each
+        frame.
+        """
+        table = self.voxels.reshape(-1, self.voxels.shape[-1])
+        if rows.device.type != "cpu":
+            return self.head(table.index_select(0, rows))
+        steady = rows.new_zeros(max(_FEWEST_ROWS, 1 << (len(rows) - 1).bit_length()))
+        steady[: len(rows)] = rows
+        return self.head(table.index_select(0, steady))[: len(rows)]
 
     @torch.inference_mode()
     def field(self, grid: VoxelGrid) -> SemanticDensityField:

@@ -59,6 +59,23 @@ def test_found_voxels_are_those_of_dense_arrays():
     assert np.array_equal(found.confidence, confidence.numpy()[occupied])
 
 
+def test_any_number_of_voxels_is_multiplied_in_few_sizes():
+    # oneDNN compiles and keeps a multiplication for each size: hundreds of MiB while a vehicle drives.
+    made = prediction()
+    sizes = set()
+
+    def head(voxels: torch.Tensor) -> torch.Tensor:
+        sizes.add(len(voxels))
+        return made.head(voxels)
+
+    counted = Prediction(made.density, made.voxels, head)
+    everything = made.head(made.voxels).reshape(-1, 4)
+    for count in (0, 1, 2, 105, 255, 256, 257, 511, 600, 1000):
+        rows = torch.arange(count) * 7 % 105
+        assert torch.equal(counted.logits_at(rows), everything[rows]), count
+    assert sizes == {256, 512, 1024}
+
+
 @pytest.mark.parametrize("shape", [SHAPE, (1, 1, 1), (2, 1, 5), (3, 3, 3)])
 def test_the_surface_is_that_of_the_volume(shape):
     generator = np.random.default_rng(0)
