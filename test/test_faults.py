@@ -14,7 +14,7 @@ from renderocc_ros.faults import main
 from renderocc_ros.faults.catalogue import FAULTS, Run, fault_named, plan
 from renderocc_ros.faults.judge import Promises
 from renderocc_ros.faults.lane import lane_runs, make_run
-from renderocc_ros.faults.report import growth, mended, read_results, set_aside_broken, summary, table, write_section
+from renderocc_ros.faults.report import growth, mended, read_results, set_aside_broken, summary, table
 from renderocc_ros.faults.scene import load_scene, small_network
 from renderocc_ros.faults.seen import perhaps_seen
 from renderocc_ros.faults.stage import Stage
@@ -174,10 +174,3 @@ def test_broken_runs_are_made_again_and_what_was_mended_is_told(tmp_path):
     assert mended(again, earlier) == [{"only": "camera stops", "seed": 1, "broken": ["recovery: too late"]}]
     text = table({**summary(again), "mended": mended(again, earlier)})
     assert "- `--only 'camera stops' --seed 1`: recovery: too late" in text
-
-
-def test_the_section_of_a_document_is_written_anew_and_nothing_else(tmp_path):
-    path = tmp_path / "reliability.md"
-    path.write_text("# A\n\n<!-- faults -->\nold\n<!-- /faults -->\n\nrest\n")
-    write_section(path, "new")
-    assert path.read_text() == "# A\n\n<!-- faults -->\n\nnew\n\n<!-- /faults -->\n\nrest\n"

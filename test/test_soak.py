@@ -14,7 +14,6 @@ from renderocc_ros.faults.load import size_of
 from renderocc_ros.faults.load.source import calibration, with_stamp
 from renderocc_ros.faults.load.table import bounded, load_table
 from renderocc_ros.faults.observer import Status
-from renderocc_ros.faults.section import update_section
 from renderocc_ros.faults.soak.document import conclude
 from renderocc_ros.faults.soak.plot import Curve, Panel, draw
 from renderocc_ros.faults.soak.samples import append, queues, read_lines, shares
@@ -111,18 +110,6 @@ def test_a_plot_shows_its_curves_in_their_colours():
     column = image[30:, 300].astype(int)  # below the title
     low, high = (np.abs(column - colour).max(axis=1).argmin() for colour in ((176, 100, 30), (40, 80, 200)))
     assert high < low  # 3 lies above 1
-
-
-def test_a_section_is_replaced_between_its_marks_and_damaged_marks_are_refused(tmp_path):
-    document = tmp_path / "reliability.md"
-    document.write_text("# Reliability\n\nmine\n")
-    update_section(document, "load", "first", "Load")
-    update_section(document, "load", "second", "Load")
-    text = document.read_text()
-    assert "mine" in text and "second" in text and "first" not in text and text.count("## Load") == 1
-    document.write_text(text.replace("<!-- /load -->", ""))
-    with pytest.raises(ValueError, match="once each"):
-        update_section(document, "load", "third")
 
 
 # --- load

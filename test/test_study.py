@@ -15,7 +15,7 @@ from small_models import small_config
 
 from renderocc_model.config import to_mapping
 from training.study import main
-from training.study.document import NOT_RUN, render_table, update_document
+from training.study.document import NOT_RUN, render_table
 from training.study.jobs import Job, run_jobs
 from training.study.plan import PARTS, Run, TownData, Towns, load_study
 from training.study.results import FIGURES, Results, Spread, spread
@@ -203,21 +203,6 @@ def test_a_table_says_which_cells_were_not_run_and_how_many_were(files):
     assert full[:3] == ["all", "–", "15.00 ± 7.07"] and full[heading.index("runs")] == "2 of 2"
     assert full[heading.index("AbsRel")] == "0.250"  # of the one run that has it
     assert full[-2:] == ["100.0", "100.0"] and plain[-1] == NOT_RUN
-
-
-def test_the_document_keeps_its_prose(tmp_path):
-    path = tmp_path / "study.md"
-    update_document(path, "one", "first table")
-    path.write_text(path.read_text().replace("# Study", "# Ours\n\nBefore.") + "\nAfter.\n")
-    update_document(path, "two", "other table")
-    update_document(path, "one", r"new \1 table")
-    text = path.read_text()
-    assert "first table" not in text
-    order = [text.index(part) for part in ("Before.", r"new \1 table", "After.", "other table")]
-    assert order == sorted(order)
-    path.write_text(text.replace("<!-- /study one -->", ""))
-    with pytest.raises(ValueError, match="once each"):
-        update_document(path, "one", "table")
 
 
 # --- jobs

@@ -155,7 +155,8 @@ def run_lanes(plan_file: Path, out: Path) -> int:
 
 def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     """Summary, table and exit status."""
-    from renderocc_ros.faults.report import mended, read_results, summary, table, write_section
+    from renderocc_model.document import write_section
+    from renderocc_ros.faults.report import mended, read_results, summary, table
 
     records = read_results(out / "results.jsonl")
     if not records:
@@ -167,7 +168,7 @@ def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     (out / "faults.json").write_text(json.dumps(result, indent=1))
     (out / "report.md").write_text(text + "\n")
     if document is not None:
-        write_section(document, text)
+        write_section(document, "faults", text, "### Faults injected")
     for record in records:
         for line in record["broken"]:
             print(f"{' + '.join(record['faults'])} (--seed {record['seed']}): {line}")

@@ -15,12 +15,11 @@ from renderocc_ros.faults.catalogue import FAULTS
 from renderocc_ros.faults.judge import Promises
 from renderocc_ros.faults.process import CAMERA_TIMEOUT, DIAGNOSTICS_PERIOD
 
-__all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "summary", "table", "write_section"]
+__all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "summary", "table"]
 
 FEWEST = 30  # runs of one process from which its growth is told, by their second half
 STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
 MANY = 0.02  # threads or descriptors a run
-BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 
 
 def read_results(path: Path) -> list[dict]:
@@ -205,15 +204,3 @@ def growth_lines(lives: list[dict]) -> list[str]:
     if open_growth:
         lines += ["", f"Open: memory may rise by no more than {STEEP} MiB a run.", "", *open_growth]
     return lines
-
-
-def write_section(document: Path, text: str) -> None:
-    """Put the table between its markers; the file and the markers are made where they are not there."""
-    section = f"{BEGIN}\n\n{text}\n\n{END}"
-    old = document.read_text() if document.exists() else "# What can be relied on\n\n"
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
-        new = before + section + rest.split(END, 1)[1]
-    else:
-        new = old.rstrip("\n") + "\n\n" + section + "\n"
-    document.write_text(new)

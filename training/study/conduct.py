@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .document import relative_path, render_part, update_document
+from renderocc_model.document import write_section
+
+from .document import relative_path, render_part
 from .jobs import RENDEROCC, Job, run_jobs
 from .plan import Run, Study
 from .results import Results
@@ -89,8 +91,11 @@ class Conductor:
         pictures = {
             relative_path(path, self.document): text for path, text in self._pictures.items() if path.exists()
         }
-        update_document(
-            self.document, self.study.config.name, render_part(self.study, self.results.all(), pictures)
+        write_section(
+            self.document,
+            f"study {self.study.config.name}",
+            render_part(self.study, self.results.all(), pictures),
+            note="written by renderocc study",
         )
 
     def _make_towns(self, towns: TownFolder, stop: Stop, lock: int) -> list[str]:

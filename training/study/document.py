@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from renderocc_model.files import replacing
 
 from ..evaluate.report import markdown_table
 from .plan import PARTS, Study, Table
 from .results import Spread, spread
 
-__all__ = ["NOT_RUN", "render_part", "render_table", "update_document"]
+__all__ = ["NOT_RUN", "render_part", "render_table"]
 
 NOT_RUN = "not run"
 # (figure, heading, factor, digits)
@@ -64,27 +61,6 @@ def render_part(study: Study, results: Mapping[str, dict], pictures: Mapping[str
     parts += [f"![{caption}]({path})" for path, caption in pictures.items()]
     parts += ["### Variants", _variants(study)]
     return "\n\n".join(parts) + "\n"
-
-
-def update_document(path: Path, name: str, part: str) -> None:
-    """Replace a study's part, between its marks; it is appended where the document has no such marks.
-
-    Raises:
-        ValueError: only one of the marks is there, or not in this order.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Study\n"
-    first, last = f"<!-- study {name}: written by renderocc study -->", f"<!-- /study {name} -->"
-    body = f"{first}\n\n{part}\n{last}"
-    if first in text or last in text:
-        found = re.compile(re.escape(first) + r".*?" + re.escape(last), re.DOTALL)
-        if text.count(first) != 1 or text.count(last) != 1 or not found.search(text):
-            raise ValueError(f"{path}: expected '{first}' and '{last}' once each, in this order; mend it")
-        text = found.sub(lambda match: body, text)
-    else:
-        text = f"{text.rstrip()}\n\n{body}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _runs_of(variant: str, study: Study, results: Mapping[str, dict]) -> list[dict]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..section import made_by, update_section
+from renderocc_model.document import write_section
+
+from ..origin import made_by
 from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
@@ -52,4 +54,4 @@ def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
         table(results),
         "\n".join(["Open:", "", *failures]) if failures else "None is open.",
     ]
-    update_section(path, "commands", "\n\n".join(parts), "Commands under faults")
+    write_section(path, "commands", "\n\n".join(parts), "### Commands under faults")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from renderocc_model.document import write_section
 from renderocc_model.files import replacing
 
-from ..section import origin, update_section
+from ..origin import origin
 from ..soak.document import machine
 from ..soak.samples import read_lines
 
@@ -70,7 +71,7 @@ def conclude(out: Path, age: float, document: Path | None) -> int:
     if document is not None:
         document.with_suffix("").mkdir(parents=True, exist_ok=True)
         targets.append(document.with_suffix("") / "load.json")
-        update_section(document, "load", text, "Load")
+        write_section(document, "load", text, "### Load")
         print(f"wrote {document.resolve()}")
     for path in targets:
         with replacing(path) as partial:

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from renderocc_ros.process import prepare_process
 
     prepare_process()
+    from ..origin import origin
     from ..scene import SceneError
-    from ..section import origin
     from ..stage import StageError
     from .document import conclude
     from .samples import read_lines

@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from renderocc_model.document import write_section
 from renderocc_model.files import replacing
 
-from ..section import origin, update_section
+from ..origin import origin
 from .plot import Curve, Panel, draw
 from .samples import read_lines
 from .statistics import column, longest_life, summary
@@ -36,7 +37,7 @@ def conclude(out: Path, document: Path | None) -> int:
         for name in ("soak.json", "soak.jpg"):
             _write(folder / name, (out / name).read_bytes())
         caption = "Memory, latency, age of the newest result, queues, threads and files over time"
-        update_section(document, "soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "Soak")
+        write_section(document, "soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "### Soak")
         print(f"wrote {document.resolve()}")
     print(f"wrote {out}")
     return 1 if found["ended"] or found["failed"] else 0
