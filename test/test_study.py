@@ -150,6 +150,10 @@ def test_the_variants_switch_what_their_names_say():
         assert configs[name].supervision.labels_3d == labels
     for name, mode in (("full", "render"), ("query", "query"), ("both", "both")):
         assert configs[name].supervision.mode == mode
+    for name in ("frames_0", "frames_6"):
+        points, rendered = (to_mapping(configs[each]) for each in (f"query_{name}", name))
+        assert points["supervision"].pop("mode") == "query" and rendered["supervision"].pop("mode") == "render"
+        assert points == rendered
     assert all(config.seed == 1 and config.steps == full.steps for config in configs.values())
 
 

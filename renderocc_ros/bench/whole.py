@@ -25,6 +25,7 @@ __all__ = ["KINDS", "lines_of", "run"]
 CAMERA_RATE = 30.0  # Hz
 FLOOD = 6.0  # seconds of it
 PAUSE = 0.05  # seconds between two frames one at a time: the node has to do after it has published, too
+FEWEST_PICTURES = 5  # of a camera; it and the five after it come together anew every 2,520 frames
 STAMP = slice(4, 12)  # of a message's bytes: its header comes first, behind the four that every message begins with
 START_UP, ONE_FRAME = 180.0, 20.0  # seconds to wait at most
 STAGES = ("placement", "decode", "network", "publish", "total")
@@ -57,7 +58,11 @@ def street_like(width: int, height: int, seed: int) -> np.ndarray:
 
 
 class Rig:
-    """Six cameras around a vehicle that stands: publishers of bytes, of which only the stamps change."""
+    """Six cameras around a vehicle that stands, in a scene that moves: no two frames of a measurement are alike.
+
+    Each camera shows its pictures over and over, and each has one more of them than the last. (What is compiled or kept
+    for a frame that comes again is of no use on a road.)
+    """
 
     def __init__(self, node, kind: Kind) -> None:
         from geometry_msgs.msg import TransformStamped
@@ -72,17 +77,21 @@ class Rig:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         image_type, topic = (CompressedImage, "image_raw/compressed") if kind.jpeg else (Image, "image_raw")
         focal, mounts = 0.7 * kind.width, []
-        self._parts: list[tuple] = []  # publisher, bytes with room for a stamp
+        self._parts: list[tuple] = []  # publisher, messages to send by turns: bytes with room for a stamp
         images = []
         for index, (camera, yaw) in enumerate(zip(CAMERAS, YAWS)):
             info = CameraInfo(height=kind.height, width=kind.width, distortion_model="plumb_bob")
             info.d, info.header.frame_id = [-0.1, 0.02, 0.0, 0.0, 0.0], f"{camera}_optical"
             info.k = [focal, 0.0, kind.width / 2, 0.0, focal, kind.height / 2, 0.0, 0.0, 1.0]
-            image = _image_message(image_type, street_like(kind.width, kind.height, index), kind.jpeg)
-            image.header.frame_id = info.header.frame_id
-            images.append((node.create_publisher(image_type, f"/{camera}/{topic}", 5), serialize_message(image)))
+            street, messages = street_like(kind.width, kind.height, index), []
+            for number in range(FEWEST_PICTURES + index):
+                picture = np.roll(street, number * kind.width // 10, axis=1)
+                image = _image_message(image_type, np.ascontiguousarray(picture), kind.jpeg)
+                image.header.frame_id = info.header.frame_id
+                messages.append(bytearray(serialize_message(image)))
+            images.append((node.create_publisher(image_type, f"/{camera}/{topic}", 5), messages))
             publisher = node.create_publisher(CameraInfo, f"/{camera}/camera_info", 5)
-            self._parts.append((publisher, bytearray(serialize_message(info))))
+            self._parts.append((publisher, [bytearray(serialize_message(info))]))
             mount = TransformStamped(child_frame_id=f"{camera}_optical")
             turned = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
             q = quaternion_from_matrix(turned @ BODY_FROM_OPTICAL[:3, :3])
@@ -90,8 +99,9 @@ class Rig:
             mount.transform.rotation.z, mount.transform.rotation.w = float(q[2]), float(q[3])
             mount.header.frame_id, mount.transform.translation.z = "base_link", 1.6
             mounts.append(mount)
-        self.image_bytes = len(images[0][1])
-        self._parts += [(publisher, bytearray(message)) for publisher, message in images]
+        self.image_bytes = len(images[0][1][0])
+        self._parts += images
+        self._sent = 0
         self._tf_static = node.create_publisher(TFMessage, "/tf_static", latched)
         self._tf_static.publish(TFMessage(transforms=mounts))
         self._tf = node.create_publisher(TFMessage, "/tf", 100)
@@ -105,7 +115,9 @@ class Rig:
         self._pose.header.stamp.sec, self._pose.header.stamp.nanosec = stamp
         self._tf.publish(self._pose_message)
         stamp = np.array(stamp, "<u4").tobytes()
-        for publisher, message in self._parts:
+        self._sent += 1
+        for publisher, messages in self._parts:
+            message = messages[self._sent % len(messages)]
             message[STAMP] = stamp
             handed_over = time.monotonic()
             publisher.publish(bytes(message))

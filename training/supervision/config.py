@@ -18,7 +18,7 @@ class LossWeights:
     semantics: float = setting(1.0, "cross-entropy of rendered classes", 0.0)
     distortion: float = setting(0.01, "spread of a ray's weights, in diagonals of the grid", 0.0)
     opacity: float = setting(0.01, "entropy of the light behind the last sample", 0.0)
-    empty: float = setting(0.2, "optical depth of rays that were seen to leave the grid; the paper: 0", 0.0)
+    empty: float = setting(0.02, "optical depth of rays that were seen to leave the grid; the paper: 0", 0.0)
     depth_distribution: float = setting(0.05, "depth bins of the image features (BEVDepth)", 0.0)
     total_variation: float = setting(0.0, "unevenness of occupancy probabilities", 0.0)
     query_occupancy: float = setting(1.0, "empty and occupied points", 0.0)
