@@ -13,6 +13,7 @@ import pytest
 import torch
 from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
+from torch_threads import threads_as_before  # noqa: F401  (for every test here)
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
@@ -23,13 +24,6 @@ from renderocc_model.rays import Rays
 OUTPUTS = ("distance", "semantics", "opacity", "distortion")
 # Float32 has 24 bits: one rounding is 6e-8 of a number. A result sums up tens of samples.
 ROUNDING = 2e-6
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from poison import poison_new_buffers
 from test_voxel_pooling import points
+from torch_threads import threads_as_before  # noqa: F401  (for every test here)
 
 from renderocc_model.ops.voxel_pooling import choose, cpu_kernel, make_plan, place_points, pool
 from renderocc_model.ops.voxel_pooling.plan import placed_by_torch, sorted_by_torch
@@ -19,13 +20,6 @@ SIZES = [
 ]  # fmt: skip
 # Float32 has 24 bits: one rounding is 6e-8 of a number. A result sums up tens of products.
 ROUNDING = 1e-6
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

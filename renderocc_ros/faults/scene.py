@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Frame", "Scene", "SceneError", "load_scene", "simulated_recording", "small_network"]
+__all__ = ["Frame", "Scene", "SceneError", "load_scene", "simulated_recording", "small_network", "surround_recording"]
 
 CAMERAS = ("cam_front", "cam_front_left", "cam_back", "cam_front_right")
 WIDTH, HEIGHT, FRAMES, SEED = 320, 180, 8, 11
@@ -90,9 +90,25 @@ def simulated_recording(folder: Path) -> Path:
     rig = Rig(tuple(Camera(name, model, town[name].base_from_camera, f"{name}_optical") for name in CAMERAS))
     folder.mkdir(parents=True, exist_ok=True)
     rig.save(folder / "rig.yaml")
-    command = ["-m", "renderocc_model.cli", "simulate", str(bag), "--rig", str(folder / "rig.yaml")]
-    command += ["--frames", str(FRAMES), "--rate", "5", "--seed", str(SEED), "--jobs", "1"]
-    command += ["--no-lidar", "--no-labels", "--no-truth"]
+    return _simulated(bag, "--rig", str(folder / "rig.yaml"), "--jobs", "1")
+
+
+def surround_recording(folder: Path) -> Path:
+    """The same street through six cameras of 640 x 240 pixels, recorded once into `folder`.
+
+    Raises:
+        SceneError: the town could not be made.
+    """
+    bag = folder / "town"
+    if (bag / "metadata.yaml").exists():
+        return bag
+    print("recording a street of the simulated town", flush=True)
+    return _simulated(bag, "--width", "640", "--height", "240")
+
+
+def _simulated(bag: Path, *words: str) -> Path:
+    command = ["-m", "renderocc_model.cli", "simulate", str(bag), "--frames", str(FRAMES), "--rate", "5"]
+    command += ["--seed", str(SEED), "--no-lidar", "--no-labels", "--no-truth", *words]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     if done.returncode:
         raise SceneError(f"the town could not be simulated: {done.stderr.strip()[-300:]}; give a recording with --bag")

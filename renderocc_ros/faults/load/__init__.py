@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..command import add_stage_arguments, conduct, recording_and_network
 
 __all__ = ["main"]
 
@@ -30,10 +30,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--transports", nargs="+", default=("jpeg", "raw"), choices=("jpeg", "raw"), metavar="KIND")
     made.add_argument("--seconds", type=float, default=12.0, help="of each measurement (default 12)")
     made.add_argument("--age", type=float, default=1.0, metavar="S", help="bound of the age's p99 (default 1)")
-    made.add_argument("--bag", type=Path, help="recording to show (default: a street of the simulated town)")
-    made.add_argument("--checkpoint", default="tiny", help="a file, tiny (the package's own; default) or small")
     made.add_argument("--threads", type=int, default=0, help="of the network (default: all cores)")
-    made.add_argument("--domain", type=int, default=DOMAIN, help=f"ROS domain (default {DOMAIN})")
+    add_stage_arguments(made, DOMAIN)
     made.add_argument("--docs", type=Path, metavar="FILE", help="also write its section of this document, and "
                       "load.json into the folder of the same name beside it")  # fmt: skip
     return made
@@ -42,30 +40,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc load`: 0 when the table is whole, 2 where something could not be measured."""
     arguments = parser().parse_args(argv)
-    os.environ.update(ROS_DOMAIN_ID=str(arguments.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-    from renderocc_ros.process import prepare_process
+    return conduct("load", arguments, lambda out: _load(out, arguments))
 
-    prepare_process()
+
+def _load(out: Path, arguments: argparse.Namespace) -> int:
     from ..origin import origin
-    from ..scene import SceneError
-    from ..stage import StageError
     from .table import conclude
 
-    out: Path = arguments.out.resolve()
-    try:
-        sizes = [size_of(text) for text in arguments.sizes]
-        if not all(0.1 <= rate <= 1000 for rate in arguments.rates) or arguments.seconds < 1 or arguments.age <= 0:
-            raise ValueError("--rates are 0.1 to 1000 Hz, --seconds at least 1, --age above 0")
-        out.mkdir(parents=True, exist_ok=True)
-        origin(out, f"renderocc load --seconds {arguments.seconds:g} --threads {arguments.threads}")
-        measure_all(out, arguments, sizes)
-        return conclude(out, arguments.age, arguments.docs)
-    except KeyboardInterrupt:
-        print(f"stopped; give the same command again to go on: {out}")
-        return 130
-    except (ValueError, OSError, SceneError, StageError) as error:
-        print(f"renderocc load: {error}", file=sys.stderr)
-        return 2
+    sizes = [size_of(text) for text in arguments.sizes]
+    if not all(0.1 <= rate <= 1000 for rate in arguments.rates) or arguments.seconds < 1 or arguments.age <= 0:
+        raise ValueError("--rates are 0.1 to 1000 Hz, --seconds at least 1, --age above 0")
+    out.mkdir(parents=True, exist_ok=True)
+    origin(out, f"renderocc load --seconds {arguments.seconds:g} --threads {arguments.threads}")
+    measure_all(out, arguments, sizes)
+    return conclude(out, arguments.age, arguments.docs)
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -80,14 +68,13 @@ def size_of(text: str) -> tuple[int, int]:
 def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> None:
     """Measure the cells that have no result yet; of a size and transport, rates rise until two are too much."""
     from ..scene import load_scene
-    from ..soak import network, six_cameras
     from ..soak.samples import append, read_lines
     from .measure import Bench, Cell
     from .table import bounded
 
     results = out / "results.jsonl"
-    bag = arguments.bag.resolve() if arguments.bag else six_cameras(out)
-    checkpoint, cameras = network(arguments.checkpoint, out), load_scene(bag).cameras
+    bag, checkpoint = recording_and_network(arguments, out)
+    cameras = load_scene(bag).cameras
     for transport in arguments.transports:
         for width, height in sizes:
             cells = [Cell((width, height, transport, rate)) for rate in sorted(arguments.rates)]

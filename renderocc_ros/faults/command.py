@@ -1,0 +1,64 @@
+"""What `renderocc soak` and `renderocc load` have in common: the arguments of a stage, and how such a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["add_stage_arguments", "conduct", "recording_and_network"]
+
+
+def add_stage_arguments(made: argparse.ArgumentParser, domain: int) -> None:
+    """--bag, --checkpoint and --domain."""
+    made.add_argument("--bag", type=Path, help="recording to show (default: a street of the simulated town)")
+    made.add_argument("--checkpoint", default="tiny", help="a file, tiny (the package's own; default) or small")
+    made.add_argument("--domain", type=int, default=domain, help=f"ROS domain (default {domain})")
+
+
+def recording_and_network(arguments: argparse.Namespace, out: Path) -> tuple[Path, Path]:
+    """The recording to show and the checkpoint's file, made in `out` where none is named.
+
+    Raises:
+        ValueError: there is no such checkpoint. SceneError: the town could not be made.
+    """
+    from renderocc_model.packaged import checkpoint_file
+
+    from .scene import small_network, surround_recording
+
+    if arguments.checkpoint == "small":
+        network = small_network(out / "small.safetensors")
+    else:
+        network = checkpoint_file(arguments.checkpoint).resolve()
+        if not network.is_file():
+            raise ValueError(f"{network} is not there; name a .safetensors checkpoint, or small")
+    return arguments.bag.resolve() if arguments.bag else surround_recording(out), network
+
+
+def conduct(name: str, arguments: argparse.Namespace, work: Callable[[Path], int]) -> int:
+    """Run `work` with the output folder, on a ROS domain of this machine alone.
+
+    Args:
+        name: of the command, for its errors.
+        arguments: with `out` and `domain`.
+        work: gives the exit status; what it has measured when it is stopped is kept.
+    Returns:
+        its status; 2 and a line where the input is bad, 130 where it was stopped.
+    """
+    os.environ.update(ROS_DOMAIN_ID=str(arguments.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    from renderocc_ros.process import prepare_process
+
+    prepare_process()
+    from .stage import StageError
+
+    out: Path = arguments.out.resolve()
+    try:
+        return work(out)
+    except KeyboardInterrupt:
+        print(f"stopped; give the same command again to go on: {out}")
+        return 130
+    except (ValueError, OSError, StageError) as error:
+        print(f"renderocc {name}: {error}", file=sys.stderr)
+        return 2
