@@ -42,7 +42,13 @@ def machine_error(error: BaseException, place: object = "", less: str = "fewer -
 
 
 def says_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any library means that memory, address space or threads have run out."""
+    """Whether an error of any library, or one that it was raised from, means that memory or threads have run out.
+
+    llvmlite says that its library may be missing where the loader had no memory for it; the loader's words are behind.
+    """
     text = str(error)
     no_thread = isinstance(error, RuntimeError) and text == os.strerror(errno.EAGAIN)  # std::thread's only words
-    return isinstance(error, MemoryError) or no_thread or any(part in text for part in _MEMORY_TEXTS)
+    if isinstance(error, MemoryError) or no_thread or any(part in text for part in _MEMORY_TEXTS):
+        return True
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return before is not None and says_out_of_memory(before)
