@@ -28,6 +28,8 @@ from bisect import insort
 from typing import Any, NamedTuple, Sequence
 
 from .camera_queue import CameraQueue, CameraStatistics, QueuedImage
+from .presence import Presence
+from .suspects import Suspects
 
 __all__ = ["AnchorMatcher", "CameraStatistics", "MatchedSet", "TimeJump"]
 
@@ -114,36 +116,19 @@ class AnchorMatcher:
         queue_size: int = 8,
     ):
         cameras = tuple(cameras)
-        if not cameras or len(set(cameras)) != len(cameras):
-            raise ValueError(f"cameras are {cameras}; expected at least one name, each once")
-        if anchor not in cameras:
-            raise ValueError(f"anchor '{anchor}' is not one of the cameras {', '.join(cameras)}")
-        if not 1 <= min_cameras <= len(cameras):
-            raise ValueError(f"min_cameras is {min_cameras}; with {len(cameras)} cameras expected 1..{len(cameras)}")
-        for name, value in (("max_time_diff", max_time_diff), ("max_wait", max_wait)):
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; expected seconds, 0 or more")
-        for name, value in (("camera_timeout", camera_timeout), ("jump_back", jump_back)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value}; expected seconds, more than 0")
-        if queue_size < 2:
-            raise ValueError(f"queue_size is {queue_size}; the images before and after a stamp need 2")
+        _check(cameras, anchor, max_time_diff, max_wait, camera_timeout, min_cameras, jump_back, queue_size)
         self._cameras = {name: CameraQueue(name) for name in cameras}
         self._anchor = self._leader = self._cameras[anchor]
         self._max_time_diff = max_time_diff
         self._max_diff_ns = round(max_time_diff * _NANOSECONDS)
         self._max_wait = max_wait
-        self._timeout = camera_timeout
+        self._presence = Presence(camera_timeout)
         self._min_cameras = min_cameras
         self._jump_back_ns = round(jump_back * _NANOSECONDS)
         self._queue_size = queue_size
         self._pending: list[_Pending] = []
-        self._suspects: dict[str, QueuedImage] = {}
-        self._since_suspect: dict[str, set[str]] = {}  # of each: the other cameras that sent good images since
+        self._suspects = Suspects(self._jump_back_ns)
         self._last_output: int | None = None
-        self._start: float | None = None
-        self._last_heard: float | None = None
-        self._active_since = 0.0
         self.too_few = 0
         self.last_missing: dict[str, str] = {}
 
@@ -164,8 +149,7 @@ class AnchorMatcher:
         state = self._cameras.get(camera)
         if state is None:
             raise ValueError(f"camera '{camera}' is not one of {', '.join(self._cameras)}")
-        if self._start is None:
-            self._start = now
+        self._presence.begin(now)
         state.arrive(now)
         image = QueuedImage(state, stamp_ns, payload, now)
         if stamp_ns <= 0:
@@ -176,14 +160,13 @@ class AnchorMatcher:
                 return self._went_back(image, now)
             state.dropped["duplicate" if stamp_ns == state.last_stamp else "out_of_order"] += 1
             return None
-        self._drop_suspect(state)
+        self._suspects.drop(state)
         self._accept(image, now)
         return None
 
     def poll(self, now: float) -> MatchedSet | None:
         """The oldest set that is ready, or None. Call until None, after every `add` and at `next_deadline`."""
-        if self._start is None:
-            self._start = now
+        self._presence.begin(now)
         self._lead(now)
         ready = [index for index in range(len(self._pending)) if self._is_ready(index, now)]
         while ready:
@@ -208,9 +191,9 @@ class AnchorMatcher:
         """When to `poll` again if nothing is added before; None if only an image can change anything."""
         times = []
         for pending in self._pending:
-            silent_at = [self._waits_until(camera) for camera in self._undecided(pending, now)]
+            silent_at = [self._presence.waits_until(camera) for camera in self._undecided(pending, now)]
             times.append(min(pending.deadline, max(silent_at, default=now)))
-        leader_silent_at = self._silent_at(self._leader)
+        leader_silent_at = self._presence.silent_at(self._leader)
         if leader_silent_at is not None and leader_silent_at > now:
             others = [camera for camera in self._cameras.values() if camera is not self._leader]
             candidates = self._cameras.values() if self._anchor.heard is None else others
@@ -223,54 +206,36 @@ class AnchorMatcher:
         for pending in self._pending:
             pending.release("reset")
         self._pending.clear()
-        for image in self._suspects.values():
-            image.release("reset")
-        self._suspects.clear()
+        self._suspects.clear("reset")
         for camera in self._cameras.values():
             camera.restart("reset")
         self._last_output = None
 
     def statistics(self, now: float) -> dict[str, CameraStatistics]:
         """Per camera, in order, for diagnostics."""
-        result = {}
-        for name, camera in self._cameras.items():
-            silent_at = self._silent_at(camera)
-            result[name] = camera.statistics(now, silent=silent_at is not None and now >= silent_at)
-        return result
+        return {
+            name: camera.statistics(now, self._presence.is_silent(camera, now))
+            for name, camera in self._cameras.items()
+        }
 
     def resume(self, now: float) -> None:
         """After a pause in which no image was taken in: every camera has `camera_timeout` again."""
-        self._start = now
-        for camera in self._cameras.values():
-            camera.heard = None if camera.heard is None else now
+        self._presence.resume(self._cameras.values(), now)
 
     def past_start(self, now: float) -> bool:
         """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
-        return self._start is not None and now >= self._start + self._timeout
+        return self._presence.past_start(now)
 
     # ---- who is there
-
-    def _hear(self, camera: CameraQueue, now: float) -> None:
-        if self._last_heard is None or now - self._last_heard >= self._timeout:
-            self._active_since = now  # all were silent: everybody is given time again
-        self._last_heard = camera.heard = now
-
-    def _silent_at(self, camera: CameraQueue) -> float | None:
-        """When the camera has been silent for the timeout; counted from the start if it never sent anything."""
-        since = self._start if camera.heard is None else camera.heard
-        return None if since is None else since + self._timeout
-
-    def _waits_until(self, camera: CameraQueue) -> float:
-        """Until when sets wait for the camera; pauses of all cameras together do not count."""
-        heard = self._active_since if camera.heard is None else max(camera.heard, self._active_since)
-        return heard + self._timeout
 
     def _undecided(self, pending: _Pending, now: float) -> list[CameraQueue]:
         """The cameras that a set still waits for."""
         return [
             camera
             for name, camera in self._cameras.items()
-            if camera is not pending.image.camera and name not in pending.nearest and now < self._waits_until(camera)
+            if camera is not pending.image.camera
+            and name not in pending.nearest
+            and now < self._presence.waits_until(camera)
         ]
 
     def _lead(self, now: float) -> None:
@@ -282,7 +247,7 @@ class AnchorMatcher:
             return
         # An image that waited longer is a leftover, unless there will be no other: a recording of one moment.
         fresh = changed and now - leader.queue[-1].arrived <= self._max_wait
-        if fresh or self._anchor.heard is None and now >= self._silent_at(leader):
+        if fresh or self._anchor.heard is None and self._presence.is_silent(leader, now):
             if leader is self._anchor:  # it is back: its own set, not the stand-in's of the same moment
                 for pending in self._pending:
                     pending.release("superseded")
@@ -290,11 +255,11 @@ class AnchorMatcher:
             self._begin(leader.queue[-1])
 
     def _choose_leader(self, now: float) -> CameraQueue:
-        if self._start is None or now < self._silent_at(self._anchor):
+        if not self._presence.is_silent(self._anchor, now):
             return self._anchor
         heard = [camera for camera in self._cameras.values() if camera.heard is not None]
         for camera in heard:
-            if now < self._silent_at(camera):
+            if not self._presence.is_silent(camera, now):
                 return camera
         if self._anchor.heard is None and self._leader is self._anchor:
             return max(heard, key=lambda camera: camera.heard, default=self._anchor)
@@ -312,9 +277,8 @@ class AnchorMatcher:
 
     def _accept(self, image: QueuedImage, now: float) -> None:
         camera = image.camera
-        for suspect, others in self._since_suspect.items():
-            others |= {camera.name} - {suspect}
-        self._hear(camera, now)
+        self._suspects.note_good(camera)
+        self._presence.hear(camera, now)
         camera.append(image)
         for pending in self._pending:
             pending.decide(camera, self._max_diff_ns)
@@ -367,7 +331,7 @@ class AnchorMatcher:
         if camera.heard is None:
             reasons = ", ".join(f"{number} {reason}" for reason, number in camera.dropped.items())
             return f"no usable image received ({reasons})"
-        if now >= self._waits_until(camera):
+        if now >= self._presence.waits_until(camera):
             return f"silent for {now - camera.heard:.1f} s"
         if nearest is None:
             return "no usable image received since the start or the last reset"
@@ -379,11 +343,6 @@ class AnchorMatcher:
         camera.prune(self._pending[0].image.stamp_ns if self._pending else self._last_output, self._queue_size)
 
     # ---- stamps that go back
-
-    def _drop_suspect(self, camera: CameraQueue) -> None:
-        suspect = self._suspects.pop(camera.name, None)
-        if suspect is not None:
-            suspect.release("out_of_order")
 
     def _went_back(self, image: QueuedImage, now: float) -> TimeJump | None:
         """An image more than `jump_back` before the last of its camera: whose mistake is it?"""
@@ -397,19 +356,11 @@ class AnchorMatcher:
             self._correct_clock(camera)
             self._accept(image, now)
             return None
-        supporters = [
-            suspect
-            for suspect in self._suspects.values()
-            if (self._goes_on(suspect, stamp_ns) if suspect.camera is camera else self._is_close(suspect, stamp_ns))
-        ]
+        supporters = self._suspects.take_supporters(image)
         if not supporters:
-            self._drop_suspect(camera)
-            self._suspects[camera.name] = image.hold()
-            self._since_suspect[camera.name] = set()
+            self._suspects.keep(image)
             return None
         newest = max(other.last_stamp for other in self._cameras.values() if other.last_stamp is not None)
-        for supporter in supporters:
-            del self._suspects[supporter.camera.name]
         self.reset()
         for new in (*supporters, image):
             self._accept(new, now)
@@ -417,19 +368,9 @@ class AnchorMatcher:
             supporter.release("")  # the queue has it now
         return TimeJump(camera.name, newest, min(new.stamp_ns for new in (*supporters, image)))
 
-    def _goes_on(self, suspect: QueuedImage, stamp_ns: int) -> bool:
-        """Whether a camera goes on where its suspect image began, and no other went on at another time meanwhile."""
-        went_on = (self._cameras[name].last_stamp for name in self._since_suspect[suspect.camera.name])
-        return suspect.stamp_ns < stamp_ns and all(
-            last is None or abs(last - stamp_ns) <= self._jump_back_ns for last in went_on
-        )
-
-    def _is_close(self, image: QueuedImage, stamp_ns: int) -> bool:
-        return abs(image.stamp_ns - stamp_ns) <= self._jump_back_ns
-
     def _correct_clock(self, camera: CameraQueue) -> None:
         """Forget a camera's images whose stamps turned out to be ahead of everybody else's."""
-        self._drop_suspect(camera)
+        self._suspects.drop(camera)
         for pending in self._pending:
             mistaken = pending.nearest.pop(camera.name, None)
             if mistaken is not None:
@@ -438,3 +379,23 @@ class AnchorMatcher:
                 pending.release("wrong_clock")
         self._pending = [pending for pending in self._pending if pending.image.camera is not camera]
         camera.restart("wrong_clock")
+
+
+def _check(
+    cameras: tuple[str, ...], anchor: str, max_time_diff: float, max_wait: float, camera_timeout: float,
+    min_cameras: int, jump_back: float, queue_size: int,
+) -> None:  # fmt: skip
+    if not cameras or len(set(cameras)) != len(cameras):
+        raise ValueError(f"cameras are {cameras}; expected at least one name, each once")
+    if anchor not in cameras:
+        raise ValueError(f"anchor '{anchor}' is not one of the cameras {', '.join(cameras)}")
+    if not 1 <= min_cameras <= len(cameras):
+        raise ValueError(f"min_cameras is {min_cameras}; with {len(cameras)} cameras expected 1..{len(cameras)}")
+    for name, value in (("max_time_diff", max_time_diff), ("max_wait", max_wait)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}; expected seconds, 0 or more")
+    for name, value in (("camera_timeout", camera_timeout), ("jump_back", jump_back)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}; expected seconds, more than 0")
+    if queue_size < 2:
+        raise ValueError(f"queue_size is {queue_size}; the images before and after a stamp need 2")
