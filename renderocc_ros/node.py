@@ -17,15 +17,13 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
-from tf2_msgs.msg import TFMessage
 
-from renderocc_model.messages import cdr
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
 from renderocc_ros.diagnostics import NodeReport, diagnostics_message
+from renderocc_ros.inputs import Inputs
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.pace import Pace
@@ -34,12 +32,10 @@ from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process
 from renderocc_ros.publishers import OutputPublishers
 from renderocc_ros.saving import SaveFolder
-from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
 from renderocc_ros.worker import Worker
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
-TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
 USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
 
 The node `renderocc`: cameras and TF in, occupancy out. Without parameters it takes every camera that it finds.
@@ -81,7 +77,7 @@ class RenderOccNode(LifecycleNode):
         self._deactivation_wanted = False
         self._autostart_pending = True  # until it has succeeded once; what follows is the operator's
         self._cameras: tuple[str, ...] = ()
-        self._subscriptions_in: list[AdaptiveSubscription | ImageSubscription] = []
+        self._inputs: Inputs | None = None
         self._outputs: OutputPublishers | None = None
         self._services_offered: list = []
         self._predictor = None
@@ -220,38 +216,14 @@ class RenderOccNode(LifecycleNode):
         )
         self._config = config
         self._outputs = OutputPublishers(self, self._cameras)
-        self._create_subscriptions()
+        self._inputs = Inputs(
+            self, config, self._cameras, lambda: self._state == "active", self._intake, self._transforms, self._worker,
+            self._predictor, self._complaints, self._news,
+        )  # fmt: skip
         self._services_offered = [
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(Trigger, "~/save", self._on_save),
         ]
-
-    def _create_subscriptions(self) -> None:
-        config = self._config
-        self._subscriptions_in = [
-            AdaptiveSubscription(self, TFMessage, "/tf", lambda buffer: self._on_tf(buffer, static=False), depth=100),
-            AdaptiveSubscription(
-                self, TFMessage, "/tf_static", lambda buffer: self._on_tf(buffer, static=True), depth=100, latched=True
-            ),
-        ]
-        for camera in self._cameras:
-            self._subscriptions_in += [
-                AdaptiveSubscription(
-                    self,
-                    CameraInfo,
-                    config.camera_info_topic_of(camera),
-                    lambda buffer, camera=camera: self._on_camera_info(camera, buffer),
-                    depth=5,
-                ),
-                ImageSubscription(
-                    self,
-                    Image,
-                    CompressedImage,
-                    config.image_topic_of(camera),
-                    config.image_transport,
-                    lambda buffer, compressed, camera=camera: self._on_image(camera, buffer, compressed),
-                ),
-            ]
 
     def _release(self) -> None:
         """Give back everything that configuring took; safe to call at any time."""
@@ -259,64 +231,24 @@ class RenderOccNode(LifecycleNode):
             self._worker.stop()
         if self._pipeline is not None:
             self._pipeline.close()
-        for subscription in self._subscriptions_in:
-            subscription.destroy()
+        if self._inputs is not None:
+            self._inputs.destroy()
         if self._outputs is not None:
             self._outputs.destroy()
         for service in self._services_offered:
             self.destroy_service(service)
-        self._subscriptions_in, self._services_offered = [], []
-        self._outputs = self._worker = self._pipeline = self._intake = self._predictor = self._config = None
+        self._services_offered = []
+        self._inputs = self._outputs = self._worker = self._pipeline = self._intake = None
+        self._predictor = self._config = None
         self._complaints.clear()
         self._times.clear()
 
-    # ---- callbacks: copy bytes, nothing else -------------------------------------------------------------------------
-
-    def _on_image(self, camera: str, buffer: bytes, compressed: bool) -> None:
-        if self._state != "active":
-            return
-        jump = self._intake.on_image(camera, buffer, compressed)
-        if jump is not None:
-            text = f"image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
-            self._news.report("starting afresh", "stamps", text, time.monotonic())
-            self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
-            self._worker.start_afresh()
-        self._worker.collect()
+    # ---- outputs -----------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         if self._state == "active":
             self._intake.tick()
             self._worker.collect()
-
-    def _on_camera_info(self, camera: str, buffer: bytes) -> None:
-        if self._intake.on_camera_info(camera, buffer):
-            calibration = self._intake.calibrations[camera]
-            model = calibration.model
-            text = f"{model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}"
-            self._news.report(f"camera '{camera}'", "calibration", text, time.monotonic())
-            models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
-            if len(models) == len(self._cameras):
-                for warning in self._predictor.compare_rig(models):
-                    self._complaints.report("checkpoint", warning, warning, time.monotonic())
-
-    def _on_tf(self, buffer: bytes, static: bool) -> None:
-        now = time.monotonic()
-        try:
-            transforms = cdr.read_tf(buffer)
-        except cdr.MessageError as error:
-            self._complaints.report(
-                "TF", "message", f"message on {'/tf_static' if static else '/tf'} dropped: {error}", now
-            )
-            return
-        for t in transforms:
-            try:
-                self._transforms.set(t.parent, t.child, t.stamp_ns, t.translation, t.quaternion, static)
-            except TransformError as error:
-                self._complaints.report(
-                    "TF", f"{t.parent} {t.child}", f"transform from '{t.child}' to '{t.parent}' ignored: {error}", now
-                )
-
-    # ---- outputs -----------------------------------------------------------------------------------------------------
 
     def _publish_frame(self, frame: Frame) -> None:
         """Called by the worker."""
@@ -394,8 +326,8 @@ class RenderOccNode(LifecycleNode):
 
     def _watch_graph(self) -> None:
         """Follow publishers that come and go; with `autostart`, configure and activate once there are cameras."""
-        for subscription in self._subscriptions_in:
-            subscription.follow_publishers()
+        if self._inputs is not None:
+            self._inputs.follow_publishers()
         if self._deactivation_wanted:
             self._deactivation_wanted = False
             self.trigger_deactivate()
