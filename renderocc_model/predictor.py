@@ -30,7 +30,8 @@ from .occupancy import Occupancy, OccupiedVoxels
 from .precision import chosen_device, chosen_precision, exported_device, exported_precision
 from .preprocess import Preprocessor
 from .presets import preset as preset_named
-from .rig import CameraModel, Rig, compare_summaries
+from .rig import CameraModel, Rig
+from .rig_summary import compare_summaries, summary_of_models
 from .undistort import UndistortTable
 from .untrained import surround_cameras, untrained_checkpoint
 
@@ -259,7 +260,7 @@ class Predictor:
         trained = self._described.rig_summary
         if not trained:
             return []
-        return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else _summary_of_models(rig, trained))
+        return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else summary_of_models(rig, trained))
 
     def _run_network(
         self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
@@ -374,15 +375,3 @@ def _unusable(found: str) -> ValueError:
 
 def _same(logits: Tensor) -> Tensor:
     return logits
-
-
-def _summary_of_models(models: Mapping[str, CameraModel], trained: Mapping) -> dict:
-    """A rig summary of cameras whose mounts are not known: they get those of the camera they are compared with."""
-    cameras = []
-    for name, model in models.items():
-        field_of_view = sum(model.horizontal_extent)
-        other = next((camera for camera in trained["cameras"] if camera["name"] == name), None)
-        other = other or min(trained["cameras"], key=lambda camera: abs(camera["horizontal_fov"] - field_of_view))
-        own = {"name": name, "width": model.width, "height": model.height, "horizontal_fov": field_of_view}
-        cameras.append({**other, **own})
-    return {"count": len(cameras), "cameras": cameras}

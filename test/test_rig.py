@@ -12,7 +12,8 @@ import yaml
 from realdata import REALDATA, needs_realdata
 
 from renderocc_model.geometry import invert, transform_from, transform_points
-from renderocc_model.rig import Camera, CameraModel, Rig, compare_summaries
+from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_model.rig_summary import compare_summaries
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 K = np.array([[500.0, 0, 320], [0, 510.0, 240], [0, 0, 1]])

@@ -10,7 +10,8 @@ from renderocc_model.config import from_mapping, settings_of
 from renderocc_model.findings import Findings
 from renderocc_model.packaged import packaged_checkpoint
 from renderocc_model.plain_yaml import read_yaml
-from renderocc_model.rig import Rig, compare_summaries
+from renderocc_model.rig import Rig
+from renderocc_model.rig_summary import compare_summaries
 from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["check_checkpoint", "check_params", "check_rig"]
