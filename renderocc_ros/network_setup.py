@@ -6,6 +6,7 @@ import os
 
 from renderocc_model.packaged import checkpoint_file, packaged_checkpoint
 from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.process import return_free_memory
 
 
 def make_predictor(config: NodeConfig, logger):
@@ -38,6 +39,7 @@ def make_predictor(config: NodeConfig, logger):
     on_gpu = predictor.device.type == "cuda"
     where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
     predictor.warm_up()
+    return_free_memory()
     by = "" if predictor.backend == "torch" else f" by {predictor.backend}"
     logger.info(f"running on {where}{by}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
     return predictor

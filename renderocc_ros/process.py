@@ -58,6 +58,12 @@ def share_heaps(count: int) -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
 
 
+def return_free_memory() -> None:
+    """Give the system what glibc keeps of freed memory; a network that is made and one that goes leave much of it."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def end_at_first_signal() -> None:
     """The first SIGINT or SIGTERM raises KeyboardInterrupt in the main thread; later ones change nothing.
 

@@ -101,9 +101,8 @@ def reported(
     record["report"] = []
     must = expected(injections)
     for injection in injections:
-        fault = injection.fault
-        at = named_at(stage, injection) if fault.named or fault.said else None
-        since = record["injected"]
+        fault, since = injection.fault, record["injected"]
+        at = named_at(stage, injection) if injection in must else None
         record["report"].append(None if at is None else round(max(0.0, at - since), 3))
         limit = promises.report + fault.within
         if injection not in must:

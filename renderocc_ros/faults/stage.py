@@ -44,7 +44,6 @@ class Stage:
         usual: the module that is run as the node.
     Attributes:
         complaints: what a fault itself found wrong in the current run, one line each.
-        restarts: number of processes started, the first included.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Stage:
         self.checkpoint = folder / f"network_{domain}{network.suffix}"
         shutil.copyfile(network, self.checkpoint)
         self.complaints: list[str] = []
-        self.restarts = 0
         self.module = usual
         self.rig = Rig(scene, domain, simulated)
         self.observer = Observer(self.rig, domain)
@@ -90,7 +88,6 @@ class Stage:
             self.node.stop()
         self.observer.forget_clients()
         self.module = module or self.usual
-        self.restarts += 1
         parameters = node_parameters(self.scene.cameras, self.checkpoint, self.saved, self.simulated)
         log = self.folder / f"node_{self.domain}.log"
         self.node = NodeProcess(parameters, self.domain, log, self.module, environment)
