@@ -20,6 +20,7 @@ from launch import Action, LaunchDescription
 from renderocc_model.plain_yaml import read_yaml
 
 PACKAGE = "renderocc_ros"
+RESPAWN_DELAY = 2.0  # seconds
 SHARE = Path(get_package_share_directory(PACKAGE))
 
 ARGUMENTS = [
@@ -32,6 +33,7 @@ ARGUMENTS = [
     ),
     ("namespace", "", "namespace of the node; its topics and relative camera topics move with it"),
     ("autostart", "true", "configure and activate the node without being asked"),
+    ("respawn", "false", "start the node again, 2 s later, whenever it ends before launch does: for vehicles"),
     ("use_sim_time", "", "take the time from /clock; empty: true when a bag is played"),
     ("rosbag", "", "path of a rosbag2 folder (MCAP or SQLite) to play once the node is active"),
     ("rate", "1.0", "playing speed of the bag"),
@@ -126,6 +128,8 @@ def launch_nodes(context):
         arguments=["--ros-args", "--log-level", value["log_level"]],
         output="screen",
         emulate_tty=True,
+        respawn=is_true(value["respawn"]),
+        respawn_delay=RESPAWN_DELAY,
     )
     actions = [node]
     if bag:

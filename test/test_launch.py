@@ -54,6 +54,12 @@ def test_a_bag_makes_its_cameras_parameters_and_needs_metadata(launch_file, tmp_
         launched(launch_file, rosbag=tmp_path)
 
 
+def test_the_node_is_started_again_only_where_asked_for(launch_file):
+    for word, expected in (("true", True), ("false", False)):
+        assert launched(launch_file, respawn=word)[0].process_description is not None
+        assert launched(launch_file, respawn=word)[0]._ExecuteLocal__respawn is expected
+
+
 def test_a_missing_parameter_file_is_named(launch_file):
     with pytest.raises(RuntimeError, match="nowhere.yaml"):
         launched(launch_file, params_file="/nowhere.yaml")
