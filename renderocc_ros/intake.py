@@ -14,12 +14,14 @@ from renderocc_model.camera_model import CameraModel
 from renderocc_model.images import MAX_PIXELS
 from renderocc_model.messages import cdr
 from renderocc_model.messages.camera_info import camera_model_from_info
+from renderocc_model.messages.tf_buffer import LONGEST_NAME
 from renderocc_ros.complaints import Complaints
 from renderocc_ros.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
 from renderocc_ros.parameters import NodeConfig
 
 MOST_BYTES = 64 << 20  # of an image message of a camera whose size is not known yet
 MOST_BYTES_OF_PIXEL = 8  # the widest encoding is 16 bits of four channels
+MOST_BYTES_OF_CAMERA_INFO = 64 << 10  # some 400, and 8 for each coefficient of D
 STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
 
 
@@ -81,12 +83,17 @@ class Intake:
 
     def on_camera_info(self, camera: str, buffer: bytes) -> bool:
         """Take a CameraInfo; True if it changed the camera's calibration. An unusable one leaves the last good one."""
-        body = buffer[STAMP_AND_FRAME_ID:]
-        if self._info_bytes.get(camera) == body:
-            return False
         subject = f"camera '{camera}'"
         try:
+            if len(buffer) > MOST_BYTES_OF_CAMERA_INFO:
+                raise ValueError(
+                    f"it has {len(buffer)} bytes; expected at most {MOST_BYTES_OF_CAMERA_INFO}; repair its publisher"
+                )
+            body = buffer[STAMP_AND_FRAME_ID:]
+            if self._info_bytes.get(camera) == body:
+                return False
             message = cdr.read_camera_info(buffer)
+            _check_length(message.frame_id)
             model = camera_model_from_info(message)
         except ValueError as error:
             self._complaints.report(
@@ -108,17 +115,12 @@ class Intake:
         """Take an image message; call `poll` afterwards. A jump is returned when stamps have gone back."""
         subject, arrival = f"camera '{camera}'", time.monotonic()
         try:
+            if len(buffer) > (most := self._most_bytes(camera)):
+                raise ValueError(f"it has {len(buffer)} bytes; expected at most {most}, by its camera_info")
             stamp_ns, frame_id = cdr.read_header(buffer)
-        except cdr.MessageError as error:
+            _check_length(frame_id)
+        except ValueError as error:
             self._complaints.report(subject, "image", f"image message dropped: {error}", arrival)
-            return None
-        if len(buffer) > (most := self._most_bytes(camera)):
-            self._complaints.report(
-                subject,
-                "image",
-                f"image message dropped: it has {len(buffer)} bytes; expected at most {most}, by its camera_info",
-                arrival,
-            )
             return None
         if stamp_ns == 0:
             self._complaints.report(
@@ -188,3 +190,10 @@ class Intake:
         """Forget all queued images; calibrations stay."""
         with self._lock:
             self._matcher.reset()
+
+
+def _check_length(frame_id: str) -> None:
+    if len(frame_id) > LONGEST_NAME:
+        raise ValueError(
+            f"its frame_id has {len(frame_id)} characters; expected at most {LONGEST_NAME}; repair the camera's driver"
+        )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
+from std_msgs.msg import Header
 
 from renderocc_model.messages import cdr
 from renderocc_model.messages.camera_info import camera_model_from_info
@@ -174,3 +175,41 @@ def test_an_image_larger_than_its_camera_can_send_is_dropped_before_it_waits_for
     assert setup.intake.statistics()["back"].received == 1
     setup.intake.on_image("back", bytes(image(101 * SECOND)) + bytes(64 << 20), False)
     assert setup.intake.statistics()["back"].received == 1
+
+
+def test_the_size_of_an_image_is_looked_at_before_anything_is_read_from_it():
+    setup = Setup(cameras=("front",))
+    setup.intake.on_image("front", b"\xff" * ((64 << 20) + 1), False)  # its header cannot be read either
+    assert len(setup.said) == 1 and "it has 67108865 bytes; expected at most 67108864" in setup.said[0]
+
+
+def test_an_image_with_a_frame_id_as_long_as_a_book_is_dropped_with_the_camera_and_the_remedy():
+    setup = Setup(cameras=("front",))
+    setup.intake.on_image("front", image(100 * SECOND, "x" * 1001), False)
+    assert setup.intake.statistics()["front"].received == 0
+    assert setup.said == [
+        "camera 'front': image message dropped: its frame_id has 1001 characters; expected at most 1000; "
+        "repair the camera's driver"
+    ]
+    setup.intake.on_image("front", image(100 * SECOND, "x" * 1000), False)
+    assert setup.intake.statistics()["front"].received == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"d": [0.0] * 8192}, " bytes; expected at most 65536; repair its publisher"),
+        (
+            {"header": Header(frame_id="x" * 1001)},
+            "its frame_id has 1001 characters; expected at most 1000; repair the camera's driver",
+        ),
+    ],
+)
+def test_a_camera_info_larger_than_any_camera_needs_is_refused_and_leaves_the_last_good_one(fields, named):
+    setup = Setup()
+    assert setup.intake.on_camera_info("front", serialize_message(info()))
+    good = setup.intake.calibrations["front"]
+    assert not setup.intake.on_camera_info("front", serialize_message(info(**fields)))
+    assert setup.intake.calibrations["front"] is good
+    assert setup.said[0].startswith("camera 'front': camera_info on front/camera_info: it") and named in setup.said[0]
+    assert not setup.intake.on_camera_info("front", serialize_message(info()))  # the good one is still in force

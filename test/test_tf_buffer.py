@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import threading
 import time
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.messages.tf_buffer import LONGEST_NAME, TransformBuffer, TransformError
 
 S = 1_000_000_000
 UNIT = (0.0, 0.0, 0.0, 1.0)
@@ -93,18 +94,6 @@ def test_the_same_frame_is_the_identity_known_or_not():
     np.testing.assert_array_equal(TransformBuffer().lookup("any", "any", 3), np.eye(4))
 
 
-def test_a_moving_camera_is_placed_by_the_pose_at_its_own_stamp():
-    buffer = moving((0, 0), (1, 10))
-    buffer.set("base", "cam", 0, (2, 0, 1), yaw(90), static=True)
-    # base at 0.5 s is at x = 5; the camera's base at 0.7 s is at x = 7, the camera 2 m before it: 7 + 2 - 5 = 4.
-    answer = buffer.lookup_moving("base", S // 2, "cam", 7 * S // 10, "odom")
-    np.testing.assert_allclose(answer[:3, 3], [4, 0, 1], atol=1e-12)
-    np.testing.assert_allclose(answer[:3, 0], [0, 1, 0], atol=1e-12)
-    same_moment = buffer.lookup_moving("base", S // 2, "cam", S // 2, "odom")
-    np.testing.assert_allclose(same_moment, buffer.lookup("base", "cam", 0), atol=1e-12)
-    assert refusal(buffer.lookup_moving, "base", S // 2, "cam", 2 * S, "odom").kind == "extrapolation_future"
-
-
 def test_a_leading_slash_is_stripped_wherever_it_comes():
     buffer = TransformBuffer()
     buffer.set("/base", "/cam", 0, (1, 0, 0), UNIT, static=True)
@@ -159,6 +148,48 @@ def test_unknown_frames_are_named_with_the_nearest_known_one():
     assert "target_frame does not exist; known frames: base_link, odom" in str(refusal(buffer.lookup, "xyz", "odom", S))
     assert "target_frame of a lookup is empty" in str(refusal(buffer.lookup, "", "odom", S))
     assert refusal(buffer.latest, "odom", "camera_7").kind == "unknown_frame"
+
+
+def test_the_hint_at_a_known_frame_is_worked_out_while_others_may_use_the_buffer(monkeypatch):
+    buffer = moving((1, 0), (2, 0), child="base_link")
+    writers = []
+
+    class Watched(difflib.SequenceMatcher):
+        def quick_ratio(self):
+            writer = threading.Thread(target=buffer.set, args=("odom", "base_link", 3 * S, ORIGIN, UNIT), daemon=True)
+            writer.start()
+            writer.join(10)
+            writers.append(writer.is_alive())
+            return super().quick_ratio()
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Watched)
+    error = refusal(buffer.wait_for, "odom", "base_lnk", S, 0.0)
+    assert "did you mean 'base_link'?" in str(error)
+    assert writers and not any(writers)  # none still waits for the lock
+
+
+def test_the_hint_is_made_from_a_bounded_number_of_names_of_similar_length(monkeypatch):
+    compared = []
+
+    class Counted(difflib.SequenceMatcher):
+        def quick_ratio(self):
+            compared.append(self.a)
+            return super().quick_ratio()
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Counted)
+    buffer = TransformBuffer()
+    for index in range(3000):
+        buffer.set("odom", f"camera_{index}" + "x" * (200 if index % 2 else 0), S, ORIGIN, UNIT)
+    assert "did you mean 'camera_" in str(refusal(buffer.lookup, "odom", "camera_9999", S))
+    assert 0 < len(compared) <= 300 and max(map(len, compared)) < 20
+
+
+def test_a_lookup_of_a_name_as_long_as_a_book_is_refused_without_repeating_or_comparing_it(monkeypatch):
+    monkeypatch.delattr(difflib, "SequenceMatcher")
+    buffer = moving((1, 0), (2, 0), child="x" * LONGEST_NAME)
+    error = refusal(buffer.lookup, "odom", "x" * (LONGEST_NAME + 1), S)
+    assert error.kind == "unknown_frame" and not error.may_come
+    assert str(error) == "source_frame of a lookup has 1001 characters; expected at most 1000; repair who names it"
 
 
 def test_two_trees_are_named_by_their_roots():
@@ -293,7 +324,8 @@ def test_clear_keeps_what_is_static():
     assert set(buffer.frames()) == {"cam"}
     assert buffer.lookup("base", "cam", 0)[0, 3] == 1
     error = refusal(buffer.lookup, "odom", "cam", S)
-    assert error.kind == "no_data" and error.may_come and "nothing of frame [base]" in str(error)
+    assert error.kind == "unknown_frame" and error.may_come
+    assert str(error).endswith("target_frame does not exist; known frames: base, cam")
     assert buffer.set("odom", "base", S // 2, (5, 0, 0), UNIT)  # an earlier time is welcome again
     assert buffer.lookup("odom", "cam", S // 2)[0, 3] == 6
 
@@ -310,10 +342,34 @@ def test_the_number_of_frames_is_bounded():
     buffer.set("a", "b", 0, ORIGIN, UNIT)
     buffer.set("a", "c", 0, ORIGIN, UNIT)
     error = refusal(buffer.set, "a", "d", 0, ORIGIN, UNIT)
-    assert error.kind == "invalid" and "max_frames is 3" in str(error)
+    assert error.kind == "invalid" and "3 frames are known, and no more are kept; stop the publisher" in str(error)
     assert buffer.set("c", "b", S, ORIGIN, UNIT)
     with pytest.raises(ValueError, match="expected a positive time"):
         TransformBuffer(history=0)
+
+
+def test_after_a_flood_of_names_clear_makes_room_for_true_frames_and_keeps_static_ones():
+    buffer = TransformBuffer(max_frames=5)
+    buffer.set("base", "front", 0, (1, 0, 0), UNIT, static=True)
+    for name in ("made_up_1", "made_up_2"):
+        buffer.set("odom", name, S, ORIGIN, UNIT)
+    assert buffer.full
+    error = refusal(buffer.set, "base", "left", 0, ORIGIN, UNIT, True)
+    assert "5 frames are known" in str(error) and "~/reset" in str(error) and "max_frames" not in str(error)
+    buffer.clear()
+    assert not buffer.full
+    assert buffer.set("base", "left", 0, (0, 3, 0), UNIT, static=True)
+    np.testing.assert_array_equal(buffer.lookup("front", "left", 0)[:3, 3], [-1, 3, 0])
+
+
+def test_a_clear_from_a_time_on_keeps_the_names_of_what_is_kept_and_no_others():
+    buffer = TransformBuffer(max_frames=5)
+    buffer.set("map", "odom", S, ORIGIN, UNIT)
+    buffer.set("odom", "base", S, (4, 0, 0), UNIT)
+    buffer.set("odom", "late", 9 * S, ORIGIN, UNIT)
+    buffer.clear(newer_than_ns=2 * S)
+    assert buffer.lookup("map", "base", S)[0, 3] == 4
+    assert refusal(buffer.lookup, "map", "late", S).kind == "unknown_frame"
 
 
 # ----------------------------------------------------------------------------------------------- parents and conflicts
@@ -555,7 +611,7 @@ def test_cameras_of_the_recorded_keyframe_are_placed_as_its_poses_say():
     anchor = stamps[next(frame for frame in stamps if "cam_front" in frame)]
     shifts = []
     for frame, stamp in stamps.items():
-        placed = buffer.lookup_moving("base_link", anchor, frame, stamp, "odom")
+        placed = buffer.lookup("base_link", "odom", anchor) @ buffer.lookup("odom", frame, stamp)
         expected = np.linalg.inv(poses[anchor]) @ poses[stamp] @ mounts[frame]
         np.testing.assert_allclose(placed, expected, atol=1e-6)
         shifts.append(np.linalg.norm(placed[:3, 3] - mounts[frame][:3, 3]))

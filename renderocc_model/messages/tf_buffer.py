@@ -8,7 +8,6 @@ are refused like NaN, and a leading '/' is stripped in questions too.
 
 from __future__ import annotations
 
-import difflib
 import math
 import threading
 import time
@@ -18,13 +17,13 @@ from typing import Container, Iterable, NamedTuple, Sequence
 
 import numpy as np
 
-from .tf_history import Conflict, FrameHistory, TransformError, checked_link
+from .tf_history import Conflict, FrameHistory, TransformError, UnknownFrame, checked_link
 from .tf_link import composed, inverse_times, matrix
 
-__all__ = ["Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
+__all__ = ["LONGEST_NAME", "Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
 
 _NANOSECONDS = 1_000_000_000
-_LONGEST_NAME = 1000  # characters of a frame's name; those of real vehicles have a few dozen
+LONGEST_NAME = 1000  # characters of a frame's name; those of real vehicles have a few dozen
 
 
 class FrameInfo(NamedTuple):
@@ -150,24 +149,6 @@ class TransformBuffer:
                 self._static_answers[target, source] = answer.copy()
             return answer
 
-    def lookup_moving(
-        self, target: str, target_stamp_ns: int, source: str, source_stamp_ns: int, fixed: str
-    ) -> np.ndarray:
-        """target_from_source of two moments: inv(fixed_from_target at its stamp) @ (fixed_from_source at its stamp).
-
-        Args:
-            fixed: the frame taken to stand still between the two stamps, such as odom.
-        Returns:
-            4x4 float64.
-        Raises:
-            TransformError: as `lookup`.
-        """
-        with self._changed:  # checks and order of tf2, so that of two reasons the same one is given
-            names = {"target_frame": target, "source_frame": source, "fixed_frame": fixed}
-            self._check_known(**{role: _stripped(name) for role, name in names.items()})
-            fixed_from_source = self.lookup(fixed, source, source_stamp_ns)
-            return self.lookup(target, fixed, target_stamp_ns) @ fixed_from_source
-
     def latest(self, target: str, source: str) -> int:
         """The newest stamp, in nanoseconds, that every moving link has reached; 0 if no link moves.
 
@@ -210,7 +191,8 @@ class TransformBuffer:
                     self._waiting -= 1
 
     def clear(self, newer_than_ns: int | None = None) -> None:
-        """Forget the moving frames' samples, after a jump of the clock; static transforms stay.
+        """Forget the moving frames' samples, and frames that have none left, after a jump of the clock or a flood of
+        names; static transforms stay.
 
         Args:
             newer_than_ns: forget only what is later. After a jump back to T, T keeps the transforms of the new pass
@@ -222,12 +204,14 @@ class TransformBuffer:
                     kept = 0 if newer_than_ns is None else bisect_right(frame.stamps, newer_than_ns)
                     self._total -= len(frame.stamps) - kept
                     frame.forget(kept, len(frame.stamps))
+            self._frames = {child: frame for child, frame in self._frames.items() if frame.stamps}
+            self._names = set(self._frames).union(*(frame.parents for frame in self._frames.values()))
             self._conflicts.clear()
 
     @property
     def full(self) -> bool:
-        """Whether `max_total` samples are kept, so that histories grow no more."""
-        return self._total >= self._max_total
+        """Whether `max_total` samples or `max_frames` names are kept: histories grow no more, or frames are refused."""
+        return self._total >= self._max_total or len(self._names) >= self._max_frames
 
     @property
     def conflicts(self) -> list[Conflict]:
@@ -245,29 +229,29 @@ class TransformBuffer:
             }
 
     def _check_room(self, parent: str, child: str) -> None:
-        if max(len(parent), len(child)) > _LONGEST_NAME:
+        if max(len(parent), len(child)) > LONGEST_NAME:
             raise TransformError(
                 "invalid",
                 f"ignoring a transform with a name of {max(len(parent), len(child))} characters; expected at most "
-                f"{_LONGEST_NAME}; repair its publisher",
+                f"{LONGEST_NAME}; repair its publisher",
             )
         if len(self._names) + (parent not in self._names) + (child not in self._names) > self._max_frames:
             raise TransformError(
                 "invalid",
                 f"ignoring transform with child_frame_id '{child}' and frame_id '{parent}': {len(self._names)} frames "
-                f"are known and max_frames is {self._max_frames}; raise it, or stop the publisher that makes up names",
+                "are known, and no more are kept; stop the publisher that makes up names, then call the node's "
+                "~/reset, or clean it up and configure it if static mounts are missing",
             )
 
     def _check_known(self, **frames: str) -> None:
         for argument, name in frames.items():
             if not name:
                 raise TransformError("unknown_frame", f"{argument} of a lookup is empty; name a frame")
+            if len(name) > LONGEST_NAME:
+                text = f"{argument} of a lookup has {len(name)} characters; expected at most {LONGEST_NAME}"
+                raise TransformError("unknown_frame", f"{text}; repair who names it")
             if name not in self._names:
-                near = difflib.get_close_matches(name, self._names, 1)
-                listed = ", ".join(sorted(self._names)[:10]) or "none, no transform has been received"
-                hint = f"did you mean '{near[0]}'?" if near else f"known frames: {listed}"
-                text = f'"{name}" passed to lookup as {argument} does not exist; {hint}'
-                raise TransformError("unknown_frame", text, True)
+                raise UnknownFrame(argument, name, tuple(self._names))
 
     def _walk(self, target: str, source: str, stamp_ns: int) -> tuple[list, list]:
         """The links (frame, bracket) from `source`, and those from `target`, up to the frame where they meet."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 from bisect import bisect_left, bisect_right
+from itertools import islice
 from typing import NamedTuple, Sequence
 
 from .tf_link import Link, interpolate
 
 _NANOSECONDS = 1_000_000_000
 _MOST_CLAIMS_REMEMBERED = 8
+_MOST_COMPARED = 300  # names that a hint is chosen from
+_LEAST_LIKENESS = 0.8  # of a hint: twice the letters in common, over the letters of both
 
 
 class TransformError(ValueError):
@@ -26,6 +30,31 @@ class TransformError(ValueError):
         super().__init__(message)
         self.kind = kind
         self.may_come = may_come
+
+
+class UnknownFrame(TransformError):
+    """A lookup of a frame that nobody has named.
+
+    What may be meant is worked out when the text is read, so not under the buffer's lock, and from a bounded number of
+    names: whoever can send names could else make every lookup slow.
+    """
+
+    def __init__(self, argument: str, name: str, known: tuple[str, ...]):
+        super().__init__("unknown_frame", f'"{name}" passed to lookup as {argument} does not exist', True)
+        self._name = name
+        self._known = known
+
+    def __str__(self) -> str:
+        matcher = difflib.SequenceMatcher(b=self._name)
+        near = []
+        for name in islice((name for name in self._known if _similar_length(name, self._name)), _MOST_COMPARED):
+            matcher.set_seq1(name)
+            near.append((matcher.quick_ratio(), name))  # linear in their lengths, `ratio` is cubic
+        likeness, nearest = max(near, default=(0.0, ""))
+        if likeness >= _LEAST_LIKENESS:
+            return f"{super().__str__()}; did you mean '{nearest}'?"
+        listed = ", ".join(sorted(self._known)[:10]) or "none, no transform has been received"
+        return f"{super().__str__()}; known frames: {listed}"
 
 
 class Conflict(NamedTuple):
@@ -175,6 +204,10 @@ def checked_link(parent: str, child: str, translation: Sequence[float], quaterni
         )
     scale = 1.0 / math.sqrt(squared)
     return (x, y, z, qx * scale, qy * scale, qz * scale, qw * scale)
+
+
+def _similar_length(name: str, other: str) -> bool:
+    return abs(len(name) - len(other)) <= len(other) // 2
 
 
 def _seconds(stamp_ns: int) -> str:
