@@ -6,6 +6,8 @@ part of the disk is meant.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from renderocc_ros.parameters import NodeConfig
@@ -38,7 +40,7 @@ class SaveFolder:
             )
 
     def save(self, frame: Frame, config: NodeConfig) -> list[Path]:
-        """Write a frame's volume as <stamp>.npz and .ply, each whole or not at all; the folder is made if need be.
+        """Write a frame's volume as <stamp>.npz and .ply, both whole or neither; the folder is made if need be.
 
         Raises:
             OSError: it cannot be written, or the folder has come to lead elsewhere, by a link.
@@ -48,8 +50,15 @@ class SaveFolder:
             raise OSError(f"it leads out of {self._start}, with which the node was started")
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{frame.stamp_ns}.npz", folder / f"{frame.stamp_ns}.ply"]
-        frame.occupancy.save_npz(paths[0])
-        frame.occupancy.save_ply(paths[1])
+        new = [path for path in paths if not os.path.lexists(path)]  # what an earlier ~/save wrote stays
+        try:
+            frame.occupancy.save_npz(paths[0])
+            frame.occupancy.save_ply(paths[1])
+        except BaseException:
+            for path in new:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
         return paths
 
     def _contains(self, wanted: str) -> bool:
