@@ -192,8 +192,8 @@ def _tf_line(report: NodeReport) -> Line:
         line.warn(f"static mounts are used: {frame.ego_motion_missing}")
     if report.transforms.full:
         line.warn(
-            "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up and "
-            "configure the node if static mounts are missing"
+            "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up "
+            "and configure the node if static mounts are missing"
         )
     conflicts = report.transforms.conflicts
     for conflict in conflicts[:MOST_CONFLICTS]:

@@ -298,6 +298,19 @@ def test_a_frame_that_failed_is_a_warning_for_a_while(setup):
     assert setup.status("frames") == (WARN, "frame failed: RuntimeError: stuck")
 
 
+def test_a_flood_of_frames_is_said_until_a_reset_forgets_it(setup):
+    setup.transforms = TransformBuffer(max_frames=3)
+    for child in ("made_up_1", "made_up_2"):
+        setup.transforms.set("odom", child, START, (0, 0, 0), IDENTITY)
+    assert setup.status("tf") == (
+        WARN,
+        "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up "
+        "and configure the node if static mounts are missing",
+    )
+    setup.transforms.clear()
+    assert setup.status("tf") == (OK, "ok")
+
+
 def test_latency_is_shown_by_stage(setup):
     for milliseconds in (10, 20, 30):
         setup.times.add("network", milliseconds / 1000)
