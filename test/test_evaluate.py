@@ -16,6 +16,7 @@ from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.untrained import untrained_checkpoint
 from training.data.dataset import RayDataset, SampleConfig
+from training.evaluate import evaluate as evaluation
 from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
 from training.evaluate.evaluate import EvaluationPlan, evaluate, main
@@ -86,7 +87,8 @@ def test_calibration_writes_the_checkpoint_with_the_threshold_it_found(checkpoin
     ladder = result["calibration"]["ladder"]
     scores = [step["ray_iou"] + step["voxel_iou"] for step in ladder]
     assert after.threshold == result["threshold"] == ladder[int(np.argmax(scores))]["threshold"] != before.threshold
-    assert after.provenance["by"] == "a test" and after.provenance["calibration"]["recordings"] == ["drive"]
+    calibration = after.provenance["calibration"]
+    assert after.provenance["by"] == "a test" and calibration["recordings"] == ["drive"] and calibration["frames"] == 2
     assert new.stat().st_size < 1.1 * checkpoint.stat().st_size  # half precision, as it was
     for name, value in before.network.state_dict().items():
         np.testing.assert_array_equal(value, after.network.state_dict()[name])
@@ -94,6 +96,20 @@ def test_calibration_writes_the_checkpoint_with_the_threshold_it_found(checkpoin
     # The threshold given by hand is the one that is used.
     assert run(checkpoint, tables, "--threshold", after.threshold, "--json", out, "--limit", 2, "--rays", 2000) == 0
     assert json.loads(out.read_text())["volumes"] == result["volumes"]
+
+
+def test_the_network_lies_where_its_frames_are_moved_to(checkpoint, tables, monkeypatch):
+    """On another device than the CPU; "meta" is one that every machine has, and that computes nothing."""
+    seen = []
+
+    def fields(network, config, dataset, indices, device, *rest):
+        seen.append(({str(tensor.device) for tensor in network.state_dict().values()}, str(device)))
+        return iter(())
+
+    monkeypatch.setattr(evaluation, "chosen_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(evaluation, "predicted_fields", fields)
+    evaluation.run(evaluation.parser().parse_args(["--checkpoint", str(checkpoint), "--data", str(tables)]))
+    assert seen == [({"meta"}, "meta")]
 
 
 def test_recordings_without_3d_truth_are_evaluated_by_their_rays(checkpoint, town_bag, tmp_path, capsys):

@@ -1,21 +1,42 @@
 """A run's settings: from YAML and words, with what follows from others kept out of reach."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from renderocc_model.config import to_mapping
+from renderocc_model.checkpoint import read_checkpoint_metadata
+from renderocc_model.config import from_mapping, to_mapping
+from renderocc_model.model_config import ModelConfig
+from renderocc_model.packaged import checkpoint_file
 from renderocc_model.presets import PRESETS
 from training.train.config import TrainConfig, fast_dev_run, load_train_config
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "config"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("train_*.yaml")), ids=lambda path: path.name)
 def test_every_yaml_loads(path):
     config = load_train_config(path)
     assert config.model.name == path.stem.removeprefix("train_")
+
+
+def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
+    file = checkpoint_file("tiny")
+    content, config = read_checkpoint_metadata(file), load_train_config(CONFIG / "train_tiny.yaml")
+    provenance = content["provenance"]
+    settings, wanted = provenance["settings"], to_mapping(config)
+    wanted["sample"] = to_mapping(config.samples(training=True))
+    for name in ("sample", "supervision", "optimiser", "steps", "batch", "accumulate", "seed"):
+        assert settings[name] == wanted[name], name
+    assert provenance["metrics"]["counts"]["frames"] == config.run.validation_frames
+    assert config.model == from_mapping(ModelConfig, content["model"], str(file))
+    card = (ROOT / "docs" / "model_tiny.md").read_text()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() in card
+    assert f"| occupied above (threshold) | {content['threshold']:.3f}, " in card
+    assert f"| steps | {provenance['steps']:,} of one frame each" in card
 
 
 def test_a_preset_is_the_start_that_other_settings_of_the_model_change(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from renderocc_model.ending import machine_error
 from renderocc_model.files import replacing
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.packaged import checkpoint_file
+from renderocc_model.precision import chosen_device, chosen_precision
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset, SampleConfig
@@ -24,9 +25,9 @@ from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
 from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields
 from .metrics import VolumeScores, write_json
 from .rayiou import DEFAULT_ORIGIN, cast_frame
-from .threshold import Calibration, ThresholdSearch
+from .threshold import Calibration, calibrate_threshold
 
-__all__ = ["EvaluationPlan", "calibrate", "evaluate", "held_out_dataset", "main"]
+__all__ = ["EvaluationPlan", "evaluate", "held_out_dataset", "main"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ def evaluate(
     rays = RayScores(classes)
     volumes = {name: VolumeScores.empty(classes, True) for name in ("", *(baselines or {}))}
     archive = None if plan.predictions is None else _Archive(plan.predictions)
-    for index, field in _fields(checkpoint, dataset, plan, device):
+    indices = evenly(len(dataset), plan.frames)
+    fields = predicted_fields(
+        checkpoint.network, checkpoint.config, dataset, indices, device, plan.precision, "evaluating"
+    )
+    for index, _, field in fields:
         tables, frame = dataset.recording_of(index)
         offsets = dataset.config.auxiliary_offsets if plan.auxiliary else ()
         rays.add(field, dataset.rays_of(index, plan.rays, offsets).to(device))
@@ -118,32 +123,6 @@ def evaluate(
         "baselines": {name: scores.as_dict() for name, scores in volumes.items()} if compared else {},
         "confusion": (own.voxels if compared else rays.confusion).histogram.tolist(),
     }
-
-
-def calibrate(
-    checkpoint: Checkpoint, dataset: RayDataset, plan: EvaluationPlan, device: torch.device | str = "cpu"
-) -> Calibration:
-    """The best threshold for a checkpoint, from the 2D labels of recordings.
-
-    Raises:
-        ValueError: no labelled ray returns from inside of the grid.
-    """
-    search = ThresholdSearch(checkpoint.classes)
-    for index, field in _fields(checkpoint, dataset, plan, device, "calibrating"):
-        search.add(field, dataset.rays_of(index, plan.rays).to(device))
-    return search.result()
-
-
-def _fields(checkpoint: Checkpoint, dataset: RayDataset, plan: EvaluationPlan, device, what: str = "evaluating"):
-    """(index, field) of the plan's frames, with a progress bar."""
-    from tqdm import tqdm
-
-    indices = evenly(len(dataset), plan.frames)
-    fields = predicted_fields(
-        checkpoint.network, checkpoint.config, dataset, indices, device, precision=plan.precision
-    )  # fmt: skip
-    for index, _, field in tqdm(fields, what, len(indices), unit="frame", disable=not sys.stderr.isatty()):
-        yield index, field
 
 
 class _Archive:
@@ -228,25 +207,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> dict:
     """Evaluate as the command line says; the whole content of evaluation.json."""
-    from renderocc_model.predictor import Predictor
-
     _check(arguments)
-    checkpoint = load_checkpoint(arguments.checkpoint)
-    predictor = Predictor(checkpoint, device=arguments.device, precision=arguments.precision)  # the node's choices
-    device = predictor.device
+    device = chosen_device(arguments.device)  # this and the precision are the node's choices
+    precision = chosen_precision(arguments.precision, device)
+    checkpoint = load_checkpoint(arguments.checkpoint, device)
     if arguments.threshold is not None:
-        predictor.threshold = arguments.threshold  # checks it
-        checkpoint = _with_threshold(checkpoint, arguments.threshold)
+        checkpoint = replace(checkpoint, threshold=arguments.threshold)
     dataset = held_out_dataset(arguments.data, checkpoint, arguments.recordings)
     plan = EvaluationPlan(
         arguments.limit, arguments.rays or None, arguments.auxiliary, _grid(arguments.truth_grid),
-        tuple(arguments.lidar), predictor.precision, arguments.predictions,
+        tuple(arguments.lidar), precision, arguments.predictions,
     )  # fmt: skip
     baselines = _baselines(arguments, checkpoint, plan)
     calibration = None
     if arguments.calibrate is not None:
-        calibration = calibrate(checkpoint, dataset, plan, device)
-        checkpoint = _with_threshold(checkpoint, calibration.threshold)
+        calibration = calibrate_threshold(
+            checkpoint.network, checkpoint.config, dataset, plan.frames, device, plan.rays, precision, "calibrating"
+        )
+        checkpoint = replace(checkpoint, threshold=calibration.threshold)
     result = {
         "checkpoint": str(arguments.checkpoint),
         "data": str(arguments.data),
@@ -271,6 +249,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {value}; expected a number that is not negative")
     if arguments.calibrate is not None and arguments.threshold is not None:
         raise ValueError("--threshold gives what --calibrate is to find; leave one out")
+    if arguments.threshold is not None and not 0 < arguments.threshold < 1:
+        raise ValueError(f"--threshold is {arguments.threshold}; expected an occupancy probability between 0 and 1")
     if arguments.training_data is not None and not arguments.baselines:
         raise ValueError("--training-data is for a baseline; give --baselines with it")
     if not checkpoint_file(arguments.checkpoint).is_file():
@@ -279,12 +259,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _grid(numbers: Sequence[float] | None) -> VoxelGrid | None:
     return None if numbers is None else VoxelGrid(tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
-
-
-def _with_threshold(checkpoint: Checkpoint, threshold: float) -> Checkpoint:
-    return Checkpoint(
-        checkpoint.network, checkpoint.classes, threshold, checkpoint.rig_summary, checkpoint.provenance
-    )
 
 
 def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: EvaluationPlan) -> dict[str, np.ndarray]:
@@ -305,8 +279,7 @@ def _save_calibrated(
 
     with safe_open(checkpoint_file(arguments.checkpoint), "pt") as file:
         half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
-    found = {name: value for name, value in calibration.as_dict().items() if name != "ladder"}
-    provenance = {**checkpoint.provenance, "calibration": {**found, "recordings": list(dataset.recordings)}}
+    provenance = {**checkpoint.provenance, "calibration": calibration.provenance(dataset.recordings)}
     save_checkpoint(
         arguments.calibrate, checkpoint.network, checkpoint.classes, checkpoint.threshold, checkpoint.rig_summary,
         provenance, half,

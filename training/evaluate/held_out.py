@@ -14,6 +14,7 @@ where the opacity is at least 1/2, and free, which no label is, where it is belo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -162,13 +163,19 @@ def predicted_fields(
     indices: Sequence[int],
     device: torch.device | str = "cpu",
     precision: str = "float32",
+    what: str = "",
 ) -> Iterator[tuple[int, Sample, SemanticDensityField]]:
     """The network's fields, float32, of some frames of a dataset, one after the other.
 
     A model that joins the previous frame is given the frame before, as in training.
+
+    Args:
+        what: is done with them: a word before a bar on a terminal; no bar when empty.
     """
+    from tqdm import tqdm
+
     device = torch.device(device)
-    for index in indices:
+    for index in tqdm(indices, what, unit="frame", disable=not (what and sys.stderr.isatty())):
         sample = dataset.sample(0, index)
         batch = make_batch([sample], model_config).to(device)
         with torch.no_grad(), _evaluating(network), autocast(device, precision):

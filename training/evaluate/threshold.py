@@ -18,6 +18,7 @@ higher one tears holes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,20 +51,28 @@ class Calibration:
     threshold: the best.
     thresholds: (K,) the ladder.
     ray_iou, voxel_iou: (K,) the two figures, in 0..1.
+    frames: that it was found on.
     """
 
     threshold: float
     thresholds: np.ndarray
     ray_iou: np.ndarray
     voxel_iou: np.ndarray
+    frames: int
+
+    def provenance(self, recordings: Sequence[str]) -> dict:
+        """What a checkpoint says of it: all but the ladder, and the recordings it was found on."""
+        found = {name: value for name, value in self.as_dict().items() if name != "ladder"}
+        return {**found, "recordings": list(recordings)}
 
     def as_dict(self) -> dict:
-        """Plain numbers for JSON and for a checkpoint's provenance."""
+        """Plain numbers for JSON."""
         best = int(np.searchsorted(self.thresholds, self.threshold - 1e-12))
         return {
             "threshold": self.threshold,
             "ray_iou": float(self.ray_iou[best]),
             "voxel_iou": float(self.voxel_iou[best]),
+            "frames": self.frames,
             "ladder": [
                 {"threshold": float(t), "ray_iou": float(r), "voxel_iou": float(v)}
                 for t, r, v in zip(self.thresholds, self.ray_iou, self.voxel_iou)
@@ -83,7 +92,7 @@ class ThresholdSearch:
             raise ValueError(f"thresholds are {ladder}; expected 1 to 255 ascending ones")
         if not (0 < ladder[0] and ladder[-1] < 1):
             raise ValueError(f"thresholds run from {ladder[0]} to {ladder[-1]}; expected probabilities between 0 and 1")
-        self.classes, self.thresholds = classes, ladder
+        self.classes, self.thresholds, self.frames = classes, ladder, 0
         rows, steps = len(classes) + 1, len(ladder)
         self._rays = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((len(THRESHOLDS), steps, rows)))
         self._voxels = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((1, steps, rows)))
@@ -97,6 +106,7 @@ class ThresholdSearch:
         """
         if rays.distances is None or rays.classes is None:
             raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
+        self.frames += 1
         is_return, is_empty, _ = sort_rays(field, rays)
         used = is_return | is_empty
         rays, is_return = rays[used].to("cpu"), is_return[used].cpu().numpy()
@@ -170,7 +180,7 @@ class ThresholdSearch:
         score = ray_iou + voxel_iou
         best = np.flatnonzero(score >= score.max() - 1e-12)
         chosen = best[np.abs(self.thresholds[best] - 0.5).argmin()]
-        return Calibration(float(self.thresholds[chosen]), self.thresholds, ray_iou, voxel_iou)
+        return Calibration(float(self.thresholds[chosen]), self.thresholds, ray_iou, voxel_iou, self.frames)
 
 
 @dataclass
@@ -255,14 +265,15 @@ def calibrate_threshold(
     device: torch.device | str = "cpu",
     rays: int | None = RAYS_OF_A_FRAME,
     precision: str = "float32",
+    what: str = "",
 ) -> Calibration:
-    """The best threshold for a network on held-out recordings; arguments as of `evaluate_rays`.
+    """The best threshold for a network on held-out recordings; arguments as of `evaluate_rays`, `predicted_fields`.
 
     Raises:
         ValueError: no labelled ray returns from inside of the grid.
     """
     search = ThresholdSearch(dataset.classes)
     indices = evenly(len(dataset), frames)
-    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, precision):
+    for index, _, field in predicted_fields(network, model_config, dataset, indices, device, precision, what):
         search.add(field, dataset.rays_of(index, rays).to(device))
     return search.result()

@@ -58,7 +58,7 @@ class OptimiserConfig:
 
 @configuration
 class RunConfig:
-    """What may be changed when a run goes on: it does not change what is learned."""
+    """What may be changed when a run goes on: it does not change the weights."""
 
     device: str = setting("auto", "auto (CUDA where there is any), cpu, cuda")
     threads: int = setting(0, "threads of the main process; 0: torch's default", minimum=0)
@@ -66,7 +66,9 @@ class RunConfig:
     log_every: int = setting(20, "steps between progress lines", minimum=1)
     save_every: int = setting(250, "steps between saved states", minimum=1)
     validate_every: int = setting(1000, "steps between validations; 0: only at the end", minimum=0)
-    validation_frames: int = setting(32, "held-out frames of a validation, evenly spread; 0: all", minimum=0)
+    validation_frames: int = setting(
+        32, "held-out frames, evenly spread, of a validation and of the threshold's calibration; 0: all", minimum=0
+    )
     picture_every: int = setting(500, "steps between pictures; 0: only at the end", minimum=0)
     pictures: int = setting(2, "held-out frames that are drawn", minimum=1, maximum=16)
     tensorboard: bool = setting(True, "write curves and pictures for TensorBoard")

@@ -142,29 +142,32 @@ class Writer:
 
     def finish(self, path: Path) -> None:
         """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
-        threshold = _THRESHOLD
+        threshold, calibration = _THRESHOLD, None
         if self.data.held_out is not None:
             try:
-                threshold = calibrate_threshold(
+                found = calibrate_threshold(
                     self.learner.average.network, self.config.model, self.data.held_out,
                     self.config.run.validation_frames, self.learner.processes.device, precision=self.learner.precision,
-                ).threshold  # fmt: skip
+                )  # fmt: skip
+                threshold, calibration = found.threshold, found.provenance(self.data.held_out.recordings)
                 print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
             except ValueError as error:  # labels without distances
                 print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
-        self._export(path, threshold)
+        self._export(path, threshold, calibration)
         self.curves.close()
 
-    def _export(self, path: Path, threshold: float) -> None:
+    def _export(self, path: Path, threshold: float, calibration: dict | None = None) -> None:
         config, learner = self.config, self.learner
         settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
-        del settings["model"], settings["run"]  # the first is in the checkpoint anyway, the second tells nothing of it
+        # The first is in the checkpoint anyway; of the second only the frames of `calibration` tell anything of it.
+        del settings["model"], settings["run"]
         provenance = {
             "steps": learner.step,
             "seed": config.seed,
             "data": self.data.identity(),
             "settings": {**settings, "data": {"held_out": config.data.held_out}, "initial": Path(config.initial).name},
             "metrics": self.metrics,
+            "calibration": calibration,
             "torch": torch.__version__,
         }
         save_checkpoint(
