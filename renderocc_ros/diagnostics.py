@@ -21,6 +21,7 @@ OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticS
 LIVE = 86_400.0  # seconds: stamps further from the clock are a recording's, played without its clock
 RECENT = 5.0  # seconds for which a complaint colours the report
 MOST_TEXT = 4000  # characters of a status, whatever the network made the node complain of
+FRAME_LIMIT = 5.0  # seconds after which the frame under way counts as stuck
 MOST_CONFLICTS = 5  # frames named that are published in contradicting ways
 
 
@@ -100,8 +101,8 @@ def _node_line(report: NodeReport) -> Line:
             "use_sim_time is true but nothing is published on /clock; "
             "play a bag with --clock, or set use_sim_time:=false"
         )
-    _recent(report, line, "parameters")
-    _recent(report, line, "cameras")
+    for subject in ("parameters", "cameras", "lifecycle", "node"):
+        _recent(report, line, subject)
     return line
 
 
@@ -136,7 +137,8 @@ def _camera_line(report: NodeReport, camera: str) -> Line:
 
 
 def _frames_line(report: NodeReport) -> Line:
-    counters, frame = report.worker.counters, report.worker.last_frame
+    worker = report.worker
+    counters, frame, begun = worker.counters, worker.last_frame, worker.begun
     line = Line("frames")
     line.values = {
         "published": str(counters.published),
@@ -150,6 +152,15 @@ def _frames_line(report: NodeReport) -> Line:
         age = (report.clock_ns - frame.stamp_ns) * 1e-9
         recorded = abs(age) > LIVE
         line.values["age of the last image"] = "unknown, its stamp is of another day" if recorded else f"{age:.3f} s"
+    if begun is not None and report.now - begun > FRAME_LIMIT:
+        taken = report.now - begun
+        line.fail(
+            f"nothing published: the frame under way began {taken:.1f} s ago; if it does not end, start the node again"
+        )
+    elif report.state == "active" and worker.ended:
+        line.fail("nothing published: the worker's thread has ended; deactivate the node and activate it again")
+    if report.state == "active" and worker.failed_in_row > 1:
+        line.fail(f"nothing published: the last {worker.failed_in_row} frames failed")
     if frame is not None and frame.occupancy is None:
         line.fail(f"nothing published: {len(frame.used)} usable cameras, min_cameras is {report.config.min_cameras}")
     if frame is not None and frame.anchor != report.intake.anchor:

@@ -10,19 +10,12 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """Holds the newest item until it is taken; what it replaces is handed back and counted. Safe for any threads.
-
-    Attributes:
-        replaced: number of items that were replaced before anybody took them.
-        taken: number of items taken.
-    """
+    """Holds the newest item until it is taken; what it replaces is handed back. Safe for any threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._item: Item | None = None
         self._closed = False
-        self.replaced = 0
-        self.taken = 0
 
     def put(self, item: Item) -> Item | None:
         """Leave an item (never None).
@@ -36,7 +29,6 @@ class Mailbox(Generic[Item]):
             if self._closed:
                 return item
             before, self._item = self._item, item
-            self.replaced += before is not None
             self._changed.notify()
             return before
 
@@ -56,7 +48,6 @@ class Mailbox(Generic[Item]):
                     return None
                 self._changed.wait(left)
             item, self._item = self._item, None
-            self.taken += item is not None
             return item
 
     def clear(self) -> Item | None:
@@ -72,7 +63,3 @@ class Mailbox(Generic[Item]):
             self._changed.notify_all()
             item, self._item = self._item, None
             return item
-
-    @property
-    def closed(self) -> bool:
-        return self._closed

@@ -16,6 +16,8 @@ from renderocc_ros.matcher import MatchedSet
 from renderocc_ros.pipeline import Frame, FramePipeline
 
 IDLE = 0.5  # seconds between two looks at whether to stop
+STOP_LIMIT = 5.0  # seconds for which the frame under way is waited for; launch kills ten seconds after Ctrl-C
+FAILURE_PAUSE = 0.1  # seconds after a failure that took no set
 
 
 @dataclass
@@ -39,6 +41,10 @@ class Worker:
         out_of_memory: called once when the device has no memory for a frame even after emptying its cache.
         complaints: failures of a frame are reported here; the worker goes on.
         times: durations of the stages.
+
+    Attributes:
+        begun: steady seconds at which the frame under way began, or None between two.
+        failed_in_row: how many frames have failed since one was processed whole.
     """
 
     def __init__(
@@ -64,20 +70,40 @@ class Worker:
         self._thread: threading.Thread | None = None
         self.counters = FrameCounters()
         self.last_frame: Frame | None = None
+        self.begun: float | None = None
+        self.failed_in_row = 0
 
     def start(self) -> None:
         self._mailbox = Mailbox()
+        self.begun, self.failed_in_row = None, 0
         self._running.set()
         self._thread = threading.Thread(target=self._run, name="renderocc worker", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the frame under way and end the thread."""
+    def stop(self) -> bool:
+        """Finish the frame under way and end the thread.
+
+        Returns:
+            Whether it has ended; False when the frame takes longer than `STOP_LIMIT`, which is reported. That frame
+            will not be published, and the thread ends with it.
+        """
         self._running.clear()
         self._mailbox.close()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(STOP_LIMIT)
+            if self._thread.is_alive():
+                self._generation += 1
+                self._oldest_published = self._generation
+                text = f"the frame under way did not end within {STOP_LIMIT:g} s; it is left behind"
+                self._complaints.report("frame", "stuck", text, time.monotonic())
+                return False
             self._thread = None
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is gone although nobody has stopped it, or only after `stop` had given it up."""
+        return self._thread is not None and not self._thread.is_alive()
 
     def collect(self) -> None:
         """Take over the sets that are ready; the newest replaces one that is still waiting.
@@ -108,17 +134,25 @@ class Worker:
     def _run(self) -> None:
         generation = None  # none yet: what the pipeline remembers is from before a pause
         while self._running.is_set():
-            taken = self._mailbox.take(IDLE)
-            if taken is None:
-                continue
-            if generation != taken[0]:
-                generation = taken[0]
-                self._pipeline.reset()
+            taken = None
             try:
+                taken = self._mailbox.take(IDLE)
+                if taken is None:
+                    continue
+                self.begun = time.monotonic()
+                if generation != taken[0]:
+                    self._pipeline.reset()
+                    generation = taken[0]
                 self._handle(taken[1], generation)
+                self.failed_in_row = 0
             except Exception as error:  # whatever one frame does, the next one gets its chance
                 self.counters.failed += 1
+                self.failed_in_row += 1
                 self._report_failure(error)
+                if taken is None:
+                    time.sleep(FAILURE_PAUSE)
+            finally:
+                self.begun = None
 
     def _report_failure(self, error: Exception) -> None:
         try:
@@ -157,7 +191,8 @@ class Worker:
         try:
             return self._pipeline.process(matched, calibrations)
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
+            pass  # until the end of this block the error holds on to what the frame has taken
+        torch.cuda.empty_cache()
         try:
             return self._pipeline.process(matched, calibrations)
         except torch.OutOfMemoryError as error:

@@ -15,7 +15,7 @@ from renderocc_model.messages.tf_buffer import TransformBuffer
 from renderocc_model.network import build_network
 from renderocc_model.predictor import Predictor
 from renderocc_ros.complaints import Complaints
-from renderocc_ros.diagnostics import NodeReport, diagnostics_message
+from renderocc_ros.diagnostics import FRAME_LIMIT, NodeReport, diagnostics_message
 from renderocc_ros.intake import Intake
 from renderocc_ros.latency import StageTimes
 from renderocc_ros.parameters import NodeConfig
@@ -167,6 +167,12 @@ def test_an_unknown_parameter_colours_the_node_for_a_while(setup):
     assert setup.status("node") == (OK, "ok")
 
 
+@pytest.mark.parametrize("subject", ["node", "lifecycle", "cameras"])
+def test_what_else_goes_wrong_in_the_node_colours_its_line(setup, subject):
+    setup.complaints.report(subject, "a kind", "a callback failed: RuntimeError", setup.now)
+    assert setup.status("node") == (WARN, "a callback failed: RuntimeError")
+
+
 # ---- cameras ---------------------------------------------------------------------------
 
 
@@ -296,6 +302,42 @@ def test_a_frame_without_enough_cameras_is_an_error_with_both_numbers(predictor)
 def test_a_frame_that_failed_is_a_warning_for_a_while(setup):
     setup.complaints.report("frame", "RuntimeError", "frame failed: RuntimeError: stuck", setup.now)
     assert setup.status("frames") == (WARN, "frame failed: RuntimeError: stuck")
+
+
+def test_frames_that_all_fail_are_an_error_until_one_does_not(setup):
+    setup.worker.failed_in_row = 1
+    assert setup.status("frames") == (OK, "ok")  # the warning of the test before says enough
+    setup.worker.failed_in_row = 2
+    assert setup.status("frames") == (ERROR, "nothing published: the last 2 frames failed")
+    setup.state = "inactive"
+    assert setup.status("frames") == (OK, "ok")
+
+
+def test_a_frame_that_does_not_end_is_an_error(setup):
+    setup.worker.begun = setup.now
+    setup.pass_time(FRAME_LIMIT)
+    assert setup.status("frames") == (OK, "ok")
+    setup.pass_time(1.5)
+    assert setup.status("frames") == (
+        ERROR,
+        "nothing published: the frame under way began 6.5 s ago; if it does not end, start the node again",
+    )
+    setup.worker.begun = None
+    assert setup.status("frames") == (OK, "ok")
+
+
+def test_a_worker_whose_thread_has_ended_is_an_error_of_an_active_node(setup):
+    setup.worker.start()
+    assert setup.status("frames") == (OK, "ok")
+    setup.worker._mailbox.close()
+    setup.worker._running.clear()
+    setup.worker._thread.join()
+    assert setup.status("frames") == (
+        ERROR,
+        "nothing published: the worker's thread has ended; deactivate the node and activate it again",
+    )
+    setup.worker.stop()
+    assert setup.status("frames") == (OK, "ok")
 
 
 def test_a_flood_of_frames_is_said_until_a_reset_forgets_it(setup):

@@ -10,14 +10,13 @@ import pytest
 from renderocc_ros.mailbox import Mailbox
 
 
-def test_the_newest_item_wins_and_the_replaced_one_is_handed_back_and_counted():
+def test_the_newest_item_wins_and_the_replaced_one_is_handed_back():
     mailbox: Mailbox[str] = Mailbox()
     assert mailbox.put("a") is None
     assert mailbox.put("b") == "a"
     assert mailbox.put("c") == "b"
     assert mailbox.take(0) == "c"
     assert mailbox.take(0) is None
-    assert (mailbox.replaced, mailbox.taken) == (2, 1)
 
 
 def test_none_is_no_item():
@@ -28,7 +27,7 @@ def test_none_is_no_item():
 def test_items_that_are_false_are_items():
     mailbox: Mailbox[int] = Mailbox()
     mailbox.put(0)
-    assert mailbox.put(0) == 0 and mailbox.replaced == 1
+    assert mailbox.put(0) == 0
     assert mailbox.take(0) == 0
 
 
@@ -44,9 +43,9 @@ def test_taking_waits_for_an_item_and_no_longer_than_asked():
 def test_closing_wakes_who_waits_and_empties_the_slot():
     mailbox: Mailbox[str] = Mailbox()
     threading.Timer(0.02, mailbox.close).start()
-    assert mailbox.take(None) is None and mailbox.closed
+    assert mailbox.take(None) is None
     assert mailbox.put("after the end") == "after the end"
-    assert mailbox.take(0) is None and mailbox.replaced == 0
+    assert mailbox.take(0) is None
     other: Mailbox[str] = Mailbox()
     other.put("x")
     assert other.close() == "x" and other.take() is None
@@ -79,4 +78,3 @@ def test_every_item_is_taken_or_handed_back_exactly_once():
     consumer.join()
     assert sorted(taken + replaced) == list(range(5000))
     assert taken == sorted(taken) and taken[-1] == 4999
-    assert (mailbox.taken, mailbox.replaced) == (len(taken), len(replaced))

@@ -6,6 +6,8 @@ this worker, in every test that starts the node.
 """
 
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -163,12 +165,13 @@ def test_a_jump_forgets_the_last_frame(setup):
 def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
     """The reset comes between taking the set and beginning with it."""
     made = Setup()
+    resets = [made.worker.reset]
 
     class Interrupted(Mailbox):
         def take(self, timeout=None):
             taken = super().take(timeout)
-            if taken is not None and self.taken == 1:
-                made.worker.reset()
+            if taken is not None and resets:
+                resets.pop()()
             return taken
 
     monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Interrupted)
@@ -223,6 +226,38 @@ def test_a_publication_that_fails_does_not_end_the_worker(setup):
     assert setup.worker.counters.published == 1
 
 
+def test_frames_that_fail_in_a_row_are_counted_until_one_does_not(setup):
+    setup.pipeline.steps = [fail(RuntimeError("stuck")), fail(RuntimeError("stuck"))]
+    for second in (1, 2):
+        setup.send(second)
+        wait_until(lambda second=second: setup.worker.failed_in_row == second, 5, "the failure")
+    setup.send(3)
+    setup.expect(3)
+    wait_until(lambda: setup.worker.failed_in_row == 0, 5, "the end of the row")
+
+
+def test_a_failure_between_two_frames_does_not_end_the_worker(monkeypatch):
+    made = Setup()
+    failures = [fail(MemoryError("none for the lock"))]
+
+    class Failing(Mailbox):
+        def take(self, timeout=None):
+            if failures:
+                failures.pop()()
+            return super().take(timeout)
+
+    monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Failing)
+    forget, made.pipeline.reset = made.pipeline.reset, fail(RuntimeError("cannot forget"))
+    made.worker.start()
+    made.send(1)
+    wait_until(lambda: made.worker.counters.failed == 2, 5, "both failures")
+    made.pipeline.reset = forget
+    made.send(2)
+    made.expect(2)
+    assert made.pipeline.log == ["reset", 2]  # what could not be forgotten then is forgotten now
+    made.worker.stop()
+
+
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.")
 
 
@@ -234,6 +269,21 @@ def test_out_of_memory_once_is_tried_again_and_then_published(setup):
     setup.expect(1, 2)
     assert setup.pipeline.log == ["reset", 1, 1, 2]
     assert setup.out_of_memory == [] and setup.worker.counters.failed == 0 and setup.said == []
+
+
+def test_before_the_cache_is_emptied_the_failed_frame_has_given_its_memory_back(setup, monkeypatch):
+    taken, held = [], []
+
+    def step() -> None:
+        tensor = torch.zeros(1)
+        taken.append(weakref.ref(tensor))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(taken[0]() is not None))
+    setup.pipeline.steps = [step]
+    setup.send(1)
+    setup.expect(1)
+    assert held == [False]
 
 
 def test_out_of_memory_twice_is_reported_once_and_ends_the_work_without_a_crash(setup):
@@ -324,3 +374,33 @@ def test_stopping_twice_or_before_the_start_is_harmless():
     made.worker.start()
     made.worker.stop()
     made.worker.stop()
+
+
+def test_a_frame_that_never_ends_is_left_behind_named_and_not_published(setup, monkeypatch):
+    monkeypatch.setattr(renderocc_ros.worker, "STOP_LIMIT", 0.05)
+    setup.send_and_hold(1)
+    assert setup.worker.stop() is False
+    assert setup.said == ["frame: the frame under way did not end within 0.05 s; it is left behind"]
+    setup.pipeline.hold.set()
+    wait_until(lambda: setup.worker.ended, 5, "the thread's end")
+    assert setup.worker.stop() is True and not setup.worker.ended
+    assert setup.published == []
+
+
+def test_when_the_frame_under_way_began_is_known_until_it_ends(setup):
+    before = time.monotonic()
+    assert setup.worker.begun is None
+    setup.send_and_hold(1)
+    assert before <= setup.worker.begun <= time.monotonic()
+    setup.pipeline.hold.set()
+    wait_until(lambda: setup.worker.begun is None, 5, "the end of the frame")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_by_itself_is_known(setup):
+    assert not setup.worker.ended
+    setup.pipeline.steps = [fail(SystemExit())]
+    setup.send(1)
+    wait_until(lambda: setup.worker.ended, 5, "the thread's end")
+    setup.worker.stop()
+    assert not setup.worker.ended
