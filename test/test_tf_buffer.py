@@ -182,6 +182,9 @@ def test_the_hint_is_made_from_a_bounded_number_of_names_of_similar_length(monke
         buffer.set("odom", f"camera_{index}" + "x" * (200 if index % 2 else 0), S, ORIGIN, UNIT)
     assert "did you mean 'camera_" in str(refusal(buffer.lookup, "odom", "camera_9999", S))
     assert 0 < len(compared) <= 300 and max(map(len, compared)) < 20
+    compared.clear()
+    assert "known frames: camera_0, " in str(refusal(buffer.lookup, "odom", "camera_9999" + "x" * 200, S))
+    assert compared == []  # longer than names that people type
 
 
 def test_a_lookup_of_a_name_as_long_as_a_book_is_refused_without_repeating_or_comparing_it(monkeypatch):

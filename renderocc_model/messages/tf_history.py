@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import math
 import sys
 from bisect import bisect_left, bisect_right
@@ -14,6 +15,7 @@ from .tf_link import Link, interpolate
 _NANOSECONDS = 1_000_000_000
 _MOST_CLAIMS_REMEMBERED = 8
 _MOST_COMPARED = 300  # names that a hint is chosen from
+_LONGEST_COMPARED = 100  # characters of a name that a hint is given for
 _LEAST_LIKENESS = 0.8  # of a hint: twice the letters in common, over the letters of both
 
 
@@ -35,8 +37,8 @@ class TransformError(ValueError):
 class UnknownFrame(TransformError):
     """A lookup of a frame that nobody has named.
 
-    What may be meant is worked out when the text is read, so not under the buffer's lock, and from a bounded number of
-    names: whoever can send names could else make every lookup slow.
+    What may be meant is worked out when the text is read, so not under the buffer's lock, and from a bounded amount of
+    text: whoever can send names could else make every lookup slow.
     """
 
     def __init__(self, argument: str, name: str, known: tuple[str, ...]):
@@ -53,7 +55,7 @@ class UnknownFrame(TransformError):
         likeness, nearest = max(near, default=(0.0, ""))
         if likeness >= _LEAST_LIKENESS:
             return f"{super().__str__()}; did you mean '{nearest}'?"
-        listed = ", ".join(sorted(self._known)[:10]) or "none, no transform has been received"
+        listed = ", ".join(heapq.nsmallest(10, self._known)) or "none, no transform has been received"
         return f"{super().__str__()}; known frames: {listed}"
 
 
@@ -207,7 +209,7 @@ def checked_link(parent: str, child: str, translation: Sequence[float], quaterni
 
 
 def _similar_length(name: str, other: str) -> bool:
-    return abs(len(name) - len(other)) <= len(other) // 2
+    return len(other) <= _LONGEST_COMPARED and abs(len(name) - len(other)) <= len(other) // 2
 
 
 def _seconds(stamp_ns: int) -> str:
