@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import time
@@ -13,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -42,7 +44,7 @@ The node `renderocc`: cameras and TF in, occupancy out. Without parameters it ta
 example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p checkpoint:=network.safetensors
 All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
-FAILURE_PAUSE = 0.1  # seconds after a failure that could not be said
+FAILURE_PAUSE = 0.1  # seconds after a callback's failure, which may come back at once
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
 
@@ -109,14 +111,15 @@ class RenderOccNode(LifecycleNode):
 
     def _on_set_parameters(self, parameters) -> SetParametersResult:
         changed = {parameter.name: parameter.value for parameter in parameters if hasattr(NodeConfig, parameter.name)}
-        if not changed:
+        # The intake's time follows the clock that was chosen when the node was configured.
+        fixed = sorted({parameter.name for parameter in parameters} & {*changed, "use_sim_time"} - RUNTIME_PARAMETERS)
+        if not changed and not fixed:
             return SetParametersResult(successful=True)
         try:
             config = read_config(self, changed)
             self._save_folder.check(config.save_directory)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        fixed = sorted(set(changed) - RUNTIME_PARAMETERS)
         if fixed and self._config is not None:
             names = ", ".join(fixed)
             return SetParametersResult(
@@ -125,8 +128,9 @@ class RenderOccNode(LifecycleNode):
                 f"run: ros2 lifecycle set {self.get_fully_qualified_name()} "
                 "deactivate, then cleanup, then set it, configure and activate",
             )
-        self._error = ""
-        if self._config is not None:
+        if self._config is None:
+            self._error = ""  # perhaps; what has stopped a configured node no parameter that is free then can mend
+        else:
             self._config = config
             self._predictor.threshold = config.threshold or self._predictor.stored_threshold
         return SetParametersResult(successful=True)
@@ -139,7 +143,7 @@ class RenderOccNode(LifecycleNode):
             config = read_config(self)
             self._cameras = config.cameras or self._find_cameras(config)
             self._configure(config)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+        except (ValueError, OSError, RuntimeError, ImportError, NameValidationException) as error:
             self._error = str(error)
             self.get_logger().error(f"cannot configure: {error}")
             self._release()
@@ -159,8 +163,10 @@ class RenderOccNode(LifecycleNode):
 
     @transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._worker.stop()
+        if not self._worker.stop():
+            return TransitionCallbackReturn.FAILURE  # once the frame has ended, the next attempt succeeds
         self._worker.reset()
+        self._deactivation_wanted = False
         self._state = "inactive"
         return super().on_deactivate(state)
 
@@ -215,21 +221,21 @@ class RenderOccNode(LifecycleNode):
             self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times
         )
         self._config = config
+        self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)
+        self._diagnostics_timer.reset()
         self._outputs = OutputPublishers(self, self._cameras)
         self._inputs = Inputs(
             self, config, self._cameras, lambda: self._state == "active", self._intake, self._transforms, self._worker,
             self._predictor, self._complaints, self._news,
         )  # fmt: skip
-        self._services_offered = [
-            self.create_service(Trigger, "~/reset", self._on_reset),
-            self.create_service(Trigger, "~/save", self._on_save),
-        ]
+        for name, callback in (("~/reset", self._on_reset), ("~/save", self._on_save)):
+            self._services_offered.append(self.create_service(Trigger, name, callback))
 
     def _release(self) -> None:
         """Give back everything that configuring took; safe to call at any time."""
-        if self._worker is not None:
-            self._worker.stop()
-        if self._pipeline is not None:
+        ended = self._worker is None or self._worker.stop()
+        self._deactivation_wanted = False
+        if self._pipeline is not None and ended:  # a frame that is left behind may wait for the pipeline's threads
             self._pipeline.close()
         if self._inputs is not None:
             self._inputs.destroy()
@@ -313,13 +319,12 @@ class RenderOccNode(LifecycleNode):
         self._deactivation_wanted = True  # by the executor's thread: transitions are not made from the worker's
 
     def report_failure(self, error: Exception) -> None:
-        """A callback failed: say so, once in a while; the node goes on."""
-        try:
+        """A callback failed: say so, once in a while, and pause; the node goes on."""
+        with contextlib.suppress(Exception):  # not even memory for that
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"a callback failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
             self._complaints.report("node", type(error).__name__, text, time.monotonic())
-        except Exception:  # not even memory for that
-            time.sleep(FAILURE_PAUSE)
+        time.sleep(FAILURE_PAUSE)
 
     def _clock_ns(self) -> int:
         return self.get_clock().now().nanoseconds

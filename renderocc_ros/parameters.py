@@ -20,7 +20,10 @@ RUNTIME_PARAMETERS = {
 }
 
 MOST_CAMERAS = 64  # who publishes camera topics without end must not get a subscription for each
-_NAME = re.compile(r"[A-Za-z0-9_/]+")  # what ROS allows; below ROS a sender can announce anything
+MOST_NAME = 100  # characters of a camera's name, which is part of topics; ROS allows 247 in these
+# What ROS allows in topics; below ROS a sender can announce anything.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+_SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # by ROS itself
 
 
 @configuration
@@ -142,6 +145,19 @@ class NodeConfig:
                     f"parameter {name!r} is {getattr(self, name)!r}: "
                     "it must contain {camera}, e.g. '{camera}/image_raw'"
                 )
+            topic = _SUBSTITUTION.sub("x", getattr(self, name).replace("{camera}", "x")).removeprefix("~")
+            if not _NAME.fullmatch(topic.removeprefix("/")):
+                raise ValueError(
+                    f"parameter {name!r} is {getattr(self, name)!r}, which is no topic of ROS: "
+                    "use letters, digits and '_' in words divided by '/', e.g. '{camera}/image_raw'"
+                )
+        for camera in self.cameras:
+            if not _is_camera_name(camera):
+                raise ValueError(
+                    f"parameter 'cameras' names {camera!r}, which cannot be part of a topic: use letters, digits and "
+                    f"'_' in words divided by '/', none beginning with a digit, at most {MOST_NAME} characters in all, "
+                    "e.g. 'front_left'"
+                )
         if len(self.cameras) > MOST_CAMERAS:
             raise ValueError(f"parameter 'cameras' has {len(self.cameras)} names; expected at most {MOST_CAMERAS}")
         if len(set(self.cameras)) != len(self.cameras):
@@ -173,6 +189,10 @@ class NodeConfig:
         return Path(os.path.expandvars(self.save_directory)).expanduser().resolve()
 
 
+def _is_camera_name(name: str) -> bool:
+    return len(name) <= MOST_NAME and _NAME.fullmatch(name) is not None
+
+
 def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, namespace: str) -> tuple[str, ...]:
     """Names of the cameras whose calibration topic and image topic both have publishers.
 
@@ -197,7 +217,7 @@ def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, na
         if "sensor_msgs/msg/CameraInfo" not in types or not (name.startswith(before) and name.endswith(after)):
             continue
         camera = name[len(before) : len(name) - len(after)]
-        if _NAME.fullmatch(camera) and resolve(config.image_topic_of(camera)) in images:
+        if _is_camera_name(camera) and resolve(config.image_topic_of(camera)) in images:
             found.append(camera)
     if len(found) > MOST_CAMERAS:
         raise ValueError(

@@ -35,15 +35,18 @@ class OutputPublishers:
         def publisher(message_type, topic: str, qos: QoSProfile):
             return node.create_lifecycle_publisher(message_type, topic, qos, qos_overriding_options=overriding)
 
-        self._publishers = {
-            "points": publisher(PointCloud2, "~/points", RELIABLE),
-            "markers": publisher(MarkerArray, "~/markers", RELIABLE),
-            "grid": publisher(OccupancyGrid, "~/grid", LATCHED),
-            "classes": publisher(String, "~/classes", LATCHED),
-        }
-        for camera in cameras:
-            for kind in ("semantic", "depth"):
-                self._publishers[f"{camera}/{kind}"] = publisher(Image, f"~/rendered/{camera}/{kind}", RELIABLE)
+        self._publishers = {}
+        try:
+            self._publishers["points"] = publisher(PointCloud2, "~/points", RELIABLE)
+            self._publishers["markers"] = publisher(MarkerArray, "~/markers", RELIABLE)
+            self._publishers["grid"] = publisher(OccupancyGrid, "~/grid", LATCHED)
+            self._publishers["classes"] = publisher(String, "~/classes", LATCHED)
+            for camera in cameras:
+                for kind in ("semantic", "depth"):
+                    self._publishers[f"{camera}/{kind}"] = publisher(Image, f"~/rendered/{camera}/{kind}", RELIABLE)
+        except BaseException:
+            self.destroy()
+            raise
 
     def publish_classes(self, classes: ClassTable) -> None:
         self._publishers["classes"].publish(String(data=outputs.classes_json(classes)))

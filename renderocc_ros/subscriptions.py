@@ -126,7 +126,13 @@ class ImageSubscription:
         self._topic = topic
         self._auto = transport == "auto"
         wanted = {"raw": (False,), "compressed": (True,), "auto": (False, True)}[transport]
-        self._subscriptions = {compressed: self._make[compressed]() for compressed in wanted}
+        self._subscriptions: dict[bool, AdaptiveSubscription] = {}
+        try:
+            for compressed in wanted:
+                self._subscriptions[compressed] = self._make[compressed]()
+        except BaseException:
+            self.destroy()
+            raise
 
     def follow_publishers(self) -> None:
         if self._auto:

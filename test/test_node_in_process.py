@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import rclpy
@@ -11,14 +12,19 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_models import small_config
 from system import Listener, PublishingRig, new_domain, node_command, wait_until
 
+import renderocc_ros.node
+import renderocc_ros.worker
 from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.untrained import untrained_checkpoint
+from renderocc_ros.complaints import Complaints
 from renderocc_ros.node import RenderOccNode
 
 CAMERAS = ("front", "left", "back")
@@ -70,10 +76,13 @@ class System:
     def status(self) -> DiagnosticStatus:
         return self.diagnostics[-1].status[0]
 
-    def close(self) -> None:
+    def close_node(self) -> None:
         self.executor.shutdown()
         self.thread.join()
         self.node._release()
+
+    def close(self) -> None:
+        self.close_node()
         self.node.destroy_node()
         self.context.try_shutdown()
         self.listener.close()
@@ -143,8 +152,83 @@ def test_out_of_memory_twice_deactivates_with_the_reason_and_the_node_can_be_act
         "use a smaller preset, or close other users of the GPU, then activate again"
     )
 
+    system.node.set_parameters([Parameter("max_markers", value=1000)])
+    assert "out of memory" in system.node._error  # that has not mended it
+
     system.change(Transition.TRANSITION_ACTIVATE)
     before = len(system.points)
     system.send()
     wait_until(lambda: len(system.points) > before, 20, "points again")
     wait_until(lambda: system.status().level == DiagnosticStatus.OK, 5, "a node without an error")
+
+
+def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes_everything_once(system, monkeypatch):
+    until_active(system)
+    node = system.node
+
+    def made() -> list[str]:
+        names = [f"{kind} {end.topic_name}" for kind in ("publishers", "subscriptions") for end in getattr(node, kind)]
+        return sorted(names + [service.srv_name for service in node.services])
+
+    active = made()
+    system.change(Transition.TRANSITION_DEACTIVATE)
+    system.change(Transition.TRANSITION_CLEANUP)
+    clean = made()
+    assert len(clean) < len(active) == len(set(active))
+    real = node.create_service
+    with monkeypatch.context() as patched:
+        patched.setattr(node, "create_service", lambda kind, name, *rest: {"~/reset": real}[name](kind, name, *rest))
+        assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+    assert made() == clean
+
+    (refused,) = node.set_parameters([Parameter("cameras", value=["front-left"])])
+    assert not refused.successful and "'front-left', which cannot be part of a topic: use letters" in refused.reason
+    node.set_parameters([Parameter("diagnostics_period", value=0.3)])
+    system.change(Transition.TRANSITION_CONFIGURE)
+    assert made() == active
+    assert node._diagnostics_timer.timer_period_ns == 300_000_000
+    (refused,) = node.set_parameters([Parameter("use_sim_time", value=True)])
+    assert not refused.successful and "use_sim_time can be set only while the node is unconfigured" in refused.reason
+    assert not node.get_parameter("use_sim_time").value
+
+
+def test_a_frame_that_never_ends_lets_the_node_end_and_is_named(system, monkeypatch):
+    monkeypatch.setattr(renderocc_ros.worker, "STOP_LIMIT", 0.2)
+    said, hold = [], threading.Event()
+    monkeypatch.setattr(system.node._complaints, "_say", said.append)
+    until_active(system)
+    predict = system.node._predictor.predict
+    monkeypatch.setattr(system.node._predictor, "predict", lambda *a, **named: hold.wait(60) and predict(*a, **named))
+    wait_until(lambda: (system.send(), time.sleep(0.3), system.node._worker.begun)[-1], 20, "the frame's begin")
+    try:
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        assert not system.listener.call(ChangeState, "/renderocc/change_state", request, 30).success
+        assert system.state() == State.PRIMARY_STATE_ACTIVE
+        system.close_node()
+        assert not hold.is_set()
+        stuck = "frame: the frame under way did not end within 0.2 s; it is left behind"
+        assert any(line.startswith(stuck) for line in said), said
+    finally:
+        hold.set()
+
+
+def test_a_deactivation_that_was_wanted_is_not_made_up_for_after_the_operators_own(system):
+    until_active(system)
+    system.node._graph_timer.cancel()  # the operator is faster than the next look
+    system.node._deactivation_wanted = True
+    assert system.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert not system.node._deactivation_wanted
+
+
+def test_every_failure_of_a_callback_is_followed_by_a_pause(monkeypatch):
+    """One that comes back at once would else be a loop that takes a whole core."""
+    said, pauses = [], []
+    monkeypatch.setattr(renderocc_ros.node.time, "sleep", pauses.append)
+    failing = SimpleNamespace(_complaints=Complaints(said.append))
+    try:
+        raise RuntimeError("again")
+    except RuntimeError as error:
+        RenderOccNode.report_failure(failing, error)
+    failing._complaints = None  # not even that works
+    RenderOccNode.report_failure(failing, MemoryError())
+    assert len(said) == 1 and pauses == [renderocc_ros.node.FAILURE_PAUSE] * 2

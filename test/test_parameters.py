@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rclpy.validate_topic_name import validate_topic_name
 
 from renderocc_model.config import from_mapping, settings_of
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
@@ -45,6 +46,13 @@ def test_the_parameter_file_explains_every_line():
         ({"cameras": ["a", "a"]}, "twice"),
         ({"cameras": ["a"], "anchor_camera": "b"}, "anchor_camera"),
         ({"image_topic": "image_raw"}, "image_topic"),
+        ({"image_topic": "/{camera}/image-raw"}, "image_topic.*no topic of ROS"),
+        ({"camera_info_topic": "{camera}/"}, "camera_info_topic.*no topic of ROS"),
+        ({"camera_info_topic": "//{camera}/info"}, "camera_info_topic.*no topic of ROS"),
+        *(
+            ({"cameras": ["left", name]}, "'cameras' names .* cannot be part of a topic: use letters")
+            for name in ("front-left", "a b", "", "/front", "front/", "a//b", "0", "front\n", "a" * 101)
+        ),
         ({"grid_min_height": 2.0, "grid_max_height": 1.0}, "grid_min_height"),
         ({"device": "tpu"}, "device"),
         ({"base_frame": ""}, "base_frame"),
@@ -64,6 +72,14 @@ def test_templates_make_topics():
 
 
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+
+
+@pytest.mark.parametrize("template", ["{camera}/image", "/{camera}", "~/{camera}/x", "/{ns}/cam_{camera}/image_raw"])
+def test_topics_that_ros_allows_are_taken(template):
+    config = NodeConfig(cameras=("CAM_FRONT", "robot/left", "_1"), image_topic=template, camera_info_topic=template)
+    for camera in config.cameras:
+        validate_topic_name(config.image_topic_of(camera))  # the middleware's own opinion
+        validate_topic_name(f"~/rendered/{camera}/semantic")
 
 
 def test_cameras_need_an_image_and_a_calibration_topic():
@@ -96,7 +112,9 @@ def test_camera_topics_without_end_are_refused_with_what_to_do():
 
 
 def test_topics_that_ros_does_not_allow_are_nobodys_camera():
-    topics = [(f"/{name}/image_raw", [IMAGE]) for name in ("front", "../front", "front\n", "a b")]
+    topics = [
+        (f"/{name}/image_raw", [IMAGE]) for name in ("front", "../front", "front\n", "a b", "0", "a//b", "c" * 101)
+    ]
     topics += [(name.replace("image_raw", "camera_info"), [INFO]) for name, _ in topics]
     assert cameras_on_graph(topics, NodeConfig(), "/") == ("front",)
 

@@ -258,3 +258,11 @@ class Nothing:
 
     def follow_publishers(self) -> None:
         pass
+
+
+def test_where_the_second_subscription_cannot_be_made_the_first_is_given_back(graph):
+    topic = "/" + "a" * 240  # allowed, but not with "/compressed" behind it
+    before = len(list(graph.listening.subscriptions))
+    with pytest.raises(RuntimeError, match="topic length"):
+        ImageSubscription(graph.listening, Image, CompressedImage, topic, "auto", print)
+    assert len(list(graph.listening.subscriptions)) == before

@@ -1,0 +1,30 @@
+"""The node's output topics, made and given back together."""
+
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.lifecycle import LifecycleNode
+from system import new_domain
+
+from renderocc_ros.publishers import OutputPublishers
+
+
+def test_where_one_topic_cannot_be_made_all_are_given_back():
+    context = Context()
+    rclpy.init(context=context, domain_id=new_domain())
+    try:
+        node = LifecycleNode("publishing", context=context, enable_rosout=False)
+        before = set(node.publishers)
+        with pytest.raises(InvalidTopicNameException):
+            OutputPublishers(node, ("front", "a b"))
+        assert set(node.publishers) == before and not list(node._managed_entities)
+        made = OutputPublishers(node, ("front",))
+        topics = sorted(publisher.topic_name for publisher in set(node.publishers) - before)
+        names = ("classes", "grid", "markers", "points", "rendered/front/depth", "rendered/front/semantic")
+        assert topics == [f"/publishing/{name}" for name in names]
+        made.destroy()
+        assert set(node.publishers) == before
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
