@@ -2,8 +2,8 @@
 
 What a ray can say depends on its measured distance d and on the distance t_far at which it leaves the grid:
 
-- d <= t_far, a return: the rendered distance and class are compared with the label.
-- d > t_far: the way through the grid is empty. Whatever opacity is rendered there is a wall that does not exist.
+- d < t_far, a return: the rendered distance and class are compared with the label.
+- d >= t_far: the way through the grid is empty. Whatever opacity is rendered there is a wall that does not exist.
 - d unknown, or an origin outside of the grid (what lies before it is not modelled): it says nothing.
 
 The distance compared is D + (1 - O) t_far: light that nothing stopped counts where it leaves the grid. So a ray that
@@ -20,25 +20,24 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from renderocc_model.classes import ClassTable
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.model_config import ModelConfig
 from renderocc_model.network import OccupancyNetwork
-from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.ops.render import render
 from renderocc_model.precision import autocast
 from renderocc_model.rays import Rays
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset, Sample
+from ..supervision.ray_rules import RayKinds, is_opaque, with_exit
 from ..train.forward import previous_volume
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
 
 RAYS_OF_A_FRAME = 20_000
-_OPAQUE = 0.5
 _DELTA = 1.25
 
 
@@ -67,12 +66,12 @@ class RayScores:
             raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
         if field.class_count != len(self._channels):
             raise ValueError(f"the field has {field.class_count} classes, not the labels' {len(self._channels)}")
-        is_return, is_empty, far = sort_rays(field, rays)
-        used = is_return | is_empty
-        rays, far, is_return = rays[used], far[used], is_return[used]
+        kinds = RayKinds.of(rays, field.grid)
+        used = kinds.returned | kinds.beyond
+        rays, far, is_return = rays[used], kinds.far[used], kinds.returned[used]
         result = render(field, rays, step=self.step)
         opacity = result.opacity.double()
-        rendered = (result.distance + (1 - result.opacity) * far)[is_return].double()
+        rendered = with_exit(result.distance, result.opacity, far)[is_return].double()
         wanted = rays.distances[is_return].double()
         ratio = torch.maximum(rendered / wanted, wanted / rendered)
         sums = [
@@ -84,7 +83,7 @@ class RayScores:
         self.returns += int(is_return.sum())
         self.empty += int((~is_return).sum())
         channels = result.semantics[is_return].argmax(dim=1).cpu().numpy()
-        opaque = (opacity[is_return] >= _OPAQUE).cpu().numpy()
+        opaque = is_opaque(opacity[is_return]).cpu().numpy()
         found = np.where(opaque, self._channels[channels], self.confusion.classes.free)
         self.confusion.add(found, rays.classes[is_return].cpu().numpy())
 
@@ -115,13 +114,6 @@ class RayScores:
                 "classes": int(self.confusion.histogram.sum()),
             },
         }
-
-
-def sort_rays(field: SemanticDensityField, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rays return from inside of the grid and which leave it (R,) bool, and where each leaves it (R,)."""
-    near, far = intersect_box(rays.origins, rays.directions, field.grid.lower, field.grid.upper)
-    known = (rays.distances > 0) & (far > 0) & (near == 0)  # False for NaN
-    return known & (rays.distances <= far), known & (rays.distances > far), far
 
 
 def evaluate_rays(

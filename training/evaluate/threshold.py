@@ -32,7 +32,8 @@ from renderocc_model.network import OccupancyNetwork
 from renderocc_model.rays import Rays
 
 from ..data.dataset import RayDataset
-from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields, sort_rays
+from ..supervision.ray_rules import RayKinds
+from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields
 from .rayiou import THRESHOLDS, first_hits
 from .traversal import padded, traverse
 
@@ -107,9 +108,9 @@ class ThresholdSearch:
         if rays.distances is None or rays.classes is None:
             raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
         self.frames += 1
-        is_return, is_empty, _ = sort_rays(field, rays)
-        used = is_return | is_empty
-        rays, is_return = rays[used].to("cpu"), is_return[used].cpu().numpy()
+        kinds = RayKinds.of(rays, field.grid)
+        used = kinds.returned | kinds.beyond
+        rays, is_return = rays[used].to("cpu"), kinds.returned[used].cpu().numpy()
         probability = field.occupancy_probability().double().cpu().numpy()
         level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
         names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]

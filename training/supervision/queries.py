@@ -17,11 +17,11 @@ from torch.nn import functional
 from renderocc_model.config import configuration, setting
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
-from renderocc_model.ops.render import intersect_box
 from renderocc_model.ops.render.reference import trilinear
 from renderocc_model.rays import Rays
 
 from .losses import occupancy_cross_entropy, semantic_cross_entropy
+from .ray_rules import RayKinds
 
 __all__ = ["Queries", "QueryConfig", "draw_queries", "query_losses"]
 
@@ -95,13 +95,12 @@ def draw_queries(
     """
     config = config or QueryConfig()
     origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
-    near, far = intersect_box(origins, directions, grid.lower, grid.upper)
-    distances = rays.distances.to(torch.float32)
-    known = (distances > 0) & (distances < torch.inf) & (near == 0) & (far > 0)
+    kinds = RayKinds.of(rays, grid)
+    far, returned, known = kinds.far, kinds.returned, kinds.returned | kinds.beyond
     if weights is not None:
-        known = known & (weights > 0)
+        known, returned = known & (weights > 0), returned & (weights > 0)
+    distances = rays.distances.to(torch.float32)
     distances = torch.where(known, distances, torch.zeros_like(distances))
-    returned = known & (distances < far)
     counts = torch.ones_like(distances) if weights is None else weights.to(torch.float32)
 
     # Stratified: one point at random in each of as many equal parts of the empty way.

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
-from renderocc_model.ops.render import RenderResult, intersect_box, render
+from renderocc_model.ops.render import RenderResult, render
 from renderocc_model.rays import Rays
 
 from . import losses
 from .config import SupervisionConfig
+from .ray_rules import RayKinds, with_exit
 
 __all__ = ["RayLabels", "render_terms"]
 
@@ -41,24 +42,21 @@ class RayLabels:
     @staticmethod
     def of(config: SupervisionConfig, grid: VoxelGrid, channel_table: Tensor, rays: Rays) -> RayLabels:
         """Sort rays by what they say (`supervise`), with `channel_table` (256,) the logit of each class id."""
-        distances = rays.distances.to(torch.float32)
-        origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
-        near, far = intersect_box(origins, directions, grid.lower, grid.upper)
+        distances, kinds = rays.distances.to(torch.float32), RayKinds.of(rays, grid)
         weights = torch.ones_like(distances) if rays.weights is None else rays.weights.to(torch.float32)
         if not config.auxiliary_rays and rays.frame_offsets is not None:
             weights = weights * (rays.frame_offsets == 0)
-        weights = weights * ((near == 0) & (far > 0))
-        measured = (distances > 0) & (distances < math.inf)
-        distances = torch.where(measured, distances, torch.ones_like(distances))
+        weights = weights * kinds.inside
+        distances = torch.where(kinds.measured, distances, torch.ones_like(distances))
         if rays.classes is None:
             channels = torch.full_like(distances, -1, dtype=torch.int64)
         else:
             channels = channel_table[rays.classes.to(torch.int64)]
-        returned = weights * (measured & (distances < far))
-        unmeasured = weights * (~measured & (channels >= 0)) if config.class_only_rays else torch.zeros_like(weights)
-        return RayLabels(
-            distances, far, channels, returned, weights * (measured & (distances >= far)), returned + unmeasured
-        )
+        returned = weights * kinds.returned
+        unmeasured = torch.zeros_like(weights)
+        if config.class_only_rays:
+            unmeasured = weights * (~kinds.measured & (channels >= 0))
+        return RayLabels(distances, kinds.far, channels, returned, weights * kinds.beyond, returned + unmeasured)
 
     @property
     def used(self) -> Tensor:
@@ -126,7 +124,7 @@ def _depth(config: SupervisionConfig, rendered: RenderResult, exits: Tensor) -> 
         depth, last = radius * (rendered.weights * places).sum(dim=1), radius * exits / (exits + radius)
     else:
         depth, last = rendered.distance, exits
-    return depth + (1 - rendered.opacity) * last if config.depth_completion == "exit" else depth
+    return with_exit(depth, rendered.opacity, last) if config.depth_completion == "exit" else depth
 
 
 def _contracted_distortion(config: SupervisionConfig, rendered: RenderResult) -> Tensor:

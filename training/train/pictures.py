@@ -16,13 +16,13 @@ from renderocc_model.undistort import View
 from renderocc_model.visibility import visible_voxels
 
 from ..data.dataset import Sample
+from ..supervision.ray_rules import is_opaque, with_exit
 
 __all__ = ["draw_frame"]
 
 _COLUMN = 352  # pixels that a view is drawn wide
 _RAYS_ACROSS = 176  # rendered in that width: every second pixel
 _NOTHING = (40, 44, 52)  # where nothing was labelled, or light leaves the grid
-_OPAQUE = 0.5
 _TITLES = ("image", "labelled class", "rendered class", "labelled distance", "rendered distance")
 _BAR = 22  # pixels of height of the titles
 
@@ -109,9 +109,9 @@ def _rendered(
         result = render(field, rays)
     _, far = intersect_box(rays.origins, rays.directions, field.grid.lower, field.grid.upper)
     ids = torch.tensor(classes.occupied_ids, device=field.device)
-    opaque = result.opacity > _OPAQUE
+    opaque = is_opaque(result.opacity)
     labels = torch.where(opaque, ids[result.semantics.argmax(dim=-1)], UNLABELLED)
-    distances = torch.where(opaque, result.distance + (1 - result.opacity) * far, 0.0)
+    distances = torch.where(opaque, with_exit(result.distance, result.opacity, far), 0.0)
     shape = camera_ray_shape(view, stride)
     return labels.to(torch.uint8).view(shape).cpu().numpy(), distances.float().view(shape).cpu().numpy()
 
