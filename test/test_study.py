@@ -14,11 +14,11 @@ import yaml
 from small_models import small_config
 
 from renderocc_model.config import to_mapping
-from training.study import main
+from training.study import main, results
 from training.study.document import NOT_RUN, render_table
 from training.study.jobs import Job, run_jobs
 from training.study.plan import PARTS, Run, TownData, Towns, load_study
-from training.study.results import FIGURES, Results, Spread, spread
+from training.study.results import FIGURES, Results, Spread, spread, write_source
 from training.study.towns import TownFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,6 +224,25 @@ def test_a_job_that_fails_is_reported_and_the_others_go_on(tmp_path):
     assert (tmp_path / "good.txt").read_text().count("usage: renderocc") == 2
 
 
+def test_a_run_keeps_the_source_it_was_begun_with(files, tmp_path, monkeypatch):
+    study = load_study(files)
+    run, run_folder = next(iter(study.runs())), tmp_path / "run"
+    monkeypatch.setattr(results, "source_version", lambda: {"commit": "first"})
+    write_source(run_folder)
+    monkeypatch.setattr(results, "source_version", lambda: {"commit": "second"})
+    write_source(run_folder)  # it goes on
+    (run_folder / "metrics.jsonl").write_text("")
+    counts = {"rays": 1, "returns": 1}
+    figures = {**dict.fromkeys(FIGURES, 0.5), "counts": counts, "iou": {}}
+    evaluation = {
+        "volumes": figures, "rays": figures, "threshold": 0.5, "recordings": [], "frames": 1, "baselines": {},
+        "precision": "float32",
+    }  # fmt: skip
+    kept = Results(tmp_path / "kept", study)
+    kept.write(run, run_folder, evaluation, 1)
+    assert kept.read(run)["source"] == {"commit": "first"}
+
+
 # --- all of it
 
 
@@ -275,6 +294,17 @@ def test_a_study_that_is_killed_goes_on_and_says_what_it_found(files, town_bag, 
     pictures = sorted(path.name for path in (docs / "study").glob("*.jpg"))
     assert pictures == ["micro_above.jpg", "micro_views_0.jpg", "micro_views_1.jpg"]
     assert all(f"study/{name}" in text and (docs / "study" / name).stat().st_size < 150_000 for name in pictures)
+
+    assert found["source"] == json.loads((out / "runs" / "plain_4" / "source.json").read_text())
+
+    # Pictures that are missing, or older than the network they show, are drawn again, with --tables too.
+    above, network = docs / "study" / "micro_above.jpg", out / "runs" / "plain_4" / "checkpoint.safetensors"
+    before = above.read_bytes()
+    above.unlink()
+    assert main([*command[:5], "--tables"]) == 0 and above.read_bytes() == before
+    above.write_bytes(b"of another network")
+    os.utime(above, ns=(0, network.stat().st_mtime_ns - 1))
+    assert main([*command[:5], "--tables"]) == 0 and above.read_bytes() == before
 
     stamps = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*") if path.is_file()}
     shutil.rmtree(out / "towns")  # of no use any more

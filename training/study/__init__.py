@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads = arguments.threads or max(cpus // arguments.jobs, 1)
         conductor = Conductor(study, arguments.out, arguments.docs, arguments.jobs, threads, arguments.only)
         if arguments.tables:
+            conductor.draw()
             conductor.write_document()
             print(f"wrote {conductor.document.resolve()}")
             return 0

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from renderocc_model.document import write_section
 
+from ..train.progress import clock
 from .document import relative_path, render_part
 from .jobs import RENDEROCC, Job, run_jobs
 from .plan import Run, Study
-from .results import Results
+from .results import Results, write_source
 from .towns import TownFolder
 
 __all__ = ["Conductor"]
@@ -81,8 +82,7 @@ class Conductor:
                 failures = self._make_towns(towns, stop, lock)
                 if not failures and not stop():
                     failures = self._train(missing, towns, stop, lock)
-            if not stop():
-                self._draw()
+            self.draw()
             self.write_document()
             return failures
 
@@ -118,6 +118,9 @@ class Conductor:
         problems: list[str] = []
         print(f"{len(runs)} training runs, {self.jobs} at a time; logs in {logs}", flush=True)
 
+        def note(job: Job) -> None:
+            write_source(self._folder(by_name[job.name]))
+
         def keep(job: Job) -> None:
             run = by_name[job.name]
             try:
@@ -132,7 +135,7 @@ class Conductor:
             print(countdown.line(f"{run.name}: {text}"), flush=True)
 
         jobs = [self._job(run, towns) for run in runs]
-        return run_jobs(jobs, self.jobs, self.threads, logs, keep, stop, (lock,)) + problems
+        return run_jobs(jobs, self.jobs, self.threads, logs, keep, stop, (lock,), note) + problems
 
     def _folder(self, run: Run) -> Path:
         return self.out / "runs" / run.name
@@ -157,19 +160,21 @@ class Conductor:
             )  # fmt: skip
         return Job(run.name, (train, evaluate))
 
-    def _draw(self) -> None:
-        """Draw the pictures that are missing, of the first seed's networks that are in the folder."""
-        if all(path.exists() for path in self._pictures):
-            return
+    def draw(self) -> None:
+        """Draw the pictures that are missing or older than the first seed's networks, once all of these are there."""
         comparison, seed = self.study.comparison, self.study.config.seeds[0]
         names = list(dict.fromkeys((comparison.main, *comparison.drawn)))
         runs = {run.variant.name: run for run in self.study.runs() if run.seed == seed and run.variant.name in names}
         networks = {name: self._folder(runs[name]) / "checkpoint.safetensors" for name in names}
-        if not all(self.results.read(runs[name]) and networks[name].exists() for name in names):
+        tables, recordings = self.out / "towns" / "tables", self.study.config.data.recordings("test")
+        needed = all(self.results.read(runs[name]) and networks[name].exists() for name in names) and tables.is_dir()
+        if not needed:
+            return
+        newest = max(network.stat().st_mtime_ns for network in networks.values())
+        if all(path.exists() and path.stat().st_mtime_ns >= newest for path in self._pictures):
             return
         from .pictures import draw_birds_eyes, draw_views, write_jpeg
 
-        tables, recordings = self.out / "towns" / "tables", self.study.config.data.recordings("test")
         *views, above = self._pictures
         drawn = draw_views(networks[comparison.main], tables, recordings, len(views))
         for path, picture in zip(views, drawn):
@@ -186,9 +191,8 @@ class Countdown:
     def line(self, text: str) -> str:
         """What to print when one more is done."""
         self.done += 1
-        left = int((time.monotonic() - self.start) / self.done * (self.count - self.done))
-        word = self.words[self.count != 1]
-        return f"[{self.done} of {self.count} {word}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go] {text}"
+        left = clock((time.monotonic() - self.start) / self.done * (self.count - self.done))
+        return f"[{self.done} of {self.count} {self.words[self.count != 1]}, {left} to go] {text}"
 
 
 @contextmanager

@@ -21,7 +21,6 @@ _COLUMNS = (
     ("miou_2d", "2D mIoU %", 100, 1),
 )  # fmt: skip
 _RELATIVE = ("miou", "rayiou")
-_PICTURE_SUFFIX = ".jpg"
 
 
 def render_table(table: Table, study: Study, results: Mapping[str, dict]) -> str:

@@ -48,6 +48,7 @@ def run_jobs(
     on_done: Callable[[Job], None] = lambda job: None,
     stop: Callable[[], bool] = lambda: False,
     keep_open: Sequence[int] = (),
+    on_start: Callable[[Job], None] = lambda job: None,
 ) -> list[str]:
     """Run jobs, `at_once` of them together.
 
@@ -57,6 +58,7 @@ def run_jobs(
         on_done: called after a job's last command has succeeded.
         stop: asked all the time; when true, the processes are asked to stop, and no more are started.
         keep_open: file descriptors for the processes to inherit.
+        on_start: called before a job's first command.
     Returns:
         one line for each job that failed, with the end of its log.
     """
@@ -66,6 +68,7 @@ def run_jobs(
         while (waiting or running) and not stop():
             while waiting and len(running) < at_once:
                 job = waiting.popleft()
+                on_start(job)
                 commands = deque(job.commands)
                 running.append(_Running(job, _start(job, commands.popleft(), threads, logs, keep_open), commands))
             for one in list(running):

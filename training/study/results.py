@@ -14,12 +14,13 @@ from pathlib import Path
 from ..evaluate.metrics import write_json
 from .plan import Run, Study
 
-__all__ = ["FIGURES", "Results", "Spread", "spread"]
+__all__ = ["FIGURES", "Results", "Spread", "spread", "write_source"]
 
 FIGURES = (
     "miou", "rayiou", "rayiou_1", "rayiou_2", "rayiou_4", "iou_occupied", "abs_rel", "rmse", "delta_1", "miou_2d",
 )  # fmt: skip
 _OF_VOLUMES = FIGURES[:6]
+_SOURCE = "source.json"
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -118,9 +119,17 @@ class Results:
             "device": device_name(config.run.device),
             "threads": threads,
             "evaluated_in": evaluation["precision"],
-            "source": source_version(),
+            "source": json.loads((run_folder / _SOURCE).read_text()),
             "made_with": self.study.identity(run),
         })  # fmt: skip
+
+
+def write_source(run_folder: Path) -> None:
+    """Keep beside a run with what it is begun; one that goes on keeps what it was begun with."""
+    path = run_folder / _SOURCE
+    if not path.exists():
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, source_version())
 
 
 def training_seconds(run_folder: Path) -> float:

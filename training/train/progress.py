@@ -7,9 +7,15 @@ import time
 import torch
 from torch import Tensor
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "clock"]
 
 _WORTH_SAYING = 0.1  # share of time spent waiting for samples from which it is said
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 class Progress:
@@ -67,13 +73,13 @@ class Progress:
 
     def line(self, step: int, means: dict[str, float], rates: dict[str, float]) -> str:
         """What to print after a step."""
-        left = int((self.steps - step) * (self._seconds_per_step or 0))
+        left = clock((self.steps - step) * (self._seconds_per_step or 0))
         kept = {name: value for name, value in means.items() if "/" not in name and name != "gradient_norm"}
         terms = ", ".join(f"{name} {value:.3g}" for name, value in kept.items() if name != "loss")
         waiting = rates["waiting_for_samples"]
         slow = f"  {waiting:.0%} waiting for samples: raise run.workers" if waiting > _WORTH_SAYING else ""
         return (
-            f"step {step}/{self.steps}  {left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go  "
+            f"step {step}/{self.steps}  {left} to go  "
             f"loss {means['loss']:.4g} ({terms})  {rates['step_seconds']:.2f} s/step  "
             f"{rates['rays_per_second']:,.0f} rays/s{slow}"
         )
