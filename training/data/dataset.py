@@ -314,38 +314,23 @@ class RayDataset(torch.utils.data.Dataset):
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """The (epoch, index) keys of one rank in an epoch, shuffled; going on at any step gives the same remaining ones.
-
-    All ranks take turns in one order that does not depend on how many they are. A last round that is not full is left
-    out, so that all ranks have as many.
+    """The (epoch, index) keys of an epoch, shuffled; `StepSampler` shares them out.
 
     Args:
         size: samples of the dataset.
         seed: of the order.
         epoch: which order.
-        rank, world_size: this process among those that train together.
-        start: keys of this rank to leave out at the beginning, as they were done before.
     """
 
-    def __init__(
-        self, size: int, seed: int = 0, epoch: int = 0, rank: int = 0, world_size: int = 1, start: int = 0
-    ) -> None:
-        if not (0 <= rank < world_size) or size < world_size or start < 0:
-            raise ValueError(
-                f"rank {rank} of {world_size} over {size} samples from {start}; expected a rank below the world size "
-                "and at least one sample for each"
-            )
-        self.size, self.seed, self.epoch, self.rank, self.world_size, self.start = (
-            size, seed, epoch, rank, world_size, start,
-        )  # fmt: skip
+    def __init__(self, size: int, seed: int = 0, epoch: int = 0) -> None:
+        self.size, self.seed, self.epoch = size, seed, epoch
 
     def __len__(self) -> int:
-        return max(self.size // self.world_size - self.start, 0)
+        return self.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng([self.seed, self.epoch, 0, _OF_ORDER]).permutation(self.size)
-        rounds = order[: self.size // self.world_size * self.world_size].reshape(-1, self.world_size)
-        yield from ((self.epoch, int(index)) for index in rounds[self.start :, self.rank])
+        yield from ((self.epoch, int(index)) for index in order)
 
 
 def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
