@@ -25,7 +25,7 @@ from renderocc_model.checkpoint import save_checkpoint
 from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.untrained import untrained_checkpoint
 from renderocc_ros.complaints import Complaints
-from renderocc_ros.node import RenderOccNode
+from renderocc_ros.node import GRAPH_PERIOD, RenderOccNode
 
 CAMERAS = ("front", "left", "back")
 
@@ -170,6 +170,7 @@ def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes
         names = [f"{kind} {end.topic_name}" for kind in ("publishers", "subscriptions") for end in getattr(node, kind)]
         return sorted(names + [service.srv_name for service in node.services])
 
+    time.sleep(2 * GRAPH_PERIOD)  # until the subscriptions have adapted to the publishers there are
     active = made()
     system.change(Transition.TRANSITION_DEACTIVATE)
     system.change(Transition.TRANSITION_CLEANUP)
@@ -185,7 +186,7 @@ def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes
     assert not refused.successful and "'front-left', which cannot be part of a topic: use letters" in refused.reason
     node.set_parameters([Parameter("diagnostics_period", value=0.3)])
     system.change(Transition.TRANSITION_CONFIGURE)
-    assert made() == active
+    wait_until(lambda: made() == active, 10, "the same topics and services as before")
     assert node._diagnostics_timer.timer_period_ns == 300_000_000
     (refused,) = node.set_parameters([Parameter("use_sim_time", value=True)])
     assert not refused.successful and "use_sim_time can be set only while the node is unconfigured" in refused.reason
