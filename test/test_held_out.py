@@ -12,6 +12,7 @@ from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.field import SemanticDensityField
 from renderocc_model.grid import VoxelGrid
 from renderocc_model.network import build_network
+from renderocc_model.ops.render import render
 from renderocc_model.rays import Rays
 from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
@@ -169,3 +170,58 @@ def test_the_fields_are_the_networks(tables):
     assert [index for index, _, _ in found] == [0, 2] and found[1][1].frame == 2
     assert found[0][2].density.shape == config.grid.shape and not found[0][2].density.requires_grad
     assert not torch.equal(found[0][2].density, found[1][2].density)
+
+
+def test_the_figures_are_those_of_a_plain_loop_over_rays():
+    """Random fields and rays over three frames; each ray looked at by itself, in Python's own numbers."""
+    generator = torch.Generator().manual_seed(3)
+    scores, errors, squares, within, stopped, let_through = RayScores(OCC3D_NUSCENES), [], [], [], [], []
+    found, labelled = [], []
+    for _ in range(3):
+        density = torch.rand(GRID.shape, generator=generator) ** 4 * 2
+        field = SemanticDensityField(GRID, density, torch.randn(*GRID.shape, 17, generator=generator))
+        origins = torch.rand(200, 3, generator=generator) * torch.tensor([24.0, 4.0, 4.0]) - torch.tensor([2.0, 2, 2])
+        directions = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator), dim=1)
+        distances = torch.rand(200, generator=generator) * 8
+        distances[::17] = 0.0
+        classes = torch.randint(0, 17, (200,), generator=generator)
+        classes[::13] = 255
+        rays = Rays(origins, directions, distances, classes)
+        scores.add(field, rays)
+        result = render(field, rays)
+        for index in range(200):
+            inside = all(low < p < high for low, p, high in zip(GRID.lower, origins[index].tolist(), GRID.upper))
+            d = float(distances[index])
+            if not inside or d == 0:
+                continue
+            exits = [
+                ((high if v > 0 else low) - p) / v
+                for low, high, p, v in zip(GRID.lower, GRID.upper, origins[index].tolist(), directions[index].tolist())
+            ]
+            opacity = float(result.opacity[index])
+            if d >= min(exits):
+                let_through.append(opacity)
+                continue
+            D = float(result.distance[index]) + (1 - opacity) * min(exits)
+            errors.append(abs(D - d) / d)
+            squares.append((D - d) ** 2)
+            within.append(D / d < 1.25 and d / D < 1.25)
+            stopped.append(opacity)
+            if int(classes[index]) != 255:
+                logits = result.semantics[index].tolist()
+                found.append(logits.index(max(logits)) if opacity >= 0.5 else 17)
+                labelled.append(int(classes[index]))
+    right = [sum(f == l == c for f, l in zip(found, labelled)) for c in range(17)]
+    union = [sum(c in (f, l) for f, l in zip(found, labelled)) for c in range(17)]
+    ious = [hits / all_ for hits, all_ in zip(right, union) if all_]
+    figures = scores.as_dict()
+    assert figures["counts"] == {"frames": 3, "returns": len(errors), "empty": len(let_through), "classes": len(found)}
+    assert min(len(errors), len(let_through)) > 50 and 0 < sum(within) < len(within) and 0 < sum(right) < len(found)
+    # Rays are in single precision, so is where they leave the grid; what is compared is summed in double.
+    expected = {
+        "abs_rel": sum(errors) / len(errors), "rmse": math.sqrt(sum(squares) / len(squares)),
+        "delta_1": sum(within) / len(within), "opacity_returns": sum(stopped) / len(stopped),
+        "opacity_empty": sum(let_through) / len(let_through),
+    }  # fmt: skip
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert figures["miou_2d"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import random
 import re
 import resource
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from small_training import read_until, small_settings, small_tables, start_training
 
+import training.train.learner
 from renderocc_model.checkpoint import load_checkpoint
 from renderocc_model.cli import main as renderocc
 from renderocc_model.predictor import Predictor
@@ -69,17 +72,21 @@ def test_the_checkpoint_drives_a_predictor_and_says_where_it_comes_from(folder):
 
 
 def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder):
+    """Killed just after the second and the sixth step, while their states are saved; then asked to stop."""
     arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "broken"), "run.workers=1"]
-    first = start_training(*arguments)
-    read_until(first, "step 5/")  # the state is that of step 4
-    first.kill()
-    first.wait()
+    for step in (2, 6):
+        killed = start_training(*arguments)
+        said = read_until(killed, f"step {step}/")
+        time.sleep(random.uniform(0, 0.1))
+        killed.kill()
+        killed.wait()
+        assert f"step {step}/" in said
     second = start_training(*arguments)
-    said = read_until(second, "step 7/")
+    said = read_until(second, "step 8/")
     os.killpg(second.pid, signal.SIGTERM)  # its loading process too, as torchrun does
     rest = second.communicate(timeout=300)[0]
     assert second.returncode == 0 and "stopped; give the same command again" in rest, said + rest
-    assert "step 1/" not in said and "step 5/" in said  # it went on after step 4
+    assert "step 4/" not in said  # it went on after step 4 or 6
     assert main(arguments) == 0
     for name in ("checkpoint.safetensors", "last.safetensors"):
         straight, broken = load_file(folder / "straight" / name), load_file(folder / "broken" / name)
@@ -87,6 +94,26 @@ def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder
     wanted, found = curve(folder / "straight"), curve(folder / "broken")
     assert [(line["step"], line["loss"]) for line in found] == [(line["step"], line["loss"]) for line in wanted]
     assert not list((folder / "broken").glob(".*.part"))
+
+
+def test_a_loss_that_is_no_number_ends_in_one_line_and_what_was_saved_goes_on_without_it(folder, monkeypatch, capsys):
+    supervise, calls = training.train.learner.supervise, []
+
+    def spoilt(*arguments):
+        calls.append(arguments)
+        terms = supervise(*arguments)
+        return {name: term * torch.nan for name, term in terms.items()} if len(calls) > 2 * 5 else terms
+
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "spoilt")]
+    with monkeypatch.context() as patched:
+        patched.setattr(training.train.learner, "supervise", spoilt)
+        assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "step 5: loss terms" in line and "optimiser.learning_rate" in line and "are kept in" in line
+    assert torch.load(folder / "spoilt" / "state.pt", weights_only=True)["step"] == 4
+    assert main(arguments) == 0
+    straight, spoilt = (load_file(folder / name / "checkpoint.safetensors") for name in ("straight", "spoilt"))
+    assert all(torch.equal(tensor, spoilt[key]) for key, tensor in straight.items())
 
 
 def test_ctrl_c_saves_and_ends_with_130(folder):
