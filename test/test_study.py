@@ -313,3 +313,14 @@ def test_a_study_that_is_killed_goes_on_and_says_what_it_found(files, town_bag, 
     assert (docs / "study.md").read_text() == text
 
     assert main([*command[:5], "--tables"]) == 0 and (docs / "study.md").read_text() == text
+
+
+@pytest.mark.parametrize("name", ["town_cpu", "town_gpu"])
+def test_the_document_is_that_of_the_results_beside_it(tmp_path, name):
+    """And these are of the settings in config/study: others are refused."""
+    docs = tmp_path / "docs"
+    shutil.copytree(ROOT / "docs" / "study", docs / "study")
+    shutil.copyfile(ROOT / "docs" / "study.md", docs / "study.md")
+    study = ROOT / "config" / "study" / f"{name}.yaml"
+    assert main([str(study), "--out", str(tmp_path / "out"), "--docs", str(docs), "--tables"]) == 0
+    assert (docs / "study.md").read_text() == (ROOT / "docs" / "study.md").read_text()
