@@ -90,7 +90,7 @@ class Bench:
             if source.poll() is not None:
                 raise StageError(f"the source ended: {log.read_text()[-1500:]}")
             time.sleep(_WARM_UP_S if flowing else 0.0)
-            return {**content, "flowing": flowing, **self._look(log, seconds)}
+            return {**content, "bag": self.bag.name, "flowing": flowing, **self._look(log, seconds)}
         finally:
             source.send_signal(signal.SIGINT)
             try:
