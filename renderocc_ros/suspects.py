@@ -16,43 +16,41 @@ class Suspects:
 
     def __init__(self, jump_back_ns: int):
         self._jump_back_ns = jump_back_ns
-        self._images: dict[CameraQueue, QueuedImage] = {}
-        self._went_on: dict[CameraQueue, set[CameraQueue]] = {}  # of each: others that sent good images since
+        # Of each camera its image, and the others that have sent good ones since.
+        self._kept: dict[CameraQueue, tuple[QueuedImage, set[CameraQueue]]] = {}
 
     def keep(self, image: QueuedImage) -> None:
         self.drop(image.camera)
-        self._images[image.camera] = image.hold()
-        self._went_on[image.camera] = set()
+        self._kept[image.camera] = image.hold(), set()
 
     def drop(self, camera: CameraQueue) -> None:
         """The camera's image was a stray."""
-        suspect = self._images.pop(camera, None)
-        if suspect is not None:
-            suspect.release("out_of_order")
+        if camera in self._kept:
+            self._kept.pop(camera)[0].release("out_of_order")
 
     def note_good(self, camera: CameraQueue) -> None:
         """A camera has sent an image that goes on from its last."""
-        for suspected, others in self._went_on.items():
-            if suspected is not camera:
+        for suspect, others in self._kept.values():
+            if suspect.camera is not camera:
                 others.add(camera)
 
     def take_supporters(self, image: QueuedImage) -> list[QueuedImage]:
         """The kept images that say, with this one, that time has gone back to here; the caller releases them."""
-        found = [suspect for suspect in self._images.values() if self._supports(suspect, image)]
+        found = [suspect for suspect, others in self._kept.values() if self._supports(suspect, others, image)]
         for suspect in found:
-            del self._images[suspect.camera]
+            del self._kept[suspect.camera]
         return found
 
     def clear(self, fate: str) -> None:
-        for suspect in self._images.values():
+        for suspect, _ in self._kept.values():
             suspect.release(fate)
-        self._images.clear()
+        self._kept.clear()
 
-    def _supports(self, suspect: QueuedImage, image: QueuedImage) -> bool:
+    def _supports(self, suspect: QueuedImage, others: set[CameraQueue], image: QueuedImage) -> bool:
         if suspect.camera is not image.camera:
             return abs(suspect.stamp_ns - image.stamp_ns) <= self._jump_back_ns
         # The same camera goes on where its suspect began, and no other went on at another time meanwhile.
-        others = (camera.last_stamp for camera in self._went_on[suspect.camera])
+        stamps = (camera.last_stamp for camera in others)
         return suspect.stamp_ns < image.stamp_ns and all(
-            last is None or abs(last - image.stamp_ns) <= self._jump_back_ns for last in others
+            last is None or abs(last - image.stamp_ns) <= self._jump_back_ns for last in stamps
         )

@@ -86,7 +86,7 @@ class Rig:
             street, messages = street_like(kind.width, kind.height, index), []
             for number in range(FEWEST_PICTURES + index):
                 picture = np.roll(street, number * kind.width // 10, axis=1)
-                image = _image_message(image_type, np.ascontiguousarray(picture), kind.jpeg)
+                image = _image_message(image_type, picture, kind.jpeg)
                 image.header.frame_id = info.header.frame_id
                 messages.append(bytearray(serialize_message(image)))
             images.append((node.create_publisher(image_type, f"/{camera}/{topic}", 5), messages))

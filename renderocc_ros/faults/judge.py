@@ -101,12 +101,12 @@ def reported(
     record["report"] = []
     must = expected(injections)
     for injection in injections:
-        fault, since = injection.fault, record["injected"]
-        at = named_at(stage, injection) if injection in must else None
-        record["report"].append(None if at is None else round(max(0.0, at - since), 3))
-        limit = promises.report + fault.within
         if injection not in must:
+            record["report"].append(None)
             continue
+        fault, since = injection.fault, record["injected"]
+        at, limit = named_at(stage, injection), promises.report + fault.within
+        record["report"].append(None if at is None else round(max(0.0, at - since), 3))
         where = "the log" if fault.said else f"'{line_of(injection)}'"
         if at is None:
             broken.append(f"report: {where} never said {fault.named or fault.said!r}: {text_of(stage, injection)}")

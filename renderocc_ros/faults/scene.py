@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,21 +77,7 @@ def simulated_recording(folder: Path) -> Path:
     Raises:
         SceneError: the town could not be made.
     """
-    from renderocc_model.camera_model import CameraModel
-    from renderocc_model.rig import Camera, Rig
-    from renderocc_ros.process import config_file
-
-    bag = folder / "town"
-    if (bag / "metadata.yaml").exists():
-        return bag
-    town = Rig.load(config_file("rigs/town_6cam.yaml"))
-    focal = town["cam_front"].model.K[0, 0] * WIDTH / town["cam_front"].model.width
-    K = np.array([[focal, 0, WIDTH / 2 - 0.5], [0, focal, HEIGHT / 2 - 0.5], [0, 0, 1]])
-    model = CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (0.0,) * 5)
-    rig = Rig(tuple(Camera(name, model, town[name].base_from_camera, f"{name}_optical") for name in CAMERAS))
-    folder.mkdir(parents=True, exist_ok=True)
-    rig.save(folder / "rig.yaml")
-    return _simulated(bag, "--rig", str(folder / "rig.yaml"), "--jobs", "1")
+    return _recorded_once(folder, _small_rig)
 
 
 def surround_recording(folder: Path) -> Path:
@@ -99,16 +86,33 @@ def surround_recording(folder: Path) -> Path:
     Raises:
         SceneError: the town could not be made.
     """
+    return _recorded_once(folder, lambda folder: ("--width", "640", "--height", "240"))
+
+
+def _small_rig(folder: Path) -> tuple[str, ...]:
+    """The words of `simulate` for four small cameras, whose rig is written into `folder`."""
+    from renderocc_model.camera_model import CameraModel
+    from renderocc_model.rig import Camera, Rig
+    from renderocc_ros.process import config_file
+
+    town = Rig.load(config_file("rigs/town_6cam.yaml"))
+    focal = town["cam_front"].model.K[0, 0] * WIDTH / town["cam_front"].model.width
+    K = np.array([[focal, 0, WIDTH / 2 - 0.5], [0, focal, HEIGHT / 2 - 0.5], [0, 0, 1]])
+    model = CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (0.0,) * 5)
+    rig = Rig(tuple(Camera(name, model, town[name].base_from_camera, f"{name}_optical") for name in CAMERAS))
+    rig.save(folder / "rig.yaml")
+    return "--rig", str(folder / "rig.yaml"), "--jobs", "1"
+
+
+def _recorded_once(folder: Path, cameras: Callable[[Path], Sequence[str]]) -> Path:
+    """The recording in `folder`; where there is none, it is made through the cameras that words for `simulate` name."""
     bag = folder / "town"
     if (bag / "metadata.yaml").exists():
         return bag
     print("recording a street of the simulated town", flush=True)
-    return _simulated(bag, "--width", "640", "--height", "240")
-
-
-def _simulated(bag: Path, *words: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     command = ["-m", "renderocc_model.cli", "simulate", str(bag), "--frames", str(FRAMES), "--rate", "5"]
-    command += ["--seed", str(SEED), "--no-lidar", "--no-labels", "--no-truth", *words]
+    command += ["--seed", str(SEED), "--no-lidar", "--no-labels", "--no-truth", *cameras(folder)]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     if done.returncode:
         raise SceneError(f"the town could not be simulated: {done.stderr.strip()[-300:]}; give a recording with --bag")
