@@ -3,6 +3,9 @@
 import os
 import sys
 
+import numpy as np
+
+from renderocc_model.occupancy import UNLABELLED, Occupancy
 from renderocc_ros import node, outputs, publishers
 from renderocc_ros.camera_queue import CameraQueue
 
@@ -16,6 +19,17 @@ def everything_is_free() -> None:
         return told
 
     outputs.height_band_cells = cells
+
+
+def nothing_is_unknown() -> None:
+    """In what ~/save writes."""
+    real = Occupancy.save_npz
+
+    def save_npz(self, path):
+        told = np.where(self.semantics == UNLABELLED, self.classes.free, self.semantics).astype(np.uint8)
+        real(Occupancy(self.grid, self.classes, told, self.confidence, np.ones_like(self.visible)), path)
+
+    Occupancy.save_npz = save_npz
 
 
 def nobody_is_silent() -> None:
@@ -36,7 +50,7 @@ def stamps_fall() -> None:
     publishers.OutputPublishers.publish = publish
 
 
-LIES = {"free": everything_is_free, "watchdog": nobody_is_silent, "stamps": stamps_fall}
+LIES = {"free": everything_is_free, "volume": nothing_is_unknown, "watchdog": nobody_is_silent, "stamps": stamps_fall}
 
 if __name__ == "__main__":
     LIES[os.environ["LIE"]]()

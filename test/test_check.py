@@ -304,6 +304,15 @@ def test_a_wrong_truth_file_is_named(town_bag, tmp_path, change, text):
     assert status == 1 and file.name in item["text"]
 
 
+def test_a_recording_that_there_is_no_memory_to_read_is_told_from_a_damaged_one(town_bag, monkeypatch):
+    def no_memory(path):
+        raise MemoryError
+
+    monkeypatch.setattr("training.check.examine.Bag", no_memory)
+    status, report = checked(town_bag)
+    assert status == 2 and "out of memory" in found(report, "FAIL", "town")["text"]
+
+
 def test_truth_that_belongs_to_no_image_is_named(town_bag, tmp_path):
     bag = tmp_path / "drive"
     shutil.copytree(town_bag, bag)

@@ -12,8 +12,8 @@ from renderocc_ros.faults.commands.disk import Disk
 from renderocc_ros.faults.commands.injections import FAULTS, Injection, Reference, faults_of
 from renderocc_ros.faults.commands.process import Ended, run_command
 from renderocc_ros.faults.commands.report import table, update_document
-from renderocc_ros.faults.commands.subjects import SUBJECTS
-from renderocc_ros.faults.commands.verdict import leftovers, met, wholeness
+from renderocc_ros.faults.commands.subjects import SUBJECTS, tree_digest
+from renderocc_ros.faults.commands.verdict import all_made, leftovers, met, wholeness
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,15 @@ def test_half_written_files_are_seen_unless_they_are_hidden(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.zeros(9))
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-9])
     assert "b.npz is half written" in wholeness(tmp_path, subject, reference)
+
+
+def test_a_signal_that_comes_when_all_is_made_is_told_from_one_that_stops_the_work(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "labels.mcap").write_bytes(b"whole")
+    reference = Reference(1.0, 100, "", {"labels": tree_digest("labels")(tmp_path)})
+    assert all_made(tmp_path, SUBJECTS["label"], reference)
+    (tmp_path / "labels" / "labels.mcap").write_bytes(b"who")
+    assert not all_made(tmp_path, SUBJECTS["label"], reference)
 
 
 def test_a_full_and_a_locked_disk_are_given_back(tmp_path):

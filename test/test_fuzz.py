@@ -463,6 +463,21 @@ def test_damage_inside_an_exported_archive_is_named(tmp_path):
             read_description(path)
 
 
+def test_an_exported_archive_that_claims_more_than_its_file_has_takes_no_memory(tmp_path):
+    path = tmp_path / "a.pt2"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("network/extra/renderocc", bytes(1000))
+    data, size = bytearray(path.read_bytes()), zipfile.ZipFile(path).infolist()[0].compress_size
+    place = data.rindex(struct.pack("<II", size, 1000))
+    data[place : place + 4] = struct.pack("<I", 16 << 20)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="a.pt2: "):
+        read_description(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
 def test_an_exported_archive_that_unpacks_to_more_than_it_says_is_cut_short(tmp_path, method):
     path, size = tmp_path / "a.pt2", 1 << 26

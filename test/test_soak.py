@@ -13,10 +13,10 @@ import pytest
 from renderocc_ros.faults.load import size_of
 from renderocc_ros.faults.load.source import calibration, with_stamp
 from renderocc_ros.faults.load.table import bounded, load_table
-from renderocc_ros.faults.observer import Status
+from renderocc_ros.faults.observer import Status, queues
 from renderocc_ros.faults.soak.document import conclude
 from renderocc_ros.faults.soak.plot import Curve, Panel, draw
-from renderocc_ros.faults.soak.samples import append, queues, read_lines, shares
+from renderocc_ros.faults.soak.samples import append, read_lines, shares
 from renderocc_ros.faults.soak.statistics import counted, longest_life, soaked_seconds, trend
 
 ROOT = Path(__file__).resolve().parents[1]

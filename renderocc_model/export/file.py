@@ -61,6 +61,8 @@ def _archive_metadata(path: Path) -> str | None:
             if entry.filename.endswith(f"/{METADATA_KEY}") and entry.file_size <= _MAX_METADATA_BYTES:
                 if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise ValueError("packed in a way that unpacks without bound")
+                if entry.compress_size > path.stat().st_size:  # as much would be allocated to read it
+                    raise ValueError("claims more bytes than the file has")
                 with archive.open(entry) as file:  # `archive.read` unpacks all there is and cuts it off afterwards
                     return file.read(_MAX_METADATA_BYTES).decode()
     return None

@@ -230,7 +230,7 @@ CAMERA_FAULTS = (
     camera("transport changes", "compressed in place of raw, or raw in place of compressed", images(other_transport),
            end=transport_back),
     camera("truncated message", "cut at a random byte", images(bent_bytes(cut)), named=UNREADABLE),
-    camera("random bytes", "noise in place of an image message", images(bent_bytes(noise)), named=""),
+    camera("random bytes", "noise in place of an image message", images(bent_bytes(noise)), named=UNREADABLE),
     camera("flipped bytes", "some of the first 200 bytes changed", images(bent_bytes(flipped)), judge_free=False),
     camera("half a picture", "the message whole, its picture cut", images(half_a_picture), named=UNREADABLE),
     camera("empty picture", "no pixels", images(empty_picture), named=UNREADABLE),

@@ -18,6 +18,7 @@ from pathlib import Path
 from renderocc_ros.faults.catalogue import Run, fault_named
 from renderocc_ros.faults.fault import Injection
 from renderocc_ros.faults.judge import Promises, judge, stalled
+from renderocc_ros.faults.observer import queues
 from renderocc_ros.faults.stage import Stage, StageError, wait_for
 
 __all__ = ["lane_runs", "main", "make_run"]
@@ -65,9 +66,11 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(lambda: all(named_at(stage, injection) for injection in expected(injections)), promises.report - least + 1)
     ending = time.monotonic()
     patience = max(injection.fault.ends_within for injection in injections)
+    saved = judge_saved(stage, injections)
     exit_status = node.wait(max(0.0, patience - (ending - injected))) if patience else node.process.poll()
     if patience and exit_status is None:
         stage.broken(f"exit: the node did not end within {patience:g} s of the signal")
+    record["saved_judged"] = saved
     record["last_line"] = node.tail(1) if exit_status is not None else []
     record["exit_after"] = round(time.monotonic() - injected, 2) if patience else None
     for injection in reversed(injections):
@@ -78,13 +81,34 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(lambda: stage.whole(record["ended"]) or not stage.node.alive, LONGEST_WAIT)
     time.sleep(0.05)
     after = stage.node.holdings()
-    record["after"] = vars(after) if after else None
+    record["after"] = {**vars(after), "images": queues(stage.observer.reports[-1][1])[0]} if after else None
     record["node"] = stage.node.pid
     record["restarted_before"] = restarted
     record["load"] = round(os.getloadavg()[0], 2)
     record["late"] = round(stage.rig.lateness, 3)
     judge(stage, injections, record, promises, {old, node, stage.node})
     return record
+
+
+def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
+    """~/save while the faults are on: whatever is not unknown, a camera can have seen. Whether it was judged."""
+    if any(i.fault.stops or i.fault.ends_node or i.fault.group == "files" for i in injections):
+        return False
+    answer = stage.save()
+    if answer is None or not answer.success:
+        stage.broken(f"save: {answer.message if answer else 'no answer'}")
+        return False
+    try:
+        path = Path(answer.message.split()[0])
+        unseen = stage.observer.unseen_voxels(path) if stage.observer.judge_free else 0
+        for written in answer.message.split():
+            Path(written).unlink()
+    except (OSError, ValueError, KeyError) as error:
+        stage.broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
+        return False
+    if unseen:
+        stage.broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
+    return stage.observer.judge_free
 
 
 def expected(injections: list[Injection]) -> list[Injection]:

@@ -7,26 +7,32 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from renderocc_ros.faults.rig import Rig, stamp_ns
-from renderocc_ros.faults.seen import perhaps_seen
+from renderocc_ros.faults.seen import perhaps_seen, voxels_perhaps_seen
 
-__all__ = ["Observer", "Output", "Status"]
+__all__ = ["Observer", "Output", "Status", "queues"]
 
 BAND = (0.3, 2.0)  # the node's default grid_min_height, grid_max_height, metres
 MATCHED = 100_000_000  # the node's default max_camera_time_diff, nanoseconds
+UNKNOWN = 255  # in the volumes of ~/save
 KEPT = 4000
 
 
 @dataclass(frozen=True)
 class Output:
-    """A message that came: steady seconds, topic, stamp. free: cells called free that no camera can have seen."""
+    """A message that came: steady seconds, topic, stamp.
+
+    cells, free: of ~/grid, all and those called free that no camera can have seen.
+    """
 
     at: float
     topic: str
     stamp: int
+    cells: int = 0
     free: int = 0
 
 
@@ -37,6 +43,17 @@ class Status:
     level: int
     text: str
     values: dict[str, str]
+
+
+def queues(lines: dict[str, Status]) -> tuple[int, int]:
+    """Images that wait in the node, and images it has dropped: received = matched + dropped + waiting."""
+    waiting = dropped = 0
+    for name, status in lines.items():
+        if name.startswith("camera ") and "received" in status.values:
+            gone = sum(int(value) for key, value in status.values.items() if key.startswith("dropped"))
+            waiting += int(status.values["received"]) - int(status.values["matched"]) - gone
+            dropped += gone
+    return waiting, dropped
 
 
 class Observer:
@@ -104,7 +121,7 @@ class Observer:
     def _on_grid(self, message) -> None:
         stamp = stamp_ns(message)
         free = self.unseen_free(message, stamp) if self.judge_free else 0
-        self.outputs.append(Output(time.monotonic(), "grid", stamp, free))
+        self.outputs.append(Output(time.monotonic(), "grid", stamp, len(message.data), free))
 
     def _on_diagnostics(self, message) -> None:
         lines = {
@@ -125,35 +142,57 @@ class Observer:
         """How many cells of ~/grid are free though no camera with a usable image of that moment can have seen them."""
         cells = np.asarray(message.data, np.int8).reshape(message.info.height, message.info.width)
         free = cells == 0
-        for camera in self.rig.scene.cameras:
+        for camera in self._cameras_at(stamp):
             if not free.any():
                 break
-            images = list(self.rig.sent[camera])
-            if any(image.usable and abs(image.stamp - stamp) <= MATCHED for image in images):
-                free = free & ~self._can_have_seen(camera, message.info)
+            for believed, info, mount in self._perhaps_believed(camera):
+                key = (believed, message.info.width, message.info.height, message.info.resolution)
+                if key not in self._seen:
+                    if len(self._seen) > 500:
+                        self._seen.clear()
+                    self._seen[key] = perhaps_seen(info, *mount, message.info, *BAND)
+                free = free & ~self._seen[key]
         return int(free.sum())
 
-    def _can_have_seen(self, camera: str, grid_info) -> np.ndarray:
+    def unseen_voxels(self, path: Path) -> int:
+        """How many voxels of a volume that ~/save wrote are free or occupied though no camera can have seen them: those
+        with a usable image of its moment, which is the file's name.
+
+        Raises:
+            OSError, ValueError, KeyError: the file is no such volume.
+        """
+        with np.load(path) as volume:
+            known, grid = volume["semantics"] != UNKNOWN, volume["grid"]
+        for camera in self._cameras_at(int(path.stem)):
+            for _, info, mount in self._perhaps_believed(camera):
+                if known.any():
+                    known &= ~voxels_perhaps_seen(info, *mount, grid[:3], grid[6], known.shape)
+        return int(known.sum())
+
+    def _cameras_at(self, stamp: int) -> list[str]:
+        """Cameras of which a usable image of about this stamp was sent."""
+        return [
+            camera
+            for camera, sent in self.rig.sent.items()
+            if any(image.usable and abs(image.stamp - stamp) <= MATCHED for image in list(sent))
+        ]
+
+    def _perhaps_believed(self, camera: str) -> list[tuple]:
+        """(key, camera_info, (translation, quaternion)): all calibrations sent of late with all mounts."""
         rig = self.rig
         infos = [rig.scene.infos[camera], *(info for _, info in list(rig.infos_sent[camera]))]
         mounts = [rig.scene.mounts[camera]]
         for _, sent in list(rig.mounts_sent[camera]):
             t, q = sent.translation, sent.rotation
             mounts.append(((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)))
-        seen = np.zeros((grid_info.height, grid_info.width), bool)
+        found = []
         for info in infos:
             if not (np.isfinite(info.k).all() and info.k[0] > 0 and info.k[4] > 0 and info.width and info.height):
                 continue
-            for translation, quaternion in mounts:
-                if not np.isfinite([*translation, *quaternion]).all() or not np.any(quaternion):
-                    continue
-                key = (tuple(info.k), info.width, info.height, info.distortion_model, translation, quaternion)
-                if key not in self._seen:
-                    if len(self._seen) > 500:
-                        self._seen.clear()
-                    self._seen[key] = perhaps_seen(info, translation, quaternion, grid_info, *BAND)
-                seen |= self._seen[key]
-        return seen
+            for mount in mounts:
+                if np.isfinite([*mount[0], *mount[1]]).all() and np.any(mount[1]):
+                    found.append(((tuple(info.k), info.width, info.height, info.distortion_model, *mount), info, mount))
+        return found
 
     def status(self, line: str) -> Status | None:
         """The newest status of this line."""

@@ -19,7 +19,7 @@ __all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "
 
 FEWEST = 30  # runs of one process from which its growth is told, by their second half
 STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
-MANY = 0.02  # threads or descriptors a run
+MANY = 0.02  # threads, descriptors or waiting images a run
 
 
 def read_results(path: Path) -> list[dict]:
@@ -68,7 +68,7 @@ def slope(values: list[float]) -> tuple[float, float]:
 
 
 def growth(records: list[dict]) -> list[dict]:
-    """Of every process with enough runs: rise of memory (MiB), threads and descriptors per run, with confidence.
+    """Of every process with enough runs: rise of memory (MiB), threads, descriptors, images waiting per run, surely.
 
     Of the second half of its life: in the first, every kind of fault takes its path through the code for the first
     time, and what is loaded and allocated then stays.
@@ -82,14 +82,14 @@ def growth(records: list[dict]) -> list[dict]:
         if len(held) < FEWEST:
             continue
         entry: dict = {"process": pid, "runs": len(held)}
-        for name in ("memory", "threads", "files"):
+        for name in ("memory", "threads", "files", "images"):
             values = [holdings[name] for holdings in held]
             rise, half = slope(values[len(values) // 2 :])
             entry[name] = {"first": values[0], "middle": values[len(values) // 2], "last": values[-1],
                            "per_run": round(rise, 4), "confidence": round(half, 4)}  # fmt: skip
         entry["broken"] = [
             f"growth: {name} rises by {entry[name]['per_run']:.3g} +- {entry[name]['confidence']:.2g} a run"
-            for name, limit in (("memory", STEEP), ("threads", MANY), ("files", MANY))
+            for name, limit in (("memory", STEEP), ("threads", MANY), ("files", MANY), ("images", MANY))
             if entry[name]["per_run"] - entry[name]["confidence"] > limit
         ]
         found.append(entry)
@@ -136,6 +136,7 @@ def summary(records: list[dict]) -> dict:
         "combinations": len(combos),
         "broken_runs": sum(bool(record["broken"]) for record in records),
         "grids": sum(record["grids"] for record in records),
+        "volumes_judged": sum(record["saved_judged"] for record in records),
         "grids_judged": sum(record["grids"] for record in records if record["free_judged"]),
         "repeated": sum(record["attempt"] for record in records),
         "recovery_combined": [record["recovery"] for record in combos],
@@ -151,8 +152,9 @@ def table(result: dict) -> str:
     least, most = result["load"]
     lines = [
         f"{result['faults']} faults of {result['kinds']} kinds in {result['runs']} runs, {result['combinations']} of "
-        f"them with two or three at once; {result['grids']} grids came, {result['grids_judged']} were compared with "
-        f"what the cameras can have seen. {result['machine']}; load {least:.1f} to {most:.1f}. "
+        f"them with two or three at once; {result['grids']} grids came, {result['grids_judged']} and the volumes of "
+        f"{result['volumes_judged']} ~/save were compared with what the cameras can have seen. "
+        f"{result['machine']}; load {least:.1f} to {most:.1f}. "
         f"{result['repeated']} runs were made again because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",
         "",
@@ -189,16 +191,16 @@ def table(result: dict) -> str:
 def growth_lines(lives: list[dict]) -> list[str]:
     lines = [
         "| process | runs it lived through | memory, MiB: first, half-way, last; rise a run in the second half "
-        "| threads | descriptors |",
-        "|---|---|---|---|---|",
+        "| threads | descriptors | images waiting |",
+        "|---|---|---|---|---|---|",
     ]
     for number, life in enumerate(lives, 1):
-        memory, threads, files = life["memory"], life["threads"], life["files"]
+        memory, threads, files, images = (life[name] for name in ("memory", "threads", "files", "images"))
         lines.append(
             f"| {number} | {life['runs']} | {memory['first']:.0f}, {memory['middle']:.0f}, "
             f"{memory['last']:.0f}; {memory['per_run']:+.3f} ± {memory['confidence']:.3f} | "
             f"{threads['first']} to {threads['last']} | "
-            f"{files['first']} to {files['last']} |"
+            f"{files['first']} to {files['last']} | {images['first']} to {images['last']} |"
         )
     open_growth = [f"- process {number}: {line}" for number, life in enumerate(lives, 1) for line in life["broken"]]
     if open_growth:

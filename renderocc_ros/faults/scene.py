@@ -56,15 +56,15 @@ class Scene:
         return tuple(self.infos)
 
 
-def small_network(path: Path) -> Path:
-    """A checkpoint of random weights that says something of everything, written once."""
+def small_network(path: Path, words: Sequence[str] = ()) -> Path:
+    """A checkpoint of random weights that says something of everything, written once; `words` change its settings."""
     from renderocc_model.checkpoint import save_checkpoint
     from renderocc_model.classes import OCC3D_NUSCENES
     from renderocc_model.presets import preset
     from renderocc_model.untrained import untrained_checkpoint
 
     if not path.exists():
-        made = untrained_checkpoint(preset("tiny", list(SMALL)), OCC3D_NUSCENES)
+        made = untrained_checkpoint(preset("tiny", [*SMALL, *words]), OCC3D_NUSCENES)
         made.network.heads.density[-1].bias.data.sub_(THINNER)
         threshold = 1 - (1 - made.threshold) ** float(np.exp(-THINNER))
         save_checkpoint(path, made.network, OCC3D_NUSCENES, threshold, None, made.provenance)

@@ -1,8 +1,8 @@
-"""Which cells of ~/grid a camera can have seen, by plain geometry and generously: what lies outside must not be free.
+"""Which cells of ~/grid and voxels of ~/save a camera can have seen, by plain geometry and generously.
 
 Nothing of the node's own geometry is used here. A cell counts as perhaps seen if any of a set of points in and around
 it, over the height band and a voxel more, lies in front of the camera and within the widest rectangle of its normalised
-image, with a margin.
+image, with a margin. Of a voxel, the points reach half a voxel beyond it on every side.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-__all__ = ["perhaps_seen"]
+__all__ = ["perhaps_seen", "voxels_perhaps_seen"]
 
 MARGIN = 0.05  # of the normalised image's extent, on each side
 WIDEST = 5.0  # tangent beyond which a lens is taken to see everything in front of it
@@ -27,25 +27,50 @@ def perhaps_seen(info, translation, quaternion, grid_info, low: float, high: flo
         grid_info: the OccupancyGrid's `info`.
         low, high: the height band, metres.
     """
-    left, right, top, bottom = normalised_extent(info)
     size = grid_info.resolution
     x0, y0 = grid_info.origin.position.x, grid_info.origin.position.y
     offsets = np.linspace(-1.0, 1.0, 5) * size  # half a voxel beyond the cell on every side
     heights = np.arange(low - size, high + size + 1e-6, size / 2)
     xs = x0 + (np.arange(grid_info.width) + 0.5) * size
     ys = y0 + (np.arange(grid_info.height) + 0.5) * size
-    base_from_camera = rotation(quaternion)
+    in_view = view(info, translation, quaternion)
     seen = np.zeros((len(ys), len(xs)), bool)
     for row, y in enumerate(ys):  # one at a time: a fine grid would take gigabytes
         x, dx, dy, z = np.meshgrid(xs, offsets, offsets, heights, indexing="ij")
-        points = np.stack([x + dx, y + dy, z], axis=-1) - np.asarray(translation)
-        camera = points @ base_from_camera  # rows times R are R^T times columns: base to camera
+        seen[row] = in_view(np.stack([x + dx, y + dy, z], axis=-1)).any(axis=(1, 2, 3))
+    return seen
+
+
+def voxels_perhaps_seen(info, translation, quaternion, lower, size: float, shape) -> np.ndarray:
+    """(X, Y, Z) bool: voxels that this camera can have seen some of.
+
+    Args:
+        info, translation, quaternion: as in `perhaps_seen`.
+        lower, size, shape: lower corner in metres, voxel size in metres, number of voxels of each axis.
+    """
+    offsets = np.linspace(-1.0, 1.0, 5) * size
+    xs, ys, zs = (low + (np.arange(count) + 0.5) * size for low, count in zip(lower, shape, strict=True))
+    in_view = view(info, translation, quaternion)
+    seen = np.zeros(shape, bool)
+    for row, x in enumerate(xs):
+        y, z, dx, dy, dz = np.meshgrid(ys, zs, offsets, offsets, offsets, indexing="ij")
+        seen[row] = in_view(np.stack([x + dx, y + dy, z + dz], axis=-1)).any(axis=(2, 3, 4))
+    return seen
+
+
+def view(info, translation, quaternion):
+    """A function of points (..., 3) in the grid's frame: (...) bool, whether a point lies in the widened image."""
+    left, right, top, bottom = normalised_extent(info)
+    base_from_camera = rotation(quaternion)
+
+    def inside(points: np.ndarray) -> np.ndarray:
+        camera = (points - np.asarray(translation)) @ base_from_camera  # rows times R are R^T times columns
         depth = camera[..., 2]
         with np.errstate(divide="ignore", invalid="ignore"):
             u, v = camera[..., 0] / depth, camera[..., 1] / depth
-            inside = (depth > _NEAR) & (u >= left) & (u <= right) & (v >= top) & (v <= bottom)
-        seen[row] = inside.any(axis=(1, 2, 3))
-    return seen
+            return (depth > _NEAR) & (u >= left) & (u <= right) & (v >= top) & (v <= bottom)
+
+    return inside
 
 
 def normalised_extent(info) -> tuple[float, float, float, float]:

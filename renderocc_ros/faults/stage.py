@@ -183,6 +183,12 @@ class Stage:
         if not self.change_state(7):  # from active
             self.broken("the transition to shut down failed")
 
+    def save(self):
+        """The answer of ~/save."""
+        from std_srvs.srv import Trigger
+
+        return self.call(Trigger, "save")
+
     def set_parameter(self, name: str, value, wait: bool = True) -> tuple[bool, str]:
         """(accepted, reason)."""
         from rcl_interfaces.srv import SetParameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import time
 
 from renderocc_ros.faults.exhausted import VARIABLE
 from renderocc_ros.faults.fault import Fault, Injection
+from renderocc_ros.faults.scene import small_network
+from renderocc_ros.faults.stage import wait_for
+from renderocc_ros.faults.times import clock_only, restart_clock, still
 
 __all__ = ["SYSTEM_FAULTS"]
 
@@ -69,7 +73,7 @@ def good_parameters(injection: Injection) -> None:
 
 
 def bad_parameters(injection: Injection) -> None:
-    for name, value in injection.random.sample(BAD, 8):
+    for name, value in injection.random.sample((*BAD, ("use_sim_time", not injection.stage.simulated)), 8):
         accepted, reason = injection.stage.set_parameter(name, value)
         if accepted or not reason:
             injection.stage.broken(f"parameter {name}={value!r}: {'accepted' if accepted else 'refused, no reason'}")
@@ -210,15 +214,9 @@ def device_has_memory(injection: Injection) -> None:
 # ---- files
 
 
-def save(injection: Injection):
-    from std_srvs.srv import Trigger
-
-    return injection.stage.call(Trigger, "save")
-
-
 def save_in_vain(injection: Injection) -> None:
     stage, before = injection.stage, set(injection.stage.saved.rglob("*"))
-    answer = save(injection)
+    answer = stage.save()
     if answer is None or answer.success or not answer.message:
         stage.broken(f"~/save with no room answered {answer and (answer.success, answer.message)}")
     left = [path.name for path in set(stage.saved.rglob("*")) - before if path.is_file()]
@@ -244,6 +242,9 @@ def usual_folder(injection: Injection) -> None:
     (injection.stage.saved / "file").unlink(missing_ok=True)
     for path in injection.stage.saved.glob("*.*"):
         path.unlink()
+
+
+OTHER_GRID, OTHER_CELLS = ("grid.lower=[-12, -12, -1]", "grid.upper=[12, 12, 4]"), 24 * 24
 
 
 def checkpoint_becomes(bend):
@@ -283,6 +284,27 @@ def good_checkpoint(injection: Injection) -> None:
     temporary.write_bytes(injection.state["good"])
     temporary.replace(path)
     injection.stage.make_active()
+
+
+def another_network(injection: Injection) -> None:
+    """A network of another grid takes the file's place, and the node is configured anew."""
+    stage = injection.stage
+    other = small_network(stage.folder / f"other_{stage.domain}.safetensors", OTHER_GRID)
+    injection.state["good"] = stage.checkpoint.read_bytes()
+    shutil.copyfile(other, stage.checkpoint)
+    since = time.monotonic()
+    stage.cycle()
+    if not wait_for(lambda: any(output.at > since and output.cells == OTHER_CELLS for output in grids(stage)), 5.0):
+        stage.broken(f"no ~/grid of {OTHER_CELLS} cells came from the network of another grid")
+
+
+def grids(stage) -> list:
+    return [output for output in list(stage.observer.outputs) if output.topic == "grid"]
+
+
+def first_network(injection: Injection) -> None:
+    good_checkpoint(injection)
+    injection.stage.cycle()
 
 
 def replaced_while_running(injection: Injection) -> None:
@@ -342,6 +364,9 @@ SYSTEM_FAULTS = (
     process("SIGKILL", "at a random moment", begin=killed, exits=".", ends_within=ENDING),
     process("signal while loading", "SIGINT or SIGTERM in the first seconds", begin=signalled_at_the_start,
             ends_within=ENDING, exits="^$|KeyboardInterrupt", errors="Traceback"),  # at first Python runs none of ours
+    process("clock never starts", "use_sim_time is true, and a new process hears no /clock", change=clock_only(still),
+            begin=restarted, end=restart_clock, named="nothing is published on /clock", level=2, clock="sim",
+            ends_node=False),
     node("stalled", "process", "SIGSTOP, later SIGCONT", begin=stopped_for_a_while, end=goes_on, stops=True,
          alone=True),
     process("no address space", "RLIMIT_AS below what it has", end=unlimited(resource.RLIMIT_AS),
@@ -360,4 +385,6 @@ SYSTEM_FAULTS = (
     checkpoint("checkpoint of terabytes", "its header claims 8 TiB", header_of_terabytes),
     node("checkpoint changes while in use", "files", "truncated in place or deleted", begin=replaced_while_running,
          end=good_checkpoint, alone=True),
+    node("checkpoint replaced", "files", "by a network of another grid, then configured anew", begin=another_network,
+         end=first_network, alone=True, stops=True),
 )  # fmt: skip

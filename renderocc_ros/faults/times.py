@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from renderocc_ros.faults.cameras import images
 from renderocc_ros.faults.fault import Fault, Injection
-from renderocc_ros.faults.rig import CLOCK_START, SECOND, Message
+from renderocc_ros.faults.rig import CLOCK_START, SECOND, Message, stamp_message
 
 __all__ = ["TIME_FAULTS"]
 
@@ -37,6 +37,16 @@ def once_in_a_while_old(injection: Injection, message: Message):
     return (message.restamped(message.stamp - 30 * SECOND),) if old else (message,)
 
 
+def sensors_set_back(injection: Injection, message: Message):
+    """Images, calibrations and poses by a clock that is seconds behind."""
+    back = round(injection.state.setdefault("back", injection.random.uniform(2, 60)) * SECOND)
+    new = message.copy()
+    for stamped in new.ros.transforms if message.kind == "tf" else [new.ros]:
+        stamp = stamped.header.stamp
+        stamped.header.stamp = stamp_message(stamp.sec * SECOND + stamp.nanosec - back)
+    return (new,)
+
+
 def jump(low: float, high: float):
     """The clock and with it every stamp jumps by this many seconds."""
 
@@ -64,8 +74,6 @@ def clock_only(change):
 
 
 def moved_clock(message: Message, seconds: float) -> Message:
-    from renderocc_ros.faults.rig import stamp_message
-
     new = message.copy()
     now = new.ros.clock.sec * SECOND + new.ros.clock.nanosec
     new.ros.clock = stamp_message(max(0, now + round(seconds * SECOND)))
@@ -112,9 +120,12 @@ TIME_FAULTS = (
     clock("clock jumps ahead", "by 2 s to an hour, stamps with it", begin=jump(2, 3600), back=False),
     clock("recording loops", "everything starts anew", begin=loop),
     clock("short loops", "a second back, again and again", change=loop_again_and_again),
-    clock("clock stands still", "/clock stops, images go on", change=clock_only(still), end=restart_clock, back=False),
+    clock("clock stands still", "/clock stops, images go on", change=clock_only(still), end=restart_clock, back=False,
+          line="camera {anchor}", named="ahead of the node's clock", within=1.0),  # max_future
     clock("everything pauses", "no clock, no images, no TF", change=still, end=restart_clock, back=False),
     clock("two clocks", "two players, an hour apart", change=clock_only(two_clocks), judge_free=False),
     clock("playback slows down", "to a third", begin=set_speed(0.33), end=set_speed(1.0), back=False, stops=False),
     clock("playback speeds up", "to double", begin=set_speed(2.0), end=set_speed(1.0), back=False, stops=False),
-)
+    clock("sensors' clock set back", "by 2 to 60 s, on the wall clock: images, camera_info, /tf", clock="wall",
+          change=sensors_set_back),
+)  # fmt: skip

@@ -155,12 +155,12 @@ def tf(name: str, what: str, change=None, **more) -> Fault:
 
 TF_FAULTS = (
     tf("no odometry", "/tf stops", of_tf(silent), named="static mounts"),
-    tf("late odometry", "0.3 s late", of_tf(lambda i, m: (m.copy(delay=m.delay + 0.3),))),
+    tf("late odometry", "0.3 s late", of_tf(lambda i, m: (m.copy(delay=m.delay + 0.3),)), named="static mounts"),
     tf("contradictory odometry", "two publishers, 5 m apart", with_more(elsewhere), judge_free=False),
     tf("quaternion not of unit length", "0.3 or 2 times", bent(longer)),
     tf("quaternion of zeros", "no rotation at all", bent(no_rotation), named="ignored|static mounts"),
     tf("odometry not finite", "NaN or infinity", bent(not_numbers), named="ignored|static mounts"),
-    tf("odometry far away", "1e300 m", bent(far_away), judge_free=False),
+    tf("odometry far away", "1e300 m", bent(far_away), judge_free=False, named="static mounts"),
     tf("odometry of another day", "stamps of 1970 and 2038", bent(of_another_day), named="static mounts|ignored"),
     tf("loop in TF", "base_link is odom's child too", with_more(backward_link)),
     tf("two parents", "a camera's frame is odom's child too", under_both, named="under|parent",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.ending import machine_error
 from renderocc_model.findings import Findings
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
@@ -48,7 +49,7 @@ def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict
         findings.fail("recording", str(error))
         status = 2
     except (OSError, MemoryError) as error:
-        findings.fail("recording", f"{path}: {error}")
+        findings.fail("recording", f"{path}: {machine_error(error, less='fewer --cameras') or error}")
         status = 2
     return report | {"status": status, "findings": findings.as_dict()["findings"]}
 

@@ -15,7 +15,7 @@ from .injections import FAULTS, Reference, Site, faults_of
 from .material import make_material
 from .process import run_command
 from .subjects import SUBJECTS, Subject, tree_digest
-from .verdict import leftovers, met, wholeness
+from .verdict import STOPPED, all_made, leftovers, met, wholeness
 
 __all__ = ["Campaign"]
 
@@ -132,10 +132,11 @@ class Campaign:
             disk.make_room()
             changed = ended.status == 0 and self._result(subject, out, ended.text) != reference.result
             word, wrong = met(fault, injection, ended, subject, changed)
-            if injection.interference is not None and not ended.interfered and not wrong:
+            finished = fault in STOPPED and ended.status and all_made(out, subject, reference)
+            if finished or injection.interference is not None and not ended.interfered and not wrong:
                 word = "too late"
-            stopped_early = changed and fault in ("SIGTERM", "SIGINT")  # training ends well and goes on later
-            if ended.status or stopped_early:
+            stopped_early = changed and fault in STOPPED  # training ends well and goes on later
+            if ended.status and not finished or stopped_early:
                 wrong += wholeness(out, subject, reference)
                 wrong += self._again(subject, place, words, material, injection.damaged)
         if not wrong:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 __all__ = ["SUBJECTS", "Subject"]
 
-_TIME = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")  # when something was written, in its provenance
+# Provenance: when something was written, and the digest of what it was made from.
+_ORIGIN = re.compile(rb'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00|"digest": "[0-9a-f]+"')
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def tree_digest(*names: str) -> Callable[[Path, str], str]:
             files = [top] if top.is_file() else sorted(path for path in top.rglob("*") if path.is_file())
             for path in files:
                 found.update(f"{path.relative_to(out)}\n".encode())
-                found.update(_TIME.sub(b"", path.read_bytes()))
+                found.update(_ORIGIN.sub(b"", path.read_bytes()))
         return found.hexdigest()[:16]
 
     return digest

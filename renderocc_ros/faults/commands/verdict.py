@@ -15,9 +15,9 @@ from .injections import Injection, Reference
 from .process import Ended
 from .subjects import Subject, tree_digest
 
-__all__ = ["leftovers", "met", "wholeness"]
+__all__ = ["STOPPED", "all_made", "leftovers", "met", "wholeness"]
 
-_STOPPED = {  # exit statuses after a signal; replay's way to end is a signal, and training saves and ends by itself
+STOPPED = {  # exit statuses after a signal; replay's way to end is a signal, and training saves and ends by itself
     "SIGKILL": (-9,),
     "SIGTERM": (-15, 143, 0),
     "SIGINT": (130, -2, 0),  # -2: between two lines of a library that had set it aside
@@ -37,8 +37,8 @@ def met(fault: str, injection: Injection, ended: Ended, subject: Subject, change
         wrong.append(f"left {ended.left_running} processes running")
     if "Traceback (most recent call last)" in ended.text:
         wrong.append("printed a traceback")
-    if fault in _STOPPED and not ended.timed_out:
-        if ended.status not in (*_STOPPED[fault], 0):
+    if fault in STOPPED and not ended.timed_out:
+        if ended.status not in (*STOPPED[fault], 0):
             wrong.append(f"ended with {ended.status} after {fault}")
         return ("unharmed" if ended.status == 0 else "stopped"), wrong
     if ended.status < 0:
@@ -80,6 +80,13 @@ def wholeness(out: Path, subject: Subject, reference: Reference) -> list[str]:
         if path.is_file() and not hidden and not _readable(path):
             wrong.append(f"{path.relative_to(out)} is half written")
     return wrong
+
+
+def all_made(out: Path, subject: Subject, reference: Reference) -> bool:
+    """Whether all that a command makes is there as it should be: a signal then came too late."""
+    return bool(subject.finals) and all(
+        (out / name).exists() and tree_digest(name)(out) == reference.finals[name] for name in subject.finals
+    )
 
 
 def leftovers(out: Path) -> list[str]:

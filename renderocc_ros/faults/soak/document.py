@@ -23,7 +23,7 @@ _OLDEST_S = 10.0  # that the picture shows
 
 
 def conclude(out: Path, document: Path | None) -> int:
-    """Write summary and picture beside the samples and, if asked for, into the document; 1 where the node failed."""
+    """Write summary and picture beside the samples and, if asked for, into the document; 1 if anything went wrong."""
     samples, events = read_lines(out / "samples.jsonl"), read_lines(out / "events.jsonl")
     found = summary(samples, events)
     found["machine"], found["made_by"] = machine(), origin(out)
@@ -40,7 +40,7 @@ def conclude(out: Path, document: Path | None) -> int:
         write_section(document, "soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "### Soak")
         print(f"wrote {document.resolve()}")
     print(f"wrote {out}")
-    return 1 if found["ended"] or found["failed"] else 0
+    return 1 if found["ended"] or found["failed"] or found["complaints"] else 0
 
 
 def _write(path: Path, content: bytes) -> None:

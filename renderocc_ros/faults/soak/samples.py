@@ -9,7 +9,7 @@ import re
 import time
 from pathlib import Path
 
-from ..observer import Status
+from ..observer import queues
 from ..stage import Stage
 
 __all__ = ["Ages", "append", "read_lines", "sample", "shares"]
@@ -90,14 +90,3 @@ def sample(stage: Stage) -> dict:
         if total:
             entry["p50"], entry["p99"] = float(total[1]), float(total[2])
     return entry
-
-
-def queues(lines: dict[str, Status]) -> tuple[int, int]:
-    """Images that wait in the node, and images it has dropped: received = matched + dropped + held."""
-    held = dropped = 0
-    for name, status in lines.items():
-        if name.startswith("camera ") and "received" in status.values:
-            gone = sum(int(value) for key, value in status.values.items() if key.startswith("dropped"))
-            held += int(status.values["received"]) - int(status.values["matched"]) - gone
-            dropped += gone
-    return held, dropped
