@@ -21,7 +21,7 @@ demo: env
 
 test:
 	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
-	@$(VENV)/bin/python -m pytest $(TESTS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 fuzz:
 	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from tf2_msgs.msg import TFMessage
 from renderocc_model.classes import OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
-_domains = itertools.count(os.getpid() % 90 + 1)
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_RUN = zlib.crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode())
+_domains = itertools.count(_RUN % 100 * _WORKERS + _WORKER, _WORKERS)
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 

@@ -121,7 +121,7 @@ def test_the_table_counts_and_names_what_is_open(tmp_path):
             "seconds": 2.0, "met": "stopped", "said": "", "wrong": []}  # fmt: skip
     bad = {**good, "run": 1, "command": "eval", "seconds": 4.0, "wrong": ["left 1 processes running"]}
     # Two runs of two commands, both stopped, median of 2 and 4 s is 3 s, one wrong.
-    assert "| SIGKILL | 2 | 2 | 0 | 2 | 0 | 0 | 0 | 3.0, 4.0 | 1 |" in table([good, bad])
+    assert "| SIGKILL | 2 | 2 | 0 | 2 | 0 | 0 | 0 | 0 | 3.0, 4.0 | 1 |" in table([good, bad])
     document = tmp_path / "reliability.md"
     document.write_text("# Reliability\n\nbefore\n")
     for _ in range(2):

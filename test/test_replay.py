@@ -1,7 +1,6 @@
 """`renderocc replay` against real subscribers in processes of their own, and the recordings it must refuse."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -15,6 +14,7 @@ from realdata import REALDATA, needs_realdata
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from system import new_domain
 
 from renderocc_model.messages.bags import Bag, BagError
 from renderocc_ros.player import ReplayError, is_latched, qos_profile
@@ -112,7 +112,7 @@ def write_bag(
 @pytest.fixture
 def alone(monkeypatch):
     """A ROS domain of this test's own, on this machine only."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + random.randrange(100)) % 100))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(new_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 

@@ -46,6 +46,18 @@ def test_directions_that_were_not_copied_along_are_named(tmp_path):
         load_directions(tmp_path, RIG["front"].model)
 
 
+def test_directions_that_are_damaged_are_named(tmp_path):
+    model = RIG["front"].model
+    path = tmp_path / "directions" / f"{model_digest(model)}.npy"
+    path.parent.mkdir()
+    np.save(path, pixel_directions(model))
+    whole = path.read_bytes()
+    for damage in (b"", whole[:60], whole[:-1], b"no array", whole[:200].replace(b"<f4", b"<i4") + whole[200:]):
+        path.write_bytes(damage)
+        with pytest.raises(TablesError, match=f"{path.name}: "):
+            load_directions(tmp_path, model)
+
+
 def test_only_finished_recordings_are_listed(tmp_path):
     bag = write_bag(tmp_path / "bag", Plan(frames=1))
     prepare_recording(bag, None, tmp_path / "t", PrepareConfig())

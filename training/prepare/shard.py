@@ -21,7 +21,17 @@ import numpy as np
 
 from renderocc_model.camera_model import CameraModel
 
-from .tables import DIRECTIONS, FORMAT, HEADER, VERSION, TablesError, model_digest, pixel_directions, read_header
+from .tables import (
+    DIRECTIONS,
+    FORMAT,
+    HEADER,
+    VERSION,
+    TablesError,
+    load_directions,
+    model_digest,
+    pixel_directions,
+    read_header,
+)
 
 __all__ = ["FrameRow", "ShardWriter", "is_prepared"]
 
@@ -154,7 +164,7 @@ class ShardWriter:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-        return np.load(path, mmap_mode="r")
+        return load_directions(self.out, model)
 
     def seal(self, cameras: list[dict], classes: dict, class_count: int) -> Path:
         """Turn the journal into arrays and the header, and give the folder its name."""

@@ -247,14 +247,21 @@ class Tables:
 
 
 def load_directions(root: Path, model: CameraModel) -> np.ndarray:
-    """The table of directions of a camera model, memory-mapped."""
+    """(H, W, 3) float32 unit directions of a camera model's pixels, memory-mapped.
+
+    Raises:
+        TablesError: they are not there, damaged, or another camera's.
+    """
     path = root / DIRECTIONS / f"{model_digest(model)}.npy"
     try:
         directions = np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise TablesError(f"{path}: {error}; copy the folder {DIRECTIONS} along, or prepare again") from None
-    if directions.shape != (model.height, model.width, 3):
-        raise TablesError(f"{path}: has shape {directions.shape}, the camera is {model.width}x{model.height}")
+    if directions.shape != (model.height, model.width, 3) or directions.dtype != np.float32:
+        raise TablesError(
+            f"{path}: holds {directions.dtype} of shape {directions.shape}, the camera is {model.width}x{model.height};"
+            f" prepare again"
+        )
     return directions
 
 

@@ -14,7 +14,7 @@ from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
 
-_COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late")
+_COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late", "died")
 
 
 def table(results: Sequence[dict]) -> str:

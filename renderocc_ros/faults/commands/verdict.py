@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ STOPPED = {  # exit statuses after a signal; replay's way to end is a signal, an
     "SIGTERM": (-15, 143, 0),
     "SIGINT": (130, -2, 0),  # -2: between two lines of a library that had set it aside
 }
+_PERHAPS_WHOLE = ("input bytes changed", "line dropped")  # what is left can be right in itself: other pixels, a 0 less
 
 
 def met(fault: str, injection: Injection, ended: Ended, subject: Subject, changed: bool) -> tuple[str, list[str]]:
@@ -41,10 +43,12 @@ def met(fault: str, injection: Injection, ended: Ended, subject: Subject, change
         if ended.status not in (*STOPPED[fault], 0):
             wrong.append(f"ended with {ended.status} after {fault}")
         return ("unharmed" if ended.status == 0 else "stopped"), wrong
+    if fault == "out of memory" and ended.status == -signal.SIGABRT and "terminate called" in ended.text:
+        return "died", wrong  # the middleware's own end where it gets no thread: nothing of ours runs any more
     if ended.status < 0:
         return "died", [*wrong, f"died of signal {-ended.status}"]
     if ended.status == 0:
-        if changed and fault != "input bytes changed":
+        if changed and fault not in _PERHAPS_WHOLE:
             wrong.append("went on with another result and said nothing")
         return ("took it as data" if changed else "unharmed"), wrong
     return "refused", wrong + _said(fault, injection, ended)
