@@ -6,7 +6,7 @@ import os
 
 from renderocc_model.packaged import checkpoint_file, packaged_checkpoint
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.process import return_free_memory
+from renderocc_ros.process import return_free_memory, signals_later
 
 
 def make_predictor(config: NodeConfig, logger):
@@ -15,11 +15,12 @@ def make_predictor(config: NodeConfig, logger):
     Raises:
         ValueError: the checkpoint cannot be used, or the device is not there.
     """
-    import cv2
-    import torch
+    with signals_later():
+        import cv2
+        import torch
 
-    from renderocc_model.export.backends import chosen_backend
-    from renderocc_model.predictor import Predictor
+        from renderocc_model.export.backends import chosen_backend
+        from renderocc_model.predictor import Predictor
 
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
     threads = config.cpu_threads or os.cpu_count() or 1

@@ -7,6 +7,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,6 +79,27 @@ def end_at_first_signal() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """SIGINT and SIGTERM are heard at the end of the block: an exception in the middle of loading PyTorch can end the
+    process in C++. Elsewhere than in the main thread, where no signal is heard, nothing is changed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def leave(status: int) -> NoReturn:

@@ -162,6 +162,24 @@ def test_the_first_signal_ends_a_process_and_a_second_one_does_not_kill_it_on_th
         assert process.wait(10) == 0
 
 
+def test_a_signal_that_comes_while_something_is_loaded_is_heard_afterwards():
+    code = """
+import os, signal
+from renderocc_ros.process import end_at_first_signal, signals_later
+end_at_first_signal()
+try:
+    with signals_later():
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("loaded", flush=True)
+    print("not heard", flush=True)
+except KeyboardInterrupt:
+    print("ending", flush=True)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("loaded\nending\n", "", 0)
+
+
 def test_threads_share_two_heaps():
     """Each of eight threads allocates while the others wait; malloc_stats names every heap there is."""
     code = """

@@ -43,7 +43,8 @@ def bent_bytes(bend):
 
 
 def cut(random, data: bytes) -> bytes:
-    return data[: random.randrange(4, max(5, len(data) - 1))]
+    """At least four bytes less: RTPS fills up to a multiple of four, so that one less comes as a zero in its place."""
+    return data[: random.randrange(4, max(5, len(data) - 3))]
 
 
 def noise(random, data: bytes) -> bytes:
