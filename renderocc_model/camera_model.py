@@ -128,6 +128,10 @@ def _check_intrinsics(K: np.ndarray, width: int, height: int) -> None:
             f"K has focal lengths {K[0, 0]:g} and {K[1, 1]:g}; "
             f"expected positive pixels, publish the camera's calibration"
         )
+    if abs(K[0, 1]) > K[0, 0]:
+        raise ValueError(
+            f"K has a skew of {K[0, 1]:g} pixels, more than its focal length; publish the camera's calibration"
+        )
     if K[1, 0] != 0 or not np.array_equal(K[2], (0, 0, 1)):
         raise ValueError(f"K is {K.tolist()}; expected [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]")
     for axis, size in ((0, width), (1, height)):

@@ -13,6 +13,7 @@ __all__ = ["MAX_YAML_BYTES", "parse_yaml", "read_yaml"]
 MAX_YAML_BYTES = 1 << 20  # a configuration is a page or two; more is a wrong file
 # Aliases share what they stand for, but whoever walks or prints it meets every copy: a page of them can be 10^9 values.
 MAX_VALUES = 500_000
+_BLOCK = 1 << 16
 MOST_DIGITS = 400  # a float64 written out has 309 before its point
 
 
@@ -24,7 +25,9 @@ def read_yaml(path: str | Path, most_bytes: int = MAX_YAML_BYTES) -> Any:
         OSError: the file cannot be read.
     """
     with Path(path).open("rb") as file:
-        data = file.read(most_bytes + 1)
+        data = b""
+        while len(data) <= most_bytes and (block := file.read(_BLOCK)):  # `read(n)` takes n bytes at once
+            data += block
     if len(data) > most_bytes:
         raise ValueError(f"{path}: is larger than {most_bytes} bytes, which no such file is; check the path")
     return parse_yaml(data, str(path))

@@ -38,6 +38,7 @@ from renderocc_model.messages.bags import Bag, BagError
 from renderocc_model.messages.bounds import zstd
 from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
 from renderocc_model.occupancy import Occupancy
+from renderocc_model.plain_yaml import read_yaml
 from training.evaluate.volumes import read_origins, read_volume
 from training.importers.dataset import DatasetError
 from training.importers.devkit import Tables as DevkitTables
@@ -127,6 +128,17 @@ def test_yaml_numbers_of_any_length_take_linear_time(tmp_path, text):
     except ValueError as error:
         assert "a.yaml: is not readable YAML: a number of more than 400 digits" in str(error)
     assert time.process_time() - begin < 2  # a hang, not a speed, is what this tells apart
+
+
+def test_a_short_yaml_file_takes_little_memory_though_a_long_one_may_be_read(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1")
+    tracemalloc.start()
+    assert read_yaml(path, 16 << 20) == {"a": 1}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    with pytest.raises(ValueError, match="a.yaml: is larger than 3 bytes"):
+        read_yaml(path, 3)
 
 
 def test_a_word_in_place_of_a_number_that_has_choices_is_refused():

@@ -354,6 +354,8 @@ def test_metadata_that_lists_a_missing_file_or_lies_about_counts_is_named(tmp_pa
         assert recording.notes == ["metadata.yaml promises 99 messages, the files hold 13"]
     (bag / "bag.mcap").unlink()
     assert "bag.mcap is listed but not in the folder" in refused(capsys, bag)
+    metadata.write_text(metadata.read_text().replace("bag.mcap", "bag" * 100 + ".mcap"))  # longer than a name can be
+    assert "is listed but not in the folder" in refused(capsys, bag)
 
 
 @pytest.mark.parametrize(

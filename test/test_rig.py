@@ -115,6 +115,7 @@ class TestCameraModel:
             ({"K": np.full((3, 3), np.nan)}, "all nine numbers must be finite"),
             ({"K": np.eye(2)}, "K has shape (2, 2)"),
             ({"K": np.diag([500, -500, 1])}, "focal lengths 500 and -500"),
+            ({"K": [[500, -5e303, 320], [0, 500, 240], [0, 0, 1]]}, "K has a skew of -5e+303 pixels"),
             ({"K": [[500, 0, 320], [3, 500, 240], [0, 0, 1]]}, "expected [[fx, skew, cx]"),
             ({"K": [[500, 0, 320], [0, 500, 240], [0, 0, 2]]}, "expected [[fx, skew, cx]"),
             (

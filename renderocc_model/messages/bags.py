@@ -142,9 +142,13 @@ class Bag:
         self._metadata = read_metadata(metadata_path)
         files = [path / PurePosixPath(name).name for name in self._metadata["relative_file_paths"]]
         for file in files:
-            if not file.exists():
+            try:
+                there = file.exists()
+            except OSError:  # no name that a file can have
+                there = False
+            if not there:
                 raise BagError(
-                    f"{metadata_path}: {file.name} is listed but not in the folder; copy the whole recording"
+                    f"{metadata_path}: {file.name:.200} is listed but not in the folder; copy the whole recording"
                 )
         compression, form = self._compression(), self._metadata.get("compression_format")
         if compression and (compression not in ("file", "message") or form != "zstd"):
