@@ -14,7 +14,7 @@ from training.data.loader import training_batches
 from training.supervision.supervise import supervise
 from training.train.config import load_train_config
 from training.train.distributed import Processes
-from training.train.forward import chosen_precision, previous_volume
+from training.train.forward import previous_volume, training_precision
 from training.train.learner import Diverged, Learner
 from training.train.run_data import open_data
 
@@ -125,8 +125,8 @@ def test_labels_of_other_classes_than_the_model_has_are_refused(folder):
 def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch):
     for has, chosen in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("training.train.forward.cpu_multiplies_bfloat16", lambda has=has: has)
-        assert chosen_precision("auto", torch.device("cpu")) == chosen
-    assert chosen_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+        assert training_precision("auto", torch.device("cpu")) == chosen
+    assert training_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
 def test_the_presets_train_with_the_paper_settings():

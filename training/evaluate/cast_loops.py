@@ -5,19 +5,13 @@ Step for step the arithmetic of `traversal.traverse`, one ray after the other, w
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from renderocc_model.ops.compiling import compiler
 
 __all__ = ["cast"]
 
-
-def compiled(function):
-    """Compile at the first call, with IEEE arithmetic; kept on disk where that is possible."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(**options)(function)
+compiled = compiler()
 
 
 @compiled

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from renderocc_model.ops.compiling import compiler
 
 __all__ = ["LANES", "NOTHING", "ROWS", "cast", "interpolate", "merge", "occluded", "read_noise", "spread"]
 
@@ -23,13 +24,7 @@ _U, _V, _FACE, _GEOMETRY, _INSTANCE = 15, 16, 17, 18, 19
 _VALID, _ARGUMENTS = 22, 23
 ROWS = 25  # of eight numbers, of 4 bytes each
 
-
-def compiled(function):
-    """Compile at the first call, to hold the interpreter: packets are shared. Kept on disk where that is possible."""
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(error_model="numpy")(function)
+compiled = compiler(nogil=False)  # packets of rays are shared, so that one thread at a time may trace
 
 
 @intrinsic

@@ -10,10 +10,10 @@ from renderocc_model.precision import cpu_multiplies_bfloat16
 
 from ..data.batch import Batch
 
-__all__ = ["chosen_precision", "previous_volume"]
+__all__ = ["training_precision", "previous_volume"]
 
 
-def chosen_precision(precision: str, device: torch.device) -> str:
+def training_precision(precision: str, device: torch.device) -> str:
     """What `auto` means on a device: bfloat16 where the device multiplies it, else float16 on CUDA, float32 on CPUs.
 
     Raises:

@@ -20,7 +20,7 @@ from ..data.dataset import RayDataset
 from ..supervision.supervise import supervise
 from .config import TrainConfig
 from .distributed import Processes
-from .forward import chosen_precision, previous_volume
+from .forward import previous_volume, training_precision
 from .optimise import (
     AveragedWeights,
     build_optimiser,
@@ -73,7 +73,7 @@ class Learner:
         torch.manual_seed(config.seed)
         self.network = _initial_network(config).to(processes.device).train()
         self.average = AveragedWeights(self.network, config.optimiser.ema)
-        self.precision = chosen_precision(config.precision, processes.device)
+        self.precision = training_precision(config.precision, processes.device)
         if self.precision == "bfloat16" and processes.device.type == "cpu":
             keep_depthwise_single(self.network)
         if processes.world_size > 1 and processes.device.type == "cuda":

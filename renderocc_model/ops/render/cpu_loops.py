@@ -22,12 +22,13 @@ import functools
 import math
 from collections import namedtuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from ..compiling import compiler
 
 __all__ = ["LANES", "add_columns", "compiled", "march_backward", "march_forward", "repeated"]
 
@@ -37,14 +38,7 @@ NEGLIGIBLE_LIGHT = 1e-9
 PREFETCH = 12  # visits: how long before its turn a row is asked for
 LANES = 8  # numbers in a vector
 
-
-def compiled(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp"})):
-    """Compile at the first call, for threads that run beside the interpreter; kept on disk where that is possible."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(**options)(function)
+compiled = compiler(fastmath=("reassoc", "contract", "nsz", "arcp"))
 
 
 # --- rows of a table -------------------------------------------------------------------------------------------------

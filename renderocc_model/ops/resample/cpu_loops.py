@@ -6,20 +6,15 @@ does not hold the interpreter: the node decodes several cameras beside each othe
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from ..compiling import compiler
 
 __all__ = ["LANES", "halve_mosaic", "normalise"]
 
 LANES = 48  # numbers a turn of `normalise`: whole pixels, and whole vectors of any machine
 
-
-def compiled(function):
-    """Compile at the first call, for threads that run beside the interpreter; kept on disk where that is possible."""
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(nogil=True, error_model="numpy")(function)
+compiled = compiler()
 
 
 @compiled

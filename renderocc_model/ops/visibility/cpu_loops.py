@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from ..compiling import compiler
 
 __all__ = ["look", "march"]
 
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
-
-def compiled(function):
-    """Compile at the first call, for threads that run beside the interpreter."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
-        return numba.njit(**options)(function)
+compiled = compiler(fastmath=("contract", "nsz"))
 
 
 @compiled

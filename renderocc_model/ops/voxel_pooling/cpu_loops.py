@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..compiling import compiler
 from ..render.cpu_loops import LANES, compiled, repeated
 
 __all__ = [
@@ -49,7 +50,7 @@ def _place_points(start, step, depths, sizes, index, first, last):
             index[plane, pixel] = cell if inside else -1
 
 
-place_points = compiled(_place_points, fastmath=())
+place_points = compiler()(_place_points)
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,27 @@
+"""Numba's compiler, as all loops here are given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import numba
+
+__all__ = ["compiler"]
+
+
+def compiler(fastmath: Collection[str] = (), nogil: bool = True) -> Callable:
+    """A decorator: compile at the first call, keep it on disk where that is possible, divide by zero as NumPy does.
+
+    Args:
+        fastmath: LLVM's flags of what may be done to floating point; none is IEEE arithmetic.
+        nogil: whether the interpreter goes on meanwhile, for loops that run in several threads.
+    """
+    options = {"nogil": nogil, "error_model": "numpy", "fastmath": set(fastmath)}
+
+    def compiled(function: Callable) -> Callable:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # neither the package's folder, nor NUMBA_CACHE_DIR, nor the home can be written
+            return numba.njit(**options)(function)
+
+    return compiled
