@@ -10,7 +10,6 @@ from renderocc_ros.faults.rig import SECOND, Message
 __all__ = ["CAMERA_FAULTS"]
 
 SILENT = r"silent for|no image yet"
-ALL = {"strikes": "cameras", "line": "frames"}
 
 
 def images(change):

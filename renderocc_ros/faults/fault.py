@@ -33,8 +33,8 @@ class Fault:
     change: what goes out in place of a message of the camera that is struck (of every message where `strikes` is not
         'camera').
     begin, end: done when it starts and ends; `end` leaves things as `begin` found them and the node active.
-    strikes: 'camera' (one at random), 'anchor', 'cameras' (all), 'mount' (one camera's, on /tf_static), or 'node' (TF,
-        clock, process, files).
+    strikes: 'camera' (one at random), 'anchor', 'cameras' (all), 'mount' (one camera's, on /tf_static), 'anchor mount'
+        (on /tf), or 'node' (TF, clock, process, files).
     line, named: the line of /diagnostics, {camera} standing for the one struck, and what its text must match; empty:
         nothing has to be said.
     level: of that line at least: 1 a warning, 2 an error.

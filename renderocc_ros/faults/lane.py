@@ -36,7 +36,7 @@ def injections_of(stage: Stage, run: Run) -> list[Injection]:
     for name in run.faults:
         fault = fault_named(name)
         camera = ""
-        if fault.strikes == "anchor":
+        if fault.strikes.startswith("anchor"):
             camera = stage.scene.cameras[0]
             order = [other for other in order if other != camera] + [camera]
         elif fault.strikes in ("camera", "mount"):
