@@ -184,12 +184,6 @@ class Rig:
             if publisher is not None:
                 self.node.destroy_publisher(publisher)
 
-    def listened_to(self) -> bool:
-        """Whether the cameras and TF have a subscription each."""
-        with self.lock:
-            publishers = [p for (kind, *_), p in self._publishers.items() if kind in ("image", "camera_info", "tf")]
-            return all(publisher.get_subscription_count() for publisher in publishers)
-
     # ---- messages
 
     def mounts_message(self, leave_out: Iterable[str] = ()):
