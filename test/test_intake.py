@@ -95,6 +95,7 @@ def test_the_optical_frame_can_be_given_by_template():
         (image(102 * SECOND), "camera 'front': image dropped: its stamp is 2.000 s ahead"),
         (image(100 * SECOND)[:9], "camera 'front': image message dropped"),
     ],
+    ids=("zero", "ahead", "cut"),
 )
 def test_a_useless_header_is_refused_with_the_camera_and_the_remedy(buffer, complaint):
     setup = Setup(cameras=("front",))
