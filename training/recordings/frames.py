@@ -195,6 +195,11 @@ class Recording:
         sources = (self._labels[kind].get(camera) for kind in kinds)
         return all(source is not None and stamp_ns in source.recorded for source in sources)
 
+    def label_stamps(self, camera: str, kind: str) -> list[int]:
+        """Stamps of a camera's labels of a kind ('semantic' or 'depth'), ascending."""
+        source = self._labels[kind].get(camera)
+        return sorted(source.recorded) if source else []
+
     def semantic(self, camera: str, stamp_ns: int) -> np.ndarray:
         """Class ids at a camera's stamp, (H, W) uint8, 255 unlabelled, in the camera's distorted image plane."""
         return self.decode("semantic", camera, stamp_ns, self.gather([("semantic", camera, stamp_ns)]))
