@@ -6,6 +6,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import time
 
@@ -209,6 +210,17 @@ def test_a_run_that_is_done_is_left_alone_and_only_says_where_its_checkpoint_is(
     checkpoint.unlink()  # as if it had been killed in its last second
     assert main(arguments) == 0
     assert checkpoint.read_bytes() == before[0]
+
+
+def test_damage_that_a_loading_process_meets_is_one_line(folder, tmp_path, capsys):
+    shutil.copytree(folder / "tables", tmp_path / "tables")
+    for path in (tmp_path / "tables" / "directions").iterdir():
+        path.write_bytes(b"")
+    arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(tmp_path / "run"), "run.workers=1"]
+    assert main([*arguments, f"data.prepared={tmp_path / 'tables'}", "data.bags=[]", "data.labels=[]"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith(f"renderocc train: {tmp_path}") and text.count("\n") == 1 and "prepare again" in text
+    assert not multiprocessing.active_children()
 
 
 def test_a_full_disk_is_one_line(folder, capsys):

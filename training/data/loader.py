@@ -60,7 +60,10 @@ def training_batches(
 ) -> Generator[Batch, None, None]:
     """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step.
 
-    A generator: the loading processes start at the first part, and end when it is closed.
+    A generator: the loading processes start at the first part, and end when it is closed or fails.
+
+    Raises:
+        TablesError: a part of the tables is damaged; in words of one line also from a loading process.
     """
     sampler = StepSampler(
         len(dataset), config.seed, first, config.steps, config.batch,
@@ -73,7 +76,22 @@ def training_batches(
         worker_init_fn=_start_worker, prefetch_factor=4 if workers else None,
         pin_memory=processes.device.type == "cuda",
     )  # fmt: skip
-    yield from loader
+    failure: Exception | None = None
+    try:
+        yield from loader
+    except Exception as error:
+        failure = error
+    if failure is not None:
+        # Its traceback holds the iterator, and with it the loading processes, for which Python would wait at the end.
+        raise _without_report(failure.with_traceback(None) if workers else failure)
+
+
+def _without_report(error: Exception) -> Exception:
+    """Of bad input that a loading process met, the words alone, without the report that PyTorch makes of it."""
+    text = str(error).strip()
+    if not isinstance(error, ValueError) or not text.startswith("Caught "):
+        return error
+    return type(error)(text.splitlines()[-1].partition(": ")[2])
 
 
 def _start_worker(_: int) -> None:
