@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,8 @@ def read_yaml(path: str | Path, most_bytes: int = MAX_YAML_BYTES) -> Any:
         OSError: the file cannot be read.
     """
     with Path(path).open("rb") as file:
-        data = b""
-        while len(data) <= most_bytes and (block := file.read(_BLOCK)):  # `read(n)` takes n bytes at once
-            data += block
+        blocks = iter(lambda: file.read(_BLOCK), b"")  # `read(n)` takes n bytes at once
+        data = b"".join(islice(blocks, most_bytes // _BLOCK + 1))
     if len(data) > most_bytes:
         raise ValueError(f"{path}: is larger than {most_bytes} bytes, which no such file is; check the path")
     return parse_yaml(data, str(path))

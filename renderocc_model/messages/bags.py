@@ -8,6 +8,7 @@ belong to the recording, how they are compressed, and the QoS where the files do
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -142,11 +143,7 @@ class Bag:
         self._metadata = read_metadata(metadata_path)
         files = [path / PurePosixPath(name).name for name in self._metadata["relative_file_paths"]]
         for file in files:
-            try:
-                there = file.exists()
-            except OSError:  # no name that a file can have
-                there = False
-            if not there:
+            if not os.path.exists(file):  # `file.exists()` raises where it is no name that a file can have
                 raise BagError(
                     f"{metadata_path}: {file.name:.200} is listed but not in the folder; copy the whole recording"
                 )

@@ -1,4 +1,8 @@
-"""Numba's compiler, as all loops here are given to it."""
+"""Numba's compiler, as all loops here are given to it.
+
+Numba looks at the file of a loop alone to tell whether what it has on disk is up to date: who changes here how loops
+are compiled touches those files, too.
+"""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def uses_clock(names: tuple[str, ...], seed: int, wall: bool) -> bool:
 
 def combination(draw: random.Random) -> tuple[str, ...]:
     """Two or three faults that can be told apart: of them at most one that strikes more than one camera."""
-    cameras = [name for name, fault in FAULTS.items() if not fault.alone and fault.strikes in ("camera", "mount")]
-    others = [name for name, fault in FAULTS.items() if not fault.alone and fault.strikes not in ("camera", "mount")]
+    cameras = [name for name, fault in FAULTS.items() if not fault.alone and fault.strikes_any]
+    others = [name for name, fault in FAULTS.items() if not fault.alone and not fault.strikes_any]
     count = draw.choice((2, 2, 3))
     first = draw.sample(others, 1) if draw.random() < 0.6 else []
     return (*first, *draw.sample(cameras, count - len(first)))

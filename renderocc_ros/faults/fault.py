@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from renderocc_ros.faults.rig import Message
 
 if TYPE_CHECKING:
-    from renderocc_ros.faults.lane import Stage
+    from renderocc_ros.faults.stage import Stage
 
 __all__ = ["Fault", "Injection", "keep", "no_action"]
 
@@ -73,6 +73,16 @@ class Fault:
     seconds: tuple[float, float] = (1.5, 2.2)
     within: float = 0.0
     errors: str = ""
+
+    @property
+    def strikes_any(self) -> bool:
+        """One camera at random, or its mount."""
+        return self.strikes in ("camera", "mount")
+
+    @property
+    def strikes_anchor(self) -> bool:
+        """The first camera, or its mount."""
+        return self.strikes in ("anchor", "anchor mount")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renderocc_ros.faults.fault import Injection
@@ -12,7 +13,7 @@ from renderocc_ros.faults.process import CAMERA_TIMEOUT, NodeProcess
 if TYPE_CHECKING:
     from renderocc_ros.faults.stage import Stage
 
-__all__ = ["Promises", "judge", "stalled"]
+__all__ = ["Promises", "already_named", "expected", "judge", "judge_saved", "named_at", "stalled"]
 
 SURPRISES = r"Traceback|frame failed|Exception ignored|[Ss]egmentation|terminate called|callback .*failed"
 LATE = 0.3  # seconds the rig itself may be late; beyond it the machine stalled, and what is timed is not judged
@@ -92,12 +93,34 @@ def stamps(stage: Stage, injections: list[Injection], record: dict, broken: list
     record["free_judged"] = stage.observer.judge_free
 
 
+def expected(injections: list[Injection]) -> list[Injection]:
+    """Those that have to be named: what stops everything may hide the others."""
+    stopping = [injection for injection in injections if injection.fault.stops]
+    return [i for i in injections if (i.fault.named or i.fault.said) and (not stopping or stopping == [i])]
+
+
+def line_of(injection: Injection) -> str:
+    return injection.fault.line.format(camera=injection.camera, anchor=injection.rig.scene.cameras[0])
+
+
+def already_named(stage: Stage, injection: Injection) -> bool:
+    """What was said of an earlier fault must not count for this one."""
+    status = stage.observer.status(line_of(injection))
+    return bool(injection.fault.named and status and re.search(injection.fault.named, status.text))
+
+
+def named_at(stage: Stage, injection: Injection) -> float | None:
+    """Steady seconds at which the fault was reported."""
+    since = injection.state["began"]
+    if injection.fault.said:
+        return stage.node.said(injection.fault.said, since)
+    return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
+
+
 def reported(
     stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]
 ) -> None:
     """What has to be named is named, on the line of the right camera, in time."""
-    from renderocc_ros.faults.lane import expected, line_of, named_at
-
     record["report"] = []
     must = expected(injections)
     for injection in injections:
@@ -115,8 +138,6 @@ def reported(
 
 
 def text_of(stage: Stage, injection: Injection) -> str:
-    from renderocc_ros.faults.lane import line_of
-
     status = stage.observer.status(line_of(injection))
     return "nothing came" if status is None else status.text[:200]
 
@@ -166,3 +187,24 @@ def unexpected(processes: set[NodeProcess], injections: list[Injection], record:
         if not any(re.search(pattern, line) for pattern in allowed):
             broken.append(f"unexpected: {line[-300:]}")
             return
+
+
+def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
+    """~/save while the faults are on: whatever is not unknown, a camera can have seen. Whether it was judged."""
+    if any(i.fault.stops or i.fault.ends_node or i.fault.group == "files" for i in injections):
+        return False
+    answer = stage.save()
+    if answer is None or not answer.success:
+        stage.broken(f"save: {answer.message if answer else 'no answer'}")
+        return False
+    try:
+        path = Path(answer.message.split()[0])
+        unseen = stage.observer.unseen_voxels(path) if stage.observer.judge_free else 0
+        for written in answer.message.split():
+            Path(written).unlink()
+    except (OSError, ValueError, KeyError) as error:
+        stage.broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
+        return False
+    if unseen:
+        stage.broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
+    return stage.observer.judge_free

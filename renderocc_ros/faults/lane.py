@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import sys
 import time
 from pathlib import Path
 
 from renderocc_ros.faults.catalogue import Run, fault_named
 from renderocc_ros.faults.fault import Injection
-from renderocc_ros.faults.judge import Promises, judge, stalled
+from renderocc_ros.faults.judge import Promises, already_named, expected, judge, judge_saved, named_at, stalled
 from renderocc_ros.faults.observer import queues
 from renderocc_ros.faults.stage import Stage, StageError, wait_for
 
@@ -36,10 +35,10 @@ def injections_of(stage: Stage, run: Run) -> list[Injection]:
     for name in run.faults:
         fault = fault_named(name)
         camera = ""
-        if fault.strikes.startswith("anchor"):
+        if fault.strikes_anchor:
             camera = stage.scene.cameras[0]
             order = [other for other in order if other != camera] + [camera]
-        elif fault.strikes in ("camera", "mount"):
+        elif fault.strikes_any:
             camera = order.pop(0)
         injections.append(Injection(fault, stage, camera, random.Random(f"{name} {run.seed}")))
     return injections
@@ -66,11 +65,10 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(lambda: all(named_at(stage, injection) for injection in expected(injections)), promises.report - least + 1)
     ending = time.monotonic()
     patience = max(injection.fault.ends_within for injection in injections)
-    saved = judge_saved(stage, injections)
+    record["saved_judged"] = judge_saved(stage, injections)
     exit_status = node.wait(max(0.0, patience - (ending - injected))) if patience else node.process.poll()
     if patience and exit_status is None:
         stage.broken(f"exit: the node did not end within {patience:g} s of the signal")
-    record["saved_judged"] = saved
     record["last_line"] = node.tail(1) if exit_status is not None else []
     record["exit_after"] = round(time.monotonic() - injected, 2) if patience else None
     for injection in reversed(injections):
@@ -88,51 +86,6 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     record["late"] = round(stage.rig.lateness, 3)
     judge(stage, injections, record, promises, {old, node, stage.node})
     return record
-
-
-def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
-    """~/save while the faults are on: whatever is not unknown, a camera can have seen. Whether it was judged."""
-    if any(i.fault.stops or i.fault.ends_node or i.fault.group == "files" for i in injections):
-        return False
-    answer = stage.save()
-    if answer is None or not answer.success:
-        stage.broken(f"save: {answer.message if answer else 'no answer'}")
-        return False
-    try:
-        path = Path(answer.message.split()[0])
-        unseen = stage.observer.unseen_voxels(path) if stage.observer.judge_free else 0
-        for written in answer.message.split():
-            Path(written).unlink()
-    except (OSError, ValueError, KeyError) as error:
-        stage.broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
-        return False
-    if unseen:
-        stage.broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
-    return stage.observer.judge_free
-
-
-def expected(injections: list[Injection]) -> list[Injection]:
-    """Those that have to be named: what stops everything may hide the others."""
-    stopping = [injection for injection in injections if injection.fault.stops]
-    return [i for i in injections if (i.fault.named or i.fault.said) and (not stopping or stopping == [i])]
-
-
-def line_of(injection: Injection) -> str:
-    return injection.fault.line.format(camera=injection.camera, anchor=injection.rig.scene.cameras[0])
-
-
-def already_named(stage: Stage, injection: Injection) -> bool:
-    """What was said of an earlier fault must not count for this one."""
-    status = stage.observer.status(line_of(injection))
-    return bool(injection.fault.named and status and re.search(injection.fault.named, status.text))
-
-
-def named_at(stage: Stage, injection: Injection) -> float | None:
-    """Steady seconds at which the fault was reported."""
-    since = injection.state["began"]
-    if injection.fault.said:
-        return stage.node.said(injection.fault.said, since)
-    return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
 
 
 def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:

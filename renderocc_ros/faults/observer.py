@@ -145,7 +145,7 @@ class Observer:
         for camera in self._cameras_at(stamp):
             if not free.any():
                 break
-            for believed, info, mount in self._perhaps_believed(camera):
+            for believed, (info, mount) in self._perhaps_believed(camera).items():
                 key = (believed, message.info.width, message.info.height, message.info.resolution)
                 if key not in self._seen:
                     if len(self._seen) > 500:
@@ -164,7 +164,7 @@ class Observer:
         with np.load(path) as volume:
             known, grid = volume["semantics"] != UNKNOWN, volume["grid"]
         for camera in self._cameras_at(int(path.stem)):
-            for _, info, mount in self._perhaps_believed(camera):
+            for info, mount in self._perhaps_believed(camera).values():
                 if known.any():
                     known &= ~voxels_perhaps_seen(info, *mount, grid[:3], grid[6], known.shape)
         return int(known.sum())
@@ -177,21 +177,21 @@ class Observer:
             if any(image.usable and abs(image.stamp - stamp) <= MATCHED for image in list(sent))
         ]
 
-    def _perhaps_believed(self, camera: str) -> list[tuple]:
-        """(key, camera_info, (translation, quaternion)): all calibrations sent of late with all mounts."""
+    def _perhaps_believed(self, camera: str) -> dict[tuple, tuple]:
+        """{key: (camera_info, (translation, quaternion))}: all calibrations sent of late with all mounts, each once."""
         rig = self.rig
         infos = [rig.scene.infos[camera], *(info for _, info in list(rig.infos_sent[camera]))]
         mounts = [rig.scene.mounts[camera]]
         for _, sent in list(rig.mounts_sent[camera]):
             t, q = sent.translation, sent.rotation
             mounts.append(((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)))
-        found = []
+        found = {}
         for info in infos:
             if not (np.isfinite(info.k).all() and info.k[0] > 0 and info.k[4] > 0 and info.width and info.height):
                 continue
             for mount in mounts:
                 if np.isfinite([*mount[0], *mount[1]]).all() and np.any(mount[1]):
-                    found.append(((tuple(info.k), info.width, info.height, info.distortion_model, *mount), info, mount))
+                    found[(tuple(info.k), info.width, info.height, info.distortion_model, *mount)] = info, mount
         return found
 
     def status(self, line: str) -> Status | None:

@@ -294,12 +294,9 @@ def another_network(injection: Injection) -> None:
     shutil.copyfile(other, stage.checkpoint)
     since = time.monotonic()
     stage.cycle()
-    if not wait_for(lambda: any(output.at > since and output.cells == OTHER_CELLS for output in grids(stage)), 5.0):
+    outputs = stage.observer.outputs
+    if not wait_for(lambda: any(o.at > since and o.cells == OTHER_CELLS for o in list(outputs)), 5.0):
         stage.broken(f"no ~/grid of {OTHER_CELLS} cells came from the network of another grid")
-
-
-def grids(stage) -> list:
-    return [output for output in list(stage.observer.outputs) if output.topic == "grid"]
 
 
 def first_network(injection: Injection) -> None:

@@ -91,8 +91,8 @@ class Soak:
 
     def _inject(self, fault: Fault, draw: random.Random) -> None:
         """One fault, from its beginning to its end."""
-        struck = draw.choice(self.stage.scene.cameras) if fault.strikes in ("camera", "mount") else ""
-        camera = self.stage.scene.cameras[0] if fault.strikes.startswith("anchor") else struck
+        struck = draw.choice(self.stage.scene.cameras) if fault.strikes_any else ""
+        camera = self.stage.scene.cameras[0] if fault.strikes_anchor else struck
         injection = Injection(fault, self.stage, camera, random.Random(draw.random()))
         length = draw.uniform(*fault.seconds) * draw.choice((1.0, 1.0, 3.0))
         self.stage.complaints.clear()
