@@ -1,0 +1,102 @@
+"""Where light ends along rays: optical depths before and in a window around each ray's return.
+
+`termination(field, rays, starts, ends) -> OpticalDepths`, from which `negative_log_likelihood` makes a loss, and
+`return_windows(grid, rays, distances, returned) -> (starts, ends)`, which says where to expect the end. Implementations
+of one signature, compared with each other in the tests:
+
+    reference       plain PyTorch, any device and type
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ...field import SemanticDensityField
+from ...grid import VoxelGrid
+from ...rays import Rays
+from ..execution import choose_backend
+from . import reference
+from .likelihood import log1mexp, negative_log_likelihood
+from .reference import OpticalDepths
+
+__all__ = ["OpticalDepths", "choose", "log1mexp", "negative_log_likelihood", "return_windows", "termination"]
+
+
+def termination(
+    field: SemanticDensityField,
+    rays: Rays,
+    starts: Tensor,
+    ends: Tensor,
+    step: float = 0.5,
+    offsets: Tensor | None = None,
+    backend: str = "auto",
+) -> OpticalDepths:
+    """Optical depths before and in each ray's window (equations: `reference`).
+
+    Differentiable in the field's density; rays and windows are data and get no gradient, and class logits are not
+    looked at. Half-precision fields are summed in float32, others in their own type.
+
+    A sample belongs to the window [start, end) if its t_i lies in it; samples behind it count nowhere. Windows are cut
+    to the grid. A window that reaches into the grid holds a sample at least (`reference.sample_ranges`). Both depths
+    are 0, and know the field, where a ray misses the grid; the window's is 0 where the window lies before or behind the
+    grid. A window before the grid has a depth of 0 before it: leave such rays out.
+
+    Args:
+        field: what is looked through.
+        rays: R >= 0 rays on the field's device.
+        starts, ends: (R,) floating point, metres along the ray from its origin; inf, inf for rays that left the grid.
+        step: distance between samples, in voxels.
+        offsets: (R,) floating point in [0, 1), where on its step each sample of a ray stands: `torch.rand` for
+            jittered samples; None: in the middle, as the renderer's.
+        backend: "reference", or "auto", the fastest one that can do what is asked.
+
+    Raises:
+        ValueError: step is not positive, devices or shapes differ, a window is NaN or an offset is not in [0, 1)
+            (values are looked at on the CPU only), or the backend is unknown or cannot do what is asked.
+    """
+    choose(field.density, backend)
+    return reference.termination(field, rays, starts, ends, step, offsets)
+
+
+def return_windows(
+    grid: VoxelGrid,
+    rays: Rays,
+    distances: Tensor,
+    returned: Tensor,
+    margin: float = 1.0,
+    follow: bool = True,
+    step: float = 0.5,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Where along each ray its return may lie, for `termination`.
+
+    The window reaches from `margin` voxels before the return to as many behind it. Near a surface seen at a low angle a
+    ray spends metres in voxels that the surface fills before it returns: with `follow` the window also takes in the
+    unbroken run of voxels before it that hold returns of these rays, looked at step after step, back to the sensor at
+    most.
+
+    Args:
+        grid: whose voxels are meant.
+        rays: R >= 0 rays.
+        distances: (R,) floating point, measured metres along the ray; read where `returned`.
+        returned: (R,) bool, whether something in the grid returned the ray.
+        margin: voxels, more than 0.
+        step: from one look to the next on the way back, voxels.
+        backend: as for `termination`.
+
+    Returns:
+        starts, ends: (R,) float32, 0 <= start < end, not cut to the grid; inf, inf for rays that did not return.
+    Raises:
+        ValueError: margin or step is not positive, or devices, types or shapes do not fit.
+    """
+    choose(rays.origins, backend)
+    return reference.return_windows(grid, rays, distances, returned, margin, follow, step)
+
+
+def choose(data: Tensor, backend: str) -> str:
+    """Which implementation works on tensors like `data` (the field's density; for windows the rays' origins).
+
+    Raises:
+        ValueError: the backend is unknown or cannot do what is asked.
+    """
+    return choose_backend(backend, lambda name: "has no loops for the ends of light")
