@@ -14,17 +14,17 @@ help:
 	@echo "make clean  delete the environment and what the commands above made"
 
 env:
-	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV)
+	@$(PYTHON) tools/make_environment.py --venv $(VENV)
 
 demo: env
 	@$(VENV)/bin/python -m renderocc_model.cli demo $(if $(BAG),--bag $(BAG))
 
 test:
-	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 fuzz:
-	@$(PYTHON) renderocc_ros/bootstrap.py --venv $(VENV) --extra test
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pip install -q -r requirements-fuzz.txt || echo "no atheris for this Python: less is found"
 	@PYTHONPATH=test $(VENV)/bin/python -m fuzz $(FUZZ)
 
@@ -36,7 +36,7 @@ UV ?= uv
 lock: env
 	@mkdir -p $(VENV)/lock
 	@$(VENV)/bin/python -m pip freeze --exclude-editable | grep -v '^pytest==' > $(VENV)/lock/tested.txt
-	@$(VENV)/bin/python -c "from renderocc_ros import bootstrap as b; print(*b.ROS_PACKAGES, *b.GENERATOR_PACKAGES, *b.GENERATOR_PINS, sep='\n')" > $(VENV)/lock/ros.in
+	@PYTHONPATH=tools $(VENV)/bin/python -c "import make_environment as b; print(*b.ROS_PACKAGES, *b.GENERATOR_PACKAGES, *b.GENERATOR_PINS, sep='\n')" > $(VENV)/lock/ros.in
 	@$(LOCK) requirements.txt requirements-train.txt requirements-export.txt requirements-test.txt -o $(VENV)/lock/lock.txt
 	@$(LOCK) $(VENV)/lock/ros.in --constraint $(VENV)/lock/lock.txt -o $(VENV)/lock/lock-ros.txt
 	@for name in lock lock-ros; do (head -2 requirements-$$name.txt; cat $(VENV)/lock/$$name.txt) > $(VENV)/lock/new.txt && mv $(VENV)/lock/new.txt requirements-$$name.txt; done

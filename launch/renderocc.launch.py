@@ -1,7 +1,7 @@
 """Launch the node `renderocc`; with `rosbag:=PATH` also a bag, with `rviz:=true` also RViz.
 
-    ros2 launch renderocc_ros renderocc.launch.py params_file:=/path/to/vehicle.yaml checkpoint:=/path/to/my.safetensors
-    ros2 launch renderocc_ros renderocc.launch.py rosbag:=/path/to/bag rviz:=true
+ros2 launch renderocc_ros renderocc.launch.py params_file:=/path/to/vehicle.yaml checkpoint:=/path/to/my.safetensors
+ros2 launch renderocc_ros renderocc.launch.py rosbag:=/path/to/bag rviz:=true
 """
 
 import os
@@ -17,7 +17,7 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 
 from launch import Action, LaunchDescription
-from renderocc_model.plain_yaml import read_yaml
+from renderocc_model.base.plain_yaml import read_yaml
 
 PACKAGE = "renderocc_ros"
 RESPAWN_DELAY = 2.0  # seconds

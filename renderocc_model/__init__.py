@@ -1,4 +1,4 @@
-"""Semantic 3D occupancy from cameras: the network, the field it predicts, the renderer; no ROS, no bags.
+"""Semantic 3D occupancy from cameras: the network, the field it predicts, the renderer, recordings; no ROS needed.
 
 Names are imported from their modules when they are first used, so that `import renderocc_model` is light and what needs
 no network needs no PyTorch.
@@ -9,23 +9,23 @@ from __future__ import annotations
 import importlib
 
 _HOME = {
-    "grid": ("OCC3D_GRID", "SEMANTIC_KITTI_GRID", "VoxelGrid"),
-    "classes": ("OCC3D_NUSCENES", "SEMANTIC_KITTI", "UNLABELLED", "ClassTable"),
-    "rig": ("Camera", "CameraModel", "Rig"),
-    "undistort": ("UndistortTable", "View", "network_view"),
-    "config": ("apply_overrides", "from_mapping", "load_config", "load_yaml", "to_mapping"),
-    "model_config": ("ModelConfig",),
-    "presets": ("PRESETS", "load_model_config", "preset"),
-    "lift": ("Frustums", "LiftGeometry"),
-    "fusion": ("Volume",),
-    "network": ("NetworkOutput", "OccupancyNetwork", "build_network"),
-    "checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
-    "field": ("SemanticDensityField",),
-    "rays": ("Rays", "camera_rays"),
+    "geometry.grid": ("OCC3D_GRID", "SEMANTIC_KITTI_GRID", "VoxelGrid"),
+    "field.classes": ("OCC3D_NUSCENES", "SEMANTIC_KITTI", "UNLABELLED", "ClassTable"),
+    "geometry.rig": ("Camera", "CameraModel", "Rig"),
+    "geometry.undistortion": ("UndistortTable", "View", "network_view"),
+    "base.config": ("apply_overrides", "from_mapping", "load_config", "load_yaml", "to_mapping"),
+    "network.config": ("ModelConfig",),
+    "network.presets": ("PRESETS", "load_model_config", "preset"),
+    "network.lift": ("Frustums", "LiftGeometry"),
+    "network.fusion": ("Volume",),
+    "network.network": ("NetworkOutput", "OccupancyNetwork", "build_network"),
+    "network.checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),
+    "field.field": ("SemanticDensityField",),
+    "geometry.rays": ("Rays", "camera_rays"),
     "ops.render": ("RenderResult", "render"),
     "ops.voxel_pooling": ("voxel_pooling",),
-    "visibility": ("visible_voxels",),
-    "predictor": ("Occupancy", "Predictor"),
+    "ops.visibility.cameras": ("visible_voxels",),
+    "inference.predictor": ("Occupancy", "Predictor"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

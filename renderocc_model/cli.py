@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import NamedTuple
 
-from renderocc_model.ending import machine_error  # before memory can run out
+from renderocc_model.base.machine_errors import machine_error  # before memory can run out
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -27,12 +27,15 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        "renderocc_ros.demo:main", "run the node on a recording; pictures, latency and, with 3D truth, mIoU and RayIoU"
+        "renderocc_ros.commands.demo:main",
+        "run the node on a recording; pictures, latency and, with 3D truth, mIoU and RayIoU",
     ),
     "replay": Command(
-        "renderocc_ros.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"
+        "renderocc_ros.commands.replay:main", "play a rosbag2 recording onto its topics, where there is no `ros2 bag`"
     ),
-    "doctor": Command("renderocc_ros.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"),
+    "doctor": Command(
+        "renderocc_ros.commands.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"
+    ),
     "faults": Command(
         "renderocc_ros.faults:main", "inject hundreds of faults into the running node; its promises checked outside"
     ),

@@ -9,7 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.node import Node
 
-from renderocc_model.config import Setting, from_mapping, settings_of
+from renderocc_model.base.config import Setting, from_mapping, settings_of
 from renderocc_ros.parameters import NodeConfig
 
 OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # parameters that every node has

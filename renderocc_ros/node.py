@@ -21,20 +21,20 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_ros.complaints import Complaints
+from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
-from renderocc_ros.diagnostics import NodeReport, diagnostics_message
-from renderocc_ros.inputs import Inputs
-from renderocc_ros.intake import Intake
-from renderocc_ros.latency import StageTimes
-from renderocc_ros.pace import Pace
+from renderocc_ros.frame.pipeline import Frame, FramePipeline
+from renderocc_ros.frame.worker import Worker
+from renderocc_ros.health.latency import StageTimes
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.inputs import Inputs
+from renderocc_ros.input.intake import Intake
+from renderocc_ros.input.playback_clock import Pace
+from renderocc_ros.output.diagnostics import NodeReport, diagnostics_message
+from renderocc_ros.output.publishers import OutputPublishers
+from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
-from renderocc_ros.pipeline import Frame, FramePipeline
 from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process
-from renderocc_ros.publishers import OutputPublishers
-from renderocc_ros.saving import SaveFolder
-from renderocc_ros.worker import Worker
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
@@ -208,7 +208,7 @@ class RenderOccNode(LifecycleNode):
         return cameras
 
     def _configure(self, config: NodeConfig) -> None:
-        from renderocc_ros.network_setup import make_predictor
+        from renderocc_ros.frame.network_setup import make_predictor
 
         self._predictor = make_predictor(config, self.get_logger())
         self._transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
@@ -225,9 +225,17 @@ class RenderOccNode(LifecycleNode):
         self._diagnostics_timer.reset()
         self._outputs = OutputPublishers(self, self._cameras)
         self._inputs = Inputs(
-            self, config, self._cameras, lambda: self._state == "active", self._intake, self._transforms, self._worker,
-            self._predictor, self._complaints, self._news,
-        )  # fmt: skip
+            self,
+            config,
+            self._cameras,
+            lambda: self._state == "active",
+            self._intake,
+            self._transforms,
+            self._worker,
+            self._predictor,
+            self._complaints,
+            self._news,
+        )
         for name, callback in (("~/reset", self._on_reset), ("~/save", self._on_save)):
             self._services_offered.append(self.create_service(Trigger, name, callback))
 

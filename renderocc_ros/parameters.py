@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from renderocc_model.config import configuration, setting
+from renderocc_model.base.config import configuration, setting
 
 # What `ros2 param set` can change while the node runs; the rest is read when the node is configured.
 RUNTIME_PARAMETERS = {

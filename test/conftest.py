@@ -7,7 +7,8 @@ from pathlib import Path
 # ColorRGBA(r=1) would arrive as 0.0 in silence; with this, the message class raises instead.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "test"), str(ROOT), str(ROOT / "tools")]
 
 from renderocc_ros.process import prepare_process  # noqa: E402  (the path comes first)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_models import small_config
 
-from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export import export_checkpoint
 from renderocc_model.export.file import ENDINGS
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.network.untrained import untrained_checkpoint
 
 FORMS = {"onnx": "onnxruntime", "torch_export": "torch"}  # and the backend that runs each
 _FOLDER = TemporaryDirectory(prefix="renderocc_exported_")  # removed when the process ends
@@ -41,9 +41,10 @@ def small_checkpoint() -> Path:
 def exported_file(form: str, name: str = "tiny") -> tuple[Checkpoint, Path]:
     """A shrunk preset, and the file that it was exported to."""
     checkpoint = (
-        load_checkpoint(small_checkpoint()) if name == "tiny"
+        load_checkpoint(small_checkpoint())
+        if name == "tiny"
         else untrained_checkpoint(small_config(name, "fusion.enabled=false"), OCC3D_NUSCENES)
-    )  # fmt: skip
+    )
     path = Path(_FOLDER.name) / f"{name}{ENDINGS[form]}"
     export_checkpoint(checkpoint, path, form, "small.safetensors")
     return checkpoint, path

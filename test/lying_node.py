@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 
-from renderocc_model.occupancy import UNLABELLED, Occupancy
-from renderocc_ros import node, outputs, publishers
-from renderocc_ros.camera_queue import CameraQueue
+from renderocc_model.field.occupancy import UNLABELLED, Occupancy
+from renderocc_ros import node
+from renderocc_ros.input.camera_queue import CameraQueue
+from renderocc_ros.output import messages as outputs
+from renderocc_ros.output import publishers
 
 
 def everything_is_free() -> None:

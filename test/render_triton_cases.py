@@ -15,11 +15,11 @@ from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 from test_render_cpu import OUTPUTS, assert_close, assert_same_bytes, grid_of
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import OCC3D_GRID
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import OCC3D_GRID
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import reference, render, triton_kernel
 from renderocc_model.ops.render.triton_kernel import Launch
-from renderocc_model.rays import Rays
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 MANY = Launch(rays=128, run=2)  # all rays in one program: the interpreter takes its time for each
@@ -203,10 +203,12 @@ def test_without_gradients_the_results_are_the_same():
 
 
 def test_rays_take_as_many_samples_as_in_float64_from_places_exact_to_a_millionth_of_a_voxel():
-    rays = Rays.concatenate([
-        random_rays(3000, OCC3D_GRID),
-        rays_of(*[((x, 0.1, 1), d) for x in (0, 0.1, -40, 40, 41) for d in ((1, 0, 0), (-1, 0, 0), (0, 1, 0))]),
-    ])  # fmt: skip
+    rays = Rays.concatenate(
+        [
+            random_rays(3000, OCC3D_GRID),
+            rays_of(*[((x, 0.1, 1), d) for x in (0, 0.1, -40, 40, 41) for d in ((1, 0, 0), (-1, 0, 0), (0, 1, 0))]),
+        ]
+    )
     for step in (0.5, 0.37):
         delta = step * OCC3D_GRID.voxel_size
         walk = triton_kernel._enter(triton_kernel._loops(), OCC3D_GRID, rays.to(DEVICE), delta)

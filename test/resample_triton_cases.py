@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.images import ENCODINGS
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable, View
+from renderocc_model.images.decoding import ENCODINGS
 from renderocc_model.ops.resample import PLANAR, PixelLayout, resample, triton_kernel
-from renderocc_model.undistort import UndistortTable, View
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 WIDTH, HEIGHT = 88, 64

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.presets import preset
-from renderocc_model.undistort import View
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.presets import preset
 
 # 16 x 16 x 4 voxels of 1 m around the origin, views of 96 x 64 pixels, 7 depth bins.
 _SMALL = [
-    "grid.lower=[-8, -8, -1]", "grid.upper=[8, 8, 3]", "grid.voxel_size=1.0", "images.height=64", "images.width=96",
-    "neck.channels=8", "lift.context_channels=6", "lift.hidden_channels=8", "lift.depth.count=7",
-    "lift.depth.maximum=12.0", "encoder.channels=[8, 12]", "encoder.blocks=[1, 1]", "encoder.out_channels=8",
-    "heads.voxel_channels=5", "heads.hidden_channels=6",
-]  # fmt: skip
+    "grid.lower=[-8, -8, -1]",
+    "grid.upper=[8, 8, 3]",
+    "grid.voxel_size=1.0",
+    "images.height=64",
+    "images.width=96",
+    "neck.channels=8",
+    "lift.context_channels=6",
+    "lift.hidden_channels=8",
+    "lift.depth.count=7",
+    "lift.depth.maximum=12.0",
+    "encoder.channels=[8, 12]",
+    "encoder.blocks=[1, 1]",
+    "encoder.out_channels=8",
+    "heads.voxel_channels=5",
+    "heads.hidden_channels=6",
+]
 
 
 def small_config(name: str = "tiny", *overrides: str) -> ModelConfig:

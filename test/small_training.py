@@ -12,7 +12,7 @@ import yaml
 from small_models import small_config
 from tiny_bag import FRAME_NS, START_NS, Plan, write_bag
 
-from renderocc_model.config import to_mapping
+from renderocc_model.base.config import to_mapping
 from training.prepare import PrepareConfig, prepare_recording
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,10 +44,17 @@ def small_settings(folder: Path, preset: str = "tiny", **changes) -> Path:
         "batch": 2,
         "precision": "float32",
         "run": {
-            "threads": 1, "workers": 0, "log_every": 1, "save_every": 2, "validate_every": 0, "validation_frames": 1,
-            "picture_every": 0, "pictures": 1, "tensorboard": False,
+            "threads": 1,
+            "workers": 0,
+            "log_every": 1,
+            "save_every": 2,
+            "validate_every": 0,
+            "validation_frames": 1,
+            "picture_every": 0,
+            "pictures": 1,
+            "tensorboard": False,
         },
-    }  # fmt: skip
+    }
     path = folder / f"{preset}.yaml"
     path.write_text(yaml.safe_dump({**settings, **changes}))
     return path
@@ -61,9 +68,14 @@ def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subproces
     """
     command = [sys.executable, *launcher, "-m", "training.train", *arguments]
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def read_until(process: subprocess.Popen, text: str) -> str:

@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from renderocc_model.classes import OCC3D_NUSCENES
+from renderocc_model.field.classes import OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
@@ -114,9 +114,9 @@ class Program:
 
 def untrained_network(folder: Path) -> Path:
     """A checkpoint of an untrained `tiny`, whose output has something of everything, whatever the package holds."""
-    from renderocc_model.checkpoint import save_checkpoint
-    from renderocc_model.presets import preset
-    from renderocc_model.untrained import untrained_checkpoint
+    from renderocc_model.network.checkpoint import save_checkpoint
+    from renderocc_model.network.presets import preset
+    from renderocc_model.network.untrained import untrained_checkpoint
 
     made = untrained_checkpoint(preset("tiny"), OCC3D_NUSCENES)
     path = folder / "untrained.safetensors"

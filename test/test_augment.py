@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from renderocc_model.geometry import invert, transform_points
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.lift import Frustums
-from renderocc_model.presets import PRESETS
-from renderocc_model.undistort import View
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import invert, transform_points
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.presets import PRESETS
 from training.data.augment import AugmentConfig, bird_eye_change, change_truth, change_volume, draw_image_change
 
 WIDTH, HEIGHT = 96, 64

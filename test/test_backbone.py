@@ -9,8 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from renderocc_model.backbone import ImageBackbone, load_backbone_weights
-from renderocc_model.model_config import BackboneConfig, ImageConfig
+from renderocc_model.network.backbone import ImageBackbone, load_backbone_weights
+from renderocc_model.network.config import BackboneConfig, ImageConfig
 
 LITE0 = BackboneConfig(name="tf_efficientnet_lite0", levels=(2, 3, 4), stride=8)
 SMALL = ImageConfig(height=64, width=96)

@@ -6,10 +6,10 @@ import torch
 from small_models import small_config
 from tiny_bag import RIG, Plan, write_bag
 
-from renderocc_model.lift import Frustums
-from renderocc_model.network import build_network
-from renderocc_model.preprocess import normalise
-from renderocc_model.undistort import View
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.images.preprocessing import normalise
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.network import build_network
 from training.data.augment import AugmentConfig
 from training.data.batch import BatchMaker, make_batch
 from training.data.dataset import RayDataset, SampleConfig

@@ -14,20 +14,21 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from renderocc_model import bench as bench_command
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.geometry import transform_from
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.messages import cdr
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.preprocess import normalise
-from renderocc_model.undistort import UndistortTable, network_view
-from renderocc_ros import bench, outputs
-from renderocc_ros.bench import node as bench_node
-from renderocc_ros.bench import whole
-from renderocc_ros.intake import CameraImage
-from renderocc_ros.pipeline import decode_view
-from renderocc_ros.usual_way import UsualInput, usual_outputs, usual_transforms
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import transform_from
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.preprocessing import normalise
+from renderocc_model.rosio import cdr
+from renderocc_ros.commands import bench
+from renderocc_ros.commands.bench import node as bench_node
+from renderocc_ros.commands.bench import whole
+from renderocc_ros.commands.bench.conventional_baseline import UsualInput, usual_outputs, usual_transforms
+from renderocc_ros.frame.pipeline import decode_view
+from renderocc_ros.input.intake import CameraImage
+from renderocc_ros.output import messages as outputs
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +65,7 @@ def test_each_way_is_measured_by_a_process_of_its_own_whose_last_line_counts(mon
     program.chmod(0o755)
     monkeypatch.setattr(bench_node.sys, "executable", str(program))
     assert bench_node.run(7) == {
-        part: {"called": f"-m renderocc_ros.bench.node {part} 7"} for part in ("ours", "usual")
+        part: {"called": f"-m renderocc_ros.commands.bench.node {part} 7"} for part in ("ours", "usual")
     }
 
 

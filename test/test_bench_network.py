@@ -10,11 +10,11 @@ import torch
 
 from renderocc_model import bench as bench_command
 from renderocc_model.bench import network as bench
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.predictor import Predictor
-from renderocc_model.presets import preset
-from renderocc_model.undistort import UndistortTable
-from renderocc_model.untrained import surround_cameras, untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.undistortion import UndistortTable
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.presets import preset
+from renderocc_model.network.untrained import surround_cameras, untrained_checkpoint
 
 SMALL = preset("tiny", ("images.height=64", "images.width=96", "grid.lower=[-8, -8, -1]", "grid.upper=[8, 8, 5.4]"))
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from renderocc_model import bench
+from renderocc_model.base.config import apply_overrides
 from renderocc_model.bench import pool as bench_pool
-from renderocc_model.config import apply_overrides
-from renderocc_model.presets import PRESETS
+from renderocc_model.network.presets import PRESETS
 
 SMALL = ("images.height=32", "images.width=64", "lift.context_channels=5", "lift.depth.count=9")
 

@@ -8,7 +8,7 @@ import torch
 
 from renderocc_model import bench
 from renderocc_model.bench import render as bench_render
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
 
 
 @pytest.fixture

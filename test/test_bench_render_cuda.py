@@ -7,7 +7,7 @@ import torch
 
 from renderocc_model.bench import render as bench_render
 from renderocc_model.bench import render_cuda as bench_render_cuda
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
 
 
 def test_textbook_and_reference_agree_in_every_type(monkeypatch):
@@ -32,11 +32,14 @@ def test_floor_counts_the_field_twice_and_its_gradients_once():
 
 def test_table_shows_ratios_memory_the_floor_and_what_did_not_fit():
     row = {
-        "field": "opaque", "dtype": "float32", "floor": 5e-5, "textbook": None,
+        "field": "opaque",
+        "dtype": "float32",
+        "floor": 5e-5,
+        "textbook": None,
         "reference": {"forward": 0.01, "both": 0.03, "memory": 100 * 2**20},
         "triton": {"forward": 0.001, "both": 0.002, "memory": 4 * 2**20},
         "launches": {"Launch(run=8)": 0.002},
-    }  # fmt: skip
+    }
     figures = {"device": "a GPU", "copy_gb_s": 2500.0, "rows": [row]}
     json.dumps(figures)
     printed = "\n".join(bench_render_cuda.table(figures, ["textbook", "reference", "triton"]))

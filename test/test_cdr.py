@@ -1,4 +1,4 @@
-"""The bytes of `renderocc_model.messages.cdr` against ROS's own serialiser, rosbags', and bags others wrote."""
+"""The bytes of `renderocc_model.rosio.cdr` against ROS's own serialiser, rosbags', and bags others wrote."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.messages import cdr
+from renderocc_model.rosio import cdr
 
 rclpy_serialization = pytest.importorskip("rclpy.serialization")
 serialize, deserialize = rclpy_serialization.serialize_message, rclpy_serialization.deserialize_message
@@ -39,8 +39,13 @@ STAMP = SECONDS * 10**9 + NANOSECONDS
 # Every length modulo 8 puts what follows at another place before alignment; beyond 8 and non-ASCII for good measure.
 FRAMES = ["f" * length for length in range(18)] + ["caméra_前", "/map", "a" * 300]
 READERS = [
-    cdr.read_image, cdr.read_compressed_image, cdr.read_camera_info, cdr.read_tf, cdr.read_header, cdr.read_point_cloud
-]  # fmt: skip
+    cdr.read_image,
+    cdr.read_compressed_image,
+    cdr.read_camera_info,
+    cdr.read_tf,
+    cdr.read_header,
+    cdr.read_point_cloud,
+]
 
 
 def header(frame: str = "base_link") -> Header:
@@ -480,9 +485,16 @@ def test_compressed_images_equal_those_of_ros_and_read_back():
 def cloud(fields, data, height=1, width=1, point_step=0, row_step=0, frame="lidar", big=False) -> PointCloud2:
     described = [PointField(name=name, offset=at, datatype=kind, count=count) for name, at, kind, count in fields]
     return PointCloud2(
-        header=header(frame), height=height, width=width, fields=described, is_bigendian=big, point_step=point_step,
-        row_step=row_step, data=data, is_dense=True,
-    )  # fmt: skip
+        header=header(frame),
+        height=height,
+        width=width,
+        fields=described,
+        is_bigendian=big,
+        point_step=point_step,
+        row_step=row_step,
+        data=data,
+        is_dense=True,
+    )
 
 
 @pytest.mark.parametrize("little_endian", [True, False])

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import camera_ring, small_config
 
-from renderocc_model import packaged
-from renderocc_model.checkpoint import (
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.network import packaged
+from renderocc_model.network.checkpoint import (
     FORMAT_VERSION,
     METADATA_KEY,
     CheckpointError,
@@ -20,9 +21,8 @@ from renderocc_model.checkpoint import (
     read_checkpoint_metadata,
     save_checkpoint,
 )
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
-from renderocc_model.lift import Frustums
-from renderocc_model.network import build_network
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.network import build_network
 
 RIG = {"cameras": 2, "size": [1600, 900], "horizontal_fov": 1.2}
 PROVENANCE = {"data": ["one.mcap", "two.mcap"], "seed": 7, "note": "für Tests"}
@@ -310,8 +310,11 @@ def test_metadata_that_means_nothing_is_refused(path, changes, reason):
 def test_a_model_far_larger_than_its_file_is_refused_without_its_memory(path):
     content = read_checkpoint_metadata(path)
     content["model"]["encoder"] = {
-        "kind": "channel_to_height", "channels": [2048] * 12, "blocks": [64] * 12, "out_channels": 2048,
-    }  # fmt: skip
+        "kind": "channel_to_height",
+        "channels": [2048] * 12,
+        "blocks": [64] * 12,
+        "out_channels": 2048,
+    }
     change_metadata(path, model=content["model"])
     # 12 * 64 blocks of two 3x3 convolutions with 2048 channels: 58 billion weights, 232 GB.
     assert "missing tensors" in refusal(path)

@@ -5,15 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
 
 
 def test_occ3d_has_its_published_ids():
     assert len(OCC3D_NUSCENES) == 18
     # Spot checks against the data set's list: 4 car, 11 driveable surface, 16 vegetation, 17 free.
     assert [OCC3D_NUSCENES.names[index] for index in (0, 4, 11, 16, 17)] == [
-        "others", "car", "driveable_surface", "vegetation", "free",
-    ]  # fmt: skip
+        "others",
+        "car",
+        "driveable_surface",
+        "vegetation",
+        "free",
+    ]
     assert OCC3D_NUSCENES.free == 17
     assert OCC3D_NUSCENES.occupied_ids == tuple(range(17))
 

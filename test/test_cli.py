@@ -51,8 +51,8 @@ def test_a_missing_package_is_one_line_that_says_what_to_do(monkeypatch, capsys)
     def needs_rclpy(argv):
         raise ModuleNotFoundError("No module named 'rclpy'", name="rclpy")
 
-    monkeypatch.setitem(cli.COMMANDS, "replay", cli.Command("renderocc_ros.replay:main", ""))
-    monkeypatch.setattr("renderocc_ros.replay.main", needs_rclpy)
+    monkeypatch.setitem(cli.COMMANDS, "replay", cli.Command("renderocc_ros.commands.replay:main", ""))
+    monkeypatch.setattr("renderocc_ros.commands.replay.main", needs_rclpy)
     assert cli.main(["replay", "bag"]) == 2
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and "rclpy" in text and "setup.bash" in text
@@ -62,6 +62,6 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     def broken(argv):
         raise ModuleNotFoundError("No module named 'renderocc_model.gird'", name="renderocc_model.gird")
 
-    monkeypatch.setattr("renderocc_ros.replay.main", broken)
+    monkeypatch.setattr("renderocc_ros.commands.replay.main", broken)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["replay", "bag"])

@@ -81,8 +81,9 @@ def test_half_written_files_are_seen_unless_they_are_hidden(tmp_path):
     assert wholeness(tmp_path, subject, reference) == [] and leftovers(tmp_path) == [".scores.json.x.part"]
     (tmp_path / "scores.json").write_text('{"mi')
     assert wholeness(tmp_path, subject, reference) == [
-        "scores.json is there and differs", "scores.json is half written"
-    ]  # fmt: skip
+        "scores.json is there and differs",
+        "scores.json is half written",
+    ]
     np.savez(tmp_path / "a.npz", a=np.zeros(9))
     (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-9])
     assert "b.npz is half written" in wholeness(tmp_path, subject, reference)
@@ -117,8 +118,19 @@ def test_a_command_that_hangs_is_ended_and_said_so(tmp_path):
 
 
 def test_the_table_counts_and_names_what_is_open(tmp_path):
-    good = {"run": 0, "seed": 0, "command": "label", "fault": "SIGKILL", "detail": "", "damaged": "", "status": -9,
-            "seconds": 2.0, "met": "stopped", "said": "", "wrong": []}  # fmt: skip
+    good = {
+        "run": 0,
+        "seed": 0,
+        "command": "label",
+        "fault": "SIGKILL",
+        "detail": "",
+        "damaged": "",
+        "status": -9,
+        "seconds": 2.0,
+        "met": "stopped",
+        "said": "",
+        "wrong": [],
+    }
     bad = {**good, "run": 1, "command": "eval", "seconds": 4.0, "wrong": ["left 1 processes running"]}
     # Two runs of two commands, both stopped, median of 2 and 4 s is 3 s, one wrong.
     assert "| SIGKILL | 2 | 2 | 0 | 2 | 0 | 0 | 0 | 0 | 3.0, 4.0 | 1 |" in table([good, bad])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.compaction import Record, found_voxels, occupied_and_surface, packed_voxels
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.inference import Prediction
-from renderocc_model.occupancy import Occupancy
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.inference.compaction import Record, found_voxels, occupied_and_surface, packed_voxels
+from renderocc_model.inference.prepared_network import Prediction
 
 SHAPE = (7, 5, 3)  # 105 voxels: the last byte of bits is not full
 CHANNEL_IDS = torch.tensor([3, 5, 9, 11], dtype=torch.uint8)

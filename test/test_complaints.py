@@ -1,6 +1,6 @@
 """Complaints: said at once, then once a period with the number of repeats."""
 
-from renderocc_ros.complaints import MOST_KEPT, MOST_LINES, Complaints
+from renderocc_ros.health.throttled_log import MOST_KEPT, MOST_LINES, Complaints
 
 
 def test_a_complaint_is_said_at_once_then_once_a_period_with_its_repeats():

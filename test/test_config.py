@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 
-from renderocc_model.config import (
+from renderocc_model.base.config import (
     apply_overrides,
     configuration,
     from_mapping,
@@ -16,7 +16,7 @@ from renderocc_model.config import (
     settings_of,
     to_mapping,
 )
-from renderocc_model.plain_yaml import MAX_YAML_BYTES
+from renderocc_model.base.plain_yaml import MAX_YAML_BYTES
 
 
 @configuration

@@ -11,9 +11,9 @@ import torch
 from scipy import stats
 from tiny_bag import FRAME_NS, HEIGHT, LATER_NS, RIG, START_NS, WIDTH, Plan, write_bag
 
-from renderocc_model.geometry import invert, transform_points
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.preprocess import Preprocessor
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import invert, transform_points
+from renderocc_model.images.preprocessing import Preprocessor
 from training.data.augment import AugmentConfig
 from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
 from training.data.sampling import balance_weights

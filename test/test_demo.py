@@ -12,17 +12,17 @@ import cv2
 import numpy as np
 import pytest
 
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.presets import preset
-from renderocc_model.rig import Rig
-from renderocc_model.untrained import untrained_checkpoint
-from renderocc_ros.demo import about_town, headings_of_cameras
-from renderocc_ros.demo.pictures import demo_picture, legend, rows_of_cameras, truth_volume
-from renderocc_ros.demo.report import percent, truth_section
-from renderocc_ros.demo.truth import Comparison, truth_of_frames
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.geometry.rig import Rig
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.presets import preset
+from renderocc_model.network.untrained import untrained_checkpoint
+from renderocc_ros.commands.demo import about_town, headings_of_cameras
+from renderocc_ros.commands.demo.pictures import demo_picture, legend, rows_of_cameras, truth_volume
+from renderocc_ros.commands.demo.report import percent, truth_section
+from renderocc_ros.commands.demo.truth import Comparison, truth_of_frames
 from renderocc_ros.parameters import NodeConfig
 
 ROOT = Path(__file__).resolve().parents[1]

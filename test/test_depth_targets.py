@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from small_models import camera_ring, small_config
 
-from renderocc_model.lift import depth_bin_edges
-from renderocc_model.rays import Rays
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.network.lift import depth_bin_edges
 from training.supervision.depth_targets import depth_bin_targets, z_depth_cosine
 
 torch.set_num_threads(2)
@@ -37,9 +37,15 @@ def rays_through(pixels, cameras, depths, poses=POSES, offsets=None) -> Rays:
 
 def bins_of(rays: Rays, cameras, poses=POSES, present=(True, True, True)) -> torch.Tensor:
     return depth_bin_targets(
-        rays, torch.tensor(cameras), torch.from_numpy(poses), torch.from_numpy(INTRINSICS), torch.tensor(present),
-        CONFIG.feature_shape, STRIDE, torch.from_numpy(EDGES),
-    )  # fmt: skip
+        rays,
+        torch.tensor(cameras),
+        torch.from_numpy(poses),
+        torch.from_numpy(INTRINSICS),
+        torch.tensor(present),
+        CONFIG.feature_shape,
+        STRIDE,
+        torch.from_numpy(EDGES),
+    )
 
 
 def test_a_return_labels_the_feature_pixel_that_covers_its_pixel():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from realdata import REALDATA, needs_realdata
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.device_images import DeviceDecoder
-from renderocc_model.images import ENCODINGS, ImageError
-from renderocc_model.preprocess import view_from_compressed, view_from_raw
-from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.decoding import ENCODINGS, ImageError
+from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
+from renderocc_model.inference.device_decoding import DeviceDecoder
 
 K = np.array([[192.0, 0.0, 159.5], [0.0, 192.0, 99.5], [0.0, 0.0, 1.0]])
 MODEL = CameraModel(320, 200, K, "plumb_bob", (-0.1, 0.01, 0.0, 0.0, 0.0))
@@ -163,7 +163,7 @@ def test_real_jpegs_look_the_same_by_either_way(decoder, name):
 
     from rosbags.highlevel import AnyReader
 
-    from renderocc_model.rig import Rig
+    from renderocc_model.geometry.rig import Rig
 
     rig = Rig.load(Path(__file__).resolve().parents[1] / "config" / "rigs" / f"{name}.yaml")
     with AnyReader([REALDATA / name]) as reader:

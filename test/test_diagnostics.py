@@ -9,18 +9,18 @@ from sensor_msgs.msg import CameraInfo, Image
 from small_models import small_config
 from system import stamp_message
 
-from renderocc_model.checkpoint import Checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_model.network import build_network
-from renderocc_model.predictor import Predictor
-from renderocc_ros.complaints import Complaints
-from renderocc_ros.diagnostics import FRAME_LIMIT, NodeReport, diagnostics_message
-from renderocc_ros.intake import Intake
-from renderocc_ros.latency import StageTimes
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import Checkpoint
+from renderocc_model.network.network import build_network
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.pipeline import Frame, FramePipeline
+from renderocc_ros.frame.worker import Worker
+from renderocc_ros.health.latency import StageTimes
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.intake import Intake
+from renderocc_ros.output.diagnostics import FRAME_LIMIT, NodeReport, diagnostics_message
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.pipeline import Frame, FramePipeline
-from renderocc_ros.worker import Worker
 
 torch.set_num_threads(2)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderocc_model.distortion import BrownConrady, KannalaBrandt, make_lens
+from renderocc_model.geometry.distortion import BrownConrady, KannalaBrandt, make_lens
 
 ZERO = np.zeros(3)
 BROWN = {
@@ -19,7 +19,7 @@ BROWN = {
     "rational": (1.2, 0.4, 0.001, 0.0002, 0.01, 1.5, 0.7, 0.05),
     "thin prism": (-0.3, 0.1, 0.001, -0.002, 0.0, 0.1, 0.02, 0.001, 0.001, 0.002, -0.001, 0.0005),
     "tilted": (-0.3, 0.1, 0.001, -0.002, 0.0, 0.1, 0.02, 0.001, 0.001, 0.002, -0.001, 0.0005, 0.05, -0.03),
-}  # fmt: skip
+}
 FISHEYE = {
     "mild": (-0.0195, -0.00303, -0.00063, 0.0000929),
     "strong": (0.2423, 0.5059, -0.4873, 0.1775),

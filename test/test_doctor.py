@@ -12,14 +12,14 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from small_models import small_config
 
-from renderocc_model import packaged
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.findings import Findings
-from renderocc_model.network import build_network
-from renderocc_ros import doctor
-from renderocc_ros.doctor.bag import check_bag
-from renderocc_ros.doctor.files import check_checkpoint, check_params, check_rig
+from renderocc_model.base.findings import Findings
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.network import packaged
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.network import build_network
+from renderocc_ros.commands import doctor
+from renderocc_ros.commands.doctor.bag import check_bag
+from renderocc_ros.commands.doctor.files import check_checkpoint, check_params, check_rig
 from renderocc_ros.parameters import NodeConfig
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -60,18 +60,32 @@ class Recording:
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )
         self.write(
-            f"/{camera}/camera_info", stamp, "sensor_msgs/msg/CameraInfo",
-            header=self.header(stamp, f"{camera}_optical"), height=height, width=width,
-            distortion_model=model, d=np.zeros(5), k=np.array(K, float), r=np.eye(3).ravel(),
-            p=np.zeros(12), binning_x=0, binning_y=0, roi=roi,
-        )  # fmt: skip
+            f"/{camera}/camera_info",
+            stamp,
+            "sensor_msgs/msg/CameraInfo",
+            header=self.header(stamp, f"{camera}_optical"),
+            height=height,
+            width=width,
+            distortion_model=model,
+            d=np.zeros(5),
+            k=np.array(K, float),
+            r=np.eye(3).ravel(),
+            p=np.zeros(12),
+            binning_x=0,
+            binning_y=0,
+            roi=roi,
+        )
 
     def image(self, camera, record, stamp=None, size=(48, 64), topic="image_raw/compressed"):
         data = cv2.imencode(".jpg", np.full((*size, 3), 90, np.uint8))[1].ravel()
         self.write(
-            f"/{camera}/{topic}", record, "sensor_msgs/msg/CompressedImage",
-            header=self.header(record if stamp is None else stamp, f"{camera}_optical"), format="jpeg", data=data,
-        )  # fmt: skip
+            f"/{camera}/{topic}",
+            record,
+            "sensor_msgs/msg/CompressedImage",
+            header=self.header(record if stamp is None else stamp, f"{camera}_optical"),
+            format="jpeg",
+            data=data,
+        )
 
 
 def record(
@@ -327,7 +341,7 @@ def test_a_cv_bridge_that_can_be_imported_but_not_used_is_told_apart(tmp_path, m
 def test_a_recording_is_examined_without_torch(tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None\n"
-        "from renderocc_ros.doctor import main; sys.exit(main(['--bag', sys.argv[1]]))"
+        "from renderocc_ros.commands.doctor import main; sys.exit(main(['--bag', sys.argv[1]]))"
     )
     command = [sys.executable, "-c", code, str(record(tmp_path / "bag"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

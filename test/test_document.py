@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from renderocc_model.document import write_section
+from renderocc_model.base.document import write_section
 
 
 def test_a_section_is_written_anew_and_nothing_else(tmp_path):
@@ -17,9 +17,7 @@ def test_a_section_is_written_anew_and_nothing_else(tmp_path):
 def test_prose_around_sections_is_kept(tmp_path):
     path = tmp_path / "folder" / "study.md"
     write_section(path, "study one", "first table", "# Study", note="by a command")
-    assert path.read_text() == (
-        "# Study\n\n<!-- study one: by a command -->\n\nfirst table\n\n<!-- /study one -->\n"
-    )
+    assert path.read_text() == ("# Study\n\n<!-- study one: by a command -->\n\nfirst table\n\n<!-- /study one -->\n")
     path.write_text(path.read_text().replace("# Study", "# Ours\n\nBefore.") + "\nAfter.\n")
     write_section(path, "study two", "other table", "## Two")
     write_section(path, "study one", r"new \1 table", "# Study", note="by a command")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from renderocc_model.encoder import VolumeEncoder
-from renderocc_model.heads import VoxelFeatures, VoxelHeads
-from renderocc_model.model_config import EncoderConfig, HeadsConfig
-from renderocc_model.neck import FeaturePyramid
+from renderocc_model.network.config import EncoderConfig, HeadsConfig
+from renderocc_model.network.encoder import VolumeEncoder
+from renderocc_model.network.heads import VoxelFeatures, VoxelHeads
+from renderocc_model.network.neck import FeaturePyramid
 
 CONFIG = EncoderConfig(channels=(4, 6, 8), blocks=(1, 0, 2), out_channels=5)
 

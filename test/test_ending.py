@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from renderocc_model import cli
-from renderocc_model.children import serve_parent
-from renderocc_model.ending import machine_error
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.base.worker_processes import serve_parent
 from training.recordings.new_bag import new_bag
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,17 +58,19 @@ def test_every_library_s_way_to_run_out_of_memory_is_understood(action):
 
 def test_a_library_that_there_was_no_memory_to_load_is_not_called_missing():
     # There is room for Python, not for LLVM's 130 MB; llvmlite itself says that its library may not be there.
-    code = "\n".join([
-        "import resource",
-        "from pathlib import Path",
-        "from renderocc_model.ending import machine_error",
-        "has = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()",
-        "resource.setrlimit(resource.RLIMIT_AS, (has + (60 << 20),) * 2)",
-        "try:",
-        "    import llvmlite.binding",
-        "except OSError as error:",
-        "    print(machine_error(error, less='fewer --rays'))",
-    ])  # fmt: skip
+    code = "\n".join(
+        [
+            "import resource",
+            "from pathlib import Path",
+            "from renderocc_model.base.machine_errors import machine_error",
+            "has = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()",
+            "resource.setrlimit(resource.RLIMIT_AS, (has + (60 << 20),) * 2)",
+            "try:",
+            "    import llvmlite.binding",
+            "except OSError as error:",
+            "    print(machine_error(error, less='fewer --rays'))",
+        ]
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith("out of memory (") and "try fewer --rays" in done.stdout, done.stderr
 

@@ -10,11 +10,11 @@ import torch
 from scipy import ndimage
 from small_models import small_config
 
-from renderocc_model.checkpoint import load_checkpoint, save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.network.checkpoint import load_checkpoint, save_checkpoint
+from renderocc_model.network.untrained import untrained_checkpoint
 from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate import evaluate as evaluation
 from training.evaluate import metrics
@@ -61,10 +61,22 @@ def test_the_figures_are_those_that_metrics_finds_in_the_volumes(checkpoint, tab
     assert result == json.loads((tmp_path / "all.json").read_text())
     folder = tmp_path / "volumes"
     corners = [*GRID.lower, *GRID.upper, GRID.voxel_size]
-    assert metrics.main([
-        str(folder / "predictions"), str(folder / "truth"), "--rayiou", "--origins", str(folder / "origins.json"),
-        "--grid", *map(str, corners), "--json", str(tmp_path / "metrics.json"),
-    ]) == 0  # fmt: skip
+    assert (
+        metrics.main(
+            [
+                str(folder / "predictions"),
+                str(folder / "truth"),
+                "--rayiou",
+                "--origins",
+                str(folder / "origins.json"),
+                "--grid",
+                *map(str, corners),
+                "--json",
+                str(tmp_path / "metrics.json"),
+            ]
+        )
+        == 0
+    )
     assert result["volumes"] == json.loads((tmp_path / "metrics.json").read_text())
     assert result["volumes"]["counts"]["frames"] == result["frames"] == result["rays"]["counts"]["frames"] == 3
     assert 0 < result["volumes"]["rayiou"] < 0.2 and 0 < result["rays"]["abs_rel"]
@@ -143,9 +155,9 @@ def test_what_does_not_fit_is_one_clear_line(checkpoint, tables, tmp_path, capsy
     assert "threshold is 1.5" in said("--threshold", 1.5)
     assert "--limit is -1" in said("--limit", -1)
     assert "ground at 9.0 m is not in the grid" in said("--baselines", "--ground-height", 9)
-    assert re.search(r"drive, frame 0: 3D truth has shapes .*\(100, 100, 16\)", said(
-        "--truth-grid", -20, -20, -1, 20, 20, 5.4, 0.4
-    ))  # fmt: skip
+    assert re.search(
+        r"drive, frame 0: 3D truth has shapes .*\(100, 100, 16\)", said("--truth-grid", -20, -20, -1, 20, 20, 5.4, 0.4)
+    )
     (tmp_path / "text.safetensors").write_text("no checkpoint, but long enough to be read as the header of one")
     assert "text.safetensors" in said(file=tmp_path / "text.safetensors")
     other = untrained_checkpoint(small_config("tiny", "class_count=19"), SEMANTIC_KITTI, 0)
@@ -240,8 +252,24 @@ def test_the_confusion_picture_shows_the_classes_that_occur():
 
 
 def test_tables_say_a_dash_where_nothing_was_measured():
-    nothing = {"abs_rel": None, "rmse": None, "delta_1": None, "miou_2d": None, "opacity_returns": None,
-               "opacity_empty": None, "iou_2d": {"car": None}, "counts": {"returns": 0, "empty": 0}}  # fmt: skip
-    result = {"checkpoint": "c", "frames": 1, "recordings": ["a"], "threshold": 0.5, "calibration": None,
-              "rays": nothing, "volumes": None, "baselines": {}}  # fmt: skip
+    nothing = {
+        "abs_rel": None,
+        "rmse": None,
+        "delta_1": None,
+        "miou_2d": None,
+        "opacity_returns": None,
+        "opacity_empty": None,
+        "iou_2d": {"car": None},
+        "counts": {"returns": 0, "empty": 0},
+    }
+    result = {
+        "checkpoint": "c",
+        "frames": 1,
+        "recordings": ["a"],
+        "threshold": 0.5,
+        "calibration": None,
+        "rays": nothing,
+        "volumes": None,
+        "baselines": {},
+    }
     assert re.search(r"AbsRel +-", evaluation_text(result)) and "| car | - |" in evaluation_markdown(result)

@@ -7,16 +7,16 @@ from exported_files import FORMS, exported_file, small_checkpoint, two_threads  
 from small_models import camera_ring, small_config
 
 from renderocc_model import cli
-from renderocc_model.checkpoint import CheckpointError
-from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export import export_checkpoint
 from renderocc_model.export.backends import load_exported
 from renderocc_model.export.file import read_description
 from renderocc_model.export.graph import ROW, ExportedFunction, pooling_tables
-from renderocc_model.lift import Frustums, LiftGeometry
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.images.preprocessing import normalise
+from renderocc_model.network.checkpoint import CheckpointError
+from renderocc_model.network.lift import Frustums, LiftGeometry
+from renderocc_model.network.untrained import untrained_checkpoint
 from renderocc_model.ops.voxel_pooling import voxel_pooling
-from renderocc_model.preprocess import normalise
-from renderocc_model.untrained import untrained_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -119,9 +119,7 @@ def test_a_network_of_3d_convolutions_is_the_same_function():
     cells = int(np.prod(checkpoint.config.pooled_shape))
     same_as_the_network(
         checkpoint,
-        lambda pictures, geometry: function(
-            pictures, geometry.cameras[0], *pooling_tables(geometry, cells).in_order()
-        ),
+        lambda pictures, geometry: function(pictures, geometry.cameras[0], *pooling_tables(geometry, cells).in_order()),
         pictures,
         geometry,
     )

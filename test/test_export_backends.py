@@ -13,14 +13,14 @@ from system import wait_until
 from test_network_setup import Log
 from test_node_in_process import System, until_active
 
-from renderocc_model.checkpoint import CheckpointError
+from renderocc_model.base.findings import Findings
 from renderocc_model.export.backends import BACKENDS, chosen_backend, load_exported
-from renderocc_model.findings import Findings
-from renderocc_model.predictor import Predictor
-from renderocc_model.rig import CameraModel
-from renderocc_model.undistort import UndistortTable
-from renderocc_ros.doctor.files import check_checkpoint
-from renderocc_ros.network_setup import make_predictor
+from renderocc_model.geometry.rig import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import CheckpointError
+from renderocc_ros.commands.doctor.files import check_checkpoint
+from renderocc_ros.frame.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
 
 

@@ -11,7 +11,10 @@ import renderocc_model
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, renderocc_model, renderocc_model.presets; print({'torch', 'timm', 'cv2'} & set(sys.modules))"
+    code = (
+        "import sys, renderocc_model, renderocc_model.network.presets; "
+        "print({'torch', 'timm', 'cv2'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -23,9 +23,13 @@ from renderocc_ros.faults.stage import Stage
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
 SIX = (
-    "camera stops", "truncated message + K of zeros", "stamps of the future", "mount not finite", "random transitions",
+    "camera stops",
+    "truncated message + K of zeros",
+    "stamps of the future",
+    "mount not finite",
+    "random transitions",
     "checkpoint cut short",
-)  # fmt: skip
+)
 
 
 def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
@@ -46,7 +50,9 @@ def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
 @pytest.mark.parametrize(
     ("lie", "found"),
     [
-        ("free", r"free: \d+ grids"), ("volume", r"free: \d+ voxels"), ("watchdog", "report: 'camera "),
+        ("free", r"free: \d+ grids"),
+        ("volume", r"free: \d+ voxels"),
+        ("watchdog", "report: 'camera "),
         ("stamps", "stamps: "),
     ],
 )
@@ -148,11 +154,23 @@ def test_a_voxel_can_have_been_seen_in_the_pyramid_and_half_a_voxel_around_it():
 def record(index: int, memory: float, **changes) -> dict:
     held = {"memory": memory, "threads": 19, "files": 23, "cpu": 1.0, "images": 0}
     return {
-        "index": index, "faults": ["camera stops"], "seed": index, "simulated": False, "node": 1, "after": held,
-        "report": [1.0 + index / 100], "recovery": 0.2, "exit": None, "broken": [], "grids": 10, "free_judged": True,
+        "index": index,
+        "faults": ["camera stops"],
+        "seed": index,
+        "simulated": False,
+        "node": 1,
+        "after": held,
+        "report": [1.0 + index / 100],
+        "recovery": 0.2,
+        "exit": None,
+        "broken": [],
+        "grids": 10,
+        "free_judged": True,
         "saved_judged": True,
-        "attempt": 0, "load": 1.0, **changes,
-    }  # fmt: skip
+        "attempt": 0,
+        "load": 1.0,
+        **changes,
+    }
 
 
 def test_memory_that_rises_with_every_run_is_a_leak_and_noise_is_not():

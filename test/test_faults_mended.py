@@ -16,14 +16,14 @@ from rclpy.context import Context
 from system import ROOT, new_domain
 from test_worker import Setup, fail
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_model.undistort import View
-from renderocc_model.visibility import Lookout, visible_voxels
-from renderocc_ros.complaints import Complaints
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.ops.visibility.cameras import Lookout, visible_voxels
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.placement import place_cameras
+from renderocc_ros.health.throttled_log import Complaints
 from renderocc_ros.node import RenderOccNode
-from renderocc_ros.placement import place_cameras
 
 ENDING = """
 import atexit, os, signal, threading, time

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid((0.0, 0.0, 0.0), (2.0, 1.5, 1.0), 0.5)  # 4 x 3 x 2 voxels
 

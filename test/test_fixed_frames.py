@@ -10,12 +10,12 @@ import pytest
 import torch
 from test_predictor import RIG, SMALL, pictures, pose_at
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.cuda_graph import record_graph
-from renderocc_model.fixed_frames import FixedFrames
-from renderocc_model.predictor import Predictor
-from renderocc_model.presets import preset
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.inference.cuda_graph import record_graph
+from renderocc_model.inference.fixed_frames import FixedFrames
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.presets import preset
+from renderocc_model.network.untrained import untrained_checkpoint
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 ARRAYS = ("semantics", "confidence", "visible")
@@ -122,7 +122,7 @@ def test_memory_of_few_sets_of_cameras_is_kept(checkpoint):
 
 def test_more_occupied_voxels_than_there_is_room_for_are_all_found(checkpoint, monkeypatch):
     plain, fixed, _ = both(checkpoint, "cpu")
-    monkeypatch.setattr("renderocc_model.predictor.FixedFrames", partial(FixedFrames, capacity=10))
+    monkeypatch.setattr("renderocc_model.inference.predictor.FixedFrames", partial(FixedFrames, capacity=10))
     for seed in range(2):
         found = fixed(pictures(seed=seed))
     assert found.occupied.sum() > 10

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from small_models import camera_ring, small_config
 from torch import nn
 
-from renderocc_model.folding import fold_batch_norms, folded_for_inference
-from renderocc_model.fusion import Volume
-from renderocc_model.lift import Frustums
-from renderocc_model.network import build_network
-from renderocc_model.presets import PRESETS
+from renderocc_model.inference.folding import fold_batch_norms, folded_for_inference
+from renderocc_model.network.fusion import Volume
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.network import build_network
+from renderocc_model.network.presets import PRESETS
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -29,8 +29,11 @@ def with_statistics(module: nn.Module) -> nn.Module:
     for norm in module.modules():
         if isinstance(norm, NORMS):
             for values, low, high in (
-                (norm.running_mean, -1, 1), (norm.running_var, 0.3, 3), (norm.weight, 0.3, 2), (norm.bias, -1, 1)
-            ):  # fmt: skip
+                (norm.running_mean, -1, 1),
+                (norm.running_var, 0.3, 3),
+                (norm.weight, 0.3, 2),
+                (norm.bias, -1, 1),
+            ):
                 nn.init.uniform_(values, low, high)
     return module.eval()
 
@@ -92,9 +95,13 @@ def test_activations_that_belong_to_norms_stay():
 def test_folding_is_what_hand_arithmetic_says():
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0.0)).eval()
     for values, number in (
-        (net[0].weight, 3.0), (net[0].bias, 1.0), (net[1].running_mean, 5.0), (net[1].running_var, 4.0),
-        (net[1].weight, 10.0), (net[1].bias, 7.0),
-    ):  # fmt: skip
+        (net[0].weight, 3.0),
+        (net[0].bias, 1.0),
+        (net[1].running_mean, 5.0),
+        (net[1].running_var, 4.0),
+        (net[1].weight, 10.0),
+        (net[1].bias, 7.0),
+    ):
         nn.init.constant_(values, number)
     assert fold_batch_norms(net, lambda: net(torch.zeros(1, 1, 1, 1))) == 1
     # ((3 x + 1) - 5) / 2 * 10 + 7 = 15 x - 13

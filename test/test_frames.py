@@ -9,7 +9,7 @@ import yaml
 from realdata import REALDATA, needs_realdata
 from tiny_bag import FRAME_NS, LATER_NS, RIG, START_NS, Plan, write_bag
 
-from renderocc_model.messages.bags import BagError
+from renderocc_model.rosio.bags import BagError
 from training.recordings.frames import Recording, RecordingError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.fusion import Volume, VolumeFusion, warp_volume
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.network.fusion import Volume, VolumeFusion, warp_volume
 
 GRID = VoxelGrid((-4.0, -3.0, -1.0), (4.0, 3.0, 1.0), 0.5)  # 16 x 12 x 4, not symmetric in z's count
 

@@ -26,19 +26,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import storage_mcap
 
-from renderocc_model.arrays import read_npz
-from renderocc_model.checkpoint import CheckpointError
-from renderocc_model.classes import OCC3D_NUSCENES, ClassTable
-from renderocc_model.config import load_yaml
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.base.config import load_yaml
+from renderocc_model.base.plain_yaml import read_yaml
 from renderocc_model.export.file import read_description
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.images import ImageError, decode_compressed
-from renderocc_model.messages import bounds, cdr
-from renderocc_model.messages.bags import Bag, BagError
-from renderocc_model.messages.bounds import zstd
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.plain_yaml import read_yaml
+from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.images.decoding import ImageError, decode_compressed
+from renderocc_model.network.checkpoint import CheckpointError
+from renderocc_model.rosio import bounds, cdr
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.bounds import zstd
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from training.evaluate.volumes import read_origins, read_volume
 from training.importers.dataset import DatasetError
 from training.importers.devkit import Tables as DevkitTables
@@ -85,9 +85,13 @@ def test_whatever_tf_says_transforms_are_finite_or_refused(links):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    _MODELS, st.lists(_ANY, max_size=15).map(tuple), st.tuples(_WHOLE, _WHOLE), st.tuples(*[_WHOLE] * 4),
-    st.tuples(_WHOLE, _WHOLE), st.tuples(*[_ANY] * 4),
-)  # fmt: skip
+    _MODELS,
+    st.lists(_ANY, max_size=15).map(tuple),
+    st.tuples(_WHOLE, _WHOLE),
+    st.tuples(*[_WHOLE] * 4),
+    st.tuples(_WHOLE, _WHOLE),
+    st.tuples(*[_ANY] * 4),
+)
 def test_whatever_a_camera_info_says_it_becomes_a_view_or_is_refused(model, D, size, roi, binning, numbers):
     fx, cx, fy, cy = numbers
     data = camera_info_bytes(model, D, size, roi, binning, (fx, 0, cx, 0, fy, cy, 0, 0, 1))
@@ -98,8 +102,11 @@ def test_whatever_a_camera_info_says_it_becomes_a_view_or_is_refused(model, D, s
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.sampled_from(["x", "y", "z", "rgb"]), st.integers(0, 9), _WHOLE), max_size=5),
-    _WHOLE, _WHOLE, _WHOLE, st.binary(max_size=64),
-)  # fmt: skip
+    _WHOLE,
+    _WHOLE,
+    _WHOLE,
+    st.binary(max_size=64),
+)
 def test_whatever_a_cloud_says_its_columns_are_as_long_or_it_is_refused(fields, height, width, point_step, data):
     assert examine(find("cdr_point_cloud"), cloud(fields, height, width, point_step, data)) is None
 
@@ -142,8 +149,8 @@ def test_a_short_yaml_file_takes_little_memory_though_a_long_one_may_be_read(tmp
 
 
 def test_a_word_in_place_of_a_number_that_has_choices_is_refused():
-    from renderocc_model.config import from_mapping
-    from renderocc_model.model_config import BackboneConfig
+    from renderocc_model.base.config import from_mapping
+    from renderocc_model.network.config import BackboneConfig
 
     with pytest.raises(ValueError, match="'stride' is 'eight'"):
         from_mapping(BackboneConfig, {"stride": "eight"})
@@ -219,11 +226,12 @@ def png_chunk(kind, content=b""):
     [
         b"\xff\xd8" + b"\xff" * 20_000_000,
         b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5_000_000,
-        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", bytes([0, 0, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0])) +
-        png_chunk(b"teSt") * 2_000_000,
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", bytes([0, 0, 0, 8, 0, 0, 0, 8, 8, 0, 0, 0, 0]))
+        + png_chunk(b"teSt") * 2_000_000,
     ],
     ids=["fill bytes", "empty segments", "empty chunks"],
-)  # fmt: skip
+)
 def test_headers_without_end_are_given_up_soon(data):
     """Walking all of these took 2 to 8 s, in the thread that decodes for the node."""
     array = np.frombuffer(data, np.uint8)
@@ -429,9 +437,13 @@ def test_arrays_packed_in_ways_that_unpack_without_bound_are_refused(tmp_path):
 
 def test_arrays_come_back_as_numpy_wrote_them(tmp_path):
     arrays = {
-        "a": np.asfortranarray(np.arange(24).reshape(2, 3, 4)), "b": np.array("text"), "c": np.zeros((0, 3)),
-        "d": np.array(["x", "yy"]), "e": np.array([True, False]), "f": np.arange(3, dtype=">f4"),
-    }  # fmt: skip
+        "a": np.asfortranarray(np.arange(24).reshape(2, 3, 4)),
+        "b": np.array("text"),
+        "c": np.zeros((0, 3)),
+        "d": np.array(["x", "yy"]),
+        "e": np.array([True, False]),
+        "f": np.arange(3, dtype=">f4"),
+    }
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **arrays)
         found = read_npz(tmp_path / "a.npz", tuple("abc"), tuple("defg"))
@@ -446,9 +458,14 @@ def test_a_saved_volume_whose_grid_is_no_grid_is_refused_by_name(tmp_path):
     one = np.zeros((1, 1, 1), np.uint8)
     for grid in (np.zeros(3), np.zeros(7), np.array(["a"] * 7)):
         np.savez(
-            tmp_path / "a.npz", semantics=one, confidence=one.astype(np.float32), visible=one.astype(bool), grid=grid,
-            frame=np.array("base_link"), class_names=np.array(OCC3D_NUSCENES.names),
-        )  # fmt: skip
+            tmp_path / "a.npz",
+            semantics=one,
+            confidence=one.astype(np.float32),
+            visible=one.astype(bool),
+            grid=grid,
+            frame=np.array("base_link"),
+            class_names=np.array(OCC3D_NUSCENES.names),
+        )
         with pytest.raises(ValueError, match="a.npz: "):
             Occupancy.load_npz(tmp_path / "a.npz", OCC3D_NUSCENES)
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from renderocc_model.geometry import (
+from renderocc_model.geometry.transforms import (
     interpolate,
     invert,
     matrix_from_quaternion,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
+from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
 
 def test_the_two_data_sets_have_their_published_shapes():

@@ -8,12 +8,12 @@ import torch
 from small_models import small_config
 from tiny_bag import HEIGHT, WIDTH, Plan, write_bag
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.network import build_network
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.network.network import build_network
 from renderocc_model.ops.render import render
-from renderocc_model.rays import Rays
 from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
 from training.prepare import PrepareConfig, prepare_recording
@@ -35,9 +35,7 @@ def ahead(distances, classes):
     """Rays along x from (0.25, 0.1, 0.1), which leave the grid after 19.75 m."""
     count = len(distances)
     origins, directions = torch.tensor([[0.25, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]])
-    return Rays(
-        origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes)
-    )
+    return Rays(origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes))
 
 
 def result_of(field, rays):
@@ -219,9 +217,11 @@ def test_the_figures_are_those_of_a_plain_loop_over_rays():
     assert min(len(errors), len(let_through)) > 50 and 0 < sum(within) < len(within) and 0 < sum(right) < len(found)
     # Rays are in single precision, so is where they leave the grid; what is compared is summed in double.
     expected = {
-        "abs_rel": sum(errors) / len(errors), "rmse": math.sqrt(sum(squares) / len(squares)),
-        "delta_1": sum(within) / len(within), "opacity_returns": sum(stopped) / len(stopped),
+        "abs_rel": sum(errors) / len(errors),
+        "rmse": math.sqrt(sum(squares) / len(squares)),
+        "delta_1": sum(within) / len(within),
+        "opacity_returns": sum(stopped) / len(stopped),
         "opacity_empty": sum(let_through) / len(let_through),
-    }  # fmt: skip
+    }
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     assert figures["miou_2d"] == pytest.approx(sum(ious) / len(ious), abs=1e-12)

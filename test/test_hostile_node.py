@@ -17,9 +17,9 @@ from std_srvs.srv import Trigger
 from system import Listener, Program, PublishingRig, new_domain, node_command, transform_message, wait_until
 from tf2_msgs.msg import TFMessage
 
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.untrained import untrained_checkpoint
 
 CAMERAS = ("front", "left")
 SECOND = 1_000_000_000
@@ -52,11 +52,14 @@ class System:
 
     def until_heard(self) -> None:
         wait_until(
-            lambda: self.rig.raw["left"].get_subscription_count() and self.rig.tf.get_subscription_count()
-            and self.listener.node.count_publishers("/renderocc/points"),
+            lambda: (
+                self.rig.raw["left"].get_subscription_count()
+                and self.rig.tf.get_subscription_count()
+                and self.listener.node.count_publishers("/renderocc/points")
+            ),
             20,
             "subscriptions",
-        )  # fmt: skip
+        )
         time.sleep(1.0)  # both sides of every match
         self.rig.send_mounts()
 
@@ -95,8 +98,17 @@ def system(tmp_path_factory):
 
 def test_nobody_on_the_network_can_lead_a_save_out_of_the_folder_that_the_node_was_started_with(system):
     system.frame()
-    for outside in ("/etc", system.elsewhere, f"{system.saved}/../elsewhere", f"{system.saved}2", "~", "~nobody/x",
-                    f"{system.saved}/$HOME", ".", "x" * 5000):  # fmt: skip
+    for outside in (
+        "/etc",
+        system.elsewhere,
+        f"{system.saved}/../elsewhere",
+        f"{system.saved}2",
+        "~",
+        "~nobody/x",
+        f"{system.saved}/$HOME",
+        ".",
+        "x" * 5000,
+    ):
         result = system.set_save_directory(outside)
         assert not result.successful and "with which the node was started" in result.reason, outside
         assert len(result.reason) < 600 and os.environ["HOME"] not in result.reason.replace(str(system.saved), "")

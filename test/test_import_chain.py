@@ -9,9 +9,9 @@ from scipy.spatial import cKDTree
 from test_import_nuscenes import clouds, real_keyframe
 from test_import_semantickitti import write_sequence
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.cli import main
-from renderocc_model.geometry import transform_points
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.geometry.transforms import transform_points
 from training.data.dataset import RayDataset, SampleConfig
 from training.prepare.tables import Tables
 from training.recordings.frames import Recording

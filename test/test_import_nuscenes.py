@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from realdata import REALDATA, needs_realdata
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.geometry import invert, matrix_from_quaternion, quaternion_from_matrix, transform_points
-from renderocc_model.grid import OCC3D_GRID
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.grid import OCC3D_GRID
+from renderocc_model.geometry.transforms import invert, matrix_from_quaternion, quaternion_from_matrix, transform_points
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
 from training.importers import main
 from training.importers.dataset import DatasetError
 from training.importers.devkit import records
@@ -42,9 +42,13 @@ class Tree:
     def sensor(self, channel, modality, translation, rotation, K=()):
         sensor = self.add("sensor", token=token("s", channel), channel=channel, modality=modality)
         return self.add(
-            "calibrated_sensor", token=token("c", channel), sensor_token=sensor, translation=translation,
-            rotation=rotation, camera_intrinsic=K,
-        )  # fmt: skip
+            "calibrated_sensor",
+            token=token("c", channel),
+            sensor_token=sensor,
+            translation=translation,
+            rotation=rotation,
+            camera_intrinsic=K,
+        )
 
     def reading(self, sample, calibration, stamp_us, pose, file, content, key=True, size=(0, 0)):
         """A row of sample_data with its pose and file; returns its token."""
@@ -54,10 +58,20 @@ class Tree:
         (self.root / file).parent.mkdir(parents=True, exist_ok=True)
         (self.root / file).write_bytes(content)
         return self.add(
-            "sample_data", token=name, sample_token=sample, ego_pose_token=name, calibrated_sensor_token=calibration,
-            timestamp=stamp_us, fileformat="jpg" if size[0] else "pcd", is_key_frame=key, height=size[1], width=size[0],
-            filename=file, prev="", next="",
-        )  # fmt: skip
+            "sample_data",
+            token=name,
+            sample_token=sample,
+            ego_pose_token=name,
+            calibrated_sensor_token=calibration,
+            timestamp=stamp_us,
+            fileformat="jpg" if size[0] else "pcd",
+            is_key_frame=key,
+            height=size[1],
+            width=size[0],
+            filename=file,
+            prev="",
+            next="",
+        )
 
     def write(self):
         folder = self.root / self.version
@@ -153,9 +167,12 @@ def test_each_scene_becomes_a_recording_of_its_keyframes_with_truth(tree, tmp_pa
     bag = out / "scene-0061"
     # A pose for each of the 2 x 2 stamps of 3 sensors, keyframe or not: 12.
     assert counts(bag) == {
-        "/tf_static": 1, "/tf": 12, "/cam_front/image_raw/compressed": 2, "/cam_front/camera_info": 2,
+        "/tf_static": 1,
+        "/tf": 12,
+        "/cam_front/image_raw/compressed": 2,
+        "/cam_front/camera_info": 2,
         "/lidar/points": 2,
-    }  # fmt: skip
+    }
     first = (START_US + 61_000_000) * 1000
     assert [p.name for p in sorted((bag / "occupancy").iterdir())] == [f"{first}.npz", f"{first + 500_000_000}.npz"]
     with Recording(bag) as recording:
@@ -320,9 +337,14 @@ def real_keyframe(root, lidarseg=None):
             model, mount = real.models[camera], real.mount(camera)
             calibration = tree.sensor(camera.upper(), "camera", mount[:3, 3].tolist(), wxyz(mount), model.K.tolist())
             tree.reading(
-                sample, calibration, image.stamp_ns // 1000, pose(image.stamp_ns), f"samples/{camera.upper()}/a.jpg",
-                bytes(image.data), size=(model.width, model.height),
-            )  # fmt: skip
+                sample,
+                calibration,
+                image.stamp_ns // 1000,
+                pose(image.stamp_ns),
+                f"samples/{camera.upper()}/a.jpg",
+                bytes(image.data),
+                size=(model.width, model.height),
+            )
     (tree.root / "gts" / "scene-0001" / sample).mkdir(parents=True)
     shutil.copy(REALDATA / "occ3d_labels" / "labels.npz", tree.root / "gts" / "scene-0001" / sample)
     return tree

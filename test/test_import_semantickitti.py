@@ -9,8 +9,8 @@ import pytest
 from realdata import REALDATA, needs_realdata
 from test_import_nuscenes import clouds, counts
 
-from renderocc_model.classes import SEMANTIC_KITTI
-from renderocc_model.grid import SEMANTIC_KITTI_GRID
+from renderocc_model.field.classes import SEMANTIC_KITTI
+from renderocc_model.geometry.grid import SEMANTIC_KITTI_GRID
 from training.importers import main
 from training.importers.dataset import DatasetError
 from training.importers.semantickitti import import_semantickitti
@@ -72,10 +72,14 @@ def test_a_sequence_becomes_a_recording_of_all_its_frames(root, tmp_path):
     assert main(["semantickitti", str(root), "--out", str(tmp_path / "out")]) == 0
     bag = tmp_path / "out" / "08"
     assert counts(bag) == {
-        "/tf_static": 1, "/tf": 2, "/lidar/points": 2,
-        "/image_2/image_raw/compressed": 2, "/image_2/camera_info": 2,
-        "/image_3/image_raw/compressed": 2, "/image_3/camera_info": 2,
-    }  # fmt: skip
+        "/tf_static": 1,
+        "/tf": 2,
+        "/lidar/points": 2,
+        "/image_2/image_raw/compressed": 2,
+        "/image_2/camera_info": 2,
+        "/image_3/image_raw/compressed": 2,
+        "/image_3/camera_info": 2,
+    }
     with Recording(bag) as recording:
         assert recording.stamps["image_2"] == [START, START + 100_000_000]
         assert recording.truth_stamps() == [START]

@@ -8,10 +8,10 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from renderocc_model.messages import cdr
-from renderocc_model.messages.camera_info import camera_model_from_info
-from renderocc_ros.complaints import Complaints
-from renderocc_ros.intake import Intake
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.intake import Intake
 from renderocc_ros.parameters import NodeConfig
 
 SECOND = 1_000_000_000

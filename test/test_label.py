@@ -14,9 +14,9 @@ from realdata import REALDATA, needs_realdata
 from rosbags.rosbag2 import Reader
 from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
-from renderocc_model.messages import cdr
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.rosio import cdr
 from training.label import main
 from training.label.clouds import Cloud, LabelField, Lidar
 from training.label.from_clouds import labels_from_clouds

@@ -2,7 +2,7 @@
 
 import pytest
 
-from renderocc_ros.latency import StageTimes
+from renderocc_ros.health.latency import StageTimes
 
 
 def test_percentiles_over_the_window():

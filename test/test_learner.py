@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_training import small_settings, small_tables
 
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.config import to_mapping
-from renderocc_model.presets import PRESETS
+from renderocc_model.base.config import to_mapping
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.presets import PRESETS
 from training.data.loader import training_batches
 from training.supervision.supervise import supervise
 from training.train.config import load_train_config

@@ -9,7 +9,9 @@ import pytest
 import torch
 from small_models import camera_ring, small_config
 
-from renderocc_model.lift import (
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.network.config import DepthConfig, LiftConfig
+from renderocc_model.network.lift import (
     CAMERA_PARAMETERS,
     DepthContextHead,
     Frustums,
@@ -17,8 +19,6 @@ from renderocc_model.lift import (
     depth_bin_centres,
     depth_bin_edges,
 )
-from renderocc_model.model_config import DepthConfig, LiftConfig
-from renderocc_model.undistort import View
 
 
 def forward_camera(x=0.0, y=0.0, z=0.0):

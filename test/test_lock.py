@@ -3,12 +3,11 @@
 import re
 from pathlib import Path
 
+import make_environment
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.version import Version
-
-from renderocc_ros import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ("requirements-lock.txt", "requirements-lock-ros.txt")
@@ -39,7 +38,11 @@ def test_the_lock_holds_what_is_required_in_a_version_that_is_allowed(name):
 
 def test_the_ros_lock_holds_what_the_environment_is_made_of():
     versions = locked("requirements-lock-ros.txt")
-    for line in [*bootstrap.ROS_PACKAGES, *bootstrap.GENERATOR_PACKAGES, *bootstrap.GENERATOR_PINS]:
+    for line in [
+        *make_environment.ROS_PACKAGES,
+        *make_environment.GENERATOR_PACKAGES,
+        *make_environment.GENERATOR_PINS,
+    ]:
         wanted = Requirement(line)
         assert versions[wanted.name.replace("_", "-").lower()] in wanted.specifier, f"{line}; run `make lock`"
 

@@ -298,13 +298,16 @@ CASES = {
     "occupancy": lambda x, w: occupancy_cross_entropy(x, torch.arange(len(x)) % 2 == 0, w),
     "voxels": lambda x, w: sum(
         voxel_cross_entropy(
-            x[:, None, None], torch.stack([x, 1 - x], dim=-1)[:, None, None],
-            (torch.arange(len(x)) % 2)[:, None, None], (torch.arange(len(x)) % 3 > 0)[:, None, None],
-            (w > 0)[:, None, None], 0.4,
+            x[:, None, None],
+            torch.stack([x, 1 - x], dim=-1)[:, None, None],
+            (torch.arange(len(x)) % 2)[:, None, None],
+            (torch.arange(len(x)) % 3 > 0)[:, None, None],
+            (w > 0)[:, None, None],
+            0.4,
         )
     ),
     "total_variation": lambda x, w: total_variation(x.view(-1, 3, 1)) * w.sum(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

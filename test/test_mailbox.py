@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from renderocc_ros.mailbox import Mailbox
+from renderocc_ros.input.mailbox import Mailbox
 
 
 def test_the_newest_item_wins_and_the_replaced_one_is_handed_back():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 
-from renderocc_ros.matcher import AnchorMatcher, MatchedSet, TimeJump
+from renderocc_ros.input.matcher import AnchorMatcher, MatchedSet, TimeJump
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -277,7 +277,7 @@ def test_one_image_of_one_of_two_cameras_comes_out_once():
 def test_every_frame_of_the_recordings_is_matched_whole(bag, anchor, frames, cameras, rate):
     from rosbags.highlevel import AnyReader
 
-    from renderocc_model.messages import cdr
+    from renderocc_model.rosio import cdr
 
     events = []
     with AnyReader([REALDATA / bag]) as reader:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
-from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 from training.evaluate.confusion import Confusion
 from training.evaluate.metrics import main
 from training.evaluate.volumes import volume_grid

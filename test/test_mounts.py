@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from renderocc_ros.mounts import parse_mounts, quaternion_from_euler
+from renderocc_ros.frame.mounts import parse_mounts, quaternion_from_euler
 
 
 def test_a_level_camera_looking_ahead_sees_x_of_the_vehicle_in_depth():

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_models import camera_ring, small_config
 
-from renderocc_model.lift import Frustums, LiftGeometry
-from renderocc_model.network import build_network
-from renderocc_model.presets import PRESETS
+from renderocc_model.network.lift import Frustums, LiftGeometry
+from renderocc_model.network.network import build_network
+from renderocc_model.network.presets import PRESETS
 
 NAMES = ["tiny", "base", "paper"]
 

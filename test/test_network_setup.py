@@ -9,11 +9,11 @@ import pytest
 import torch
 from small_models import small_config
 
-from renderocc_model import packaged
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.network import build_network
-from renderocc_ros.network_setup import make_predictor
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.network import packaged
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.network import build_network
+from renderocc_ros.frame.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
 
 

@@ -137,8 +137,13 @@ def test_points_lie_on_voxel_centres_inside_the_grid(system):
     system.frame()
     message = system.points[-1]
     assert [(field.name, field.offset) for field in message.fields] == [
-        ("x", 0), ("y", 4), ("z", 8), ("rgb", 12), ("confidence", 16), ("label", 20)
-    ]  # fmt: skip
+        ("x", 0),
+        ("y", 4),
+        ("z", 8),
+        ("rgb", 12),
+        ("confidence", 16),
+        ("label", 20),
+    ]
     dtype = np.dtype([("xyz", "<f4", 3), ("rgb", "<u4"), ("confidence", "<f4"), ("label", "<u4")])
     points = np.frombuffer(message.data, dtype)
     assert len(points) == message.width > 0

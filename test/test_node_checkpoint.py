@@ -11,11 +11,11 @@ from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
 from system import Listener, Program, PublishingRig, new_domain, node_command, wait_until
 
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.presets import preset
-from renderocc_model.rig import Camera, CameraModel, Rig
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.presets import preset
+from renderocc_model.network.untrained import untrained_checkpoint
 
 
 def wide_rig():

@@ -19,12 +19,12 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from small_models import small_config
 from system import Listener, PublishingRig, new_domain, node_command, wait_until
 
+import renderocc_ros.frame.worker
 import renderocc_ros.node
-import renderocc_ros.worker
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.untrained import untrained_checkpoint
-from renderocc_ros.complaints import Complaints
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.untrained import untrained_checkpoint
+from renderocc_ros.health.throttled_log import Complaints
 from renderocc_ros.node import GRAPH_PERIOD, RenderOccNode
 
 CAMERAS = ("front", "left", "back")
@@ -194,7 +194,7 @@ def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes
 
 
 def test_a_frame_that_never_ends_lets_the_node_end_and_is_named(system, monkeypatch):
-    monkeypatch.setattr(renderocc_ros.worker, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(renderocc_ros.frame.worker, "STOP_LIMIT", 0.2)
     said, hold = [], threading.Event()
     monkeypatch.setattr(system.node._complaints, "_say", said.append)
     until_active(system)

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.occupancy import Occupancy
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid((-1.0, 2.0, 0.0), (1.0, 4.5, 1.5), 0.5)  # 4 x 5 x 3
 FREE, CAR, ROAD = OCC3D_NUSCENES.free, 4, 11

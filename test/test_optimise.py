@@ -5,7 +5,7 @@ import torch
 from small_models import small_config
 from torch import nn
 
-from renderocc_model.network import build_network
+from renderocc_model.network.network import build_network
 from training.train.config import OptimiserConfig
 from training.train.optimise import (
     AveragedWeights,

@@ -9,10 +9,10 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 from visualization_msgs.msg import Marker, MarkerArray
 
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.occupancy import Occupancy
-from renderocc_ros import outputs
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_ros.output import messages as outputs
 
 CLASSES = OCC3D_NUSCENES
 FREE, UNKNOWN = CLASSES.free, UNLABELLED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from renderocc_ros.pace import Pace
+from renderocc_ros.input.playback_clock import Pace
 
 SECOND = 1_000_000_000
 

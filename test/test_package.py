@@ -1,6 +1,7 @@
 """The shape of the package: imports go one way, one version everywhere, nothing heavy or left over."""
 
 import ast
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,6 +14,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {"renderocc_model": set(), "training": {"renderocc_model"}, "renderocc_ros": {"renderocc_model"}}
 PACKAGES = set(ALLOWED)
+# The folders of each package from the bottom up: each imports only from those before it; modules beside them, from all.
+FOLDERS = {
+    "renderocc_model": "base geometry field images rosio ops network export inference bench".split(),
+}
 ROS_MODULES = {
     "rclpy",
     "sensor_msgs",
@@ -41,6 +46,38 @@ def test_packages_import_only_what_is_below_them(package):
     for path in sorted((ROOT / package).rglob("*.py")):
         others = (imported_modules(path) & PACKAGES) - {package}
         assert others <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {others}"
+
+
+def imported_paths(path: Path) -> set[str]:
+    """Full names of all that a file imports, and of modules named in strings, as 'package.module:function'."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.relative_to(ROOT).parent.parts
+            above = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (above, node.module)))
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= set(re.findall(r"^((?:renderocc_model|renderocc_ros|training)(?:\.\w+)+)(?::\w+)?$", node.value))
+    return names
+
+
+@pytest.mark.parametrize("package", sorted(FOLDERS))
+def test_folders_import_only_from_those_below_them(package):
+    order = FOLDERS[package]
+    rooms = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    assert rooms == set(order), f"put {rooms ^ set(order)} in their place in FOLDERS"
+    for number, room in enumerate(order):
+        forbidden = tuple(f"{package}.{above}" for above in order[number + 1 :])
+        for path in sorted((ROOT / package / room).rglob("*.py")):
+            up = {
+                name
+                for name in imported_paths(path)
+                if f"{name}.".startswith(tuple(f"{above}." for above in forbidden))
+            }
+            assert not up, f"{path.relative_to(ROOT)} imports {sorted(up)} from above"
 
 
 def test_the_model_needs_no_ros_and_only_what_reads_recordings_needs_rosbags():
@@ -103,8 +140,8 @@ def test_launch_and_configuration_are_installed():
 
 
 def test_every_configuration_file_loads():
-    from renderocc_model.presets import load_model_config
-    from renderocc_model.rig import Rig
+    from renderocc_model.geometry.rig import Rig
+    from renderocc_model.network.presets import load_model_config
 
     for path in sorted((ROOT / "config" / "rigs").glob("*.yaml")):
         assert len(Rig.load(path)) > 0

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from rclpy.validate_topic_name import validate_topic_name
 
-from renderocc_model.config import from_mapping, settings_of
+from renderocc_model.base.config import from_mapping, settings_of
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,12 +84,15 @@ def test_topics_that_ros_allows_are_taken(template):
 
 def test_cameras_need_an_image_and_a_calibration_topic():
     topics = [
-        ("/front/image_raw", [IMAGE]), ("/front/camera_info", [INFO]),
-        ("/rear/image_raw/compressed", [COMPRESSED]), ("/rear/camera_info", [INFO]),
+        ("/front/image_raw", [IMAGE]),
+        ("/front/camera_info", [INFO]),
+        ("/rear/image_raw/compressed", [COMPRESSED]),
+        ("/rear/camera_info", [INFO]),
         ("/uncalibrated/image_raw", [IMAGE]),
         ("/blind/camera_info", [INFO]),
-        ("/wrong_type/image_raw", ["std_msgs/msg/String"]), ("/wrong_type/camera_info", [INFO]),
-    ]  # fmt: skip
+        ("/wrong_type/image_raw", ["std_msgs/msg/String"]),
+        ("/wrong_type/camera_info", [INFO]),
+    ]
     assert cameras_on_graph(topics, NodeConfig(), "/") == ("front", "rear")
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.picture import (
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.drawing import (
     FREE_COLOUR,
     MARKER_COLOUR,
     SKY_COLOUR,
@@ -18,6 +16,8 @@ from renderocc_model.picture import (
     default_camera,
     perspective_view,
 )
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
 GRID = VoxelGrid((2.0, -4.0, -1.0), (10.0, 4.0, 3.0), 0.5)  # 16 x 16 x 8, all of it in front of the frame's origin
 FREE, CAR, ROAD, TREE = OCC3D_NUSCENES.free, 4, 11, 16

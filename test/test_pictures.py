@@ -6,8 +6,8 @@ import torch
 from small_models import small_config
 from tiny_bag import RIG, Plan, write_bag
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.field import SemanticDensityField
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.field import SemanticDensityField
 from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
 from training.train.pictures import draw_frame, occupancy_of

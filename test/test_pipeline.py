@@ -12,24 +12,24 @@ from sensor_msgs.msg import CompressedImage, Image
 from small_models import small_config
 from system import PublishingRig, stamp_message
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.device_images import DeviceDecoder
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_model.predictor import Predictor
-from renderocc_model.preprocess import view_from_rgb
-from renderocc_model.undistort import UndistortTable, network_view
-from renderocc_ros.complaints import Complaints
-from renderocc_ros.intake import Calibration, CameraImage
-from renderocc_ros.latency import StageTimes
-from renderocc_ros.matcher import MatchedSet
-from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.pipeline import (
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.preprocessing import view_from_rgb
+from renderocc_model.inference.device_decoding import DeviceDecoder
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.pipeline import (
     MOST_WAITS_IN_VAIN,
     FramePipeline,
     ViewTables,
     decode_view,
     decode_view_on_device,
 )
+from renderocc_ros.health.latency import StageTimes
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.intake import Calibration, CameraImage
+from renderocc_ros.input.matcher import MatchedSet
+from renderocc_ros.parameters import NodeConfig
 
 torch.set_num_threads(2)
 

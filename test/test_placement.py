@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from renderocc_model.messages.tf_buffer import TransformBuffer
-from renderocc_ros.placement import place_cameras
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.placement import place_cameras
 
 SECOND = 1_000_000_000
 IDENTITY = (0.0, 0.0, 0.0, 1.0)

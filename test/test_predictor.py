@@ -11,12 +11,12 @@ import pytest
 import torch
 from realdata import REALDATA, needs_realdata
 
-from renderocc_model.checkpoint import Checkpoint, CheckpointError, save_checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
-from renderocc_model.predictor import Predictor
-from renderocc_model.presets import preset
-from renderocc_model.rig import Camera, CameraModel, Rig
-from renderocc_model.untrained import untrained_checkpoint
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import Checkpoint, CheckpointError, save_checkpoint
+from renderocc_model.network.presets import preset
+from renderocc_model.network.untrained import untrained_checkpoint
 
 SMALL = ("images.height=64", "images.width=160", "grid.lower=[-8, -8, -1]", "grid.upper=[8, 8, 5.4]")
 FREE = OCC3D_NUSCENES.free

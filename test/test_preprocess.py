@@ -9,10 +9,10 @@ import pytest
 import torch
 from realdata import REALDATA, needs_realdata
 
-from renderocc_model.images import ImageError
-from renderocc_model.preprocess import IMAGE_MEAN, IMAGE_STD, Preprocessor, normalise, view_from_rgb
-from renderocc_model.rig import Rig
-from renderocc_model.undistort import FILL_COLOUR, UndistortTable, network_view
+from renderocc_model.geometry.rig import Rig
+from renderocc_model.geometry.undistortion import FILL_COLOUR, UndistortTable, network_view
+from renderocc_model.images.decoding import ImageError
+from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD, Preprocessor, normalise, view_from_rgb
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 NUSCENES = Rig.load(RIGS / "nuscenes_keyframe.yaml")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from renderocc_model.config import from_mapping, settings_of, to_mapping
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.presets import PRESETS, load_model_config, preset
+from renderocc_model.base.config import from_mapping, settings_of, to_mapping
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.presets import PRESETS, load_model_config, preset
 
 MODEL_FILES = sorted((Path(__file__).resolve().parent.parent / "config").glob("model_*.yaml"))
 

@@ -109,9 +109,7 @@ def test_the_fast_dds_profile_is_well_formed_and_uses_the_transports_that_it_des
 
 def test_the_shared_memory_holds_a_burst_of_six_large_raw_images():
     profiles = ElementTree.parse(ROOT / "config" / "fastdds.xml").getroot().find("dds:profiles", NAMESPACE)
-    sizes = {
-        name: int(profiles.find(f".//dds:{name}", NAMESPACE).text) for name in ("segment_size", "maxMessageSize")
-    }
+    sizes = {name: int(profiles.find(f".//dds:{name}", NAMESPACE).text) for name in ("segment_size", "maxMessageSize")}
     image = 1600 * 900 * 3  # 4.32 MB
     assert sizes["segment_size"] >= 6 * image and image < sizes["maxMessageSize"] <= sizes["segment_size"]
 
@@ -210,14 +208,17 @@ libc.malloc_stats()
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps so much")
 def test_freed_memory_goes_back_to_the_system():
     # Blocks too small for maps of their own, every fiftieth kept: glibc gives nothing back by itself.
-    code = "\n".join([
-        "import ctypes, re",
-        "from pathlib import Path",
-        "from renderocc_ros.process import return_free_memory",
-        "own = lambda: int(re.search(r'Anonymous:\\s+(\\d+)', Path('/proc/self/smaps_rollup').read_text())[1]) / 1024",
-        "blocks = [ctypes.create_string_buffer(b'x', 65536) for _ in range(3200)]",
-        "kept = blocks[::50]; del blocks; before = own()",
-        "return_free_memory(); print(before - own())",
-    ])  # fmt: skip
+    code = "\n".join(
+        [
+            "import ctypes, re",
+            "from pathlib import Path",
+            "from renderocc_ros.process import return_free_memory",
+            "own = lambda: int(re.search(r'Anonymous:\\s+(\\d+)',"
+            " Path('/proc/self/smaps_rollup').read_text())[1]) / 1024",
+            "blocks = [ctypes.create_string_buffer(b'x', 65536) for _ in range(3200)]",
+            "kept = blocks[::50]; del blocks; before = own()",
+            "return_free_memory(); print(before - own())",
+        ]
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert float(done.stdout) > 100, done.stdout

@@ -7,7 +7,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleNode
 from system import new_domain
 
-from renderocc_ros.publishers import OutputPublishers
+from renderocc_ros.output.publishers import OutputPublishers
 
 
 def test_where_one_topic_cannot_be_made_all_are_given_back():

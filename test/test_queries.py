@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.rays import Rays
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from training.supervision.queries import Queries, QueryConfig, draw_queries, query_losses
 
 torch.set_num_threads(2)
@@ -91,9 +91,10 @@ def test_no_voxel_with_a_return_is_said_to_be_empty():
     ways = np.stack([np.linspace(3, 9.5, 80), np.zeros(80), np.full(80, -1.5)], axis=1)
     distances = np.linalg.norm(ways, axis=1)
     rays = Rays(
-        torch.from_numpy(np.tile(origin, (80, 1))), torch.from_numpy(ways / distances[:, None]),
+        torch.from_numpy(np.tile(origin, (80, 1))),
+        torch.from_numpy(ways / distances[:, None]),
         torch.from_numpy(distances),
-    )  # fmt: skip
+    )
     returns = {tuple(voxel) for voxel in GRID.index_of(origin + ways)[0]}
     points = draw(rays)
     held = torch.tensor([tuple(voxel) in returns for voxel in GRID.index_of(points.empty.numpy())[0]])
@@ -145,10 +146,12 @@ def test_one_kind_of_points_may_be_left_out(kind):
 def at(points, occupied, channels, weights=(1.0, 1.0)) -> Queries:
     dtype = torch.float64
     return Queries(
-        torch.tensor(points, dtype=dtype).view(-1, 3), torch.full((len(points),), weights[0]),
-        torch.tensor(occupied, dtype=dtype).view(-1, 3), torch.full((len(occupied),), weights[1]),
+        torch.tensor(points, dtype=dtype).view(-1, 3),
+        torch.full((len(points),), weights[0]),
+        torch.tensor(occupied, dtype=dtype).view(-1, 3),
+        torch.full((len(occupied),), weights[1]),
         torch.tensor(channels, dtype=torch.int64),
-    )  # fmt: skip
+    )
 
 
 def test_losses_at_the_middles_of_voxels_are_those_of_the_voxels():
@@ -158,9 +161,7 @@ def test_losses_at_the_middles_of_voxels_are_those_of_the_voxels():
     field = SemanticDensityField(GRID, density, semantics)
     for interpolation in ("trilinear", "nearest"):
         config = QueryConfig(interpolation=interpolation, occupied_share=0.25)
-        occupancy, classes = query_losses(
-            field, at([(0.25, 0.25, 0.25)], [(2.25, 0.25, 0.25)], [2]), config=config
-        )
+        occupancy, classes = query_losses(field, at([(0.25, 0.25, 0.25)], [(2.25, 0.25, 0.25)], [2]), config=config)
         # empty: 2/m on 0.5 m, 1.0; occupied: p = 1 - exp(-log 4) = 3/4
         assert occupancy.item() == pytest.approx(0.75 * 1.0 + 0.25 * math.log(4 / 3), abs=1e-6)
         assert classes.item() == pytest.approx(math.log(8 / 6))  # p = 6 / (1 + 1 + 6)

@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.rays import Rays
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from training.evaluate.held_out import RayScores
 from training.supervision.config import SupervisionConfig
 from training.supervision.queries import draw_queries

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from training.evaluate.rayiou import RayIoU, cast_frame, first_hits, lidar_directions, select_origins
 from training.evaluate.traversal import cell_indices, padded, traverse
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.rays import Rays, camera_ray_shape, camera_rays, depth_from_distance, distance_from_depth
-from renderocc_model.undistort import View
+from renderocc_model.geometry.rays import Rays, camera_ray_shape, camera_rays, depth_from_distance, distance_from_depth
+from renderocc_model.geometry.undistortion import View
 
 VIEW = View(8, 6, np.array([[4.0, 0, 3.5], [0, 4.0, 2.0], [0, 0, 1]]))
 LEVEL_FORWARD = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0.2], [0, -1, 0, 1.6], [0, 0, 0, 1]])  # optical z along base x

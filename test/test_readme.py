@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from renderocc_model.config import settings_of
+from renderocc_model.base.config import settings_of
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,12 +54,12 @@ def test_the_readme_names_only_files_that_exist():
 def test_the_python_lines_of_the_readme_run(monkeypatch, tmp_path):
     import numpy as np
 
-    from renderocc_model import packaged
-    from renderocc_model.checkpoint import save_checkpoint
-    from renderocc_model.classes import OCC3D_NUSCENES
-    from renderocc_model.presets import preset
-    from renderocc_model.rig import Rig
-    from renderocc_model.untrained import untrained_checkpoint
+    from renderocc_model.field.classes import OCC3D_NUSCENES
+    from renderocc_model.geometry.rig import Rig
+    from renderocc_model.network import packaged
+    from renderocc_model.network.checkpoint import save_checkpoint
+    from renderocc_model.network.presets import preset
+    from renderocc_model.network.untrained import untrained_checkpoint
 
     if packaged.packaged_checkpoint("tiny") is None:  # a source tree without the weights: any will do
         network = untrained_checkpoint(preset("tiny"), OCC3D_NUSCENES).network

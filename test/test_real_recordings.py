@@ -13,11 +13,11 @@ from std_msgs.msg import String
 from system import LATCHED, Listener, Program, new_domain, node_command, untrained_network, wait_until
 from visualization_msgs.msg import MarkerArray
 
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
-from renderocc_model.messages.tf_buffer import TransformBuffer
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.placement import place_cameras
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
-from renderocc_ros.placement import place_cameras
 
 pytestmark = needs_realdata
 ABSOLUTE = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")

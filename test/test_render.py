@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import intersect_box, reference, render
-from renderocc_model.rays import Rays
 
 UNIT_GRID = VoxelGrid((0.0, 0.0, 0.0), (5.0, 5.0, 5.0), 1.0)
 

@@ -15,11 +15,11 @@ from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 from torch_threads import threads_as_before  # noqa: F401  (for every test here)
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops import execution
 from renderocc_model.ops.render import RenderResult, cpu_kernel, cpu_loops, reference, render
-from renderocc_model.rays import Rays
 
 OUTPUTS = ("distance", "semantics", "opacity", "distortion")
 # Float32 has 24 bits: one rounding is 6e-8 of a number. A result sums up tens of samples.
@@ -285,9 +285,19 @@ def test_a_process_forked_after_rendering_renders_too(many_threads):
             density, table = field.density.reshape(-1).numpy(), field.semantics.reshape(-1, 3).numpy()
             semantics = np.empty((len(rays), 3), np.float32)
             loops.march_forward(
-                density, table, walk.shape, walk.rays, walk.order, walk.counts, walk.delta,
-                results[0], semantics, results[1], results[2], np.empty(len(rays), np.int64),
-            )  # fmt: skip
+                density,
+                table,
+                walk.shape,
+                walk.rays,
+                walk.order,
+                walk.counts,
+                walk.delta,
+                results[0],
+                semantics,
+                results[1],
+                results[2],
+                np.empty(len(rays), np.int64),
+            )
             os.write(write, b"y" if np.array_equal(semantics, expected) and threads == 1 else b"n")
         finally:
             os._exit(0)

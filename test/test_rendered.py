@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.undistort import View
-from renderocc_ros.rendered import rendered_view
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.undistortion import View
+from renderocc_ros.output.rendered_views import rendered_view
 
 torch.set_num_threads(2)
 

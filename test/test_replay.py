@@ -16,9 +16,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 from system import new_domain
 
-from renderocc_model.messages.bags import Bag, BagError
-from renderocc_ros.player import ReplayError, is_latched, qos_profile
-from renderocc_ros.replay import main, play, ros_arguments
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_ros.commands.player import ReplayError, is_latched, qos_profile
+from renderocc_ros.commands.replay import main, play, ros_arguments
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T0 = 1_700_000_000_000_000_000

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.camera_model import CameraModel
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.preprocessing import normalise, view_from_raw, view_from_rgb
 from renderocc_model.ops.resample import PLANAR, PixelLayout, resample
-from renderocc_model.preprocess import normalise, view_from_raw, view_from_rgb
-from renderocc_model.undistort import UndistortTable, network_view
 
 TEST = Path(__file__).resolve().parent
 K = np.array([[192.0, 0.0, 159.5], [0.0, 192.0, 99.5], [0.0, 0.0, 1.0]])
@@ -101,13 +101,18 @@ def test_the_reference_takes_the_rows_of_the_view_alone():
         ({"layout": PixelLayout(200, 320, "rgb16", 960)}, "encoding is 'rgb16'; expected one of rgb8"),
         ({"layout": PixelLayout(100, 320, "rgb8", 960)}, "picture is 320x100; the table is for 320x200"),
         ({"layout": PixelLayout(200, 320, "rgb8", 970)}, "expected 194000 bytes in a row"),
-        ({"layout": PixelLayout(200, 320, "rgb8", 960, rows=(100, 200)), "data": torch.zeros(96000, dtype=torch.uint8)},
-         "rows 100..200 are there; expected"),
+        (
+            {
+                "layout": PixelLayout(200, 320, "rgb8", 960, rows=(100, 200)),
+                "data": torch.zeros(96000, dtype=torch.uint8),
+            },
+            "rows 100..200 are there; expected",
+        ),
         ({"dtype": torch.int32}, "dtype is torch.int32; expected uint8"),
         ({"out": torch.zeros(32, 95, 3, dtype=torch.uint8)}, r"out is torch.uint8 of shape \(32, 95, 3\)"),
         ({"data": torch.zeros(200, 960, dtype=torch.uint8)}, r"of shape \(200, 960\); expected 192000 bytes"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_together_is_refused(monkeypatch, change, message):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     arguments = {"data": torch.from_numpy(PICTURE.reshape(-1)), "layout": LAYOUT, "table": TABLE, **change}

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from realdata import REALDATA, needs_realdata
 
-from renderocc_model.geometry import invert, transform_from, transform_points
-from renderocc_model.rig import Camera, CameraModel, Rig
-from renderocc_model.rig_summary import compare_summaries
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.transforms import invert, transform_from, transform_points
+from renderocc_model.network.rig_summary import compare_summaries
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 K = np.array([[500.0, 0, 320], [0, 510.0, 240], [0, 0, 1]])
@@ -214,9 +214,13 @@ class TestSummaries:
         summary = json.loads(json.dumps(Rig((camera(yaw=1.0),)).summary()))
         assert summary["count"] == 1
         assert summary["cameras"][0] == {
-            "name": "front", "width": 640, "height": 480, "horizontal_fov": pytest.approx(1.138625, abs=1e-6),
-            "mount_height": 1.6, "yaw": 1.0,
-        }  # fmt: skip
+            "name": "front",
+            "width": 640,
+            "height": 480,
+            "horizontal_fov": pytest.approx(1.138625, abs=1e-6),
+            "mount_height": 1.6,
+            "yaw": 1.0,
+        }
 
     def test_the_same_rig_gives_no_warning(self):
         summary = Rig((camera("front"), camera("rear", yaw=math.pi))).summary()

@@ -2,9 +2,9 @@
 
 import pytest
 
+from renderocc_ros.frame.pipeline import Frame
+from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.pipeline import Frame
-from renderocc_ros.saving import SaveFolder
 
 
 class Volume:

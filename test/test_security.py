@@ -19,13 +19,13 @@ import pytest
 import torch
 from tiny_bag import Plan, write_bag
 
-from renderocc_model.backbone import _read_weights
-from renderocc_model.checkpoint import CheckpointError
-from renderocc_model.classes import OCC3D_NUSCENES
 from renderocc_model.export.archive import checked_archive
 from renderocc_model.export.file import read_description
-from renderocc_model.occupancy import Occupancy
-from renderocc_ros.player import ReplayError, message_class
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.network.backbone import _read_weights
+from renderocc_model.network.checkpoint import CheckpointError
+from renderocc_ros.commands.player import ReplayError, message_class
 from training.evaluate.volumes import read_volume
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import Tables, TablesError

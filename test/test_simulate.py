@@ -10,10 +10,10 @@ import pytest
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.geometry import interpolate, invert, transform_from, transform_points
-from renderocc_model.grid import OCC3D_GRID
-from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.geometry.grid import OCC3D_GRID
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.transforms import interpolate, invert, transform_from, transform_points
 from training.simulate import main
 from training.simulate.plan import Plan
 from training.simulate.plants import thinned, tree

@@ -84,15 +84,34 @@ def test_a_process_s_own_memory_grows_with_what_it_takes():
 def test_samples_survive_a_kill_and_become_a_picture_and_a_section(tmp_path):
     rng = np.random.default_rng(1)
     for second in range(200):
-        append(tmp_path / "samples.jsonl", {
-            "life": 0, "t": float(second), "fault": "camera stops" if 50 <= second < 55 else "", "memory": 900.0,
-            "pss": 600.0, "own": 400 + rng.normal(), "threads": 20, "files": 23, "held": 0, "dropped": 0, "p50": 200.0,
-            "p99": 300.0, "published": 5 * second, "skipped": 2, "withheld": 0, "failed": 0, "ages": [0.3, 0.4],
-        })  # fmt: skip
+        append(
+            tmp_path / "samples.jsonl",
+            {
+                "life": 0,
+                "t": float(second),
+                "fault": "camera stops" if 50 <= second < 55 else "",
+                "memory": 900.0,
+                "pss": 600.0,
+                "own": 400 + rng.normal(),
+                "threads": 20,
+                "files": 23,
+                "held": 0,
+                "dropped": 0,
+                "p50": 200.0,
+                "p99": 300.0,
+                "published": 5 * second,
+                "skipped": 2,
+                "withheld": 0,
+                "failed": 0,
+                "ages": [0.3, 0.4],
+            },
+        )
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"life": 0, "t": 20')  # killed while it wrote
-    append(tmp_path / "events.jsonl", {"life": 0, "t": 50.0, "end": 55.0, "fault": "camera stops", "camera": "a",
-                                       "complaints": [], "surprises": []})  # fmt: skip
+    append(
+        tmp_path / "events.jsonl",
+        {"life": 0, "t": 50.0, "end": 55.0, "fault": "camera stops", "camera": "a", "complaints": [], "surprises": []},
+    )
     document = tmp_path / "reliability.md"
     assert conclude(tmp_path, document) == 0
     found = json.loads((tmp_path / "reliability" / "soak.json").read_text())
@@ -116,7 +135,7 @@ def test_a_plot_shows_its_curves_in_their_colours():
 
 
 def test_a_stamp_is_put_into_ready_made_bytes():
-    from renderocc_model.messages import cdr_reader, cdr_writer
+    from renderocc_model.rosio import cdr_reader, cdr_writer
 
     message = cdr_writer.write_image(0, "front", np.zeros((2, 3, 3), np.uint8), "rgb8")
     read = cdr_reader.read_image(with_stamp(bytes(message), 1_700_000_000_123_456_789))
@@ -141,10 +160,23 @@ def test_sizes_are_read_and_nonsense_is_refused():
 
 def test_the_table_shows_the_highest_rate_kept_and_the_first_that_was_not():
     def row(rate, age, sent=None):
-        return {"transport": "raw", "width": 704, "height": 256, "rate": rate, "sent_rate": sent or rate,
-                "received_rate": rate, "output_rate": 4.0, "age_p50": age / 2, "age_p99": age, "age_most": age,
-                "skipped": 7, "dropped": {"superseded": 42}, "node_cores": 1.5, "source_cores": 0.2,
-                "bytes_of_a_frame": 3_000_000}  # fmt: skip
+        return {
+            "transport": "raw",
+            "width": 704,
+            "height": 256,
+            "rate": rate,
+            "sent_rate": sent or rate,
+            "received_rate": rate,
+            "output_rate": 4.0,
+            "age_p50": age / 2,
+            "age_p99": age,
+            "age_most": age,
+            "skipped": 7,
+            "dropped": {"superseded": 42},
+            "node_cores": 1.5,
+            "source_cores": 0.2,
+            "bytes_of_a_frame": 3_000_000,
+        }
 
     rows = [row(5.0, 0.4), row(10.0, 0.5), row(20.0, 1.4), row(30.0, 2.0)]
     assert [bounded(each, 1.0) for each in rows] == [True, True, False, False]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from small_models import small_config
 
-from renderocc_model.config import to_mapping
+from renderocc_model.base.config import to_mapping
 from training.study import main, results
 from training.study.document import NOT_RUN, render_table
 from training.study.jobs import Job, run_jobs
@@ -46,9 +46,13 @@ def files(tmp_path):
     }
     towns = {part: {"seeds": [number], "frames": 3} for number, part in enumerate(PARTS)}
     study = {
-        "name": "micro", "title": "A micro study", "seeds": [4], "train": "train.yaml", "comparison": "variants.yaml",
+        "name": "micro",
+        "title": "A micro study",
+        "seeds": [4],
+        "train": "train.yaml",
+        "comparison": "variants.yaml",
         "data": {**towns, "width": 352, "height": 128, "pixels_per_image": 100},
-    }  # fmt: skip
+    }
     for name, content in (("train", train), ("variants", comparison), ("study", study)):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
     return tmp_path / "study.yaml"
@@ -64,9 +68,15 @@ def result(study, run, miou, **figures):
     """What a run might have come to."""
     values = {**dict.fromkeys(FIGURES, 0.5), "miou": miou, **figures}
     return {
-        "figures": values, "baselines": {}, "training_seconds": 60.0, "device": "a CPU", "threads": 1,
-        "tested_on": {"frames": 3}, "source": {"commit": "abc", "torch": "2"}, "made_with": study.identity(run),
-    }  # fmt: skip
+        "figures": values,
+        "baselines": {},
+        "training_seconds": 60.0,
+        "device": "a CPU",
+        "threads": 1,
+        "tested_on": {"frames": 3},
+        "source": {"commit": "abc", "torch": "2"},
+        "made_with": study.identity(run),
+    }
 
 
 # --- what is refused
@@ -235,9 +245,14 @@ def test_a_run_keeps_the_source_it_was_begun_with(files, tmp_path, monkeypatch):
     counts = {"rays": 1, "returns": 1}
     figures = {**dict.fromkeys(FIGURES, 0.5), "counts": counts, "iou": {}}
     evaluation = {
-        "volumes": figures, "rays": figures, "threshold": 0.5, "recordings": [], "frames": 1, "baselines": {},
+        "volumes": figures,
+        "rays": figures,
+        "threshold": 0.5,
+        "recordings": [],
+        "frames": 1,
+        "baselines": {},
         "precision": "float32",
-    }  # fmt: skip
+    }
     kept = Results(tmp_path / "kept", study)
     kept.write(run, run_folder, evaluation, 1)
     assert kept.read(run)["source"] == {"commit": "first"}

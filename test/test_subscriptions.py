@@ -13,8 +13,8 @@ from std_msgs.msg import String
 from system import new_domain, transform_message
 from tf2_msgs.msg import TFMessage
 
-from renderocc_model.messages import cdr
-from renderocc_ros.subscriptions import AdaptiveSubscription, ImageSubscription
+from renderocc_model.rosio import cdr
+from renderocc_ros.input.subscriptions import AdaptiveSubscription, ImageSubscription
 
 RELIABLE = QoSProfile(depth=5)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)

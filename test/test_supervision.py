@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from small_models import camera_ring, small_config
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.config import from_mapping
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.lift import LiftGeometry
-from renderocc_model.network import NetworkOutput
-from renderocc_model.rays import Rays
+from renderocc_model.base.config import from_mapping
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.network.lift import LiftGeometry
+from renderocc_model.network.network import NetworkOutput
 from training.data.batch import Batch, Frames
 from training.supervision.losses import class_weights
 from training.supervision.supervise import LossWeights, SupervisionConfig, supervise
@@ -55,11 +55,14 @@ def batch_of(*rays: Rays, truth=None, cameras=None, poses=POSES) -> Batch:
     frames = len(rays)
     empty = torch.empty(0)
     current = Frames(
-        empty, LiftGeometry(empty, empty),
+        empty,
+        LiftGeometry(empty, empty),
         torch.from_numpy(np.stack([view.K for view in VIEWS])).expand(frames, -1, -1, -1),
-        torch.from_numpy(poses).expand(frames, -1, -1, -1), torch.ones(frames, 3, dtype=torch.bool),
-        torch.eye(4).expand(frames, -1, -1), torch.ones(frames, dtype=torch.bool),
-    )  # fmt: skip
+        torch.from_numpy(poses).expand(frames, -1, -1, -1),
+        torch.ones(frames, 3, dtype=torch.bool),
+        torch.eye(4).expand(frames, -1, -1),
+        torch.ones(frames, dtype=torch.bool),
+    )
     cameras = tuple(torch.zeros(len(one), dtype=torch.int64) for one in rays) if cameras is None else cameras
     return Batch(current, (), rays, cameras, truth or (None,) * frames, ("drive frame 0",) * frames, (0,) * frames)
 
@@ -198,9 +201,12 @@ def test_a_return_behind_the_grid_says_only_that_the_way_is_empty():
 def test_rays_from_outside_and_rays_that_miss_say_nothing(mode):
     rays = random_rays(30)
     strangers = Rays(
-        torch.tensor([[-9.0, 0, 0], [0, 0, 9], [20, 20, 20]]), torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]]),
-        torch.tensor([5.0, 5, 5]), torch.tensor([1, 2, 3]), frame_offsets=torch.ones(3, dtype=torch.int64),
-    )  # fmt: skip
+        torch.tensor([[-9.0, 0, 0], [0, 0, 9], [20, 20, 20]]),
+        torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]]),
+        torch.tensor([5.0, 5, 5]),
+        torch.tensor([1, 2, 3]),
+        frame_offsets=torch.ones(3, dtype=torch.int64),
+    )
     figures: dict = {}
     terms = terms_of(random_output(), batch_of(Rays.concatenate([rays, strangers])), figures)
     assert figures["rays/unused"] == 3
@@ -262,13 +268,15 @@ def test_weights_of_rays_count_like_repetition():
         ({"mode": "query"}, QUERY_TERMS | {"depth_distribution", "total_variation"}),
         ({"mode": "both"}, RAY_TERMS | QUERY_TERMS | {"depth_distribution", "total_variation"}),
         ({"use_depth": False}, {"semantics", "distortion", "opacity", "total_variation"}),
-        ({"use_semantics": False, "mode": "both"}, {*RAY_TERMS, "query_occupancy", "depth_distribution",
-                                                    "total_variation"} - {"semantics"}),
+        (
+            {"use_semantics": False, "mode": "both"},
+            {*RAY_TERMS, "query_occupancy", "depth_distribution", "total_variation"} - {"semantics"},
+        ),
         ({"labels_3d": "with"}, RAY_TERMS | VOXEL_TERMS | {"depth_distribution", "total_variation"}),
         ({"labels_3d": "only", "mode": "both"}, VOXEL_TERMS | {"depth_distribution", "total_variation"}),
         ({"weights": LossWeights(empty=0, opacity=0, distortion=0, depth_distribution=0)}, {"depth", "semantics"}),
     ],
-)  # fmt: skip
+)
 def test_terms_are_those_in_use_whatever_the_batch_holds(settings, expected):
     for rays in (random_rays(20), random_rays(0)):
         terms = terms_of(random_output(), batch_of(rays), **settings)
@@ -410,11 +418,12 @@ def test_a_field_learns_a_wall_its_classes_and_its_window(mode):
     distances = np.linalg.norm(points - origins, axis=1)
     window = (np.abs(points[:, 1] - 0.0) < 2) & (points[:, 2] > 0)
     rays = Rays(
-        torch.from_numpy(origins).float(), torch.from_numpy((points - origins) / distances[:, None]).float(),
+        torch.from_numpy(origins).float(),
+        torch.from_numpy((points - origins) / distances[:, None]).float(),
         torch.from_numpy(np.where(window, 40.0, distances)).float(),
         torch.from_numpy(np.where(points[:, 1] > 0, 4, 15)),
         frame_offsets=torch.zeros(1500, dtype=torch.int64),
-    )  # fmt: skip
+    )
     raw = torch.full((1, *GRID.shape), -2.25, requires_grad=True)  # softplus: 0.1 / m, as an untrained network
     logits = torch.zeros(1, *GRID.shape, 17, requires_grad=True)
     optimiser = torch.optim.Adam([raw, logits], lr=0.15)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_bag import HEIGHT, RIG, WIDTH, K, Plan, with_raw_images, write_bag
 
-from renderocc_model.rig import CameraModel
+from renderocc_model.geometry.rig import CameraModel
 from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 
-from renderocc_model.messages.tf_buffer import LONGEST_NAME, TransformBuffer, TransformError
+from renderocc_model.rosio.tf_buffer import LONGEST_NAME, TransformBuffer, TransformError
 
 S = 1_000_000_000
 UNIT = (0.0, 0.0, 0.0, 1.0)
@@ -144,7 +144,7 @@ def test_unknown_frames_are_named_with_the_nearest_known_one():
     buffer = moving((1, 0), (2, 0), child="base_link")
     error = refusal(buffer.lookup, "odom", "base_lnk", S)
     assert error.kind == "unknown_frame" and error.may_come
-    assert str(error) == '"base_lnk" passed to lookup as source_frame does not exist; did you mean \'base_link\'?'
+    assert str(error) == "\"base_lnk\" passed to lookup as source_frame does not exist; did you mean 'base_link'?"
     assert "target_frame does not exist; known frames: base_link, odom" in str(refusal(buffer.lookup, "xyz", "odom", S))
     assert "target_frame of a lookup is empty" in str(refusal(buffer.lookup, "", "odom", S))
     assert refusal(buffer.latest, "odom", "camera_7").kind == "unknown_frame"
@@ -595,7 +595,7 @@ def test_interpolation_equals_scipys_slerp_from_the_smallest_turns_to_half_ones(
 def test_cameras_of_the_recorded_keyframe_are_placed_as_its_poses_say():
     from rosbags.highlevel import AnyReader
 
-    from renderocc_model.messages import cdr
+    from renderocc_model.rosio import cdr
 
     buffer, poses, mounts, stamps = TransformBuffer(), {}, {}, {}
     with AnyReader([REALDATA / "nuscenes_keyframe"]) as reader:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.rays import Rays
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from training.evaluate.rayiou import RayIoU, first_hits
 from training.evaluate.threshold import ThresholdSearch, threshold_ladder
 
@@ -27,9 +27,7 @@ def ahead(distances, classes):
     """Rays along x from (0.25, 0.1, 0.1), which pass the voxels (0..39, 4, 4)."""
     count = len(distances)
     origins, directions = torch.tensor([[0.25, 0.1, 0.1]]), torch.tensor([[1.0, 0, 0]])
-    return Rays(
-        origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes)
-    )
+    return Rays(origins.repeat(count, 1), directions.repeat(count, 1), torch.tensor(distances), torch.tensor(classes))
 
 
 def ghost_and_wall():

@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.geometry import transform_points
-from renderocc_model.grid import OCC3D_GRID
-from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.grid import OCC3D_GRID
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.transforms import transform_points
 from training.recordings.frames import Recording
 from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig
@@ -27,10 +27,15 @@ def lenses() -> Rig:
     fish = CameraModel(
         160, 120, np.array([[70.0, 0, 79.5], [0, 70.0, 59.5], [0, 0, 1]]), "equidistant", (0.02, -0.004, 0.0, 0.0)
     )
-    return Rig((
-        rig["cam_front"], Camera("cam_front_left", model, distorted.base_from_camera, distorted.frame_id),
-        rig["cam_back"], rig["cam_back_right"], Camera("fish", fish, rig["cam_front_right"].base_from_camera, "fish"),
-    ))  # fmt: skip
+    return Rig(
+        (
+            rig["cam_front"],
+            Camera("cam_front_left", model, distorted.base_from_camera, distorted.frame_id),
+            rig["cam_back"],
+            rig["cam_back_right"],
+            Camera("fish", fish, rig["cam_front_right"].base_from_camera, "fish"),
+        )
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from small_training import read_until, small_settings, small_tables, start_training
 
 import training.train.learner
-from renderocc_model.checkpoint import load_checkpoint
 from renderocc_model.cli import main as renderocc
-from renderocc_model.predictor import Predictor
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import load_checkpoint
 from training.train import main, remedy
 
 STEPS = 12
@@ -47,9 +47,14 @@ def test_a_run_learns_and_leaves_all_that_is_needed(folder):
     losses = [line["loss"] for line in curve(run)]
     assert len(losses) == STEPS and np.mean(losses[-3:]) < np.mean(losses[:3])
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "state.pt", "metrics.jsonl", "pictures", "last.safetensors", "best.safetensors",
+        "config.yaml",
+        "state.pt",
+        "metrics.jsonl",
+        "pictures",
+        "last.safetensors",
+        "best.safetensors",
         "checkpoint.safetensors",
-    }  # fmt: skip
+    }
     (validation,) = curve(run, "held_out")
     assert validation["step"] == STEPS and 0 < validation["abs_rel"] < 10
     assert len(list((run / "pictures").iterdir())) == 1

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from renderocc_model.checkpoint import read_checkpoint_metadata
-from renderocc_model.config import from_mapping, to_mapping
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.packaged import checkpoint_file
-from renderocc_model.presets import PRESETS
+from renderocc_model.base.config import from_mapping, to_mapping
+from renderocc_model.network.checkpoint import read_checkpoint_metadata
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.packaged import checkpoint_file
+from renderocc_model.network.presets import PRESETS
 from training.train.config import TrainConfig, fast_dev_run, load_train_config
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
 from training.evaluate.traversal import cell_indices, padded, traverse
 
 GRID = VoxelGrid((-1.0, -1.5, 0.0), (1.5, 1.0, 1.0), 0.5)  # 5 x 5 x 2 voxels
@@ -156,9 +156,10 @@ component = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-1, 1).map(la
 @given(
     st.lists(
         st.tuples(st.tuples(coordinate, coordinate, coordinate), st.tuples(component, component, component)),
-        min_size=1, max_size=8,
+        min_size=1,
+        max_size=8,
     )
-)  # fmt: skip
+)
 def test_paths_are_those_of_a_search_over_all_planes(rays):
     """Corners, edges, faces and axes included; a ray that runs within a face of the grid itself is tested above."""
     faces = (-1.0, -1.5, 0.0, 1.0, 1.5)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderocc_model.geometry import transform_from
-from renderocc_model.rig import CameraModel, Rig
-from renderocc_model.undistort import FILL_COLOUR, UndistortTable, View, network_view
+from renderocc_model.geometry.rig import CameraModel, Rig
+from renderocc_model.geometry.transforms import transform_from
+from renderocc_model.geometry.undistortion import FILL_COLOUR, UndistortTable, View, network_view
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 CAMERAS = {f"{path.stem}/{camera.name}": camera for path in sorted(RIGS.glob("*.yaml")) for camera in Rig.load(path)}
@@ -122,9 +122,15 @@ class TestNetworkView:
 
     @settings(max_examples=40, deadline=None)
     @given(
-        st.integers(200, 2000), st.integers(200, 2000), st.floats(0.3, 3), st.floats(0.3, 0.7), st.floats(0.3, 0.7),
-        st.floats(-0.35, 0.1), st.floats(-40, 40), st.floats(-20, 20),
-    )  # fmt: skip
+        st.integers(200, 2000),
+        st.integers(200, 2000),
+        st.floats(0.3, 3),
+        st.floats(0.3, 0.7),
+        st.floats(0.3, 0.7),
+        st.floats(-0.35, 0.1),
+        st.floats(-40, 40),
+        st.floats(-20, 20),
+    )
     def test_any_camera_gets_a_view_in_front_of_it(self, width, height, focal, cx, cy, k1, pitch, roll):
         model = pinhole(width, height, focal * width, cx * width, cy * height, coefficients=(k1, 0.0, 0.0, 0.0))
         view = network_view(model, 64, 176, tilted(pitch, roll))

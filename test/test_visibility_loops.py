@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.network.untrained import surround_cameras
 from renderocc_model.ops import visibility as loops
-from renderocc_model.undistort import View
-from renderocc_model.untrained import surround_cameras
-from renderocc_model.visibility import Lookout, visible_voxels
+from renderocc_model.ops.visibility.cameras import Lookout, visible_voxels
 
 TEST = Path(__file__).resolve().parent
 CASES = ("some of everything", "empty", "one voxel", "masked", "unlike cameras", "level axes", "looking away")

@@ -15,9 +15,13 @@ from renderocc_model.ops.voxel_pooling.plan import placed_by_torch, sorted_by_to
 
 # (views, bins, height, width, channels, cells); a channel more than vectors take, and fewer; one of everything.
 SIZES = [
-    (2, 5, 3, 4, 6, 11), (1, 1, 1, 1, 1, 1), (3, 7, 1, 5, 2, 1), (1, 2, 5, 3, 9, 400), (3, 9, 5, 7, 35, 13),
+    (2, 5, 3, 4, 6, 11),
+    (1, 1, 1, 1, 1, 1),
+    (3, 7, 1, 5, 2, 1),
+    (1, 2, 5, 3, 9, 400),
+    (3, 9, 5, 7, 35, 13),
     (1, 2, 3, 2, 109, 5),
-]  # fmt: skip
+]
 # Float32 has 24 bits: one rounding is 6e-8 of a number. A result sums up tens of products.
 ROUNDING = 1e-6
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
-from renderocc_model.presets import preset
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.network.presets import preset
 from training.supervision.supervise import channel_table
 from training.supervision.voxel_truth import crop_slices, voxel_targets
 

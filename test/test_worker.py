@@ -16,17 +16,17 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from system import stamp_message, wait_until
 
-import renderocc_ros.worker
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.occupancy import Occupancy
-from renderocc_ros.complaints import Complaints
-from renderocc_ros.intake import Intake
-from renderocc_ros.latency import StageTimes
-from renderocc_ros.mailbox import Mailbox
+import renderocc_ros.frame.worker
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_ros.frame.pipeline import Frame
+from renderocc_ros.frame.worker import Worker
+from renderocc_ros.health.latency import StageTimes
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.intake import Intake
+from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.parameters import NodeConfig
-from renderocc_ros.pipeline import Frame
-from renderocc_ros.worker import Worker
 
 SECOND = 1_000_000_000
 _NOTHING = np.zeros((1, 1, 1), np.float32)
@@ -174,7 +174,7 @@ def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
                 resets.pop()()
             return taken
 
-    monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Interrupted)
+    monkeypatch.setattr(renderocc_ros.frame.worker, "Mailbox", Interrupted)
     made.worker.start()
     made.send(1)
     wait_until(lambda: 1 in made.pipeline.log, 5, "the frame's begin")
@@ -246,7 +246,7 @@ def test_a_failure_between_two_frames_does_not_end_the_worker(monkeypatch):
                 failures.pop()()
             return super().take(timeout)
 
-    monkeypatch.setattr(renderocc_ros.worker, "Mailbox", Failing)
+    monkeypatch.setattr(renderocc_ros.frame.worker, "Mailbox", Failing)
     forget, made.pipeline.reset = made.pipeline.reset, fail(RuntimeError("cannot forget"))
     made.worker.start()
     made.send(1)
@@ -346,9 +346,7 @@ def test_a_set_with_too_few_images_is_said_too_though_no_frame_is_made_of_it():
     made.send(1)
     made.worker.stop()
     assert made.pipeline.log == []
-    assert made.said == [
-        "frame: nothing published, fewer usable cameras than 'min_cameras' (left: no image received)"
-    ]
+    assert made.said == ["frame: nothing published, fewer usable cameras than 'min_cameras' (left: no image received)"]
     made.worker.collect()  # the same set is not said again
     assert len(made.said) == 1
 
@@ -377,7 +375,7 @@ def test_stopping_twice_or_before_the_start_is_harmless():
 
 
 def test_a_frame_that_never_ends_is_left_behind_named_and_not_published(setup, monkeypatch):
-    monkeypatch.setattr(renderocc_ros.worker, "STOP_LIMIT", 0.05)
+    monkeypatch.setattr(renderocc_ros.frame.worker, "STOP_LIMIT", 0.05)
     setup.send_and_hold(1)
     assert setup.worker.stop() is False
     assert setup.said == ["frame: the frame under way did not end within 0.05 s; it is left behind"]

@@ -8,11 +8,11 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.geometry import transform_from
-from renderocc_model.images import decode_compressed
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
-from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.transforms import transform_from
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
 from training.recordings.recorder import Recorder
 from training.simulate.write import encode
 

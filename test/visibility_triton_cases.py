@@ -10,7 +10,7 @@ import torch
 from test_visibility_loops import CASES, case, disagreement
 
 from renderocc_model.ops.visibility import triton_launch
-from renderocc_model.visibility import BIAS, NEAREST, STEP
+from renderocc_model.ops.visibility.cameras import BIAS, NEAREST, STEP
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 
 from renderocc_model.bench.measure import peak_bytes, reset_peak
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.checkpoint import Checkpoint
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.cuda_graph import record_graph
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.lift import Frustums
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.precision import autocast, chosen_device, chosen_precision
-from renderocc_model.predictor import Predictor
-from renderocc_model.preprocess import normalise
-from renderocc_model.presets import PRESETS
-from renderocc_model.undistort import UndistortTable
-from renderocc_model.untrained import surround_cameras, untrained_checkpoint
-from renderocc_model.visibility import visible_voxels
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable
+from renderocc_model.images.preprocessing import normalise
+from renderocc_model.inference.cuda_graph import record_graph
+from renderocc_model.inference.precision import autocast, chosen_device, chosen_precision
+from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import Checkpoint
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.presets import PRESETS
+from renderocc_model.network.untrained import surround_cameras, untrained_checkpoint
+from renderocc_model.ops.visibility.cameras import visible_voxels
 
 __all__ = ["STAGES", "WAYS", "bench_network", "measure"]
 
@@ -101,9 +101,7 @@ def measure(config: ModelConfig, device: torch.device, precision: str, frames: i
     for way in WAYS:
         medians = {name: statistics.median(seconds) for name, seconds in times[way].items() if seconds}
         stages = {stage: medians[stage] for stage in STAGES}
-        results[way] = {
-            "stages": stages, "frame": medians["frame"], "cpu": medians["cpu"], "peak_bytes": peaks[way]
-        }  # fmt: skip
+        results[way] = {"stages": stages, "frame": medians["frame"], "cpu": medians["cpu"], "peak_bytes": peaks[way]}
     if predictor._recorder is not None:
         _tell_stages_apart(predictor, tables, results["vehicle"]["stages"], pictures)
     return results

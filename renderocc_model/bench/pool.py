@@ -26,13 +26,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import apply_overrides
-from ..lift import Frustums
-from ..model_config import ModelConfig
+from ..base.config import apply_overrides
+from ..network.config import ModelConfig
+from ..network.lift import Frustums
+from ..network.presets import PRESETS
+from ..network.untrained import surround_cameras
 from ..ops.voxel_pooling import PoolingPlan, make_plan, pool, triton_kernel
 from ..ops.voxel_pooling.triton_kernel import Launch
-from ..presets import PRESETS
-from ..untrained import surround_cameras
 from .measure import copy_speed, peak_bytes, reset_peak, stopwatch
 
 __all__ = ["SIZES", "bench_pool", "main"]
@@ -44,15 +44,29 @@ WARM_RUNS = 2
 SLOW_RUNS = 2  # of PyTorch's ways on the CPU
 TOLERANCE = 1e-5  # of the largest number: sums of a thousand products in float32
 LAUNCHES = (
-    Launch(), Launch(cells=1, points=16), Launch(cells=2), Launch(cells=8), Launch(points=4), Launch(points=16),
-    Launch(channels=32), Launch(channels=16), Launch(cells=8, warps=2), Launch(numbers=1024), Launch(numbers=4096),
-)  # fmt: skip
+    Launch(),
+    Launch(cells=1, points=16),
+    Launch(cells=2),
+    Launch(cells=8),
+    Launch(points=4),
+    Launch(points=16),
+    Launch(channels=32),
+    Launch(channels=16),
+    Launch(cells=8, warps=2),
+    Launch(numbers=1024),
+    Launch(numbers=4096),
+)
 
 # What peers give a figure for: 640 x 1600 images pooled into 200 x 200 cells, 0.82 ms on a GPU like an RTX 3090.
 PEERS = (
-    "images.height=640", "images.width=1600", "lift.context_channels=80", "lift.height_slices=1",
-    "lift.depth.minimum=1.0", "lift.depth.maximum=60.0", "lift.depth.count=118",
-)  # fmt: skip
+    "images.height=640",
+    "images.width=1600",
+    "lift.context_channels=80",
+    "lift.height_slices=1",
+    "lift.depth.minimum=1.0",
+    "lift.depth.maximum=60.0",
+    "lift.depth.count=118",
+)
 SIZES: dict[str, ModelConfig] = {
     "640x1600": apply_overrides(PRESETS["base"], PEERS),
     "base": PRESETS["base"],
@@ -136,9 +150,7 @@ def table(figures: dict, device: str) -> list[str]:
     lines += ["", "| size | views, bins, height, width | plan | places of the points |", "|---|---|---|---|"]
     for figure in figures["rows"][:: len(DTYPES)]:
         shape = " x ".join(map(str, figure["shape"]))
-        lines.append(
-            f"| {figure['size']} | {shape} | {1e3 * figure['plan']:.3g} ms | {1e3 * figure['place']:.3g} ms |"
-        )
+        lines.append(f"| {figure['size']} | {shape} | {1e3 * figure['plan']:.3g} ms | {1e3 * figure['place']:.3g} ms |")
     return lines
 
 

@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..field import SemanticDensityField
-from ..grid import OCC3D_GRID, VoxelGrid
+from ..field.field import SemanticDensityField
+from ..geometry.grid import OCC3D_GRID, VoxelGrid
+from ..geometry.rays import Rays
 from ..ops.render import intersect_box, render
-from ..rays import Rays
 from .measure import peak_bytes, reset_peak
 
 __all__ = ["bench_render", "main"]

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..field import SemanticDensityField
-from ..grid import VoxelGrid
+from ..field.field import SemanticDensityField
+from ..geometry.grid import VoxelGrid
+from ..geometry.rays import Rays
 from ..ops.render import reference, render, triton_kernel
 from ..ops.render.triton_kernel import Launch
-from ..rays import Rays
 from . import render as bench
 from .measure import copy_speed, peak_bytes, reset_peak, stopwatch
 
@@ -168,9 +168,7 @@ def packed(density: Tensor, semantics: Tensor, grid: VoxelGrid, rays: Rays, step
     options = {"align_corners": True, "padding_mode": "border"}
     sigma = functional.grid_sample(density[None, None], places, **options).flatten()
     logits = functional.grid_sample(semantics.permute(3, 0, 1, 2)[None], places, **options)[0, :, 0, 0].T
-    weights = nerfacc.render_weight_from_density(
-        starts, starts + delta, sigma, ray_indices=indices, n_rays=count
-    )[0]  # fmt: skip
+    weights = nerfacc.render_weight_from_density(starts, starts + delta, sigma, ray_indices=indices, n_rays=count)[0]
     distance, composited, opacity = (
         nerfacc.accumulate_along_rays(weights, values=values, ray_indices=indices, n_rays=count)
         for values in ((starts + delta / 2)[:, None], logits, None)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from renderocc_model.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
-from renderocc_model.ending import machine_error
+from renderocc_model.base.files import replacing
+from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.export.file import ENDINGS
 from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pooling_tables
-from renderocc_model.files import replacing
-from renderocc_model.lift import Frustums
-from renderocc_model.untrained import surround_cameras
+from renderocc_model.network.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
+from renderocc_model.network.lift import Frustums
+from renderocc_model.network.untrained import surround_cameras
 
 __all__ = ["export_checkpoint", "main"]
 

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from renderocc_model.checkpoint import METADATA_KEY, CheckpointError
+from renderocc_model.network.checkpoint import METADATA_KEY, CheckpointError
 
 __all__ = ["checked_archive"]
 

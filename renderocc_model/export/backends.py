@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from renderocc_model.checkpoint import CheckpointError, Description
 from renderocc_model.export.archive import checked_archive
 from renderocc_model.export.file import ENDINGS, is_exported, read_description
 from renderocc_model.export.graph import INPUTS, OUTPUTS, PoolingTables, pooling_tables
-from renderocc_model.lift import LiftGeometry
-from renderocc_model.model_config import ModelConfig
+from renderocc_model.network.checkpoint import CheckpointError, Description
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["BACKENDS", "Exported", "chosen_backend", "load_exported"]
 
@@ -46,9 +46,11 @@ def chosen_backend(path: str | Path, backend: str) -> str:
     if backend == "auto":
         return possible[0]
     if backend not in possible:
-        remedy = "it is run by onnxruntime or tensorrt" if "torch" not in possible else (
-            "write an .onnx file for it with `renderocc export --format onnx`"
-        )  # fmt: skip
+        remedy = (
+            "it is run by onnxruntime or tensorrt"
+            if "torch" not in possible
+            else ("write an .onnx file for it with `renderocc export --format onnx`")
+        )
         raise ValueError(f"{path}: backend {backend} does not run {Path(path).suffix or 'such'} files; {remedy}")
     return backend
 
@@ -118,9 +120,7 @@ class OnnxRuntimeNetwork:
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception for each kind of damage, and no base class for them
             raise CheckpointError(
                 f"{path}: onnxruntime cannot use it ({str(error)[:200]}); export the checkpoint again"

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from renderocc_model.checkpoint import METADATA_KEY, CheckpointError, Description, described
+from renderocc_model.network.checkpoint import METADATA_KEY, CheckpointError, Description, described
 
 __all__ = ["ENDINGS", "is_exported", "read_description"]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from renderocc_model.lift import LiftGeometry
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import OccupancyNetwork
-from renderocc_model.preprocess import IMAGE_MEAN, IMAGE_STD
+from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import LiftGeometry
+from renderocc_model.network.network import OccupancyNetwork
 
 __all__ = ["INPUTS", "OUTPUTS", "ROW", "ExportedFunction", "PoolingTables", "pooling_tables"]
 

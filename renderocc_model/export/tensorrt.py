@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from renderocc_model.checkpoint import CheckpointError
 from renderocc_model.export.backends import TablesOfGeometry
 from renderocc_model.export.graph import INPUTS, OUTPUTS
-from renderocc_model.lift import LiftGeometry
-from renderocc_model.model_config import ModelConfig
+from renderocc_model.network.checkpoint import CheckpointError
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["TensorRTNetwork"]
 

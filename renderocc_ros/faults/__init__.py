@@ -99,9 +99,14 @@ def prepare(arguments: argparse.Namespace, runs: list) -> Path:
     given = {"report": arguments.report_within, "recovery": arguments.recover_within}
     promises = Promises(**{name: value for name, value in given.items() if value is not None})
     settings = {
-        "out": str(out), "bag": str(bag), "network": str(network), "domain": arguments.domain,
-        "lanes": arguments.lanes, "promises": vars(promises), "runs": [vars(run) for run in runs],
-    }  # fmt: skip
+        "out": str(out),
+        "bag": str(bag),
+        "network": str(network),
+        "domain": arguments.domain,
+        "lanes": arguments.lanes,
+        "promises": vars(promises),
+        "runs": [vars(run) for run in runs],
+    }
     path = out / "plan.json"
     text = json.dumps(settings)
     if path.exists() and json.loads(path.read_text())["runs"] != json.loads(text)["runs"]:
@@ -155,7 +160,7 @@ def run_lanes(plan_file: Path, out: Path) -> int:
 
 def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     """Summary, table and exit status."""
-    from renderocc_model.document import write_section
+    from renderocc_model.base.document import write_section
     from renderocc_ros.faults.report import mended, read_results, summary, table
 
     records = read_results(out / "results.jsonl")

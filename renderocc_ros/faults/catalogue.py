@@ -14,9 +14,7 @@ from renderocc_ros.faults.transforms import TF_FAULTS
 
 __all__ = ["FAULTS", "Run", "fault_named", "plan"]
 
-FAULTS: dict[str, Fault] = {
-    fault.name: fault for fault in (*CAMERA_FAULTS, *TIME_FAULTS, *TF_FAULTS, *SYSTEM_FAULTS)
-}
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CAMERA_FAULTS, *TIME_FAULTS, *TF_FAULTS, *SYSTEM_FAULTS)}
 COMBINED = 0.3  # share of the runs in which two or three faults are on at once
 
 

@@ -24,7 +24,7 @@ def recording_and_network(arguments: argparse.Namespace, out: Path) -> tuple[Pat
     Raises:
         ValueError: there is no such checkpoint. SceneError: the town could not be made.
     """
-    from renderocc_model.packaged import checkpoint_file
+    from renderocc_model.network.packaged import checkpoint_file
 
     from .scene import small_network, surround_recording
 

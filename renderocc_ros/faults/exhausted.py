@@ -15,7 +15,7 @@ def main() -> int:
     import torch
 
     from renderocc_ros import node
-    from renderocc_ros.pipeline import FramePipeline
+    from renderocc_ros.frame.pipeline import FramePipeline
 
     process = FramePipeline.process
 

@@ -117,9 +117,7 @@ def named_at(stage: Stage, injection: Injection) -> float | None:
     return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
 
 
-def reported(
-    stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]
-) -> None:
+def reported(stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]) -> None:
     """What has to be named is named, on the line of the right camera, in time."""
     record["report"] = []
     must = expected(injections)

@@ -85,8 +85,13 @@ def growth(records: list[dict]) -> list[dict]:
         for name in ("memory", "threads", "files", "images"):
             values = [holdings[name] for holdings in held]
             rise, half = slope(values[len(values) // 2 :])
-            entry[name] = {"first": values[0], "middle": values[len(values) // 2], "last": values[-1],
-                           "per_run": round(rise, 4), "confidence": round(half, 4)}  # fmt: skip
+            entry[name] = {
+                "first": values[0],
+                "middle": values[len(values) // 2],
+                "last": values[-1],
+                "per_run": round(rise, 4),
+                "confidence": round(half, 4),
+            }
         entry["broken"] = [
             f"growth: {name} rises by {entry[name]['per_run']:.3g} +- {entry[name]['confidence']:.2g} a run"
             for name, limit in (("memory", STEEP), ("threads", MANY), ("files", MANY), ("images", MANY))
@@ -121,11 +126,16 @@ def summary(records: list[dict]) -> dict:
                 "recovery": [record["recovery"] for record in alone],
                 "exits": sorted({r["exit"] for r in alone if r["exit"] is not None}),
                 "broken": [
-                    {"seed": r["seed"], "only": " + ".join(r["faults"]), "simulated": r["simulated"],
-                     "broken": r["broken"]}
-                    for r in both if r["broken"]
+                    {
+                        "seed": r["seed"],
+                        "only": " + ".join(r["faults"]),
+                        "simulated": r["simulated"],
+                        "broken": r["broken"],
+                    }
+                    for r in both
+                    if r["broken"]
                 ],
-            }  # fmt: skip
+            }
         )
     combos = [record for record in records if len(record["faults"]) > 1]
     lives = growth(records)

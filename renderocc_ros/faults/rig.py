@@ -163,13 +163,14 @@ class Rig:
             key = (kind, camera, compressed)
             if key not in self._publishers:
                 message, topic = {
-                    "image": (CompressedImage, f"/{camera}/image_raw/compressed") if compressed
+                    "image": (CompressedImage, f"/{camera}/image_raw/compressed")
+                    if compressed
                     else (Image, f"/{camera}/image_raw"),
                     "camera_info": (CameraInfo, f"/{camera}/camera_info"),
                     "tf": (TFMessage, "/tf"),
                     "tf_static": (TFMessage, "/tf_static"),
                     "clock": (Clock, "/clock"),
-                }[kind]  # fmt: skip
+                }[kind]
                 latched = kind == "tf_static"
                 durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
                 depth = 1 if latched else 100 if kind == "tf" else 5

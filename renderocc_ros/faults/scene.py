@@ -19,11 +19,24 @@ MOST_CAMERAS, MOST_FRAMES = 6, 12
 
 # `tiny`, a thousandth of its size: 32 x 32 x 5 voxels of 1 m, views of 128 x 64 pixels, 16 depth bins.
 SMALL = (
-    "grid.lower=[-16, -16, -1]", "grid.upper=[16, 16, 4]", "grid.voxel_size=1.0", "images.height=64",
-    "images.width=128", "neck.channels=8", "lift.context_channels=6", "lift.hidden_channels=8", "lift.depth.count=16",
-    "lift.depth.maximum=24.0", "lift.height_slices=5", "encoder.channels=[8, 12]", "encoder.blocks=[1, 1]",
-    "encoder.out_channels=8", "heads.voxel_channels=5", "heads.hidden_channels=6", "backbone.name=test_efficientnet",
-)  # fmt: skip
+    "grid.lower=[-16, -16, -1]",
+    "grid.upper=[16, 16, 4]",
+    "grid.voxel_size=1.0",
+    "images.height=64",
+    "images.width=128",
+    "neck.channels=8",
+    "lift.context_channels=6",
+    "lift.hidden_channels=8",
+    "lift.depth.count=16",
+    "lift.depth.maximum=24.0",
+    "lift.height_slices=5",
+    "encoder.channels=[8, 12]",
+    "encoder.blocks=[1, 1]",
+    "encoder.out_channels=8",
+    "heads.voxel_channels=5",
+    "heads.hidden_channels=6",
+    "backbone.name=test_efficientnet",
+)
 THINNER = 2.5  # the untrained network's densities times exp(-2.5): most of what is seen is free, as outdoors
 
 
@@ -58,10 +71,10 @@ class Scene:
 
 def small_network(path: Path, words: Sequence[str] = ()) -> Path:
     """A checkpoint of random weights that says something of everything, written once; `words` change its settings."""
-    from renderocc_model.checkpoint import save_checkpoint
-    from renderocc_model.classes import OCC3D_NUSCENES
-    from renderocc_model.presets import preset
-    from renderocc_model.untrained import untrained_checkpoint
+    from renderocc_model.field.classes import OCC3D_NUSCENES
+    from renderocc_model.network.checkpoint import save_checkpoint
+    from renderocc_model.network.presets import preset
+    from renderocc_model.network.untrained import untrained_checkpoint
 
     if not path.exists():
         made = untrained_checkpoint(preset("tiny", [*SMALL, *words]), OCC3D_NUSCENES)
@@ -91,8 +104,8 @@ def surround_recording(folder: Path) -> Path:
 
 def _small_rig(folder: Path) -> tuple[str, ...]:
     """The words of `simulate` for four small cameras, whose rig is written into `folder`."""
-    from renderocc_model.camera_model import CameraModel
-    from renderocc_model.rig import Camera, Rig
+    from renderocc_model.geometry.camera_model import CameraModel
+    from renderocc_model.geometry.rig import Camera, Rig
     from renderocc_ros.process import config_file
 
     town = Rig.load(config_file("rigs/town_6cam.yaml"))
@@ -129,7 +142,7 @@ def load_scene(bag: Path) -> Scene:
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
     from tf2_msgs.msg import TFMessage
 
-    from renderocc_model.messages.bags import Bag
+    from renderocc_model.rosio.bags import Bag
     from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 
     config = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")

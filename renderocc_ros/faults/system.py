@@ -49,19 +49,34 @@ def subscribers_go(injection: Injection) -> None:
 # ---- parameters
 
 GOOD = (
-    ("max_markers", (0, 10, 50_000)), ("threshold", (0.01, 0.05, 0.5, 0.0)), ("rendered_stride", (1, 4, 64)),
+    ("max_markers", (0, 10, 50_000)),
+    ("threshold", (0.01, 0.05, 0.5, 0.0)),
+    ("rendered_stride", (1, 4, 64)),
     ("grid_ignored_classes", (["terrain"], ["driveable_surface", "other_flat", "sidewalk", "terrain"])),
-)  # fmt: skip
+)
 BAD = (
-    ("max_markers", -1), ("max_markers", "many"), ("threshold", 2.0), ("threshold", float("nan")),
-    ("grid_min_height", 5.0), ("rendered_stride", 0), ("base_frame", "other"), ("cameras", ["x", "x"]),
-    ("checkpoint", "/nowhere"), ("max_wait", -1.0), ("min_cameras", 99), ("diagnostics_period", "soon"),
-    ("nonsense", 1), ("save_directory", 3), ("threshold", [1.0, 2.0]),
-)  # fmt: skip
+    ("max_markers", -1),
+    ("max_markers", "many"),
+    ("threshold", 2.0),
+    ("threshold", float("nan")),
+    ("grid_min_height", 5.0),
+    ("rendered_stride", 0),
+    ("base_frame", "other"),
+    ("cameras", ["x", "x"]),
+    ("checkpoint", "/nowhere"),
+    ("max_wait", -1.0),
+    ("min_cameras", 99),
+    ("diagnostics_period", "soon"),
+    ("nonsense", 1),
+    ("save_directory", 3),
+    ("threshold", [1.0, 2.0]),
+)
 DEFAULTS = (
-    ("max_markers", 50_000), ("threshold", 0.0), ("rendered_stride", 4),
+    ("max_markers", 50_000),
+    ("threshold", 0.0),
+    ("rendered_stride", 4),
     ("grid_ignored_classes", ["driveable_surface", "other_flat", "sidewalk", "terrain"]),
-)  # fmt: skip
+)
 
 
 def good_parameters(injection: Injection) -> None:
@@ -327,61 +342,148 @@ def process(name: str, what: str, **more) -> Fault:
 
 
 def checkpoint(name: str, what: str, bend) -> Fault:
-    return node(name, "files", what, begin=checkpoint_becomes(bend), end=good_checkpoint, stops=True, alone=True,
-                named="checkpoint|safetensors")  # fmt: skip
+    return node(
+        name,
+        "files",
+        what,
+        begin=checkpoint_becomes(bend),
+        end=good_checkpoint,
+        stops=True,
+        alone=True,
+        named="checkpoint|safetensors",
+    )
 
 
 ENDING = 6.0  # seconds a process may take to end after a signal
 NO_MEMORY = "[Mm]emory|bad_alloc|alloc|Errno 12|thread|primitive"  # the last is what oneDNN could not create
 SYSTEM_FAULTS = (
-    node("slow subscriber", "subscribers", "takes half a second over each message", begin=slow_subscribers(0.5, 1),
-         end=subscribers_go),
-    node("stopped subscriber", "subscribers", "SIGSTOP, with reliable subscriptions", end=subscribers_go,
-         begin=slow_subscribers(0.0, 1, stop=True)),
-    node("parameters change", "parameters", "good values, while running", begin=good_parameters,
-         end=default_parameters, judge_free=False),
-    node("wrong parameters", "parameters", "out of range, of another type, contradictory", begin=bad_parameters,
-         end=default_parameters),
-    node("storm of parameters", "parameters", "a hundred in a row", begin=storm_of_parameters,
-         end=default_parameters),
+    node(
+        "slow subscriber",
+        "subscribers",
+        "takes half a second over each message",
+        begin=slow_subscribers(0.5, 1),
+        end=subscribers_go,
+    ),
+    node(
+        "stopped subscriber",
+        "subscribers",
+        "SIGSTOP, with reliable subscriptions",
+        end=subscribers_go,
+        begin=slow_subscribers(0.0, 1, stop=True),
+    ),
+    node(
+        "parameters change",
+        "parameters",
+        "good values, while running",
+        begin=good_parameters,
+        end=default_parameters,
+        judge_free=False,
+    ),
+    node(
+        "wrong parameters",
+        "parameters",
+        "out of range, of another type, contradictory",
+        begin=bad_parameters,
+        end=default_parameters,
+    ),
+    node("storm of parameters", "parameters", "a hundred in a row", begin=storm_of_parameters, end=default_parameters),
     node("storm of resets", "services", "~/reset twenty times", begin=called_often("reset", 20), stops=True),
     node("storm of saves", "services", "~/save ten times", begin=called_often("save", 10), end=usual_folder),
     lifecycle("deactivate and activate", "three times", transitions(DEACTIVATE, ACTIVATE, times=3)),
     lifecycle("deactivated for a while", "then activated", transitions(DEACTIVATE), named="inactive"),
-    lifecycle("cleanup and configure", "the whole circle, twice",
-              transitions(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE, times=2)),
+    lifecycle(
+        "cleanup and configure",
+        "the whole circle, twice",
+        transitions(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE, times=2),
+    ),
     lifecycle("random transitions", "ten, also such as the state does not allow", random_transitions),
-    process("shutdown transition", "the lifecycle's last state, then a new process", begin=shut_down,
-            ends_node=False),
-    process("SIGINT", "at a random moment, then a new process", begin=signalled(signal.SIGINT),
-            ends_within=ENDING),
+    process("shutdown transition", "the lifecycle's last state, then a new process", begin=shut_down, ends_node=False),
+    process("SIGINT", "at a random moment, then a new process", begin=signalled(signal.SIGINT), ends_within=ENDING),
     process("SIGTERM", "at a random moment", begin=signalled(signal.SIGTERM), ends_within=ENDING),
-    process("SIGINT twice", "as from `ros2 launch`", begin=signalled(signal.SIGINT, signal.SIGINT, pause=0.05),
-            ends_within=ENDING),
+    process(
+        "SIGINT twice",
+        "as from `ros2 launch`",
+        begin=signalled(signal.SIGINT, signal.SIGINT, pause=0.05),
+        ends_within=ENDING,
+    ),
     process("SIGKILL", "at a random moment", begin=killed, exits=".", ends_within=ENDING),
-    process("signal while loading", "SIGINT or SIGTERM in the first seconds", begin=signalled_at_the_start,
-            ends_within=ENDING, exits="^$|KeyboardInterrupt", errors="Traceback"),  # at first Python runs none of ours
-    process("clock never starts", "use_sim_time is true, and a new process hears no /clock", change=clock_only(still),
-            begin=restarted, end=restart_clock, named="nothing is published on /clock", level=2, clock="sim",
-            ends_node=False),
-    node("stalled", "process", "SIGSTOP, later SIGCONT", begin=stopped_for_a_while, end=goes_on, stops=True,
-         alone=True),
-    process("no address space", "RLIMIT_AS below what it has", end=unlimited(resource.RLIMIT_AS),
-            begin=limited(resource.RLIMIT_AS, address_space), exits=NO_MEMORY, errors=NO_MEMORY),
-    process("no address space to configure", "configured anew under RLIMIT_AS", end=unlimited(resource.RLIMIT_AS),
-            begin=configured_without_memory, exits=NO_MEMORY, errors=NO_MEMORY),
-    process("no file descriptors", "RLIMIT_NOFILE of 8", begin=limited(resource.RLIMIT_NOFILE, lambda pid: 8),
-            end=unlimited(resource.RLIMIT_NOFILE), exits="files|Errno 24", errors="files|Errno 24"),
-    process("device out of memory", "torch.OutOfMemoryError from every frame", begin=exhausted_device,
-            end=device_has_memory, named="out of memory", line="node", ends_node=False, errors="out of memory"),
+    process(
+        "signal while loading",
+        "SIGINT or SIGTERM in the first seconds",
+        begin=signalled_at_the_start,
+        ends_within=ENDING,
+        exits="^$|KeyboardInterrupt",
+        errors="Traceback",
+    ),  # at first Python runs none of ours
+    process(
+        "clock never starts",
+        "use_sim_time is true, and a new process hears no /clock",
+        change=clock_only(still),
+        begin=restarted,
+        end=restart_clock,
+        named="nothing is published on /clock",
+        level=2,
+        clock="sim",
+        ends_node=False,
+    ),
+    node(
+        "stalled", "process", "SIGSTOP, later SIGCONT", begin=stopped_for_a_while, end=goes_on, stops=True, alone=True
+    ),
+    process(
+        "no address space",
+        "RLIMIT_AS below what it has",
+        end=unlimited(resource.RLIMIT_AS),
+        begin=limited(resource.RLIMIT_AS, address_space),
+        exits=NO_MEMORY,
+        errors=NO_MEMORY,
+    ),
+    process(
+        "no address space to configure",
+        "configured anew under RLIMIT_AS",
+        end=unlimited(resource.RLIMIT_AS),
+        begin=configured_without_memory,
+        exits=NO_MEMORY,
+        errors=NO_MEMORY,
+    ),
+    process(
+        "no file descriptors",
+        "RLIMIT_NOFILE of 8",
+        begin=limited(resource.RLIMIT_NOFILE, lambda pid: 8),
+        end=unlimited(resource.RLIMIT_NOFILE),
+        exits="files|Errno 24",
+        errors="files|Errno 24",
+    ),
+    process(
+        "device out of memory",
+        "torch.OutOfMemoryError from every frame",
+        begin=exhausted_device,
+        end=device_has_memory,
+        named="out of memory",
+        line="node",
+        ends_node=False,
+        errors="out of memory",
+    ),
     node("full disk", "files", "~/save while no file can grow", begin=full_disk, end=unlimited(resource.RLIMIT_FSIZE)),
     node("save folder is a file", "files", "~/save to where it cannot", begin=folder_is_a_file, end=usual_folder),
     checkpoint("checkpoint deleted", "then configured anew", gone),
     checkpoint("checkpoint cut short", "at a random byte, then configured anew", cut_short),
     checkpoint("checkpoint of noise", "then configured anew", random_content),
     checkpoint("checkpoint of terabytes", "its header claims 8 TiB", header_of_terabytes),
-    node("checkpoint changes while in use", "files", "truncated in place or deleted", begin=replaced_while_running,
-         end=good_checkpoint, alone=True),
-    node("checkpoint replaced", "files", "by a network of another grid, then configured anew", begin=another_network,
-         end=first_network, alone=True, stops=True),
-)  # fmt: skip
+    node(
+        "checkpoint changes while in use",
+        "files",
+        "truncated in place or deleted",
+        begin=replaced_while_running,
+        end=good_checkpoint,
+        alone=True,
+    ),
+    node(
+        "checkpoint replaced",
+        "files",
+        "by a network of another grid, then configured anew",
+        begin=another_network,
+        end=first_network,
+        alone=True,
+        stops=True,
+    ),
+)

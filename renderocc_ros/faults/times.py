@@ -120,13 +120,32 @@ TIME_FAULTS = (
     clock("clock jumps ahead", "by 2 s to an hour, stamps with it", begin=jump(2, 3600), back=False),
     clock("recording loops", "everything starts anew", begin=loop),
     clock("short loops", "a second back, again and again", change=loop_again_and_again),
-    clock("clock stands still", "/clock stops, images go on", change=clock_only(still), end=restart_clock, back=False,
-          line="camera {anchor}", named="ahead of the node's clock", within=1.0),  # max_future
+    clock(
+        "clock stands still",
+        "/clock stops, images go on",
+        change=clock_only(still),
+        end=restart_clock,
+        back=False,
+        line="camera {anchor}",
+        named="ahead of the node's clock",
+        within=1.0,
+    ),  # max_future
     clock("everything pauses", "no clock, no images, no TF", change=still, end=restart_clock, back=False),
     clock("two clocks", "two players, an hour apart", change=clock_only(two_clocks), judge_free=False),
-    clock("playback slows down", "to a third", begin=set_speed(0.33), end=set_speed(1.0), back=False, stops=False,
-          alone=True),  # what the node times by /clock is named three times as late
+    clock(
+        "playback slows down",
+        "to a third",
+        begin=set_speed(0.33),
+        end=set_speed(1.0),
+        back=False,
+        stops=False,
+        alone=True,
+    ),  # what the node times by /clock is named three times as late
     clock("playback speeds up", "to double", begin=set_speed(2.0), end=set_speed(1.0), back=False, stops=False),
-    clock("sensors' clock set back", "by 2 to 60 s, on the wall clock: images, camera_info, /tf", clock="wall",
-          change=sensors_set_back),
-)  # fmt: skip
+    clock(
+        "sensors' clock set back",
+        "by 2 to 60 s, on the wall clock: images, camera_info, /tf",
+        clock="wall",
+        change=sensors_set_back,
+    ),
+)

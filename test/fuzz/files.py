@@ -16,7 +16,12 @@ import numpy as np
 import torch
 import yaml
 
-from renderocc_model.checkpoint import (
+from renderocc_model.base.config import from_mapping, load_yaml, to_mapping
+from renderocc_model.export.file import read_description
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.rig import Rig
+from renderocc_model.network.checkpoint import (
     METADATA_KEY,
     CheckpointError,
     checkpoint_metadata,
@@ -24,13 +29,8 @@ from renderocc_model.checkpoint import (
     read_checkpoint_metadata,
     save_checkpoint,
 )
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.config import from_mapping, load_yaml, to_mapping
-from renderocc_model.export.file import read_description
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import build_network
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.rig import Rig
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.network import build_network
 from training.evaluate.volumes import read_origins, read_volume, saved_grid
 from training.label.mapping import load_mapping
 
@@ -59,11 +59,43 @@ def _written(name: str, data: bytes) -> Path:
 # ---------------------------------------------------------------------------------------------------------------- YAML
 
 _YAML_WORDS = (
-    "&a ", "*a", "&b ", "*b", "<<: *a", "<<: [*a, *b]", "!!int ", "!!float ", "!!timestamp ", "!!binary ", "!!set ",
-    "!!omap ", "!!pairs ", "!!merge ", "!!python/object/apply:os.system [true]", "? ", "- ", "---\n", "...\n",
-    "%YAML 9.9\n", "[", "{", "|\n", ">\n", "'", '"', "\\u0000", "0b", "0x", "1:2:3", "2001-02-30", ".inf", ".nan",
-    "\t", "\n  ", ": ",
-)  # fmt: skip
+    "&a ",
+    "*a",
+    "&b ",
+    "*b",
+    "<<: *a",
+    "<<: [*a, *b]",
+    "!!int ",
+    "!!float ",
+    "!!timestamp ",
+    "!!binary ",
+    "!!set ",
+    "!!omap ",
+    "!!pairs ",
+    "!!merge ",
+    "!!python/object/apply:os.system [true]",
+    "? ",
+    "- ",
+    "---\n",
+    "...\n",
+    "%YAML 9.9\n",
+    "[",
+    "{",
+    "|\n",
+    ">\n",
+    "'",
+    '"',
+    "\\u0000",
+    "0b",
+    "0x",
+    "1:2:3",
+    "2001-02-30",
+    ".inf",
+    ".nan",
+    "\t",
+    "\n  ",
+    ": ",
+)
 _mutate_yaml = with_words(*_YAML_WORDS)
 
 
@@ -263,10 +295,13 @@ def _volumes() -> list[bytes]:
     semantics = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 18
     arrays = {"semantics": semantics, "mask_camera": np.ones_like(semantics), "mask_lidar": np.ones_like(semantics)}
     own = {
-        "semantics": semantics, "confidence": np.ones((2, 3, 4), np.float32), "visible": np.ones((2, 3, 4), bool),
-        "grid": np.array([0, 0, 0, 2, 3, 4, 1.0]), "frame": np.array("base_link"),
+        "semantics": semantics,
+        "confidence": np.ones((2, 3, 4), np.float32),
+        "visible": np.ones((2, 3, 4), bool),
+        "grid": np.array([0, 0, 0, 2, 3, 4, 1.0]),
+        "frame": np.array("base_link"),
         "class_names": np.array(OCC3D_NUSCENES.names),
-    }  # fmt: skip
+    }
     made = []
     for content in (arrays, own):
         buffer = io.BytesIO()
@@ -293,25 +328,58 @@ def _origins(data: bytes) -> None:
         assert points.ndim == 2 and np.isfinite(points).all()
 
 
-_CONFIG, _CHECKPOINT = ("renderocc_model/config.py",), ("renderocc_model/checkpoint.py",)
+_CONFIG, _CHECKPOINT = ("renderocc_model/base/config.py",), ("renderocc_model/network/checkpoint.py",)
 _VALUE, _REFUSED = (ValueError,), (CheckpointError,)
 
 _ALL = (
     Target("yaml", _yaml, _yamls, _VALUE, _CONFIG, _mutate_yaml),
-    Target("rig", _rig, _rigs, _VALUE, ("renderocc_model/rig.py",), _mutate_yaml, 32 << 20),
+    Target("rig", _rig, _rigs, _VALUE, ("renderocc_model/geometry/rig.py",), _mutate_yaml, 32 << 20),
     Target("model_settings", _config, _configs, _VALUE, _CONFIG, _mutate_yaml),
     Target("class_mapping", _mapping, _mappings, _VALUE, ("training/label/mapping.py",), _mutate_yaml, 8 << 20),
     Target("checkpoint_header", _checkpoint_header, _headers, _REFUSED, _CHECKPOINT, _mutate_checkpoint, largest=16384),
-    Target("checkpoint", _checkpoint, lambda: [_network_bytes()], _REFUSED, _CHECKPOINT, _mutate_checkpoint, 64 << 20,
-           1 << 20),
-    Target("exported_onnx", _onnx_description, lambda: [_onnx(_metadata_text().encode())], _REFUSED,
-           ("renderocc_model/export/file.py",), largest=8192),
-    Target("exported_pt2", _archive_description, lambda: [_archive(_metadata_text().encode())], _REFUSED,
-           ("renderocc_model/export/file.py",), _mutate_archive, largest=8192),
+    Target(
+        "checkpoint",
+        _checkpoint,
+        lambda: [_network_bytes()],
+        _REFUSED,
+        _CHECKPOINT,
+        _mutate_checkpoint,
+        64 << 20,
+        1 << 20,
+    ),
+    Target(
+        "exported_onnx",
+        _onnx_description,
+        lambda: [_onnx(_metadata_text().encode())],
+        _REFUSED,
+        ("renderocc_model/export/file.py",),
+        largest=8192,
+    ),
+    Target(
+        "exported_pt2",
+        _archive_description,
+        lambda: [_archive(_metadata_text().encode())],
+        _REFUSED,
+        ("renderocc_model/export/file.py",),
+        _mutate_archive,
+        largest=8192,
+    ),
     Target("volume", _volume, lambda: _volumes()[:2], _VALUE, ("training/evaluate/volumes.py",), _mutate_archive),
-    Target("saved_volume", _saved_volume, lambda: _volumes()[1:], _VALUE, ("renderocc_model/occupancy.py",),
-           _mutate_archive),
-    Target("ray_origins", _origins, lambda: [b'{"a/b": [[0, 0, 1.5], [1, 2, 3]], "c": [[1e3, 0, -1]]}'], _VALUE,
-           ("training/evaluate/volumes.py",), mutate_json),
-)  # fmt: skip
+    Target(
+        "saved_volume",
+        _saved_volume,
+        lambda: _volumes()[1:],
+        _VALUE,
+        ("renderocc_model/field/occupancy.py",),
+        _mutate_archive,
+    ),
+    Target(
+        "ray_origins",
+        _origins,
+        lambda: [b'{"a/b": [[0, 0, 1.5], [1, 2, 3]], "c": [[1e3, 0, -1]]}'],
+        _VALUE,
+        ("training/evaluate/volumes.py",),
+        mutate_json,
+    ),
+)
 TARGETS = {target.name: target for target in _ALL}

@@ -9,11 +9,11 @@ import struct
 import cv2
 import numpy as np
 
-from renderocc_model.images import ENCODINGS, ImageError, compressed_size, decode_compressed, decode_raw
-from renderocc_model.messages import cdr
-from renderocc_model.messages.camera_info import camera_model_from_info
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
-from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.decoding import ENCODINGS, ImageError, compressed_size, decode_compressed, decode_raw
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from training.recordings.label_images import LabelImageError, depth_image, semantic_image
 
 from .mutate import mutate_bytes, mutate_png
@@ -22,7 +22,7 @@ from .target import Target
 __all__ = ["TARGETS", "camera_info_bytes", "tf_bytes"]
 
 _STAMP = 1_700_000_000_123_456_789
-_CDR = ("renderocc_model/messages/cdr_reader.py",)
+_CDR = ("renderocc_model/rosio/cdr_reader.py",)
 _MAX_PIXELS = 1 << 16  # small, so that a picture's size stays in proportion to the input's
 
 
@@ -47,9 +47,13 @@ class Writer:
 
 
 def camera_info_bytes(
-    model: str = "plumb_bob", D: tuple = (0.1, -0.2, 0.001, 0.002, 0.3), size: tuple = (64, 48), roi: tuple = (0,) * 4,
-    binning: tuple = (0, 0), K: tuple = (40.0, 0, 31.5, 0, 40, 23.5, 0, 0, 1),
-) -> bytes:  # fmt: skip
+    model: str = "plumb_bob",
+    D: tuple = (0.1, -0.2, 0.001, 0.002, 0.3),
+    size: tuple = (64, 48),
+    roi: tuple = (0,) * 4,
+    binning: tuple = (0, 0),
+    K: tuple = (40.0, 0, 31.5, 0, 40, 23.5, 0, 0, 1),
+) -> bytes:
     """A sensor_msgs/CameraInfo."""
     writer = Writer().header(_STAMP, "front_optical").pack("I", size[1], size[0]).text(model).pack("I", len(D))
     if D:
@@ -261,16 +265,30 @@ _READ = (cdr.MessageError,)
 
 _ALL = (
     Target("cdr_header", _header, lambda: [camera_info_bytes()[:40]], _READ, _CDR, largest=256),
-    Target("cdr_image", _image, _raw_images, (cdr.MessageError, ImageError), (*_CDR, "renderocc_model/images.py")),
-    Target("cdr_compressed_image", _compressed_image,
-           lambda: [cdr.write_compressed_image(_STAMP, "front", "jpeg", bytes(32))], _READ, _CDR, largest=256),
+    Target(
+        "cdr_image", _image, _raw_images, (cdr.MessageError, ImageError), (*_CDR, "renderocc_model/images/decoding.py")
+    ),
+    Target(
+        "cdr_compressed_image",
+        _compressed_image,
+        lambda: [cdr.write_compressed_image(_STAMP, "front", "jpeg", bytes(32))],
+        _READ,
+        _CDR,
+        largest=256,
+    ),
     Target("cdr_camera_info", _camera_info, _camera_infos, _READ, _CDR, largest=1024),
     Target("cdr_point_cloud", _cloud, _clouds, _READ, _CDR, largest=1024),
     Target("tf", _tf, _tfs, (cdr.MessageError, TransformError), (*_CDR, *_TF), largest=2048),
     Target("camera_model", _camera_model, _camera_infos, (ValueError,), _CAMERA, memory=32 << 20, largest=1024),
-    Target("pictures", _compressed, _pictures, (ImageError,), ("renderocc_model/images.py",), _mutate_picture),
+    Target("pictures", _compressed, _pictures, (ImageError,), ("renderocc_model/images/decoding.py",), _mutate_picture),
     Target("label_png", _label_png, _labels, (LabelImageError,), ("training/recordings/label_images.py",), mutate_png),
-    Target("label_raw", _raw_label, _raw_labels, (cdr.MessageError, LabelImageError),
-           ("training/recordings/label_images.py",), largest=512),
-)  # fmt: skip
+    Target(
+        "label_raw",
+        _raw_label,
+        _raw_labels,
+        (cdr.MessageError, LabelImageError),
+        ("training/recordings/label_images.py",),
+        largest=512,
+    ),
+)
 TARGETS = {target.name: target for target in _ALL}

@@ -16,9 +16,9 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag, BagError
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag, BagError
 from training.importers.dataset import DatasetError
 from training.importers.devkit import Tables as DevkitTables
 from training.importers.devkit import records
@@ -123,12 +123,16 @@ def _packed_files() -> dict[str, bytes]:
 def _packed_seeds() -> list[bytes]:
     files = _packed_files()
     packed = next(name for name in files if name.endswith(".zstd"))
-    with_qos = files["metadata.yaml"].replace(b"offered_qos_profiles: []", b'offered_qos_profiles: "' +
-                                              _QOS.replace("\n", "\\n").encode() + b'"')  # fmt: skip
+    with_qos = files["metadata.yaml"].replace(
+        b"offered_qos_profiles: []", b'offered_qos_profiles: "' + _QOS.replace("\n", "\\n").encode() + b'"'
+    )
     return [
-        b"\x00" + files["metadata.yaml"], b"\x00" + with_qos, b"\x01" + files["message_metadata.yaml"],
-        b"\x02" + files[packed], b"\x03" + files["messages.db3"],
-    ]  # fmt: skip
+        b"\x00" + files["metadata.yaml"],
+        b"\x00" + with_qos,
+        b"\x01" + files["message_metadata.yaml"],
+        b"\x02" + files[packed],
+        b"\x03" + files["messages.db3"],
+    ]
 
 
 def _packed(data: bytes) -> None:
@@ -333,30 +337,79 @@ def _occ3d(data: bytes) -> None:
     _check_truth(Path("labels.npz"), data)
 
 
-_MCAP_LIB = ("renderocc_model/messages/bags.py",)
+_MCAP_LIB = ("renderocc_model/rosio/bags.py",)
 _TABLES = ("training/prepare/tables.py",)
 _yaml_metadata = with_words("&a ", "*a", "zstd", "file", "message", "none", "- ", "[]", "{}", "../", "!!timestamp x")
 _table_mutators = [mutate_json] + [_mutate_array] * len(ARRAYS) + [mutate_bytes] * 4
 
 _ALL = (
-    Target("bag_mcap", _mcap,
-           lambda: _storage("mcap", StoragePlugin.MCAP, ".mcap", CompressionMode.STORAGE), (BagError,), _MCAP_LIB,
-           _mutate_mcap, 16 << 20, 16384),
-    Target("bag_sqlite", _sqlite, lambda: _storage("sqlite", StoragePlugin.SQLITE3, ".db3"), (BagError,), _MCAP_LIB,
-           memory=16 << 20, largest=1 << 16),
-    Target("bag_packed", _packed, _packed_seeds, (BagError,), _MCAP_LIB,
-           one_of_files([_yaml_metadata, _yaml_metadata, mutate_bytes, mutate_bytes]), 16 << 20, 1 << 16),
-    Target("note", _note, _notes, (ValueError,), ("training/recordings/notes.py",),
-           one_of_files([with_words("&a ", "*a", ".inf", "!!set "), mutate_json])),
+    Target(
+        "bag_mcap",
+        _mcap,
+        lambda: _storage("mcap", StoragePlugin.MCAP, ".mcap", CompressionMode.STORAGE),
+        (BagError,),
+        _MCAP_LIB,
+        _mutate_mcap,
+        16 << 20,
+        16384,
+    ),
+    Target(
+        "bag_sqlite",
+        _sqlite,
+        lambda: _storage("sqlite", StoragePlugin.SQLITE3, ".db3"),
+        (BagError,),
+        _MCAP_LIB,
+        memory=16 << 20,
+        largest=1 << 16,
+    ),
+    Target(
+        "bag_packed",
+        _packed,
+        _packed_seeds,
+        (BagError,),
+        _MCAP_LIB,
+        one_of_files([_yaml_metadata, _yaml_metadata, mutate_bytes, mutate_bytes]),
+        16 << 20,
+        1 << 16,
+    ),
+    Target(
+        "note",
+        _note,
+        _notes,
+        (ValueError,),
+        ("training/recordings/notes.py",),
+        one_of_files([with_words("&a ", "*a", ".inf", "!!set "), mutate_json]),
+    ),
     Target("tables", _tables, _tables_seeds, (TablesError,), _TABLES, one_of_files(_table_mutators), 16 << 20),
     Target("journal", _journal, _journal_seeds, (TablesError,), ("training/prepare/shard.py",), mutate_json),
-    Target("devkit_table", _devkit, _devkit_seeds, (DatasetError,), ("training/importers/devkit.py",), mutate_json,
-           8 << 20),
-    Target("nuscenes", _nuscenes, _nuscenes_seeds, (DatasetError,), ("training/importers/nuscenes.py",),
-           one_of_files([mutate_json] * len(_NUSCENES)), 32 << 20),
-    Target("kitti", _kitti, lambda: [bytes([i]) + _kitti_file(name) for i, name in enumerate(_KITTI)], (DatasetError,),
-           ("training/importers/semantickitti.py",), one_of_files([mutate_text] * 3 + [mutate_bytes] * 2)),
-    Target("occ3d_truth", _occ3d, _occ3d_seeds, (DatasetError,), ("training/importers/nuscenes.py",), _mutate_archive,
-           16 << 20),
-)  # fmt: skip
+    Target(
+        "devkit_table", _devkit, _devkit_seeds, (DatasetError,), ("training/importers/devkit.py",), mutate_json, 8 << 20
+    ),
+    Target(
+        "nuscenes",
+        _nuscenes,
+        _nuscenes_seeds,
+        (DatasetError,),
+        ("training/importers/nuscenes.py",),
+        one_of_files([mutate_json] * len(_NUSCENES)),
+        32 << 20,
+    ),
+    Target(
+        "kitti",
+        _kitti,
+        lambda: [bytes([i]) + _kitti_file(name) for i, name in enumerate(_KITTI)],
+        (DatasetError,),
+        ("training/importers/semantickitti.py",),
+        one_of_files([mutate_text] * 3 + [mutate_bytes] * 2),
+    ),
+    Target(
+        "occ3d_truth",
+        _occ3d,
+        _occ3d_seeds,
+        (DatasetError,),
+        ("training/importers/nuscenes.py",),
+        _mutate_archive,
+        16 << 20,
+    ),
+)
 TARGETS = {target.name: target for target in _ALL}

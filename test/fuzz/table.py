@@ -10,18 +10,43 @@ __all__ = ["GROUPS", "NAMES", "find"]
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "messages": (
-        "cdr_header", "cdr_image", "cdr_compressed_image", "cdr_camera_info", "cdr_point_cloud", "tf", "camera_model",
-        "pictures", "label_png", "label_raw",
+        "cdr_header",
+        "cdr_image",
+        "cdr_compressed_image",
+        "cdr_camera_info",
+        "cdr_point_cloud",
+        "tf",
+        "camera_model",
+        "pictures",
+        "label_png",
+        "label_raw",
     ),
     "files": (
-        "yaml", "rig", "model_settings", "class_mapping", "checkpoint_header", "checkpoint", "exported_onnx",
-        "exported_pt2", "volume", "saved_volume", "ray_origins",
+        "yaml",
+        "rig",
+        "model_settings",
+        "class_mapping",
+        "checkpoint_header",
+        "checkpoint",
+        "exported_onnx",
+        "exported_pt2",
+        "volume",
+        "saved_volume",
+        "ray_origins",
     ),
     "recordings": (
-        "bag_mcap", "bag_sqlite", "bag_packed", "note", "tables", "journal", "devkit_table", "nuscenes", "kitti",
+        "bag_mcap",
+        "bag_sqlite",
+        "bag_packed",
+        "note",
+        "tables",
+        "journal",
+        "devkit_table",
+        "nuscenes",
+        "kitti",
         "occ3d_truth",
     ),
-}  # fmt: skip
+}
 NAMES = tuple(name for names in GROUPS.values() for name in names)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.findings import Finding
+from renderocc_model.base.findings import Finding
 
 __all__ = ["main"]
 
@@ -22,15 +22,19 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="recordings")
     made.add_argument(
-        "--labels", type=Path, nargs="+", metavar="SIDECAR",
+        "--labels",
+        type=Path,
+        nargs="+",
+        metavar="SIDECAR",
         help="label bags, one for each recording, in their order (default: BAG_labels where it is, and the recording)",
-    )  # fmt: skip
+    )
     made.add_argument("--no-labels", action="store_true", help="before labelling: do not look for labels")
     made.add_argument("--cameras", nargs="+", metavar="NAME", help="look at these only")
     made.add_argument(
-        "--classes", metavar="TABLE",
+        "--classes",
+        metavar="TABLE",
         help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
-    )  # fmt: skip
+    )
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="'' for a vehicle that stands still")
     made.add_argument("--max-pose-gap", type=float, default=0.5, metavar="S", help="between poses on /tf (default 0.5)")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.ending import machine_error
-from renderocc_model.findings import Findings
-from renderocc_model.messages.bags import Bag, BagError
-from renderocc_model.messages.camera_topics import CameraTopics, stamp_faults
+from renderocc_model.base.findings import Findings
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from training.recordings.notes import class_table, find_sidecar
 
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
@@ -104,9 +104,11 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
             findings.warn("topics", f"nothing on {topic}", "record it from the start", topic)
     for name in contents.uncalibrated:
         findings.fail(
-            f"camera '{name}'", "images but no camera_info",
-            "record it, or leave the camera out with --cameras", f"/{name}/camera_info",
-        )  # fmt: skip
+            f"camera '{name}'",
+            "images but no camera_info",
+            "record it, or leave the camera out with --cameras",
+            f"/{name}/camera_info",
+        )
     for name in options.cameras or ():
         if name not in contents.cameras and name not in contents.uncalibrated:
             findings.fail(

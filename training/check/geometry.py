@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from renderocc_model.findings import Findings
-from renderocc_model.messages.camera_topics import CameraTopics
-from renderocc_model.messages.tf_buffer import TransformError
+from renderocc_model.base.findings import Findings
+from renderocc_model.rosio.camera_topics import CameraTopics
+from renderocc_model.rosio.tf_buffer import TransformError
 from training.recordings.frames import pose_gap
 
 from .topics import Contents
@@ -61,10 +61,12 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
             mounts[camera.name] = contents.transforms.lookup(base_frame, camera.frame_id, camera.stamps[0])
         except TransformError as error:
             findings.fail(
-                subject, f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
-                "record /tf_static from the start, or publish the mount", "/tf_static",
+                subject,
+                f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
+                "record /tf_static from the start, or publish the mount",
+                "/tf_static",
                 contents.time_text(camera.stamps[0]),
-            )  # fmt: skip
+            )
             continue
         for text in implausible(mounts[camera.name]):
             findings.warn(subject, text, f"check the transform from {base_frame} to {camera.frame_id}", "/tf_static")
@@ -84,10 +86,12 @@ def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> Non
             contents.transforms.lookup(base_frame, frame, stamps[0])
         except TransformError as error:
             findings.warn(
-                f"cloud {topic}", f"no TF from {base_frame} to {frame!r}: {error}",
-                "its points cannot label images; record /tf_static from the start", "/tf_static",
+                f"cloud {topic}",
+                f"no TF from {base_frame} to {frame!r}: {error}",
+                "its points cannot label images; record /tf_static from the start",
+                "/tf_static",
                 contents.time_text(stamps[0]),
-            )  # fmt: skip
+            )
 
 
 def implausible(base_from_camera: np.ndarray) -> list[str]:
@@ -127,8 +131,10 @@ def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_fr
                 f"camera '{camera.name}'",
                 f"no TF from {odom_frame} to {base_frame} {where}, {count} images {span}: {reason}",
                 "record /tf from before the first image to after the last without holes, set --odom-frame, or leave "
-                "these frames out (renderocc prepare --skip-unposed)", "/tf", begin,
-            )  # fmt: skip
+                "these frames out (renderocc prepare --skip-unposed)",
+                "/tf",
+                begin,
+            )
     if not missing and contents.cameras:
         findings.ok("ego motion", f"{base_frame} has a pose in {odom_frame} at every image of every camera")
 

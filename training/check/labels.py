@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.arrays import read_npz
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.findings import Findings
-from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.base.findings import Findings
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
 from training.label.mapping import LabelError
 from training.label.topics import StampedTopic
 from training.recordings.frames import find_source
@@ -74,9 +74,12 @@ def check_labels(
             strays = [stamp for stamp in topic.stamps if stamp not in images]
             if strays:
                 findings.warn(
-                    f"labels '{name}'", f"{len(strays)} of {len(topic.stamps)} labels match no image",
-                    "write labels at the images' stamps", topic.topic, contents.time_text(strays[0]),
-                )  # fmt: skip
+                    f"labels '{name}'",
+                    f"{len(strays)} of {len(topic.stamps)} labels match no image",
+                    "write labels at the images' stamps",
+                    topic.topic,
+                    contents.time_text(strays[0]),
+                )
         labelled = [stamp for stamp in topics["depth"].stamps if stamp in images]
         report.images[name] = len(labelled)
         _decode(findings, contents, name, topics, _spread(labelled, samples), classes, report)
@@ -132,9 +135,12 @@ def _decode(
                 faults[kind] = faults.get(kind, 0) + 1
                 if faults[kind] <= _NAMED:
                     findings.fail(
-                        f"labels '{camera}'", str(error), "make the labels again", topic.topic,
+                        f"labels '{camera}'",
+                        str(error),
+                        "make the labels again",
+                        topic.topic,
                         contents.time_text(stamp),
-                    )  # fmt: skip
+                    )
         if "depth" not in images:
             continue
         depth = images["depth"] > 0

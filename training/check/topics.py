@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
-from renderocc_model.findings import Findings
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
-from renderocc_model.messages.camera_topics import CameraTopics
-from renderocc_model.messages.tf_buffer import TransformBuffer
+from renderocc_model.base.findings import Findings
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.camera_topics import CameraTopics
+from renderocc_model.rosio.tf_buffer import TransformBuffer
 from training.recordings.frames import time_text
 
 __all__ = ["Contents", "read_contents"]

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED
-from renderocc_model.config import configuration, setting
-from renderocc_model.geometry import transform_points
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.undistort import FILL_COLOUR
+from renderocc_model.base.config import configuration, setting
+from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import transform_points
+from renderocc_model.geometry.undistortion import FILL_COLOUR
 
 __all__ = ["AugmentConfig", "ImageChange", "bird_eye_change", "change_volume", "draw_image_change"]
 
@@ -58,9 +58,13 @@ class ImageChange:
         if not np.array_equal(self.pixels, np.eye(3)):
             size = (view.shape[1], view.shape[0])
             view = cv2.warpAffine(
-                view, self.pixels[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+                view,
+                self.pixels[:2],
+                size,
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
                 borderValue=FILL_COLOUR,
-            )  # fmt: skip
+            )
         if (self.gain, self.offset) != (1.0, 0.0):
             levels = np.clip(np.arange(256) * self.gain + self.offset, 0, 255)
             view = cv2.LUT(view, np.rint(levels).astype(np.uint8))

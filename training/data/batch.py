@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderocc_model.lift import CAMERA_PARAMETERS, Frustums, LiftGeometry
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.preprocess import normalise
-from renderocc_model.rays import Rays
-from renderocc_model.undistort import View
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.geometry.undistortion import View
+from renderocc_model.images.preprocessing import normalise
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import CAMERA_PARAMETERS, Frustums, LiftGeometry
 
 from .dataset import FrameViews, Sample
 

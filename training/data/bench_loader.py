@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from renderocc_model.geometry import invert, transform_from
-from renderocc_model.images import decode_compressed
-from renderocc_model.preprocess import Preprocessor
-from renderocc_model.rays import Rays
-from renderocc_model.rig import Camera, Rig
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.geometry.rig import Camera, Rig
+from renderocc_model.geometry.transforms import invert, transform_from
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.images.preprocessing import Preprocessor
 
 from ..prepare import PrepareConfig, prepare_recording
 from ..prepare.tables import pixel_directions

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from renderocc_model.classes import UNLABELLED
-from renderocc_model.config import configuration, setting
-from renderocc_model.geometry import invert
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.images import ImageError
-from renderocc_model.preprocess import view_from_compressed, view_from_raw
-from renderocc_model.rays import Rays
-from renderocc_model.undistort import UndistortTable, network_view
+from renderocc_model.base.config import configuration, setting
+from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.geometry.transforms import invert
+from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.images.decoding import ImageError
+from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
 
 from ..prepare.tables import Tables, TablesError, list_tables
 from .augment import AugmentConfig, ImageChange, bird_eye_change, change_truth, draw_image_change
@@ -270,10 +270,11 @@ class RayDataset(torch.utils.data.Dataset):
         places, cameras = np.divmod(planes, len(tables.cameras))
         base_from_odom = change @ invert(tables.odom_from_base[frame])
         poses = [
-            change @ tables.base_from_camera[one] if one == frame  # without the round trip through odom
+            change @ tables.base_from_camera[one]
+            if one == frame  # without the round trip through odom
             else base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one]
             for one in frames
-        ]  # fmt: skip
+        ]
         poses = np.array(poses).reshape(-1, 4, 4).astype(np.float32)
         pixels = tables.pixels[rows].astype(np.intp)
         origins, directions = np.empty((len(rows), 3), np.float32), np.empty((len(rows), 3), np.float32)

@@ -66,16 +66,26 @@ def training_batches(
         TablesError: a part of the tables is damaged; in words of one line also from a loading process.
     """
     sampler = StepSampler(
-        len(dataset), config.seed, first, config.steps, config.batch,
-        config.batch // (processes.world_size * config.accumulate), processes.rank, processes.world_size,
-    )  # fmt: skip
+        len(dataset),
+        config.seed,
+        first,
+        config.steps,
+        config.batch,
+        config.batch // (processes.world_size * config.accumulate),
+        processes.rank,
+        processes.world_size,
+    )
     workers = config.run.workers
     maker = BatchMaker(config.model, int(config.model.fusion.enabled))
     loader = DataLoader(
-        dataset, batch_sampler=sampler, collate_fn=maker, num_workers=workers,
-        worker_init_fn=_start_worker, prefetch_factor=4 if workers else None,
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=maker,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
         pin_memory=processes.device.type == "cuda",
-    )  # fmt: skip
+    )
     failure: Exception | None = None
     try:
         yield from loader

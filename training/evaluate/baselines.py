@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
 
 from ..data.dataset import RayDataset
 from .frame_truth import truth_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderocc_model.ops.compiling import compiler
+from renderocc_model.base.compiling import compiler
 
 __all__ = ["cast"]
 

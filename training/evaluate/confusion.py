@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field.classes import UNLABELLED, ClassTable
 
 __all__ = ["Confusion", "mean_of_known"]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from renderocc_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from renderocc_model.ending import machine_error
-from renderocc_model.files import replacing
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.packaged import checkpoint_file
-from renderocc_model.precision import chosen_device, chosen_precision
+from renderocc_model.base.files import replacing
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.inference.precision import chosen_device, chosen_precision
+from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.network.packaged import checkpoint_file
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset, SampleConfig
@@ -165,25 +165,50 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--auxiliary", action="store_true", help="also the rays of neighbouring frames")
     made.add_argument("--threshold", type=float, help="occupancy probability (default: the checkpoint's)")
     made.add_argument(
-        "--calibrate", type=Path, metavar="NEW", help="find the threshold with these recordings' 2D labels, write the "
+        "--calibrate",
+        type=Path,
+        metavar="NEW",
+        help="find the threshold with these recordings' 2D labels, write the "
         "checkpoint with it to NEW, and evaluate that; take other recordings to report figures on",
-    )  # fmt: skip
-    made.add_argument("--baselines", action="store_true", help="also a flat ground and, with --training-data, the most "
-                      "frequent class of each voxel")  # fmt: skip
+    )
+    made.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also a flat ground and, with --training-data, the most frequent class of each voxel",
+    )
     made.add_argument("--training-data", type=Path, metavar="PREPARED", help="tables with 3D truth to count classes in")
     made.add_argument("--training-recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
     made.add_argument("--ground-height", type=float, default=0.0, help="of the flat ground, m (default 0)")
-    made.add_argument("--lidar", type=float, nargs=3, default=DEFAULT_ORIGIN, metavar=("X", "Y", "Z"),
-                      help="place of the LiDAR in base_link, where RayIoU's rays begin (default 0 0 1.84)")  # fmt: skip
-    made.add_argument("--truth-grid", type=float, nargs=7, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
-                      help="corners and voxel size of the 3D truth (default: as its shape tells)")  # fmt: skip
+    made.add_argument(
+        "--lidar",
+        type=float,
+        nargs=3,
+        default=DEFAULT_ORIGIN,
+        metavar=("X", "Y", "Z"),
+        help="place of the LiDAR in base_link, where RayIoU's rays begin (default 0 0 1.84)",
+    )
+    made.add_argument(
+        "--truth-grid",
+        type=float,
+        nargs=7,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
+        help="corners and voxel size of the 3D truth (default: as its shape tells)",
+    )
     made.add_argument("--json", type=Path, metavar="OUT", help="write the figures there")
     made.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json, evaluation.md, confusion.png")
-    made.add_argument("--predictions", type=Path, metavar="DIR",
-                      help="write predictions/, truth/ and origins.json for `renderocc metrics`")  # fmt: skip
+    made.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="write predictions/, truth/ and origins.json for `renderocc metrics`",
+    )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    made.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"),
-                      help="of the network (default: as the node)")  # fmt: skip
+    made.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="of the network (default: as the node)",
+    )
     return made
 
 
@@ -215,9 +240,14 @@ def run(arguments: argparse.Namespace) -> dict:
         checkpoint = replace(checkpoint, threshold=arguments.threshold)
     dataset = held_out_dataset(arguments.data, checkpoint, arguments.recordings)
     plan = EvaluationPlan(
-        arguments.limit, arguments.rays or None, arguments.auxiliary, _grid(arguments.truth_grid),
-        tuple(arguments.lidar), precision, arguments.predictions,
-    )  # fmt: skip
+        arguments.limit,
+        arguments.rays or None,
+        arguments.auxiliary,
+        _grid(arguments.truth_grid),
+        tuple(arguments.lidar),
+        precision,
+        arguments.predictions,
+    )
     baselines = _baselines(arguments, checkpoint, plan)
     calibration = None
     if arguments.calibrate is not None:
@@ -281,9 +311,14 @@ def _save_calibrated(
         half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
     provenance = {**checkpoint.provenance, "calibration": calibration.provenance(dataset.recordings)}
     save_checkpoint(
-        arguments.calibrate, checkpoint.network, checkpoint.classes, checkpoint.threshold, checkpoint.rig_summary,
-        provenance, half,
-    )  # fmt: skip
+        arguments.calibrate,
+        checkpoint.network,
+        checkpoint.classes,
+        checkpoint.threshold,
+        checkpoint.rig_summary,
+        provenance,
+        half,
+    )
 
 
 def _write(arguments: argparse.Namespace, result: dict) -> list[Path]:

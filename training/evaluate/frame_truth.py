@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from renderocc_model.classes import ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.geometry import invert, transform_points
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import invert, transform_points
 
 from ..prepare.tables import Tables
 from ..supervision.voxel_truth import crop_slices

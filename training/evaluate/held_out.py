@@ -21,13 +21,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from renderocc_model.classes import ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import OccupancyNetwork
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.inference.precision import autocast
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.network import OccupancyNetwork
 from renderocc_model.ops.render import render
-from renderocc_model.precision import autocast
-from renderocc_model.rays import Rays
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset, Sample
@@ -75,9 +75,12 @@ class RayScores:
         wanted = rays.distances[is_return].double()
         ratio = torch.maximum(rendered / wanted, wanted / rendered)
         sums = [
-            ((rendered - wanted).abs() / wanted).sum(), (rendered - wanted).square().sum(), (ratio < _DELTA).sum(),
-            opacity[is_return].sum(), opacity[~is_return].sum(),
-        ]  # fmt: skip
+            ((rendered - wanted).abs() / wanted).sum(),
+            (rendered - wanted).square().sum(),
+            (ratio < _DELTA).sum(),
+            opacity[is_return].sum(),
+            opacity[~is_return].sum(),
+        ]
         self._sums += np.array([float(value) for value in sums])
         self.frames += 1
         self.returns += int(is_return.sum())

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.children import serve_parent
-from renderocc_model.classes import TABLES, ClassTable, by_name
-from renderocc_model.ending import machine_error
-from renderocc_model.files import replacing
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.base.files import replacing
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.base.worker_processes import serve_parent
+from renderocc_model.field.classes import TABLES, ClassTable, by_name
+from renderocc_model.geometry.grid import VoxelGrid
 
 from ..supervision.voxel_truth import crop_slices
 from .confusion import Confusion
@@ -235,16 +235,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rayiou", action="store_true", help="cast rays too: RayIoU")
     made.add_argument("--flat-ground", action="store_true", help="also what a flat road at height 0 would come to")
     made.add_argument(
-        "--origins", type=Path, metavar="FILE",
+        "--origins",
+        type=Path,
+        metavar="FILE",
         help="JSON: relative path without suffix -> list of [x, y, z] in metres, where the recording's LiDAR was, in "
         "the frame of the volume; those 39 m off and more (1 m from the grid's sides) are left out, of more than 8, "
         "8 are taken, evenly (default: one at 0, 0, 1.84)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--grid", type=float, nargs=7, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
+        "--grid",
+        type=float,
+        nargs=7,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
         help="lower and upper corner and voxel size of the truth in metres, for --rayiou (default: Occ3D's or its "
         "middle, or SemanticKITTI's, as the shape tells)",
-    )  # fmt: skip
+    )
     made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="what the ids mean")
     made.add_argument("--mask", default="mask_camera", choices=MASKS, help="the truth's voxels that count for mIoU")
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")

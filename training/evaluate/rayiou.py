@@ -18,15 +18,21 @@ from functools import cache
 
 import numpy as np
 
-from renderocc_model.classes import ClassTable
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.geometry.grid import VoxelGrid
 
 from .confusion import known_ids, mean_of_known
 from .traversal import cell_indices, checked_rays, entry, padded
 
 __all__ = [
-    "DEFAULT_ORIGIN", "THRESHOLDS", "RayIoU", "cast_frame", "first_hits", "lidar_directions", "select_origins",
-]  # fmt: skip
+    "DEFAULT_ORIGIN",
+    "THRESHOLDS",
+    "RayIoU",
+    "cast_frame",
+    "first_hits",
+    "lidar_directions",
+    "select_origins",
+]
 
 THRESHOLDS = (1.0, 2.0, 4.0)  # metres
 DEFAULT_ORIGIN = (0.0, 0.0, 1.84)  # the height of nuScenes' LiDAR above the road

@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 __all__ = [
-    "confusion_picture", "evaluation_markdown", "evaluation_text", "markdown_table", "percent", "text_table",
+    "confusion_picture",
+    "evaluation_markdown",
+    "evaluation_text",
+    "markdown_table",
+    "percent",
+    "text_table",
     "volume_table",
-]  # fmt: skip
+]
 
 _CELL, _MARGIN, _ROOM = 54, 16, 190  # pixels: a cell; around the picture; for the names of classes
 _INK, _PAPER = (30, 34, 40), (255, 255, 255)  # RGB

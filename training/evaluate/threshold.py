@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import OccupancyNetwork
-from renderocc_model.rays import Rays
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.network import OccupancyNetwork
 
 from ..data.dataset import RayDataset
 from ..supervision.ray_rules import RayKinds

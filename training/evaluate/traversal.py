@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
 
 __all__ = ["cell_indices", "checked_rays", "entry", "padded", "traverse"]
 

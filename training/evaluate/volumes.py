@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.arrays import read_npz
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
-from renderocc_model.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
+from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
 __all__ = ["flat_ground", "matched_files", "read_origins", "read_volume", "saved_grid", "volume_grid"]
 

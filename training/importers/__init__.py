@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.ending import machine_error
+from renderocc_model.base.machine_errors import machine_error
 
 __all__ = ["main"]
 
@@ -22,9 +22,10 @@ def parser() -> argparse.ArgumentParser:
     )
     kinds = made.add_subparsers(dest="kind", required=True, metavar="DATASET")
     nuscenes = kinds.add_parser(
-        "nuscenes", help="devkit tables, images and LiDAR; lidarseg and Occ3D's gts where they are unpacked",
+        "nuscenes",
+        help="devkit tables, images and LiDAR; lidarseg and Occ3D's gts where they are unpacked",
         epilog="example: renderocc import nuscenes /data/nuscenes --out recordings/nuscenes --scenes scene-0061",
-    )  # fmt: skip
+    )
     nuscenes.add_argument("--version", help="folder of the tables (default: the one v1.0-* there is)")
     nuscenes.add_argument("--scenes", nargs="+", metavar="NAME", help="only these (default: all)")
     nuscenes.add_argument("--sweeps", action="store_true", help="also what lies between keyframes (12 Hz, 20 Hz LiDAR)")
@@ -32,9 +33,10 @@ def parser() -> argparse.ArgumentParser:
         "--occ3d", type=Path, metavar="GTS", help="Occ3D's label folder (default: ROOT/gts, if it is there)"
     )
     kitti = kinds.add_parser(
-        "semantickitti", help="odometry images, poses and scans with SemanticKITTI's labels and voxels",
+        "semantickitti",
+        help="odometry images, poses and scans with SemanticKITTI's labels and voxels",
         epilog="example: renderocc import semantickitti /data/kitti/dataset --out recordings/kitti --sequences 00 08",
-    )  # fmt: skip
+    )
     kitti.add_argument("--sequences", nargs="+", metavar="NN", help="only these (default: all there are)")
     for kind in (nuscenes, kitti):
         kind.add_argument("root", type=Path, metavar="ROOT", help="where the dataset's archives were unpacked")
@@ -51,9 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.kind == "nuscenes":
             count = nuscenes.import_nuscenes(
-                arguments.root, arguments.out, arguments.version, arguments.scenes, arguments.sweeps, arguments.occ3d,
-                arguments.storage, _tell,
-            )  # fmt: skip
+                arguments.root,
+                arguments.out,
+                arguments.version,
+                arguments.scenes,
+                arguments.sweeps,
+                arguments.occ3d,
+                arguments.storage,
+                _tell,
+            )
         else:
             count = semantickitti.import_semantickitti(
                 arguments.root, arguments.out, arguments.sequences, arguments.storage, _tell

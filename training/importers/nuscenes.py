@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from renderocc_model.arrays import read_npz
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import OCC3D_NUSCENES, UNLABELLED
-from renderocc_model.geometry import transform_from
-from renderocc_model.grid import OCC3D_GRID
-from renderocc_model.rig import Camera
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.grid import OCC3D_GRID
+from renderocc_model.geometry.rig import Camera
+from renderocc_model.geometry.transforms import transform_from
 from training.recordings.raw_classes import LIDARSEG
 from training.recordings.recorder import Recorder
 
@@ -42,15 +42,39 @@ _POINT_FLOATS = 5  # x, y, z, intensity, ring
 
 # Names of lidarseg's ids, by which a category table with other ids is noticed.
 _CATEGORIES = (
-    "noise", "animal", "human.pedestrian.adult", "human.pedestrian.child", "human.pedestrian.construction_worker",
-    "human.pedestrian.personal_mobility", "human.pedestrian.police_officer", "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair", "movable_object.barrier", "movable_object.debris",
+    "noise",
+    "animal",
+    "human.pedestrian.adult",
+    "human.pedestrian.child",
+    "human.pedestrian.construction_worker",
+    "human.pedestrian.personal_mobility",
+    "human.pedestrian.police_officer",
+    "human.pedestrian.stroller",
+    "human.pedestrian.wheelchair",
+    "movable_object.barrier",
+    "movable_object.debris",
     "movable_object.pushable_pullable",
-    "movable_object.trafficcone", "static_object.bicycle_rack", "vehicle.bicycle", "vehicle.bus.bendy",
-    "vehicle.bus.rigid", "vehicle.car", "vehicle.construction", "vehicle.emergency.ambulance",
-    "vehicle.emergency.police", "vehicle.motorcycle", "vehicle.trailer", "vehicle.truck", "flat.driveable_surface",
-    "flat.other", "flat.sidewalk", "flat.terrain", "static.manmade", "static.other", "static.vegetation", "vehicle.ego",
-)  # fmt: skip
+    "movable_object.trafficcone",
+    "static_object.bicycle_rack",
+    "vehicle.bicycle",
+    "vehicle.bus.bendy",
+    "vehicle.bus.rigid",
+    "vehicle.car",
+    "vehicle.construction",
+    "vehicle.emergency.ambulance",
+    "vehicle.emergency.police",
+    "vehicle.motorcycle",
+    "vehicle.trailer",
+    "vehicle.truck",
+    "flat.driveable_surface",
+    "flat.other",
+    "flat.sidewalk",
+    "flat.terrain",
+    "static.manmade",
+    "static.other",
+    "static.vegetation",
+    "vehicle.ego",
+)
 
 
 class _Reading(NamedTuple):
@@ -76,9 +100,15 @@ class _Scene:
 
 
 def import_nuscenes(
-    root: Path, out: Path, version: str | None = None, scenes: list[str] | None = None, sweeps: bool = False,
-    occ3d: Path | None = None, storage: str = "mcap", tell: Callable[[str], None] = print,
-) -> int:  # fmt: skip
+    root: Path,
+    out: Path,
+    version: str | None = None,
+    scenes: list[str] | None = None,
+    sweeps: bool = False,
+    occ3d: Path | None = None,
+    storage: str = "mcap",
+    tell: Callable[[str], None] = print,
+) -> int:
     """Import scenes that are not in `out` yet.
 
     Args:
@@ -101,11 +131,16 @@ def import_nuscenes(
 
     def note_of(name: str) -> dict:
         return {
-            "dataset": "nuscenes", "version": tables.version, "scene": name, "sweeps": sweeps,
+            "dataset": "nuscenes",
+            "version": tables.version,
+            "scene": name,
+            "sweeps": sweeps,
             "lidarseg": labels is not None,
-            "truth": occ3d is not None and (occ3d / name).is_dir(), "storage": storage,
-            "grid": OCC3D_GRID.to_dict(), "classes": OCC3D_NUSCENES.to_dict(),
-        }  # fmt: skip
+            "truth": occ3d is not None and (occ3d / name).is_dir(),
+            "storage": storage,
+            "grid": OCC3D_GRID.to_dict(),
+            "classes": OCC3D_NUSCENES.to_dict(),
+        }
 
     source = _Source(tables, names, labels, occ3d, sweeps, storage, tell)
     return import_all(out, sorted(names.values()), note_of, source.write, tell)
@@ -202,9 +237,16 @@ class _Source:
         }
         self._scenes = {name: _Scene(name) for name in self._names.values()}
         columns = (
-            "timestamp", "token", "sample_token", "ego_pose_token", "calibrated_sensor_token",
-            "is_key_frame", "width", "height", "filename",
-        )  # fmt: skip
+            "timestamp",
+            "token",
+            "sample_token",
+            "ego_pose_token",
+            "calibrated_sensor_token",
+            "is_key_frame",
+            "width",
+            "height",
+            "filename",
+        )
         poses = set()
         for stamp, *row in tables.rows("sample_data", *columns):
             if row[1] not in scene_of:

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import SEMANTIC_KITTI, UNLABELLED
-from renderocc_model.geometry import invert
-from renderocc_model.grid import SEMANTIC_KITTI_GRID
-from renderocc_model.images import ImageError, compressed_size
-from renderocc_model.rig import Camera
+from renderocc_model.field.classes import SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.grid import SEMANTIC_KITTI_GRID
+from renderocc_model.geometry.rig import Camera
+from renderocc_model.geometry.transforms import invert
+from renderocc_model.images.decoding import ImageError, compressed_size
 from training.recordings.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
 from training.recordings.recorder import Recorder
 
@@ -79,10 +79,16 @@ def import_semantickitti(
     def note_of(name: str) -> dict:
         sequence = opened[name]
         return {
-            "dataset": "semantickitti", "sequence": name, "cameras": sequence.image_folders, "storage": storage,
-            "lidar": sequence.has("velodyne"), "labels": sequence.has("labels"), "truth": sequence.has("voxels"),
-            "grid": SEMANTIC_KITTI_GRID.to_dict(), "classes": SEMANTIC_KITTI.to_dict(),
-        }  # fmt: skip
+            "dataset": "semantickitti",
+            "sequence": name,
+            "cameras": sequence.image_folders,
+            "storage": storage,
+            "lidar": sequence.has("velodyne"),
+            "labels": sequence.has("labels"),
+            "truth": sequence.has("voxels"),
+            "grid": SEMANTIC_KITTI_GRID.to_dict(),
+            "classes": SEMANTIC_KITTI.to_dict(),
+        }
 
     def write(name: str, bag: Path, on_frame: Callable[[], object]) -> int:
         return opened[name].write(bag, storage, on_frame)

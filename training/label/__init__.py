@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.ending import machine_error
+from renderocc_model.base.machine_errors import machine_error
 
 __all__ = ["main"]
 
@@ -39,10 +39,12 @@ def parser() -> argparse.ArgumentParser:
     depth.add_argument("--keep-hidden", action="store_true", help="keep points that a nearer surface hides")
     depth.add_argument("--depth-topic", metavar="TEMPLATE", help="depth images instead, e.g. /{camera}/depth/image_raw")
     made.add_argument(
-        "--masks", type=Path, metavar="DIR",
+        "--masks",
+        type=Path,
+        metavar="DIR",
         help="<camera>.png where pixels other than 0 show the vehicle itself and get no labels: the LiDAR on its roof "
         "sees the road behind its bonnet, the camera sees the bonnet",
-    )  # fmt: skip
+    )
     classes = made.add_argument_group("classes, from one of these")
     source = classes.add_mutually_exclusive_group()
     source.add_argument(
@@ -56,9 +58,10 @@ def parser() -> argparse.ArgumentParser:
     )
     classes.add_argument("--network-config", type=Path, metavar="FILE", help="default: MODEL with .yaml")
     classes.add_argument(
-        "--classes", metavar="TABLE",
+        "--classes",
+        metavar="TABLE",
         help="occ3d_nuscenes or semantic_kitti (default: what the recording was imported with, else occ3d_nuscenes)",
-    )  # fmt: skip
+    )
     made.add_argument("--base-frame", default="base_link")
     made.add_argument("--odom-frame", default="odom", help="empty: the vehicle stands still")
     made.add_argument("--preview", type=Path, metavar="DIR", help="write pictures of the labels over the images")
@@ -108,9 +111,16 @@ def _run(arguments: argparse.Namespace) -> int:
         total = sum(len(recording.stamps[camera]) for camera in recording.cameras)
         with tqdm(total=total, unit="image", desc="labelling", disable=not sys.stderr.isatty()) as bar:
             coverage = write_labels(
-                recording, sources, out, notes, arguments.preview, arguments.preview_count, arguments.storage,
-                arguments.jobs, lambda done: bar.update(done - bar.n),
-            )  # fmt: skip
+                recording,
+                sources,
+                out,
+                notes,
+                arguments.preview,
+                arguments.preview_count,
+                arguments.storage,
+                arguments.jobs,
+                lambda done: bar.update(done - bar.n),
+            )
         print(coverage_table(coverage, sources.classes))
     if arguments.preview:
         print(f"wrote pictures to {arguments.preview}")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.geometry import invert
-from renderocc_model.messages import cdr
-from renderocc_model.messages.tf_buffer import TransformError
+from renderocc_model.geometry.transforms import invert
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.tf_buffer import TransformError
 from training.recordings.frames import Recording
 from training.recordings.raw_classes import NO_SURFACE
 

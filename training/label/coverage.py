@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field.classes import UNLABELLED, ClassTable
 from training.recordings.label_images import FARTHEST
 
 from .from_clouds import Labels

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.geometry.camera_model import CameraModel
 from training.recordings.raw_classes import NO_SURFACE
 
 from .clouds import Cloud

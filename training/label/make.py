@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.images import decode_compressed, decode_raw
-from renderocc_model.messages import cdr
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.images.decoding import decode_compressed, decode_raw
+from renderocc_model.rosio import cdr
 from training.recordings.frames import Message, Recording, RecordingError
 from training.recordings.label_images import depth_png, semantic_png
 from training.recordings.new_bag import new_bag
@@ -167,11 +167,16 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
         raise NoCloud(f"camera '{camera}' has no depth topic")
     image = recording.image_message(camera, stamp_ns) if picture or sources.network else None
     return _Job(
-        camera, stamp_ns, recording.models[camera], clouds, _beside(sources.depth.get(camera), stamp_ns),
-        _beside(sources.semantic.get(camera), stamp_ns), image,
+        camera,
+        stamp_ns,
+        recording.models[camera],
+        clouds,
+        _beside(sources.depth.get(camera), stamp_ns),
+        _beside(sources.semantic.get(camera), stamp_ns),
+        image,
         f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
         picture,
-    )  # fmt: skip
+    )
 
 
 def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
-from renderocc_model.config import load_yaml
+from renderocc_model.base.config import load_yaml
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
 from training.recordings.raw_classes import LIDARSEG, NO_SURFACE, SEMANTIC_KITTI_RAW, class_or_none, lookup_table
 
 __all__ = ["BUILT_IN", "ClassMapping", "LabelError", "load_mapping"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED, ClassTable
+from renderocc_model.field.classes import UNLABELLED, ClassTable
 
 __all__ = ["overlay"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.config import load_yaml
-from renderocc_model.images import decode_raw
-from renderocc_model.messages.cdr import CompressedImageMessage, ImageMessage
+from renderocc_model.base.config import load_yaml
+from renderocc_model.images.decoding import decode_raw
+from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
 from training.recordings.label_images import LabelImageError, depth_image, png_image, raw_channel
 
 from .mapping import ClassMapping, LabelError, mapping_from

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.geometry import transform_points
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.transforms import transform_points
 
 __all__ = ["Occlusion", "Projected", "hidden_points", "project_points"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
-from renderocc_model.messages import cdr
+from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
+from renderocc_model.rosio import cdr
 from training.recordings.frames import Recording, seconds_text
 from training.recordings.notes import class_table
 
@@ -47,10 +47,16 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     if clouds is not None:
         lidar = Lidar(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff)
     sources = Sources(
-        classes.table, lidar, depth, classes.topics, classes.mapping, classes.network,
-        None if wanted.keep_hidden else Occlusion(), wanted.min_depth,
+        classes.table,
+        lidar,
+        depth,
+        classes.topics,
+        classes.mapping,
+        classes.network,
+        None if wanted.keep_hidden else Occlusion(),
+        wanted.min_depth,
         {} if wanted.masks is None else _masks(recording, wanted.masks),
-    )  # fmt: skip
+    )
     none = "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
     notes = {
         "depth": wanted.depth_topic if depth else f"{clouds.topic}, {wanted.sweeps} cloud(s) an image",

@@ -9,8 +9,8 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.classes import ClassTable
-from renderocc_model.messages import cdr
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.rosio import cdr
 from training.recordings.notes import LABELS_NOTE
 from training.recordings.recorder import offered_qos
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
 from training.recordings.frames import seconds_text
 
 from .mapping import LabelError

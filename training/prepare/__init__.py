@@ -14,10 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from pathlib import Path
 
-from renderocc_model.children import serve_parent
-from renderocc_model.classes import TABLES
-from renderocc_model.config import configuration, setting, to_mapping
-from renderocc_model.ending import machine_error
+from renderocc_model.base.config import configuration, setting, to_mapping
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.base.worker_processes import serve_parent
+from renderocc_model.field.classes import TABLES
 
 from ..recordings.frames import FrameIndex, Recording, RecordingError
 from ..recordings.notes import class_table, find_sidecar, recording_name
@@ -161,18 +161,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
     made.add_argument(
-        "--labels", nargs="+", type=Path, default=[], metavar="SIDECAR",
+        "--labels",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="SIDECAR",
         help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
-    )  # fmt: skip
+    )
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes")
     made.add_argument(
-        "--classes", default="", choices=tuple(TABLES),
+        "--classes",
+        default="",
+        choices=tuple(TABLES),
         help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--anchor", default="", metavar="NAME",
+        "--anchor",
+        default="",
+        metavar="NAME",
         help="camera whose images are the frames (default: the 3D truth's moments, else the first camera)",
-    )  # fmt: skip
+    )
     made.add_argument("--cameras", nargs="+", default=[], metavar="NAME", help="cameras to use (default: all)")
     made.add_argument(
         "--max-time-diff", type=float, default=0.1, metavar="S", help="of an image from its frame (default 0.1)"
@@ -186,9 +194,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
     made.add_argument(
-        "--pixels-per-image", type=int, default=0, metavar="N",
+        "--pixels-per-image",
+        type=int,
+        default=0,
+        metavar="N",
         help="keep N labelled pixels of each image, drawn evenly: dense labels take 8 bytes a pixel (default: all)",
-    )  # fmt: skip
+    )
     made.add_argument("--skip-unposed", action="store_true", help="leave out frames that have no ego pose")
     return made
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.images import ImageError, compressed_size
-from renderocc_model.messages.cdr import CompressedImageMessage
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.images.decoding import ImageError, compressed_size
+from renderocc_model.rosio.cdr import CompressedImageMessage
 
 from ..data.sampling import choose
 from ..recordings.frames import FrameIndex, Recording, RecordingError

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
+from renderocc_model.geometry.camera_model import CameraModel
 
 from .tables import (
     DIRECTIONS,

@@ -33,9 +33,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.arrays import read_npz
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.classes import ClassTable
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.geometry.camera_model import CameraModel
 
 __all__ = ["ARRAYS", "VERSION", "CameraTable", "RawEncoding", "Tables", "TablesError", "list_tables", "model_digest"]
 
@@ -204,10 +204,14 @@ class Tables:
         """The arrays' shapes, and that what they point at is there: indices from a file are not followed unseen."""
         cameras, classes = len(self.cameras), len(self.classes)
         wanted = {
-            "stamps": (frames,), "image_stamps": (frames, cameras), "images": (frames, cameras, 3),
-            "base_from_camera": (frames, cameras, 4, 4), "odom_from_base": (frames, 4, 4),
-            "starts": (frames, cameras, classes + 2), "truth": (frames, 2),
-        }  # fmt: skip
+            "stamps": (frames,),
+            "image_stamps": (frames, cameras),
+            "images": (frames, cameras, 3),
+            "base_from_camera": (frames, cameras, 4, 4),
+            "odom_from_base": (frames, 4, 4),
+            "starts": (frames, cameras, classes + 2),
+            "truth": (frames, 2),
+        }
         for name, shape in wanted.items():
             found = getattr(self, name).shape
             if found != shape:

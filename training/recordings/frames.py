@@ -11,19 +11,26 @@ from typing import Union
 
 import numpy as np
 
-from renderocc_model.camera_model import CameraModel
-from renderocc_model.geometry import invert
-from renderocc_model.messages import cdr
-from renderocc_model.messages.bags import Bag
-from renderocc_model.messages.camera_info import camera_model_from_info
-from renderocc_model.messages.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.transforms import invert
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
 
 __all__ = [
-    "FrameIndex", "ImageSource", "Message", "Recording", "RecordingError", "find_source", "pose_gap",
-    "seconds_text", "time_text",
-]  # fmt: skip
+    "FrameIndex",
+    "ImageSource",
+    "Message",
+    "Recording",
+    "RecordingError",
+    "find_source",
+    "pose_gap",
+    "seconds_text",
+    "time_text",
+]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
@@ -70,7 +77,7 @@ class Recording:
         cameras: names to use; all that have images and camera_info when None.
         max_pose_gap: seconds from a stamp to the poses around it beyond which /tf is taken to have a hole there.
     Attributes:
-        bag: the recording's messages (`renderocc_model.messages.bags.Bag`).
+        bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
         cameras: names; camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
         uncalibrated: names with images but without camera_info, which are left out.
         models: {camera: CameraModel}.

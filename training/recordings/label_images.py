@@ -5,13 +5,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from renderocc_model.images import ImageError, check_png_chunks, compressed_size
-from renderocc_model.messages.cdr_reader import CompressedImageMessage, ImageMessage
+from renderocc_model.images.decoding import ImageError, check_png_chunks, compressed_size
+from renderocc_model.rosio.cdr_reader import CompressedImageMessage, ImageMessage
 
 __all__ = [
-    "FARTHEST", "LabelImageError", "depth_image", "depth_png", "png_image", "raw_channel", "semantic_image",
+    "FARTHEST",
+    "LabelImageError",
+    "depth_image",
+    "depth_png",
+    "png_image",
+    "raw_channel",
+    "semantic_image",
     "semantic_png",
-]  # fmt: skip
+]
 
 FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 

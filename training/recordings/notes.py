@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from renderocc_model.classes import OCC3D_NUSCENES, ClassTable, by_name
-from renderocc_model.config import load_yaml
+from renderocc_model.base.config import load_yaml
+from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 
 __all__ = ["IMPORT_NOTE", "LABELS_NOTE", "class_table", "find_sidecar", "noted_classes", "recording_name", "sidecar_of"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
+from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable
 
 __all__ = ["LIDARSEG", "NO_SURFACE", "SEMANTIC_KITTI_RAW", "class_or_none", "lookup_table"]
 

@@ -11,8 +11,8 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from renderocc_model.geometry import quaternion_from_matrix
-from renderocc_model.rig import Camera
+from renderocc_model.geometry.rig import Camera
+from renderocc_model.geometry.transforms import quaternion_from_matrix
 
 __all__ = ["Cloud", "LidarMount", "Recorder", "offered_qos"]
 
@@ -43,9 +43,18 @@ class Cloud(Protocol):
 def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
     """What a reliable publisher offers that keeps its last `depth` messages."""
     return [
-        Qos(QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, durability, _FOREVER, _FOREVER,
-            QosLiveliness.AUTOMATIC, _FOREVER, False)
-    ]  # fmt: skip
+        Qos(
+            QosHistory.KEEP_LAST,
+            depth,
+            QosReliability.RELIABLE,
+            durability,
+            _FOREVER,
+            _FOREVER,
+            QosLiveliness.AUTOMATIC,
+            _FOREVER,
+            False,
+        )
+    ]
 
 
 class Recorder:
@@ -138,21 +147,34 @@ class Recorder:
         for topic, forms in _FORMATS.items():
             if topic in files:
                 self._write(
-                    f"/{camera.name}/{topic}/compressed", stamp_ns, "sensor_msgs/msg/CompressedImage",
-                    header=self._header(stamp_ns, frame_id), format=forms[files[topic][:2]],
+                    f"/{camera.name}/{topic}/compressed",
+                    stamp_ns,
+                    "sensor_msgs/msg/CompressedImage",
+                    header=self._header(stamp_ns, frame_id),
+                    format=forms[files[topic][:2]],
                     data=np.frombuffer(files[topic], np.uint8),
-                )  # fmt: skip
+                )
         model = camera.model
         region = self._store.types["sensor_msgs/msg/RegionOfInterest"](
             x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
         )
         P = np.concatenate([model.K, np.zeros((3, 1))], 1)
         self._write(
-            f"/{camera.name}/camera_info", stamp_ns, "sensor_msgs/msg/CameraInfo",
-            header=self._header(stamp_ns, frame_id), height=model.height, width=model.width,
-            distortion_model=model.distortion_model, d=np.array(model.coefficients, np.float64), k=model.K.ravel(),
-            r=np.eye(3).ravel(), p=P.ravel(), binning_x=0, binning_y=0, roi=region,
-        )  # fmt: skip
+            f"/{camera.name}/camera_info",
+            stamp_ns,
+            "sensor_msgs/msg/CameraInfo",
+            header=self._header(stamp_ns, frame_id),
+            height=model.height,
+            width=model.width,
+            distortion_model=model.distortion_model,
+            d=np.array(model.coefficients, np.float64),
+            k=model.K.ravel(),
+            r=np.eye(3).ravel(),
+            p=P.ravel(),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
 
     def write_sweep(self, stamp_ns: int, sweep: Cloud) -> None:
         """The LiDAR's cloud: x, y, z, intensity float32 and, where there are labels, label uint8."""
@@ -165,8 +187,16 @@ class Recorder:
         kind = self._store.types["sensor_msgs/msg/PointField"]
         count, step = rows.shape
         self._write(
-            "/lidar/points", stamp_ns, "sensor_msgs/msg/PointCloud2",
-            header=self._header(stamp_ns, self._lidar.frame_id), height=1, width=count,
+            "/lidar/points",
+            stamp_ns,
+            "sensor_msgs/msg/PointCloud2",
+            header=self._header(stamp_ns, self._lidar.frame_id),
+            height=1,
+            width=count,
             fields=[kind(name=name, offset=offset, datatype=form, count=1) for name, offset, form in layout],
-            is_bigendian=False, point_step=step, row_step=step * count, data=rows.ravel(), is_dense=True,
-        )  # fmt: skip
+            is_bigendian=False,
+            point_step=step,
+            row_step=step * count,
+            data=rows.ravel(),
+            is_dense=True,
+        )

@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc simulate`: exit status 0 when the recording is complete, 2 where an argument is wrong."""
     arguments = parser().parse_args(argv)
-    from renderocc_model.ending import machine_error
-    from renderocc_model.rig import Rig
+    from renderocc_model.base.machine_errors import machine_error
+    from renderocc_model.geometry.rig import Rig
 
     from .record import Settings, record
     from .sensors import town_rig
@@ -51,9 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         width, height = arguments.width if arguments.width is not None else 704, arguments.height
         rig = Rig.load(arguments.rig) if arguments.rig else town_rig(width, 256 if height is None else height)
         settings = Settings(
-            arguments.seed, arguments.frames, arguments.rate, not arguments.no_lidar, not arguments.no_labels,
-            not arguments.no_truth, arguments.storage, arguments.jobs,
-        )  # fmt: skip
+            arguments.seed,
+            arguments.frames,
+            arguments.rate,
+            not arguments.no_lidar,
+            not arguments.no_labels,
+            not arguments.no_truth,
+            arguments.storage,
+            arguments.jobs,
+        )
         count, seconds = _record(arguments.out, rig, settings, record)
     except (ValueError, OSError, MemoryError) as error:
         print(f"renderocc simulate: {machine_error(error, arguments.out) or error}", file=sys.stderr)

@@ -16,17 +16,24 @@ def _sides(block: Block):
     """The four sides of a block: (start, along, outward yaw, length), walking with the block on the left."""
     x0, y0, x1, y1 = block.x0, block.y0, block.x1, block.y1
     return [
-        ((x0, y0), (1, 0), -np.pi / 2, x1 - x0), ((x1, y0), (0, 1), 0.0, y1 - y0),
-        ((x1, y1), (-1, 0), np.pi / 2, x1 - x0), ((x0, y1), (0, -1), np.pi, y1 - y0),
-    ]  # fmt: skip
+        ((x0, y0), (1, 0), -np.pi / 2, x1 - x0),
+        ((x1, y0), (0, 1), 0.0, y1 - y0),
+        ((x1, y1), (-1, 0), np.pi / 2, x1 - x0),
+        ((x0, y1), (0, -1), np.pi, y1 - y0),
+    ]
 
 
 def fill_block(builder: Builder, block: Block, trees: list[Mesh]) -> None:
     rng = np.random.default_rng(block.seed)
     fill = {
-        "dense": _dense, "houses": _houses, "park": _park_land, "field": _field, "parking": _parking_lot, "site": _site,
+        "dense": _dense,
+        "houses": _houses,
+        "park": _park_land,
+        "field": _field,
+        "parking": _parking_lot,
+        "site": _site,
         "plaza": _plaza,
-    }[block.use]  # fmt: skip
+    }[block.use]
     fill(builder, block, rng, trees)
 
 

@@ -15,11 +15,22 @@ from .shapes import Mesh
 
 __all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
 
-# Ids of OCC3D_NUSCENES by name, as `renderocc_model.classes` has them.
+# Ids of OCC3D_NUSCENES by name, as `renderocc_model.field.classes` has them.
 CLASSES = {
-    "others": 0, "barrier": 1, "bicycle": 2, "bus": 3, "car": 4, "construction_vehicle": 5, "motorcycle": 6,
-    "pedestrian": 7, "traffic_cone": 8, "trailer": 9, "truck": 10, "manmade": 15, "vegetation": 16,
-}  # fmt: skip
+    "others": 0,
+    "barrier": 1,
+    "bicycle": 2,
+    "bus": 3,
+    "car": 4,
+    "construction_vehicle": 5,
+    "motorcycle": 6,
+    "pedestrian": 7,
+    "traffic_cone": 8,
+    "trailer": 9,
+    "truck": 10,
+    "manmade": 15,
+    "vegetation": 16,
+}
 
 _FAR = 120.0  # metres
 _CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells

@@ -140,9 +140,18 @@ class Scene:
         none, nothing = np.empty(0, np.int32), np.empty(0, np.float32)
         distance = np.empty(len(directions), np.float32)
         cast(
-            np.uint64(_address("rtcIntersect8")), *self._packet(len(origins) == 1), origins, directions,
-            np.float32(limit), self._shift, distance, none, none, nothing, nothing,
-        )  # fmt: skip
+            np.uint64(_address("rtcIntersect8")),
+            *self._packet(len(origins) == 1),
+            origins,
+            directions,
+            np.float32(limit),
+            self._shift,
+            distance,
+            none,
+            none,
+            nothing,
+            nothing,
+        )
         return distance
 
     def blocked(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:

@@ -7,9 +7,20 @@ import numpy as np
 from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, tube
 
 __all__ = [
-    "barrier", "bench", "bin_", "bollard", "cone", "container", "hydrant", "lamp_post", "planter", "rack", "shelter",
-    "sign", "signal",
-]  # fmt: skip
+    "barrier",
+    "bench",
+    "bin_",
+    "bollard",
+    "cone",
+    "container",
+    "hydrant",
+    "lamp_post",
+    "planter",
+    "rack",
+    "shelter",
+    "sign",
+    "signal",
+]
 
 _STEEL = (0.2, 0.21, 0.22)
 
@@ -45,8 +56,10 @@ def sign(rng: np.random.Generator) -> Mesh:
     pole = tube([(0, 0, -0.2), (0, 0, 2.9)], 0.035, 6, Surface.PLAIN, (0.35, 0.35, 0.36))
     kind = rng.integers(4)
     if kind == 0:
-        plate = [cylinder((0.05, 0, 2.55), "x", 0.32, 0.02, 16, Surface.PLAIN, (0.55, 0.03, 0.03)),
-                 cylinder((0.062, 0, 2.55), "x", 0.24, 0.02, 16, Surface.SIGN, (0.75, 0.75, 0.72))]  # fmt: skip
+        plate = [
+            cylinder((0.05, 0, 2.55), "x", 0.32, 0.02, 16, Surface.PLAIN, (0.55, 0.03, 0.03)),
+            cylinder((0.062, 0, 2.55), "x", 0.24, 0.02, 16, Surface.SIGN, (0.75, 0.75, 0.72)),
+        ]
     elif kind == 1:
         triangle = extrude([(-0.38, 0), (0.38, 0), (0, 0.66)], 0.012, Surface.PLAIN, (0.55, 0.03, 0.03))
         inner = extrude([(-0.25, 0.08), (0.25, 0.08), (0, 0.52)], 0.02, Surface.PLAIN, (0.75, 0.75, 0.7))
@@ -113,8 +126,13 @@ def bin_(rng: np.random.Generator) -> Mesh:
     colour = linear(*[(36, 60, 44), (50, 52, 56), (30, 70, 130), (190, 160, 40)][rng.integers(4)])
     low, high = (-0.26, -0.24), (0.26, 0.24)
     body = box((*low, 0.08), (*high, 1.0), Surface.PLAIN, colour, taper=1.18)
-    return Mesh.join([body, box((-0.36, -0.3, 1.0), (0.34, 0.3, 1.1), Surface.PLAIN, colour * 0.8),
-                      cylinder((-0.24, 0, 0.1), "y", 0.1, 0.5, 10, Surface.RUBBER, (0.02, 0.02, 0.02))])  # fmt: skip
+    return Mesh.join(
+        [
+            body,
+            box((-0.36, -0.3, 1.0), (0.34, 0.3, 1.1), Surface.PLAIN, colour * 0.8),
+            cylinder((-0.24, 0, 0.1), "y", 0.1, 0.5, 10, Surface.RUBBER, (0.02, 0.02, 0.02)),
+        ]
+    )
 
 
 def bollard(rng: np.random.Generator) -> Mesh:

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from renderocc_model.ops.compiling import compiler
+from renderocc_model.base.compiling import compiler
 
 __all__ = ["LANES", "NOTHING", "ROWS", "cast", "interpolate", "merge", "occluded", "read_noise", "spread"]
 

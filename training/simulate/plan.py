@@ -110,9 +110,11 @@ class Plan:
     def extent(self) -> tuple[float, float, float, float]:
         """Plan x0, y0, x1, y1 of the whole sheet."""
         return (
-            self.along_y[0].centre - _MARGIN, self.along_x[0].centre - _MARGIN,
-            self.along_y[-1].centre + _MARGIN, self.along_x[-1].centre + _MARGIN,
-        )  # fmt: skip
+            self.along_y[0].centre - _MARGIN,
+            self.along_x[0].centre - _MARGIN,
+            self.along_y[-1].centre + _MARGIN,
+            self.along_x[-1].centre + _MARGIN,
+        )
 
     def bend(self, x, y) -> tuple[np.ndarray, np.ndarray]:
         """Odom x and y of plan points."""

@@ -100,9 +100,14 @@ def thinned(mesh: Mesh, keep: int = 3, growth: float = 1.6) -> Mesh:
     used[mesh.faces[kept]] = True
     number = (np.cumsum(used) - 1).astype(np.int32)
     return Mesh(
-        vertices[used], mesh.normals[used], mesh.texture[used], number[mesh.faces[kept]], mesh.surface[kept],
-        mesh.colour[kept], mesh.class_id[kept],
-    )  # fmt: skip
+        vertices[used],
+        mesh.normals[used],
+        mesh.texture[used],
+        number[mesh.faces[kept]],
+        mesh.surface[kept],
+        mesh.colour[kept],
+        mesh.class_id[kept],
+    )
 
 
 def bush(rng: np.random.Generator) -> Mesh:

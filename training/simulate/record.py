@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.children import serve_parent
-from renderocc_model.rig import Rig
+from renderocc_model.base.worker_processes import serve_parent
+from renderocc_model.geometry.rig import Rig
 from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Recorder
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderocc_model.classes import UNLABELLED
-from renderocc_model.rig import Camera, CameraModel, Rig
+from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 
 from .shade import develop, meter, radiance
 from .shapes import Mesh

@@ -48,9 +48,14 @@ class Weather:
         zenith = (1 - grey) * np.array([0.10, 0.20, 0.44]) + grey * np.array([0.42, 0.45, 0.50])
         horizon = (1 - grey) * np.array([0.52, 0.60, 0.70]) + grey * np.array([0.60, 0.62, 0.65])
         return cls(
-            sun.astype(np.float32), (warmth * (1 - 0.88 * grey) * 1.15).astype(np.float32), zenith.astype(np.float32),
-            horizon.astype(np.float32), clouds, float(rng.uniform(600, 2000)), float(rng.uniform(0, 1000)),
-        )  # fmt: skip
+            sun.astype(np.float32),
+            (warmth * (1 - 0.88 * grey) * 1.15).astype(np.float32),
+            zenith.astype(np.float32),
+            horizon.astype(np.float32),
+            clouds,
+            float(rng.uniform(600, 2000)),
+            float(rng.uniform(0, 1000)),
+        )
 
 
 def sky(directions: np.ndarray, weather: Weather, pixel: float, detail: bool = True) -> np.ndarray:

@@ -253,9 +253,13 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
     normals = [*circle, *(np.tile(sign * direction[index], (sides, 1)) for index, sign in closed)]
     flat = [np.zeros((sides, 3))] * len(closed)
     return make(
-        np.concatenate(vertices), np.concatenate(normals), np.concatenate([*texture, *flat]),
-        _tube_faces(len(path), sides, len(closed)), surface, colour,
-    )  # fmt: skip
+        np.concatenate(vertices),
+        np.concatenate(normals),
+        np.concatenate([*texture, *flat]),
+        _tube_faces(len(path), sides, len(closed)),
+        surface,
+        colour,
+    )
 
 
 @cache
@@ -331,14 +335,45 @@ def loft(stations, surfaces: np.ndarray, colours: np.ndarray) -> Mesh:
 
 _PHI = (1 + 5**0.5) / 2
 _ICOSAHEDRON = np.array(
-    [[-1, _PHI, 0], [1, _PHI, 0], [-1, -_PHI, 0], [1, -_PHI, 0], [0, -1, _PHI], [0, 1, _PHI],
-     [0, -1, -_PHI], [0, 1, -_PHI], [_PHI, 0, -1], [_PHI, 0, 1], [-_PHI, 0, -1], [-_PHI, 0, 1]]
-)  # fmt: skip
+    [
+        [-1, _PHI, 0],
+        [1, _PHI, 0],
+        [-1, -_PHI, 0],
+        [1, -_PHI, 0],
+        [0, -1, _PHI],
+        [0, 1, _PHI],
+        [0, -1, -_PHI],
+        [0, 1, -_PHI],
+        [_PHI, 0, -1],
+        [_PHI, 0, 1],
+        [-_PHI, 0, -1],
+        [-_PHI, 0, 1],
+    ]
+)
 _ICOSAHEDRON_FACES = np.array(
-    [[0, 11, 5], [0, 5, 1], [0, 1, 7], [0, 7, 10], [0, 10, 11], [1, 5, 9], [5, 11, 4], [11, 10, 2], [10, 7, 6],
-     [7, 1, 8], [3, 9, 4], [3, 4, 2], [3, 2, 6], [3, 6, 8], [3, 8, 9], [4, 9, 5], [2, 4, 11], [6, 2, 10], [8, 6, 7],
-     [9, 8, 1]]
-)  # fmt: skip
+    [
+        [0, 11, 5],
+        [0, 5, 1],
+        [0, 1, 7],
+        [0, 7, 10],
+        [0, 10, 11],
+        [1, 5, 9],
+        [5, 11, 4],
+        [11, 10, 2],
+        [10, 7, 6],
+        [7, 1, 8],
+        [3, 9, 4],
+        [3, 4, 2],
+        [3, 2, 6],
+        [3, 6, 8],
+        [3, 8, 9],
+        [4, 9, 5],
+        [2, 4, 11],
+        [6, 2, 10],
+        [8, 6, 7],
+        [9, 8, 1],
+    ]
+)
 
 
 @cache

@@ -84,9 +84,12 @@ def _furnish(builder, rng, street, kind, at, side, kerb) -> None:
 
 _PARKED = {"car": 0.86, "truck": 0.05, "trailer": 0.03, "motorcycle": 0.04, "construction_vehicle": 0.02}
 _MAKERS = {
-    "car": (vehicles.car,), "truck": (vehicles.truck,), "motorcycle": (vehicles.motorcycle,),
-    "trailer": (vehicles.trailer, False), "construction_vehicle": (vehicles.wheel_loader,),
-}  # fmt: skip
+    "car": (vehicles.car,),
+    "truck": (vehicles.truck,),
+    "motorcycle": (vehicles.motorcycle,),
+    "trailer": (vehicles.trailer, False),
+    "construction_vehicle": (vehicles.wheel_loader,),
+}
 
 
 def park_vehicles(builder: Builder, rng: np.random.Generator) -> None:
@@ -128,14 +131,10 @@ def stage_beginning(builder: Builder, rng: np.random.Generator) -> None:
     bay, walk = street.driving + 1.25, street.half + 1.0
 
     def right(name, mesh, at, offset=bay, yaw=np.pi / 2):
-        return builder.put(
-            mesh, name, street.centre + offset, begin + at, yaw, tilt=offset == bay
-        )
+        return builder.put(mesh, name, street.centre + offset, begin + at, yaw, tilt=offset == bay)
 
     def left(name, mesh, at, offset=bay, yaw=-np.pi / 2):
-        return builder.put(
-            mesh, name, street.centre - offset, begin + at, yaw, tilt=offset == bay
-        )
+        return builder.put(mesh, name, street.centre - offset, begin + at, yaw, tilt=offset == bay)
 
     right("car", builder.models.draw(rng, vehicles.car), 0)
     for k in range(4):

@@ -114,16 +114,16 @@ def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
     """
     count = len(hits.distance)
     result = Paint(
-        np.zeros((3, count), np.float32), np.zeros(count, np.float32), np.zeros(count, np.float32),
+        np.zeros((3, count), np.float32),
         np.zeros(count, np.float32),
-    )  # fmt: skip
+        np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+    )
     kinds = np.where(hits.hit, hits.surface, _NONE)
     for surface in np.flatnonzero(np.bincount(kinds, minlength=_NONE + 1)[:_NONE]):
         rows = np.flatnonzero(kinds == surface)
         s, t, seed = columns(hits.texture, rows)
-        local = _Local(
-            columns(hits.point, rows), s, t, seed, along[rows], across[rows], columns(hits.normal, rows)
-        )
+        local = _Local(columns(hits.point, rows), s, t, seed, along[rows], across[rows], columns(hits.normal, rows))
         painter = _PAINTERS.get(int(surface), _plain)
         painted = painter(columns(hits.colour, rows), local)
         put_columns(result.albedo, rows, np.minimum(np.maximum(painted[0], np.float32(0.003)), np.float32(0.95)))
@@ -168,7 +168,7 @@ def _asphalt(colour, at):
     patch = np.clip(at.ground(0.9, 17.0) * 3 - 4.2, 0, 1)
     albedo = colour * np.maximum(tone, 0.3) * (1 - 0.35 * patch)
     crack = np.exp(-((at.ground(0.12, 40.0) / (0.05 + at.footprint)) ** 2)) * np.clip(at.ground(1.5, 9.0), 0, 1)
-    albedo *= (1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint))
+    albedo *= 1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint)
     marking = _markings(at)
     worn = np.clip(0.88 + 0.16 * at.ground(0.06, 5.0) + 0.1 * at.ground(0.6, 8.0), 0.25, 1)
     return (mix(albedo, (0.62, 0.62, 0.58), marking * worn), 0.02 + 0 * tone)
@@ -253,9 +253,9 @@ def _facade(colour, at):
     brick = style[5] < 0.45
     wall = colour * (1 + 0.1 * at.grain(0.3) + 0.06 * at.grain(0.03, 2.0))
     courses = 1 - (1 - stripes(at.t, 0.085, 0.014, at.across)) * (1 - stripes(at.s, 0.25, 0.012, at.along))
-    wall *= (1 - np.where(brick, 0.25 * courses - 0.12 * at.grain(0.06, 9.0), 0))
+    wall *= 1 - np.where(brick, 0.25 * courses - 0.12 * at.grain(0.06, 9.0), 0)
     damp = np.clip(1 - at.t / 1.2, 0, 1) * 0.3 + 0.18 * np.clip(at.grain(0.5, 4.0), 0, 1)
-    wall *= (1 - damp)
+    wall *= 1 - damp
     ledge = band(np.mod(at.t, storey), 0, 0.14, at.across) * (style[6] < 0.5)
     wall = mix(wall, colour[:, 0] * 1.25, ledge * 0.6)
     margin = (pitch - wide) / 2
@@ -350,9 +350,24 @@ def _sign(colour, at):
 
 
 _PAINTERS = {
-    Surface.ASPHALT: _asphalt, Surface.PAVING: _paving, Surface.GRASS: _grass, Surface.FACADE: _facade,
-    Surface.ROOF: _roof, Surface.LEAVES: _leaves, Surface.BARK: _bark, Surface.PAINT: _car_paint,
-    Surface.GLASS: _glass, Surface.LAMP: _lamp, Surface.STRIPES: _stripes, Surface.BRICK: _brick,
-    Surface.CLOTH: _cloth, Surface.CONCRETE: _concrete, Surface.COBBLES: _cobbles, Surface.PARKING: _parking,
-    Surface.EARTH: _earth, Surface.KERB: _kerb, Surface.RUBBER: _rubber, Surface.SIGN: _sign,
-}  # fmt: skip
+    Surface.ASPHALT: _asphalt,
+    Surface.PAVING: _paving,
+    Surface.GRASS: _grass,
+    Surface.FACADE: _facade,
+    Surface.ROOF: _roof,
+    Surface.LEAVES: _leaves,
+    Surface.BARK: _bark,
+    Surface.PAINT: _car_paint,
+    Surface.GLASS: _glass,
+    Surface.LAMP: _lamp,
+    Surface.STRIPES: _stripes,
+    Surface.BRICK: _brick,
+    Surface.CLOTH: _cloth,
+    Surface.CONCRETE: _concrete,
+    Surface.COBBLES: _cobbles,
+    Surface.PARKING: _parking,
+    Surface.EARTH: _earth,
+    Surface.KERB: _kerb,
+    Surface.RUBBER: _rubber,
+    Surface.SIGN: _sign,
+}

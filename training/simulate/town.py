@@ -58,9 +58,12 @@ def build_town(seed: int, duration: float) -> Town:
 
 
 _DRIVEN = {
-    "car": (vehicles.car,), "truck": (vehicles.truck,), "bus": (vehicles.bus,),
-    "motorcycle": (vehicles.motorcycle, True), "bicycle": (vehicles.bicycle, True),
-}  # fmt: skip
+    "car": (vehicles.car,),
+    "truck": (vehicles.truck,),
+    "bus": (vehicles.bus,),
+    "motorcycle": (vehicles.motorcycle, True),
+    "bicycle": (vehicles.bicycle, True),
+}
 
 
 def _let_drive(builder: Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
@@ -100,9 +103,7 @@ def _let_walk(builder: Builder, traffic: Traffic, rng: np.random.Generator, dura
     plan = builder.plan
 
     def crowd(walking):
-        return [
-            [pose.labelled(CLASSES["pedestrian"]) for pose in people.pedestrian(rng, walking)] for _ in range(16)
-        ]
+        return [[pose.labelled(CLASSES["pedestrian"]) for pose in people.pedestrian(rng, walking)] for _ in range(16)]
 
     walkers, standers = crowd(True), crowd(False)
     for street, kind, begin, end in stretches(plan):

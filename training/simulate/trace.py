@@ -104,10 +104,15 @@ class Tracer:
         count = len(directions)
         distance, part, face, u, v = self._scene.intersect(origins, directions)
         hits = Hits(
-            part >= 0, distance, np.zeros((3, count), np.float32), np.zeros((3, count), np.float32),
-            np.zeros((3, count), np.float32), np.zeros(count, np.uint8), np.zeros(count, np.uint8),
+            part >= 0,
+            distance,
             np.zeros((3, count), np.float32),
-        )  # fmt: skip
+            np.zeros((3, count), np.float32),
+            np.zeros((3, count), np.float32),
+            np.zeros(count, np.uint8),
+            np.zeros(count, np.uint8),
+            np.zeros((3, count), np.float32),
+        )
         for number, mesh in enumerate(self._meshes):
             interpolate(
                 number, part, face, u, v, mesh.faces, mesh.normals, mesh.texture, directions, hits.normal, hits.texture

@@ -198,9 +198,13 @@ class Traffic:
         return Mesh.join([model.moved(pose) for model, pose in self.models(t, seen_from)])
 
     def models(
-        self, t: float, seen_from: np.ndarray, axis: np.ndarray | None = None, half_angle: float = np.pi,
+        self,
+        t: float,
+        seen_from: np.ndarray,
+        axis: np.ndarray | None = None,
+        half_angle: float = np.pi,
         reach: float = _FAR,
-    ) -> list[tuple[Mesh, np.ndarray]]:  # fmt: skip
+    ) -> list[tuple[Mesh, np.ndarray]]:
         """What moves and matters to a sensor at a time: models, each with its odom_from_model (4, 4).
 
         Args:

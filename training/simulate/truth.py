@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderocc_model.classes import OCC3D_NUSCENES
-from renderocc_model.geometry import invert
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.geometry.transforms import invert
 
 from .loops import merge, spread
 from .sensors import Lidar, Photographer
@@ -156,9 +156,12 @@ class Surveyor:
     """
 
     def __init__(
-        self, town: Town, cameras: list[tuple[Photographer, float]], lidar: Lidar | None,
+        self,
+        town: Town,
+        cameras: list[tuple[Photographer, float]],
+        lidar: Lidar | None,
         grid: VoxelGrid = OCC3D_GRID,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._town, self._cameras, self._lidar, self._grid = town, cameras, lidar, grid
         self._beams = self._beam_of_voxels() if lidar else None
         corners = town.static.vertices[:, :2][town.static.faces]
@@ -172,9 +175,7 @@ class Surveyor:
         self._high = np.maximum.reduceat(corners.max(1)[order], starts).astype(float)
         corner = np.maximum(np.abs(grid.lower), np.abs(grid.upper))
         self.reach = float(np.hypot(*corner[:2]))
-        self._axes = [
-            low + (np.arange(count) + 0.5) * grid.voxel_size for low, count in zip(grid.lower, grid.shape)
-        ]  # fmt: skip
+        self._axes = [low + (np.arange(count) + 0.5) * grid.voxel_size for low, count in zip(grid.lower, grid.shape)]
         self._samples: dict[int, _Samples] = {}
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
 
@@ -262,9 +263,14 @@ class Surveyor:
             bottom = static.vertices[static.faces[rows]][:, :, 2].min(1)
             rows = rows[bottom < bottom.min() + _CEILING]
             piece = Mesh(
-                static.vertices, static.normals, static.texture, static.faces[rows], static.surface[rows],
-                static.colour[rows], static.class_id[rows],
-            )  # fmt: skip
+                static.vertices,
+                static.normals,
+                static.texture,
+                static.faces[rows],
+                static.surface[rows],
+                static.colour[rows],
+                static.class_id[rows],
+            )
             columns = sample_surface(piece, _SPACING)
             kept = columns[0][:, 2] < columns[0][:, 2].min() + _CEILING
             self._samples[index] = _Samples.of(*(column[kept] for column in columns))

@@ -10,10 +10,23 @@ from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, loft, t
 __all__ = ["bicycle", "bus", "car", "excavator", "motorcycle", "trailer", "truck", "wheel_loader"]
 
 _PAINTS = [
-    (235, 235, 232), (235, 235, 232), (168, 172, 176), (168, 172, 176), (96, 100, 106), (60, 63, 68), (28, 29, 32),
-    (28, 29, 32), (30, 58, 120), (42, 92, 160), (140, 24, 28), (178, 36, 30), (30, 68, 52), (186, 170, 140),
-    (196, 92, 30), (120, 156, 178),
-]  # fmt: skip
+    (235, 235, 232),
+    (235, 235, 232),
+    (168, 172, 176),
+    (168, 172, 176),
+    (96, 100, 106),
+    (60, 63, 68),
+    (28, 29, 32),
+    (28, 29, 32),
+    (30, 58, 120),
+    (42, 92, 160),
+    (140, 24, 28),
+    (178, 36, 30),
+    (30, 68, 52),
+    (186, 170, 140),
+    (196, 92, 30),
+    (120, 156, 178),
+]
 _TYRE, _RIM, _UNDER = (0.018, 0.018, 0.02), (0.32, 0.32, 0.34), (0.025, 0.025, 0.028)
 _GLASS = (0.03, 0.035, 0.04)
 _WHITE_LAMP, _RED_LAMP, _AMBER = (0.85, 0.85, 0.8), (0.45, 0.02, 0.015), (0.8, 0.3, 0.03)
@@ -86,8 +99,14 @@ def car(rng: np.random.Generator) -> Mesh:
 
     def body(x, mid, top, top_half, inset=0.0, lift=0.0):
         return (
-            x, half - 0.05 - inset, sill + lift, half - inset * 0.8, mid, top_half - inset, top,
-        )  # fmt: skip
+            x,
+            half - 0.05 - inset,
+            sill + lift,
+            half - inset * 0.8,
+            mid,
+            top_half - inset,
+            top,
+        )
 
     stations = [
         body(at(0.0), 0.72, boot * 0.86, half * 0.80, 0.16, 0.14),
@@ -162,8 +181,12 @@ def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
     def levels(top, cut):
         return (half - 0.02 - cut, 0.55, half - cut, 1.55, half - 0.12 - cut, top)
 
-    stations = [(x, *levels(height, 0.0)), (x + 0.75, *levels(height, 0.0)), (x + 1.65, *levels(height * 0.97, 0.0)),
-                (x + 2.0, *levels(height * 0.78, 0.04))]  # fmt: skip
+    stations = [
+        (x, *levels(height, 0.0)),
+        (x + 0.75, *levels(height, 0.0)),
+        (x + 1.65, *levels(height * 0.97, 0.0)),
+        (x + 2.0, *levels(height * 0.78, 0.04)),
+    ]
     surfaces = np.full((3, 3), Surface.PAINT, np.uint8)
     colours = np.tile(colour, (3, 3, 1)).astype(np.float32)
     surfaces[1, 1], colours[1, 1] = Surface.GLASS, _GLASS
@@ -204,10 +227,12 @@ def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
         bed = linear(150, 90, 40) if kind == "flatbed" else _YELLOW * 0.8
         wall = 0.5 if kind == "flatbed" else 1.2
         parts.append(box((rear, -half, 0.95), (front - 0.15, half, 1.1), colour=bed))
-        for low, up in (((rear, -half, 1.1), (front - 0.15, -half + 0.06, 1.1 + wall)),
-                        ((rear, half - 0.06, 1.1), (front - 0.15, half, 1.1 + wall)),
-                        ((front - 0.22, -half, 1.1), (front - 0.15, half, 1.3 + wall)),
-                        ((rear, -half, 1.1), (rear + 0.06, half, 1.1 + wall))):  # fmt: skip
+        for low, up in (
+            ((rear, -half, 1.1), (front - 0.15, -half + 0.06, 1.1 + wall)),
+            ((rear, half - 0.06, 1.1), (front - 0.15, half, 1.1 + wall)),
+            ((front - 0.22, -half, 1.1), (front - 0.15, half, 1.3 + wall)),
+            ((rear, -half, 1.1), (rear + 0.06, half, 1.1 + wall)),
+        ):
             parts.append(box(low, up, Surface.PLAIN, bed))
         heap = ((rear + front) / 2, 0, 1.1 + wall * 0.6)
         parts.append(
@@ -338,10 +363,13 @@ def bicycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
     """A bicycle, 1.75 m long; the rider belongs to it."""
     colour = paint(rng)
     frame = [
-        [(-0.5, 0, 0.34), (-0.12, 0, 0.32), (-0.28, 0, 0.88)], [(-0.5, 0, 0.34), (-0.26, 0, 0.78)],
-        [(-0.12, 0, 0.32), (0.42, 0, 0.72)], [(-0.25, 0, 0.76), (0.42, 0, 0.8)], [(0.52, 0, 0.34), (0.38, 0, 0.98)],
+        [(-0.5, 0, 0.34), (-0.12, 0, 0.32), (-0.28, 0, 0.88)],
+        [(-0.5, 0, 0.34), (-0.26, 0, 0.78)],
+        [(-0.12, 0, 0.32), (0.42, 0, 0.72)],
+        [(-0.25, 0, 0.76), (0.42, 0, 0.8)],
+        [(0.52, 0, 0.34), (0.38, 0, 0.98)],
         [(0.34, -0.27, 1.0), (0.38, 0, 0.98), (0.34, 0.27, 1.0)],
-    ]  # fmt: skip
+    ]
     parts = [tube(path, 0.022, 5, Surface.PAINT, colour) for path in frame]
     parts += [spoked_wheel(-0.5, 0.33, 0.022, False), spoked_wheel(0.52, 0.33, 0.022, False)]
     parts.append(box((-0.4, -0.07, 0.88), (-0.14, 0.07, 0.94), colour=_UNDER))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.ending import machine_error
+from renderocc_model.base.machine_errors import machine_error
 
 __all__ = ["main"]
 
@@ -24,9 +24,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("config", type=Path, help="YAML of the study (config/study/town_cpu.yaml, town_gpu.yaml)")
     made.add_argument("--out", type=Path, required=True, help="folder for towns, training runs and logs")
     made.add_argument(
-        "--docs", type=Path, default=Path("docs"),
+        "--docs",
+        type=Path,
+        default=Path("docs"),
         help="folder of study.md and of study/ with results and pictures (default: docs)",
-    )  # fmt: skip
+    )
     made.add_argument("--jobs", type=int, default=2, help="towns or training runs at a time (default 2)")
     made.add_argument("--threads", type=int, help="of each training run (default: the machine's CPUs shared out)")
     made.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants only")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from renderocc_model.document import write_section
+from renderocc_model.base.document import write_section
 
 from ..train.progress import clock
 from .document import relative_path, render_part
@@ -88,9 +88,7 @@ class Conductor:
 
     def write_document(self) -> None:
         """Write the study's part of the document from the results and pictures there are."""
-        pictures = {
-            relative_path(path, self.document): text for path, text in self._pictures.items() if path.exists()
-        }
+        pictures = {relative_path(path, self.document): text for path, text in self._pictures.items() if path.exists()}
         write_section(
             self.document,
             f"study {self.study.config.name}",
@@ -145,19 +143,38 @@ class Conductor:
         folder, data = self._folder(run), self.study.config.data
         config = self.study.train_config(run)
         train = (
-            RENDEROCC, "train", "--config", str(self.study.train), "--out", str(folder), *self.study.words(run),
-            f"data.prepared={towns.tables}", f"run.threads={self.threads}",
-        )  # fmt: skip
+            RENDEROCC,
+            "train",
+            "--config",
+            str(self.study.train),
+            "--out",
+            str(folder),
+            *self.study.words(run),
+            f"data.prepared={towns.tables}",
+            f"run.threads={self.threads}",
+        )
         evaluate = (
-            RENDEROCC, "eval", "--checkpoint", str(folder / "checkpoint.safetensors"), "--data", str(towns.tables),
-            "--recordings", *data.recordings("test"), "--device", config.run.device,
-            "--json", str(folder / "evaluation.json"),
-        )  # fmt: skip
+            RENDEROCC,
+            "eval",
+            "--checkpoint",
+            str(folder / "checkpoint.safetensors"),
+            "--data",
+            str(towns.tables),
+            "--recordings",
+            *data.recordings("test"),
+            "--device",
+            config.run.device,
+            "--json",
+            str(folder / "evaluation.json"),
+        )
         if (run.variant.name, run.seed) == (self.study.comparison.main, self.study.config.seeds[0]):
             evaluate += (
-                "--baselines", "--training-data", str(towns.tables), "--training-recordings",
+                "--baselines",
+                "--training-data",
+                str(towns.tables),
+                "--training-recordings",
                 *data.recordings("training"),
-            )  # fmt: skip
+            )
         return Job(run.name, (train, evaluate))
 
     def draw(self) -> None:

@@ -15,11 +15,17 @@ __all__ = ["NOT_RUN", "render_part", "render_table"]
 NOT_RUN = "not run"
 # (figure, heading, factor, digits)
 _COLUMNS = (
-    ("miou", "mIoU %", 100, 2), ("rayiou", "RayIoU %", 100, 2), ("rayiou_1", "@1 m", 100, 2),
-    ("rayiou_2", "@2 m", 100, 2), ("rayiou_4", "@4 m", 100, 2), ("iou_occupied", "occupied IoU %", 100, 2),
-    ("abs_rel", "AbsRel", 1, 3), ("rmse", "RMSE m", 1, 2), ("delta_1", "δ<1.25 %", 100, 1),
+    ("miou", "mIoU %", 100, 2),
+    ("rayiou", "RayIoU %", 100, 2),
+    ("rayiou_1", "@1 m", 100, 2),
+    ("rayiou_2", "@2 m", 100, 2),
+    ("rayiou_4", "@4 m", 100, 2),
+    ("iou_occupied", "occupied IoU %", 100, 2),
+    ("abs_rel", "AbsRel", 1, 3),
+    ("rmse", "RMSE m", 1, 2),
+    ("delta_1", "δ<1.25 %", 100, 1),
     ("miou_2d", "2D mIoU %", 100, 1),
-)  # fmt: skip
+)
 _RELATIVE = ("miou", "rayiou")
 
 

@@ -104,10 +104,15 @@ def _start(job: Job, command: Sequence[str], threads: int, logs: Path, keep_open
     with (logs / f"{job.name}.txt").open("a") as log:
         print(f"$ python -m {' '.join(command)}", file=log, flush=True)
         return subprocess.Popen(
-            [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log,
-            stderr=subprocess.STDOUT, env=environment, pass_fds=tuple(keep_open), start_new_session=True,
+            [sys.executable, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=tuple(keep_open),
+            start_new_session=True,
             preexec_fn=die_with_parent,
-        )  # fmt: skip
+        )
 
 
 def _end(processes: Sequence[subprocess.Popen]) -> None:

@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import torch
 
-from renderocc_model.checkpoint import Checkpoint, load_checkpoint
-from renderocc_model.classes import UNLABELLED
-from renderocc_model.files import replacing
-from renderocc_model.occupancy import Occupancy
-from renderocc_model.picture import bird_eye_view
+from renderocc_model.base.files import replacing
+from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.field.drawing import bird_eye_view
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint
 
 from ..data.dataset import RayDataset
 from ..evaluate.evaluate import held_out_dataset
@@ -42,9 +42,7 @@ def draw_views(checkpoint: Path, tables: Path, recordings: Sequence[str], count:
     return [draw_frame(field, sample, made.classes, made.threshold) for _, sample, field in fields]
 
 
-def draw_birds_eyes(
-    checkpoints: dict[str, Path], tables: Path, recordings: Sequence[str], count: int
-) -> np.ndarray:
+def draw_birds_eyes(checkpoints: dict[str, Path], tables: Path, recordings: Sequence[str], count: int) -> np.ndarray:
     """Volumes from above, (H, W, 3) uint8 RGB: a column for each of some frames, a row for the truth and each network.
 
     All show the voxels that the cameras see by the truth's mask, grey where they see none.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from renderocc_model.config import configuration, from_mapping, load_yaml, setting, to_mapping
+from renderocc_model.base.config import configuration, from_mapping, load_yaml, setting, to_mapping
 
 from ..train.config import TrainConfig, load_train_config
 
@@ -164,9 +164,11 @@ class Study:
         data = self.config.data
         names = {part: f"[{', '.join(data.recordings(part))}]" for part in PARTS}
         return [
-            *run.variant.settings, f"seed={run.seed}", f"data.training={names['training']}",
+            *run.variant.settings,
+            f"seed={run.seed}",
+            f"data.training={names['training']}",
             f"data.validation={names['validation']}",
-        ]  # fmt: skip
+        ]
 
     def train_config(self, run: Run, words: Sequence[str] = ()) -> TrainConfig:
         """The configuration of a run, with further settings."""

@@ -17,8 +17,17 @@ from .plan import Run, Study
 __all__ = ["FIGURES", "Results", "Spread", "spread", "write_source"]
 
 FIGURES = (
-    "miou", "rayiou", "rayiou_1", "rayiou_2", "rayiou_4", "iou_occupied", "abs_rel", "rmse", "delta_1", "miou_2d",
-)  # fmt: skip
+    "miou",
+    "rayiou",
+    "rayiou_1",
+    "rayiou_2",
+    "rayiou_4",
+    "iou_occupied",
+    "abs_rel",
+    "rmse",
+    "delta_1",
+    "miou_2d",
+)
 _OF_VOLUMES = FIGURES[:6]
 _SOURCE = "source.json"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -96,32 +105,35 @@ class Results:
             raise ValueError(f"{run_folder}: the test towns have no 3D truth")
         config = self.study.train_config(run)
         figures = {name: (volumes if name in _OF_VOLUMES else rays)[name] for name in FIGURES}
-        write_json(self.path(run), {
-            "study": self.study.config.name,
-            "variant": run.variant.name,
-            "about": run.variant.about,
-            "seed": run.seed,
-            "figures": figures,
-            "iou": volumes["iou"],
-            "threshold": evaluation["threshold"],
-            "tested_on": {
-                "recordings": evaluation["recordings"],
-                "frames": evaluation["frames"],
-                "rays_of_rayiou": volumes["counts"]["rays"],
-                "labelled_rays": rays["counts"]["returns"],
+        write_json(
+            self.path(run),
+            {
+                "study": self.study.config.name,
+                "variant": run.variant.name,
+                "about": run.variant.about,
+                "seed": run.seed,
+                "figures": figures,
+                "iou": volumes["iou"],
+                "threshold": evaluation["threshold"],
+                "tested_on": {
+                    "recordings": evaluation["recordings"],
+                    "frames": evaluation["frames"],
+                    "rays_of_rayiou": volumes["counts"]["rays"],
+                    "labelled_rays": rays["counts"]["returns"],
+                },
+                "baselines": {
+                    name: {figure: found[figure] for figure in _OF_VOLUMES}
+                    for name, found in evaluation["baselines"].items()
+                },
+                "steps": config.steps,
+                "training_seconds": round(training_seconds(run_folder), 1),
+                "device": device_name(config.run.device),
+                "threads": threads,
+                "evaluated_in": evaluation["precision"],
+                "source": json.loads((run_folder / _SOURCE).read_text()),
+                "made_with": self.study.identity(run),
             },
-            "baselines": {
-                name: {figure: found[figure] for figure in _OF_VOLUMES}
-                for name, found in evaluation["baselines"].items()
-            },
-            "steps": config.steps,
-            "training_seconds": round(training_seconds(run_folder), 1),
-            "device": device_name(config.run.device),
-            "threads": threads,
-            "evaluated_in": evaluation["precision"],
-            "source": json.loads((run_folder / _SOURCE).read_text()),
-            "made_with": self.study.identity(run),
-        })  # fmt: skip
+        )
 
 
 def write_source(run_folder: Path) -> None:

@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from renderocc_model.config import to_mapping
-from renderocc_model.files import replacing
+from renderocc_model.base.config import to_mapping
+from renderocc_model.base.files import replacing
 
 from .jobs import RENDEROCC, Job
 from .plan import PARTS, TownData
@@ -64,16 +64,34 @@ class TownFolder:
     def _record(self, name: str, seed: int, frames: int) -> Job:
         size = ("--width", str(self.data.width), "--height", str(self.data.height))
         command = (
-            RENDEROCC, "simulate", str(self.recordings / name), "--seed", str(seed), "--frames", str(frames),
-            "--rate", str(self.data.rate), *size, "--no-lidar", "--jobs", "1",
-        )  # fmt: skip
+            RENDEROCC,
+            "simulate",
+            str(self.recordings / name),
+            "--seed",
+            str(seed),
+            "--frames",
+            str(frames),
+            "--rate",
+            str(self.data.rate),
+            *size,
+            "--no-lidar",
+            "--jobs",
+            "1",
+        )
         return Job(name, (command,))
 
     def prepare(self, jobs: int) -> Job:
         """What turns the recordings into tables; it does nothing where that is done."""
         names = [name for part in PARTS for name in self.data.recordings(part)]
         command = (
-            RENDEROCC, "prepare", *(str(self.recordings / name) for name in names), "--out", str(self.tables),
-            "--pixels-per-image", str(self.data.pixels_per_image), "--jobs", str(jobs),
-        )  # fmt: skip
+            RENDEROCC,
+            "prepare",
+            *(str(self.recordings / name) for name in names),
+            "--out",
+            str(self.tables),
+            "--pixels-per-image",
+            str(self.data.pixels_per_image),
+            "--jobs",
+            str(jobs),
+        )
         return Job("prepare", (command,))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from renderocc_model.config import configuration, setting
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.base.config import configuration, setting
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 
 from .queries import QueryConfig
 
@@ -36,9 +36,10 @@ class SupervisionConfig:
     """
 
     mode: str = setting(
-        "render", "how labelled rays are used: rendered (the paper), as 3D points, or both",
+        "render",
+        "how labelled rays are used: rendered (the paper), as 3D points, or both",
         choices=("render", "query", "both"),
-    )  # fmt: skip
+    )
     labels_3d: str = setting(
         "off", "3D truth: not used, used with the rays (2D+3D), or instead of them", choices=("off", "with", "only")
     )
@@ -55,13 +56,15 @@ class SupervisionConfig:
         False, "render classes of rays without a distance too; what they hit may lie outside of the grid"
     )
     depth_target: str = setting(
-        "euclidean", "rendered depth: distance along the ray, or as in the authors' code, for comparison",
+        "euclidean",
+        "rendered depth: distance along the ray, or as in the authors' code, for comparison",
         choices=("euclidean", "contracted"),
-    )  # fmt: skip
+    )
     depth_completion: str = setting(
-        "exit", "where light that nothing stopped counts in a rendered depth: where it leaves the grid, or nowhere",
+        "exit",
+        "where light that nothing stopped counts in a rendered depth: where it leaves the grid, or nowhere",
         choices=("exit", "none"),
-    )  # fmt: skip
+    )
     contraction_radius: float = setting(39.0, "unit of length of the contracted depth, metres", 0.1)
 
     def check(self) -> None:

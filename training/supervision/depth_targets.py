@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from renderocc_model.rays import Rays
+from renderocc_model.geometry.rays import Rays
 
 __all__ = ["depth_bin_targets", "z_depth_cosine"]
 

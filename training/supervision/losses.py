@@ -13,9 +13,18 @@ from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
-    "class_weights", "depth_distribution", "distortion", "empty_space", "occupancy_cross_entropy", "opacity_entropy",
-    "semantic_cross_entropy", "silog", "total_variation", "voxel_cross_entropy", "weighted_mean",
-]  # fmt: skip
+    "class_weights",
+    "depth_distribution",
+    "distortion",
+    "empty_space",
+    "occupancy_cross_entropy",
+    "opacity_entropy",
+    "semantic_cross_entropy",
+    "silog",
+    "total_variation",
+    "voxel_cross_entropy",
+    "weighted_mean",
+]
 
 RAREST_COUNT = 10.0  # a class with fewer labels counts as having this many: 1 / log(n) has a pole at n = 1
 SMALLEST_DEPTH = 1e-3  # metres, added on both sides of SILog: no logarithm of 0

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from renderocc_model.config import configuration, setting
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.base.config import configuration, setting
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render.reference import trilinear
-from renderocc_model.rays import Rays
 
 from .losses import occupancy_cross_entropy, semantic_cross_entropy
 from .ray_rules import RayKinds
@@ -41,9 +41,10 @@ class QueryConfig:
         0.5, "weight of all occupied points together in the occupancy loss; the empty ones have the rest", 0.0, 1.0
     )
     interpolation: str = setting(
-        "trilinear", "what a point is compared with: as rendered, or the voxel it lies in",
+        "trilinear",
+        "what a point is compared with: as rendered, or the voxel it lies in",
         choices=("trilinear", "nearest"),
-    )  # fmt: skip
+    )
 
     def check(self) -> None:
         if self.empty_points + self.occupied_points == 0:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import intersect_box
-from renderocc_model.rays import Rays
 
 __all__ = ["RayKinds", "is_opaque", "with_exit"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import RenderResult, render
-from renderocc_model.rays import Rays
 
 from . import losses
 from .config import SupervisionConfig

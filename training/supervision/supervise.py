@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderocc_model.classes import ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.lift import depth_bin_edges
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.network import NetworkOutput
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.lift import depth_bin_edges
+from renderocc_model.network.network import NetworkOutput
 
 from ..data.batch import Batch
 from . import losses
@@ -118,8 +118,12 @@ class _Frame:
         number: int,
     ) -> None:
         self.config, self.model, self.classes, self.channels, self.balance = (
-            config, model_config, classes, channels, balance,
-        )  # fmt: skip
+            config,
+            model_config,
+            classes,
+            channels,
+            balance,
+        )
         self.field = SemanticDensityField(
             model_config.grid, output.density[number].float(), output.semantics[number].float()
         )
@@ -135,11 +139,14 @@ class _Frame:
         if config.labels_3d == "only":
             return terms
         labels = RayLabels.of(config, self.field.grid, self.channels, self.rays)
-        _add(sums, {
-            "rays/labelled": (labels.classified > 0).sum(),
-            "rays/beyond": (labels.beyond > 0).sum(),
-            "rays/unused": (labels.used == 0).sum(),
-        })  # fmt: skip
+        _add(
+            sums,
+            {
+                "rays/labelled": (labels.classified > 0).sum(),
+                "rays/beyond": (labels.beyond > 0).sum(),
+                "rays/unused": (labels.used == 0).sum(),
+            },
+        )
         if config.mode != "query":
             cosine = None
             if config.depth_target == "contracted":
@@ -163,9 +170,15 @@ class _Frame:
         model = self.model
         edges = torch.from_numpy(depth_bin_edges(model.lift.depth)).to(self.depths.device, torch.float32)
         bins = depth_bin_targets(
-            self.rays, self.ray_cameras, self.base_from_camera, self.intrinsics, self.present, model.feature_shape,
-            model.backbone.stride, edges,
-        )  # fmt: skip
+            self.rays,
+            self.ray_cameras,
+            self.base_from_camera,
+            self.intrinsics,
+            self.present,
+            model.feature_shape,
+            model.backbone.stride,
+            edges,
+        )
         return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
 
     def voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.grid import VoxelGrid
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.geometry.grid import VoxelGrid
 
 __all__ = ["crop_slices", "voxel_targets"]
 

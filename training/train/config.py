@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from renderocc_model.config import apply_overrides, configuration, from_mapping, load_yaml, setting
-from renderocc_model.model_config import ModelConfig
-from renderocc_model.presets import PRESETS
+from renderocc_model.base.config import apply_overrides, configuration, from_mapping, load_yaml, setting
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.presets import PRESETS
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import SampleConfig
@@ -149,7 +149,13 @@ def fast_dev_run(config: TrainConfig) -> TrainConfig:
         optimiser=replace(config.optimiser, warm_up=1),
         steps=4,
         run=replace(
-            config.run, log_every=1, save_every=2, validate_every=4, validation_frames=2, picture_every=4, pictures=1,
+            config.run,
+            log_every=1,
+            save_every=2,
+            validate_every=4,
+            validation_frames=2,
+            picture_every=4,
+            pictures=1,
             workers=min(config.run.workers, 1),
         ),
-    )  # fmt: skip
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from renderocc_model.fusion import Volume
-from renderocc_model.network import OccupancyNetwork
-from renderocc_model.precision import cpu_multiplies_bfloat16
+from renderocc_model.inference.precision import cpu_multiplies_bfloat16
+from renderocc_model.network.fusion import Volume
+from renderocc_model.network.network import OccupancyNetwork
 
 from ..data.batch import Batch
 

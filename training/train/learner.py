@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from renderocc_model.checkpoint import load_checkpoint
-from renderocc_model.config import to_mapping
-from renderocc_model.network import NetworkOutput, OccupancyNetwork, build_network
-from renderocc_model.precision import autocast
+from renderocc_model.base.config import to_mapping
+from renderocc_model.inference.precision import autocast
+from renderocc_model.network.checkpoint import load_checkpoint
+from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
 
 from ..data.batch import Batch
 from ..data.dataset import RayDataset
@@ -140,9 +140,15 @@ class Learner:
             figures: dict[str, Tensor] = {}
             try:
                 terms = supervise(
-                    config.supervision, config.model, self.classes, self.class_counts, NetworkOutput(*leaves, None),
-                    batch.only(index), generator, figures,
-                )  # fmt: skip
+                    config.supervision,
+                    config.model,
+                    self.classes,
+                    self.class_counts,
+                    NetworkOutput(*leaves, None),
+                    batch.only(index),
+                    generator,
+                    figures,
+                )
             except ValueError:
                 if not torch.isfinite(leaves[0]).all():
                     raise self._diverged("the network's output is") from None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from renderocc_model.checkpoint import save_checkpoint
-from renderocc_model.config import to_mapping
+from renderocc_model.base.config import to_mapping
+from renderocc_model.network.checkpoint import save_checkpoint
 
 from ..data.loader import training_batches
 from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
@@ -117,9 +117,14 @@ class Writer:
             return
         network, model = self.learner.average.network, self.config.model
         self.metrics = evaluate_rays(
-            network, model, held_out, self.config.run.validation_frames, self.learner.processes.device,
-            precision=self.learner.precision, step=self.config.supervision.step,
-        )  # fmt: skip
+            network,
+            model,
+            held_out,
+            self.config.run.validation_frames,
+            self.learner.processes.device,
+            precision=self.learner.precision,
+            step=self.config.supervision.step,
+        )
         self.curves.log("held_out", self.learner.step, self.metrics)
         shown = ("abs_rel", "rmse", "delta_1", "miou_2d")
         text = "  ".join(f"{name} {self.metrics[name]:.3f}" for name in shown if self.metrics[name] is not None)
@@ -134,9 +139,13 @@ class Writer:
         frames = self.data.frames_to_draw()
         indices = evenly(len(frames), self.config.run.pictures)
         fields = predicted_fields(
-            self.learner.average.network, self.config.model, frames, indices, self.learner.processes.device,
+            self.learner.average.network,
+            self.config.model,
+            frames,
+            indices,
+            self.learner.processes.device,
             precision=self.learner.precision,
-        )  # fmt: skip
+        )
         for number, (_, sample, field) in enumerate(fields):
             self.curves.picture(f"{number}", self.learner.step, draw_frame(field, sample, self.learner.classes))
 
@@ -146,9 +155,13 @@ class Writer:
         if self.data.held_out is not None:
             try:
                 found = calibrate_threshold(
-                    self.learner.average.network, self.config.model, self.data.held_out,
-                    self.config.run.validation_frames, self.learner.processes.device, precision=self.learner.precision,
-                )  # fmt: skip
+                    self.learner.average.network,
+                    self.config.model,
+                    self.data.held_out,
+                    self.config.run.validation_frames,
+                    self.learner.processes.device,
+                    precision=self.learner.precision,
+                )
                 threshold, calibration = found.threshold, found.provenance(self.data.held_out.recordings)
                 print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
             except ValueError as error:  # labels without distances
@@ -170,9 +183,7 @@ class Writer:
             "calibration": calibration,
             "torch": torch.__version__,
         }
-        save_checkpoint(
-            path, learner.average.network, learner.classes, threshold, self.data.rig.summary(), provenance
-        )
+        save_checkpoint(path, learner.average.network, learner.classes, threshold, self.data.rig.summary(), provenance)
 
 
 def score(metrics: dict) -> float:

@@ -13,9 +13,14 @@ from torch import nn
 from .config import OptimiserConfig
 
 __all__ = [
-    "AveragedWeights", "build_optimiser", "freeze_batch_norm", "keep_depthwise_single", "learning_rate_factor",
-    "set_learning_rate", "share_batch_norm",
-]  # fmt: skip
+    "AveragedWeights",
+    "build_optimiser",
+    "freeze_batch_norm",
+    "keep_depthwise_single",
+    "learning_rate_factor",
+    "set_learning_rate",
+    "share_batch_norm",
+]
 
 
 def build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import torch
 
-from renderocc_model.classes import UNLABELLED, ClassTable
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.occupancy import Occupancy
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.drawing import bird_eye_view
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.rays import camera_ray_shape, camera_rays
+from renderocc_model.geometry.undistortion import View
 from renderocc_model.ops.render import intersect_box, render
-from renderocc_model.picture import bird_eye_view
-from renderocc_model.rays import camera_ray_shape, camera_rays
-from renderocc_model.undistort import View
-from renderocc_model.visibility import visible_voxels
+from renderocc_model.ops.visibility.cameras import visible_voxels
 
 from ..data.dataset import Sample
 from ..supervision.ray_rules import is_opaque, with_exit
@@ -27,9 +27,7 @@ _TITLES = ("image", "labelled class", "rendered class", "labelled distance", "re
 _BAR = 22  # pixels of height of the titles
 
 
-def draw_frame(
-    field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float = 0.5
-) -> np.ndarray:
+def draw_frame(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float = 0.5) -> np.ndarray:
     """A sheet with a row for each camera that is present, and the volume from above.
 
     Args:
@@ -49,9 +47,12 @@ def draw_frame(
         label_classes, label_distances = _labels(sample, camera, view, pose)
         found_classes, found_distances = _rendered(field, classes, view, pose)
         tiles = (
-            frame.views[camera], _painted(label_classes, palette), _painted(found_classes, palette),
-            _distance_colours(label_distances, farthest), _distance_colours(found_distances, farthest),
-        )  # fmt: skip
+            frame.views[camera],
+            _painted(label_classes, palette),
+            _painted(found_classes, palette),
+            _distance_colours(label_distances, farthest),
+            _distance_colours(found_distances, farthest),
+        )
         rows.append(np.concatenate([_fitted(tile, view) for tile in tiles], axis=1))
     if not rows:
         rows = [np.full((_COLUMN // 2, len(_TITLES) * _COLUMN, 3), _NOTHING, np.uint8)]

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from renderocc_model.rig import Camera, Rig
+from renderocc_model.geometry.rig import Camera, Rig
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset, split_recordings
@@ -40,7 +40,6 @@ class Data:
             "frames": len(self.training),
             "labels": [int(count) for count in self.training.class_counts],
         }
-
 
     def frames_to_draw(self) -> RayDataset:
         """Held-out frames (training ones where there are none) with all their own labels, unvaried."""

@@ -1,14 +1,14 @@
 """The folder of a training run: its configuration, the state to go on from, curves, pictures and checkpoints.
 
-    config.yaml             every setting of the run
-    state.pt                all that the next step depends on, replaced whole every so often
-    metrics.jsonl           the curves, one JSON object a line
-    tensorboard/            the same for TensorBoard, with pictures
-    pictures/               held-out views as they are rendered
-    last.safetensors        averaged weights of the last saved step
-    best.safetensors        those of the best validation
-    checkpoint.safetensors  those of the end, with calibrated threshold: what the node takes
-    tables/                 prepared recordings, where no other folder was named for them
+config.yaml             every setting of the run
+state.pt                all that the next step depends on, replaced whole every so often
+metrics.jsonl           the curves, one JSON object a line
+tensorboard/            the same for TensorBoard, with pictures
+pictures/               held-out views as they are rendered
+last.safetensors        averaged weights of the last saved step
+best.safetensors        those of the best validation
+checkpoint.safetensors  those of the end, with calibrated threshold: what the node takes
+tables/                 prepared recordings, where no other folder was named for them
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 import torch
 import yaml
 
-from renderocc_model.config import to_mapping
-from renderocc_model.files import replacing
+from renderocc_model.base.config import to_mapping
+from renderocc_model.base.files import replacing
 
 from .config import TrainConfig
 

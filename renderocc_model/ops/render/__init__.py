@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...field import SemanticDensityField
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.rays import Rays
 from ..execution import choose_backend
 from . import cpu_kernel, reference, triton_kernel
 from .reference import RenderResult, intersect_box, runs_of_similar_length

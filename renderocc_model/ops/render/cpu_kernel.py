@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...field import SemanticDensityField
-from ...grid import VoxelGrid
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.grid import VoxelGrid
+from ...geometry.rays import Rays
 from ..execution import cpu_loops_of, in_threads
 from .reference import RenderResult, checked_inputs, sample_counts
 

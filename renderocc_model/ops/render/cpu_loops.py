@@ -28,7 +28,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..compiling import compiler
+from ...base.compiling import compiler
 
 __all__ = ["LANES", "add_columns", "compiled", "march_backward", "march_forward", "repeated"]
 

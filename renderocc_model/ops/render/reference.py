@@ -34,9 +34,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ...field import SemanticDensityField
-from ...grid import VoxelGrid
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.grid import VoxelGrid
+from ...geometry.rays import Rays
 
 __all__ = ["RenderResult", "intersect_box", "render", "runs_of_similar_length", "sample_weights", "trilinear"]
 

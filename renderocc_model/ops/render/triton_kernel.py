@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...field import SemanticDensityField
-from ...grid import VoxelGrid
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.grid import VoxelGrid
+from ...geometry.rays import Rays
 from ..execution import on_device, triton_loops_of
 from .reference import RenderResult, checked_inputs
 
@@ -126,10 +126,19 @@ def _enter(loops, grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
         box = {"LOWER": tuple(map(float, grid.lower)), "UPPER": tuple(map(float, grid.upper))}
         with on_device(device):
             loops.enter[(-(-count // _RAYS_A_PROGRAM),)](
-                origins, directions, nears, counts, places, count,
-                **box, SIZE=float(grid.voxel_size), DELTA=float(delta), LIMIT=limit, BLOCK=_RAYS_A_PROGRAM,
+                origins,
+                directions,
+                nears,
+                counts,
+                places,
+                count,
+                **box,
+                SIZE=float(grid.voxel_size),
+                DELTA=float(delta),
+                LIMIT=limit,
+                BLOCK=_RAYS_A_PROGRAM,
                 enable_fp_fusion=False,
-            )  # fmt: skip
+            )
     return _Walk(tuple(int(size) for size in grid.shape), places, counts, nears, float(delta), limit)
 
 
@@ -150,9 +159,20 @@ class _March(torch.autograd.Function):
         if rays:
             with on_device(device):
                 _loops().march_forward[(-(-rays // launch.rays), max(1, -(-classes // constants["BLOCK"])))](
-                    density, table, walk.places, walk.counts, walk.nears, *results, saved, tiles, walk.delta, rays,
-                    SAVE=with_gradients, DISTORTION=distortion, **constants,
-                )  # fmt: skip
+                    density,
+                    table,
+                    walk.places,
+                    walk.counts,
+                    walk.nears,
+                    *results,
+                    saved,
+                    tiles,
+                    walk.delta,
+                    rays,
+                    SAVE=with_gradients,
+                    DISTORTION=distortion,
+                    **constants,
+                )
         ctx.save_for_backward(density, table, saved, tiles)
         ctx.walk, ctx.launch = walk, launch
         ctx.set_materialize_grads(False)
@@ -177,12 +197,29 @@ class _March(torch.autograd.Function):
         if len(walk.counts):
             with on_device(density.device):
                 _loops().march_backward[(-(-len(walk.counts) // launch.rays),)](
-                    density, table, walk.places, walk.counts, walk.nears, saved, tiles,
-                    along[0], semantics if semantic else along[0], along[1], distortion if spread else along[0],
-                    *into, scales, walk.delta, len(walk.counts),
-                    OF_DENSITY=wanted[0], OF_TABLE=wanted[1] and semantic, SEMANTIC=semantic, DISTORTION=bool(spread),
-                    FIXED=fixed, RUN=launch.run, **walk.constants(table, launch),
-                )  # fmt: skip
+                    density,
+                    table,
+                    walk.places,
+                    walk.counts,
+                    walk.nears,
+                    saved,
+                    tiles,
+                    along[0],
+                    semantics if semantic else along[0],
+                    along[1],
+                    distortion if spread else along[0],
+                    *into,
+                    scales,
+                    walk.delta,
+                    len(walk.counts),
+                    OF_DENSITY=wanted[0],
+                    OF_TABLE=wanted[1] and semantic,
+                    SEMANTIC=semantic,
+                    DISTORTION=bool(spread),
+                    FIXED=fixed,
+                    RUN=launch.run,
+                    **walk.constants(table, launch),
+                )
         if fixed:
             into = [sums.to(torch.float32) * (1 / scale) for sums, scale in zip(into, scales)]
         given = (sums.to(value.dtype) for sums, value in zip(into, (density, table)))

@@ -67,10 +67,19 @@ def _slab(origin, direction, LOW: tl.constexpr, HIGH: tl.constexpr, near, far):
 
 @triton.jit
 def enter(
-    origins, directions, nears, counts, walk, rays,
-    LOWER: tl.constexpr, UPPER: tl.constexpr, SIZE: tl.constexpr, DELTA: tl.constexpr, LIMIT: tl.constexpr,
+    origins,
+    directions,
+    nears,
+    counts,
+    walk,
+    rays,
+    LOWER: tl.constexpr,
+    UPPER: tl.constexpr,
+    SIZE: tl.constexpr,
+    DELTA: tl.constexpr,
+    LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
-):  # fmt: skip
+):
     """How rays go through the grid: `reference.sample_counts` in float64, and places in fixed point.
 
     Compile without fused multiplication and addition: a far end rounded otherwise can be a sample more.
@@ -200,11 +209,31 @@ def _behind(sums, lane, SAMPLES: tl.constexpr):
 
 @triton.jit
 def march_forward(
-    density, table, walk, counts, nears, distance, semantics, opacity, distortion, saved, tiles, delta, rays,
-    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, CLASSES: tl.constexpr, LONGEST: tl.constexpr,
-    SAVE: tl.constexpr, DISTORTION: tl.constexpr, WIDE: tl.constexpr,
-    RAYS: tl.constexpr, SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    density,
+    table,
+    walk,
+    counts,
+    nears,
+    distance,
+    semantics,
+    opacity,
+    distortion,
+    saved,
+    tiles,
+    delta,
+    rays,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+    Z: tl.constexpr,
+    CLASSES: tl.constexpr,
+    LONGEST: tl.constexpr,
+    SAVE: tl.constexpr,
+    DISTORTION: tl.constexpr,
+    WIDE: tl.constexpr,
+    RAYS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Render RAYS rays from program_id(0) * RAYS on, and of their classes BLOCK from program_id(1) * BLOCK on.
 
     Args:
@@ -309,13 +338,38 @@ def _upstream(g_semantics, ray, exists, column, CLASSES: tl.constexpr):
 
 @triton.jit
 def march_backward(
-    density, table, walk, counts, nears, saved, tiles, g_distance, g_semantics, g_opacity, g_distortion,
-    into_density, into_table, scales, delta, rays,
-    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, CLASSES: tl.constexpr, LONGEST: tl.constexpr,
-    OF_DENSITY: tl.constexpr, OF_TABLE: tl.constexpr, SEMANTIC: tl.constexpr, DISTORTION: tl.constexpr,
-    FIXED: tl.constexpr, WIDE: tl.constexpr, RUN: tl.constexpr,
-    RAYS: tl.constexpr, SAMPLES: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    density,
+    table,
+    walk,
+    counts,
+    nears,
+    saved,
+    tiles,
+    g_distance,
+    g_semantics,
+    g_opacity,
+    g_distortion,
+    into_density,
+    into_table,
+    scales,
+    delta,
+    rays,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+    Z: tl.constexpr,
+    CLASSES: tl.constexpr,
+    LONGEST: tl.constexpr,
+    OF_DENSITY: tl.constexpr,
+    OF_TABLE: tl.constexpr,
+    SEMANTIC: tl.constexpr,
+    DISTORTION: tl.constexpr,
+    FIXED: tl.constexpr,
+    WIDE: tl.constexpr,
+    RUN: tl.constexpr,
+    RAYS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Add what RAYS rays contribute to the gradients of density and logits.
 
     With a_i = dL/dw_i, dL/dsigma_i = delta (T_{i+1} a_i - sum_{j>i} w_j a_j), and

@@ -11,16 +11,15 @@ reduced, where one level is between them now and then.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-    from ...undistort import UndistortTable
+    from ...geometry.undistortion import UndistortTable
 
-__all__ = ["BACKENDS", "PLANAR", "PixelLayout", "compiled_loops", "resample"]
+__all__ = ["BACKENDS", "PLANAR", "PixelLayout", "resample"]
 
 BACKENDS = ("auto", "reference", "triton")
 PLANAR = "planar_rgb8"  # (3, height, width): what JPEG decoders on devices write
@@ -106,22 +105,10 @@ def resample(
     return out
 
 
-def compiled_loops():
-    """The module `cpu_loops`, which loads Numba; ModuleNotFoundError says what to install."""
-    try:
-        return importlib.import_module(".cpu_loops", __name__)
-    except ModuleNotFoundError as error:
-        if error.name not in ("numba", "llvmlite"):
-            raise
-        raise ModuleNotFoundError(
-            "camera images on the CPU need Numba: python3 -m pip install numba", name=error.name
-        ) from None
-
-
 def _check(data: torch.Tensor, layout: PixelLayout, table: UndistortTable, dtype: torch.dtype, out) -> None:
     import torch
 
-    from ...images import ENCODINGS
+    from ...images.decoding import ENCODINGS
 
     model, view, rows = table.model, table.view, table.region[0]
     if layout.encoding not in (*ENCODINGS, PLANAR):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...images import decode_raw
-from ...preprocess import normalise
-from ...undistort import UndistortTable
+from ...geometry.undistortion import UndistortTable
+from ...images.decoding import decode_raw
+from ...images.preprocessing import normalise
 from . import PLANAR, PixelLayout
 
 __all__ = ["obstacle", "resample"]

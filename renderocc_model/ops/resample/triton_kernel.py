@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ...preprocess import IMAGE_MEAN, IMAGE_STD
-from ...undistort import FILL_COLOUR, UndistortTable
+from ...geometry.undistortion import FILL_COLOUR, UndistortTable
+from ...images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from . import PLANAR, PixelLayout
 
 __all__ = ["obstacle", "resample"]
@@ -65,11 +65,32 @@ def resample(data: Tensor, layout: PixelLayout, table: UndistortTable, out: Tens
     # Triton launches on the current device, which need not be the data's.
     with torch.cuda.device(data.device if data.device.type == "cuda" else -1):
         loops.resample[(-(-pixels // BLOCK),)](
-            data, places, fractions, out, pixels, table.view.width, layout.step, layout.step * layout.row_count,
-            top, columns.start, bottom, right, row, column, channel,
-            LAYOUT=getattr(loops, name), FACTOR=factor, ACROSS=across, FIRST=first, SECOND=second,
-            NORMALISED=normalised, SCALE=_SCALE, OFFSET=_OFFSET, FILL=FILL_COLOUR, BLOCK=BLOCK,
-        )  # fmt: skip
+            data,
+            places,
+            fractions,
+            out,
+            pixels,
+            table.view.width,
+            layout.step,
+            layout.step * layout.row_count,
+            top,
+            columns.start,
+            bottom,
+            right,
+            row,
+            column,
+            channel,
+            LAYOUT=getattr(loops, name),
+            FACTOR=factor,
+            ACROSS=across,
+            FIRST=first,
+            SECOND=second,
+            NORMALISED=normalised,
+            SCALE=_SCALE,
+            OFFSET=_OFFSET,
+            FILL=FILL_COLOUR,
+            BLOCK=BLOCK,
+        )
 
 
 def _maps_on(table: UndistortTable, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -62,9 +62,7 @@ def _mean_4(data, at, across, down, exists, WIDE: tl.constexpr, BIG: tl.constexp
 
 
 @triton.jit
-def _mean(
-    data, at, across, down, exists, FACTOR: tl.constexpr, WIDE: tl.constexpr = False, BIG: tl.constexpr = False
-):  # fmt: skip
+def _mean(data, at, across, down, exists, FACTOR: tl.constexpr, WIDE: tl.constexpr = False, BIG: tl.constexpr = False):
     """Mean of FACTOR x FACTOR numbers, the first of them at `at`, with one rounding for each halving."""
     if FACTOR == 1 and WIDE:
         value = _wide(data, at, exists, BIG)
@@ -160,7 +158,7 @@ def _nv12(data, row, column, step, plane, exists, FACTOR: tl.constexpr):
 @triton.jit
 def _mosaic_pixel(
     data, row, column, step, top, left, bottom, right, exists, RED_ROW: tl.constexpr, RED_COLUMN: tl.constexpr
-):  # fmt: skip
+):
     """RGB of a pixel between its eight neighbours; the outermost of the region repeat those next to them."""
     row = tl.minimum(tl.maximum(row, top + 1), bottom - 2)
     column = tl.minimum(tl.maximum(column, left + 1), right - 2)
@@ -174,12 +172,8 @@ def _mosaic_pixel(
     aslant += tl.load(data + step + 1, mask=exists, other=0)
     red_row, red_column = row % 2 == RED_ROW, column % 2 == RED_COLUMN
     beside_mean, upright_mean, aslant_mean = (beside + 1) >> 1, (upright + 1) >> 1, (aslant + 2) >> 2
-    red = tl.where(
-        red_row, tl.where(red_column, own, beside_mean), tl.where(red_column, upright_mean, aslant_mean)
-    )  # fmt: skip
-    blue = tl.where(
-        red_row, tl.where(red_column, aslant_mean, upright_mean), tl.where(red_column, beside_mean, own)
-    )  # fmt: skip
+    red = tl.where(red_row, tl.where(red_column, own, beside_mean), tl.where(red_column, upright_mean, aslant_mean))
+    blue = tl.where(red_row, tl.where(red_column, aslant_mean, upright_mean), tl.where(red_column, beside_mean, own))
     green = tl.where(red_row == red_column, (beside + upright + 2) >> 2, own)
     return red, green, blue
 
@@ -187,7 +181,7 @@ def _mosaic_pixel(
 @triton.jit
 def _mosaic_2(
     data, row, column, step, top, left, bottom, right, exists, RED_ROW: tl.constexpr, RED_COLUMN: tl.constexpr
-):  # fmt: skip
+):
     red, green, blue = tl.zeros_like(row), tl.zeros_like(row), tl.zeros_like(row)
     for part in range(4):
         one, two, three = _mosaic_pixel(
@@ -200,22 +194,41 @@ def _mosaic_2(
 @triton.jit
 def _mosaic_4(
     data, row, column, step, top, left, bottom, right, exists, RED_ROW: tl.constexpr, RED_COLUMN: tl.constexpr
-):  # fmt: skip
+):
     red, green, blue = tl.zeros_like(row), tl.zeros_like(row), tl.zeros_like(row)
     for part in range(4):
         one, two, three = _mosaic_2(
-            data, row + 2 * (part // 2), column + 2 * (part % 2), step, top, left, bottom, right, exists,
-            RED_ROW, RED_COLUMN,
-        )  # fmt: skip
+            data,
+            row + 2 * (part // 2),
+            column + 2 * (part % 2),
+            step,
+            top,
+            left,
+            bottom,
+            right,
+            exists,
+            RED_ROW,
+            RED_COLUMN,
+        )
         red, green, blue = red + one, green + two, blue + three
     return (red + 2) >> 2, (green + 2) >> 2, (blue + 2) >> 2
 
 
 @triton.jit
 def _mosaic(
-    data, row, column, step, top, left, bottom, right, exists,
-    RED_ROW: tl.constexpr, RED_COLUMN: tl.constexpr, FACTOR: tl.constexpr,
-):  # fmt: skip
+    data,
+    row,
+    column,
+    step,
+    top,
+    left,
+    bottom,
+    right,
+    exists,
+    RED_ROW: tl.constexpr,
+    RED_COLUMN: tl.constexpr,
+    FACTOR: tl.constexpr,
+):
     row, column = FACTOR * row, FACTOR * column
     box = step, top, left, bottom, right
     if FACTOR == 1:
@@ -240,11 +253,32 @@ def _mosaic(
 
 @triton.jit
 def resample(
-    data, places, fractions, out, pixels, width, step, plane, top, left, bottom, right,
-    out_row, out_column, out_channel,
-    LAYOUT: tl.constexpr, FACTOR: tl.constexpr, ACROSS: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr,
-    NORMALISED: tl.constexpr, SCALE: tl.constexpr, OFFSET: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    data,
+    places,
+    fractions,
+    out,
+    pixels,
+    width,
+    step,
+    plane,
+    top,
+    left,
+    bottom,
+    right,
+    out_row,
+    out_column,
+    out_channel,
+    LAYOUT: tl.constexpr,
+    FACTOR: tl.constexpr,
+    ACROSS: tl.constexpr,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
+    NORMALISED: tl.constexpr,
+    SCALE: tl.constexpr,
+    OFFSET: tl.constexpr,
+    FILL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Make a view.
 
     Args:
@@ -300,9 +334,7 @@ def resample(
         elif LAYOUT == _PACKED:
             red, green, blue = _packed(data, row, column, step, seen, FIRST, FACTOR)
         else:
-            red, green, blue = _mosaic(
-                data, row, column, step, top, left, bottom, right, seen, FIRST, SECOND, FACTOR
-            )
+            red, green, blue = _mosaic(data, row, column, step, top, left, bottom, right, seen, FIRST, SECOND, FACTOR)
         red_sum, green_sum, blue_sum = red_sum + weight * red, green_sum + weight * green, blue_sum + weight * blue
     out += (pixel // width) * out_row + (pixel % width) * out_column
     red = tl.where(seen, (red_sum + 512) >> 10, FILL[0])

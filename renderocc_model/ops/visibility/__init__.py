@@ -1,8 +1,8 @@
 """Visibility of voxels in two passes of compiled loops: how far each ray sees, then which voxels a ray reaches.
 
-What visible means is written in `renderocc_model.visibility`, whose PyTorch functions are the reference. Here all
-shapes follow from the views alone; where the cameras stand is in a table of numbers. So a frame's inputs are a few
-kilobytes, and nothing waits for a GPU.
+What visible means is written in `cameras`, whose PyTorch functions are the reference. Here all shapes follow from the
+views alone; where the cameras stand is in a table of numbers. So a frame's inputs are a few kilobytes, and nothing
+waits for a GPU.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class Sight:
         return Sight(*(tensor.to(device) for tensor in (self.cameras, self.directions, self.owner, self.masks)))
 
 
-def seen_voxels(
-    density: Tensor, sight: Sight, limit: float, step: float, bias: float, nearest: float
-) -> Tensor:
+def seen_voxels(density: Tensor, sight: Sight, limit: float, step: float, bias: float, nearest: float) -> Tensor:
     """Bool (X, Y, Z): seen by one of the cameras.
 
     Args:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..compiling import compiler
+from ...base.compiling import compiler
 
 __all__ = ["look", "march"]
 
@@ -115,7 +115,8 @@ def _look_at_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
         column = int(min(max((un + uz * nz + _HALF * away) * scale, _ZERO), np.float32(columns - 2)))
         row = int(min(max((vn + vz * nz + _HALF * away) * scale, _ZERO), np.float32(rows - 2)))
         ray = int(camera[26]) + row * columns + column
-        reach = max(
-            max(distances[ray], distances[ray + 1]), max(distances[ray + columns], distances[ray + columns + 1])
-        ) + bias
+        reach = (
+            max(max(distances[ray], distances[ray + 1]), max(distances[ray + columns], distances[ray + columns + 1]))
+            + bias
+        )
         visible[x, y, z] = flat + nz * nz <= reach * reach

@@ -19,9 +19,20 @@ def march(density: Tensor, sight: Sight, distances: Tensor, limit: float, step: 
     rays = len(distances)
     with on_device(density.device):
         _loops().march[(-(-rays // _RAYS),)](
-            density, sight.cameras, sight.directions, sight.owner, distances, rays, float(limit), float(step),
-            **_shape(density), NUMBERS=CAMERA_NUMBERS, RAYS=_RAYS, SAMPLES=_SAMPLES, num_warps=1,
-        )  # fmt: skip
+            density,
+            sight.cameras,
+            sight.directions,
+            sight.owner,
+            distances,
+            rays,
+            float(limit),
+            float(step),
+            **_shape(density),
+            NUMBERS=CAMERA_NUMBERS,
+            RAYS=_RAYS,
+            SAMPLES=_SAMPLES,
+            num_warps=1,
+        )
 
 
 def look(sight: Sight, distances: Tensor, visible: Tensor, bias: float, nearest: float) -> None:
@@ -30,10 +41,22 @@ def look(sight: Sight, distances: Tensor, visible: Tensor, bias: float, nearest:
     masked = sight.masks.numel() > 1
     with on_device(visible.device):
         _loops().look[(-(-count // _BLOCK),)](
-            sight.cameras, distances, sight.masks, visible.view(torch.int8), count, float(bias), float(nearest),
-            **_shape(visible), CAMERAS=len(sight.cameras), NUMBERS=CAMERA_NUMBERS, ROWS=sight.masks.shape[1],
-            COLUMNS=sight.masks.shape[2], MASKED=masked, BLOCK=_BLOCK, num_warps=4,
-        )  # fmt: skip
+            sight.cameras,
+            distances,
+            sight.masks,
+            visible.view(torch.int8),
+            count,
+            float(bias),
+            float(nearest),
+            **_shape(visible),
+            CAMERAS=len(sight.cameras),
+            NUMBERS=CAMERA_NUMBERS,
+            ROWS=sight.masks.shape[1],
+            COLUMNS=sight.masks.shape[2],
+            MASKED=masked,
+            BLOCK=_BLOCK,
+            num_warps=4,
+        )
 
 
 def _shape(volume: Tensor) -> dict[str, int]:

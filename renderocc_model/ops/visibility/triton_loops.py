@@ -10,9 +10,21 @@ __all__ = ["look", "march"]
 
 @triton.jit
 def march(
-    density, cameras, directions, owner, distances, rays, limit, step,
-    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, NUMBERS: tl.constexpr, RAYS: tl.constexpr, SAMPLES: tl.constexpr,
-):  # fmt: skip
+    density,
+    cameras,
+    directions,
+    owner,
+    distances,
+    rays,
+    limit,
+    step,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+    Z: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    RAYS: tl.constexpr,
+    SAMPLES: tl.constexpr,
+):
     """RAYS rays of a program, SAMPLES samples of each at a time, until all have ended."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     there = ray < rays
@@ -62,10 +74,23 @@ def march(
 
 @triton.jit
 def look(
-    cameras, distances, masks, visible, count, bias, nearest,
-    X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, CAMERAS: tl.constexpr, NUMBERS: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    cameras,
+    distances,
+    masks,
+    visible,
+    count,
+    bias,
+    nearest,
+    X: tl.constexpr,
+    Y: tl.constexpr,
+    Z: tl.constexpr,
+    CAMERAS: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    MASKED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """BLOCK voxels of a program, by all cameras. ROWS, COLUMNS: of the masks."""
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = voxel < count
@@ -103,8 +128,8 @@ def look(
         nz = dz - tl.minimum(tl.maximum(dz, -0.5), 0.5)
         away = m6 * nx + m7 * ny + m8 * nz
         scale = 1 / (tl.maximum(away, nearest) * stride)
-        column = ((m0 * nx + m1 * ny + m2 * nz + 0.5 * away) * scale)
-        row = ((m3 * nx + m4 * ny + m5 * nz + 0.5 * away) * scale)
+        column = (m0 * nx + m1 * ny + m2 * nz + 0.5 * away) * scale
+        row = (m3 * nx + m4 * ny + m5 * nz + 0.5 * away) * scale
         column = tl.minimum(tl.maximum(column, 0.0), (columns - 2).to(tl.float32)).to(tl.int32)
         row = tl.minimum(tl.maximum(row, 0.0), (rows - 2).to(tl.float32)).to(tl.int32)
         ray = distances + first + row * columns + column

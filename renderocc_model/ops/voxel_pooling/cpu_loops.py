@@ -16,12 +16,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..compiling import compiler
+from ...base.compiling import compiler
 from ..render.cpu_loops import LANES, compiled, repeated
 
 __all__ = [
-    "count_points", "place_points", "pool_cells", "pool_cells_to_bfloat16", "push_back", "share_out", "write_points",
-]  # fmt: skip
+    "count_points",
+    "place_points",
+    "pool_cells",
+    "pool_cells_to_bfloat16",
+    "push_back",
+    "share_out",
+    "write_points",
+]
 
 
 # --- where points lie ------------------------------------------------------------------------------------------------

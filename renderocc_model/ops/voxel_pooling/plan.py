@@ -151,8 +151,7 @@ def sorted_by_torch(voxel_index: Tensor, voxel_count: int, frames: int) -> tuple
 def _check(voxel_index: Tensor, voxel_count: int, frames: int) -> None:
     if voxel_index.ndim != 4 or voxel_index.dtype != torch.int64:
         raise ValueError(
-            f"voxel pooling: voxel_index is {tuple(voxel_index.shape)} {voxel_index.dtype}; "
-            f"expected (N, D, H, W) int64"
+            f"voxel pooling: voxel_index is {tuple(voxel_index.shape)} {voxel_index.dtype}; expected (N, D, H, W) int64"
         )
     if voxel_count < 0:
         raise ValueError(f"voxel pooling: voxel_count is {voxel_count}; expected zero or more")

@@ -28,5 +28,5 @@ def pool(depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:
     with torch.autocast(device_type=depth.device.type, enabled=False):
         pooled = F.embedding_bag(
             plan.pixel[:kept], pixel_context, plan.start[:-1], mode="sum", per_sample_weights=weight
-        )  # fmt: skip
+        )
     return pooled.to(context.dtype)

@@ -70,17 +70,32 @@ class _Pool(torch.autograd.Function):
         loops, (before, cell_of_piece) = _loops(), plan.further
         block = _block(channels, launch.channels)
         constants = {
-            "WIDE": _wide(plan, stride, channels), "CHANNELS": channels, "PIECE": plan.piece, "CELLS": launch.cells,
-            "POINTS": launch.points, "BLOCK": block, "num_warps": launch.warps,
-        }  # fmt: skip
+            "WIDE": _wide(plan, stride, channels),
+            "CHANNELS": channels,
+            "PIECE": plan.piece,
+            "CELLS": launch.cells,
+            "POINTS": launch.points,
+            "BLOCK": block,
+            "num_warps": launch.warps,
+        }
         blocks, pieces = -(-channels // block), len(cell_of_piece)
         sums = torch.empty((pieces, channels), dtype=torch.float32, device=context.device)
         with on_device(context.device):
             if pieces:
                 loops.pool_pieces[(-(-pieces // launch.cells), blocks)](
-                    depth, rows, plan.point, plan.pixel, plan.start, before, cell_of_piece, sums, stride, cells,
-                    PIECES=pieces, **constants,
-                )  # fmt: skip
+                    depth,
+                    rows,
+                    plan.point,
+                    plan.pixel,
+                    plan.start,
+                    before,
+                    cell_of_piece,
+                    sums,
+                    stride,
+                    cells,
+                    PIECES=pieces,
+                    **constants,
+                )
             loops.pool_cells[(-(-cells // launch.cells), blocks)](
                 depth, rows, plan.point, plan.pixel, plan.start, before, sums, pooled, stride, cells, **constants
             )
@@ -99,11 +114,21 @@ class _Pool(torch.autograd.Function):
         if views * area:
             with on_device(device):
                 _loops().push_back[(views * area,)](
-                    depth, rows, plan.cell, upstream, into_depth, into_context, ctx.stride,
-                    WIDE=_wide(plan, ctx.stride, channels), CHANNELS=channels, NUMBER=bins,
-                    AREA=area, BINS=max(1, min(launch.numbers // block, 1 << max(bins - 1, 0).bit_length())),
-                    BLOCK=block, num_warps=launch.warps,
-                )  # fmt: skip
+                    depth,
+                    rows,
+                    plan.cell,
+                    upstream,
+                    into_depth,
+                    into_context,
+                    ctx.stride,
+                    WIDE=_wide(plan, ctx.stride, channels),
+                    CHANNELS=channels,
+                    NUMBER=bins,
+                    AREA=area,
+                    BINS=max(1, min(launch.numbers // block, 1 << max(bins - 1, 0).bit_length())),
+                    BLOCK=block,
+                    num_warps=launch.warps,
+                )
         return into_depth, into_context.permute(0, 3, 1, 2), None, None
 
 

@@ -25,9 +25,20 @@ __all__ = ["pool_cells", "pool_pieces", "push_back"]
 
 @triton.jit
 def _sum_points(
-    depth, context, point, pixel, begin, end, channel, stride, WIDE: tl.constexpr, CHANNELS: tl.constexpr,
-    CELLS: tl.constexpr, POINTS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    depth,
+    context,
+    point,
+    pixel,
+    begin,
+    end,
+    channel,
+    stride,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    CELLS: tl.constexpr,
+    POINTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """(CELLS, BLOCK) float32: sum of depth * context over begin <= place < end, for each of CELLS runs of points."""
     total = tl.zeros([CELLS, POINTS, BLOCK], tl.float32)
     number, known = tl.arange(0, POINTS), channel < CHANNELS
@@ -49,10 +60,24 @@ def _sum_points(
 
 @triton.jit
 def pool_pieces(
-    depth, context, point, pixel, start, before, cell_of_piece, sums, stride, cells,
-    WIDE: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr,
-    CELLS: tl.constexpr, POINTS: tl.constexpr, BLOCK: tl.constexpr, PIECES: tl.constexpr,
-):  # fmt: skip
+    depth,
+    context,
+    point,
+    pixel,
+    start,
+    before,
+    cell_of_piece,
+    sums,
+    stride,
+    cells,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIECE: tl.constexpr,
+    CELLS: tl.constexpr,
+    POINTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PIECES: tl.constexpr,
+):
     """Sum the pieces of points beyond the first PIECE of each cell.
 
     Args:
@@ -80,10 +105,23 @@ def pool_pieces(
 
 @triton.jit
 def pool_cells(
-    depth, context, point, pixel, start, before, sums, pooled, stride, cells,
-    WIDE: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr,
-    CELLS: tl.constexpr, POINTS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    depth,
+    context,
+    point,
+    pixel,
+    start,
+    before,
+    sums,
+    pooled,
+    stride,
+    cells,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIECE: tl.constexpr,
+    CELLS: tl.constexpr,
+    POINTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Sum all cells.
 
     Args:
@@ -117,10 +155,20 @@ def pool_cells(
 
 @triton.jit
 def push_back(
-    depth, context, cell, upstream, into_depth, into_context, stride,
-    WIDE: tl.constexpr, CHANNELS: tl.constexpr, NUMBER: tl.constexpr, AREA: tl.constexpr,
-    BINS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    depth,
+    context,
+    cell,
+    upstream,
+    into_depth,
+    into_context,
+    stride,
+    WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    NUMBER: tl.constexpr,
+    AREA: tl.constexpr,
+    BINS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Gradients of one pixel: dL/ddepth = context . g_cell of each bin, dL/dcontext = sum of depth g_cell over bins.
 
     Args:
@@ -146,9 +194,9 @@ def push_back(
         inside = here >= 0
         weight = tl.load(depth + point, mask=inside, other=0.0).to(tl.float32)
         place = (here.to(tl.int64) if WIDE else here) * CHANNELS
-        g = tl.load(
-            upstream + place[:, None] + channel[None, :], mask=inside[:, None] & known[None, :], other=0.0
-        ).to(tl.float32)
+        g = tl.load(upstream + place[:, None] + channel[None, :], mask=inside[:, None] & known[None, :], other=0.0).to(
+            tl.float32
+        )
         toward = tl.sum(g * features[None, :], axis=1)
         tl.store(into_depth + point, toward.to(into_depth.dtype.element_ty), mask=each < NUMBER)
         total += weight[:, None] * g

@@ -101,8 +101,11 @@ class Campaign:
                 raise RuntimeError(f"{subject.name} came to two results without any fault; see {place}")
             finals = {name: tree_digest(name)(out) for name in subject.finals}
             content = {
-                "cpu": ended.cpu, "bytes": pages(out), "result": results[0], "finals": finals,
-            }  # fmt: skip
+                "cpu": ended.cpu,
+                "bytes": pages(out),
+                "result": results[0],
+                "finals": finals,
+            }
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(content))
             shutil.rmtree(place)
@@ -142,10 +145,18 @@ class Campaign:
         if not wrong:
             shutil.rmtree(place)
         return {
-            "run": number, "seed": self.seed, "command": name, "fault": fault, "detail": injection.detail,
-            "damaged": injection.damaged, "status": ended.status, "seconds": round(ended.seconds, 2), "met": word,
-            "said": ended.last_line[:400], "wrong": wrong,
-        }  # fmt: skip
+            "run": number,
+            "seed": self.seed,
+            "command": name,
+            "fault": fault,
+            "detail": injection.detail,
+            "damaged": injection.damaged,
+            "status": ended.status,
+            "seconds": round(ended.seconds, 2),
+            "met": word,
+            "said": ended.last_line[:400],
+            "wrong": wrong,
+        }
 
     def _again(self, subject: Subject, place: Path, words: Sequence[str], material: Path, damaged: str) -> list[str]:
         """Give the same command again, the fault gone: it ends with the same result and nothing half-done is left."""

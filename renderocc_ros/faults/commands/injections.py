@@ -182,9 +182,8 @@ _WRITING = ("disk full", "read-only disk")
 
 def faults_of(subject: Subject) -> list[str]:
     """The faults that a command can meet."""
-    writes, text = bool(subject.finals) or subject.name in ("train", "study"), any(
-        pattern.endswith(_TEXT) for pattern in subject.inputs
+    writes, text = (
+        bool(subject.finals) or subject.name in ("train", "study"),
+        any(pattern.endswith(_TEXT) for pattern in subject.inputs),
     )
-    return [
-        name for name in FAULTS if (writes or name not in _WRITING) and (text or name != "line dropped")
-    ]
+    return [name for name in FAULTS if (writes or name not in _WRITING) and (text or name != "line dropped")]

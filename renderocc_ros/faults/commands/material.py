@@ -26,9 +26,14 @@ SMALL_MODEL = {
     "heads": {"voxel_channels": 5, "hidden_channels": 6},
 }
 _RUN = {
-    "threads": 1, "workers": 1, "log_every": 1, "save_every": 1, "validate_every": 0, "picture_every": 0,
+    "threads": 1,
+    "workers": 1,
+    "log_every": 1,
+    "save_every": 1,
+    "validate_every": 0,
+    "picture_every": 0,
     "tensorboard": False,
-}  # fmt: skip
+}
 STEPS = 6
 _LIMIT_S = 600.0
 _VOXELS = (256, 256, 32)  # of SemanticKITTI's volumes
@@ -47,13 +52,28 @@ def make_material(folder: Path, say: Callable[[str], None] = print) -> Path:
         "town": ("simulate", "{out}", "--seed", "3", "--frames", "2", "--rig", "rig.yaml", "--jobs", "2"),
         "labels": ("label", "town", "--out", "{out}"),
         "tables": (
-            "prepare", "town", "--labels", "labels", "--out", "{out}", "--jobs", "1", "--pixels-per-image", "300",
+            "prepare",
+            "town",
+            "--labels",
+            "labels",
+            "--out",
+            "{out}",
+            "--jobs",
+            "1",
+            "--pixels-per-image",
+            "300",
         ),
         "run": ("train", "--config", "train.yaml", "--out", "{out}", "data.prepared=tables"),
         "volumes": (
-            "eval", "--checkpoint", "run/checkpoint.safetensors", "--data", "tables", "--predictions", "{out}",
+            "eval",
+            "--checkpoint",
+            "run/checkpoint.safetensors",
+            "--data",
+            "tables",
+            "--predictions",
+            "{out}",
         ),
-    }  # fmt: skip
+    }
     for name, command in steps.items():
         if (folder / name).exists():
             continue
@@ -65,9 +85,7 @@ def make_material(folder: Path, say: Callable[[str], None] = print) -> Path:
         else:
             # The recording's name is in its metadata, so it is written under it, in a folder of its own.
             inside = f"{partial}/{name}"
-            ended = run_command(
-                [word.format(out=inside) for word in command], folder, folder / f"{name}.log", _LIMIT_S
-            )
+            ended = run_command([word.format(out=inside) for word in command], folder, folder / f"{name}.log", _LIMIT_S)
             if ended.status != 0:
                 raise RuntimeError(f"making {name} failed ({ended.status}): {ended.text[-2000:]}")
         made = folder / partial / name if command else folder / partial
@@ -79,17 +97,26 @@ def make_material(folder: Path, say: Callable[[str], None] = print) -> Path:
 def _write_settings(folder: Path) -> None:
     """A rig of two cameras, and the YAML files of a training run and a study."""
     train = {
-        "model": SMALL_MODEL, "sample": {"rays": 100}, "optimiser": {"warm_up": 1}, "steps": STEPS, "run": _RUN,
+        "model": SMALL_MODEL,
+        "sample": {"rays": 100},
+        "optimiser": {"warm_up": 1},
+        "steps": STEPS,
+        "run": _RUN,
         "precision": "float32",
-    }  # fmt: skip
+    }
     study = {
-        "name": "micro", "title": "A micro study", "seeds": [4], "train": "study_train.yaml",
+        "name": "micro",
+        "title": "A micro study",
+        "seeds": [4],
+        "train": "study_train.yaml",
         "comparison": "variants.yaml",
         "data": {
             **{part: {"seeds": [seed], "frames": 2} for seed, part in enumerate(("training", "validation", "test"))},
-            "width": 96, "height": 64, "pixels_per_image": 100,
+            "width": 96,
+            "height": 64,
+            "pixels_per_image": 100,
         },
-    }  # fmt: skip
+    }
     variants = {
         "variants": [{"name": "plain", "about": "the frame's own rays", "settings": ["sample.auxiliary_offsets=[]"]}],
         "tables": [{"title": "One row", "rows": [{"variant": "plain", "label": "plain rays"}]}],
@@ -109,10 +136,13 @@ def _write_settings(folder: Path) -> None:
 def _camera(rotation: list[float]) -> dict:
     """96 x 64 pixels, 77 degrees across; an optical frame that looks along x of base_link, or back."""
     return {
-        "frame_id": "", "size": [96, 64], "K": [60.0, 0.0, 47.5, 0.0, 60.0, 31.5, 0.0, 0.0, 1.0],
-        "distortion_model": "plumb_bob", "coefficients": [0.0] * 5,
+        "frame_id": "",
+        "size": [96, 64],
+        "K": [60.0, 0.0, 47.5, 0.0, 60.0, 31.5, 0.0, 0.0, 1.0],
+        "distortion_model": "plumb_bob",
+        "coefficients": [0.0] * 5,
         "base_from_camera": {"translation": [0.5, 0.0, 1.6], "rotation": rotation},
-    }  # fmt: skip
+    }
 
 
 def _write_kitti(folder: Path, frames: int = 2) -> None:

@@ -69,9 +69,14 @@ def run_command(
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "renderocc_model.cli", *arguments], cwd=place, env=environment, stdout=output,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "renderocc_model.cli", *arguments],
+            cwd=place,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     timed_out, interfered, cpu = False, False, 0.0
     try:
         while process.poll() is None and not timed_out:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.document import write_section
+from renderocc_model.base.document import write_section
 
 from ..origin import made_by
 from .injections import FAULTS
@@ -27,11 +27,16 @@ def table(results: Sequence[dict]) -> str:
             continue
         seconds = [result["seconds"] for result in those]
         wrong = sum(bool(result["wrong"]) for result in those)
-        rows.append([
-            fault, str(len(those)), str(len({result["command"] for result in those})),
-            *(str(sum(result["met"] == word for result in those)) for word in _COLUMNS),
-            f"{np.median(seconds):.1f}, {max(seconds):.1f}", str(wrong),
-        ])  # fmt: skip
+        rows.append(
+            [
+                fault,
+                str(len(those)),
+                str(len({result["command"] for result in those})),
+                *(str(sum(result["met"] == word for result in those)) for word in _COLUMNS),
+                f"{np.median(seconds):.1f}, {max(seconds):.1f}",
+                str(wrong),
+            ]
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

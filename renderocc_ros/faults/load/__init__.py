@@ -32,8 +32,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--age", type=float, default=1.0, metavar="S", help="bound of the age's p99 (default 1)")
     made.add_argument("--threads", type=int, default=0, help="of the network (default: all cores)")
     add_stage_arguments(made, DOMAIN)
-    made.add_argument("--docs", type=Path, metavar="FILE", help="also write its section of this document, and "
-                      "load.json into the folder of the same name beside it")  # fmt: skip
+    made.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FILE",
+        help="also write its section of this document, and load.json into the folder of the same name beside it",
+    )
     return made
 
 
@@ -92,8 +96,9 @@ def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int,
                         told = "no result" if age is None else f"newest result at most {age:.2f} s old (p99)"
                         print(
                             f"{cell.name}: sent {row['sent_rate']:.1f} Hz, out {row['output_rate']:.1f} Hz, {told}: "
-                            f"{good}", flush=True,
-                        )  # fmt: skip
+                            f"{good}",
+                            flush=True,
+                        )
                     if _enough([known[each] for each in cells if each in known], arguments.age, len(cells)):
                         break
 

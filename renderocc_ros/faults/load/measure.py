@@ -81,8 +81,10 @@ class Bench:
         with log.open("w") as file:
             source = subprocess.Popen(
                 [sys.executable, "-m", "renderocc_ros.faults.load.source", str(specification)],
-                stdout=file, stderr=subprocess.STDOUT, env=self.environment,
-            )  # fmt: skip
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+            )
         try:
             since = time.monotonic()
             wait_for(lambda: self._heard_since(since) or source.poll() is not None, _FIRST_S)
@@ -115,9 +117,7 @@ class Bench:
         first, last = (sent_before or sent[:1])[0], sent[-1]
         span = max(last["t"] - first["t"], 1e-9)
         counted = {name: after[name] - before[name] for name in after if isinstance(after[name], (int, float))}
-        dropped = {
-            reason: after["reasons"][reason] - before["reasons"].get(reason, 0) for reason in after["reasons"]
-        }
+        dropped = {reason: after["reasons"][reason] - before["reasons"].get(reason, 0) for reason in after["reasons"]}
         percentile = lambda q: float(np.percentile(ages, q)) if ages else None  # noqa: E731
         return {
             "sent_rate": (last["sent"] - first["sent"]) / span,
@@ -125,13 +125,15 @@ class Bench:
             "source_cores": (last["cpu"] - first["cpu"]) / span,
             "bytes_of_a_frame": _frame_bytes(log),
             "output_rate": outputs / took,
-            "age_p50": percentile(50), "age_p99": percentile(99), "age_most": percentile(100),
+            "age_p50": percentile(50),
+            "age_p99": percentile(99),
+            "age_most": percentile(100),
             "node_cores": counted.pop("cpu") / took,
             "received_rate": counted.pop("received") / max(after["cameras"], 1) / counted.pop("at"),
             **{name: counted[name] for name in (*_FRAMES, "held")},
             "dropped": {reason: count for reason, count in dropped.items() if count},
             "memory": after["memory"],
-        }  # fmt: skip
+        }
 
     def _state(self) -> dict:
         """Counters of the newest report that came now, and the process's CPU time."""
@@ -150,10 +152,15 @@ class Bench:
                 if key.startswith("dropped, "):
                     reasons[key[9:]] = reasons.get(key[9:], 0) + int(status.values[key])
         return {
-            **state, "at": at, "held": queues(lines)[0], "cpu": holdings.cpu, "reasons": reasons,
-            "received": sum(int(status.values["received"]) for status in cameras.values()), "cameras": len(cameras),
+            **state,
+            "at": at,
+            "held": queues(lines)[0],
+            "cpu": holdings.cpu,
+            "reasons": reasons,
+            "received": sum(int(status.values["received"]) for status in cameras.values()),
+            "cameras": len(cameras),
             "memory": holdings.memory,
-        }  # fmt: skip
+        }
 
 
 def _count(status: Status, key: str) -> int:

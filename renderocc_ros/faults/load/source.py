@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
     from tf2_msgs.msg import TFMessage
 
-    from renderocc_model.messages import cdr_writer
+    from renderocc_model.rosio import cdr_writer
 
     from ..rig import transform_message
     from ..scene import load_scene
@@ -120,8 +120,10 @@ def pump(send, period: float) -> None:
             due += behind * period
         if time.monotonic() - said >= _SAY_S:
             said, cpu = time.monotonic(), time.process_time()
-            print(json.dumps({"t": time.time(), "sent": sent, "missed": missed, "late": round(latest, 4), "cpu": cpu}),
-                  flush=True)  # fmt: skip
+            print(
+                json.dumps({"t": time.time(), "sent": sent, "missed": missed, "late": round(latest, 4), "cpu": cpu}),
+                flush=True,
+            )
             latest = 0.0
 
 

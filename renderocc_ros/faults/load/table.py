@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from renderocc_model.document import write_section
-from renderocc_model.files import replacing
+from renderocc_model.base.document import write_section
+from renderocc_model.base.files import replacing
 
 from ..origin import origin
 from ..soak.document import machine
@@ -25,9 +25,17 @@ def bounded(row: dict, age: float) -> bool:
 def load_table(rows: list[dict], age: float) -> str:
     """Markdown: of each size and transport, the highest rate that was kept, and the next one."""
     heading = [
-        "images", "rate, Hz", "sent, Hz (MB/s)", "taken in, Hz", "results, Hz", "age of the newest, s: p50, p99, most",
-        "frames skipped for newer", "images dropped, by reason", "cores: node, source", "kept",
-    ]  # fmt: skip
+        "images",
+        "rate, Hz",
+        "sent, Hz (MB/s)",
+        "taken in, Hz",
+        "results, Hz",
+        "age of the newest, s: p50, p99, most",
+        "frames skipped for newer",
+        "images dropped, by reason",
+        "cores: node, source",
+        "kept",
+    ]
     lines = [heading, ["---"] * len(heading)]
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
@@ -47,10 +55,17 @@ def _cells(row: dict, images: str, kept: bool) -> list[str]:
         ages = f"{row['age_p50']:.2f}, {row['age_p99']:.2f}, {row['age_most']:.2f}"
     slow = row["sent_rate"] < _KEPT_UP * row["rate"]
     return [
-        images, f"{row['rate']:g}", f"{row['sent_rate']:.1f} ({row['sent_rate'] * row['bytes_of_a_frame'] / 1e6:.0f})",
-        f"{row['received_rate']:.1f}", f"{row['output_rate']:.1f}", ages, str(row["skipped"]), dropped,
-        f"{row['node_cores']:.1f}, {row['source_cores']:.1f}", "yes" if kept else "source too slow" if slow else "no",
-    ]  # fmt: skip
+        images,
+        f"{row['rate']:g}",
+        f"{row['sent_rate']:.1f} ({row['sent_rate'] * row['bytes_of_a_frame'] / 1e6:.0f})",
+        f"{row['received_rate']:.1f}",
+        f"{row['output_rate']:.1f}",
+        ages,
+        str(row["skipped"]),
+        dropped,
+        f"{row['node_cores']:.1f}, {row['source_cores']:.1f}",
+        "yes" if kept else "source too slow" if slow else "no",
+    ]
 
 
 def conclude(out: Path, age: float, document: Path | None) -> int:

@@ -30,8 +30,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of faults and their moments (default 0)")
     add_stage_arguments(made, DOMAIN)
     made.add_argument("--summary", action="store_true", help="run nothing: sum up the samples there are")
-    made.add_argument("--docs", type=Path, metavar="FILE", help="also write its section of this document, and "
-                      "soak.json and soak.jpg into the folder of the same name beside it")  # fmt: skip
+    made.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FILE",
+        help="also write its section of this document, and "
+        "soak.json and soak.jpg into the folder of the same name beside it",
+    )
     return made
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.document import write_section
-from renderocc_model.files import replacing
+from renderocc_model.base.document import write_section
+from renderocc_model.base.files import replacing
 
 from ..origin import origin
 from .plot import Curve, Panel, draw

@@ -51,8 +51,13 @@ def _draw_panel(image: np.ndarray, panel: Panel, top: int, last: float, faults: 
     span = _WIDTH - _LEFT - _RIGHT
     x_of = lambda seconds: _LEFT + span * np.asarray(seconds) / max(last, 1e-9)  # noqa: E731
     for begin, end in faults:
-        cv2.rectangle(image, (int(x_of(begin)), top), (max(int(x_of(end)), int(x_of(begin)) + 1), top + _HEIGHT),
-                      (240, 240, 240), -1)  # fmt: skip
+        cv2.rectangle(
+            image,
+            (int(x_of(begin)), top),
+            (max(int(x_of(end)), int(x_of(begin)) + 1), top + _HEIGHT),
+            (240, 240, 240),
+            -1,
+        )
     known = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in panel.curves])
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     if high - low < panel.least:

@@ -107,10 +107,18 @@ class Soak:
             self.stage.rig.changes.remove(injection.change)
             injection.end()
             self._fault = ""
-        append(self.events, {
-            "life": self.life, "t": began, "end": self._time(), "fault": fault.name, "camera": camera,
-            "complaints": list(self.stage.complaints), "surprises": self._surprises(fault),
-        })  # fmt: skip
+        append(
+            self.events,
+            {
+                "life": self.life,
+                "t": began,
+                "end": self._time(),
+                "fault": fault.name,
+                "camera": camera,
+                "complaints": list(self.stage.complaints),
+                "surprises": self._surprises(fault),
+            },
+        )
 
     def _surprises(self, fault: Fault) -> list[str]:
         """Lines of the log that tell of failures which are not this fault's own doing."""

@@ -43,9 +43,12 @@ def trend(times: np.ndarray, values: np.ndarray, seed: int = 0) -> dict | None:
     slopes = slope + (centred * drawn).sum(axis=1) / spread
     low, high = np.percentile(slopes, (2.5, 97.5))
     return {
-        "per_hour": slope * 3600, "low": float(low) * 3600, "high": float(high) * 3600,
-        "first": float(line[0]), "last": float(line[-1]),
-    }  # fmt: skip
+        "per_hour": slope * 3600,
+        "low": float(low) * 3600,
+        "high": float(high) * 3600,
+        "first": float(line[0]),
+        "last": float(line[-1]),
+    }
 
 
 def column(samples: list[dict], name: str) -> np.ndarray:

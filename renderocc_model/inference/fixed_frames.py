@@ -1,0 +1,143 @@
+"""Frames of one set of cameras in memory that stays where it is: what a CUDA graph needs to be replayed.
+
+Inputs are copied into fixed tensors from pinned memory; the computation, recorded once, reads them and leaves one piece
+of bytes (`compaction.Record`), which is copied into pinned memory. The host waits once, for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..field.field import occupancy_probability
+from ..ops.visibility import CAMERA_NUMBERS
+from ..ops.visibility.cameras import Lookout
+from ..ops.voxel_pooling import PoolingPlan
+from .compaction import Record, packed_voxels
+from .prepared_network import InferenceNetwork, Prediction
+
+__all__ = ["FixedFrames", "FrameInputs", "Recorder"]
+
+# Takes a function of no arguments, gives one that does the same work; `cuda_graph.record_graph`, for its device.
+Recorder = Callable[[Callable[[], tuple[Tensor, Prediction]]], Callable[[], tuple[Tensor, Prediction]]]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameInputs:
+    """Of one frame, besides its pictures.
+
+    Attributes:
+        lift_cameras: (N, CAMERA_PARAMETERS) float32 on the device.
+        plan: on the device.
+        sight_cameras: (N, CAMERA_NUMBERS) float32, from `Lookout.cameras`, on the host.
+        threshold: occupied above this probability.
+    """
+
+    lift_cameras: Tensor
+    plan: PoolingPlan
+    sight_cameras: np.ndarray
+    threshold: float
+
+
+class FixedFrames:
+    """Runs frame after frame of one set of cameras in the same memory.
+
+    Args:
+        network: one that does not join frames.
+        lookout: of the cameras.
+        channel_ids: (C,) uint8 class ids of the logits' channels, on the device.
+        first: inputs of a frame; others must have their shapes.
+        pictures: (N, H, W, 3), the shape of a frame's pictures.
+        device: where all happens.
+        recorder: makes the computation faster to repeat; None: it is called for every frame.
+        capacity: occupied voxels there is room for; an eighth of the grid, if left out.
+    Raises:
+        RuntimeError: what the recorder raises.
+    """
+
+    def __init__(
+        self,
+        network: InferenceNetwork,
+        lookout: Lookout,
+        channel_ids: Tensor,
+        first: FrameInputs,
+        pictures: tuple[int, ...],
+        device: torch.device,
+        recorder: Recorder | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        self._network, self._lookout, self._channel_ids = network, lookout, channel_ids
+        self._device = device
+        self._voxel_size = network.config.grid.voxel_size
+        voxels = network.config.grid.size
+        self.record = Record.of_grid(voxels) if capacity is None else Record(voxels, capacity)
+        pinned = {"pin_memory": device.type == "cuda"}
+        self._host_pictures = torch.zeros(pictures, dtype=torch.uint8, **pinned)
+        self._host_numbers = torch.zeros(pictures[0] * CAMERA_NUMBERS + 1, dtype=torch.float32, **pinned)
+        self._host_record = torch.zeros(self.record.size, dtype=torch.uint8, **pinned)
+        self._pictures = torch.zeros(pictures, dtype=torch.uint8, device=device)
+        self._numbers = torch.zeros(self._host_numbers.shape, dtype=torch.float32, device=device)
+        self._lift_cameras = first.lift_cameras.clone()
+        self._plan = _copied(first.plan)
+        self._plan_given: PoolingPlan | None = None
+        self._place(first)
+        self._compute = self._frame if recorder is None else recorder(self._frame)
+
+    @property
+    def buffer(self) -> np.ndarray:
+        """(N, H, W, 3) uint8 pinned memory: pictures that are written here need not be copied on the host."""
+        return self._host_pictures.numpy()
+
+    def upload(self, views: np.ndarray | Tensor) -> None:
+        """Begin to copy a frame's pictures to the device; the host can work out where its cameras stand meanwhile."""
+        views = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
+        if self._device.type == "cuda" and views.device.type == "cpu" and not views.is_pinned():
+            views = self._host_pictures.copy_(views)
+        self._pictures.copy_(views, non_blocking=True)
+
+    def run(self, inputs: FrameInputs) -> tuple[np.ndarray, Prediction]:
+        """Compute the frame whose pictures were uploaded last.
+
+        Returns:
+            the record (`self.record` reads it), valid until the next frame; and the prediction, in memory of its own.
+        """
+        self._place(inputs)
+        record, prediction = self._compute()
+        self._host_record.copy_(record, non_blocking=True)
+        own = prediction.detached()
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()  # the one time that the host waits
+        return self._host_record.numpy(), own
+
+    def network_alone(self) -> Prediction:
+        """The network's part of a frame, on what was uploaded and placed last."""
+        return self._network.predict(self._pictures, self._lift_cameras, self._plan)
+
+    def _place(self, inputs: FrameInputs) -> None:
+        numbers = self._host_numbers.numpy()
+        numbers[:-1], numbers[-1] = inputs.sight_cameras.reshape(-1), inputs.threshold
+        self._numbers.copy_(self._host_numbers, non_blocking=True)
+        if inputs.plan is not self._plan_given:  # the same one while nothing moves
+            self._plan.copy_(inputs.plan)
+            self._lift_cameras.copy_(inputs.lift_cameras)
+            self._plan_given = inputs.plan
+
+    def _frame(self) -> tuple[Tensor, Prediction]:
+        """Launches the same work for every frame, all of it on the fixed tensors."""
+        prediction = self.network_alone()
+        sight = self._lookout.sight_of(self._numbers[:-1].view(-1, CAMERA_NUMBERS))
+        visible = self._lookout.seen(prediction.density, sight)
+        confidence = occupancy_probability(prediction.density, self._voxel_size)
+        found = packed_voxels(prediction, confidence, visible, self._numbers[-1], self._channel_ids, self.record)
+        return found, prediction
+
+
+def _copied(plan: PoolingPlan) -> PoolingPlan:
+    parts = {name: getattr(plan, name).clone() for name in ("cell", "start", "point", "pixel")}
+    copied = replace(plan, **parts)
+    copied.tensors()  # makes what it makes when first asked for, before something is recorded
+    return copied

@@ -1,0 +1,383 @@
+"""From camera pictures to occupancy: a network, ready to be used without ROS."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..export.backends import ExportedNetwork, chosen_backend, load_exported
+from ..export.file import is_exported
+from ..field.classes import OCC3D_NUSCENES, ClassTable
+from ..field.field import occupancy_probability
+from ..field.occupancy import Occupancy, OccupiedVoxels
+from ..geometry.grid import VoxelGrid
+from ..geometry.rig import CameraModel, Rig
+from ..geometry.transforms import invert
+from ..geometry.undistortion import UndistortTable
+from ..images.preprocessing import Preprocessor
+from ..network.checkpoint import Checkpoint, Description, load_checkpoint
+from ..network.config import ModelConfig
+from ..network.fusion import Volume
+from ..network.lift import LiftGeometry
+from ..network.presets import preset as preset_named
+from ..network.rig_summary import compare_summaries, summary_of_models
+from ..network.untrained import surround_cameras, untrained_checkpoint
+from .camera_set import CameraSet, CameraSets
+from .compaction import found_voxels
+from .cuda_graph import record_graph
+from .fixed_frames import FixedFrames, FrameInputs, Recorder
+from .precision import chosen_device, chosen_precision, exported_device, exported_precision
+from .prepared_network import InferenceNetwork, Prediction
+
+__all__ = ["Occupancy", "Predictor"]
+
+_FRAMES_BEFORE_CAPTURE = 1  # a set of cameras that is gone with its first frame is not worth it
+_CAPTURES = 3  # sets of cameras whose frames are kept recorded, with their memory
+
+
+class Predictor:
+    """Predicts the occupancy around a vehicle from one set of pictures at a time.
+
+        rig = Rig.load("rig.yaml")
+        predictor = Predictor("checkpoint.safetensors", rig)
+        occupancy = predictor({name: rgb_picture_of(name) for name in rig.names})
+
+    The checkpoint's network is left as it is: a copy is made ready for inference (`inference`). On CUDA devices the
+    second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
+    replayed for later ones (`fixed_frames`); models that join frames, and exported ones, are run without.
+
+    Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call:
+    the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
+
+    Args:
+        checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network
+            in the package.
+        rig: the cameras, for `predictor(images)` and for `warnings`; `predict` needs none.
+        device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1".
+        precision: "auto" (float16 on CUDA; bfloat16 on CPUs that have instructions for it; else float32), "float32",
+            "float16" (CUDA only), "bfloat16".
+        minimum_transmittance: share of light that must reach a voxel for it to count as seen.
+        backend: what runs the network: "auto" (torch; onnxruntime for .onnx files), "torch", "onnxruntime" (on the CPU,
+            with as many threads as torch has), "tensorrt". Exported networks compute in float32; in TensorRT in
+            float16, if precision is "auto".
+
+    Attributes:
+        backend: the one that is used.
+        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) exceeds it; may be set.
+        stored_threshold: the checkpoint's.
+        warnings: sentences about where the rig differs from the one the network was trained on.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ValueError: the device is not there, or the precision does not exist on it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | str | Path,
+        rig: Rig | None = None,
+        device: torch.device | str = "auto",
+        precision: str = "auto",
+        minimum_transmittance: float = 0.5,
+        backend: str = "auto",
+    ) -> None:
+        self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend)
+        self.device = exported_device(device, self.backend)
+        self._exported: ExportedNetwork | None = None
+        self._network: InferenceNetwork | None = None
+        if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
+            self.precision = exported_precision(precision, self.backend)
+            exported = load_exported(checkpoint, self.backend, self.device, self.precision)
+            self._exported, self._described = exported.network, exported.description
+        else:
+            self.precision = chosen_precision(precision, self.device)
+            if not isinstance(checkpoint, Checkpoint):
+                checkpoint = load_checkpoint(checkpoint, self.device)
+            self._network = InferenceNetwork(checkpoint.network, self.device, self.precision)
+            self._described = Description(
+                checkpoint.config,
+                checkpoint.classes,
+                checkpoint.threshold,
+                checkpoint.rig_summary,
+                checkpoint.provenance,
+            )
+        self.stored_threshold = self.threshold = self._described.threshold
+        self._channel_ids = torch.tensor(self.classes.occupied_ids, dtype=torch.uint8, device=self.device)
+        self._camera_sets = CameraSets(self.config, self.device, minimum_transmittance)
+        self._recorder: Recorder | None = None
+        if self.device.type == "cuda" and self._network is not None and not self._network.joins_frames:
+            self._recorder = partial(record_graph, device=self.device)
+        self._previous: tuple[Volume, np.ndarray] | None = None
+        self._rig = rig
+        self._preprocessor = None if rig is None else Preprocessor(rig, *self.view_size)
+        self.warnings = [] if rig is None else self.compare_rig(rig)
+
+    @classmethod
+    def untrained(
+        cls,
+        preset: str | ModelConfig = "tiny",
+        rig: Rig | None = None,
+        seed: int = 0,
+        device: torch.device | str = "auto",
+        precision: str = "auto",
+        classes: ClassTable = OCC3D_NUSCENES,
+    ) -> Predictor:
+        """A predictor with random weights, the same for the same seed: for tests, and to see everything around it work.
+
+        Its output means nothing, but has some of everything: see `untrained_checkpoint`.
+        """
+        config = preset_named(preset) if isinstance(preset, str) else preset
+        device = chosen_device(device)
+        return cls(untrained_checkpoint(config, classes, seed, device), rig, device, precision)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._described.config
+
+    @property
+    def classes(self) -> ClassTable:
+        return self._described.classes
+
+    @property
+    def grid(self) -> VoxelGrid:
+        return self.config.grid
+
+    @property
+    def provenance(self) -> dict:
+        """Where the checkpoint came from."""
+        return self._described.provenance
+
+    @property
+    def view_size(self) -> tuple[int, int]:
+        """(height, width) of the views the network takes."""
+        return self.config.images.height, self.config.images.width
+
+    @property
+    def threshold(self) -> float:
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not 0 < value < 1:
+            raise ValueError(f"threshold is {value}; expected an occupancy probability between 0 and 1")
+        self._threshold = float(value)
+
+    def __call__(self, images: Mapping[str, np.ndarray], odom_from_base: np.ndarray | None = None) -> Occupancy:
+        """Predict from pictures as the rig's cameras deliver them.
+
+        Args:
+            images: camera name -> (H, W, 3) uint8 RGB of the camera's own size; cameras left out are absent, and what
+                only they would see is unknown.
+            odom_from_base: (4, 4) pose of the vehicle, for models that join the previous frame.
+
+        Raises:
+            ValueError: there is no rig or no picture, a name is not in the rig, or a picture is not its camera's size.
+        """
+        return self.predict(*self.prepare(images), odom_from_base=odom_from_base)
+
+    def prepare(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[UndistortTable], np.ndarray]:
+        """Undistort and resize pictures: the first three arguments of `predict`. Arguments and errors of `__call__`."""
+        if self._rig is None:
+            raise ValueError("this predictor has no rig; make it with Predictor(checkpoint, rig), or use predict()")
+        if not isinstance(images, Mapping):
+            raise ValueError(
+                f"images are a {type(images).__name__}; give a dict, name -> (H, W, 3) uint8 RGB array, of any of the "
+                f"cameras {', '.join(self._rig.names)}"
+            )
+        if not images:
+            raise ValueError(f"there is no picture; give one from at least one of {', '.join(self._rig.names)}")
+        views = np.stack([self._preprocessor.from_rgb(name, image) for name, image in images.items()])
+        tables = [self._preprocessor.table(name) for name in images]
+        return views, tables, np.stack([self._rig[name].base_from_camera for name in images])
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        views: np.ndarray | Tensor,
+        tables: Sequence[UndistortTable],
+        base_from_camera: np.ndarray,
+        odom_from_base: np.ndarray | None = None,
+    ) -> Occupancy:
+        """Predict from the network's own views, from any number of cameras, in any order.
+
+        Args:
+            views: (N, height, width, 3) uint8 RGB, N >= 1, of `view_size`; an array, or a tensor on any device.
+            tables: N tables the views were made with; their pinhole view and which of its pixels exist are looked at.
+            base_from_camera: (N, 4, 4) poses of the optical frames in the grid's frame at the output's stamp.
+            odom_from_base: (4, 4) pose of the vehicle at the output's stamp, or None if it is not known.
+
+        Raises:
+            ValueError: shapes or types do not fit, a pose is not finite, or the network's output is not a number.
+        """
+        self._check(views, tables, base_from_camera, odom_from_base)
+        cameras = self._camera_sets.of(tables)
+        cameras.used += 1
+        if self._recorder is not None and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
+            self._record(cameras, views, base_from_camera)
+        if cameras.frames is not None:
+            return self._replay(cameras, views, base_from_camera)
+        pictures = self._upload(views)
+        geometry = cameras.frustums.place(base_from_camera)
+        if self._exported is not None:
+            density, logits = self._exported(pictures, geometry)
+            prediction = Prediction(density, logits, _same)
+        else:
+            prediction = self._run_network(pictures, cameras, geometry, odom_from_base)
+        return self._occupancy(prediction, cameras, base_from_camera)
+
+    def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
+        """(N, height, width, 3) uint8 memory to write the views of the next frame into, before `predict` is given it.
+
+        On CUDA devices it is pinned once these cameras' frames are recorded: what is written there is not copied on the
+        host again. Its content is anyone's between two frames.
+        """
+        frames = self._camera_sets.of(tables).frames
+        return np.empty((len(tables), *self.view_size, 3), np.uint8) if frames is None else frames.buffer
+
+    def reset(self) -> None:
+        """Forget the previous volume: the next frame is predicted as if it were the first."""
+        self._previous = None
+
+    def warm_up(self, cameras: int = 6) -> None:
+        """Run on grey pictures, then reset: the first frame shall not pay for taking memory and choosing kernels."""
+        height, width = self.view_size
+        views, poses = surround_cameras(cameras, height, width)
+        tables = [UndistortTable(CameraModel(width, height, view.K, "plumb_bob", (0.0,) * 5), view) for view in views]
+        for _ in range(1 if self._recorder is None else _FRAMES_BEFORE_CAPTURE + 1):
+            self.predict(np.full((cameras, height, width, 3), 128, np.uint8), tables, poses)
+        self._camera_sets.release_frames(0)
+        self.reset()
+
+    def compare_rig(self, rig: Rig | Mapping[str, CameraModel]) -> list[str]:
+        """Sentences about where a rig differs from the one the network was trained on; none if that is not known.
+
+        Args:
+            rig: the rig in use, or only its cameras' models by name; mounts are then not compared.
+        """
+        trained = self._described.rig_summary
+        if not trained:
+            return []
+        return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else summary_of_models(rig, trained))
+
+    def _run_network(
+        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
+    ) -> Prediction:
+        previous = self._moved_previous(odom_from_base)
+        prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
+        self._previous = None
+        if prediction.volume is not None and odom_from_base is not None:
+            self._previous = (prediction.volume, np.array(odom_from_base, dtype=np.float64))
+        return prediction
+
+    def _moved_previous(self, odom_from_base: np.ndarray | None) -> Volume | None:
+        if self._previous is None or odom_from_base is None:
+            return None
+        volume, odom_from_previous_base = self._previous
+        return volume.moved(torch.from_numpy(invert(odom_from_base) @ odom_from_previous_base))
+
+    def _upload(self, views: np.ndarray | Tensor) -> Tensor:
+        pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
+        if self.device.type == "cuda" and pictures.device.type == "cpu":
+            pictures = pictures.pin_memory()
+        return pictures.to(self.device, non_blocking=True)
+
+    def _record(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> None:
+        """Make these cameras' frames replayable; where that cannot be, say so once and go on without."""
+        self._camera_sets.release_frames(_CAPTURES - 1)
+        inputs = self._inputs(cameras, base_from_camera)
+        try:
+            cameras.frames = FixedFrames(
+                self._network,
+                cameras.lookout,
+                self._channel_ids,
+                inputs,
+                tuple(views.shape),
+                self.device,
+                self._recorder,
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._recorder = None
+            warnings.warn(
+                f"frames cannot be recorded as a CUDA graph, and are computed one by one, more slowly: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def _replay(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> Occupancy:
+        frames, record = cameras.frames, cameras.frames.record
+        frames.upload(views)
+        found, prediction = frames.run(self._inputs(cameras, base_from_camera))
+        if not record.is_sound(found):
+            raise _unusable("densities that are negative or no finite numbers")
+        if record.count(found) > record.capacity:  # a grid that is full of something
+            return self._occupancy(prediction, cameras, base_from_camera)
+        bits, shape = record.visible_bits(found), self.grid.shape
+
+        def visible() -> np.ndarray:
+            return np.unpackbits(bits, count=self.grid.size, bitorder="little").view(np.bool_).reshape(shape)
+
+        return self._made(prediction, record.entries(found), visible)
+
+    def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
+        geometry = cameras.frustums.place(base_from_camera)
+        table = cameras.lookout.cameras(base_from_camera)
+        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._threshold)
+
+    def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
+        """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
+        lowest, highest = (float(value) for value in prediction.density.aminmax())
+        if not (lowest >= 0 and highest < float("inf")):
+            raise _unusable(f"densities from {lowest} to {highest}")
+        confidence = occupancy_probability(prediction.density, self.grid.voxel_size)
+        sight = cameras.lookout.sight(base_from_camera).to(self.device)
+        visible = cameras.lookout.seen(prediction.density, sight)
+        voxels = found_voxels(prediction, confidence, visible, self._threshold, self._channel_ids)
+        return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
+
+    def _made(
+        self,
+        prediction: Prediction,
+        voxels: OccupiedVoxels,
+        visible: Callable[[], np.ndarray],
+        confidence: Tensor | None = None,
+    ) -> Occupancy:
+        size = self.grid.voxel_size
+
+        def probability() -> np.ndarray:
+            found = occupancy_probability(prediction.density, size) if confidence is None else confidence
+            return found.cpu().numpy()
+
+        return Occupancy.predicted(
+            self.grid, self.classes, voxels, visible, probability, partial(prediction.field, self.grid)
+        )
+
+    def _check(self, views, tables: Sequence, base_from_camera: np.ndarray, odom_from_base) -> None:
+        expected = (len(tables), *self.view_size, 3)
+        if not len(tables):
+            raise ValueError("there is no view; give at least one camera's")
+        if not isinstance(views, (np.ndarray, Tensor)):
+            raise ValueError(f"views are a {type(views).__name__}; expected an array, uint8 {expected}")
+        if views.dtype not in (np.uint8, torch.uint8) or tuple(views.shape) != expected:
+            raise ValueError(f"views are {views.dtype} of shape {tuple(views.shape)}; expected uint8 {expected}")
+        if np.shape(base_from_camera) != (len(tables), 4, 4) or not np.isfinite(base_from_camera).all():
+            raise ValueError(
+                f"base_from_camera is {np.shape(base_from_camera)} or not finite; expected ({len(tables)}, 4, 4)"
+            )
+        if odom_from_base is not None and (np.shape(odom_from_base) != (4, 4) or not np.isfinite(odom_from_base).all()):
+            raise ValueError("odom_from_base is no finite 4x4 transform; give None if the vehicle's pose is not known")
+
+
+def _unusable(found: str) -> ValueError:
+    return ValueError(f"the network's output cannot be used ({found}); try precision float32, or another checkpoint")
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits

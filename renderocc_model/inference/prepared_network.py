@@ -1,0 +1,142 @@
+"""A network made ready for inference: norms folded, weights of the type it computes in, classes where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..field.field import SemanticDensityField
+from ..geometry.grid import VoxelGrid
+from ..images.preprocessing import scaled
+from ..network.checkpoint import CheckpointError
+from ..network.fusion import Volume
+from ..network.network import OccupancyNetwork
+from ..ops.voxel_pooling import PoolingPlan, pool
+from .folding import folded_for_inference
+from .precision import PRECISIONS, autocast
+
+__all__ = ["InferenceNetwork", "Prediction"]
+
+_FEWEST_ROWS = 256  # below which the work does not depend on them
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of one frame: density everywhere, classes of the voxels that are asked for.
+
+    Attributes:
+        density: (X, Y, Z) float32 >= 0, 1/m.
+        voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
+        head: makes float32 logits (..., C) of any of them, (..., K).
+        volume: as in `NetworkOutput`.
+    """
+
+    density: Tensor
+    voxels: Tensor
+    head: Callable[[Tensor], Tensor]
+    volume: Volume | None = None
+
+    def logits_at(self, rows: Tensor) -> Tensor:
+        """Class logits (M, C) of the voxels with these flat indices (M,).
+
+        On a CPU they are worked out for the next power of two of rows: oneDNN compiles a multiplication for each number
+        of rows it meets and keeps a thousand of them, some 300 kB each, and a moving vehicle has a new number in each
+        frame.
+        """
+        table = self.voxels.reshape(-1, self.voxels.shape[-1])
+        if rows.device.type != "cpu":
+            return self.head(table.index_select(0, rows))
+        steady = rows.new_zeros(max(_FEWEST_ROWS, 1 << (len(rows) - 1).bit_length()))
+        steady[: len(rows)] = rows
+        return self.head(table.index_select(0, steady))[: len(rows)]
+
+    @torch.inference_mode()
+    def field(self, grid: VoxelGrid) -> SemanticDensityField:
+        """Density and the logits of all voxels; they are computed now."""
+        return SemanticDensityField(grid, self.density, self.head(self.voxels))
+
+    def detached(self) -> Prediction:
+        """The same in memory of its own."""
+        return Prediction(self.density.clone(), self.voxels.clone(), self.head)
+
+
+class InferenceNetwork:
+    """A copy of a network that computes the same, faster.
+
+    - Batch norms are folded into convolutions (`folding`).
+    - Weights are converted to the precision's type once, not in every frame as by autocast. Softmax and softplus are
+      computed in float32 as before. A network with layer norms (transformers) stays under autocast: the sums along its
+      residual connections need float32.
+    - From bytes to the backbone's own normalisation is one multiplication and one addition.
+    - Class logits are computed of the voxels that are asked for.
+
+    Args:
+        network: is left as it is.
+        device, precision: where it computes, and a key of PRECISIONS.
+    Raises:
+        CheckpointError: a weight does not fit into the precision's type.
+    """
+
+    def __init__(self, network: OccupancyNetwork, device: torch.device, precision: str) -> None:
+        self.config = network.config
+        self._network = network = folded_for_inference(network).to(device)
+        self._device, self._precision = device, precision
+        self._autocasts = precision != "float32" and any(isinstance(part, nn.LayerNorm) for part in network.modules())
+        self.dtype = torch.float32 if self._autocasts else PRECISIONS[precision]
+        if self.dtype != torch.float32:
+            _convert(network, self.dtype)
+        backbone = network.backbone
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (backbone.mean, backbone.std))
+        self._scale = (1 / (255 * std)).float().view(3, 1, 1).to(device)
+        self._offset = (-mean / std).float().view(3, 1, 1).to(device)
+
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the previous frame's volume is used."""
+        return self._network.fusion is not None
+
+    def predict(
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, previous: Volume | None = None
+    ) -> Prediction:
+        """Predict one frame.
+
+        Args:
+            pictures: (N, H, W, 3) uint8 RGB on the device.
+            cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
+            plan: where their points go.
+            previous: as in `OccupancyNetwork.forward`.
+        """
+        network = self._network
+        with self._context():
+            maps = network.backbone.maps(self._images(pictures))
+            depth, context = network.lift(network.neck(maps), cameras)
+            pooled = network.volume_of(pool(depth, context, plan), 1)
+            fused = pooled if network.fusion is None else network.fusion(pooled, previous)
+            voxels = network.voxels(network.encoder(fused))[0]
+            density = network.heads.density_of(voxels)
+        volume = None if network.fusion is None else Volume.current(pooled)
+        return Prediction(density, voxels, self._logits, volume)
+
+    def _images(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""
+        return scaled(pictures, self._scale, self._offset, self.dtype)
+
+    def _logits(self, voxels: Tensor) -> Tensor:
+        with self._context():
+            return self._network.heads.logits_of(voxels)
+
+    def _context(self) -> AbstractContextManager:
+        return autocast(self._device, self._precision) if self._autocasts else nullcontext()
+
+
+def _convert(network: nn.Module, dtype: torch.dtype) -> None:
+    most = torch.finfo(dtype).max
+    for name, weight in network.named_parameters():
+        largest = float(weight.abs().max())
+        if most < largest < float("inf"):
+            raise CheckpointError(f"{name} has {largest:.3g}, too large for {dtype}; use precision float32")
+    network.to(dtype)

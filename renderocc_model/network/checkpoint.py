@@ -1,0 +1,380 @@
+"""Checkpoints: one safetensors file that holds a network and all that is needed to use it.
+
+The tensors are the network's state; the metadata entry `renderocc` is JSON with the model configuration (the grid
+included), the class table, the occupancy threshold, a summary of the rig it was trained on, and where it came from.
+Loading runs no code from the file, fetches nothing, and checks every size against the file before memory is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from renderocc_model.base.config import from_mapping, to_mapping
+from renderocc_model.base.files import replacing
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.network import OccupancyNetwork, build_network
+from renderocc_model.network.packaged import checkpoint_file
+
+__all__ = [
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "Checkpoint",
+    "CheckpointError",
+    "Description",
+    "checkpoint_metadata",
+    "described",
+    "load_checkpoint",
+    "read_checkpoint_metadata",
+    "save_checkpoint",
+]
+
+FORMAT_VERSION = 1
+METADATA_KEY = "renderocc"
+MAX_HEADER_BYTES = 16 << 20  # a network of ten thousand tensors needs 2 MB
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the text names the file, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and what belongs to it.
+
+    Attributes:
+        network: in evaluation mode, on the device asked for.
+        classes: what the logits mean; channel i is classes.occupied_ids[i].
+        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) is above it.
+        rig_summary: of the rig it was trained on (`Rig.summary()`); None if it was not trained on one.
+        provenance: where it came from: data, time, seed, metrics; free-form.
+    """
+
+    network: OccupancyNetwork
+    classes: ClassTable
+    threshold: float
+    rig_summary: dict | None
+    provenance: dict
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.network.config
+
+    @property
+    def grid(self) -> VoxelGrid:
+        return self.network.config.grid
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of the network in it; the attributes are those of `Checkpoint`."""
+
+    config: ModelConfig
+    classes: ClassTable
+    threshold: float
+    rig_summary: dict | None
+    provenance: dict
+
+
+def save_checkpoint(
+    path: str | Path,
+    network: OccupancyNetwork,
+    classes: ClassTable,
+    threshold: float,
+    rig_summary: Mapping | None = None,
+    provenance: Mapping | None = None,
+    half: bool = False,
+) -> None:
+    """Write a checkpoint; a file of that name is replaced at once and whole, or not at all.
+
+    Args:
+        threshold: occupancy probability in (0, 1) above which a voxel is occupied.
+        rig_summary, provenance: plain data that JSON can hold.
+        half: store weights as float16 (running statistics stay float32): half the size, read back as float32.
+    Raises:
+        CheckpointError: a weight is not finite (or not in float16), the classes do not fit the network's logits, the
+            metadata is not plain, or the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    metadata = checkpoint_metadata(network, classes, threshold, rig_summary, provenance)
+    _check_meaning(path, network.config, classes, threshold)
+    try:
+        text = json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: rig_summary or provenance is not plain data ({error}); give dicts, lists, numbers and text"
+        ) from None
+    tensors = {name: _stored(path, name, tensor, half) for name, tensor in network.state_dict().items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {METADATA_KEY: text})
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder, its permissions and the disk"
+        ) from error
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint and build its network.
+
+    Args:
+        path: of the file; or "tiny", the trained network in the package.
+    Raises:
+        CheckpointError: unreadable, truncated, not a checkpoint of this package, of a newer format, or its tensors are
+            not those of the network it describes.
+    """
+    from safetensors.torch import load_file
+
+    path = checkpoint_file(path)
+    header, content = _read(path)
+    config, classes = _configuration(path, content)
+    # A skeleton without memory first: the file, whose size is known, must hold just what the network it names needs.
+    try:
+        with torch.device("meta"):
+            skeleton = build_network(config)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: its model cannot be built here: {error}; update timm and this package"
+        ) from error
+    _check_tensors(path, header, skeleton.state_dict())
+    network = build_network(config)
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors' own checks, or a file that changed meanwhile
+        raise CheckpointError(f"{path}: cannot be read ({error}); {_AGAIN}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} holds NaN or infinity; use an earlier checkpoint of that training"
+            )
+    network.load_state_dict(tensors)
+    return Checkpoint(
+        network=network.to(device).eval(),
+        classes=classes,
+        threshold=float(content["threshold"]),
+        rig_summary=content["rig"],
+        provenance=content["provenance"],
+    )
+
+
+def checkpoint_metadata(
+    network: OccupancyNetwork,
+    classes: ClassTable,
+    threshold: float,
+    rig_summary: Mapping | None = None,
+    provenance: Mapping | None = None,
+) -> dict:
+    """What is stored of a network besides its tensors, as plain data; arguments of `save_checkpoint`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": to_mapping(network.config),
+        "classes": classes.to_dict(),
+        "threshold": threshold,
+        "rig": rig_summary,
+        "provenance": {} if provenance is None else provenance,
+    }
+
+
+def described(path: Path, metadata: Mapping[str, str]) -> Description:
+    """The checked description in a file's metadata, of which the entry `renderocc` is looked at.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, naming `path`.
+    """
+    content = _metadata(path, metadata)
+    config, classes = _configuration(path, content)
+    return Description(config, classes, float(content["threshold"]), content["rig"], content["provenance"])
+
+
+def read_checkpoint_metadata(path: str | Path) -> dict:
+    """The metadata of a checkpoint, checked, but without building anything: cheap, for listings and the doctor.
+
+    Returns:
+        keys format_version, model, classes, threshold, rig, provenance, as stored.
+    Raises:
+        CheckpointError: as `load_checkpoint`, as far as the header tells.
+    """
+    path = checkpoint_file(path)
+    _, content = _read(path)
+    _configuration(path, content)
+    return content
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+_AGAIN = "copy or download it again"
+
+
+def _read(path: Path) -> tuple[dict[str, dict], dict]:
+    """The checked tensor table and the checked metadata of a file."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            _refuse_other_formats(path, start)
+            length = int.from_bytes(start, "little")
+            if len(start) < 8 or length > size - 8:
+                raise CheckpointError(
+                    f"{path}: is {size} bytes long, too short for a safetensors header of {length}; "
+                    f"it is truncated or no checkpoint: {_AGAIN}"
+                )
+            if length > MAX_HEADER_BYTES:
+                raise CheckpointError(
+                    f"{path}: has a header of {length} bytes, more than the {MAX_HEADER_BYTES} a checkpoint can need; "
+                    f"give a checkpoint written by this package"
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a .safetensors checkpoint"
+        ) from None
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: its header is not JSON, so it is no safetensors file; {_AGAIN}") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is not a table of tensors, so it is no safetensors file; {_AGAIN}")
+    metadata = header.pop("__metadata__", None)
+    _check_table(path, header, size - 8 - length)
+    return header, _metadata(path, metadata)
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        raise CheckpointError(
+            f"{path}: is a PyTorch pickle, which can run code when it is loaded; "
+            f"give a .safetensors checkpoint written by this package"
+        )
+    if start == b"version ":
+        raise CheckpointError(f"{path}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+
+
+def _check_table(path: Path, table: dict, data_bytes: int) -> None:
+    """Every tensor's type, shape and place, by arithmetic alone."""
+    spans = []
+    for name, entry in table.items():
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            plain = isinstance(dtype, str) and dtype in _ITEM_BYTES and len(shape) <= 8
+            plain = plain and all(type(number) is int and number >= 0 for number in (*shape, begin, end))
+        except (KeyError, TypeError, ValueError):
+            plain = False
+        if not plain:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is described as {str(entry)[:120]}, which is no tensor; {_AGAIN}"
+            )
+        if end - begin != math.prod(shape) * _ITEM_BYTES[dtype] or end > data_bytes:
+            raise CheckpointError(
+                f"{path}: tensor {name!r} ({dtype}, {shape}) lies at bytes {begin} to {end} of {data_bytes}; "
+                f"the file is truncated or damaged: {_AGAIN}"
+            )
+        spans.append((begin, end))
+    spans.sort()
+    ends = [0, *(end for _, end in spans)]
+    begins = [*(begin for begin, _ in spans), data_bytes]
+    if ends != begins:
+        raise CheckpointError(
+            f"{path}: its tensors do not fill its {data_bytes} bytes of data; the file is damaged: {_AGAIN}"
+        )
+
+
+def _metadata(path: Path, metadata: object) -> dict:
+    text = metadata.get(METADATA_KEY) if isinstance(metadata, Mapping) else None
+    if not isinstance(text, str):
+        raise CheckpointError(
+            f"{path}: is a safetensors file without {METADATA_KEY!r} metadata; give one written by this package"
+        )
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: its {METADATA_KEY!r} metadata is not a JSON table; {_AGAIN}")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has checkpoint format {str(version)[:40]}, this package reads {FORMAT_VERSION}; "
+            f"update the package or export the checkpoint anew"
+        )
+    kinds = {"model": dict, "classes": dict, "threshold": (int, float), "rig": (dict, type(None)), "provenance": dict}
+    for key, kind in kinds.items():
+        if key not in content or not isinstance(content[key], kind):
+            raise CheckpointError(f"{path}: its metadata lacks a proper {key!r}; export the checkpoint anew")
+    return content
+
+
+def _configuration(path: Path, content: dict) -> tuple[ModelConfig, ClassTable]:
+    try:
+        config = from_mapping(ModelConfig, content["model"], "model")
+        classes = ClassTable.from_dict(content["classes"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: its metadata is not valid here: {error}; update the package or export the checkpoint anew"
+        ) from error
+    _check_meaning(path, config, classes, content["threshold"])
+    return config, classes
+
+
+def _check_meaning(path: Path, config: ModelConfig, classes: ClassTable, threshold: float) -> None:
+    if len(classes.occupied_ids) != config.class_count:
+        raise CheckpointError(
+            f"{path}: the class table has {len(classes.occupied_ids)} classes other than free, the network "
+            f"{config.class_count} logits; give the table it was trained with"
+        )
+    if not (isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 < threshold < 1):
+        raise CheckpointError(f"{path}: threshold is {threshold!r}; expected a probability between 0 and 1")
+
+
+def _check_tensors(path: Path, table: dict[str, dict], wanted: Mapping[str, Tensor]) -> None:
+    missing = [name for name in wanted if name not in table]
+    unexpected = [name for name in table if name not in wanted]
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{path}: is not of the network it describes: {_some('missing', missing)}, "
+            f"{_some('unexpected', unexpected)}; export the checkpoint anew from the network that made it"
+        )
+    for name, tensor in wanted.items():
+        entry = table[name]
+        if tuple(entry["shape"]) != tuple(tensor.shape) or (entry["dtype"] in _FLOATS) != tensor.is_floating_point():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is {entry['dtype']} {entry['shape']}, its network has {tensor.dtype} "
+                f"{list(tensor.shape)}; export the checkpoint anew from the network that made it"
+            )
+
+
+def _some(what: str, names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {what} tensors ({shown}{more})" if names else f"no {what} tensors"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def _stored(path: Path, name: str, tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().to("cpu").contiguous()
+    # A variance can exceed float16's 65504, and a mean near it loses its digits.
+    if half and tensor.dtype == torch.float32 and "running_" not in name:
+        tensor = tensor.half()
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise CheckpointError(
+            f"{path}: not written, as tensor {name!r} holds NaN or infinity{' in half precision' if half else ''}; "
+            f"save weights from before they diverged{', or without half' if half else ''}"
+        )
+    return tensor

@@ -1,0 +1,172 @@
+"""What a network is made of: every choice that changes its shape, as data."""
+
+from __future__ import annotations
+
+from renderocc_model.base.config import configuration, setting
+from renderocc_model.geometry.grid import VoxelGrid
+
+__all__ = [
+    "BackboneConfig",
+    "DepthConfig",
+    "EncoderConfig",
+    "FusionConfig",
+    "HeadsConfig",
+    "ImageConfig",
+    "LiftConfig",
+    "ModelConfig",
+    "NeckConfig",
+]
+
+MAX_VOXELS = 1 << 26  # 67 million, 100 times the Occ3D grid
+
+
+@configuration
+class ImageConfig:
+    """Size of the pinhole views the network is given; all cameras are resampled to it."""
+
+    height: int = setting(128, "height of the network's view, pixels", minimum=32, maximum=4096)
+    width: int = setting(352, "width of the network's view, pixels", minimum=32, maximum=8192)
+
+
+@configuration
+class BackboneConfig:
+    """The image network, from timm."""
+
+    name: str = setting("tf_efficientnet_lite0", "name of a timm network that gives feature maps")
+    levels: tuple[int, ...] = setting(
+        (2, 3, 4), "which of its feature maps are used, finest first", minimum=0, maximum=8
+    )
+    stride: int = setting(8, "image pixels for one pixel of the finest of these maps", choices=(4, 8, 16, 32))
+    pretrained: str = setting(
+        "none", "initial weights: none, timm (from its hub), a weights file's path, or package:NAME that holds one"
+    )
+    drop_path: float = setting(
+        0.0, "share of residual branches dropped in training (stochastic depth)", minimum=0.0, maximum=0.9
+    )
+    recompute: bool = setting(False, "recompute activations in the backward pass: less memory, a third more time")
+
+    def check(self) -> None:
+        if not self.levels or list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels is {list(self.levels)}; give one or more different levels, finest first")
+
+
+@configuration
+class NeckConfig:
+    """Feature pyramid that joins the backbone's maps at the finest of them."""
+
+    channels: int = setting(64, "channels of the joined feature map", minimum=1, maximum=2048)
+
+
+@configuration
+class DepthConfig:
+    """Bins of the per-pixel depth distribution; depth is z-depth, along the optical axis."""
+
+    minimum: float = setting(1.0, "near edge of the first bin, metres", minimum=0.01, maximum=1000.0)
+    maximum: float = setting(28.0, "far edge of the last bin, metres", minimum=0.02, maximum=10000.0)
+    count: int = setting(64, "number of bins", minimum=2, maximum=1024)
+    spacing: str = setting("linear", "bins of equal length, or of equal ratio", choices=("linear", "log"))
+
+    def check(self) -> None:
+        if not self.maximum > self.minimum:
+            raise ValueError(f"the bins run from {self.minimum} m to {self.maximum} m; make the maximum the larger one")
+
+
+@configuration
+class LiftConfig:
+    """From image features to the pooled volume (Lift, Splat, Shoot; indices known beforehand as in BEVPoolv2)."""
+
+    context_channels: int = setting(32, "channels carried along each pixel's ray", minimum=1, maximum=1024)
+    hidden_channels: int = setting(64, "channels of the layers that predict depth and context", minimum=1, maximum=2048)
+    height_slices: int = setting(
+        4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256
+    )
+    depth: DepthConfig = setting(DepthConfig(), "depth bins")
+
+
+@configuration
+class FusionConfig:
+    """Use of the previous frame's pooled volume, placed by ego motion."""
+
+    enabled: bool = setting(False, "join the previous frame's volume to the current one")
+
+
+@configuration
+class EncoderConfig:
+    """The volume encoder: a residual network of several scales whose results are joined at the finest."""
+
+    kind: str = setting(
+        "channel_to_height",
+        "2D convolutions over the ground plane whose channels become heights, or 3D convolutions",
+        choices=("channel_to_height", "convolutions_3d"),
+    )
+    channels: tuple[int, ...] = setting(
+        (64, 96, 128), "channels of each scale, each half the size of the one before", minimum=1, maximum=2048
+    )
+    blocks: tuple[int, ...] = setting((1, 2, 2), "residual blocks of each scale", minimum=0, maximum=64)
+    out_channels: int = setting(64, "channels of the joined result", minimum=1, maximum=2048)
+
+    def check(self) -> None:
+        if not self.channels or len(self.channels) != len(self.blocks):
+            raise ValueError(
+                f"channels has {len(self.channels)} scales and blocks {len(self.blocks)}; give as many of both"
+            )
+
+
+@configuration
+class HeadsConfig:
+    """From encoder features to density and class logits, voxel by voxel."""
+
+    voxel_channels: int = setting(16, "channels of one voxel before the heads", minimum=1, maximum=512)
+    hidden_channels: int = setting(32, "hidden channels of the two heads", minimum=1, maximum=1024)
+    initial_density: float = setting(
+        0.1,
+        "density an untrained network gives, 1/m: 0.1 lets a third of the light through 11 m",
+        minimum=1e-6,
+        maximum=100.0,
+    )
+
+
+@configuration
+class ModelConfig:
+    """Everything the network is built from; `build_network(config)` builds it."""
+
+    name: str = setting("custom", "what this variant is called, in logs and checkpoints")
+    class_count: int = setting(17, "classes other than free: the semantic logits of a voxel", minimum=1, maximum=254)
+    grid: VoxelGrid = setting(VoxelGrid((-20.0, -20.0, -1.0), (20.0, 20.0, 5.4), 0.4), "the volume that is predicted")
+    images: ImageConfig = setting(ImageConfig(), "the views it is given")
+    backbone: BackboneConfig = setting(BackboneConfig(), "the image network")
+    neck: NeckConfig = setting(NeckConfig(), "the feature pyramid")
+    lift: LiftConfig = setting(LiftConfig(), "depth, context and pooling")
+    fusion: FusionConfig = setting(FusionConfig(), "the previous frame")
+    encoder: EncoderConfig = setting(EncoderConfig(), "the volume encoder")
+    heads: HeadsConfig = setting(HeadsConfig(), "density and semantics")
+
+    @property
+    def pooled_shape(self) -> tuple[int, int, int]:
+        """Cells of the pooled volume along (x, y, z)."""
+        x, y, _ = self.grid.shape
+        return x, y, self.lift.height_slices
+
+    @property
+    def feature_shape(self) -> tuple[int, int]:
+        """Height and width of the feature maps that are lifted."""
+        return self.images.height // self.backbone.stride, self.images.width // self.backbone.stride
+
+    def check(self) -> None:
+        heights = self.grid.shape[2]
+        slices = self.lift.height_slices
+        if heights % slices:
+            raise ValueError(
+                f"lift.height_slices is {slices}, which does not divide the grid's {heights} voxels in z; "
+                f"choose a divisor"
+            )
+        if self.encoder.kind == "convolutions_3d" and slices != heights:
+            raise ValueError(
+                f"lift.height_slices is {slices}, but encoder.kind convolutions_3d works on every voxel; "
+                f"set it to {heights}"
+            )
+        if self.grid.size > MAX_VOXELS:
+            raise ValueError(
+                f"the grid has {self.grid.size} voxels, more than the {MAX_VOXELS} this package is made for; "
+                f"use larger voxels or a smaller volume"
+            )

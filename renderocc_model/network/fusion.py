@@ -1,0 +1,119 @@
+"""The previous frame's volume, moved by ego motion and joined to the current one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.network.layers import convolution
+
+__all__ = ["Volume", "VolumeFusion", "warp_volume"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Pooled features of one frame (or a batch of frames), kept for the next.
+
+    Attributes:
+        features: (B, C, X, Y) over the ground plane or (B, C, X, Y, Z).
+        base_from_volume: (B, 4, 4) float64, from the base frame the features were made in to the base frame of now.
+        valid: (B,) bool, false for frames that have no predecessor; their features are not looked at.
+    """
+
+    features: Tensor
+    base_from_volume: Tensor
+    valid: Tensor
+
+    @staticmethod
+    def current(features: Tensor) -> Volume:
+        """The volume of a frame that was made just now."""
+        batch, device = features.shape[0], features.device
+        identity = torch.eye(4, dtype=torch.float64, device=device).expand(batch, 4, 4)
+        return Volume(features, identity, torch.ones(batch, dtype=torch.bool, device=device))
+
+    def moved(self, current_base_from_previous_base: Tensor, valid: Tensor | None = None) -> Volume:
+        """The same features after the vehicle moved on.
+
+        Args:
+            current_base_from_previous_base: (B, 4, 4) or (4, 4).
+            valid: (B,) bool; false where the sample has no predecessor. None: as before.
+        """
+        motion = torch.as_tensor(current_base_from_previous_base, dtype=torch.float64, device=self.features.device)
+        return replace(
+            self, base_from_volume=motion @ self.base_from_volume, valid=self.valid if valid is None else valid
+        )
+
+    def detach(self) -> Volume:
+        """Without the graph that made it."""
+        return replace(self, features=self.features.detach())
+
+
+def warp_volume(volume: Volume, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """Resample a volume onto the grid of the current base frame, linear between cell centres.
+
+    Features over the ground plane are moved by the planar part of the motion.
+
+    Returns:
+        features (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]); the mask is 1 in cells that lie in the grid of a valid
+        previous frame, elsewhere it and the features are 0.
+    """
+    features = volume.features
+    axes = features.ndim - 2
+    place = _previous_place(volume.base_from_volume, grid, axes)
+    counts = torch.tensor(features.shape[2:], device=features.device, dtype=place.dtype)
+    inside = ((place >= -0.5) & (place <= counts - 0.5)).all(dim=-1)
+    mask = (inside & volume.valid.view(-1, *[1] * axes)).unsqueeze(1)
+    # grid_sample's coordinates run from -1 to 1 between the outer faces, and name the last axis first.
+    normalised = ((2 * place + 1) / counts - 1).flip(-1).float()
+    # On the border cells' outer halves the nearest centre holds.
+    warped = F.grid_sample(features.float(), normalised, mode="bilinear", padding_mode="border", align_corners=False)
+    return torch.where(mask, warped, 0.0).to(features.dtype), mask.to(features.dtype)
+
+
+def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Tensor:
+    """Fractional index, in the previous volume, of each current cell's centre: (B, X, Y[, Z], axes) float32."""
+    device = base_from_volume.device
+    volume_from_base = torch.linalg.inv(base_from_volume.double())
+    rotation, translation = volume_from_base[:, :axes, :axes], volume_from_base[:, :axes, 3]
+    if axes == 2:
+        # The planar part: heading and translation, whatever pitch and roll did to the upper left corner.
+        heading = torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0])
+        cosine, sine = torch.cos(heading), torch.sin(heading)
+        rotation = torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], dim=-2)
+    # index' = R index + (R - 1)(lower / size + 1/2) + t / size, which is the index itself for no motion.
+    corner = torch.tensor(grid.lower[:axes], dtype=torch.float64, device=device) / grid.voxel_size + 0.5
+    offset = (rotation - torch.eye(axes, dtype=torch.float64, device=device)) @ corner + translation / grid.voxel_size
+    place = offset.float().view(-1, *[1] * axes, axes)
+    for axis, count in enumerate(grid.shape[:axes]):
+        index = torch.arange(count, device=device, dtype=torch.float32).view(
+            [-1 if a == axis else 1 for a in range(axes)] + [1]
+        )
+        place = place + index * rotation[:, :, axis].float().view(-1, *[1] * axes, axes)
+    return place
+
+
+class VolumeFusion(nn.Module):
+    """Concatenate the current volume, the warped previous one and its mask; one convolution joins them."""
+
+    def __init__(self, dimensions: int, channels: int, grid: VoxelGrid) -> None:
+        super().__init__()
+        self._grid = grid
+        self.join = convolution(dimensions, 2 * channels + 1, channels)
+
+    def forward(self, current: Tensor, previous: Volume | None) -> Tensor:
+        """(B, C, X, Y[, Z]) from the same; without a previous volume its features and mask are zero."""
+        if previous is None:
+            warped = torch.zeros_like(current)
+            mask = torch.zeros_like(current[:, :1])
+        else:
+            if previous.features.shape != current.shape:
+                raise ValueError(
+                    f"fusion: the previous volume is {tuple(previous.features.shape)}, the current one "
+                    f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
+                )
+            warped, mask = warp_volume(previous, self._grid)
+        return self.join(torch.cat([current, warped.to(current.dtype), mask.to(current.dtype)], dim=1))

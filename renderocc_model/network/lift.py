@@ -1,0 +1,227 @@
+"""From image features to voxels: where each feature pixel's depth bins lie in the grid, and how likely each bin is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from renderocc_model.network.config import DepthConfig, LiftConfig, ModelConfig
+from renderocc_model.network.layers import ResidualBlock, convolution
+from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan, place_points
+
+__all__ = [
+    "CAMERA_PARAMETERS",
+    "DepthContextHead",
+    "Frustums",
+    "LiftGeometry",
+    "PinholeView",
+    "depth_bin_centres",
+    "depth_bin_edges",
+]
+
+# What the depth prediction is told of a camera: fx / width, fy / height, (cx + 1/2) / width, (cy + 1/2) / height,
+# height above the base frame's origin [m], upward component of the optical axis, upward component of the image's x
+# axis. Yaw and position on the ground plane do not change what a depth looks like, so they are left out.
+CAMERA_PARAMETERS = 7
+
+
+class PinholeView(Protocol):
+    """What is needed of a view; `renderocc_model.geometry.undistortion.View` is one."""
+
+    width: int
+    height: int
+    K: np.ndarray
+
+
+def depth_bin_edges(config: DepthConfig) -> np.ndarray:
+    """Edges of the depth bins, (count + 1,) float64, metres of z-depth."""
+    if config.spacing == "log":
+        return np.geomspace(config.minimum, config.maximum, config.count + 1)
+    return np.linspace(config.minimum, config.maximum, config.count + 1)
+
+
+def depth_bin_centres(config: DepthConfig) -> np.ndarray:
+    """Depths the bins stand for, (count,) float64: the middles of linear bins, the geometric middles of log ones."""
+    edges = depth_bin_edges(config)
+    return np.sqrt(edges[:-1] * edges[1:]) if config.spacing == "log" else (edges[:-1] + edges[1:]) / 2
+
+
+@dataclass(frozen=True)
+class LiftGeometry:
+    """Where the features of each camera go, for one frame or a batch of frames.
+
+    Attributes:
+        voxel_index: (B, N, D, h, w) int64, cell of the pooled volume for each depth bin of each feature pixel, counted
+            as (x * Y + y) * S + s within one frame; -1 outside the grid and for absent cameras.
+        cameras: (B, N, CAMERA_PARAMETERS) float32.
+    """
+
+    voxel_index: Tensor
+    cameras: Tensor
+
+    def plan(self, cells: int) -> PoolingPlan:
+        """Which feature pixels are pooled into which cell; sorted when it is first asked for, then kept.
+
+        Args:
+            cells: of the pooled volume of one frame; those of the next frame of the batch follow.
+        """
+        kept: PoolingPlan | None = self.__dict__.get("_plan")
+        if kept is None or kept.cells != cells * self.voxel_index.shape[0]:
+            kept = make_plan(self.voxel_index.flatten(0, 1), cells, frames=self.voxel_index.shape[0])
+            object.__setattr__(self, "_plan", kept)
+        return kept
+
+    @staticmethod
+    def batch(geometries: Sequence[LiftGeometry]) -> LiftGeometry:
+        """Join the geometries of several frames, which must have as many cameras each."""
+        return LiftGeometry(
+            torch.cat([geometry.voxel_index for geometry in geometries]),
+            torch.cat([geometry.cameras for geometry in geometries]),
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LiftGeometry:
+        return LiftGeometry(
+            self.voxel_index.to(device, non_blocking=non_blocking), self.cameras.to(device, non_blocking=non_blocking)
+        )
+
+
+class Frustums:
+    """The frustum points of a set of views, ready to be placed in the grid for each frame's camera poses.
+
+    A feature pixel stands for the `stride` x `stride` image pixels it covers, so its ray passes through their middle;
+    pixel centres have integer coordinates. Depth is z-depth. What depends on the views alone is computed once, and a
+    frame with the same poses as the last one costs nothing.
+
+    Args:
+        config: gives grid, image size, stride and depth bins.
+        views: one pinhole view for each camera, all of the configured image size.
+        device: where the geometry is computed and lies.
+    Raises:
+        ValueError: a view has another size, or its K is not an invertible, finite pinhole matrix.
+    """
+
+    def __init__(self, config: ModelConfig, views: Sequence[PinholeView], device: torch.device | str = "cpu") -> None:
+        self._config = config
+        self._device = torch.device(device)
+        self._views = len(views)
+        intrinsics = (
+            np.stack([_checked_intrinsics(config, view, number) for number, view in enumerate(views)])
+            if views
+            else np.empty((0, 3, 3))
+        )
+        height, width = config.feature_shape
+        stride = config.backbone.stride
+        v, u = np.meshgrid(
+            np.arange(height) * stride + (stride - 1) / 2, np.arange(width) * stride + (stride - 1) / 2, indexing="ij"
+        )
+        pixels = np.stack([u, v, np.ones_like(u)]).reshape(3, -1)
+        self._directions = np.linalg.solve(intrinsics, np.broadcast_to(pixels, (self._views, *pixels.shape)))  # z is 1
+        self._depths = torch.tensor(depth_bin_centres(config.lift.depth), dtype=torch.float32, device=self._device)
+        size = np.array([config.images.width, config.images.height])
+        focal = intrinsics[:, [0, 1], [0, 1]] / size
+        centre = (intrinsics[:, [0, 1], [2, 2]] + 0.5) / size
+        self._optics = np.concatenate([focal, centre], axis=1)
+        self._last: tuple[np.ndarray, np.ndarray, LiftGeometry] | None = None
+
+    def place(self, base_from_camera: np.ndarray, present: np.ndarray | None = None) -> LiftGeometry:
+        """The lift geometry (B = 1) of one frame.
+
+        Args:
+            base_from_camera: (N, 4, 4), pose of each camera at its own stamp, in the grid's frame at the frame's stamp.
+            present: (N,) bool, false for cameras without an image; their poses are not looked at. None: all present.
+        Raises:
+            ValueError: a shape is wrong, or the pose of a present camera is not finite.
+        """
+        count = self._views
+        base_from_camera = np.asarray(base_from_camera, dtype=np.float64)
+        present = np.ones(count, dtype=bool) if present is None else np.asarray(present, dtype=bool)
+        if base_from_camera.shape != (count, 4, 4) or present.shape != (count,):
+            raise ValueError(
+                f"lift: base_from_camera is {base_from_camera.shape} and present {present.shape}; "
+                f"expected ({count}, 4, 4) and ({count},) for {count} views"
+            )
+        base_from_camera = np.where(present[:, None, None], base_from_camera, np.eye(4))
+        if not np.isfinite(base_from_camera).all():
+            culprit = int(np.flatnonzero(~np.isfinite(base_from_camera).all(axis=(1, 2)))[0])
+            raise ValueError(f"lift: base_from_camera of view {culprit} is not finite; mark the camera absent instead")
+        if self._last is not None:
+            last_base_from_camera, last_present, geometry = self._last
+            if np.array_equal(last_present, present) and np.array_equal(last_base_from_camera, base_from_camera):
+                return geometry
+        geometry = LiftGeometry(self._voxel_index(base_from_camera, present), self._camera_parameters(base_from_camera))
+        self._last = (base_from_camera, present, geometry)
+        return geometry
+
+    def _voxel_index(self, base_from_camera: np.ndarray, present: np.ndarray) -> Tensor:
+        grid = self._config.grid
+        height, width = self._config.feature_shape
+        cells = self._config.pooled_shape
+        # Positions in units of cells, linear in depth: start + depth * step. A slab in z is several voxels high.
+        cell_size = np.array([grid.voxel_size, grid.voxel_size, grid.voxel_size * grid.shape[2] / cells[2]])
+        step = base_from_camera[:, :3, :3] @ self._directions / cell_size[:, None]
+        start = (base_from_camera[:, :3, 3] - np.array(grid.lower)) / cell_size
+        start[~present] = _FAR_OUTSIDE
+        step = torch.tensor(step, dtype=torch.float32, device=self._device).view(-1, 3, height, width)
+        start = torch.tensor(start, dtype=torch.float32, device=self._device)
+        return place_points(start, step, self._depths, cells)[None]
+
+    def _camera_parameters(self, base_from_camera: np.ndarray) -> Tensor:
+        height = base_from_camera[:, 2, 3:4]
+        upward = base_from_camera[:, 2, [2, 0]]  # z of the optical axis, z of the image's x axis
+        parameters = np.concatenate([self._optics, height, upward], axis=1)
+        return torch.tensor(parameters, dtype=torch.float32, device=self._device)[None]
+
+
+_FAR_OUTSIDE = -1e8  # cells: no depth bin reaches back from there, and 32-bit integers still count it
+
+
+def _checked_intrinsics(config: ModelConfig, view: PinholeView, number: int) -> np.ndarray:
+    images = config.images
+    if (view.height, view.width) != (images.height, images.width):
+        raise ValueError(
+            f"lift: view {number} is {view.width} x {view.height}, the network's images are {images.width} x "
+            f"{images.height} (width x height); make the view with network_view(model, {images.height}, {images.width})"
+        )
+    intrinsics = np.asarray(view.K, dtype=np.float64)
+    pinhole = intrinsics.shape == (3, 3) and np.isfinite(intrinsics).all() and (intrinsics[2] == (0, 0, 1)).all()
+    if not pinhole or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0 or intrinsics[1, 0] != 0:
+        raise ValueError(
+            f"lift: K of view {number} is {intrinsics.tolist()}; "
+            f"expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with positive fx, fy"
+        )
+    return intrinsics
+
+
+class DepthContextHead(nn.Module):
+    """Per-pixel depth distribution and context from image features, aware of the camera (as in BEVDepth).
+
+    Equal pictures mean other depths under another focal length, mounting height or pitch; a gate computed from the
+    camera's parameters lets one set of weights serve unlike cameras.
+
+    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one
+    over D, and context (M, C, h, w).
+    """
+
+    def __init__(self, inputs: int, config: LiftConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_channels
+        self.bins = config.depth.count
+        self.reduce = convolution(2, inputs, hidden)
+        self.gate = nn.Sequential(
+            nn.Linear(CAMERA_PARAMETERS, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.Sigmoid()
+        )
+        self.block = ResidualBlock(2, hidden)
+        self.predict = nn.Conv2d(hidden, self.bins + config.context_channels, 1)
+
+    def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+        gate = self.gate(cameras.to(self.gate[0].weight.dtype))
+        features = self.block(self.reduce(features) * gate[:, :, None, None])
+        predicted = self.predict(features)
+        depth = F.softmax(predicted[:, : self.bins], dim=1, dtype=torch.promote_types(predicted.dtype, torch.float32))
+        return depth, predicted[:, self.bins :]

@@ -1,0 +1,141 @@
+"""The occupancy network: camera images in, density and semantics of a voxel grid out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from renderocc_model.network.backbone import ImageBackbone
+from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.encoder import VolumeEncoder
+from renderocc_model.network.fusion import Volume, VolumeFusion
+from renderocc_model.network.heads import VoxelFeatures, VoxelHeads
+from renderocc_model.network.lift import CAMERA_PARAMETERS, DepthContextHead, LiftGeometry
+from renderocc_model.network.neck import FeaturePyramid
+from renderocc_model.ops import voxel_pooling
+
+__all__ = ["NetworkOutput", "OccupancyNetwork", "build_network"]
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What the network says of a batch of frames.
+
+    Attributes:
+        density: (B, X, Y, Z) >= 0, 1/m.
+        semantics: (B, X, Y, Z, C) logits of the classes other than free.
+        depth_distribution: (B*N, D, h, w), sums to one over D.
+        volume: the pooled features, to be given back as `previous` of the next frame after `volume.moved(...)`;
+            None where the model has no fusion.
+    """
+
+    density: Tensor
+    semantics: Tensor
+    depth_distribution: Tensor
+    volume: Volume | None
+
+
+class OccupancyNetwork(nn.Module):
+    """images -> features -> depth and context -> pooled volume -> (fusion) -> encoder -> density and semantics.
+
+    The stages `image_features`, `pool` and `decode` can be run (and exported) by themselves; `forward` is the three.
+    """
+
+    def __init__(self, config: ModelConfig, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        dimensions = 2 if config.encoder.kind == "channel_to_height" else 3
+        pooled = config.lift.context_channels * (config.lift.height_slices if dimensions == 2 else 1)
+        self.backbone = ImageBackbone(config.backbone, config.images, pretrained)
+        self.neck = FeaturePyramid(2, self.backbone.channels, config.neck.channels)
+        self.lift = DepthContextHead(config.neck.channels, config.lift)
+        self.fusion = VolumeFusion(dimensions, pooled, config.grid) if config.fusion.enabled else None
+        self.encoder = VolumeEncoder(dimensions, pooled, config.encoder)
+        self.voxels = VoxelFeatures(
+            dimensions, config.encoder.out_channels, config.grid.shape[2], config.heads.voxel_channels
+        )
+        self.heads = VoxelHeads(config.heads, config.class_count)
+
+    def forward(self, images: Tensor, geometry: LiftGeometry, previous: Volume | None = None) -> NetworkOutput:
+        """Predict the field of B frames with N cameras each.
+
+        Args:
+            images: (B, N, 3, H, W), normalised (`preprocess.normalise`). What an absent camera shows does not matter.
+            geometry: where the feature pixels go, from `Frustums.place`.
+            previous: the volume of the frame before, moved to now; None at the first frame or after a reset.
+        Raises:
+            ValueError: a shape does not fit the configuration or another argument, or `previous` is given to a model
+                without fusion.
+        """
+        self._check(images, geometry, previous)
+        depth, context = self.image_features(images.flatten(0, 1), geometry.cameras.flatten(0, 1))
+        pooled = self.pool(depth, context, geometry)
+        density, semantics = self.decode(pooled, previous)
+        volume = Volume.current(pooled) if self.fusion is not None else None
+        return NetworkOutput(density, semantics, depth, volume)
+
+    def image_features(self, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth (M, D, h, w) and context (M, C, h, w) of M images (M, 3, H, W) with their camera parameters (M, 7)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.lift(self.neck(self.backbone(images)), cameras)
+
+    def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
+        """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z); memory order is channels last."""
+        plan = geometry.plan(math.prod(self.config.pooled_shape))
+        return self.volume_of(voxel_pooling.pool(depth, context, plan), geometry.voxel_index.shape[0])
+
+    def volume_of(self, pooled: Tensor, batch: int) -> Tensor:
+        """What was pooled into cells, (B*cells, C), as a volume of the shape that `pool` gives; no copy."""
+        x, y, slices = self.config.pooled_shape
+        if self.config.encoder.kind == "channel_to_height":
+            return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
+        return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)
+
+    def decode(self, pooled: Tensor, previous: Volume | None = None) -> tuple[Tensor, Tensor]:
+        """Density (B, X, Y, Z) and class logits (B, X, Y, Z, C) from the pooled volume."""
+        if self.fusion is not None:
+            pooled = self.fusion(pooled, previous)
+        return self.heads(self.voxels(self.encoder(pooled)))
+
+    def _check(self, images: Tensor, geometry: LiftGeometry, previous: Volume | None) -> None:
+        size = self.config.images
+        if images.ndim != 5 or images.shape[2:] != (3, size.height, size.width):
+            raise ValueError(
+                f"network: images are {tuple(images.shape)}; expected (frames, cameras, 3, {size.height}, {size.width})"
+            )
+        expected = (*images.shape[:2], self.config.lift.depth.count, *self.config.feature_shape)
+        if tuple(geometry.voxel_index.shape) != expected:
+            raise ValueError(
+                f"network: voxel_index is {tuple(geometry.voxel_index.shape)}; expected {expected} for images "
+                f"{tuple(images.shape)}; make the geometry with this model's configuration and the same cameras"
+            )
+        if tuple(geometry.cameras.shape) != (*images.shape[:2], CAMERA_PARAMETERS):
+            raise ValueError(
+                f"network: geometry.cameras is {tuple(geometry.cameras.shape)}; "
+                f"expected {(*images.shape[:2], CAMERA_PARAMETERS)}"
+            )
+        if previous is not None and self.fusion is None:
+            raise ValueError(
+                "network: a previous volume was given, but fusion.enabled is false in this model; give none"
+            )
+
+
+def build_network(config: ModelConfig, pretrained: bool = False) -> OccupancyNetwork:
+    """The network of a configuration, on the CPU, in training mode, weights random.
+
+    Args:
+        pretrained: start the backbone from what config.backbone.pretrained names; for training from the beginning.
+    Raises:
+        ValueError: the backbone, its feature maps, the image size or the weights do not fit together.
+    """
+    network = OccupancyNetwork(config, pretrained)
+    # Convolutions are fastest channels-last, on the CPU as on tensor cores, and pooling delivers its result that way.
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+        elif isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)
+    return network

@@ -1,0 +1,145 @@
+"""What one camera's topics hold, read message by message: stamps, sizes, calibration, and what is wrong with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.images.decoding import ENCODINGS, compressed_size
+
+from . import cdr
+from .camera_info import camera_model_from_info
+
+__all__ = ["GAP", "CameraTopics", "StampFault", "stamp_faults"]
+
+_MOST_COMPLAINTS = 10
+GAP = 5.0  # times the median interval from which a pause is a gap
+
+
+@dataclass
+class CameraTopics:
+    """One camera, as far as its messages were given to `take_info` and `take_image`.
+
+    Attributes:
+        name: of the camera.
+        image_topic, info_topic: absolute names.
+        compressed: whether the images are CompressedImage.
+        stamps: header stamps of the images in the order of recording, nanoseconds.
+        frame_id: optical frame, of the first image.
+        size: (height, width) of the first image.
+        model: the calibration.
+        recorded_later_s: the most that a stamp differs from when its image was recorded.
+        complaints: messages that cannot be used, the first few: (topic, record time, what is wrong).
+    """
+
+    name: str
+    image_topic: str
+    info_topic: str
+    compressed: bool
+    stamps: list[int] = field(default_factory=list)
+    frame_id: str = ""
+    size: tuple[int, int] | None = None
+    model: CameraModel | None = None
+    recorded_later_s: float = 0.0
+    complaints: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def take(self, topic: str, recorded_ns: int, data: bytes) -> None:
+        """A message of one of the two topics; what is wrong with it is noted."""
+        try:
+            if topic == self.info_topic:
+                self.take_info(data)
+            else:
+                self.take_image(data, recorded_ns)
+        except ValueError as error:
+            if len(self.complaints) < _MOST_COMPLAINTS:
+                self.complaints.append((topic, recorded_ns, str(error)))
+
+    def take_info(self, data: bytes) -> None:
+        """A CameraInfo.
+
+        Raises:
+            ValueError: it cannot be used, or is another than before.
+        """
+        model = camera_model_from_info(cdr.read_camera_info(data))
+        if self.model is not None and self.model != model:
+            raise ValueError("the calibration changes during the recording; record with one calibration")
+        self.model = model
+
+    def take_image(self, data: bytes, recorded_ns: int) -> None:
+        """An image.
+
+        Raises:
+            ValueError: it cannot be read, is of another size than before, or its encoding is not known.
+        """
+        stamp_ns, frame_id = cdr.read_header(data)
+        self.stamps.append(stamp_ns)
+        self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
+        if self.compressed:
+            size = compressed_size(cdr.read_compressed_image(data).data)
+        else:
+            message = cdr.read_image(data)
+            size = (message.height, message.width)
+            if message.encoding not in ENCODINGS:
+                raise ValueError(
+                    f"encoding {message.encoding!r} is not in the built-in table; cv_bridge is needed for it"
+                )
+        if self.size is None:
+            self.size, self.frame_id = size, frame_id
+        elif size != self.size:
+            before, now = (f"{width}x{height}" for height, width in (self.size, size))
+            raise ValueError(f"images change their size from {before} to {now}; record with one size")
+
+    def size_mismatch(self) -> str:
+        """How the images' size differs from the calibration's; empty where it does not."""
+        if self.model is None or self.size is None or (self.model.height, self.model.width) == self.size:
+            return ""
+        height, width = self.size
+        return f"image is {width}x{height} but camera_info says {self.model.width}x{self.model.height}"
+
+
+@dataclass(frozen=True)
+class StampFault:
+    """Something wrong with a row of stamps.
+
+    Attributes:
+        kind: "zero", "back" (earlier than or equal to the one before) or "gap".
+        stamp_ns: of the message at which it shows first.
+        count: how often.
+        text: for people, without topic and time.
+    """
+
+    kind: str
+    stamp_ns: int
+    count: int
+    text: str
+
+
+def stamp_faults(stamps: list[int], what: str = "image") -> list[StampFault]:
+    """Zero stamps, stamps that go back or repeat, and gaps of more than `GAP` times the median interval.
+
+    Args:
+        stamps: header stamps in the order of recording, nanoseconds.
+        what: name of one message, for the texts.
+    """
+    times = np.array(stamps, np.int64)
+    faults = []
+    zero = np.flatnonzero(times == 0)
+    if zero.size:
+        faults.append(StampFault("zero", 0, zero.size, f"{zero.size} {what}s have no stamp"))
+    steps = np.diff(times) / 1e9
+    back = np.flatnonzero(steps <= 0)
+    if back.size:
+        at = int(back[0])
+        text = f"stamps go back or repeat, first at {what} {at + 1} by {-steps[at] * 1e3:.1f} ms"
+        faults.append(StampFault("back", int(times[at + 1]), back.size, text))
+    positive = steps[steps > 0]
+    if len(positive) > 3:
+        median = np.median(positive)
+        gaps = np.flatnonzero(steps > GAP * median)
+        if gaps.size:
+            longest = gaps[np.argmax(steps[gaps])]
+            text = f"a gap of {steps[longest]:.2f} s where {what}s come every {median:.3f} s"
+            faults.append(StampFault("gap", int(times[longest]), gaps.size, text))
+    return faults

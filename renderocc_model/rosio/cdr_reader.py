@@ -1,0 +1,369 @@
+"""Reads serialised ROS 2 messages (CDR) without message objects; pixels stay where they are, as views.
+
+Both byte orders are read. Every declared length is checked against the bytes that are left before anything is made from
+it, so a broken message costs no memory. Bytes after the last field are ignored, as ROS's own deserialisers ignore them
+(transports pad). What a message says is not judged here (a step that does not fit a width, a K of zeros), only whether
+it can be read.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+_NANOSECONDS = 1_000_000_000
+_ENCAPSULATION_BYTES = 4
+_LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "iI", "7d", "IIIIIIB")} for order in "<>"}
+# The least a TransformStamped can take: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
+_SMALLEST_TRANSFORM = 72
+# Transforms become Python objects, a dozen times the size of their bytes. No robot has as many frames.
+_MOST_TRANSFORMS = 10_000
+_SMALLEST_POINT_FIELD = 16  # the length of an empty name 4, offset 4, datatype 1 with padding 4, count 4
+
+
+class MessageError(ValueError):
+    """A serialised message that cannot be read; says which message, which field, and what was found."""
+
+
+class ImageMessage(NamedTuple):
+    """sensor_msgs/Image. `data` is a flat uint8 view into the message's bytes, read-only where those are."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: bool
+    step: int
+    data: np.ndarray
+
+
+class CompressedImageMessage(NamedTuple):
+    """sensor_msgs/CompressedImage. `data` is a flat uint8 view into the message's bytes, read-only where those are."""
+
+    stamp_ns: int
+    frame_id: str
+    format: str
+    data: np.ndarray
+
+
+class RegionOfInterest(NamedTuple):
+    """sensor_msgs/RegionOfInterest, in pixels; all zero means the whole image."""
+
+    x_offset: int
+    y_offset: int
+    height: int
+    width: int
+    do_rectify: bool
+
+
+class CameraInfoMessage(NamedTuple):
+    """sensor_msgs/CameraInfo. D (n,), K (3, 3), R (3, 3), P (3, 4): float64, own memory."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    distortion_model: str
+    D: np.ndarray
+    K: np.ndarray
+    R: np.ndarray
+    P: np.ndarray
+    binning_x: int
+    binning_y: int
+    roi: RegionOfInterest
+
+
+class TransformMessage(NamedTuple):
+    """geometry_msgs/TransformStamped: parent_from_child at `stamp_ns`. Metres; the quaternion is (x, y, z, w)."""
+
+    stamp_ns: int
+    parent: str
+    child: str
+    translation: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+
+class PointField(NamedTuple):
+    """sensor_msgs/PointField: where a value of each point lies, in bytes from the point's start, and of what type."""
+
+    name: str
+    offset: int
+    datatype: int
+    count: int
+
+
+# sensor_msgs/PointField INT8 .. FLOAT64
+POINT_FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+
+
+class PointCloudMessage(NamedTuple):
+    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes, `column` takes values out."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    fields: tuple[PointField, ...]
+    is_bigendian: bool
+    point_step: int
+    row_step: int
+    data: np.ndarray
+    is_dense: bool
+
+    def __len__(self) -> int:
+        """Number of points, also of those that are NaN."""
+        return self.height * self.width
+
+    def column(self, name: str) -> np.ndarray:
+        """One field of every point, row after row, in native byte order and own memory.
+
+        Returns:
+            (points,), or (points, count) for a field of several values.
+        Raises:
+            MessageError: there is no such field, its type is unknown, or it lies outside the bytes.
+        """
+        field = next((field for field in self.fields if field.name == name), None)
+        if field is None:
+            there = ", ".join(field.name for field in self.fields) or "none"
+            raise MessageError(f"PointCloud2: there is no field '{name}'; it has {there}")
+        if field.datatype not in POINT_FIELD_TYPES:
+            raise MessageError(f"PointCloud2: field '{name}' has datatype {field.datatype}; expected 1 to 8")
+        kind = np.dtype((">" if self.is_bigendian else "<") + POINT_FIELD_TYPES[field.datatype])
+        count = max(field.count, 1)  # some drivers leave it 0
+        points = self.height * self.width
+        if points == 0:
+            values = np.empty(0, kind)  # whatever the other side and the field's count claim
+        else:
+            if field.offset + count * kind.itemsize > self.point_step:
+                raise MessageError(
+                    f"PointCloud2: field '{name}' reaches to byte {field.offset + count * kind.itemsize} of a point, "
+                    f"but point_step is {self.point_step}"
+                )
+            needed = (self.height - 1) * self.row_step + self.width * self.point_step
+            if needed > self.data.size or (self.height > 1 and self.row_step < self.width * self.point_step):
+                raise MessageError(
+                    f"PointCloud2: {self.height} rows of {self.width} points with point_step {self.point_step} and "
+                    f"row_step {self.row_step} do not fit its {self.data.size} bytes"
+                )
+            strides = (self.row_step, self.point_step, kind.itemsize)
+            values = np.ndarray((self.height, self.width, count), kind, self.data, field.offset, strides)
+        values = values.reshape(points, count).astype(kind.newbyteorder("="))
+        return values[:, 0] if count == 1 else values
+
+    def xyz(self) -> np.ndarray:
+        """(points, 3) float64, metres in `frame_id`; points without a return are NaN as sent. Errors as `column`."""
+        columns = [self.column(axis) for axis in "xyz"]
+        for axis, column in zip("xyz", columns):
+            if column.ndim > 1:
+                raise MessageError(f"PointCloud2: field '{axis}' has {column.shape[1]} values a point; expected one")
+        return np.stack([column.astype(np.float64) for column in columns], axis=-1)
+
+
+class _Cursor:
+    """Walks over one message; every step first makes sure that the bytes are there."""
+
+    __slots__ = ("message", "view", "order", "layouts", "offset")
+
+    def __init__(self, buffer, message: str):
+        self.message = message
+        try:
+            self.view = memoryview(buffer).cast("B")
+        except TypeError as error:
+            raise MessageError(f"{message}: expected contiguous bytes, got {type(buffer).__name__} ({error})") from None
+        if len(self.view) < _ENCAPSULATION_BYTES:
+            raise MessageError(
+                f"{message}: got {len(self.view)} bytes; even an empty serialised message has {_ENCAPSULATION_BYTES}"
+            )
+        kind = self.view[0] << 8 | self.view[1]
+        if kind > 1:
+            raise MessageError(
+                f"{message}: encapsulation 0x{kind:04x} is not plain CDR (0x0000 or 0x0001), which is what ROS 2 "
+                "sends; pass the whole serialised message"
+            )
+        self.order = "<" if kind else ">"
+        self.layouts = _LAYOUTS[self.order]
+        self.offset = _ENCAPSULATION_BYTES
+
+    def skip(self, field: str, count: int, alignment: int) -> int:
+        """Step over `count` bytes after aligning; returns where they start."""
+        start = self.offset + (_ENCAPSULATION_BYTES - self.offset) % alignment
+        if start + count > len(self.view):
+            raise MessageError(
+                f"{self.message}: '{field}' needs {count} bytes at byte {start}, but the message ends at byte "
+                f"{len(self.view)}; it was cut short or is of another type"
+            )
+        self.offset = start + count
+        return start
+
+    def numbers(self, field: str, code: str, alignment: int = 4) -> tuple:
+        layout = self.layouts[code]
+        return layout.unpack_from(self.view, self.skip(field, layout.size, alignment))
+
+    def uint32(self, field: str) -> int:
+        return self.numbers(field, "I")[0]
+
+    def boolean(self, field: str, value: int) -> bool:
+        if value > 1:
+            raise MessageError(f"{self.message}: '{field}' is a bool but holds {value}")
+        return value == 1
+
+    def string(self, field: str) -> str:
+        length = self.uint32(field)
+        if length == 0:  # not what the standard asks for, but written by some and read by all
+            return ""
+        start = self.skip(field, length, 1)
+        raw = bytes(self.view[start : start + length])
+        if raw.find(0) != length - 1:
+            raise MessageError(f"{self.message}: '{field}' is not text closed by its only NUL: {raw[:40]!r}")
+        try:
+            return str(raw[:-1], "utf-8")
+        except UnicodeDecodeError:
+            raise MessageError(f"{self.message}: '{field}' is not UTF-8: {raw[:40]!r}") from None
+
+    def header(self) -> tuple[int, str]:
+        seconds, nanoseconds = self.numbers("header.stamp", "iI")
+        return seconds * _NANOSECONDS + nanoseconds, self.string("header.frame_id")
+
+    def float64(self, field: str, count: int) -> np.ndarray:
+        if count == 0:
+            return np.empty(0)
+        start = self.skip(field, 8 * count, 8)
+        return np.frombuffer(self.view, self.order + "f8", count, start).astype(np.float64)
+
+    def bytes(self, field: str) -> np.ndarray:
+        count = self.uint32(field)
+        start = self.skip(field, count, 1)
+        return np.frombuffer(self.view[start : start + count], np.uint8)
+
+
+def read_header(buffer) -> tuple[int, str]:
+    """The stamp in nanoseconds and the frame of any message that begins with a std_msgs/Header.
+
+    Raises:
+        MessageError: the bytes do not hold that much.
+    """
+    return _Cursor(buffer, "Header").header()
+
+
+def read_image(buffer) -> ImageMessage:
+    """A sensor_msgs/Image; its `data` is not copied and may be any length, whatever height, width and step say.
+
+    Args:
+        buffer: the serialised message, bytes or anything else with a contiguous buffer; it must not change while `data`
+            is in use.
+    Raises:
+        MessageError: the bytes are cut short or are not such a message.
+    """
+    cursor = _Cursor(buffer, "Image")
+    stamp_ns, frame_id = cursor.header()
+    height = cursor.uint32("height")
+    width = cursor.uint32("width")
+    encoding = cursor.string("encoding")
+    is_bigendian = cursor.view[cursor.skip("is_bigendian", 1, 1)] != 0  # a uint8 in ROS, so anything but 0 is true
+    step = cursor.uint32("step")
+    return ImageMessage(stamp_ns, frame_id, height, width, encoding, is_bigendian, step, cursor.bytes("data"))
+
+
+def read_compressed_image(buffer) -> CompressedImageMessage:
+    """A sensor_msgs/CompressedImage; its `data` is not copied. Arguments and errors are those of `read_image`."""
+    cursor = _Cursor(buffer, "CompressedImage")
+    stamp_ns, frame_id = cursor.header()
+    return CompressedImageMessage(stamp_ns, frame_id, cursor.string("format"), cursor.bytes("data"))
+
+
+def read_camera_info(buffer) -> CameraInfoMessage:
+    """A sensor_msgs/CameraInfo.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message. What the matrices hold is not checked here.
+    """
+    cursor = _Cursor(buffer, "CameraInfo")
+    stamp_ns, frame_id = cursor.header()
+    height = cursor.uint32("height")
+    width = cursor.uint32("width")
+    distortion_model = cursor.string("distortion_model")
+    distortion = cursor.float64("d", cursor.uint32("d"))
+    intrinsics = cursor.float64("k", 9).reshape(3, 3)
+    rectification = cursor.float64("r", 9).reshape(3, 3)
+    projection = cursor.float64("p", 12).reshape(3, 4)
+    binning_x, binning_y, *corner, do_rectify = cursor.numbers("roi", "IIIIIIB")
+    roi = RegionOfInterest(*corner, cursor.boolean("roi.do_rectify", do_rectify))
+    return CameraInfoMessage(
+        stamp_ns,
+        frame_id,
+        height,
+        width,
+        distortion_model,
+        distortion,
+        intrinsics,
+        rectification,
+        projection,
+        binning_x,
+        binning_y,
+        roi,
+    )
+
+
+def read_point_cloud(buffer) -> PointCloudMessage:
+    """A sensor_msgs/PointCloud2; its `data` is not copied, see `read_image`.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message. Whether the fields fit the bytes is checked
+            when they are taken out.
+    """
+    cursor = _Cursor(buffer, "PointCloud2")
+    stamp_ns, frame_id = cursor.header()
+    height = cursor.uint32("height")
+    width = cursor.uint32("width")
+    count = cursor.uint32("fields")
+    left = len(cursor.view) - cursor.offset
+    if count * _SMALLEST_POINT_FIELD > left:
+        raise MessageError(
+            f"PointCloud2: 'fields' declares {count} of them, which do not fit into the {left} bytes left; "
+            "the message was cut short or is of another type"
+        )
+    fields = []
+    for _ in range(count):
+        name = cursor.string("fields.name")
+        offset = cursor.uint32("fields.offset")
+        datatype = cursor.view[cursor.skip("fields.datatype", 1, 1)]
+        fields.append(PointField(name, offset, datatype, cursor.uint32("fields.count")))
+    is_bigendian = cursor.boolean("is_bigendian", cursor.view[cursor.skip("is_bigendian", 1, 1)])
+    point_step = cursor.uint32("point_step")
+    row_step = cursor.uint32("row_step")
+    data = cursor.bytes("data")
+    if height * width > data.size:
+        raise MessageError(f"PointCloud2: {height} rows of {width} points do not fit its {data.size} bytes")
+    is_dense = cursor.boolean("is_dense", cursor.view[cursor.skip("is_dense", 1, 1)])
+    return PointCloudMessage(
+        stamp_ns, frame_id, height, width, tuple(fields), is_bigendian, point_step, row_step, data, is_dense
+    )
+
+
+def read_tf(buffer) -> list[TransformMessage]:
+    """The transforms of a tf2_msgs/TFMessage, in order.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message. Frames and numbers are not checked here; see
+            `TransformBuffer.set`.
+    """
+    cursor = _Cursor(buffer, "TFMessage")
+    count = cursor.uint32("transforms")
+    left = len(cursor.view) - cursor.offset
+    if count * _SMALLEST_TRANSFORM > left:
+        raise MessageError(
+            f"TFMessage: 'transforms' declares {count} of them, which do not fit into the {left} bytes left; "
+            "the message was cut short or is of another type"
+        )
+    if count > _MOST_TRANSFORMS:
+        raise MessageError(f"TFMessage: holds {count} transforms; expected at most {_MOST_TRANSFORMS}")
+    transforms = []
+    for _ in range(count):
+        stamp_ns, parent = cursor.header()
+        child = cursor.string("child_frame_id")
+        pose = cursor.numbers("transform", "7d", 8)
+        transforms.append(TransformMessage(stamp_ns, parent, child, pose[:3], pose[3:]))
+    return transforms

@@ -1,0 +1,205 @@
+"""`renderocc demo`: the real node on a recording, heard by an ordinary subscriber; pictures and figures at the end.
+
+Without --bag it records a street of the simulated town first, with its exact 3D truth, and says how right the node was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from renderocc_model.base.findings import Findings
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_ros.commands.demo.node import Child, NodeFailed, Subscriber
+from renderocc_ros.commands.demo.report import headline, latest_diagnostics, report
+from renderocc_ros.commands.demo.truth import Comparison, compare
+from renderocc_ros.commands.doctor.bag import check_bag
+from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+from renderocc_ros.process import prepare_process
+
+EXAMPLE = "example: renderocc demo --bag recording --out demo_output"
+SEED, FRAMES = 7, 10
+LOOKED_AT = 5.0  # seconds of a recording in which its cameras' calibrations and mounts are looked for
+SETTLED, LAST_FRAME = 3.0, 30.0  # seconds without a frame after which no more is waited for, and the most to wait
+TOWNS = {"training": range(1000, 1040), "validation": range(2000, 2010), "test": range(3000, 3010)}  # by seed
+
+
+def about_town(seed: int) -> str:
+    """Whether the networks of this package can know a town."""
+    used = ", ".join(f"{part} those of seeds {seeds[0]} to {seeds[-1]}" for part, seeds in TOWNS.items())
+    part = next((part for part, seeds in TOWNS.items() if seed in seeds), None)
+    if part is None:
+        return f"The recording is of town {seed}, which the network in the package has not seen: {used}."
+    return f"The recording is of town {seed}, one of the network's {part} towns."
+
+
+def simulated_recording(out: Path, seed: int, frames: int) -> Path:
+    """A recording of the simulated town with its 3D truth, made once and kept in the output folder."""
+    bag = out / f"town_{seed}"
+    if not (bag / "metadata.yaml").exists():
+        print(f"no recording given: simulating a street with six cameras (seed {seed})", flush=True)
+        command = ["-m", "renderocc_model.cli", "simulate", str(bag), "--seed", str(seed), "--frames", str(frames)]
+        subprocess.run([sys.executable, *command, "--no-lidar", "--no-labels"], check=True)
+    return bag
+
+
+def headings_of_cameras(bag: Path, config: NodeConfig) -> tuple[dict[str, float | None], int]:
+    """The recording's cameras, in the order of a rig from the front to the left, and how many frames it has.
+
+    Returns:
+        camera -> where it looks, radians from straight ahead to the left, None where TF does not say; the number of
+        images of the first, which looks ahead most.
+    Raises:
+        BagError: the recording cannot be read, or there is no camera in it.
+    """
+    with Bag(bag) as recording:
+        topics = [(topic.name, [topic.type]) for topic in recording.topics.values()]
+        cameras = cameras_on_graph(topics, config, "/")
+        counts = {topic.name: topic.count for topic in recording.topics.values()}
+    if not cameras:
+        raise BagError(f"{bag}: no camera in it: no X/camera_info with X/image_raw or X/image_raw/compressed")
+    rig = check_bag(Findings(), bag, config, LOOKED_AT)
+    forward = {camera.name: camera.base_from_camera[:3, 2] for camera in rig} if rig else {}
+    headings = {name: math.atan2(forward[name][1], forward[name][0]) if name in forward else None for name in cameras}
+    order = sorted(cameras, key=lambda name: (headings[name] is None, abs(headings[name] or 0.0)))
+    image_topic = f"/{order[0]}/image_raw"
+    frames = counts.get(image_topic) or counts.get(f"{image_topic}/compressed", 0)
+    return {name: headings[name] for name in order}, frames
+
+
+def node_command(cameras: tuple[str, ...], config: NodeConfig, volumes: Path, checkpoint: str) -> list[str]:
+    """The first camera is the anchor: volumes carry its stamps."""
+    parameters = {
+        "cameras": "[" + ", ".join(cameras) + "]",
+        "image_topic": config.image_topic,
+        "camera_info_topic": config.camera_info_topic,
+        "save_directory": str(volumes),
+        "use_sim_time": "true",
+    }
+    if checkpoint:
+        parameters["checkpoint"] = checkpoint
+    command = ["-m", "renderocc_ros.node", "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    return command
+
+
+def listen(node: Child, player: Child, subscriber: Subscriber) -> None:
+    """Until the recording has ended and no more frames come, have every frame saved."""
+    frames, newest, end = 0, time.monotonic(), math.inf
+    while time.monotonic() < min(end, newest + SETTLED if end < math.inf else end):
+        node.check()
+        player.check()
+        if subscriber.frames > frames:
+            frames, newest = subscriber.frames, time.monotonic()
+            subscriber.save_newest()
+        if end == math.inf and not player.running:
+            newest = time.monotonic()
+            end = newest + LAST_FRAME
+        time.sleep(0.02)
+    if not subscriber.volumes:
+        raise NodeFailed(f"the node published nothing; see {node.log}")
+
+
+def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) -> None:
+    """Start everything, wait for the recording's end, write what came."""
+    config = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
+    headings, frames = headings_of_cameras(bag, config)
+    volumes = out / "volumes"
+    for old in [*volumes.glob("*.npz"), *volumes.glob("*.ply")]:  # of an earlier run, of another recording perhaps
+        old.unlink()
+    # A domain of its own on this machine only: a demo must not speak to anybody's robot.
+    prepare_process()
+    os.environ.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    environment = dict(os.environ)
+    node = Child("the node", node_command(tuple(headings), config, volumes, checkpoint), environment, out / "node.log")
+    player = None
+    subscriber = Subscriber(tuple(headings))
+    try:
+        print(f"starting the node on {len(headings)} cameras: {', '.join(headings)}", flush=True)
+        subscriber.wait_for_node(node, timeout=180.0)
+        replay = ["-m", "renderocc_model.cli", "replay", str(bag), "--clock", "--rate", str(rate)]
+        print("playing the recording", flush=True)
+        player = Child("replay", replay, environment, out / "replay.log")
+        listen(node, player, subscriber)
+    finally:
+        if player is not None:
+            player.stop()
+        node.stop()
+        subscriber.close()
+    comparison = compare(bag, subscriber.volumes, out / "metrics.json")
+    text = report(subscriber, frames, comparison, about_truth)
+    (out / "report.md").write_text(text + "\n")
+    print("\n" + text + "\n")
+    write_pictures(bag, headings, subscriber, comparison, out)
+    print(f"pictures, every frame's volume (.npz, .ply), logs and the report: {out.resolve()}")
+
+
+def write_pictures(
+    bag: Path, headings: dict[str, float | None], subscriber: Subscriber, comparison: Comparison, out: Path
+) -> None:
+    """demo.png: cameras and occupancy of the frame that sees most, of those with truth; bird_eye.png: it from above."""
+    from renderocc_model.field.classes import ClassTable
+    from renderocc_model.field.drawing import bird_eye_view
+    from renderocc_model.field.occupancy import Occupancy
+    from renderocc_ros.commands.demo.pictures import demo_picture, rows_of_cameras, truth_volume, views_at, write_png
+
+    told = json.loads(subscriber.messages["classes"][-1].data)
+    rows = sorted(told["classes"], key=lambda row: row["id"])
+    classes = ClassTable(
+        tuple(row["name"] for row in rows),
+        tuple(tuple(row["color"]) for row in rows),
+        frozenset(row["id"] for row in rows if row["dynamic"]),
+        told["free"],
+    )
+    compared = comparison.truth if comparison.figures else {}
+    found = {stamp: Occupancy.load_npz(subscriber.volumes[stamp], classes) for stamp in compared or subscriber.volumes}
+    stamp, volume = max(found.items(), key=lambda item: item[1].visible.sum())
+    truth = truth_volume(compared[stamp], volume) if compared else None
+    untrained = latest_diagnostics(subscriber).get("network", {}).get("checkpoint") == "none"
+    caption = "the node's volume" + (", UNTRAINED" if untrained else "")
+    figures = headline(comparison)
+    views = views_at(bag, tuple(headings), stamp)
+    picture = demo_picture(
+        views, rows_of_cameras(headings), volume, f"{caption}: {figures}" if figures else caption, truth
+    )
+    write_png(out / "demo.png", picture)
+    write_png(out / "bird_eye.png", bird_eye_view(volume))
+    print(f"wrote {out / 'demo.png'} and {out / 'bird_eye.png'}")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="renderocc demo", description=__doc__, epilog=EXAMPLE)
+    parser.add_argument(
+        "--bag",
+        type=Path,
+        help="rosbag2 recording (MCAP or SQLite), compared with 3D truth if its folder has "
+        "occupancy/<stamp>.npz in Occ3D's layout; default: a simulated street",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help=f"of the simulated street (default {SEED}, a town not used in training)"
+    )
+    parser.add_argument("--frames", type=int, default=FRAMES, help=f"of the simulated street (default {FRAMES})")
+    parser.add_argument("--checkpoint", default="", help="network (default: the one in the package, if it has any)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)"
+    )
+    arguments = parser.parse_args(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        bag = arguments.bag or simulated_recording(arguments.out, arguments.seed, arguments.frames)
+        about_truth = "" if arguments.bag else about_town(arguments.seed)
+        run(bag, arguments.out.resolve(), arguments.rate, arguments.checkpoint, about_truth)
+    except (ValueError, NodeFailed, OSError, subprocess.CalledProcessError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return 0

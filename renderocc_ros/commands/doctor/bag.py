@@ -1,0 +1,278 @@
+"""The doctor's checks of a recording: everything the node will ask of it, asked beforehand and without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.base.findings import Findings
+from renderocc_model.geometry.rig import Camera, Rig
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_ros.frame.mounts import parse_mounts
+from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+
+__all__ = ["check_bag"]
+
+_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
+_TF_MARGIN_S = 1.0  # poses this long after the last image looked at are read too
+_CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
+
+
+def check_bag(findings: Findings, path: Path, config: NodeConfig, seconds: float = 60.0) -> Rig | None:
+    """Check a recording against the node's parameters.
+
+    Returns:
+        its rig, of the cameras that can be used; None where there is none.
+    """
+    try:
+        with Bag(path) as bag:
+            return _check_open_bag(findings, bag, config, seconds)
+    except BagError as error:
+        findings.fail("bag", str(error))
+    return None
+
+
+def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: float) -> Rig | None:
+    for note in bag.notes:
+        findings.warn("bag", f"{bag.path}: {note}", f"ros2 bag reindex {bag.path}")
+    if not bag.message_count:
+        findings.fail("bag", f"{bag.path}: the recording holds no messages")
+        return None
+    length = (bag.end_ns - bag.start_ns) / 1e9
+    looked = f", of which the first {seconds:g} s are looked at" if length > seconds else ""
+    findings.ok("bag", f"{bag.path}: {bag.message_count} messages, {length:.1f} s{looked}")
+    for topic in bag.topics.values():
+        rate = f", {(topic.count - 1) / length:.1f} Hz" if topic.count > 1 and length > 0 else ""
+        findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{rate}")
+    cameras = _find_cameras(findings, bag, config)
+    if cameras is None:
+        return None
+    transforms = _read(findings, bag, cameras, seconds)
+    usable = [camera for camera in cameras.values() if _check_camera(findings, camera)]
+    rig = _check_mounts(findings, usable, transforms, config)
+    names = rig.names if rig else ()
+    anchor = config.anchor_camera or (config.cameras or tuple(cameras))[0]
+    if len(names) < max(config.min_cameras, 1):
+        text = f"{len(names)} can be used, parameter min_cameras is {config.min_cameras}"
+        findings.fail("cameras", text, "mend what the lines above name")
+    elif anchor not in names:
+        remedy = f"mend it, or set anchor_camera, e.g. to {names[0]!r}"
+        findings.fail("cameras", f"'{anchor}' cannot be used, and it is the anchor that every frame waits for", remedy)
+    else:
+        usable = [camera for camera in usable if camera.name in names]
+        _check_ego_motion(findings, usable, transforms, config)
+        _check_matching(findings, usable, anchor, config)
+    return rig
+
+
+def _holds(bag: Bag, topic: str, kind: str) -> bool:
+    """Whether a recording has messages of this type on this topic."""
+    return topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count > 0
+
+
+def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics] | None:
+    """The cameras the node would use: those of its parameter, or those whose topics fit the templates; None if none."""
+    types = [(topic.name, [topic.type]) for topic in bag.topics.values() if topic.count]
+    found = config.cameras or cameras_on_graph(types, config, "/")
+    if not found:
+        findings.fail("cameras", f"no topics fit {config.image_topic} with {config.camera_info_topic}", _suggest(bag))
+        return None
+    cameras = {}
+    for name in found:
+        raw, info = _absolute(config.image_topic_of(name)), _absolute(config.camera_info_topic_of(name))
+        has_raw, has_compressed = _holds(bag, raw, _IMAGE), _holds(bag, f"{raw}/compressed", _COMPRESSED)
+        compressed = has_compressed and (config.image_transport == "compressed" or not has_raw)
+        if not (has_raw or has_compressed) or (config.image_transport == "raw" and not has_raw):
+            findings.warn(
+                f"camera '{name}'",
+                f"no images on {raw} (parameter image_transport: {config.image_transport})",
+                _suggest(bag),
+            )
+        elif not _holds(bag, info, _INFO):
+            findings.warn(
+                f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic"
+            )
+        else:
+            cameras[name] = CameraTopics(name, f"{raw}/compressed" if compressed else raw, info, compressed)
+    if cameras:
+        findings.ok("cameras", f"{len(cameras)}: {', '.join(cameras)}")
+    return cameras
+
+
+def _absolute(topic: str) -> str:
+    return topic if topic.startswith("/") else f"/{topic}"
+
+
+def _suggest(bag: Bag) -> str:
+    """Templates that would fit: an image topic and a camera_info topic under the same name."""
+    infos = {topic.name.rpartition("/")[0] for topic in bag.topics.values() if topic.type == _INFO}
+    for topic in bag.topics.values():
+        if topic.type in (_IMAGE, _COMPRESSED):
+            name = topic.name.removesuffix("/compressed")
+            parent, _, last = name.rpartition("/")
+            if parent in infos:
+                return f"set image_topic: '{{camera}}/{last}'"
+    images = [topic.name for topic in bag.topics.values() if topic.type in (_IMAGE, _COMPRESSED)]
+    if not images:
+        return "the recording has no image topics; record them"
+    if not infos:
+        return "the recording has no camera_info; record it, or publish the calibration while replaying"
+    return f"set image_topic and camera_info_topic; its images are on {', '.join(images[:4])}"
+
+
+def _read(findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], seconds: float) -> TransformBuffer:
+    """Read what the node would: headers of all images, the first image's size, calibrations, transforms."""
+    transforms = TransformBuffer(history=1e9, max_samples=1_000_000)
+    bad: dict[str, str] = {}
+    stop = bag.start_ns + round(seconds * 1e9)
+    for topic, _, data in bag.messages(["/tf_static"] if "/tf_static" in bag.topics else []):
+        _take_transforms(transforms, topic, data, bad)
+    by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
+    for topic, recorded, data in bag.messages([*by_topic], None, stop):
+        by_topic[topic].take(topic, recorded, data)
+    if "/tf" in bag.topics:
+        for topic, _, data in bag.messages(["/tf"], None, stop + round(_TF_MARGIN_S * 1e9)):
+            _take_transforms(transforms, topic, data, bad)
+    for text in bad.values():
+        findings.warn("tf", text, "the node drops it and says so")
+    for conflict in transforms.conflicts:
+        findings.warn("tf", str(conflict), "only one node may publish a frame's parent")
+    return transforms
+
+
+def _take_transforms(transforms: TransformBuffer, topic: str, data: bytes, bad: dict[str, str]) -> None:
+    try:
+        for item in cdr.read_tf(data):
+            transforms.set(
+                item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, topic == "/tf_static"
+            )
+    except ValueError as error:
+        bad.setdefault(topic, f"{topic}: {error}")
+
+
+def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
+    """Calibration, sizes and stamps of one camera; True where the node can use it."""
+    subject = f"camera '{camera.name}'"
+    if camera.complaints:
+        topic, _, text = camera.complaints[0]
+        findings.warn(subject, f"{topic}: {text}")
+        return False
+    if camera.model is None or camera.size is None:
+        missing = "image" if camera.size is None else "calibration"
+        findings.warn(subject, f"no {missing} in the part looked at", "raise --seconds")
+        return False
+    if camera.size_mismatch():
+        findings.warn(subject, camera.size_mismatch(), "publish a matching camera_info")
+        return False
+    height, width = camera.size
+    fov = np.degrees(sum(camera.model.horizontal_extent))
+    stamps = np.array(camera.stamps)
+    steps = np.diff(stamps) / 1e9
+    rate = f", {1 / np.median(steps):.1f} Hz" if len(steps) and np.median(steps) > 0 else ""
+    findings.ok(
+        subject, f"{len(stamps)} images {width}x{height}{rate}, {camera.model.distortion_model}, {fov:.0f} degrees"
+    )
+    remedies = {"zero": "set header.stamp where the images are published", "back": "the node restarts there"}
+    faults = stamp_faults(camera.stamps)
+    for fault in faults:
+        findings.warn(subject, fault.text, remedies.get(fault.kind, "images were lost"))
+    if any(fault.kind == "zero" for fault in faults):
+        return False
+    if camera.recorded_later_s > _CLOCK_SLACK_S:
+        text = f"stamps differ by up to {camera.recorded_later_s:.1f} s from when they were recorded"
+        findings.warn(subject, text, "with --clock the node's clock follows the record times; check max_future")
+    return True
+
+
+def _check_mounts(
+    findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
+) -> Rig | None:
+    """Where each camera sits on the vehicle, from the parameter `mounts` or TF."""
+    try:
+        fixed = parse_mounts(config.mounts, tuple(camera.name for camera in cameras))
+    except ValueError as error:
+        findings.fail("params", str(error))
+        fixed = {}
+    placed = []
+    for camera in cameras:
+        frame = config.camera_frame.replace("{camera}", camera.name) if config.camera_frame else camera.frame_id
+        try:
+            mount = (
+                fixed[camera.name]
+                if camera.name in fixed
+                else transforms.lookup(config.base_frame, frame, camera.stamps[0])
+            )
+        except TransformError as error:
+            entry = f"'{camera.name}: x y z roll pitch yaw'"
+            remedy = f"record /tf_static from the start, set base_frame or camera_frame, or mounts: [{entry}]"
+            findings.warn(
+                f"camera '{camera.name}'",
+                f"no transform from {config.base_frame} to its frame {frame!r}: {error}",
+                remedy,
+            )
+            continue
+        placed.append(Camera(camera.name, camera.model, mount, frame))
+    if placed and len(placed) == len(cameras):
+        findings.ok("mounts", f"every camera has a transform to {config.base_frame}")
+    return Rig(tuple(placed)) if placed else None
+
+
+def _check_ego_motion(
+    findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
+) -> None:
+    """odom_frame to base_frame at the stamp of every image."""
+    if not config.odom_frame:
+        findings.ok("ego motion", "parameter odom_frame is empty: cameras are placed by their mounts alone")
+        return
+    stamps = sorted({stamp for camera in cameras for stamp in camera.stamps})
+    missing: list[tuple[int, str]] = []
+    for stamp in stamps:
+        try:
+            transforms.lookup(config.odom_frame, config.base_frame, stamp)
+        except TransformError as error:
+            missing.append((stamp, str(error)))
+    if not missing:
+        findings.ok(
+            "ego motion", f"{config.base_frame} has a pose in {config.odom_frame} at all {len(stamps)} image stamps"
+        )
+        return
+    first = (missing[0][0] - stamps[0]) / 1e9
+    remedy = "the node then places cameras by their mounts alone; record /tf"
+    roots = sorted({info.parent for info in transforms.frames().values()} - set(transforms.frames()))
+    if len(missing) == len(stamps) and roots:
+        remedy += f", or set odom_frame (frames without a parent: {', '.join(roots)})"
+    findings.warn(
+        "ego motion",
+        f"missing at {len(missing)} of {len(stamps)} image stamps, first {first:.2f} s in: {missing[0][1]}",
+        remedy,
+    )
+
+
+def _check_matching(findings: Findings, cameras: list[CameraTopics], anchor_name: str, config: NodeConfig) -> None:
+    """How often every camera has an image near the anchor's, and how far apart they are."""
+    anchor = next(camera for camera in cameras if camera.name == anchor_name)
+    stamps = np.array(anchor.stamps)
+    worst, complete = 0.0, np.ones(len(stamps), bool)
+    for camera in cameras:
+        others = np.sort(camera.stamps)
+        index = np.clip(np.searchsorted(others, stamps), 1, max(len(others) - 1, 1))
+        right = others[np.minimum(index, len(others) - 1)]
+        apart = np.minimum(np.abs(stamps - others[index - 1]), np.abs(right - stamps)) / 1e9
+        complete &= apart <= config.max_camera_time_diff
+        worst = max(worst, float(np.median(apart)))
+    share = complete.mean()
+    limit = config.max_camera_time_diff
+    text = f"{complete.sum()} of {len(stamps)} images of '{anchor.name}' have all other cameras within {limit:g} s"
+    if share < 0.9:
+        findings.warn(
+            "matching",
+            f"{text}; the median of the farthest is {worst * 1e3:.0f} ms",
+            "raise max_camera_time_diff, or trigger the cameras together",
+        )
+    else:
+        findings.ok("matching", f"{text}, the farthest {worst * 1e3:.0f} ms")

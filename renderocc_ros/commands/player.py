@@ -1,0 +1,378 @@
+"""The publishers of a recording's topics, and their pacing: what `renderocc replay` plays with.
+
+Each topic is offered with the QoS it was recorded with, so that a latched /tf_static is latched again, all of its
+messages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rosbags.interfaces import Qos, QosDurability, QosReliability
+
+from renderocc_model.rosio.bags import Bag, Topic
+from renderocc_ros.process import prepare_process
+
+__all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_class", "qos_profile"]
+
+CLOCK_TOPIC = "/clock"
+CDR_HEADER_BYTES = 4
+SETTLED_S = 0.5  # after the last change of who listens, the other side has matched too
+DISCOVERED_S = 3.0  # by then every program that was there is found; one that is found early must not hide the others
+ACKNOWLEDGE_S = 3.0
+NO_LIMIT_S = 2**31 - 1  # DDS writes "infinite" as this many seconds or more
+DEFAULT_DEPTH = {"/tf": 100}  # what tf2's broadcaster uses; 10 elsewhere
+MAX_LATCHED = 5000
+SHORTEST_LOOP_S = 0.1  # a recording of one instant would otherwise repeat as fast as the machine can
+
+
+class ReplayError(ValueError):
+    """A request that cannot be played: what came, what is there, what to do."""
+
+
+@dataclass
+class Played:
+    """What a replay did.
+
+    Attributes:
+        messages: published, over all loops, without /clock.
+        loops: complete passes over the recording.
+        skipped: topic -> why it was not played.
+        late_s: the longest that a message went out after its time.
+        seconds: steady time from the first to the last message.
+    """
+
+    messages: int = 0
+    loops: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    late_s: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The span of record times to play: [start_ns, stop_ns)."""
+
+    first_ns: int
+    start_ns: int
+    stop_ns: int
+
+    @classmethod
+    def of(cls, bag: Bag, start: float, duration: float | None) -> Part:
+        length = (bag.end_ns - bag.start_ns) / 1e9
+        if start > length:
+            raise ReplayError(f"start is {start} s but {bag.path} is {length:.3f} s long")
+        start_ns = bag.start_ns + round(start * 1e9)
+        stop_ns = bag.end_ns + 1
+        if duration is not None:
+            stop_ns = min(stop_ns, start_ns + round(duration * 1e9))
+        return cls(bag.start_ns, start_ns, stop_ns)
+
+    @property
+    def seconds(self) -> float:
+        return (self.stop_ns - self.start_ns) / 1e9
+
+
+def message_class(type_name: str) -> type:
+    """Import a message class by its recorded name, 'sensor_msgs/msg/Image'.
+
+    Raises:
+        ReplayError: the package or the message is not installed; says what to install.
+    """
+    package, _, name = type_name.partition("/")
+    name = name.rpartition("/")[2]
+    try:
+        if not _has_messages(package):  # looked at first: to import any package that a recording names would run it
+            raise ImportError(f"no module named '{package[:80]}.msg'")
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except ImportError as error:
+        debian, wheel = f"ros-$ROS_DISTRO-{package.replace('_', '-')}", f"ros-jazzy-{package.replace('_', '-')}"
+        raise ReplayError(
+            f"{type_name} needs the package {package} ({error}); sudo apt install {debian}, or pip install {wheel}"
+        ) from None
+    except (AttributeError, ValueError):
+        raise ReplayError(
+            f"the installed {package} has no message {name!r} ({type_name}); install the release it was recorded with"
+        ) from None
+
+
+def _has_messages(package: str) -> bool:
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return any(Path(place, "msg", "__init__.py").is_file() for place in places)
+
+
+def qos_profile(topic: Topic):
+    """The rclpy QoSProfile to publish a topic with: the strongest that any recorded publisher offered.
+
+    Reliable serves reliable and best-effort subscriptions alike, transient local serves volatile ones too, so the
+    strongest offer reaches everyone who was reached in the recording. Without a record: reliable, volatile.
+    """
+    from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+    offers = topic.qos
+    best_effort = bool(offers) and all(offer.reliability is QosReliability.BEST_EFFORT for offer in offers)
+    latched = is_latched(topic)
+    recorded_depth = max((offer.depth for offer in offers), default=0)
+    depth = recorded_depth if 0 < recorded_depth <= MAX_LATCHED else DEFAULT_DEPTH.get(topic.name, 10)
+    if latched:
+        # Several publishers kept `depth` messages each; one writer has to keep them all, and a static transform is
+        # never superseded.
+        everything = topic.count if topic.name.endswith("/tf_static") else depth * len(offers)
+        depth = min(max(depth, everything), MAX_LATCHED)
+    profile = QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+    carry_time_limits(profile, offers)
+    return profile
+
+
+def is_latched(topic: Topic) -> bool:
+    """True where a late subscriber is meant to receive what was published before."""
+    if not topic.qos:
+        return topic.name.endswith("/tf_static")
+    return any(offer.durability is QosDurability.TRANSIENT_LOCAL for offer in topic.qos)
+
+
+def carry_time_limits(profile, offers: Sequence[Qos]) -> None:
+    """Offer the recorded deadline, lifespan and lease where every publisher had the same finite one."""
+    from rclpy.duration import Duration
+
+    for name in ("deadline", "lifespan", "liveliness_lease_duration"):
+        limits = {getattr(offer, name) for offer in offers}
+        if len(limits) == 1:
+            limit = limits.pop()
+            if 0 <= limit.sec < NO_LIMIT_S and (limit.sec or limit.nsec):
+                setattr(profile, name, Duration(seconds=limit.sec, nanoseconds=limit.nsec))
+
+
+class Player:
+    """Publishers for a recording's topics, and the pacing; a context manager around a node of its own."""
+
+    def __init__(
+        self,
+        bag: Bag,
+        topics: Sequence[Topic],
+        remap: Mapping[str, str],
+        clock_hz: float | None,
+        played: Played,
+        ros_args: Sequence[str] = (),
+    ) -> None:
+        """Create the node and its publishers; a topic whose type is not installed is noted in `played.skipped`."""
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+
+        self.bag = bag
+        self.played = played
+        self.clock_hz = clock_hz
+        classes = {}
+        for topic in topics:
+            try:
+                classes[topic.name] = message_class(topic.type)
+            except ReplayError as error:
+                played.skipped[topic.name] = str(error)
+        targets = remapped(bag, remap)
+        self._context = rclpy.Context()
+        prepare_process()
+        rclpy.init(args=list(ros_args), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            self._node = rclpy.create_node("renderocc_replay", context=self._context, start_parameter_services=False)
+            self.publishers = {
+                topic.name: self._node.create_publisher(
+                    classes[topic.name], targets.get(topic.name, topic.name), qos_profile(topic)
+                )
+                for topic in topics
+                if topic.name in classes
+            }
+            self._clock = self._make_clock() if clock_hz else None
+        except BaseException:
+            rclpy.shutdown(context=self._context)
+            raise
+
+    def _make_clock(self):
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from rosgraph_msgs.msg import Clock
+
+        # Reliable reaches subscriptions of both kinds; only the newest time is of use.
+        return self._node.create_publisher(
+            Clock, CLOCK_TOPIC, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        )
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import rclpy
+
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def publish_clock(self, stamp_ns: int) -> None:
+        """Publish a record time on /clock, as bytes: CDR header, int32 seconds, uint32 nanoseconds."""
+        if self._clock is not None:
+            seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+            self._clock.publish(
+                b"\x00\x01\x00\x00" + seconds.to_bytes(4, "little", signed=True) + nanoseconds.to_bytes(4, "little")
+            )
+
+    def wait_for_subscriptions(
+        self, limit_s: float, stamp_ns: int, stop: threading.Event, say: Callable[[str], None]
+    ) -> None:
+        """Wait until someone listens: discovery takes a second or two, and what is published before is lost.
+
+        Ends when every topic has a subscription, or some have and there was time to find the others, or at the limit;
+        the time on /clock stands still at `stamp_ns` meanwhile.
+        """
+        if limit_s == 0:
+            return
+        began = changed = time.monotonic()
+        seen: frozenset[str] = frozenset()
+        told = False
+        while not stop.is_set():
+            self.publish_clock(stamp_ns)
+            matched = frozenset(
+                name for name, publisher in self.publishers.items() if publisher.get_subscription_count()
+            )
+            now = time.monotonic()
+            if matched != seen:
+                seen, changed = matched, now
+            everyone = len(seen) == len(self.publishers)
+            if seen and now - changed > SETTLED_S and (everyone or now - began > DISCOVERED_S):
+                break
+            if now - began >= limit_s:
+                break
+            if not told and now - began > 1.0 and not seen:
+                told = True
+                say(f"waiting up to {limit_s:g} s for a subscription to one of {shortened(self.publishers)}")
+            stop.wait(0.05)
+        if not seen and not stop.is_set():
+            say(
+                f"nobody subscribed within {limit_s:g} s; playing anyway (do both have the same ROS_DOMAIN_ID? "
+                "a program that is still loading needs a longer --wait-for)"
+            )
+        self._name_incompatible(say)
+
+    def _name_incompatible(self, say: Callable[[str], None]) -> None:
+        """Name subscriptions that exist but cannot match what was recorded, which DDS leaves silent."""
+        from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+        for name, publisher in self.publishers.items():
+            for info in self._node.get_subscriptions_info_by_topic(publisher.topic_name):
+                asked, offered = info.qos_profile, publisher.qos_profile
+                words = []
+                if (
+                    asked.reliability == ReliabilityPolicy.RELIABLE
+                    and offered.reliability == ReliabilityPolicy.BEST_EFFORT
+                ):
+                    words.append("reliable")
+                if (
+                    asked.durability == DurabilityPolicy.TRANSIENT_LOCAL
+                    and offered.durability == DurabilityPolicy.VOLATILE
+                ):
+                    words.append("transient local")
+                if words:
+                    say(f"{name}: {info.node_name} asks for {' and '.join(words)}, recorded without: nothing arrives")
+
+    def play(
+        self, part: Part, rate: float, loop: bool, stop: threading.Event, advance: Callable[[float], None]
+    ) -> None:
+        """Publish the part at its pace, once or until `stop`."""
+        began = time.monotonic()
+        while not stop.is_set():
+            self._play_once(part, rate, stop, advance)
+            if stop.is_set():
+                break
+            self.played.loops += 1
+            if not loop:
+                break
+            stop.wait(SHORTEST_LOOP_S - part.seconds / rate if part.seconds / rate < SHORTEST_LOOP_S else 0)
+        self.played.seconds = time.monotonic() - began
+
+    def _play_once(self, part: Part, rate: float, stop: threading.Event, advance: Callable[[float], None]) -> None:
+        if part.start_ns > part.first_ns:
+            latched = [name for name in self.publishers if is_latched(self.bag.topics[name])]
+            if latched:
+                for topic, _, data in self.bag.messages(latched, part.first_ns, part.start_ns):
+                    self._publish(topic, data)
+        began = time.monotonic()
+        self.publish_clock(part.start_ns)
+        for topic, stamp_ns, data in self.bag.messages(self.publishers, part.start_ns, part.stop_ns):
+            due = began + (stamp_ns - part.start_ns) / 1e9 / rate
+            self._pause_until(due, began, part.start_ns, rate, stop)
+            if stop.is_set():
+                return
+            self.played.late_s = max(self.played.late_s, time.monotonic() - due)
+            self.publish_clock(stamp_ns)
+            self._publish(topic, data)
+            advance((stamp_ns - part.start_ns) / 1e9)
+        self._pause_until(began + part.seconds / rate, began, part.start_ns, rate, stop)
+
+    def _publish(self, topic: str, data: bytes) -> None:
+        if len(data) < CDR_HEADER_BYTES:
+            self.played.skipped.setdefault(topic, f"a message of {len(data)} bytes, too short to be one")
+            return
+        self.publishers[topic].publish(data)
+        self.played.messages += 1
+
+    def _pause_until(self, due: float, began: float, start_ns: int, rate: float, stop: threading.Event) -> None:
+        """Sleep until a point of steady time, publishing /clock at its rate meanwhile.
+
+        Times are absolute, so what one pause overshoots is not added to the next.
+        """
+        while not stop.is_set():
+            now = time.monotonic()
+            if now >= due:
+                return
+            if self._clock is None:
+                stop.wait(due - now)
+                continue
+            tick = began + (math.floor((now - began) * self.clock_hz) + 1) / self.clock_hz
+            if tick >= due:
+                stop.wait(due - now)
+                continue
+            stop.wait(tick - now)
+            self.publish_clock(start_ns + round((tick - began) * rate * 1e9))
+
+    def wait_until_acknowledged(self, stop: threading.Event) -> None:
+        """Stay until reliable subscribers have everything: a publisher that is destroyed takes its queue with it."""
+        from rclpy.duration import Duration
+
+        deadline = time.monotonic() + (ACKNOWLEDGE_S if not stop.is_set() else 0.0)
+        for publisher in self.publishers.values():
+            remaining = max(0.0, deadline - time.monotonic())
+            if hasattr(publisher, "wait_for_all_acked") and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=remaining))
+
+
+def remapped(bag: Bag, remap: Mapping[str, str]) -> dict[str, str]:
+    """Recorded name -> name to publish on, both made absolute.
+
+    Raises:
+        ReplayError: the recording has no such topic.
+    """
+    targets = {}
+    for name, target in remap.items():
+        name, target = "/" + name.lstrip("/"), "/" + target.lstrip("/")
+        if name not in bag.topics:
+            nearest = difflib.get_close_matches(name, bag.topics, n=1)
+            raise ReplayError(
+                f"remap {name}: {bag.path} has no such topic" + (f"; did you mean {nearest[0]}?" if nearest else "")
+            )
+        targets[name] = target
+    return targets
+
+
+def shortened(names: Sequence[str], limit: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

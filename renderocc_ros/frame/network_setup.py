@@ -1,0 +1,46 @@
+"""From the node's parameters to a predictor that is ready for its first frame."""
+
+from __future__ import annotations
+
+import os
+
+from renderocc_model.network.packaged import checkpoint_file, packaged_checkpoint
+from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.process import return_free_memory, signals_later
+
+
+def make_predictor(config: NodeConfig, logger):
+    """Load or make the network, move it to its device, and say what it is and where it runs.
+
+    Raises:
+        ValueError: the checkpoint cannot be used, or the device is not there.
+    """
+    with signals_later():
+        import cv2
+        import torch
+
+        from renderocc_model.export.backends import chosen_backend
+        from renderocc_model.inference.predictor import Predictor
+
+    cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
+    threads = config.cpu_threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    path = checkpoint_file(config.checkpoint) if config.checkpoint else packaged_checkpoint(config.preset)
+    if path is not None:
+        predictor = Predictor(path, device=config.device, precision=config.precision, backend=config.backend)
+        logger.info(f"network: {path}")
+    else:
+        chosen_backend("", config.backend)
+        predictor = Predictor.untrained(config.preset, device=config.device, precision=config.precision)
+        logger.warning(
+            f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'"
+        )
+    if config.threshold:
+        predictor.threshold = config.threshold
+    on_gpu = predictor.device.type == "cuda"
+    where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
+    predictor.warm_up()
+    return_free_memory()
+    by = "" if predictor.backend == "torch" else f" by {predictor.backend}"
+    logger.info(f"running on {where}{by}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
+    return predictor

@@ -1,0 +1,329 @@
+"""One frame, from matched image bytes to an occupancy volume: placement, decoding, the network."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.undistortion import UndistortTable, View, network_view
+from renderocc_model.images.decoding import ENCODINGS
+from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw, view_from_rgb
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_ros.frame.mounts import parse_mounts
+from renderocc_ros.frame.placement import Placements, place_cameras
+from renderocc_ros.health.latency import StageTimes
+from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.input.intake import Calibration, CameraImage
+from renderocc_ros.input.matcher import MatchedSet
+from renderocc_ros.parameters import NodeConfig
+
+if TYPE_CHECKING:  # they load PyTorch, which takes seconds: the node is on the graph before that
+    from torch import Tensor
+
+    from renderocc_model.inference.device_decoding import DeviceDecoder
+    from renderocc_model.inference.predictor import Predictor
+
+MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
+
+
+@dataclass
+class Frame:
+    """What became of one matched set.
+
+    stamp_ns, anchor: of the outputs. occupancy: None when fewer than `min_cameras` cameras could be used.
+    used: cameras whose images went in. missing: {camera: reason} for the others. ego_motion_missing: why the static
+    mounts were used, or empty. views, base_from_camera, stamps, optical_frames: of the cameras used, for rendering.
+    """
+
+    stamp_ns: int
+    anchor: str
+    arrival: float
+    occupancy: Occupancy | None = None
+    used: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+    ego_motion_missing: str = ""
+    views: dict[str, View] = field(default_factory=dict)
+    base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
+    stamps: dict[str, int] = field(default_factory=dict)
+    optical_frames: dict[str, str] = field(default_factory=dict)
+
+
+class ViewTables:
+    """The resampling table of each camera, made when its calibration or its mount is new, then kept.
+
+    Args:
+        height, width: the network's view.
+    """
+
+    REMOUNTED = 0.02  # radians a mount must turn for the view's horizon to be looked for again
+
+    def __init__(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        self._kept: dict[str, tuple[CameraModel, np.ndarray, UndistortTable]] = {}
+
+    def of(self, camera: str, model: CameraModel, mount: np.ndarray) -> UndistortTable:
+        """The camera's table. mount: (4, 4) base_from_camera without ego motion."""
+        kept = self._kept.get(camera)
+        if kept is not None and kept[0] == model and np.abs(kept[1] - mount[:3, :3]).max() < self.REMOUNTED:
+            return kept[2]
+        table = UndistortTable(model, network_view(model, *self._size, mount))
+        self._kept[camera] = (model, mount[:3, :3].copy(), table)
+        return table
+
+
+def decode_view(image: CameraImage, table: UndistortTable, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode an image message and resample it into the network's view.
+
+    Args:
+        out: as in `UndistortTable.apply`.
+    Returns:
+        (height, width, 3) uint8 RGB, `out` if it is given.
+    Raises:
+        ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
+    """
+    if image.compressed:
+        return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, out)
+    message = cdr.read_image(image.buffer)
+    if message.encoding not in ENCODINGS:
+        return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding), out)
+    return view_from_raw(table, *pixels_of(message), out=out)
+
+
+def decode_view_on_device(
+    image: CameraImage, table: UndistortTable, decoder: DeviceDecoder, camera: str, out: Tensor
+) -> Tensor:
+    """`decode_view` on a CUDA device; the view is ready on the current stream when this returns."""
+    if image.compressed:
+        return decoder.view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, camera, out)
+    message = cdr.read_image(image.buffer)
+    if message.encoding not in ENCODINGS:
+        rgb = np.ascontiguousarray(rgb_by_cv_bridge(image.buffer, message.encoding))
+        return decoder.view_from_raw(table, rgb.reshape(-1), *rgb.shape[:2], 3 * rgb.shape[1], "rgb8", out=out)
+    return decoder.view_from_raw(table, *pixels_of(message), out=out)
+
+
+def pixels_of(message: cdr.ImageMessage) -> tuple:
+    """The arguments of `decode_raw` that an image message holds, in its order."""
+    return message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
+
+
+def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoding that this package does not know, where cv_bridge is installed and does.
+
+    Raises:
+        ValueError: cv_bridge is not there, or does not know the encoding either.
+    """
+    known = ", ".join(ENCODINGS)
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError:
+        raise ValueError(
+            f"encoding is '{encoding}'; expected one of {known}, or install cv_bridge, which knows more"
+        ) from None
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import Image
+
+    try:
+        return CvBridge().imgmsg_to_cv2(deserialize_message(buffer, Image), "rgb8")
+    # Built for another NumPy, it can be imported but not used, and fails with an error of its loader's choice.
+    except (CvBridgeError, AttributeError, ImportError, RuntimeError, SystemError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}"
+        ) from None
+
+
+class FramePipeline:
+    """Turns matched sets into occupancy; used by one thread at a time.
+
+    Args:
+        config: the node's parameters.
+        cameras: names of all cameras.
+        predictor: the network.
+        transforms: filled by the TF callbacks.
+        complaints: one line for each thing that is wrong.
+        times: durations of the stages.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        cameras: tuple[str, ...],
+        predictor: Predictor,
+        transforms: TransformBuffer,
+        complaints: Complaints,
+        times: StageTimes,
+    ) -> None:
+        self._config = config
+        self._predictor = predictor
+        self._transforms = transforms
+        self._complaints = complaints
+        self._times = times
+        self._mounts = parse_mounts(config.mounts, cameras)
+        self._waits_in_vain = 0
+        self._newest_ego_pose: int | None = None
+        self._tables = ViewTables(*predictor.view_size)
+        self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
+        self._decoders = ThreadPoolExecutor(
+            max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode"
+        )
+
+    def close(self) -> None:
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+
+    def reset(self) -> None:
+        """Forget the previous volume."""
+        self._predictor.reset()
+
+    def process(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Frame:
+        """Run one matched set; what cannot be used is reported by name and left out."""
+        arrival = max(image.arrival for _, image in matched.entries.values())
+        frame = Frame(matched.stamp_ns, matched.anchor, arrival)
+        for camera, reason in matched.missing.items():
+            self._leave_out(frame, camera, "missing", reason)
+        with self._times.measure("placement"):
+            placements = self._place(frame, matched, calibrations)
+        with self._times.measure("decode"):
+            tables = self._tables_of(frame, placements, calibrations)
+            images, views = self._decode(frame, matched, tables)
+        frame.used = images
+        frame.base_from_camera = {camera: placements.base_from_camera[camera] for camera in images}
+        frame.views = {camera: tables[camera].view for camera in images}
+        frame.stamps = {camera: matched.entries[camera][0] for camera in images}
+        frame.optical_frames = {camera: self._optical_frame(camera, matched, calibrations) for camera in images}
+        if len(images) < self._config.min_cameras:
+            return frame
+        with self._times.measure("network"):
+            frame.occupancy = self._predictor.predict(
+                views,
+                [tables[camera] for camera in images],
+                np.stack(list(frame.base_from_camera.values())),
+                odom_from_base=placements.odom_from_base,
+            )
+        return frame
+
+    def _optical_frame(self, camera: str, matched: MatchedSet, calibrations: dict[str, Calibration]) -> str:
+        return matched.entries[camera][1].frame_id or calibrations[camera].frame_id
+
+    def _place(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Placements:
+        cameras = {}
+        for camera, (stamp_ns, _) in matched.entries.items():
+            if camera in calibrations:
+                cameras[camera] = (self._optical_frame(camera, matched, calibrations), stamp_ns)
+            else:
+                self._leave_out(
+                    frame,
+                    camera,
+                    "calibration",
+                    f"no usable camera_info yet on {self._config.camera_info_topic_of(camera)}",
+                )
+        placements = place_cameras(
+            self._transforms,
+            cameras,
+            matched.stamp_ns,
+            self._config.base_frame,
+            self._config.odom_frame,
+            self._patience(),
+            self._mounts,
+        )
+        self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
+        for camera, reason in placements.unplaced.items():
+            self._leave_out(
+                frame,
+                camera,
+                "TF",
+                f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'",
+            )
+        if placements.ego_motion_missing and self._config.odom_frame:
+            self._complaints.report(
+                "ego motion",
+                "TF",
+                f"using the static mounts, a moving vehicle's cameras will disagree: {placements.ego_motion_missing}",
+                time.monotonic(),
+            )
+        frame.ego_motion_missing = placements.ego_motion_missing
+        return placements
+
+    def _patience(self) -> float:
+        """Seconds a frame may wait for its ego pose: none when several have waited in vain and no pose came since."""
+        try:
+            newest = self._transforms.latest(self._config.odom_frame, self._config.base_frame)
+        except TransformError:
+            newest = None
+        if newest != self._newest_ego_pose:
+            self._newest_ego_pose, self._waits_in_vain = newest, 0
+        return self._config.tf_timeout if self._waits_in_vain < MOST_WAITS_IN_VAIN else 0.0
+
+    def _tables_of(
+        self, frame: Frame, placements: Placements, calibrations: dict[str, Calibration]
+    ) -> dict[str, UndistortTable]:
+        tables = {}
+        for camera, mount in placements.mounts.items():
+            try:
+                tables[camera] = self._tables.of(camera, calibrations[camera].model, mount)
+            except ValueError as error:
+                self._leave_out(frame, camera, "calibration", str(error))
+        return tables
+
+    def _decode(
+        self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]
+    ) -> tuple[tuple[str, ...], np.ndarray | Tensor | None]:
+        """Cameras whose images could be decoded, and their views, (N, height, width, 3); None if there is no camera."""
+        if not tables:
+            return (), None
+        views = self._view_buffer(list(tables.values()))
+        waiting = [
+            self._decoders.submit(self._decode_one, camera, matched.entries[camera][1], table, view)
+            for (camera, table), view in zip(tables.items(), views)
+        ]
+        wait(waiting)  # all of them: when one fails, none shall go on writing into what the next frame is written into
+        decoded = {}
+        for index, (camera, result) in enumerate(zip(tables, waiting)):
+            try:
+                result.result()
+            except ValueError as error:
+                self._leave_out(frame, camera, "image", str(error))
+            else:
+                decoded[camera] = index
+        return tuple(decoded), views if len(decoded) == len(tables) else views[list(decoded.values())]
+
+    def _decode_one(self, camera: str, image: CameraImage, table: UndistortTable, view: np.ndarray | Tensor) -> None:
+        if self._device_decoder is None:
+            decode_view(image, table, view)
+        else:
+            decode_view_on_device(image, table, self._device_decoder, camera, view)
+
+    def _view_buffer(self, tables: list[UndistortTable]) -> np.ndarray | Tensor:
+        """(N, height, width, 3) uint8 where views are wanted."""
+        if self._device_decoder is None:
+            return self._predictor.view_buffer(tables)
+        import torch
+
+        shape = (len(tables), *self._predictor.view_size, 3)
+        return torch.empty(shape, dtype=torch.uint8, device=self._predictor.device)
+
+    def _make_device_decoder(self) -> DeviceDecoder:
+        from renderocc_model.inference.device_decoding import DeviceDecoder
+
+        device = self._predictor.device
+        if device.type != "cuda":
+            raise ValueError(
+                f"image_decoding is '{self._config.image_decoding}' but the network runs on '{device}'; "
+                "set device to 'cuda', or image_decoding to 'cpu'"
+            )
+
+        def say(camera: str, text: str) -> None:
+            self._complaints.report(f"camera '{camera}'", "decoding", text, time.monotonic())
+
+        return DeviceDecoder(device, say)
+
+    def _leave_out(self, frame: Frame, camera: str, kind: str, reason: str) -> None:
+        frame.missing[camera] = reason
+        self._complaints.report(f"camera '{camera}'", kind, reason, time.monotonic())

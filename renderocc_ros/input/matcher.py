@@ -1,0 +1,407 @@
+"""Puts together the images of several cameras that belong to one moment: those nearest in stamp to the anchor camera's.
+
+Nothing here looks at a clock: `now` is steady time in seconds, given by the caller, so every rule can be tested.
+
+The rules
+- Every image of the anchor becomes a set. It is matched, per camera, with the image nearest in stamp, at most
+  `max_time_diff` away; of two equally near the earlier.
+- A set is ready once no image still to come could be nearer: the camera has an image at or after the anchor's stamp
+  (stamps of a camera only rise), or its newest is earlier by no more than half the shortest of its recent intervals.
+  Else it is ready `max_wait` after the anchor's image came in, with what there is.
+- A camera that sent nothing usable for `camera_timeout` is not waited for. Pauses of all cameras together do not count,
+  so that slow playback of a recording does not look like the death of its cameras.
+- Sets come out in the order of their stamps. Every image of the anchor gets one whatever the rates are, and none can be
+  starved by later ones: its deadline stands, and a full queue makes its oldest ready. Only after a stall (a set overdue
+  by more than another `max_wait` while a newer one is ready) are older ones skipped.
+- When the anchor sends nothing usable for `camera_timeout`, the next camera in order that does takes its place until
+  the anchor returns.
+- Per camera, images whose stamp does not rise are dropped. If stamps fall by more than `jump_back` seconds, two images
+  in support of it (of two cameras, or in a row of one while no other goes on as before) make it a `TimeJump`: the bag
+  has looped or the clock was set back. A single such image is a stray, a camera that alone goes back has a wrong clock,
+  and one that comes back to where the others are had wrong stamps before; none disturbs the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from typing import Any, NamedTuple, Sequence
+
+from .camera_liveness import Presence
+from .camera_queue import CameraQueue, CameraStatistics, QueuedImage
+from .clock_jumps import Suspects
+
+__all__ = ["AnchorMatcher", "CameraStatistics", "MatchedSet", "TimeJump"]
+
+_NANOSECONDS = 1_000_000_000
+
+
+class MatchedSet(NamedTuple):
+    """Images of one moment.
+
+    entries: {camera: (stamp_ns, payload)} in the order of the cameras, the anchor's among them.
+    missing: {camera: why it is not there} for all others.
+    arrived: when the anchor's image came in, in the steady seconds that the caller counts.
+    """
+
+    stamp_ns: int
+    anchor: str
+    entries: dict[str, tuple[int, Any]]
+    missing: dict[str, str]
+    arrived: float
+
+
+class TimeJump(NamedTuple):
+    """Stamps have gone back: from the newest stamp seen to the earliest of the new ones."""
+
+    camera: str
+    from_ns: int
+    to_ns: int
+
+
+class _Pending:
+    """A set that is being put together; `nearest` holds the matches that are decided."""
+
+    __slots__ = ("image", "nearest", "deadline")
+
+    def __init__(self, image: QueuedImage, max_wait: float):
+        self.image = image.hold()
+        self.nearest: dict[str, QueuedImage] = {}
+        self.deadline = image.arrived + max_wait
+
+    def __lt__(self, other: _Pending) -> bool:
+        return self.image.stamp_ns < other.image.stamp_ns
+
+    def decide(self, camera: CameraQueue, max_diff_ns: int) -> None:
+        if camera is self.image.camera or camera.name in self.nearest:
+            return
+        if camera.decided(self.image.stamp_ns, max_diff_ns):
+            self.nearest[camera.name] = camera.nearest(self.image.stamp_ns).hold()
+
+    def release(self, fate: str) -> None:
+        self.image.fate = fate
+        self.image.release(fate)
+        for image in self.nearest.values():
+            image.release("unmatched")
+
+
+class AnchorMatcher:
+    """Matches cameras to an anchor; see the rules above. Not locked: call it from one thread or under one lock.
+
+    Args:
+        cameras: names, in the order of the entries; the order also says which camera stands in for the anchor.
+        anchor: the camera whose stamps the sets have.
+        max_time_diff: seconds that a camera's stamp may differ from the anchor's.
+        max_wait: seconds to wait for the other cameras after the anchor's image came in.
+        camera_timeout: seconds of silence after which a camera is not waited for.
+        min_cameras: least number of cameras in a set; with fewer, none is given out.
+        jump_back: seconds by which stamps must fall to be a jump of the clock and not disorder.
+        queue_size: most images kept per camera.
+    Attributes:
+        too_few: number of sets not given out because they had fewer than `min_cameras`.
+        last_missing: {camera: reason} of the last set, given out or not.
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        anchor: str,
+        max_time_diff: float,
+        max_wait: float,
+        camera_timeout: float,
+        min_cameras: int = 1,
+        jump_back: float = 1.0,
+        queue_size: int = 8,
+    ):
+        cameras = tuple(cameras)
+        _check(cameras, anchor, max_time_diff, max_wait, camera_timeout, min_cameras, jump_back, queue_size)
+        self._cameras = {name: CameraQueue(name) for name in cameras}
+        self._anchor = self._leader = self._cameras[anchor]
+        self._max_time_diff = max_time_diff
+        self._max_diff_ns = round(max_time_diff * _NANOSECONDS)
+        self._max_wait = max_wait
+        self._presence = Presence(camera_timeout)
+        self._min_cameras = min_cameras
+        self._jump_back_ns = round(jump_back * _NANOSECONDS)
+        self._queue_size = queue_size
+        self._pending: list[_Pending] = []
+        self._suspects = Suspects(self._jump_back_ns)
+        self._last_output: int | None = None
+        self.too_few = 0
+        self.last_missing: dict[str, str] = {}
+
+    @property
+    def anchor(self) -> str:
+        """The camera that leads now: the anchor asked for, or the one that stands in for it."""
+        return self._leader.name
+
+    def add(self, camera: str, stamp_ns: int, payload: Any, now: float) -> TimeJump | None:
+        """Take in an image; `poll` afterwards.
+
+        Returns:
+            A `TimeJump` if this image confirms that stamps have gone back. The matcher has then already started anew
+            and holds the new images; everything else that depends on time is the caller's to clear.
+        Raises:
+            ValueError: a camera that was not configured.
+        """
+        state = self._cameras.get(camera)
+        if state is None:
+            raise ValueError(f"camera '{camera}' is not one of {', '.join(self._cameras)}")
+        self._presence.begin(now)
+        state.arrive(now)
+        image = QueuedImage(state, stamp_ns, payload, now)
+        if stamp_ns <= 0:
+            state.dropped["stamp_zero"] += 1
+            return None
+        if state.last_stamp is not None and stamp_ns <= state.last_stamp:
+            if state.last_stamp - stamp_ns > self._jump_back_ns:
+                return self._went_back(image, now)
+            state.dropped["duplicate" if stamp_ns == state.last_stamp else "out_of_order"] += 1
+            return None
+        self._suspects.drop(state)
+        self._accept(image, now)
+        return None
+
+    def poll(self, now: float) -> MatchedSet | None:
+        """The oldest set that is ready, or None. Call until None, after every `add` and at `next_deadline`."""
+        self._presence.begin(now)
+        self._lead(now)
+        ready = [index for index in range(len(self._pending)) if self._is_ready(index, now)]
+        while ready:
+            index = ready.pop(0)
+            pending = self._pending[index]
+            if ready and now > pending.deadline + self._max_wait:
+                continue  # a stall: skip to newer ones, and drop this with whatever is older than what comes out
+            for older in self._pending[:index]:
+                older.release("superseded")
+            del self._pending[: index + 1]
+            ready = [later - index - 1 for later in ready]
+            matched = self._put_together(pending, now)
+            while self._pending and not self._is_new(self._pending[0].image):  # of the camera that led before
+                self._pending.pop(0).release("late")
+            for camera in self._cameras.values():
+                self._prune(camera)
+            if matched is not None:
+                return matched
+        return None
+
+    def next_deadline(self, now: float) -> float | None:
+        """When to `poll` again if nothing is added before; None if only an image can change anything."""
+        times = []
+        for pending in self._pending:
+            silent_at = [self._presence.waits_until(camera) for camera in self._undecided(pending, now)]
+            times.append(min(pending.deadline, max(silent_at, default=now)))
+        leader_silent_at = self._presence.silent_at(self._leader)
+        if leader_silent_at is not None and leader_silent_at > now:
+            others = [camera for camera in self._cameras.values() if camera is not self._leader]
+            candidates = self._cameras.values() if self._anchor.heard is None else others
+            if any(map(self._leads_on, candidates)):
+                times.append(leader_silent_at)
+        return max(now, min(times)) if times else None
+
+    def reset(self) -> None:
+        """Forget all images and stamps (a jump of the clock, a reset of the node); counters and rates go on."""
+        for pending in self._pending:
+            pending.release("reset")
+        self._pending.clear()
+        self._suspects.clear("reset")
+        for camera in self._cameras.values():
+            camera.restart("reset")
+        self._last_output = None
+
+    def statistics(self, now: float) -> dict[str, CameraStatistics]:
+        """Per camera, in order, for diagnostics."""
+        return {
+            name: camera.statistics(now, self._presence.is_silent(camera, now))
+            for name, camera in self._cameras.items()
+        }
+
+    def resume(self, now: float) -> None:
+        """After a pause in which no image was taken in: every camera has `camera_timeout` again."""
+        self._presence.resume(self._cameras.values(), now)
+
+    def past_start(self, now: float) -> bool:
+        """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
+        return self._presence.past_start(now)
+
+    # ---- who is there
+
+    def _undecided(self, pending: _Pending, now: float) -> list[CameraQueue]:
+        """The cameras that a set still waits for."""
+        return [
+            camera
+            for name, camera in self._cameras.items()
+            if camera is not pending.image.camera
+            and name not in pending.nearest
+            and now < self._presence.waits_until(camera)
+        ]
+
+    def _lead(self, now: float) -> None:
+        """See who leads, and let a camera that has just taken over start with its newest image."""
+        leader = self._choose_leader(now)
+        changed = leader is not self._leader
+        self._leader = leader
+        if not self._leads_on(leader):
+            return
+        # An image that waited longer is a leftover, unless there will be no other: a recording of one moment.
+        fresh = changed and now - leader.queue[-1].arrived <= self._max_wait
+        if fresh or self._anchor.heard is None and self._presence.is_silent(leader, now):
+            if leader is self._anchor:  # it is back: its own set, not the stand-in's of the same moment
+                for pending in self._pending:
+                    pending.release("superseded")
+                self._pending.clear()
+            self._begin(leader.queue[-1])
+
+    def _choose_leader(self, now: float) -> CameraQueue:
+        if not self._presence.is_silent(self._anchor, now):
+            return self._anchor
+        heard = [camera for camera in self._cameras.values() if camera.heard is not None]
+        for camera in heard:
+            if not self._presence.is_silent(camera, now):
+                return camera
+        if self._anchor.heard is None and self._leader is self._anchor:
+            return max(heard, key=lambda camera: camera.heard, default=self._anchor)
+        return self._leader
+
+    def _leads_on(self, camera: CameraQueue) -> bool:
+        """Whether the camera's newest image could lead a set: it never did, is in none, and is newer than the last."""
+        newest = camera.queue[-1] if camera.queue else None
+        return newest is not None and not newest.led and not newest.used and self._is_new(newest)
+
+    def _is_new(self, image: QueuedImage) -> bool:
+        return self._last_output is None or image.stamp_ns > self._last_output
+
+    # ---- images and sets
+
+    def _accept(self, image: QueuedImage, now: float) -> None:
+        camera = image.camera
+        self._suspects.note_good(camera)
+        self._presence.hear(camera, now)
+        camera.append(image)
+        for pending in self._pending:
+            pending.decide(camera, self._max_diff_ns)
+        self._lead(now)
+        if camera is self._leader and not image.led:
+            if self._is_new(image):
+                self._begin(image)
+            else:
+                image.fate = "late"
+        self._prune(camera)
+
+    def _begin(self, image: QueuedImage) -> None:
+        if len(self._pending) >= self._queue_size:  # nobody polled for so long; never happens to who does
+            self._pending.pop(0).release("superseded")
+        image.led = True
+        pending = _Pending(image, self._max_wait)
+        for camera in self._cameras.values():
+            pending.decide(camera, self._max_diff_ns)
+        insort(self._pending, pending)
+
+    def _is_ready(self, index: int, now: float) -> bool:
+        pending = self._pending[index]
+        full = index == 0 and len(self._pending) >= self._queue_size
+        return full or now >= pending.deadline or not self._undecided(pending, now)
+
+    def _put_together(self, pending: _Pending, now: float) -> MatchedSet | None:
+        anchor, entries, missing = pending.image, {}, {}
+        for name, camera in self._cameras.items():
+            image = anchor if camera is anchor.camera else pending.nearest.get(name) or camera.nearest(anchor.stamp_ns)
+            if image is not None and abs(image.stamp_ns - anchor.stamp_ns) <= self._max_diff_ns:
+                entries[name] = image
+            else:
+                missing[name] = self._why_missing(camera, image, anchor.stamp_ns, now)
+        self.last_missing = missing
+        if len(entries) < self._min_cameras:
+            self.too_few += 1
+            pending.release("too_few")
+            return None
+        for image in entries.values():
+            image.camera.matched += not image.used
+            image.used = True
+        pending.release("")
+        self._last_output = anchor.stamp_ns
+        payloads = {name: (image.stamp_ns, image.payload) for name, image in entries.items()}
+        return MatchedSet(anchor.stamp_ns, anchor.camera.name, payloads, missing, anchor.arrived)
+
+    def _why_missing(self, camera: CameraQueue, nearest: QueuedImage | None, stamp_ns: int, now: float) -> str:
+        if not camera.received:
+            return "no image received"
+        if camera.heard is None:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in camera.dropped.items())
+            return f"no usable image received ({reasons})"
+        if now >= self._presence.waits_until(camera):
+            return f"silent for {now - camera.heard:.1f} s"
+        if nearest is None:
+            return "no usable image received since the start or the last reset"
+        gap = (nearest.stamp_ns - stamp_ns) / _NANOSECONDS
+        side = "later" if gap > 0 else "earlier"
+        return f"nearest image is {abs(gap):.3f} s {side} than the anchor's, more than {self._max_time_diff:g} s"
+
+    def _prune(self, camera: CameraQueue) -> None:
+        camera.prune(self._pending[0].image.stamp_ns if self._pending else self._last_output, self._queue_size)
+
+    # ---- stamps that go back
+
+    def _went_back(self, image: QueuedImage, now: float) -> TimeJump | None:
+        """An image more than `jump_back` before the last of its camera: whose mistake is it?"""
+        camera, stamp_ns = image.camera, image.stamp_ns
+        output_agrees = self._last_output is None or self._last_output - stamp_ns <= self._jump_back_ns
+        if output_agrees and any(
+            other.last_stamp is not None and abs(other.last_stamp - stamp_ns) <= self._jump_back_ns
+            for other in self._cameras.values()
+            if other is not camera
+        ):
+            self._correct_clock(camera)
+            self._accept(image, now)
+            return None
+        supporters = self._suspects.take_supporters(image)
+        if not supporters:
+            self._suspects.keep(image)
+            return None
+        newest = max(other.last_stamp for other in self._cameras.values() if other.last_stamp is not None)
+        self.reset()
+        for new in (*supporters, image):
+            self._accept(new, now)
+        for supporter in supporters:
+            supporter.release("")  # the queue has it now
+        return TimeJump(camera.name, newest, min(new.stamp_ns for new in (*supporters, image)))
+
+    def _correct_clock(self, camera: CameraQueue) -> None:
+        """Forget a camera's images whose stamps turned out to be ahead of everybody else's."""
+        self._suspects.drop(camera)
+        for pending in self._pending:
+            mistaken = pending.nearest.pop(camera.name, None)
+            if mistaken is not None:
+                mistaken.release("wrong_clock")
+            if pending.image.camera is camera:
+                pending.release("wrong_clock")
+        self._pending = [pending for pending in self._pending if pending.image.camera is not camera]
+        camera.restart("wrong_clock")
+
+
+def _check(
+    cameras: tuple[str, ...],
+    anchor: str,
+    max_time_diff: float,
+    max_wait: float,
+    camera_timeout: float,
+    min_cameras: int,
+    jump_back: float,
+    queue_size: int,
+) -> None:
+    if not cameras or len(set(cameras)) != len(cameras):
+        raise ValueError(f"cameras are {cameras}; expected at least one name, each once")
+    if anchor not in cameras:
+        raise ValueError(f"anchor '{anchor}' is not one of the cameras {', '.join(cameras)}")
+    if not 1 <= min_cameras <= len(cameras):
+        raise ValueError(f"min_cameras is {min_cameras}; with {len(cameras)} cameras expected 1..{len(cameras)}")
+    for name, value in (("max_time_diff", max_time_diff), ("max_wait", max_wait)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} is {value}; expected seconds, 0 or more")
+    for name, value in (("camera_timeout", camera_timeout), ("jump_back", jump_back)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} is {value}; expected seconds, more than 0")
+    if queue_size < 2:
+        raise ValueError(f"queue_size is {queue_size}; the images before and after a stamp need 2")

@@ -1,0 +1,114 @@
+"""From an occupancy volume to the arrays and bytes of each output topic."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.rosio import cdr
+
+UNKNOWN_CELL, FREE_CELL, OCCUPIED_CELL = -1, 0, 100
+
+
+@dataclass(frozen=True)
+class SurfaceVoxels:
+    """Occupied voxels with a face that is not covered, in the grid's frame.
+
+    centres: (N, 3) float32, metres. labels: (N,) uint8 class ids. confidence: (N,) float32 occupancy probability.
+    """
+
+    centres: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def nearest(self, count: int) -> SurfaceVoxels:
+        """The `count` voxels nearest to the frame's origin (all of them when there are no more)."""
+        if len(self) <= count:
+            return self
+        if count <= 0:
+            return SurfaceVoxels(self.centres[:0], self.labels[:0], self.confidence[:0])
+        squared = np.einsum("ij,ij->i", self.centres, self.centres)
+        kept = np.argpartition(squared, count - 1)[:count]
+        return SurfaceVoxels(self.centres[kept], self.labels[kept], self.confidence[kept])
+
+
+def surface_voxels(occupancy: Occupancy) -> SurfaceVoxels:
+    """Gather the surface voxels of a volume; those of a predicted one are known already."""
+    return SurfaceVoxels(*occupancy.surface_points())
+
+
+def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, frame_id: str) -> bytes:
+    """PointCloud2 of voxel centres with x, y, z, rgb, confidence and label (class id)."""
+    colours = classes.palette()[surface.labels]
+    return cdr.write_point_cloud(stamp_ns, frame_id, surface.centres, colours, surface.confidence, surface.labels)
+
+
+def markers_message(
+    surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str
+) -> bytes:
+    """MarkerArray with one CUBE_LIST, all opaque.
+
+    One translucent cube makes RViz blend the whole list, unsorted by depth.
+    """
+    colours = np.ones((len(surface), 4), np.float32)
+    colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
+    return cdr.write_markers(stamp_ns, frame_id, surface.centres, colours, voxel_size)
+
+
+def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, ground: tuple[str, ...]) -> np.ndarray:
+    """What a vehicle needs to know of each column of the grid.
+
+    A cell is occupied if a voxel of the band is occupied by something that is not ground; free if every voxel of the
+    band is known to be free, or is ground, or lies under ground that was seen in the band; else unknown. Ground above
+    the band says nothing: it may be a bridge, under which nobody looked. Values are crisp because planners read them
+    so: nav2's trinary maps take everything below 100 for free.
+
+    Args:
+        occupancy: the volume.
+        lowest, highest: the band, metres in the grid's frame; voxels whose centre lies in it count.
+        ground: names of classes that can be driven or walked on; names the class table lacks have no effect.
+    Returns:
+        (X, Y) int8: OCCUPIED_CELL, FREE_CELL or UNKNOWN_CELL. All unknown where the band holds no voxel.
+    """
+    heights = occupancy.grid.lower[2] + (np.arange(occupancy.grid.shape[2]) + 0.5) * occupancy.grid.voxel_size
+    band = (heights >= lowest) & (heights <= highest)
+    cells = np.full(occupancy.grid.shape[:2], UNKNOWN_CELL, np.int8)
+    if not band.any():
+        return cells
+    semantics = occupancy.semantics[:, :, band]
+    is_ground = np.zeros(256, bool)
+    is_ground[[index for index, name in enumerate(occupancy.classes.names) if name in ground]] = True
+    ground_voxels = is_ground[semantics]
+    under_ground = np.logical_or.accumulate(ground_voxels[:, :, ::-1], axis=2)[:, :, ::-1]
+    known_free = (semantics == occupancy.classes.free) | under_ground
+    obstacle = (semantics != UNLABELLED) & (semantics != occupancy.classes.free) & ~ground_voxels
+    cells[known_free.all(axis=2)] = FREE_CELL
+    cells[obstacle.any(axis=2)] = OCCUPIED_CELL
+    return cells
+
+
+def grid_message(cells: np.ndarray, occupancy: Occupancy, lowest: float, stamp_ns: int, frame_id: str) -> bytes:
+    """OccupancyGrid of (X, Y) cells; its origin is the grid's lower corner at the band's lower edge."""
+    grid = occupancy.grid
+    return cdr.write_occupancy_grid(stamp_ns, frame_id, cells, grid.voxel_size, grid.lower[0], grid.lower[1], lowest)
+
+
+def classes_json(classes: ClassTable) -> str:
+    """The class table as JSON: {"classes": [{"id", "name", "color": [r, g, b], "dynamic"}...], "free", "unknown"}."""
+    rows = [
+        {
+            "id": index,
+            "name": name,
+            "color": [int(part) for part in classes.colours[index]],
+            "dynamic": index in classes.dynamic,
+        }
+        for index, name in enumerate(classes.names)
+    ]
+    return json.dumps({"classes": rows, "free": classes.free, "unknown": UNLABELLED})

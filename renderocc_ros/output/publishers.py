@@ -1,0 +1,97 @@
+"""The node's output topics: created together, and built only as far as somebody listens."""
+
+from __future__ import annotations
+
+from nav_msgs.msg import OccupancyGrid
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import String
+from visualization_msgs.msg import MarkerArray
+
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.rosio import cdr
+from renderocc_ros.frame.pipeline import Frame
+from renderocc_ros.output import messages as outputs
+from renderocc_ros.parameters import NodeConfig
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class OutputPublishers:
+    """Lifecycle publishers of ~/points, ~/markers, ~/grid, ~/classes and ~/rendered/<camera>/{semantic,depth}.
+
+    Args:
+        node: their owner; inactive nodes publish nothing.
+        cameras: names, one pair of rendered views each.
+    """
+
+    def __init__(self, node: LifecycleNode, cameras: tuple[str, ...]) -> None:
+        self._node = node
+        overriding = QoSOverridingOptions.with_default_policies()
+
+        def publisher(message_type, topic: str, qos: QoSProfile):
+            return node.create_lifecycle_publisher(message_type, topic, qos, qos_overriding_options=overriding)
+
+        self._publishers = {}
+        try:
+            self._publishers["points"] = publisher(PointCloud2, "~/points", RELIABLE)
+            self._publishers["markers"] = publisher(MarkerArray, "~/markers", RELIABLE)
+            self._publishers["grid"] = publisher(OccupancyGrid, "~/grid", LATCHED)
+            self._publishers["classes"] = publisher(String, "~/classes", LATCHED)
+            for camera in cameras:
+                for kind in ("semantic", "depth"):
+                    self._publishers[f"{camera}/{kind}"] = publisher(Image, f"~/rendered/{camera}/{kind}", RELIABLE)
+        except BaseException:
+            self.destroy()
+            raise
+
+    def publish_classes(self, classes: ClassTable) -> None:
+        self._publishers["classes"].publish(String(data=outputs.classes_json(classes)))
+
+    def publish(self, frame: Frame, config: NodeConfig) -> None:
+        """All topics of one frame. The grid is latched and always made; the rest only when someone listens."""
+        occupancy, stamp, base = frame.occupancy, frame.stamp_ns, config.base_frame
+        if self._wanted("points") or self._wanted("markers"):
+            surface = outputs.surface_voxels(occupancy)
+            if self._wanted("points"):
+                self._send("points", outputs.points_message(surface, occupancy.classes, stamp, base))
+            if self._wanted("markers"):
+                nearest = surface.nearest(config.max_markers)
+                self._send(
+                    "markers",
+                    outputs.markers_message(nearest, occupancy.classes, occupancy.grid.voxel_size, stamp, base),
+                )
+        cells = outputs.height_band_cells(
+            occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes
+        )
+        self._send("grid", outputs.grid_message(cells, occupancy, config.grid_min_height, stamp, base))
+        for camera in frame.used:
+            self._publish_rendered(frame, camera, config.rendered_stride)
+
+    def destroy(self) -> None:
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = {}
+
+    def _wanted(self, name: str) -> bool:
+        return self._publishers[name].get_subscription_count() > 0
+
+    def _send(self, name: str, message: bytes) -> None:
+        self._publishers[name].publish(message)
+
+    def _publish_rendered(self, frame: Frame, camera: str, stride: int) -> None:
+        wanted = {kind for kind in ("semantic", "depth") if self._wanted(f"{camera}/{kind}")}
+        if not wanted:
+            return
+        from renderocc_ros.output.rendered_views import (
+            rendered_view,  # loads PyTorch, which a node without a network yet is spared
+        )
+
+        colours, depth = rendered_view(frame.occupancy, frame.views[camera], frame.base_from_camera[camera], stride)
+        stamp, optical_frame = frame.stamps[camera], frame.optical_frames[camera]
+        for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):
+            if kind in wanted:
+                self._send(f"{camera}/{kind}", cdr.write_image(stamp, optical_frame, image, encoding))
