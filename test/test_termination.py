@@ -10,8 +10,8 @@ import torch
 from scipy.ndimage import map_coordinates
 from test_render import UNIT_GRID, constant_field, random_field, random_rays, rays_of
 
-from renderocc_model.field import SemanticDensityField
-from renderocc_model.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.ops.render import render
 from renderocc_model.ops.termination import (
     OpticalDepths,

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...field import SemanticDensityField
-from ...grid import VoxelGrid
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.grid import VoxelGrid
+from ...geometry.rays import Rays
 from ..execution import choose_backend
 from . import reference
 from .likelihood import log1mexp, negative_log_likelihood

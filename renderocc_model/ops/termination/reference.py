@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...field import SemanticDensityField
-from ...grid import VoxelGrid
-from ...rays import Rays
+from ...field.field import SemanticDensityField
+from ...geometry.grid import VoxelGrid
+from ...geometry.rays import Rays
 from ..render.reference import intersect_box, runs_of_similar_length, trilinear
 
 __all__ = ["OpticalDepths", "SampleRanges", "mark_voxels", "return_windows", "sample_ranges", "termination"]
