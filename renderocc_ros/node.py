@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from renderocc_model.rosio.tf_buffer import TransformBuffer
@@ -34,7 +36,7 @@ from renderocc_ros.output.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.output.publishers import OutputPublishers
 from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
-from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process
+from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process, signals_later
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
@@ -44,6 +46,7 @@ The node `renderocc`: cameras and TF in, occupancy out. Without parameters it ta
 example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p checkpoint:=network.safetensors
 All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
+LAST_ANSWER = 0.2  # seconds from the shutdown transition to the process's end: its answer must reach who asked for it
 FAILURE_PAUSE = 0.1  # seconds after a callback's failure, which may come back at once
 GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
 
@@ -64,7 +67,11 @@ def transition(callback: Callable) -> Callable:
 
 
 class RenderOccNode(LifecycleNode):
-    """Cameras and TF in; points, markers, grid, rendered views and diagnostics out (design of the package: README)."""
+    """Cameras and TF in; points, markers, grid, rendered views and diagnostics out (design of the package: README).
+
+    Attributes:
+        ended: done once nothing can come any more: the shutdown transition was made and answered.
+    """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("renderocc", **kwargs)
@@ -87,6 +94,8 @@ class RenderOccNode(LifecycleNode):
         self._pipeline: FramePipeline | None = None
         self._worker: Worker | None = None
         self._seen_cameras: tuple[str, ...] = ()
+        self._end_timer = None
+        self.ended = Future()
 
         for line in declare_parameters(self):
             self._error = line
@@ -180,7 +189,12 @@ class RenderOccNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         self._state = "finalized"
+        self._end_timer = self.create_timer(LAST_ANSWER, self._end, clock=Clock(clock_type=ClockType.STEADY_TIME))
         return super().on_shutdown(state)
+
+    def _end(self) -> None:
+        self._end_timer.cancel()
+        self.ended.set_result(None)
 
     @transition
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -238,6 +252,12 @@ class RenderOccNode(LifecycleNode):
         )
         for name, callback in (("~/reset", self._on_reset), ("~/save", self._on_save)):
             self._services_offered.append(self.create_service(Trigger, name, callback))
+
+    def destroy_node(self) -> None:
+        """rclpy's own leaves the node on the graph for as long as its state machine lives; if the process ends then,
+        other programs see the node for another 20 s and its shared memory stays."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
 
     def _release(self) -> None:
         """Give back everything that configuring took; safe to call at any time."""
@@ -379,36 +399,51 @@ class RenderOccNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until SIGINT, SIGTERM or the shutdown transition."""
     words = sys.argv[1:] if args is None else args
     if {"-h", "--help"} & set(words):
         print(USAGE)
         return 0
     prepare_process()
     end_at_first_signal()
-    node = None
+    node = executor = None
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = RenderOccNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while True:
-            try:
-                executor.spin()
-                break
-            except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
-                if isinstance(error, ExternalShutdownException):
-                    raise
-                node.report_failure(error)
+        with signals_later():  # a node half made could not be taken off the graph
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+            node = RenderOccNode()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+        spin(node, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
         ignore_signals()
-        if node is not None:
-            node._release()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        leave_graph(node, executor)
     return 0
+
+
+def spin(node: RenderOccNode, executor: SingleThreadedExecutor) -> None:
+    """Run the callbacks until the node has ended, whatever one of them does."""
+    while True:
+        try:
+            executor.spin_until_future_complete(node.ended)
+            return
+        except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
+            if isinstance(error, ExternalShutdownException):
+                raise
+            node.report_failure(error)
+
+
+def leave_graph(node: RenderOccNode | None, executor: SingleThreadedExecutor | None) -> None:
+    """Give everything back, so that no other program sees the node any longer, also where the process ends at once."""
+    if node is not None:
+        node._release()
+    if executor is not None:
+        executor.shutdown()
+    if node is not None:
+        node.destroy_node()
+    gc.collect()  # what a signal has left half made holds on to the node
+    rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

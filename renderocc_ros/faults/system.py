@@ -397,7 +397,12 @@ SYSTEM_FAULTS = (
         transitions(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE, times=2),
     ),
     lifecycle("random transitions", "ten, also such as the state does not allow", random_transitions),
-    process("shutdown transition", "the lifecycle's last state, then a new process", begin=shut_down, ends_node=False),
+    process(
+        "shutdown transition",
+        "the lifecycle's last state, in which the process ends",
+        begin=shut_down,
+        ends_within=ENDING,
+    ),
     process("SIGINT", "at a random moment, then a new process", begin=signalled(signal.SIGINT), ends_within=ENDING),
     process("SIGTERM", "at a random moment", begin=signalled(signal.SIGTERM), ends_within=ENDING),
     process(

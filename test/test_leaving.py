@@ -1,0 +1,95 @@
+"""However the node is told to end: status 0, gone from the graph of other programs, no shared memory left.
+
+RENDEROCC_STOPS=50 starts and stops it fifty times; by default each way is tried twice.
+"""
+
+import os
+import signal
+import time
+
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from shared_memory import all_segments, left_of, segments_of
+from system import Listener, Program, new_domain, node_command, untrained_network, wait_until
+
+STOPS = int(os.environ.get("RENDEROCC_STOPS", 6))
+GONE_WITHIN = 1.0  # seconds after the process has ended
+SHUTDOWN = {
+    State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    State.PRIMARY_STATE_ACTIVE: Transition.TRANSITION_ACTIVE_SHUTDOWN,
+}
+WAYS = ("SIGINT", "SIGTERM", "shutdown")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return untrained_network(tmp_path_factory.mktemp("network"))
+
+
+@pytest.fixture(scope="module")
+def listener():
+    domain = new_domain()
+    made = Listener(domain)
+    made.domain = domain
+    yield made
+    made.close()
+
+
+def shut_down(listener) -> None:
+    state = listener.call(GetState, "/renderocc/get_state").current_state.id
+    request = ChangeState.Request(transition=Transition(id=SHUTDOWN[state]))
+    assert listener.call(ChangeState, "/renderocc/change_state", request).success
+
+
+def on_graph(listener) -> bool:
+    return "renderocc" in listener.node.get_node_names()
+
+
+@pytest.mark.parametrize("number", range(STOPS))
+def test_the_node_ends_with_status_0_and_leaves_graph_and_shared_memory(number, listener, checkpoint):
+    way, active = WAYS[number % len(WAYS)], number // len(WAYS) % 2 == 0
+    parameters = {
+        "cameras": ("front", "left"),
+        "image_topic": "/{camera}/image_raw",
+        "camera_info_topic": "/{camera}/camera_info",
+        "checkpoint": checkpoint,
+        "autostart": active,
+    }
+    command = node_command(parameters)
+    command[1] = "renderocc_ros.start"
+    before = all_segments()
+    node = Program(command, listener.domain)
+    wait_until(lambda: on_graph(listener), 60, "the node on the graph")
+    if active:
+        node.expect("active: 2 cameras", 90)
+    memory = segments_of(node.process.pid) - before
+    assert memory, "the node has no shared memory of its own: this test sees nothing"
+    if way == "shutdown":
+        shut_down(listener)
+    else:
+        node.process.send_signal(getattr(signal, way))
+    status = node.process.wait(30)
+    ended = time.monotonic()
+    assert status == 0, "\n".join(node.lines[-20:])
+    wait_until(lambda: not on_graph(listener), 30, "the node to leave the graph")
+    assert time.monotonic() - ended < GONE_WITHIN
+    assert not left_of(memory)
+
+
+def test_a_signal_while_the_node_is_made_leaves_nothing_either(listener, checkpoint):
+    """At any moment from the first line of Python to the last of the configuration."""
+    for after in (0.3, 0.8, 1.3, 2.0, 3.0):
+        command = node_command({"cameras": ("front", "left"), "checkpoint": checkpoint})
+        command[1] = "renderocc_ros.start"
+        before = all_segments()
+        node = Program(command, listener.domain)
+        time.sleep(after)
+        memory = segments_of(node.process.pid) - before
+        node.process.send_signal(signal.SIGTERM)
+        status = node.process.wait(30)
+        ended = time.monotonic()
+        assert status in (0, -signal.SIGTERM), "\n".join(node.lines[-20:])  # killed: before Python ran a line of ours
+        wait_until(lambda: not on_graph(listener), 30, "the node to leave the graph")
+        assert time.monotonic() - ended < GONE_WITHIN
+        assert not left_of(memory)
