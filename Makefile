@@ -3,11 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: help env demo test fuzz lock clean
+.PHONY: help env demo test lint format types fuzz lock clean
 
 help:
 	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
 	@echo "make test   the whole test run"
+	@echo "make lint   format and lint as they should be? says what is not   (make format mends it)"
+	@echo "make types  the annotations of renderocc_model and training, checked by mypy"
 	@echo "make fuzz   damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
 	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
 	@echo "make lock   requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
@@ -22,6 +24,20 @@ demo: env
 test:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+lint:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+
+format:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+types:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(VENV)/bin/mypy
 
 fuzz:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
@@ -43,4 +59,4 @@ lock: env
 	@echo "wrote requirements-lock.txt requirements-lock-ros.txt"
 
 clean:
-	rm -rf $(VENV) demo_output fuzz_output build install log .pytest_cache *.egg-info
+	rm -rf $(VENV) demo_output fuzz_output build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info

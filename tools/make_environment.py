@@ -26,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = "renderocc-environment"
+EXTRAS = {"test": ("requirements-test.txt", "requirements-dev.txt")}
 
 ROS_PACKAGES = [
     f"ros-jazzy-{name}"
@@ -133,8 +134,9 @@ def ros_is_sourced() -> bool:
 def fingerprint(extras: list[str]) -> str:
     """What the environment was made from: a change of any of it makes it anew."""
     digest = hashlib.sha256()
-    for path in (Path(__file__), ROOT / "requirements.txt", ROOT / "requirements-test.txt"):
-        digest.update(path.read_bytes())
+    for name in ("requirements.txt", *EXTRAS["test"]):
+        digest.update((ROOT / name).read_bytes())
+    digest.update(Path(__file__).read_bytes())
     digest.update(repr((sys.version_info[:3], sorted(extras), ros_is_sourced(), str(ROOT))).encode())
     return digest.hexdigest()
 
@@ -246,7 +248,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where the environment is made")
     parser.add_argument(
-        "--extra", action="append", default=[], choices=["test"], help="also install requirements-test.txt"
+        "--extra",
+        action="append",
+        default=[],
+        choices=sorted(EXTRAS),
+        help="test: also what tests, lint and types need",
     )
     arguments = parser.parse_args(argv)
     if sys.version_info < (3, 10):
@@ -284,8 +290,8 @@ def fill(venv: Path, python: Path, extras: list[str], first_time: bool) -> None:
     marker = venv / MARKER
     marker.unlink(missing_ok=True)
     requirements = ["-r", ROOT / "requirements.txt"]
-    if "test" in extras:
-        requirements += ["-r", ROOT / "requirements-test.txt"]
+    for name in (name for extra in extras for name in EXTRAS[extra]):
+        requirements += ["-r", ROOT / name]
     if first_time:
         say("the first time about 6 GB come from PyPI: three to six minutes")
     install(python, requirements, "torch, timm and the rest" if first_time else "what is missing")

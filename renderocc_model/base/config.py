@@ -23,9 +23,17 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from renderocc_model.base.plain_yaml import parse_yaml, read_yaml
+
+if TYPE_CHECKING:  # of Python 3.11; here for type checkers and editors alone
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_):
+        return lambda decorator: decorator
+
 
 __all__ = [
     "Setting",
@@ -65,6 +73,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(setting,))
 def configuration(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that checks every field when it is made, then calls its own `check()`.
 
