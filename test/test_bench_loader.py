@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.data import bench_loader
+from training import bench_loader
 from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
 from training.recordings.frames import Recording

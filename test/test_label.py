@@ -23,11 +23,11 @@ from training.label.from_clouds import labels_from_clouds
 from training.label.mapping import ClassMapping, LabelError, load_mapping, mapping_from
 from training.label.pictures import Segmenter, recorded_classes, recorded_depth
 from training.label.projection import Occlusion, hidden_points, project_points
-from training.label.topics import StampedTopic
 from training.recordings.frames import Recording
 from training.recordings.label_images import depth_png, semantic_png
 from training.recordings.notes import noted_classes
 from training.recordings.raw_classes import NO_SURFACE
+from training.recordings.stamped_topic import StampedTopic
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # TorchScript is what people have
 ROOT = Path(__file__).resolve().parents[1]

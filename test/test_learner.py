@@ -10,12 +10,13 @@ from small_training import small_settings, small_tables
 from renderocc_model.base.config import to_mapping
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.presets import PRESETS
-from training.data.loader import training_batches
+from training.data.previous_volume import previous_volume
 from training.supervision.supervise import supervise
 from training.train.config import load_train_config
 from training.train.distributed import Processes
-from training.train.forward import previous_volume, training_precision
 from training.train.learner import Diverged, Learner
+from training.train.loader import training_batches
+from training.train.precision import training_precision
 from training.train.run_data import open_data
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -124,7 +125,7 @@ def test_labels_of_other_classes_than_the_model_has_are_refused(folder):
 
 def test_auto_is_bfloat16_where_the_cpu_multiplies_it(monkeypatch):
     for has, chosen in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("training.train.forward.cpu_multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("training.train.precision.cpu_multiplies_bfloat16", lambda has=has: has)
         assert training_precision("auto", torch.device("cpu")) == chosen
     assert training_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 

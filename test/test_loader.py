@@ -5,9 +5,9 @@ import torch
 from small_training import small_settings, small_tables
 
 from training.data.dataset import EpochSampler
-from training.data.loader import StepSampler, training_batches
 from training.train.config import load_train_config
 from training.train.distributed import Processes
+from training.train.loader import StepSampler, training_batches
 from training.train.run_data import open_data
 
 ALONE = Processes(0, 1, torch.device("cpu"))

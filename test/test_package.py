@@ -17,6 +17,7 @@ PACKAGES = set(ALLOWED)
 # The folders of each package from the bottom up: each imports only from those before it; modules beside them, from all.
 FOLDERS = {
     "renderocc_model": "base geometry field images rosio ops network export inference bench".split(),
+    "training": "recordings simulate importers label check prepare data supervision evaluate train study".split(),
 }
 ROS_MODULES = {
     "rclpy",

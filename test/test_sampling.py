@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.data.sampling import balance_weights, choose, draw_group_counts, frame_weights
+from training.data.sampling import balance_weights, draw_group_counts, frame_weights
+from training.prepare.subset import choose
 
 
 def test_the_balance_is_that_of_the_paper():

@@ -1,13 +1,17 @@
 """From recordings to trained networks, and how good they are. Imports renderocc_model, never renderocc_ros.
 
-In the order in which a recording passes through:
+Each folder imports only from the folders before it:
 
-- simulate/, importers/: recordings with labels and truth, of the simulated town and of published datasets.
-- recordings/: reading recordings as frames, writing new ones.
-- label/, check/: 2D labels for a recording; what in it would make training fail.
-- prepare/: recordings to memory-mapped tables of labelled pixels.
-- data/: samples and batches from the tables, each a function of (seed, epoch, index).
-- supervision/: what labels say of a field: losses, rays, points on rays, 3D labels.
-- train/: a run, from its settings to its checkpoints.
-- evaluate/, study/: metrics, thresholds, baselines; the paper's comparisons.
+- recordings/: reads recordings as frames, and writes new ones.
+- simulate/, importers/: make recordings with labels and 3D truth, from the simulated town and from published datasets.
+- label/: makes 2D labels for a recording.
+- check/: names what in a recording would make training fail.
+- prepare/: turns recordings into memory-mapped tables of labelled pixels.
+- data/: makes samples and batches from the tables. Each is a function of (seed, epoch, index).
+- supervision/: the losses: what labels say of a field, along rays, at points on rays and in voxels.
+- evaluate/: metrics, thresholds and baselines.
+- train/: a training run, from its settings to its checkpoints.
+- study/: repeats the paper's comparisons on simulated towns.
+
+`bench_loader`, beside them, measures what a training sample costs.
 """

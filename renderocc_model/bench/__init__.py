@@ -21,7 +21,7 @@ BENCHES = {
     "network": "renderocc_model.bench.network:bench_network",
     "render": "renderocc_model.bench.render:bench_render",
     "pool": "renderocc_model.bench.pool:bench_pool",
-    "loader": "training.data.bench_loader:bench_loader",
+    "loader": "training.bench_loader:bench_loader",
 }
 
 

@@ -13,10 +13,9 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from training.label.mapping import LabelError
-from training.label.topics import StampedTopic
 from training.recordings.frames import find_source
 from training.recordings.label_images import depth_image, semantic_image
+from training.recordings.stamped_topic import StampedTopic, TopicError
 
 from .topics import Contents
 
@@ -97,7 +96,7 @@ def _open(findings: Findings, bags: list[Bag], camera: str, kind: str) -> Stampe
         return None
     try:
         return StampedTopic(source.bag, source.topic)
-    except LabelError as error:
+    except TopicError as error:
         findings.fail(f"labels '{camera}'", str(error), "make the labels again")
         return None
 

@@ -20,9 +20,10 @@ from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.decoding import ImageError
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
 
+from ..prepare.subset import choose
 from ..prepare.tables import Tables, TablesError, list_tables
 from .augment import AugmentConfig, ImageChange, bird_eye_change, change_truth, draw_image_change
-from .sampling import balance_weights, choose, draw_group_counts, frame_weights
+from .sampling import balance_weights, draw_group_counts, frame_weights
 
 __all__ = ["EpochSampler", "FrameViews", "RayDataset", "Sample", "SampleConfig", "split_recordings"]
 

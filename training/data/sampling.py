@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-__all__ = ["balance_weights", "choose", "draw_group_counts", "frame_weights"]
+__all__ = ["balance_weights", "draw_group_counts", "frame_weights"]
 
 
 def balance_weights(counts: np.ndarray, gain: float = 0.005, cap: float = 1000.0) -> np.ndarray:
@@ -74,23 +74,6 @@ def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.n
             below = _smallest(rng, below, weights, threshold, wanted)
         drawn, left = drawn + below, left - below
     return drawn
-
-
-def choose(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
-    """`count` different numbers below `size`, every set equally likely; (count,) int64, in no particular order."""
-    if count > size:
-        raise ValueError(f"{count} of {size} items cannot be chosen without repetition")
-    if count * 4 >= size:
-        return rng.permutation(size)[:count]
-    # Draw with repetition until there are enough different ones, and drop the excess at random: no item is special in
-    # any of it, so every set is as likely, and nothing is done per item that is not drawn.
-    found = np.empty(0, np.int64)
-    while len(found) < count:
-        drawn = rng.integers(size, size=round((count - len(found)) * (1 + 0.6 * count / size)) + 8)
-        found = np.sort(np.concatenate([found, drawn]))
-        found = found[np.concatenate([[True], found[1:] != found[:-1]])]
-    excess = choose(rng, len(found), len(found) - count)
-    return np.delete(found, excess)
 
 
 def _threshold(sizes: np.ndarray, weights: np.ndarray, wanted: int) -> float:

@@ -31,8 +31,8 @@ from renderocc_model.ops.render import render
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset, Sample
+from ..data.previous_volume import previous_volume
 from ..supervision.ray_rules import RayKinds, is_opaque, with_exit
-from ..train.forward import previous_volume
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]

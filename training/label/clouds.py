@@ -13,9 +13,9 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformError
 from training.recordings.frames import Recording
 from training.recordings.raw_classes import NO_SURFACE
+from training.recordings.stamped_topic import StampedTopic
 
 from .mapping import ClassMapping, LabelError
-from .topics import StampedTopic
 
 __all__ = ["Cloud", "LabelField", "LabelFiles", "Lidar", "NoCloud", "POINT_CLOUD"]
 

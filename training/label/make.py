@@ -19,6 +19,7 @@ from training.recordings.frames import Message, Recording, RecordingError
 from training.recordings.label_images import depth_png, semantic_png
 from training.recordings.new_bag import new_bag
 from training.recordings.raw_classes import NO_SURFACE
+from training.recordings.stamped_topic import StampedTopic
 
 from .clouds import Cloud, Lidar, NoCloud
 from .coverage import Coverage
@@ -28,7 +29,6 @@ from .overlay import overlay
 from .pictures import Segmenter, recorded_classes, recorded_depth
 from .projection import Occlusion
 from .sidecar import SidecarWriter, write_note
-from .topics import StampedTopic
 
 __all__ = ["Sources", "write_labels"]
 

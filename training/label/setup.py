@@ -13,13 +13,13 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.rosio import cdr
 from training.recordings.frames import Recording, seconds_text
 from training.recordings.notes import class_table
+from training.recordings.stamped_topic import StampedTopic, find_topic
 
 from .clouds import POINT_CLOUD, LabelField, LabelFiles, Lidar
 from .make import Sources
 from .mapping import BUILT_IN, ClassMapping, LabelError, load_mapping
 from .pictures import Segmenter
 from .projection import Occlusion
-from .topics import StampedTopic, find_topic
 
 __all__ = ["find_sources"]
 

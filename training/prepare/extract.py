@@ -10,9 +10,9 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.images.decoding import ImageError, compressed_size
 from renderocc_model.rosio.cdr import CompressedImageMessage
 
-from ..data.sampling import choose
 from ..recordings.frames import FrameIndex, Recording, RecordingError
 from .shard import FrameRow
+from .subset import choose
 from .tables import COMPRESSED
 
 __all__ = ["Extractor"]

@@ -17,10 +17,10 @@ from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, bui
 
 from ..data.batch import Batch
 from ..data.dataset import RayDataset
+from ..data.previous_volume import previous_volume
 from ..supervision.supervise import supervise
 from .config import TrainConfig
 from .distributed import Processes
-from .forward import previous_volume, training_precision
 from .optimise import (
     AveragedWeights,
     build_optimiser,
@@ -29,6 +29,7 @@ from .optimise import (
     set_learning_rate,
     share_batch_norm,
 )
+from .precision import training_precision
 
 __all__ = ["Diverged", "Learner"]
 

@@ -11,12 +11,12 @@ import torch
 from renderocc_model.base.config import to_mapping
 from renderocc_model.network.checkpoint import save_checkpoint
 
-from ..data.loader import training_batches
 from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
 from ..evaluate.threshold import calibrate_threshold
 from .config import TrainConfig
 from .distributed import Processes
 from .learner import Learner
+from .loader import training_batches
 from .pictures import draw_frame
 from .progress import Progress
 from .run_data import Data

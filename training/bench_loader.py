@@ -22,15 +22,15 @@ from renderocc_model.geometry.transforms import invert, transform_from
 from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.preprocessing import Preprocessor
 
-from ..prepare import PrepareConfig, prepare_recording
-from ..prepare.tables import pixel_directions
-from ..recordings.frames import Recording
-from ..recordings.recorder import Recorder
-from ..simulate.record import Settings, record
-from ..simulate.sensors import town_rig
-from ..simulate.write import encode
-from .dataset import RayDataset, SampleConfig
-from .sampling import balance_weights, frame_weights
+from .data.dataset import RayDataset, SampleConfig
+from .data.sampling import balance_weights, frame_weights
+from .prepare import PrepareConfig, prepare_recording
+from .prepare.tables import pixel_directions
+from .recordings.frames import Recording
+from .recordings.recorder import Recorder
+from .simulate.record import Settings, record
+from .simulate.sensors import town_rig
+from .simulate.write import encode
 
 __all__ = ["bench_loader"]
 

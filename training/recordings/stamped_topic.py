@@ -6,11 +6,14 @@ from bisect import bisect_left
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from training.recordings.frames import seconds_text
 
-from .mapping import LabelError
+from .frames import seconds_text
 
-__all__ = ["StampedTopic", "find_topic"]
+__all__ = ["StampedTopic", "TopicError", "find_topic"]
+
+
+class TopicError(ValueError):
+    """A topic that is missing or cannot be read: names the recording, the topic and what to do."""
 
 
 class StampedTopic:
@@ -23,20 +26,20 @@ class StampedTopic:
         type: message type.
         stamps: header stamps, ascending; of equal ones the first message counts.
     Raises:
-        LabelError: the topic is not in the recording or a header cannot be read.
+        TopicError: the topic is not in the recording or a header cannot be read.
     """
 
     def __init__(self, bag: Bag, topic: str) -> None:
         if topic not in bag.topics or not bag.topics[topic].count:
             kinds = ", ".join(bag.topics) or "none"
-            raise LabelError(f"{bag.path}: there is no message on {topic}; its topics are {kinds}")
+            raise TopicError(f"{bag.path}: there is no message on {topic}; its topics are {kinds}")
         self.bag, self.topic, self.type = bag, topic, bag.topics[topic].type
         self._recorded: dict[int, int] = {}
         for _, recorded_ns, data in bag.messages([topic]):
             try:
                 self._recorded.setdefault(cdr.read_header(data)[0], recorded_ns)
             except ValueError as error:
-                raise LabelError(
+                raise TopicError(
                     f"{bag.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
                 ) from None
         self.stamps = sorted(self._recorded)
@@ -63,21 +66,21 @@ class StampedTopic:
         for _, _, data in self.bag.messages([self.topic], recorded_ns, recorded_ns + 1):
             if cdr.read_header(data)[0] == stamp_ns:
                 return data
-        raise LabelError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s was there and is gone")
+        raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s was there and is gone")
 
 
 def find_topic(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
     """The topic of a message type: the one that is wanted, or the only one there is, or None.
 
     Raises:
-        LabelError: the wanted one is not there or of another type, or there are several to choose from.
+        TopicError: the wanted one is not there or of another type, or there are several to choose from.
     """
     there = [topic.name for topic in bag.topics.values() if topic.type == kind and topic.count]
     if wanted is not None:
         name = wanted if wanted.startswith("/") else f"/{wanted}"
         if name not in there:
-            raise LabelError(f"{bag.path}: no {kind} on {name}; there are {', '.join(there) or 'none'}")
+            raise TopicError(f"{bag.path}: no {kind} on {name}; there are {', '.join(there) or 'none'}")
         return name
     if len(there) > 1:
-        raise LabelError(f"{bag.path}: several topics hold {kind}; choose one with {option}: {', '.join(there)}")
+        raise TopicError(f"{bag.path}: several topics hold {kind}; choose one with {option}: {', '.join(there)}")
     return there[0] if there else None

@@ -1,31 +1,15 @@
-"""Running a network on batches: in which precision, and from which previous volume."""
+"""The volume of the frame before, which a model that joins two frames is given with a batch."""
 
 from __future__ import annotations
 
 import torch
 
-from renderocc_model.inference.precision import cpu_multiplies_bfloat16
 from renderocc_model.network.fusion import Volume
 from renderocc_model.network.network import OccupancyNetwork
 
-from ..data.batch import Batch
+from .batch import Batch
 
-__all__ = ["training_precision", "previous_volume"]
-
-
-def training_precision(precision: str, device: torch.device) -> str:
-    """What `auto` means on a device: bfloat16 where the device multiplies it, else float16 on CUDA, float32 on CPUs.
-
-    Raises:
-        ValueError: float16 on a CPU.
-    """
-    if precision == "float16" and device.type == "cpu":
-        raise ValueError("precision is float16, which needs CUDA; on the CPU use auto, float32 or bfloat16")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
-    return "bfloat16" if cpu_multiplies_bfloat16() else "float32"
+__all__ = ["previous_volume"]
 
 
 def previous_volume(network: OccupancyNetwork, batch: Batch) -> Volume | None:

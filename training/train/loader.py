@@ -9,10 +9,10 @@ from functools import lru_cache
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from ..train.config import TrainConfig
-from ..train.distributed import Processes
-from .batch import Batch, BatchMaker
-from .dataset import EpochSampler, RayDataset
+from ..data.batch import Batch, BatchMaker
+from ..data.dataset import EpochSampler, RayDataset
+from .config import TrainConfig
+from .distributed import Processes
 
 __all__ = ["StepSampler", "training_batches"]
 
