@@ -9,12 +9,14 @@ import pytest
 import tiny_bag
 import torch
 from scipy import stats
+from small_models import small_config
 from tiny_bag import FRAME_NS, HEIGHT, LATER_NS, RIG, START_NS, WIDTH, Plan, write_bag
 
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
 from renderocc_model.images.preprocessing import Preprocessor
 from training.data.augment import AugmentConfig
+from training.data.batch import make_batch
 from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
 from training.data.sampling import balance_weights
 from training.prepare import PrepareConfig, prepare_recording
@@ -291,9 +293,16 @@ def test_recordings_that_are_not_there_are_named(tables, tmp_path):
         RayDataset(tmp_path / "empty")
 
 
-def test_recordings_with_other_cameras_are_not_mixed(tables, tmp_path):
+def test_recordings_with_other_cameras_are_mixed_each_with_its_own(tmp_path):
     bag = write_bag(tmp_path / "front_only", Plan(frames=1))
     prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(cameras=("front",)))
     prepare_recording(write_bag(tmp_path / "zboth", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig())
-    with pytest.raises(TablesError, match="zboth: has cameras front, wide, but .*front_only has front"):
-        RayDataset(tmp_path / "tables")
+    dataset = RayDataset(tmp_path / "tables", SampleConfig(64, 96, rays=200))
+    alone, both = dataset.sample(0, 0), dataset.sample(0, 1)
+    assert alone.current.views.shape == (1, 64, 96, 3) and both.current.views.shape == (2, 64, 96, 3)
+    assert set(both.ray_cameras.tolist()) == {0, 1} and set(alone.ray_cameras.tolist()) == {0}
+    assert [rig.names for rig in dataset.rigs()] == [("front",), ("front", "wide")]
+    # One batch of both: the lone camera's sample has a second one that is absent and reaches no voxel.
+    batch = make_batch([alone, both], small_config())
+    assert batch.present.tolist() == [[True, False], [True, True]] and batch.images.shape[:2] == (2, 2)
+    assert (batch.geometry.voxel_index[0, 1] == -1).all() and (batch.geometry.voxel_index[1, 1] >= 0).any()

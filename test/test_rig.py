@@ -13,7 +13,7 @@ from realdata import REALDATA, needs_realdata
 
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.geometry.transforms import invert, transform_from, transform_points
-from renderocc_model.network.rig_summary import compare_summaries
+from renderocc_model.network.rig_summary import compare_summaries, summary_of_models, summary_of_rigs
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 K = np.array([[500.0, 0, 320], [0, 510.0, 240], [0, 0, 1]])
@@ -249,6 +249,39 @@ class TestSummaries:
         wide = dataclasses.replace(PINHOLE, K=[[300, 0, 320], [0, 300, 240], [0, 0, 1]])
         warnings = compare_summaries(trained, Rig((camera("a"), camera("b", wide, yaw=-3.1))).summary())
         assert warnings == ["camera 'b' (compared with 'rear'): field of view 94 degrees, trained 65"]
+
+    def test_of_a_few_trained_rigs_the_most_similar_one_is_compared(self):
+        low, high = Rig((camera("front", position=(1.5, 0, 0.6)),)), Rig((camera("front", position=(1.5, 0, 2.0)),))
+        trained = json.loads(json.dumps(summary_of_rigs([low, high, low])))
+        assert len(trained["rigs"]) == 2
+        assert compare_summaries(trained, high.summary()) == []
+        now = Rig((camera("front", position=(1.5, 0, 1.2)),)).summary()  # 0.6 m above the one, 0.8 m below the other
+        assert compare_summaries(trained, now) == [
+            "camera 'front': mounted at 1.20 m, trained 0.60 m (of 2 trained rigs the most similar)"
+        ]
+        assert summary_of_rigs([low, low]) == low.summary()
+        assert compare_summaries(trained, summary_of_models({"front": PINHOLE}, trained)) == []
+
+    def test_many_trained_rigs_are_remembered_by_their_ranges(self):
+        # Ten rigs of 1 or 2 cameras, 0.5 to 1.4 m high, focal lengths 400 to 580 px: 77.3 to 57.8 degrees.
+        rigs = []
+        for index in range(10):
+            model = dataclasses.replace(PINHOLE, K=[[400 + 20 * index, 0, 320], [0, 510, 240], [0, 0, 1]])
+            front = camera("front", model, position=(1.5, 0, 0.5 + 0.1 * index))
+            rigs.append(Rig((front, camera("rear", yaw=3.1)) if index % 2 else (front,)))
+        trained = json.loads(json.dumps(summary_of_rigs(rigs)))
+        assert trained["rig_count"] == 10 and trained["ranges"]["count"] == [1, 2]
+        assert trained["ranges"]["mount_height"] == pytest.approx([0.5, 1.6])  # the rear cameras' 1.6 m
+        for rig in rigs:
+            assert compare_summaries(trained, rig.summary()) == []
+        tele = dataclasses.replace(PINHOLE, K=[[1200, 0, 320], [0, 1200, 240], [0, 0, 1]])  # 29.9 degrees
+        now = Rig((camera("a", tele, position=(0, 0, 2.4)), camera("b"), camera("c"))).summary()
+        assert compare_summaries(trained, now) == [
+            "the 10 rigs in training had 1 to 2 cameras, running with 3",
+            "camera 'a' (of 10 rigs in training): field of view 30 degrees, trained 58 to 77, mounted at 2.40 m, "
+            "trained 0.50 to 1.60 m",
+        ]
+        assert compare_summaries(trained, summary_of_models({"a": PINHOLE}, trained)) == []
 
 
 def read_recording(name):

@@ -420,6 +420,8 @@ def test_an_interrupted_recording_leaves_nothing_behind(tmp_path, town, monkeypa
         (["--seed", "-1"], "seed is -1"),
         (["--rig", "absent.yaml"], "absent.yaml"),
         (["--rig", "r.yaml", "--width", "64"], "--width"),
+        (["--random-rig", "--height", "64"], "leave --rig and --height out"),
+        (["--random-rig", "--width", "20"], "width is 20"),
         (["--width", "0", "--height", "-3"], "width is 0"),
     ],
 )

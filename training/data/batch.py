@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import numpy as np
 import torch
@@ -134,7 +134,8 @@ def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | N
     """Stack samples and work out where their feature pixels go, on the CPU.
 
     Args:
-        samples: one or more, of equally many cameras, views of the model's image size.
+        samples: one or more, views of the model's image size. Those of fewer cameras than others are filled up with
+            absent ones.
         config: of the model.
         previous: number of earlier frames; the most that a sample has when None. Samples with fewer are padded.
     Raises:
@@ -159,7 +160,8 @@ def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | N
 
 def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], config: ModelConfig) -> Frames:
     """Stack one frame of each sample; one that is missing (None) has the current frame's cameras, all absent."""
-    filled = [sample.current if view is None else view for view, sample in zip(views, samples)]
+    most = max(len(sample.current.present) for sample in samples)
+    filled = [_filled_up(sample.current if view is None else view, most) for view, sample in zip(views, samples)]
     valid = np.array([view is not None for view in views])
     present = np.stack([view.present for view in filled]) & valid[:, None]
     images = np.stack([view.views for view in filled])
@@ -179,6 +181,20 @@ def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], confi
         torch.from_numpy(np.stack([view.odom_from_base for view in filled])),
         torch.from_numpy(valid),
     )
+
+
+def _filled_up(frame: FrameViews, count: int) -> FrameViews:
+    """The frame with as many cameras; those that it lacks are absent, black, and otherwise like its first one."""
+    lacking = count - len(frame.present)
+    if not lacking:
+        return frame
+    views = np.concatenate([frame.views, np.zeros((lacking, *frame.views.shape[1:]), np.uint8)])
+    intrinsics, poses = (
+        np.concatenate([array, np.repeat(array[:1], lacking, axis=0)])
+        for array in (frame.intrinsics, frame.base_from_camera)
+    )
+    present = np.append(frame.present, np.zeros(lacking, bool))
+    return replace(frame, views=views, present=present, intrinsics=intrinsics, base_from_camera=poses)
 
 
 def _geometry(config: ModelConfig, size: tuple[int, int], intrinsics, base_from_camera, present) -> LiftGeometry:

@@ -15,6 +15,7 @@ from renderocc_model.base.config import configuration, setting
 from renderocc_model.field.classes import UNLABELLED
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
+from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.decoding import ImageError
@@ -110,9 +111,9 @@ class RayDataset(torch.utils.data.Dataset):
     Attributes:
         classes: the labels' class table.
         class_counts: (C,).
-        camera_names: in the order of the views' axis N.
+        camera_names: of the first recording, in the order of its views' axis N. Others may have other cameras.
     Raises:
-        TablesError: nothing there, or recordings that do not fit together (classes, cameras, versions).
+        TablesError: nothing there, or recordings that do not fit together (classes, versions).
     """
 
     def __init__(
@@ -173,6 +174,11 @@ class RayDataset(torch.utils.data.Dataset):
             truth = change_truth(truth, self.grid, change)
         tables.release()
         return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth)
+
+    def rigs(self) -> list[Rig]:
+        """The cameras of each recording, equal rigs once, in the order of the recordings."""
+        rigs = (Rig(tuple(Camera(one.name, one.model, one.mount) for one in each.cameras)) for each in self._tables)
+        return list(dict.fromkeys(rigs))
 
     def recording_of(self, index: int) -> tuple[Tables, int]:
         """The recording that holds the frame of an index, and the frame's number in it."""
@@ -307,12 +313,6 @@ class RayDataset(torch.utils.data.Dataset):
         for tables in self._tables[1:]:
             if tables.classes != first.classes:
                 raise TablesError(f"{tables.folder}: its classes are not those of {first.folder}; train on one table")
-            names, wanted = ([camera.name for camera in one.cameras] for one in (tables, first))
-            if names != wanted:
-                raise TablesError(
-                    f"{tables.folder}: has cameras {', '.join(names)}, but {first.folder} has {', '.join(wanted)}; "
-                    "prepare both with the same --cameras"
-                )
 
 
 class EpochSampler(torch.utils.data.Sampler):

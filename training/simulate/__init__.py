@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .rigs import Vehicle
 
 __all__ = ["main"]
 
@@ -26,8 +30,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--rig", type=Path, help="rig file, pinhole or fisheye (default: config/rigs/town_6cam.yaml's six)"
     )
-    made.add_argument("--width", type=int, help="image width of the default rig (default 704)")
+    made.add_argument("--width", type=int, help="image width of the default rig, about that of a random one (704)")
     made.add_argument("--height", type=int, help="image height of the default rig (default 256)")
+    made.add_argument(
+        "--random-rig", action="store_true",
+        help="draw the cameras from the seed: 4 to 7, pinholes and fisheyes of 50 to 190 degrees, 0.5 to 2.2 m high, "
+        "some images lost, the car's own body in view; rig.yaml in the recording's folder says which they are",
+    )  # fmt: skip
     made.add_argument("--no-lidar", action="store_true", help="leave the LiDAR's clouds out")
     made.add_argument("--no-labels", action="store_true", help="leave the 2D labels out")
     made.add_argument("--no-truth", action="store_true", help="leave the 3D truth (occupancy/<stamp>.npz) out")
@@ -40,16 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc simulate`: exit status 0 when the recording is complete, 2 where an argument is wrong."""
     arguments = parser().parse_args(argv)
     from renderocc_model.base.machine_errors import machine_error
-    from renderocc_model.geometry.rig import Rig
 
     from .record import Settings, record
-    from .sensors import town_rig
 
     try:
-        if arguments.rig and (arguments.width is not None or arguments.height is not None):
-            raise ValueError("--width and --height size the default rig; edit the rig file instead")
-        width, height = arguments.width if arguments.width is not None else 704, arguments.height
-        rig = Rig.load(arguments.rig) if arguments.rig else town_rig(width, 256 if height is None else height)
+        vehicle = _vehicle(arguments)
         settings = Settings(
             arguments.seed,
             arguments.frames,
@@ -60,19 +64,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.storage,
             arguments.jobs,
         )
-        count, seconds = _record(arguments.out, rig, settings, record)
+        count, seconds = _record(arguments.out, vehicle, settings, record)
     except (ValueError, OSError, MemoryError) as error:
         print(f"renderocc simulate: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
-    print(
-        f"{settings.frames} frames of {len(rig)} cameras in {seconds:.1f} s ({settings.frames / seconds:.2f} frames/s)",
-        file=sys.stderr,
-    )
+    rate = f"{settings.frames / seconds:.2f} frames/s"
+    print(f"{settings.frames} frames of {len(vehicle.rig)} cameras in {seconds:.1f} s ({rate})", file=sys.stderr)
     print(f"wrote {count} messages to {arguments.out}")
     return 0
 
 
-def _record(out: Path, rig, settings, record) -> tuple[int, float]:
+def _vehicle(arguments: argparse.Namespace) -> Vehicle:
+    """The recording car that the arguments name."""
+    from renderocc_model.geometry.rig import Rig
+
+    from .rigs import Vehicle, random_vehicle
+    from .sensors import town_rig
+
+    width, height = arguments.width, arguments.height
+    if arguments.random_rig:
+        if arguments.rig or height is not None:
+            raise ValueError("--random-rig draws the cameras and their heights in pixels; leave --rig and --height out")
+        return random_vehicle(arguments.seed, width)
+    if arguments.rig and (width is not None or height is not None):
+        raise ValueError("--width and --height size the default rig; edit the rig file instead")
+    if arguments.rig:
+        return Vehicle(Rig.load(arguments.rig))
+    return Vehicle(town_rig(704 if width is None else width, 256 if height is None else height))
+
+
+def _record(out: Path, vehicle: Vehicle, settings, record) -> tuple[int, float]:
     """Record with a progress bar; the time runs from when the town stands."""
     from tqdm import tqdm
 
@@ -86,7 +107,7 @@ def _record(out: Path, rig, settings, record) -> tuple[int, float]:
             bar.update(done - bar.n)
 
         start = time.monotonic()
-        count = record(out, rig, settings, on_frame)
+        count = record(out, vehicle, settings, on_frame)
     first = began or start
     # The first frame carries the workers' start; a rate needs two.
     seconds = (

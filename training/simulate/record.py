@@ -12,7 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from renderocc_model.geometry.rig import Rig
 from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Recorder
 
+from .rigs import Vehicle
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
 from .textures import noise
@@ -96,11 +98,11 @@ def _packed(occupancy: Occupancy) -> bytes:
 class Crew:
     """Everything that makes pictures of one town; lives in each worker."""
 
-    def __init__(self, town: Town, rig: Rig, settings: Settings) -> None:
-        self.town, self.settings = town, settings
+    def __init__(self, town: Town, vehicle: Vehicle, settings: Settings) -> None:
+        self.town, self.vehicle, self.settings = town, vehicle, settings
         self.static = Tracer([town.static])
-        self.cameras = [Photographer(camera) for camera in rig]
-        self.offsets = camera_offsets(rig)
+        self.cameras = [Photographer(camera, vehicle.body) for camera in vehicle.rig]
+        self.offsets = camera_offsets(vehicle.rig)
         self.lidar = Lidar() if settings.lidar else None
         self.surveyor = None
         if settings.truth:
@@ -129,7 +131,8 @@ class Crew:
     def _sensor(self, frame: int, sensor: int, t: float, around) -> dict[str, bytes] | Sweep | bytes:
         rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         if sensor == _TRUTH:
-            return _packed(self.surveyor.survey(t, *around))
+            lost = self.vehicle.lost(self.settings.seed, frame)
+            return _packed(self.surveyor.survey(t, *around, self.vehicle.body, lost))
         if sensor == _LIDAR:
             return self.lidar.sweep(self.town.drive.odom_from_base(t), around[1], rng)
         photographer = self.cameras[sensor]
@@ -164,11 +167,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def render(
-    town: Town, rig: Rig, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
+    town: Town, vehicle: Vehicle, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
 ) -> Iterator[list[dict[str, bytes] | Sweep | bytes]]:
     """The results of tasks, in their order, from as many processes as the settings say."""
     with _one_thread():
-        crew = Crew(town, rig, settings)
+        crew = Crew(town, vehicle, settings)
     if settings.jobs == 1:
         yield from map(crew.work, tasks)
         return
@@ -202,50 +205,65 @@ def _fork(executor: ProcessPoolExecutor, tasks: list[tuple[int, tuple[int, ...]]
         return deque(executor.submit(_work, task) for task in tasks)
 
 
-def record(folder: Path, rig: Rig, settings: Settings, on_frame=lambda count: None) -> int:
+def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=lambda count: None) -> int:
     """Record one drive into a rosbag2 folder, which appears only when it is complete.
 
     Args:
         folder: must not exist.
-        rig: the cameras.
+        vehicle: the recording car, or its cameras alone.
         on_frame: called with the number of frames written so far.
     Returns:
         the number of messages.
     Raises:
         ValueError: the folder exists or its parent cannot be written.
     """
+    vehicle = vehicle if isinstance(vehicle, Vehicle) else Vehicle(vehicle)
     with new_bag(folder) as partial:
         town = build_town(settings.seed, settings.duration + 1.0)
-        return _write_all(partial, town, rig, settings, on_frame)
+        count = _write_all(partial, town, vehicle, settings, on_frame)
+        if vehicle.random:
+            vehicle.rig.save(partial / "rig.yaml")
+        return count
 
 
-def _in_order_of_stamps(results, groups, sensors, frames: int) -> Iterator[tuple]:
+def _in_order_of_stamps(results, tasks, sensors) -> Iterator[tuple]:
     """Frame, sensor and what it gave; within a frame in the order of `sensors`."""
-    for frame in range(frames):
+    for frame, of_frame in groupby(tasks, key=itemgetter(0)):
         by_sensor = {}
-        for group in groups:
+        for _, group in of_frame:
             by_sensor |= dict(zip(group, next(results)))
-        yield from ((frame, sensor, by_sensor[sensor]) for sensor in sensors)
+        yield from ((frame, sensor, by_sensor[sensor]) for sensor in sensors if sensor in by_sensor)
+        yield frame, None, None
 
 
-def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame) -> int:
+def _tasks(vehicle: Vehicle, sensors: list[int], settings: Settings) -> list[tuple[int, tuple[int, ...]]]:
+    """What is to be made of each frame; every task of a frame is handed out before the next frame's."""
+    # Truth and LiDAR see the same moment: they are made together.
+    groups = [tuple(sensor for sensor in sensors if sensor < 0)] + [(sensor,) for sensor in sensors if sensor >= 0]
+    groups = [group for group in groups if group]
+    lost = [vehicle.lost(settings.seed, frame) for frame in range(settings.frames)]
+    return [(frame, group) for frame in range(settings.frames) for group in groups if group[0] not in lost[frame]]
+
+
+def _write_all(folder: Path, town: Town, vehicle: Vehicle, settings: Settings, on_frame) -> int:
+    rig = vehicle.rig
     offsets = camera_offsets(rig)
     after = {index: round(offsets[name] * 1e9) for index, name in enumerate(rig.names)}
     after |= {_TRUTH: 0} if settings.truth else {}
     after |= {_LIDAR: 0} if settings.lidar else {}
     sensors = sorted(after, key=lambda sensor: (after[sensor], sensor))
-    # Truth and LiDAR see the same moment: they are made together. Every task of a frame is handed out before the next.
-    groups = [tuple(sensor for sensor in sensors if sensor < 0)] + [(sensor,) for sensor in sensors if sensor >= 0]
-    groups = [group for group in groups if group]
-    tasks = [(frame, group) for frame in range(settings.frames) for group in groups]
+    tasks = _tasks(vehicle, sensors, settings)
     pose_ns, end_ns = -round(_BEFORE_S * 1e9), frame_ns(settings, settings.frames - 1) + round(_AFTER_S * 1e9)
     lidar = Lidar() if settings.lidar else None
     with Recorder(folder, rig, settings.storage, lidar, settings.labels) as recorder:
         if settings.truth:
             (folder / "occupancy").mkdir()
         recorder.write_static(START_NS + pose_ns)
-        results = render(town, rig, settings, tasks)
-        for frame, sensor, result in _in_order_of_stamps(results, groups, sensors, settings.frames):
+        results = render(town, vehicle, settings, tasks)
+        for frame, sensor, result in _in_order_of_stamps(results, tasks, sensors):
+            if sensor is None:
+                on_frame(frame + 1)
+                continue
             stamp = frame_ns(settings, frame) + after[sensor]
             while pose_ns <= stamp:
                 recorder.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
@@ -256,8 +274,6 @@ def _write_all(folder: Path, town: Town, rig: Rig, settings: Settings, on_frame)
                 recorder.write_sweep(START_NS + stamp, result)
             else:
                 recorder.write_camera(START_NS + stamp, rig.cameras[sensor], result)
-            if sensor == sensors[-1]:
-                on_frame(frame + 1)
         while pose_ns <= end_ns:
             recorder.write_pose(START_NS + pose_ns, town.drive.odom_from_base(pose_ns / 1e9))
             pose_ns += _POSE_NS

@@ -68,7 +68,8 @@ class Picture:
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
-        semantic: (height, width) uint8 class ids; 255 on the sky and where the lens maps no direction.
+        semantic: (height, width) uint8 class ids; 255 on the sky, on the car's own body and where the lens maps no
+            direction.
         depth: (height, width) float32 z-depth in metres; 0 where there is none.
     """
 
@@ -82,10 +83,11 @@ class Photographer:
 
     Args:
         camera: any lens that `CameraModel` knows.
+        body: the recording car's own body in base_link, which hides what lies behind it and has no label.
     """
 
-    def __init__(self, camera: Camera) -> None:
-        self.camera = camera
+    def __init__(self, camera: Camera, body: Mesh | None = None) -> None:
+        self.camera, self.body = camera, body
         model = camera.model
         u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
         directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1).astype(float))
@@ -130,15 +132,18 @@ class Photographer:
         """The picture at a time in seconds, and its labels."""
         model = self.camera.model
         shape = (model.height, model.width)
-        odom_from_camera = town.drive.odom_from_base(t) @ self.camera.base_from_camera
+        odom_from_base = town.drive.odom_from_base(t)
+        odom_from_camera = odom_from_base @ self.camera.base_from_camera
         origin, axis = odom_from_camera[:3, 3], odom_from_camera[:3, 2]
         directions = rotate(odom_from_camera, self._directions)
         models = town.traffic.models(t, origin, axis, self._half_angle)
-        tracer = static.with_moved(Mesh.join([model.moved(pose) for model, pose in in_sight(static, origin, models)]))
+        around = [model.moved(pose) for model, pose in in_sight(static, origin, models)]
+        own = [] if self.body is None else [self.body.moved(odom_from_base)]
+        tracer = static.with_moved(Mesh.join([*around, *own]))
         hits = tracer.trace(origin, directions)
         light = radiance(tracer, hits, np.ascontiguousarray(directions.T), self._pixel, shape, town.weather, rng)
         image = develop(light, meter(light, rng.normal(0, 0.15)), rng)
-        labelled = hits.hit & self._seen
+        labelled = hits.hit & self._seen & (hits.class_id != UNLABELLED)
         semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
         depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
         image[~self._seen.reshape(shape)] = 0

@@ -8,6 +8,7 @@ every sample standing for its share of the area; what stands on the ground outvo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,7 +188,10 @@ class Surveyor:
         for model, _ in self._town.traffic.models(t, pose[:3, 3], reach=self.reach + LONGEST_MOVER):
             self._model_samples(model)
 
-    def survey(self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer) -> Occupancy:
+    def survey(
+        self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer, body: Mesh | None = None,
+        lost: Collection[int] = (),
+    ) -> Occupancy:  # fmt: skip
         """The truth around base_link.
 
         Args:
@@ -195,10 +199,13 @@ class Surveyor:
             moving: what moves then, models with odom_from_model, at least as far as the grid reaches. What lies beyond
                 the grid hides nothing inside it from sensors inside it, but the LiDAR's beams may return from there.
             tracer: of the static town and of `moving`.
+            body: the car's own in base_link, which hides what lies behind it from cameras.
+            lost: numbers of cameras that saw nothing.
         """
         odom_from_base = self._town.drive.odom_from_base(t)
         semantics = self._vote(odom_from_base, moving)
-        seen = self._seen_by_cameras(t, odom_from_base, tracer)
+        unhidden = tracer if body is None else tracer.with_moved(body.moved(odom_from_base))
+        seen = self._seen_by_cameras(t, odom_from_base, unhidden, lost)
         returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
         return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
@@ -284,10 +291,12 @@ class Surveyor:
         inside = within[:, 0] & within[:, 1] & within[:, 2]
         return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
 
-    def _seen_by_cameras(self, t: float, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
+    def _seen_by_cameras(
+        self, t: float, odom_from_base: np.ndarray, tracer: Tracer, lost: Collection[int]
+    ) -> np.ndarray:
         """Voxels that a camera looks into: no surface between hides their middle, or a pixel's ray ends there."""
         seen = np.zeros(self._grid.size, bool)
-        for photographer, offset in self._cameras:
+        for photographer, offset in (pair for index, pair in enumerate(self._cameras) if index not in lost):
             odom_from_camera = self._town.drive.odom_from_base(t + offset) @ photographer.camera.base_from_camera
             base_from_camera = invert(odom_from_base) @ odom_from_camera
             shape, directions = photographer.grid_of_rays(_PIXEL_STRIDE)

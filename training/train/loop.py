@@ -183,7 +183,7 @@ class Writer:
             "calibration": calibration,
             "torch": torch.__version__,
         }
-        save_checkpoint(path, learner.average.network, learner.classes, threshold, self.data.rig.summary(), provenance)
+        save_checkpoint(path, learner.average.network, learner.classes, threshold, self.data.rig_summary(), provenance)
 
 
 def score(metrics: dict) -> float:

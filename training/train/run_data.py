@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from renderocc_model.geometry.rig import Camera, Rig
+from renderocc_model.network.rig_summary import summary_of_rigs
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset, split_recordings
 from ..prepare import prepare_recordings
-from ..prepare.tables import Tables, TablesError, list_tables
+from ..prepare.tables import TablesError, list_tables
 from ..recordings.notes import recording_name
 from .config import DataConfig, TrainConfig
 
@@ -24,13 +24,12 @@ _ALL = 10_000_000  # more labels than a frame has
 class Data:
     """What a run learns from, and what it is judged by.
 
-    training, held_out: samples; no held-out ones where there is one recording alone.
-    rig: the cameras of the first recording.
+    training, held_out: samples; no held-out ones where there is one recording alone. Recordings may differ in their
+        cameras: number, lenses, sizes and mounts.
     """
 
     training: RayDataset
     held_out: RayDataset | None
-    rig: Rig
 
     def identity(self) -> dict:
         """Names and counts, by which a run that goes on knows its data again."""
@@ -40,6 +39,10 @@ class Data:
             "frames": len(self.training),
             "labels": [int(count) for count in self.training.class_counts],
         }
+
+    def rig_summary(self) -> dict:
+        """What a network that learns from this gets used to, for its checkpoint."""
+        return summary_of_rigs(self.training.rigs())
 
     def frames_to_draw(self) -> RayDataset:
         """Held-out frames (training ones where there are none) with all their own labels, unvaried."""
@@ -89,5 +92,4 @@ def open_data(config: TrainConfig, folder: Path) -> Data:
     if held_out:
         samples = config.samples(training=False)
         other = RayDataset(folder, samples, held_out, config.seed, training.class_counts, grid)
-    cameras = Tables(folder / learned[0]).cameras
-    return Data(training, other, Rig(tuple(Camera(one.name, one.model, one.mount) for one in cameras)))
+    return Data(training, other)
