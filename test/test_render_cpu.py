@@ -239,7 +239,7 @@ def test_results_do_not_depend_on_the_number_of_threads(many_threads):
 
 def test_threads_take_as_much_work_each_and_no_more_than_there_is_memory_for(monkeypatch):
     order, work = np.arange(1000)[::-1], np.arange(1000)
-    runs = cpu_kernel._runs(order, work, 4)
+    runs = execution.runs_of_equal_work(order, work, 4)
     assert np.array_equal(np.concatenate(runs), order)
     # A quarter of 499,500 samples and 4 for each ray, to within a ray.
     assert all(abs((work[run] + 4).sum() - (499_500 + 4000) / 4) <= 1004 for run in runs)

@@ -7,12 +7,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
+import numpy as np
 import torch
 
-__all__ = ["BACKENDS", "OLDEST_TRITON", "choose_backend", "cpu_loops_of", "in_threads", "on_device", "triton_loops_of"]
+__all__ = [
+    "BACKENDS",
+    "OLDEST_TRITON",
+    "PRIVATE_BYTES",
+    "choose_backend",
+    "cpu_loops_of",
+    "in_threads",
+    "on_device",
+    "runs_of_equal_work",
+    "triton_loops_of",
+]
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 OLDEST_TRITON = "3.2"  # the first with `gather`; it comes with PyTorch 2.6
+PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; what no ray touches takes no memory
 
 
 def choose_backend(backend: str, obstacle: Callable[[str], str | None]) -> str:
@@ -70,6 +82,18 @@ def in_threads(work: Callable, items: Sequence, threads: int) -> None:
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, items))
+
+
+def runs_of_equal_work(order: np.ndarray, work: np.ndarray, parts: int) -> list[np.ndarray]:
+    """Cut rows into as many runs of as much work each; a row without work is a little work, too.
+
+    Args:
+        order: (R,) rows in the order in which they are worked on.
+        work: (R,) of each row.
+    """
+    ends = (work[order] + 4).cumsum()
+    cuts = ends.searchsorted(np.arange(1, parts) * (int(ends[-1]) / parts)) if len(ends) else [0] * (parts - 1)
+    return np.split(order, cuts)
 
 
 def on_device(device: torch.device):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
-from ..execution import cpu_loops_of, in_threads
+from ..execution import PRIVATE_BYTES, cpu_loops_of, in_threads, runs_of_equal_work
 from .reference import RenderResult, checked_inputs, sample_counts
 
 __all__ = ["obstacle", "render"]
@@ -25,7 +25,6 @@ __all__ = ["obstacle", "render"]
 SAMPLES_WORTH_A_THREAD = 2**15  # about two milliseconds
 RUNS_A_THREAD = 8  # forward: so that a thread that was held up leaves work to the others
 SECTORS = 512  # neighbouring rays are those in one of so many directions on the ground
-PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; what no ray touches takes no memory
 
 
 def obstacle(field: SemanticDensityField) -> str | None:
@@ -105,7 +104,8 @@ class _March(torch.autograd.Function):
             loops.march_forward(density, table, walk.shape, walk.rays, run, walk.counts, walk.delta, *written, steps)
 
         threads = _threads(walk.counts)
-        in_threads(work, _runs(walk.order, walk.counts, RUNS_A_THREAD * threads if threads > 1 else 1), threads)
+        parts = RUNS_A_THREAD * threads if threads > 1 else 1
+        in_threads(work, runs_of_equal_work(walk.order, walk.counts, parts), threads)
         ctx.save_for_backward(density, table)
         ctx.walk, ctx.steps = walk, steps
         return tuple(results)
@@ -118,7 +118,7 @@ class _March(torch.autograd.Function):
         upstream = tuple(_arrays(*(gradient.contiguous() for gradient in gradients)))
         wanted = ctx.needs_input_grad[:2]
         parts = _backward_parts(ctx.steps, 4 * (density.size * wanted[0] + table.size * wanted[1]))
-        runs = _runs(walk.order, ctx.steps, parts)
+        runs = runs_of_equal_work(walk.order, ctx.steps, parts)
         # Zeros of NumPy come from the system as they are needed, page by page.
         own = [
             (
@@ -160,13 +160,6 @@ def _threads(counts: np.ndarray) -> int:
 def _backward_parts(steps: np.ndarray, gradient_bytes: int) -> int:
     """Each thread's gradients are its own until the end: no more threads than there is memory for."""
     return min(_threads(steps), 1 + PRIVATE_BYTES // max(gradient_bytes, 1))
-
-
-def _runs(order: np.ndarray, work: np.ndarray, parts: int) -> list[np.ndarray]:
-    """Cut the rays into runs of as much work each; a ray without samples is a little work, too."""
-    ends = (work[order] + 4).cumsum()
-    cuts = ends.searchsorted(np.arange(1, parts) * (int(ends[-1]) / parts)) if len(ends) else [0] * (parts - 1)
-    return np.split(order, cuts)
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:

@@ -5,21 +5,25 @@
 of one signature, compared with each other in the tests:
 
     reference       plain PyTorch, any device and type
+    cpu             compiled loops over rays on the CPU's cores, float32 (`cpu_kernel`)
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import choose_backend
-from . import reference
+from . import cpu_kernel, reference
 from .likelihood import log1mexp, negative_log_likelihood
 from .reference import OpticalDepths
 
 __all__ = ["OpticalDepths", "choose", "log1mexp", "negative_log_likelihood", "return_windows", "termination"]
+
+_KERNELS = {"cpu": cpu_kernel}
 
 
 def termination(
@@ -48,14 +52,16 @@ def termination(
         step: distance between samples, in voxels.
         offsets: (R,) floating point in [0, 1), where on its step each sample of a ray stands: `torch.rand` for
             jittered samples; None: in the middle, as the renderer's.
-        backend: "reference", or "auto", the fastest one that can do what is asked.
+        backend: "reference"; "cpu", for fields on the CPU of at most 32 bits; or "auto", the one of these that can do
+            what is asked, and "reference" where none can.
 
     Raises:
         ValueError: step is not positive, devices or shapes differ, a window is NaN or an offset is not in [0, 1)
             (values are looked at on the CPU only), or the backend is unknown or cannot do what is asked.
+        ImportError: the loops of a CPU are wanted and what compiles them, Numba, is not installed.
     """
-    choose(field.density, backend)
-    return reference.termination(field, rays, starts, ends, step, offsets)
+    implementation = _KERNELS.get(choose(field.density, backend), reference)
+    return implementation.termination(field, rays, starts, ends, step, offsets)
 
 
 def return_windows(
@@ -89,14 +95,25 @@ def return_windows(
     Raises:
         ValueError: margin or step is not positive, or devices, types or shapes do not fit.
     """
-    choose(rays.origins, backend)
-    return reference.return_windows(grid, rays, distances, returned, margin, follow, step)
+    implementation = _KERNELS.get(choose(rays.origins, backend, float64=True), reference)
+    return implementation.return_windows(grid, rays, distances, returned, margin, follow, step)
 
 
-def choose(data: Tensor, backend: str) -> str:
-    """Which implementation works on tensors like `data` (the field's density; for windows the rays' origins).
+def choose(data: Tensor, backend: str, float64: bool = False) -> str:
+    """Which implementation works on tensors like `data`; whether what it needs is installed does not count.
 
+    Args:
+        data: a field's density or, for windows, rays' origins.
+        float64: whether such numbers can be worked on by loops, as windows can.
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    return choose_backend(backend, lambda name: "has no loops for the ends of light")
+
+    def obstacle(name: str) -> str | None:
+        if name not in _KERNELS:
+            return "has no loops for where light ends"
+        if data.dtype == torch.float64 and not float64:
+            return "sums in float32, and the field is float64"
+        return _KERNELS[name].obstacle(data)
+
+    return choose_backend(backend, obstacle)
