@@ -185,6 +185,40 @@ def test_turning_the_vehicle_turns_everything_alike(tables):
     np.testing.assert_allclose(turned_step, change @ plain_step @ np.linalg.inv(change), atol=1e-9)
 
 
+def test_labels_mark_the_voxels_of_returns_in_the_turned_frame(tables):
+    """Of all labels of frame 5 and what stands still in its neighbours, mirrored: each return's voxel is occupied, and
+    the car of frame 5 is in it alone."""
+    grid = VoxelGrid((-32.0, -32.0, -8.0), (32.0, 32.0, 24.0), 1.0)
+    settings = dict(SIZE, rays=10, augment=AugmentConfig(mirror_y=1.0), voxels=True, voxel_rays=1_000_000)
+    dataset = RayDataset(tables, SampleConfig(**settings), ["cars"], label_grid=grid)
+    marked = dataset.sample(0, 5).label_voxels
+    rays = dataset.rays_of(5, offsets=dataset.config.auxiliary_offsets)
+    places, inside = grid.index_of(hits(rays).astype(np.float64) * (1, -1, 1))
+    occupied = np.zeros(grid.shape, bool)
+    occupied[tuple(places[inside].T)] = True
+    # A point within rounding of a voxel's face may lie in either.
+    assert (marked["occupied"] != occupied).sum() < 0.01 * occupied.sum() and occupied.sum() > 500
+    assert not (marked["free"] & marked["occupied"]).any() and marked["free"].sum() > occupied.sum()
+    assert (marked["semantics"][marked["occupied"]] == ROAD).mean() > 0.9
+    assert (marked["semantics"] == CAR).any()
+    assert not (dataset.sample(0, 4).label_voxels["semantics"] == CAR).any()
+    again, other = dataset.sample(0, 5).label_voxels, dataset.sample(1, 5).label_voxels
+    assert all(np.array_equal(marked[name], again[name]) for name in marked)
+    assert np.array_equal(marked["occupied"], other["occupied"])  # all labels, whatever is drawn
+
+
+def test_fewer_returns_and_rays_mark_fewer_voxels(tables):
+    grid = VoxelGrid((-32.0, -32.0, -8.0), (32.0, 32.0, 24.0), 1.0)
+    counts = []
+    for rays, returns in ((1_000_000, 1_000_000), (300, 1_000_000), (300, 3000)):
+        config = SampleConfig(**SIZE, rays=10, voxels=True, voxel_rays=rays, voxel_returns=returns)
+        marked = RayDataset(tables, config, ["cars"], label_grid=grid).sample(0, 3).label_voxels
+        counts.append((marked["free"].sum(), marked["occupied"].sum()))
+    assert counts[0][0] > counts[1][0] and counts[0][1] == counts[1][1] > counts[2][1] > 300
+    with pytest.raises(ValueError, match="give the dataset the model's"):
+        RayDataset(tables, SampleConfig(**SIZE, voxels=True), ["cars"])
+
+
 def test_cameras_without_an_image_are_absent(tmp_path):
     bag = write_bag(tmp_path / "bag", Plan(frames=2))
     prepare_recording(bag, None, tmp_path / "t", PrepareConfig(max_time_diff=0.02))  # 'wide' is 30 ms late

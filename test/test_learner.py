@@ -11,7 +11,6 @@ from renderocc_model.base.config import to_mapping
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.presets import PRESETS
 from training.data.previous_volume import previous_volume
-from training.supervision.supervise import supervise
 from training.train.config import load_train_config
 from training.train.distributed import Processes
 from training.train.learner import Diverged, Learner
@@ -41,8 +40,7 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder):
     learner, batches = learner_and_batches(folder, "optimiser.batch_norm=frozen")
     batch = next(batches)
     output = learner.network(batch.current.network_input(), batch.geometry)
-    config = learner.config
-    terms = supervise(config.supervision, config.model, learner.classes, learner.class_counts, output, batch)
+    terms = learner.supervision.terms(output, batch)
     wanted = torch.autograd.grad(sum(terms.values()), list(learner.network.parameters()))
     sums = {}
     learner._backward(batch, sums)
@@ -57,12 +55,15 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder):
         ("tiny", ["precision=bfloat16", "supervision.mode=both"], {"depth", "semantics", "query_occupancy"}),
         ("tiny", ["accumulate=2", "sample.augment.mirror_y=1.0"], {"depth", "semantics"}),
         ("base", ["supervision.mode=query"], {"query_occupancy", "query_semantics"}),
+        ("tiny", ["supervision.mode=render+voxels", "supervision.depth_loss=termination", "sample.augment.rotation=1"],
+         {"termination", "return_voxel", "semantics", "label_voxel_occupancy", "label_voxel_semantics",
+          "label_voxels/occupied", "label_voxels/free"}),
         ("paper", [], {"depth", "semantics"}),
         ("paper", ["precision=bfloat16", "sample.augment.rotation=0.5"], {"depth", "semantics"}),
         ("tiny", ["supervision.labels_3d=only"], {"voxel_occupancy", "voxel_semantics"}),
         ("tiny", ["supervision.labels_3d=with", "sample.augment.mirror_x=1.0"], {"voxel_occupancy", "depth"}),
     ],
-)
+)  # fmt: skip
 def test_every_kind_of_model_and_supervision_learns(folder, preset, words, terms):
     grid = to_mapping(load_train_config(small_settings(folder)).model.grid)
     words = [*words, *(f"{GRID}.{name}={value}" for name, value in grid.items())]

@@ -18,8 +18,9 @@ from renderocc_model.geometry.rays import Rays
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import NetworkOutput
 from training.data.batch import Batch, Frames
+from training.supervision.config import TerminationConfig
 from training.supervision.losses import class_weights
-from training.supervision.supervise import LossWeights, SupervisionConfig, supervise
+from training.supervision.supervise import LossWeights, Supervision, SupervisionConfig
 
 torch.set_num_threads(2)
 
@@ -28,6 +29,8 @@ GRID = CONFIG.grid
 VIEWS, POSES = camera_ring(CONFIG, 3)
 COUNTS = np.arange(1, 19) * 1000
 ALL = LossWeights(**{field.name: 1.0 for field in dataclasses.fields(LossWeights)})
+TERMINATION = {"depth_loss": "termination"}
+LABEL_VOXEL_TERMS = {"label_voxel_occupancy", "label_voxel_semantics"}
 RAY_TERMS = {"depth", "semantics", "distortion", "opacity", "empty"}
 QUERY_TERMS = {"query_occupancy", "query_semantics"}
 VOXEL_TERMS = {"voxel_occupancy", "voxel_semantics"}
@@ -51,7 +54,7 @@ def random_rays(count: int, seed: int = 0) -> Rays:
     return rays_of(list(rows))
 
 
-def batch_of(*rays: Rays, truth=None, cameras=None, poses=POSES) -> Batch:
+def batch_of(*rays: Rays, truth=None, voxels=None, cameras=None, poses=POSES) -> Batch:
     frames = len(rays)
     empty = torch.empty(0)
     current = Frames(
@@ -64,7 +67,9 @@ def batch_of(*rays: Rays, truth=None, cameras=None, poses=POSES) -> Batch:
         torch.ones(frames, dtype=torch.bool),
     )
     cameras = tuple(torch.zeros(len(one), dtype=torch.int64) for one in rays) if cameras is None else cameras
-    return Batch(current, (), rays, cameras, truth or (None,) * frames, ("drive frame 0",) * frames, (0,) * frames)
+    nothing = (None,) * frames
+    names = ("drive frame 0",) * frames
+    return Batch(current, (), rays, cameras, truth or nothing, voxels or nothing, names, (0,) * frames)
 
 
 def output_of(density, semantics=None, grad: bool = False) -> NetworkOutput:
@@ -88,7 +93,8 @@ def random_output(frames: int = 1, seed: int = 0, grad: bool = False) -> Network
 def terms_of(output, batch, figures=None, seed: int = 0, **settings) -> dict[str, float]:
     settings = {"weights": ALL, "balanced_classes": False, **settings}
     generator = torch.Generator().manual_seed(seed)
-    terms = supervise(SupervisionConfig(**settings), CONFIG, OCC3D_NUSCENES, COUNTS, output, batch, generator, figures)
+    supervision = Supervision(SupervisionConfig(**settings), CONFIG, OCC3D_NUSCENES, COUNTS)
+    terms = supervision.terms(output, batch, generator, figures)
     return {name: term.item() for name, term in terms.items()}
 
 
@@ -267,6 +273,24 @@ def test_weights_of_rays_count_like_repetition():
         ({}, RAY_TERMS | {"depth_distribution", "total_variation"}),
         ({"mode": "query"}, QUERY_TERMS | {"depth_distribution", "total_variation"}),
         ({"mode": "both"}, RAY_TERMS | QUERY_TERMS | {"depth_distribution", "total_variation"}),
+        ({"mode": "query+render"}, RAY_TERMS | QUERY_TERMS | {"depth_distribution", "total_variation"}),
+        ({"mode": "voxels"}, LABEL_VOXEL_TERMS | {"depth_distribution", "total_variation"}),
+        (
+            {"mode": "voxels", "use_semantics": False},
+            {"label_voxel_occupancy", "depth_distribution", "total_variation"},
+        ),
+        (
+            {"mode": "voxels+query+render", **TERMINATION},
+            RAY_TERMS - {"depth", "empty"}
+            | {"termination", "return_voxel", "depth_distribution", "total_variation"}
+            | LABEL_VOXEL_TERMS
+            | QUERY_TERMS,
+        ),
+        ({"mode": "voxels", "labels_3d": "only"}, VOXEL_TERMS | {"depth_distribution", "total_variation"}),
+        (
+            {**TERMINATION, "weights": LossWeights(distortion=0, opacity=0, return_voxel=0, depth_distribution=0)},
+            {"semantics", "termination"},
+        ),
         ({"use_depth": False}, {"semantics", "distortion", "opacity", "total_variation"}),
         (
             {"use_semantics": False, "mode": "both"},
@@ -285,8 +309,8 @@ def test_terms_are_those_in_use_whatever_the_batch_holds(settings, expected):
         assert list(terms) == sorted(terms, key=order.index)
 
 
-@pytest.mark.parametrize("mode", ["render", "query", "both"])
-@pytest.mark.parametrize("target", ["euclidean", "contracted"])
+@pytest.mark.parametrize("mode", ["render", "query", "both", "render+voxels"])
+@pytest.mark.parametrize("target", ["euclidean", "contracted", "termination"])
 @pytest.mark.parametrize(
     "rays",
     [
@@ -301,8 +325,9 @@ def test_terms_are_those_in_use_whatever_the_batch_holds(settings, expected):
 @pytest.mark.parametrize("density", [0.0, 1e4])
 def test_losses_and_gradients_are_finite_at_the_extremes(mode, target, rays, density):
     output = output_of(density, grad=True)
-    config = SupervisionConfig(mode=mode, depth_target=target, labels_3d="with", weights=ALL)
-    terms = supervise(config, CONFIG, OCC3D_NUSCENES, COUNTS, output, batch_of(rays))
+    target = TERMINATION if target == "termination" else {"depth_target": target}
+    config = SupervisionConfig(mode=mode, **target, labels_3d="with", weights=ALL)
+    terms = Supervision(config, CONFIG, OCC3D_NUSCENES, COUNTS).terms(output, batch_of(rays))
     sum(terms.values()).backward()
     assert all(term.isfinite() for term in terms.values())
     for tensor in (output.density, output.semantics, output.depth_distribution):
@@ -350,6 +375,91 @@ def test_with_a_return_in_each_camera_the_depth_head_is_told_its_bin():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Ray termination and voxels of labels
+
+
+def test_termination_of_one_ray_through_even_fog():
+    # sigma = 0.25/m. The return at 5 m, margin 1 voxel of 1 m: the window is 4 to 6 m, depth 0.5, and 1.0 lies before
+    # it; jittered steps of 0.5 m put 8 +- 1 and 4 +- 1 samples there. The other ray leaves the grid after 8 m, depth 2,
+    # and there is one such ray for each return.
+    batch = batch_of(rays_of([((1, 0, 0), 5.0, 3), ((1, 0, 0), 20.0, 3)]))
+    terms = terms_of(output_of(0.25), batch, **TERMINATION)
+    assert terms["termination"] == pytest.approx(1.0 - math.log(1 - math.exp(-0.5)) + 2.0, abs=0.3)
+    assert terms["return_voxel"] == pytest.approx(-math.log(1 - math.exp(-0.25)), rel=1e-4)
+    mean = np.mean([terms_of(output_of(0.25), batch, **TERMINATION, seed=seed)["termination"] for seed in range(300)])
+    # The mean over where samples stand; the logarithm's curvature adds 0.5 Var / x^2-ish, under 0.01 here.
+    assert mean == pytest.approx(1.0 - math.log(1 - math.exp(-0.5)) + 2.0, abs=0.02)
+
+
+def test_light_may_end_in_voxels_before_the_return_that_hold_returns_too():
+    """Rays from 0.5 m above z = 0 that meet the plane z = 0.49 one after the other: the last one's light passes voxels
+    that hold the others' returns. Where these are opaque, its light cannot reach its own window."""
+    density = torch.zeros(1, *GRID.shape)
+    density[0, :, :, 1] = 50.0  # z from 0 to 1 m: all of the rays' way
+    rays = rays_of([((1, 0, -0.001), distance, 3) for distance in (1.5, 2.5, 3.5, 4.5, 5.5)])
+    without = {"termination": TerminationConfig(run=False)}
+    far = batch_of(rays[4:])
+    assert terms_of(output_of(density), far, **TERMINATION)["termination"] > 100
+    assert terms_of(output_of(density), batch_of(rays), **TERMINATION, **without)["termination"] > 50
+    # The run of voxels 1 to 5 holds returns; before it lies the way of 1 m in voxel 0, depth 50.
+    assert terms_of(output_of(density), batch_of(rays), **TERMINATION)["termination"] == pytest.approx(50, abs=26)
+    # Voxels that the sample's other labels mark count alike: now all of the way may stop the light.
+    held = torch.zeros(GRID.shape, dtype=torch.bool)
+    held[8:, 8, 1] = True
+    voxels = ({"occupied": held, "free": ~held, "semantics": torch.full(GRID.shape, 255, dtype=torch.uint8)},)
+    found = terms_of(output_of(density), batch_of(rays[4:], voxels=voxels), mode="render+voxels", **TERMINATION)
+    assert found["termination"] == pytest.approx(0, abs=1e-3)
+
+
+def test_points_are_not_empty_where_the_samples_other_labels_mark_a_voxel():
+    held = torch.ones(GRID.shape, dtype=torch.bool)
+    voxels = ({"occupied": held, "free": ~held, "semantics": torch.full(GRID.shape, 255, dtype=torch.uint8)},)
+    output, rays = output_of(3.0), random_rays(30)
+    plain = terms_of(output, batch_of(rays), mode="query")["query_occupancy"]
+    found = terms_of(output, batch_of(rays, voxels=voxels), mode="query+voxels")["query_occupancy"]
+    # All points are alike: the empty ones cost 3.0 each, the occupied ones the same in both, each half of the term.
+    assert plain - found == pytest.approx(0.5 * 3.0, rel=1e-5)
+
+
+def test_label_voxels_are_learnt_like_truth_and_unknown_classes_teach_occupancy_alone():
+    rng = np.random.default_rng(0)
+    state = rng.integers(0, 3, GRID.shape)  # occupied, free, not known
+    semantics = np.where(state == 0, rng.choice([2, 9, 255], GRID.shape), 255).astype(np.uint8)
+    voxels = {"occupied": state == 0, "free": state == 1, "semantics": semantics}
+    voxels = {name: torch.from_numpy(volume) for name, volume in voxels.items()}
+    output, figures = random_output(2), {}
+    batch = batch_of(random_rays(5), random_rays(5), voxels=(None, voxels))
+    terms = terms_of(output, batch, figures, mode="voxels")
+    density, logits = output.density[1].numpy().astype(float), output.semantics[1].numpy().astype(float)
+    occupancy = density[state == 1].sum() - np.log(1 - np.exp(-density[state == 0])).sum()
+    named = semantics != 255
+    right = logits[named][np.arange(named.sum()), semantics[named]]
+    assert terms["label_voxel_occupancy"] == pytest.approx(occupancy / (state != 2).sum() / 2, rel=1e-4)
+    classes = (np.log(np.exp(logits[named]).sum(axis=1)) - right).mean()
+    assert terms["label_voxel_semantics"] == pytest.approx(classes / 2, rel=1e-4)
+    assert figures["label_voxels/occupied"] == (state == 0).sum() and figures["label_voxels/free"] == (state == 1).sum()
+
+
+def test_a_wall_is_learnt_from_where_light_ends():
+    """Rays through a free field that all return from a wall at x = 5.5 m: density gathers there and nowhere before."""
+    rng = np.random.default_rng(0)
+    rows = [((5.5, y, z), math.sqrt(5.5**2 + y**2 + z**2), 15) for y, z in rng.uniform((-4, -1), (4, 2), (300, 2))]
+    supervision = Supervision(SupervisionConfig(**TERMINATION), CONFIG, OCC3D_NUSCENES, COUNTS)
+    raw = torch.full((1, *GRID.shape), -2.0, requires_grad=True)
+    optimiser = torch.optim.Adam([raw], lr=0.2)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        output = dataclasses.replace(output_of(0.0), density=F.softplus(raw))
+        optimiser.zero_grad()
+        terms = supervision.terms(output, batch_of(rays_of(rows, origin=(0.0, 0.0, 0.0))), generator)
+        sum(terms.values()).backward()
+        optimiser.step()
+    chance = 1 - torch.exp(-F.softplus(raw.detach()[0]))
+    assert chance[13, 5:11, 0:2].mean() > 0.8  # x from 5 to 6 m
+    assert chance[8:12, 6:10, 0:2].mean() < 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # 3D truth
 
 
@@ -381,15 +491,15 @@ def test_truth_of_a_larger_grid_is_cropped_and_frames_without_count_as_zero():
 
 
 def test_what_does_not_fit_is_named():
-    output, batch = random_output(), batch_of(random_rays(5))
+    output = random_output()
     with pytest.raises(ValueError, match="17 classes other than free, the model 16 logits; set class_count=17"):
-        supervise(SupervisionConfig(), small_config("tiny", "class_count=16"), OCC3D_NUSCENES, COUNTS, output, batch)
+        Supervision(SupervisionConfig(), small_config("tiny", "class_count=16"), OCC3D_NUSCENES, COUNTS)
     with pytest.raises(ValueError, match="of 1 frames, the batch of 2"):
         terms_of(output, batch_of(random_rays(5), random_rays(5)))
     with pytest.raises(ValueError, match="drive frame 0: its rays have no distances"):
         terms_of(output, batch_of(dataclasses.replace(random_rays(5), distances=None)))
     with pytest.raises(ValueError, match="18 classes but 17 counts"):
-        supervise(SupervisionConfig(), CONFIG, OCC3D_NUSCENES, COUNTS[:17], output, batch)
+        Supervision(SupervisionConfig(), CONFIG, OCC3D_NUSCENES, COUNTS[:17])
 
 
 def test_settings_that_leave_nothing_to_learn_are_refused():
@@ -397,6 +507,13 @@ def test_settings_that_leave_nothing_to_learn_are_refused():
         SupervisionConfig(mode="query", use_depth=False)
     with pytest.raises(ValueError, match="nothing is left"):
         SupervisionConfig(use_depth=False, use_semantics=False)
+    for mode in ("rendered", "render+", "query+query", ""):
+        with pytest.raises(ValueError, match=r"expected some of render, query, voxels, each once and joined by '\+'"):
+            SupervisionConfig(mode=mode)
+    with pytest.raises(ValueError, match=r"use sample.auxiliary_offsets=\[\]"):
+        SupervisionConfig(mode="voxels", auxiliary_rays=False)
+    with pytest.raises(ValueError, match="use depth_target=euclidean, or depth_loss=silog"):
+        SupervisionConfig(depth_loss="termination", depth_target="contracted")
 
 
 def test_settings_are_read_from_a_mapping():
@@ -428,11 +545,12 @@ def test_a_field_learns_a_wall_its_classes_and_its_window(mode):
     logits = torch.zeros(1, *GRID.shape, 17, requires_grad=True)
     optimiser = torch.optim.Adam([raw, logits], lr=0.15)
     generator = torch.Generator().manual_seed(0)
-    config, batch = SupervisionConfig(mode=mode), batch_of(rays)
+    supervision = Supervision(SupervisionConfig(mode=mode), CONFIG, OCC3D_NUSCENES, COUNTS)
+    batch = batch_of(rays)
     for _ in range(100):
         optimiser.zero_grad()
         output = NetworkOutput(F.softplus(raw), logits, output_of(1.0).depth_distribution, None)
-        sum(supervise(config, CONFIG, OCC3D_NUSCENES, COUNTS, output, batch, generator).values()).backward()
+        sum(supervision.terms(output, batch, generator).values()).backward()
         optimiser.step()
 
     chance = 1 - torch.exp(-F.softplus(raw[0].detach()))

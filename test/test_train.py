@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 from small_training import read_until, small_settings, small_tables, start_training
 
-import training.train.learner
 from renderocc_model.cli import main as renderocc
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
+from training.supervision.supervise import Supervision
 from training.train import main, remedy
 
 STEPS = 12
@@ -103,16 +103,16 @@ def test_a_run_killed_and_stopped_goes_on_to_the_same_weights_bit_for_bit(folder
 
 
 def test_a_loss_that_is_no_number_ends_in_one_line_and_what_was_saved_goes_on_without_it(folder, monkeypatch, capsys):
-    supervise, calls = training.train.learner.supervise, []
+    terms_of, calls = Supervision.terms, []
 
     def spoilt(*arguments):
         calls.append(arguments)
-        terms = supervise(*arguments)
+        terms = terms_of(*arguments)
         return {name: term * torch.nan for name, term in terms.items()} if len(calls) > 2 * 5 else terms
 
     arguments = ["--config", str(folder / "tiny.yaml"), "--out", str(folder / "spoilt")]
     with monkeypatch.context() as patched:
-        patched.setattr(training.train.learner, "supervise", spoilt)
+        patched.setattr(Supervision, "terms", spoilt)
         assert main(arguments) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "step 5: loss terms" in line and "optimiser.learning_rate" in line and "are kept in" in line

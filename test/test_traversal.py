@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renderocc_model.geometry.grid import VoxelGrid
-from training.evaluate.traversal import cell_indices, padded, traverse
+from training.data.traversal import cell_indices, padded, traverse
 
 GRID = VoxelGrid((-1.0, -1.5, 0.0), (1.5, 1.0, 1.0), 0.5)  # 5 x 5 x 2 voxels
 

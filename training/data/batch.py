@@ -57,6 +57,7 @@ class Batch:
         rays: of each sample, labelled rays in base_link of its current frame; counts differ.
         ray_cameras: of each sample (R,) int64, the camera of each ray.
         truth: of each sample, Occ3D arrays (X, Y, Z) uint8 of its current frame, or None.
+        label_voxels: of each sample, the voxels that its labels mark (`VoxelLabels` by name), or None.
         names: of each sample, recording and frame, for messages.
         indices: of each sample, its index in the dataset.
     """
@@ -66,6 +67,7 @@ class Batch:
     rays: tuple[Rays, ...]
     ray_cameras: tuple[Tensor, ...]
     truth: tuple[dict[str, Tensor] | None, ...]
+    label_voxels: tuple[dict[str, Tensor] | None, ...]
     names: tuple[str, ...]
     indices: tuple[int, ...]
 
@@ -103,7 +105,7 @@ class Batch:
     def only(self, index: int) -> Batch:
         """One of the samples, as a batch of one."""
         frames = [_mapped(one, lambda tensor: tensor[index : index + 1]) for one in (self.current, *self.previous)]
-        columns = (self.rays, self.ray_cameras, self.truth, self.names, self.indices)
+        columns = (self.rays, self.ray_cameras, self.truth, self.label_voxels, self.names, self.indices)
         return Batch(frames[0], tuple(frames[1:]), *((column[index],) for column in columns))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -153,6 +155,7 @@ def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | N
         tuple(sample.rays for sample in samples),
         tuple(torch.from_numpy(np.asarray(sample.ray_cameras, np.int64)) for sample in samples),
         tuple(None if sample.truth is None else _tensors(sample.truth) for sample in samples),
+        tuple(None if sample.label_voxels is None else _tensors(sample.label_voxels) for sample in samples),
         tuple(f"{sample.recording} frame {sample.frame}" for sample in samples),
         tuple(sample.index for sample in samples),
     )

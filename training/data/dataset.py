@@ -25,6 +25,7 @@ from ..prepare.subset import choose
 from ..prepare.tables import Tables, TablesError, list_tables
 from .augment import AugmentConfig, ImageChange, bird_eye_change, change_truth, draw_image_change
 from .sampling import balance_weights, draw_group_counts, frame_weights
+from .voxelise import VoxelMarks
 
 __all__ = ["EpochSampler", "FrameViews", "RayDataset", "Sample", "SampleConfig", "split_recordings"]
 
@@ -45,6 +46,9 @@ class SampleConfig:
     balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
     previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
     truth: bool = setting(False, "load the 3D truth where there is any")
+    voxels: bool = setting(False, "mark the voxels of the labels, those of the auxiliary frames too")
+    voxel_rays: int = setting(30_000, "most rays that free voxels are found with, drawn evenly", minimum=1)
+    voxel_returns: int = setting(2_000_000, "most pixels that occupied voxels are found with, drawn evenly", minimum=1)
     augment: AugmentConfig = AugmentConfig()
 
     def check(self) -> None:
@@ -84,6 +88,7 @@ class Sample:
         (255 where only the distance is) and frame_offsets.
     ray_cameras: (R,) int64, the camera of each ray, whatever frame it is of.
     truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
+    label_voxels: {"semantics", "occupied", "free"} of the labels (`VoxelLabels`), or None.
     """
 
     recording: str
@@ -95,6 +100,7 @@ class Sample:
     rays: Rays
     ray_cameras: np.ndarray
     truth: dict[str, np.ndarray] | None
+    label_voxels: dict[str, np.ndarray] | None
 
 
 class RayDataset(torch.utils.data.Dataset):
@@ -108,6 +114,7 @@ class RayDataset(torch.utils.data.Dataset):
         class_counts: (C,) frequencies for the balance of classes; those of the recordings when None. Give those of the
             training recordings to the held-out ones.
         grid: of the 3D truth, which is needed to turn it.
+        label_grid: of the voxels that labels mark; needed where `config.voxels` asks for them.
     Attributes:
         classes: the labels' class table.
         class_counts: (C,).
@@ -124,8 +131,12 @@ class RayDataset(torch.utils.data.Dataset):
         seed: int = 0,
         class_counts: np.ndarray | None = None,
         grid: VoxelGrid | None = None,
+        label_grid: VoxelGrid | None = None,
     ) -> None:
         self.folder, self.config, self.seed, self.grid = Path(folder), config or SampleConfig(), seed, grid
+        self.label_grid = label_grid
+        if self.config.voxels and label_grid is None:
+            raise ValueError("labels cannot be marked in voxels without a grid; give the dataset the model's")
         found = list_tables(self.folder)
         self.recordings = tuple(found if recordings is None else recordings)
         unknown = [name for name in self.recordings if name not in found]
@@ -172,8 +183,9 @@ class RayDataset(torch.utils.data.Dataset):
             if self.grid is None:
                 raise ValueError("3D truth cannot be turned without its grid; give the dataset its grid")
             truth = change_truth(truth, self.grid, change)
+        voxels = self._voxels(rng, tables, frame, change) if config.voxels else None
         tables.release()
-        return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth)
+        return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth, voxels)
 
     def rigs(self) -> list[Rig]:
         """The cameras of each recording, equal rigs once, in the order of the recordings."""
@@ -195,21 +207,56 @@ class RayDataset(torch.utils.data.Dataset):
             offsets: neighbouring frames whose rays are taken too, but for those of classes that move or are unknown.
         """
         tables, frame = self.recording_of(index)
-        wanted = {frame + offset for offset in offsets if 0 <= frame + offset < len(tables)}
-        frames = np.array(sorted({frame, *wanted}))
-        moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
+        rays = self._evenly(tables, frame, limit, offsets, np.eye(4))
+        tables.release()
+        return rays
+
+    def _evenly(
+        self, tables: Tables, frame: int, limit: int | None, offsets: Sequence[int], change: np.ndarray, place=0.0
+    ) -> Rays:
+        """The rays of `rays_of` in the changed base_link, whose even steps begin at `place`, 0 to below 1, of one."""
+        frames, left_out = self._still(tables, frame, offsets)
         starts = tables.starts[frames]  # (frames, N, C + 2)
-        left_out = (frames != frame)[:, None, None] & moves
-        sizes = np.where(left_out, 0, np.diff(starts, axis=2)).ravel()
+        sizes = np.where(left_out[:, None], 0, np.diff(starts, axis=2)).ravel()
         ends = np.cumsum(sizes)
         total = int(ends[-1])
         count = total if limit is None else min(limit, total)
         picks = np.arange(count) * total // max(count, 1)
+        if place:
+            picks = np.minimum(((np.arange(count) + place) * (total / max(count, 1))).astype(np.int64), total - 1)
         cells = np.searchsorted(ends, picks, side="right")
         rows = starts[..., :-1].ravel()[cells] + picks - (ends - sizes)[cells]
-        rays = self._gather(tables, rows, frames, frame, np.eye(4))[0]
-        tables.release()
-        return rays
+        return self._gather(tables, rows, frames, frame, change)[0]
+
+    def _voxels(
+        self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The voxels that labels mark: returns of the frame and, of what does not move, of the auxiliary ones."""
+        config = self.config
+        marks = VoxelMarks(self.label_grid, len(self.classes))
+        frames, left_out = self._still(tables, frame, config.auxiliary_offsets)
+        starts = tables.starts[frames]
+        total = int(np.where(left_out[:, None], 0, np.diff(starts, axis=2)).sum())
+        stride = -(-total // config.voxel_returns) or 1
+        base_from_odom = change @ invert(tables.odom_from_base[frame])
+        for row, one in enumerate(frames):
+            base_from_base = change if one == frame else base_from_odom @ tables.odom_from_base[one]
+            for camera, directions in enumerate(tables.directions):
+                marks.add_pixels(
+                    directions, base_from_base @ tables.base_from_camera[one, camera], starts[row, camera],
+                    tables.pixels, tables.distances, left_out[row], stride, int(rng.integers(stride)),
+                )  # fmt: skip
+        rays = self._evenly(tables, frame, config.voxel_rays, config.auxiliary_offsets, change, rng.random())
+        marks.add_rays(*(one.numpy() for one in (rays.origins, rays.directions, rays.distances, rays.classes)))
+        return marks.labels().arrays()
+
+    def _still(self, tables: Tables, frame: int, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The frame and its neighbours, ascending (F,), and what is left out of each (F, C + 1): in others than the
+        frame, classes that move or are unknown."""
+        wanted = {frame + offset for offset in offsets if 0 <= frame + offset < len(tables)}
+        frames = np.array(sorted({frame, *wanted}))
+        moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
+        return frames, (frames != frame)[:, None] & moves
 
     def _views(self, tables: Tables, frame: int, changes: list[ImageChange], change: np.ndarray) -> FrameViews:
         config, count = self.config, len(tables.cameras)

@@ -21,8 +21,8 @@ import numpy as np
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.geometry.grid import VoxelGrid
 
+from ..data.traversal import cell_indices, checked_rays, entry, padded
 from .confusion import known_ids, mean_of_known
-from .traversal import cell_indices, checked_rays, entry, padded
 
 __all__ = [
     "DEFAULT_ORIGIN",

@@ -32,10 +32,11 @@ from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork
 
 from ..data.dataset import RayDataset
+from ..data.traversal import padded, traverse
+from ..data.voxelise import VoxelLabels, VoxelMarks
 from ..supervision.ray_rules import RayKinds
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields
 from .rayiou import THRESHOLDS, first_hits
-from .traversal import padded, traverse
 
 __all__ = ["Calibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
 
@@ -114,25 +115,17 @@ class ThresholdSearch:
         probability = field.occupancy_probability().double().cpu().numpy()
         level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
         names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]
-        walk = _Walk(field.grid, rays, is_return, level, names, len(self.thresholds))
-        labels = np.minimum(rays.classes.numpy()[is_return], len(self.classes)).astype(np.int64)
-        holds, truth = self._voxelised(walk.return_voxels, labels, level.size)
         origins, directions = rays.origins.double().numpy(), rays.directions.double().numpy()
-        cells, left = first_hits((holds.reshape(level.shape),), field.grid, origins, directions)
+        distances = np.where(is_return, rays.distances.numpy(), np.inf)
+        marks = VoxelMarks(field.grid, len(self.classes))
+        marks.add_rays(origins, directions, distances, rays.classes.numpy())
+        labels = marks.labels()
+        walk = _Walk(field.grid, rays, level, names, len(self.thresholds))
+        cells, left = first_hits((labels.occupied,), field.grid, origins, directions)
         met = cells[0] >= 0
-        self._count_rays(walk, met, np.where(met, truth[cells[0]], UNLABELLED), left[0])
-        self._count_voxels(holds, truth, walk.passed, level.ravel().astype(np.int64), names.ravel().astype(np.int64))
-
-    def _voxelised(self, voxels: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which voxels hold a return, bool, and the class of most of its returns, 255 where none is known; flat."""
-        every = len(self.classes)
-        holding, member = np.unique(voxels, return_inverse=True)
-        votes = np.bincount(member * (every + 1) + labels, minlength=len(holding) * (every + 1))
-        votes = votes.reshape(-1, every + 1)[:, :every]  # without those of unknown class
-        holds, truth = np.zeros(size, bool), np.full(size, UNLABELLED, np.int64)
-        holds[holding] = True
-        truth[holding] = np.where(votes.any(axis=1), votes.argmax(axis=1), UNLABELLED)
-        return holds, truth
+        truth = labels.semantics.ravel()
+        self._count_rays(walk, met, np.where(met, truth[cells[0]], UNLABELLED).astype(np.int64), left[0])
+        self._count_voxels(labels, level.ravel().astype(np.int64), names.ravel().astype(np.int64))
 
     def _count_rays(self, walk: _Walk, met_truth: np.ndarray, truth: np.ndarray, truth_left: np.ndarray) -> None:
         every = len(self.classes)
@@ -151,11 +144,9 @@ class ThresholdSearch:
                 self._rays.hits[row, step] += np.bincount(truth[right & known & (names == truth)], minlength=count)
                 self._rays.hits[row, step, every] += right.sum()
 
-    def _count_voxels(
-        self, holds: np.ndarray, truth: np.ndarray, passed: np.ndarray, level: np.ndarray, names: np.ndarray
-    ) -> None:
+    def _count_voxels(self, labels: VoxelLabels, level: np.ndarray, names: np.ndarray) -> None:
         every, steps = len(self.classes), len(self.thresholds)
-        known = holds | passed
+        holds, known, truth = labels.occupied.ravel(), labels.known.ravel(), labels.semantics.ravel().astype(np.int64)
 
         def above(kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
             """(K, rows) how many of the kept voxels are above each threshold, by row."""
@@ -206,46 +197,16 @@ class _Walk:
     Attributes:
         left: (K, R) distance at which each ray leaves the first voxel above each threshold, -1 where there is none.
         names: (K, R) that voxel's class.
-        return_voxels: (returns,) flat index of the voxel of each return.
-        passed: (voxels,) bool, some ray passes it before its return.
     """
 
-    def __init__(
-        self,
-        grid: VoxelGrid,
-        rays: Rays,
-        is_return: np.ndarray,
-        level: np.ndarray,
-        names: np.ndarray,
-        steps: int,
-    ) -> None:
+    def __init__(self, grid: VoxelGrid, rays: Rays, level: np.ndarray, names: np.ndarray, steps: int) -> None:
         count = len(rays)
         self.left, self.names = np.full((steps, count), -1.0), np.zeros((steps, count), np.uint8)
         self._levels, self._names = padded(level), padded(names)
-        self._wanted = np.where(is_return, rays.distances.numpy().astype(np.float64), np.inf)
         self._reached = np.zeros(count, np.int64)
-        self._home = np.zeros(count, np.int64)
-        self._passed = np.zeros(self._levels.size, bool)
         traverse(grid, rays.origins.numpy(), rays.directions.numpy(), self._visit)
-        wide = tuple(size + 2 for size in grid.shape)
-        inner = (slice(1, -1),) * 3
-        numbers = np.full(wide, -1, np.int64)
-        numbers[inner] = np.arange(grid.size).reshape(grid.shape)
-        found = numbers.ravel()[self._home[is_return]]
-        outside = found < 0
-        if outside.any():  # on the grid's very face, which rounding may have cut off
-            points = (rays.origins + rays.directions * rays.distances[:, None]).numpy()[is_return][outside]
-            cells = np.floor((points - grid.lower) / grid.voxel_size).astype(int)
-            found[outside] = np.ravel_multi_index(tuple(np.clip(cells, 0, np.array(grid.shape) - 1).T), grid.shape)
-        self.return_voxels = found
-        self.passed = self._passed.reshape(wide)[inner].ravel()
 
     def _visit(self, rays: np.ndarray, cells: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
-        wanted, inside = self._wanted[rays], cells > 0
-        before = inside & (leave <= wanted)
-        self._passed[cells[before]] = True
-        home = inside & (enter <= wanted) & (wanted < leave)
-        self._home[rays[home]] = cells[home]
         levels, reached = self._levels[cells].astype(np.int64), self._reached[rays]
         rows = np.flatnonzero(levels > reached)
         if len(rows):
@@ -255,7 +216,7 @@ class _Walk:
             who = np.repeat(rows, counts)
             self.left[first, rays[who]], self.names[first, rays[who]] = leave[who], self._names[cells[who]]
             self._reached[rays[rows]] = levels[rows]
-        return (leave > wanted) & (self._reached[rays] == len(self.left))
+        return self._reached[rays] == len(self.left)
 
 
 def calibrate_threshold(

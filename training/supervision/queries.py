@@ -23,7 +23,7 @@ from renderocc_model.ops.render.reference import trilinear
 from .losses import occupancy_cross_entropy, semantic_cross_entropy
 from .ray_rules import RayKinds
 
-__all__ = ["Queries", "QueryConfig", "draw_queries", "query_losses"]
+__all__ = ["Queries", "QueryConfig", "density_at", "draw_queries", "query_losses"]
 
 
 @configuration
@@ -76,6 +76,7 @@ def draw_queries(
     generator: torch.Generator | None = None,
     config: QueryConfig | None = None,
     weights: Tensor | None = None,
+    holding: Tensor | None = None,
 ) -> Queries:
     """Points on R labelled rays: E = R * empty_points, S = R * occupied_points.
 
@@ -93,6 +94,7 @@ def draw_queries(
         grid: of the field that is asked.
         generator: where along its piece of a ray each point lies; of any device.
         weights: (R,) >= 0, what each ray's points count; all alike when None.
+        holding: (X, Y, Z) bool, voxels that hold a return, besides those of these rays, for `occupied_first`.
     """
     config = config or QueryConfig()
     origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
@@ -116,8 +118,9 @@ def draw_queries(
     empty_counts = ((known & (end > 0)) * counts)[:, None].expand_as(empty_at)
     occupied_counts = (returned[:, None] & (occupied_at < far[:, None])) * counts[:, None]
     if config.occupied_first:
-        returns = origins + distances[:, None] * directions
-        empty_counts = empty_counts.masked_fill(_holding(returns, returned, grid)[_voxel_of(empty, grid)], 0)
+        held = _holding(origins + distances[:, None] * directions, returned, grid)
+        held = held if holding is None else held | holding.flatten()
+        empty_counts = empty_counts.masked_fill(held[_voxel_of(empty, grid)], 0)
     return Queries(
         empty.flatten(0, 1),
         empty_counts.flatten(),
@@ -145,7 +148,7 @@ def query_losses(
         semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
     """
     config = config or QueryConfig()
-    density_of = _trilinear_density if config.interpolation == "trilinear" else _nearest_density
+    density_of = density_at if config.interpolation == "trilinear" else _nearest_density
     logits_of = _trilinear_logits if config.interpolation == "trilinear" else _nearest_logits
     terms = []
     for points, weights, solid in (
@@ -182,7 +185,8 @@ def _holding(points: Tensor, counted: Tensor, grid: VoxelGrid) -> Tensor:
     return torch.zeros(grid.size + 1, dtype=torch.bool, device=points.device).index_fill_(0, index, True)[:-1]
 
 
-def _trilinear_density(field: SemanticDensityField, points: Tensor) -> Tensor:
+def density_at(field: SemanticDensityField, points: Tensor) -> Tensor:
+    """(P,) density, 1/m, at points (P, 3), trilinear as it is rendered."""
     indices, weights = trilinear(points.to(field.dtype), field.grid)
     corners = field.density.reshape(-1).index_select(0, indices.flatten()).view(indices.shape)
     return (corners * weights).sum(dim=-1)

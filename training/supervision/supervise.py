@@ -19,27 +19,15 @@ from . import losses
 from .config import LossWeights, SupervisionConfig
 from .depth_targets import depth_bin_targets, z_depth_cosine
 from .queries import draw_queries, query_losses
-from .ray_terms import RayLabels, render_terms
+from .ray_labels import RayLabels
+from .ray_terms import render_terms
 from .voxel_truth import voxel_targets
 
-__all__ = ["LossWeights", "SupervisionConfig", "channel_table", "supervise"]
+__all__ = ["LossWeights", "Supervision", "SupervisionConfig", "channel_table"]
 
 
-def supervise(
-    config: SupervisionConfig,
-    model_config: ModelConfig,
-    classes: ClassTable,
-    class_counts: Tensor | np.ndarray,
-    output: NetworkOutput,
-    batch: Batch,
-    generator: torch.Generator | None = None,
-    figures: dict[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """The loss terms of a batch, weighted; their sum is the loss.
-
-    Each term is the mean over the batch's B frames of the term of one frame, where a frame without such labels counts
-    as 0. So the loss of a batch is the mean of the losses of its parts, however frames are spread over processes or
-    gradient accumulation.
+class Supervision:
+    """What labels say of a network's output; built once for a run.
 
     What a ray says depends on its measured distance d and on where it leaves the grid:
 
@@ -56,6 +44,8 @@ def supervise(
     travels in the grid. It lies between 0 and t_far, is right only for the right surface or a mixture about it, and
     density makes it shorter, most of all density in front, which is where the error of an empty ray is.
 
+    depth_loss `termination` renders no depth: it asks how likely light ends where it returned (`termination_terms`).
+
     depth_target `contracted` is the authors' code, for the study: s = t / (t + r) takes the place of t, times r =
     `contraction_radius`, compared with z-depth; the distortion is that of s. (The authors' points are contracted
     outside of a ball of radius r as well, and returns up to 52 m are labels; here what leaves the grid is no label.)
@@ -63,37 +53,77 @@ def supervise(
     Args:
         classes: the labels' table; logit i is class classes.occupied_ids[i].
         class_counts: (len(classes),) labels of each class over the training recordings.
-        output: of the network for the batch; taken as float32.
-        batch: on the output's device.
-        generator: where query points lie.
-        figures: receives figures to log, detached numbers that are not weighted: `rays/labelled`, `rays/beyond` and
-            `rays/unused` of the batch, and where rays are rendered `opacity/labelled`, `opacity/beyond` and
-            `depth/abs_rel`, means over the batch's rays.
-    Returns:
-        The terms in use, in the order of `LossWeights`, each a number that hangs on the output.
+        device: of the outputs and batches.
     Raises:
-        ValueError: labels do not fit the model (classes, cameras, grids), or, on the CPU, a density is not finite.
+        ValueError: there is not one count for each class, or the model has not one logit for each but free.
     """
-    _check(classes, class_counts, model_config, output, batch)
-    device = output.density.device
-    channels = channel_table(classes, device)
-    balance = None
-    if config.balanced_classes:
-        balance = losses.class_weights(torch.as_tensor(class_counts)[list(classes.occupied_ids)]).to(device)
-    terms: dict[str, Tensor] = {}
-    sums: dict[str, Tensor] = {}
-    with torch.autocast(device.type, enabled=False):
-        for number in range(len(batch)):
-            frame = _Frame(config, model_config, classes, channels, balance, output, batch, number)
-            _add(terms, frame.ray_terms(generator, sums))
-            _add(terms, frame.depth_distribution())
-            _add(terms, frame.voxel_terms(sums))
-            _add(terms, frame.total_variation())
+
+    def __init__(
+        self,
+        config: SupervisionConfig,
+        model: ModelConfig,
+        classes: ClassTable,
+        class_counts: Tensor | np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(class_counts) != len(classes):
+            raise ValueError(
+                f"there are {len(classes)} classes but {len(class_counts)} counts; give one for each class"
+            )
+        if len(classes.occupied_ids) != model.class_count:
+            raise ValueError(
+                f"the labels have {len(classes.occupied_ids)} classes other than free, the model "
+                f"{model.class_count} logits; set class_count={len(classes.occupied_ids)}"
+            )
+        self.config, self.model, self.classes = config, model, classes
+        self.channels = channel_table(classes, device)
+        self.balance = None
+        if config.balanced_classes:
+            self.balance = losses.class_weights(torch.as_tensor(class_counts)[list(classes.occupied_ids)]).to(device)
+        self.depth_edges = torch.from_numpy(depth_bin_edges(model.lift.depth)).to(device, torch.float32)
+        self._weights = {field.name: getattr(config.weights, field.name) for field in fields(LossWeights)}
+
+    def terms(
+        self,
+        output: NetworkOutput,
+        batch: Batch,
+        generator: torch.Generator | None = None,
+        figures: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The loss terms of a batch, weighted; their sum is the loss.
+
+        Each term is the mean over the batch's B frames of the term of one frame, where a frame without such labels
+        counts as 0. So the loss of a batch is the mean of the losses of its parts, however frames are spread over
+        processes or gradient accumulation.
+
+        Args:
+            output: of the network for the batch; taken as float32.
+            batch: on the output's device.
+            generator: where query points and samples lie.
+            figures: receives figures to log, detached numbers that are not weighted: `rays/labelled`, `rays/beyond`
+                and `rays/unused` of the batch, where rays are rendered `opacity/labelled`, `opacity/beyond` and
+                `depth/abs_rel`, means over the batch's rays, and the numbers of labelled voxels `label_voxels/free`,
+                `label_voxels/occupied` (of 2D labels) and `voxels/labelled` (of 3D truth).
+        Returns:
+            The terms in use, in the order of `LossWeights`, each a number that hangs on the output.
+        Raises:
+            ValueError: labels do not fit the model (cameras, grids), or, on the CPU, a density is not finite.
+        """
+        _check(output, batch)
+        terms: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
+        with torch.autocast(output.density.device.type, enabled=False):
+            for number in range(len(batch)):
+                frame = _Frame(self, output, batch, number)
+                _add(terms, frame.ray_terms(generator, sums))
+                _add(terms, frame.depth_distribution())
+                _add(terms, frame.label_voxel_terms(sums))
+                _add(terms, frame.voxel_terms(sums))
+                _add(terms, frame.total_variation())
         if figures is not None:
             for name, value in sums.items():
                 figures[name] = value if value.ndim == 0 else value[0] / value[1].clamp(min=1e-12)
-        weights = {field.name: getattr(config.weights, field.name) for field in fields(LossWeights)}
-        return {name: weight * terms[name] / len(batch) for name, weight in weights.items() if name in terms}
+        return {name: weight * terms[name] / len(batch) for name, weight in self._weights.items() if name in terms}
 
 
 def channel_table(classes: ClassTable, device: torch.device | str = "cpu") -> Tensor:
@@ -106,32 +136,18 @@ def channel_table(classes: ClassTable, device: torch.device | str = "cpu") -> Te
 class _Frame:
     """One frame of a batch: its part of the output and its labels."""
 
-    def __init__(
-        self,
-        config: SupervisionConfig,
-        model_config: ModelConfig,
-        classes: ClassTable,
-        channels: Tensor,
-        balance: Tensor | None,
-        output: NetworkOutput,
-        batch: Batch,
-        number: int,
-    ) -> None:
-        self.config, self.model, self.classes, self.channels, self.balance = (
-            config,
-            model_config,
-            classes,
-            channels,
-            balance,
-        )
+    def __init__(self, supervision: Supervision, output: NetworkOutput, batch: Batch, number: int) -> None:
+        self.supervision, self.config = supervision, supervision.config
+        self.channels, self.balance = supervision.channels, supervision.balance
         self.field = SemanticDensityField(
-            model_config.grid, output.density[number].float(), output.semantics[number].float()
+            supervision.model.grid, output.density[number].float(), output.semantics[number].float()
         )
         cameras = batch.base_from_camera.shape[1]
         self.depths = output.depth_distribution.unflatten(0, (-1, cameras))[number].float()
         self.rays, self.ray_cameras = batch.rays[number], batch.ray_cameras[number]
         self.base_from_camera, self.intrinsics = batch.base_from_camera[number], batch.intrinsics[number]
         self.present, self.truth = batch.present[number], batch.truth[number]
+        self.label_voxels = batch.label_voxels[number]
 
     def ray_terms(self, generator: torch.Generator | None, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms of rendered rays and of query points."""
@@ -139,24 +155,24 @@ class _Frame:
         if config.labels_3d == "only":
             return terms
         labels = RayLabels.of(config, self.field.grid, self.channels, self.rays)
-        _add(
-            sums,
-            {
-                "rays/labelled": (labels.classified > 0).sum(),
-                "rays/beyond": (labels.beyond > 0).sum(),
-                "rays/unused": (labels.used == 0).sum(),
-            },
-        )
-        if config.mode != "query":
+        _add(sums, {
+            "rays/labelled": (labels.classified > 0).sum(),
+            "rays/beyond": (labels.beyond > 0).sum(),
+            "rays/unused": (labels.used == 0).sum(),
+        })  # fmt: skip
+        holding = None if self.label_voxels is None else self.label_voxels["occupied"]
+        if config.uses("render"):
             cosine = None
             if config.depth_target == "contracted":
                 cosine = z_depth_cosine(self.rays, self.ray_cameras, self.base_from_camera)
-            rendered, rendered_sums = render_terms(config, self.field, self.rays, labels, cosine, self.balance)
+            rendered, rendered_sums = render_terms(
+                config, self.field, self.rays, labels, cosine, self.balance, generator, holding
+            )
             terms.update(rendered)
             _add(sums, rendered_sums)
-        if config.mode != "render":
+        if config.uses("query"):
             used = labels.returned + labels.beyond
-            queries = draw_queries(self.rays, labels.channels, self.field.grid, generator, config.query, used)
+            queries = draw_queries(self.rays, labels.channels, self.field.grid, generator, config.query, used, holding)
             occupancy, semantics = query_losses(self.field, queries, self.balance, config.query)
             if weights.query_occupancy > 0:
                 terms["query_occupancy"] = occupancy
@@ -167,19 +183,39 @@ class _Frame:
     def depth_distribution(self) -> dict[str, Tensor]:
         if not (self.config.use_depth and self.config.weights.depth_distribution > 0):
             return {}
-        model = self.model
-        edges = torch.from_numpy(depth_bin_edges(model.lift.depth)).to(self.depths.device, torch.float32)
+        model = self.supervision.model
         bins = depth_bin_targets(
-            self.rays,
-            self.ray_cameras,
-            self.base_from_camera,
-            self.intrinsics,
-            self.present,
-            model.feature_shape,
-            model.backbone.stride,
-            edges,
-        )
+            self.rays, self.ray_cameras, self.base_from_camera, self.intrinsics, self.present, model.feature_shape,
+            model.backbone.stride, self.supervision.depth_edges,
+        )  # fmt: skip
         return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
+
+    def label_voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Terms of the voxels that 2D labels mark; zeros for a sample without them."""
+        config, field, weights = self.config, self.field, self.config.weights
+        if not config.uses("voxels") or config.labels_3d == "only":
+            return {}
+        if self.label_voxels is None:
+            occupancy, semantics = field.density[:0].sum(), field.semantics[:0].sum()
+        else:
+            occupied, free = self.label_voxels["occupied"], self.label_voxels["free"]
+            if occupied.shape != field.density.shape:
+                raise ValueError(
+                    f"labels mark voxels of shape {tuple(occupied.shape)}, the model's grid has "
+                    f"{tuple(field.density.shape)}; give the dataset the model's grid (label_grid)"
+                )
+            channels = self.channels[self.label_voxels["semantics"].to(torch.int64)]
+            occupancy, semantics = losses.voxel_cross_entropy(
+                field.density, field.semantics, channels, occupied, occupied | free, field.grid.voxel_size,
+                self.balance,
+            )  # fmt: skip
+            _add(sums, {"label_voxels/occupied": occupied.sum(), "label_voxels/free": free.sum()})
+        terms = {}
+        if weights.label_voxel_occupancy > 0:
+            terms["label_voxel_occupancy"] = occupancy
+        if config.use_semantics and weights.label_voxel_semantics > 0:
+            terms["label_voxel_semantics"] = semantics
+        return terms
 
     def voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the 3D truth; zeros, so that every batch has the same terms, for a frame without any."""
@@ -191,7 +227,7 @@ class _Frame:
             count = torch.zeros((), dtype=torch.int64, device=field.device)
         else:
             channels, occupied, counted = voxel_targets(
-                self.truth, config.truth_grid, field.grid, self.channels, self.classes
+                self.truth, config.truth_grid, field.grid, self.channels, self.supervision.classes
             )
             occupancy, semantics = losses.voxel_cross_entropy(
                 field.density, field.semantics, channels, occupied, counted, field.grid.voxel_size, self.balance
@@ -212,20 +248,7 @@ def _add(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
 
-def _check(
-    classes: ClassTable,
-    class_counts: Tensor | np.ndarray,
-    model_config: ModelConfig,
-    output: NetworkOutput,
-    batch: Batch,
-) -> None:
-    if len(class_counts) != len(classes):
-        raise ValueError(f"there are {len(classes)} classes but {len(class_counts)} counts; give one for each class")
-    if len(classes.occupied_ids) != model_config.class_count:
-        raise ValueError(
-            f"the labels have {len(classes.occupied_ids)} classes other than free, the model "
-            f"{model_config.class_count} logits; set class_count={len(classes.occupied_ids)}"
-        )
+def _check(output: NetworkOutput, batch: Batch) -> None:
     if len(output.density) != len(batch):
         raise ValueError(f"the output is of {len(output.density)} frames, the batch of {len(batch)}; give both of one")
     for name, rays in zip(batch.names, batch.rays):

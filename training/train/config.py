@@ -111,6 +111,7 @@ class TrainConfig:
             width=images.width,
             previous=int(self.model.fusion.enabled),
             truth=training and self.supervision.labels_3d != "off",
+            voxels=training and self.supervision.uses("voxels") and self.supervision.labels_3d != "only",
             augment=self.sample.augment if training else AugmentConfig(),
         )
 
@@ -120,6 +121,7 @@ _DERIVED = {
     "width": "model.images.width",
     "previous": "model.fusion.enabled",
     "truth": "supervision.labels_3d",
+    "voxels": "supervision.mode",
 }
 
 

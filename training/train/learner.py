@@ -18,7 +18,7 @@ from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, bui
 from ..data.batch import Batch
 from ..data.dataset import RayDataset
 from ..data.previous_volume import previous_volume
-from ..supervision.supervise import supervise
+from ..supervision.supervise import Supervision
 from .config import TrainConfig
 from .distributed import Processes
 from .optimise import (
@@ -60,7 +60,7 @@ class Learner:
 
     def __init__(self, config: TrainConfig, dataset: RayDataset, processes: Processes) -> None:
         self.config, self.processes = config, processes
-        self.classes, self.class_counts = dataset.classes, torch.as_tensor(dataset.class_counts)
+        self.classes = dataset.classes
         if len(self.classes.occupied_ids) != config.model.class_count:
             raise ValueError(
                 f"model.class_count is {config.model.class_count}, but the labels have "
@@ -73,6 +73,9 @@ class Learner:
             )
         torch.manual_seed(config.seed)
         self.network = _initial_network(config).to(processes.device).train()
+        self.supervision = Supervision(
+            config.supervision, config.model, dataset.classes, dataset.class_counts, processes.device
+        )
         self.average = AveragedWeights(self.network, config.optimiser.ema)
         self.precision = training_precision(config.precision, processes.device)
         if self.precision == "bfloat16" and processes.device.type == "cpu":
@@ -140,16 +143,7 @@ class Learner:
             generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
             figures: dict[str, Tensor] = {}
             try:
-                terms = supervise(
-                    config.supervision,
-                    config.model,
-                    self.classes,
-                    self.class_counts,
-                    NetworkOutput(*leaves, None),
-                    batch.only(index),
-                    generator,
-                    figures,
-                )
+                terms = self.supervision.terms(NetworkOutput(*leaves, None), batch.only(index), generator, figures)
             except ValueError:
                 if not torch.isfinite(leaves[0]).all():
                     raise self._diverged("the network's output is") from None

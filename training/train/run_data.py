@@ -47,7 +47,9 @@ class Data:
     def frames_to_draw(self) -> RayDataset:
         """Held-out frames (training ones where there are none) with all their own labels, unvaried."""
         shown = self.held_out or self.training
-        config = replace(shown.config, rays=_ALL, auxiliary_offsets=(), augment=AugmentConfig(), truth=False)
+        config = replace(
+            shown.config, rays=_ALL, auxiliary_offsets=(), augment=AugmentConfig(), truth=False, voxels=False
+        )
         return RayDataset(shown.folder, config, shown.recordings, shown.seed, shown.class_counts)
 
 
@@ -87,7 +89,7 @@ def open_data(config: TrainConfig, folder: Path) -> Data:
     if not learned:
         raise TablesError(f"{folder}: every recording is held out ({', '.join(held_out)}); leave some to learn from")
     grid = config.supervision.truth_grid
-    training = RayDataset(folder, config.samples(training=True), learned, config.seed, grid=grid)
+    training = RayDataset(folder, config.samples(training=True), learned, config.seed, None, grid, config.model.grid)
     other = None
     if held_out:
         samples = config.samples(training=False)

@@ -1,0 +1,113 @@
+"""2D labels as voxels: which ones hold a return and of which class, which ones are free, which ones nobody saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.geometry.grid import VoxelGrid
+
+from .traversal import checked_rays
+
+__all__ = ["VoxelLabels", "VoxelMarks"]
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelLabels:
+    """What labelled rays say of the voxels of a grid.
+
+    semantics: (X, Y, Z) uint8, the class of most returns in a voxel; 255 where there is none, or none of known class.
+    occupied: (X, Y, Z) bool, the voxel holds a return.
+    free: (X, Y, Z) bool, rays pass it and nothing returned from it. A voxel that is neither is not known.
+    """
+
+    semantics: np.ndarray
+    occupied: np.ndarray
+    free: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """(X, Y, Z) bool, occupied or free."""
+        return self.occupied | self.free
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The three by name, as a `Sample` holds them."""
+        return {"semantics": self.semantics, "occupied": self.occupied, "free": self.free}
+
+
+class VoxelMarks:
+    """Labelled rays being marked in the voxels of a grid.
+
+    A voxel that holds a return is occupied, one that rays only pass is free. A ray whose return lies behind the grid
+    passes all voxels on its way. Pixels and rays without a distance (0, negative or NaN) say nothing.
+
+    Args:
+        class_count: ids of the class table; a label of this id or above, 255 among them, is of unknown class.
+    """
+
+    def __init__(self, grid: VoxelGrid, class_count: int) -> None:
+        self.grid, self.class_count = grid, class_count
+        self._votes = np.zeros((class_count + 1, grid.size), np.uint16)
+        self._passed = np.zeros(grid.size, bool)
+
+    def add_rays(self, origins: np.ndarray, directions: np.ndarray, distances: np.ndarray, classes: np.ndarray) -> None:
+        """Mark returns, and the voxels on the way to them. A ray that begins outside of the grid says nothing.
+
+        Args:
+            origins: (R, 3) metres in the grid's frame.
+            directions: (R, 3) unit vectors.
+            distances: (R,) metres along the ray; infinite where it was seen to leave the grid.
+            classes: (R,) ids.
+        Raises:
+            ValueError: an origin or a direction is not finite.
+        """
+        from .voxelise_loops import walk
+
+        grid = self.grid
+        origins, directions = checked_rays(origins, directions)
+        distances = np.asarray(distances, np.float64) / grid.voxel_size
+        names = np.minimum(np.asarray(classes, np.int64), self.class_count)
+        places = (origins - grid.lower) / grid.voxel_size
+        walk(grid.shape, places, directions, distances, names, self._votes, self._passed)
+
+    def add_pixels(
+        self,
+        directions: np.ndarray,
+        base_from_camera: np.ndarray,
+        starts: np.ndarray,
+        pixels: np.ndarray,
+        distances: np.ndarray,
+        left_out: np.ndarray,
+        stride: int = 1,
+        first: int = 0,
+    ) -> None:
+        """Mark the returns of one image's labelled pixels, and nothing before them: much faster than `add_rays`.
+
+        Args:
+            directions: (H, W, 3) float32 unit directions of the pixels in the camera's frame.
+            base_from_camera: (4, 4) of determinant 1 or, mirrored, -1.
+            starts: (C + 2,) rows of the next two by class, as `Tables` have them.
+            pixels, distances: (M, 2) column and row, (M,) metres.
+            left_out: (C + 1,) bool, classes that do not count.
+            stride, first: every which pixel of a class is taken, and from which one on.
+        """
+        from .voxelise_loops import mark
+
+        scale, lower = 1 / self.grid.voxel_size, np.array(self.grid.lower)
+        rotation = np.ascontiguousarray(base_from_camera[:3, :3], np.float64) * scale
+        origin = (np.asarray(base_from_camera[:3, 3], np.float64) - lower) * scale
+        mark(
+            self.grid.shape, directions, rotation, origin, np.ascontiguousarray(starts), left_out, first, stride,
+            pixels, distances, self._votes,
+        )  # fmt: skip
+
+    def labels(self) -> VoxelLabels:
+        """What has been marked so far. Of several classes with equally many returns a voxel has the lowest id."""
+        from .voxelise_loops import elect
+
+        occupied, semantics = np.zeros(self.grid.size, bool), np.full(self.grid.size, UNLABELLED, np.uint8)
+        elect(self._votes, occupied, semantics)
+        volumes = (semantics, occupied, self._passed & ~occupied)
+        return VoxelLabels(*(volume.reshape(self.grid.shape) for volume in volumes))

@@ -1,0 +1,137 @@
+"""The loops of `voxelise`, compiled by Numba when they are first called (a second or two; kept on disk)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from renderocc_model.base.compiling import compiler
+
+__all__ = ["elect", "mark", "walk"]
+
+compiled = compiler()
+
+_MOST = 65_535  # votes that are counted
+
+
+@compiled
+def walk(
+    shape: tuple[int, int, int],
+    origins: np.ndarray,
+    directions: np.ndarray,
+    distances: np.ndarray,
+    names: np.ndarray,
+    votes: np.ndarray,
+    passed: np.ndarray,
+) -> None:
+    """Walk each ray until the voxel of its return, or out of the grid.
+
+    Step for step the arithmetic of `traversal.traverse`, one ray after the other.
+
+    Args:
+        shape: voxels in x, y, z.
+        origins, directions: (R, 3) float64; origins in voxels from the lower corner.
+        distances: (R,) float64 of the returns in voxels, infinite where the ray leaves the grid. Rays without one (0,
+            negative, NaN) and rays that begin outside of the grid are left out.
+        names: (R,) int64, the row of `votes` that a return counts in.
+        votes: (rows, voxels) uint16, receives one more in the voxel of each return.
+        passed: (voxels,) bool, receives true where a ray goes through before its return.
+    """
+    for ray in range(len(origins)):
+        ox, oy, oz = origins[ray]
+        dx, dy, dz = directions[ray]
+        distance = distances[ray]
+        if not (distance > 0 and 0 <= ox < shape[0] and 0 <= oy < shape[1] and 0 <= oz < shape[2]):
+            continue
+        x, y, z = int(ox), int(oy), int(oz)
+        # The plane that is crossed next on each axis; a ray along an axis never crosses those of the others.
+        px, py, pz = x + (dx > 0), y + (dy > 0), z + (dz > 0)
+        sx, sy, sz = (1 if dx > 0 else -1), (1 if dy > 0 else -1), (1 if dz > 0 else -1)
+        tx = (px - ox) / dx if dx != 0 else np.inf
+        ty = (py - oy) / dy if dy != 0 else np.inf
+        tz = (pz - oz) / dz if dz != 0 else np.inf
+        place = (x * shape[1] + y) * shape[2] + z
+        while True:
+            left = min(tx, ty, tz)
+            if distance < left:
+                if votes[names[ray], place] < _MOST:
+                    votes[names[ray], place] += 1
+                break
+            passed[place] = True
+            if tz == left:
+                z, pz, place = z + sz, pz + sz, place + sz
+                if z < 0 or z >= shape[2]:
+                    break
+                tz = (pz - oz) / dz
+            elif ty == left:
+                y, py, place = y + sy, py + sy, place + sy * shape[2]
+                if y < 0 or y >= shape[1]:
+                    break
+                ty = (py - oy) / dy
+            else:
+                x, px, place = x + sx, px + sx, place + sx * shape[1] * shape[2]
+                if x < 0 or x >= shape[0]:
+                    break
+                tx = (px - ox) / dx
+
+
+@compiled
+def mark(
+    shape: tuple[int, int, int],
+    places: np.ndarray,
+    rotation: np.ndarray,
+    origin: np.ndarray,
+    starts: np.ndarray,
+    left_out: np.ndarray,
+    first: int,
+    stride: int,
+    pixels: np.ndarray,
+    distances: np.ndarray,
+    votes: np.ndarray,
+) -> None:
+    """Vote for the voxels that the labelled pixels of one image returned from.
+
+    Args:
+        shape: voxels in x, y, z.
+        places: (H, W, 3) float32 unit directions of the image's pixels in the camera's frame.
+        rotation, origin: (3, 3), (3,) float64, voxels from metres of the camera's frame: rotation @ place + origin.
+        starts: (rows + 1,) rows of `pixels` of each class, as tables have them.
+        left_out: (rows,) bool, classes that do not count.
+        first, stride: which pixels of each class are taken.
+        pixels: (M, 2) column and row.
+        distances: (M,) float32 metres; those that are not above 0 are left out.
+        votes: (rows, voxels) uint16, receives one more in the voxel of each return in the grid.
+    """
+    for name in range(len(left_out)):
+        if left_out[name]:
+            continue
+        for row in range(starts[name] + first, starts[name + 1], stride):
+            distance = distances[row]
+            if not distance > 0:
+                continue
+            along = places[pixels[row, 1], pixels[row, 0]]
+            x, y, z = along[0] * distance, along[1] * distance, along[2] * distance
+            i = rotation[0, 0] * x + rotation[0, 1] * y + rotation[0, 2] * z + origin[0]
+            j = rotation[1, 0] * x + rotation[1, 1] * y + rotation[1, 2] * z + origin[1]
+            k = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z + origin[2]
+            if 0 <= i < shape[0] and 0 <= j < shape[1] and 0 <= k < shape[2]:
+                voxel = (int(i) * shape[1] + int(j)) * shape[2] + int(k)
+                if votes[name, voxel] < _MOST:
+                    votes[name, voxel] += 1
+
+
+@compiled
+def elect(votes: np.ndarray, occupied: np.ndarray, semantics: np.ndarray) -> None:
+    """Which voxels have votes, and the class with the most.
+
+    Args:
+        votes: (C + 1, voxels) uint16, those of unknown class last.
+        occupied: (voxels,) bool, receives true where there are any; holds false.
+        semantics: (voxels,) uint8, receives the class of most votes, the first of several; is left where none is known.
+    """
+    most = np.zeros(votes.shape[1], np.uint16)
+    for name in range(len(votes) - 1):
+        for voxel in range(votes.shape[1]):
+            if votes[name, voxel] > most[voxel]:
+                most[voxel], semantics[voxel] = votes[name, voxel], name
+    for voxel in range(votes.shape[1]):
+        occupied[voxel] = most[voxel] > 0 or votes[-1, voxel] > 0

@@ -1,0 +1,104 @@
+"""Depth as a likelihood: where the light of labelled rays ends, in place of a comparison of rendered distances.
+
+A field of density sigma stops light as a Poisson process stops particles. With tau the optical depth, the integral of
+sigma along a ray, light gets as far as a window around the return and ends in it with probability
+
+    p = exp(-tau_before) (1 - exp(-tau_window)),    -log p = tau_before - log(1 - exp(-tau_window)),
+
+and a ray that was seen to leave the grid has p = exp(-tau) over its whole way. No expected depth is compared, so a fog
+that happens to have the right mean distance is as unlikely as it looks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays
+from renderocc_model.ops.termination import (
+    OpticalDepths,
+    log1mexp,
+    negative_log_likelihood,
+    return_windows,
+    termination,
+)
+
+from . import losses
+from .config import SupervisionConfig
+from .queries import density_at
+from .ray_labels import RayLabels
+
+__all__ = ["termination_terms"]
+
+SMALLEST_STOP = 1e-6  # added to the optical depth of what should stop light: bounds the loss to 14
+
+
+def termination_terms(
+    config: SupervisionConfig,
+    field: SemanticDensityField,
+    rays: Rays,
+    labels: RayLabels,
+    generator: torch.Generator | None,
+    holding: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """The terms of ray termination, unweighted, those of weight above 0.
+
+    The window runs from `margin` voxels before the return to as many behind it. At a low angle light is stopped in a
+    surface's own voxels metres before it returns; so it begins, if `run` asks for it, with the unbroken run of voxels
+    before the return that hold returns of the same sample (what `query.occupied_first` is for points).
+
+    Args:
+        generator: where the samples of a ray lie, and the place at the return that should stop the light.
+        holding: (X, Y, Z) bool, voxels that hold a return besides those of these rays.
+    Returns:
+        termination: the mean of -log p over returns, plus that of tau over rays that left the grid times their share:
+            how many they are for each return.
+        return_voxel: the mean of -log(1 - exp(-x)) over returns, x the optical depth of one voxel length at a point up
+            to a voxel behind the return. A window of many voxels needs little in each of them; a surface needs more.
+    """
+    grid, returned = field.grid, labels.returned > 0
+    terms = {}
+    if config.weights.termination > 0:
+        starts, ends = _windows(config, grid, rays, labels, holding)
+        depths = termination(field, rays, starts, ends, config.step, _uniform(labels.distances, generator))
+        depths = OpticalDepths(depths.before, depths.window + SMALLEST_STOP)
+        each = negative_log_likelihood(depths, returned)
+        share = labels.beyond.sum() / labels.returned.sum().clamp(min=1)
+        terms["termination"] = losses.weighted_mean(each, labels.returned) + share * losses.weighted_mean(
+            each, labels.beyond
+        )
+    if config.weights.return_voxel > 0:
+        behind = labels.distances + grid.voxel_size * _uniform(labels.distances, generator)
+        points = rays.origins.float() + behind[:, None] * rays.directions.float()
+        optical_depth = density_at(field, points) * grid.voxel_size + SMALLEST_STOP
+        terms["return_voxel"] = losses.weighted_mean(-log1mexp(optical_depth), labels.returned)
+    return terms
+
+
+def _windows(
+    config: SupervisionConfig, grid: VoxelGrid, rays: Rays, labels: RayLabels, holding: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(R,), (R,) where along each ray its light may end; inf where it left the grid, or says nothing."""
+    distances, returned, count = labels.distances, labels.returned > 0, len(rays)
+    rays = Rays(rays.origins.float(), rays.directions.float())
+    if config.termination.run and holding is not None:
+        # Voxels are marked by returns: one more ray for each that others returned from, from its middle.
+        cells = holding.nonzero()
+        middles = torch.tensor(grid.lower, device=cells.device) + (cells + 0.5) * grid.voxel_size
+        along = torch.zeros_like(middles)
+        along[:, 0] = 1
+        rays = Rays(torch.cat([rays.origins, middles]), torch.cat([rays.directions, along]))
+        distances = torch.cat([distances, torch.zeros_like(middles[:, 0])])
+        returned = torch.cat([returned, torch.ones_like(middles[:, 0], dtype=torch.bool)])
+    starts, ends = return_windows(
+        grid, rays, distances, returned, config.termination.margin, config.termination.run, config.step
+    )
+    return starts[:count], ends[:count]
+
+
+def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(R,) in [0, 1), drawn where the generator is and moved to where `like` (R,) is."""
+    device = like.device if generator is None else generator.device
+    return torch.rand(len(like), generator=generator, device=device).to(like.device)
