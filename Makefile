@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: help env demo test lint format types fuzz lock clean
+.PHONY: help env demo test lint format types fuzz faults soak load command-faults lock clean
 
 help:
 	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
@@ -11,6 +11,10 @@ help:
 	@echo "make lint   format and lint as they should be? says what is not   (make format mends it)"
 	@echo "make types  the annotations of renderocc_model and training, checked by mypy"
 	@echo "make fuzz   damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
+	@echo "make faults          faults of cameras, clocks, TF, signals and files injected into the running node   (FAULTS='--minutes 5 --list')"
+	@echo "make command-faults  every command stopped, starved and fed damaged inputs   (COMMAND_FAULTS='--runs 20')"
+	@echo "make soak            the node under random faults for a long time   (SOAK='--minutes 30')"
+	@echo "make load            the rates and sizes of images that the node keeps up with   (LOAD='--sizes 704x256')"
 	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
 	@echo "make lock   requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
 	@echo "make clean  delete the environment and what the commands above made"
@@ -44,6 +48,25 @@ fuzz:
 	@$(VENV)/bin/python -m pip install -q -r requirements-fuzz.txt || echo "no atheris for this Python: less is found"
 	@PYTHONPATH=test $(VENV)/bin/python -m fuzz $(FUZZ)
 
+# Campaigns: the options are shown by e.g. `make faults FAULTS=--help`; results lie in campaign_output.
+CAMPAIGN = PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" $(VENV)/bin/python -m campaign
+
+faults:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(CAMPAIGN).faults $(FAULTS)
+
+soak:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(CAMPAIGN).soak $(SOAK)
+
+load:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(CAMPAIGN).load $(LOAD)
+
+command-faults:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(CAMPAIGN).commands $(COMMAND_FAULTS)
+
 LOCK = $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --constraint $(VENV)/lock/tested.txt
 UV ?= uv
@@ -59,4 +82,4 @@ lock: env
 	@echo "wrote requirements-lock.txt requirements-lock-ros.txt"
 
 clean:
-	rm -rf $(VENV) demo_output fuzz_output build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) demo_output fuzz_output campaign_output build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info

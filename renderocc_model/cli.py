@@ -36,9 +36,6 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         "renderocc_ros.commands.doctor:main", "say what of machine, ROS, recording and checkpoint fits together"
     ),
-    "faults": Command(
-        "renderocc_ros.faults:main", "inject hundreds of faults into the running node; its promises checked outside"
-    ),
     "bench": Command("renderocc_model.bench:main", "measure the node, the network and the loader on this machine"),
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
     "check": Command("training.check:main", "name what in a recording would make training fail"),
@@ -50,9 +47,6 @@ COMMANDS: dict[str, Command] = {
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
-    "command-faults": Command("renderocc_ros.faults.commands:main", "hurt every command on purpose: does it recover"),
-    "soak": Command("renderocc_ros.faults.soak:main", "run the node long under faults: memory, latency over time"),
-    "load": Command("renderocc_ros.faults.load:main", "how many and how large images the node keeps up with"),
 }
 
 FROM_ROS = (

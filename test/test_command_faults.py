@@ -1,4 +1,4 @@
-"""Commands that are hurt: the short form of `renderocc command-faults`, and how its verdicts are found."""
+"""Commands that are hurt: the short form of `make command-faults`, and how its verdicts are found."""
 
 import json
 import resource
@@ -6,14 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-
-from renderocc_ros.faults.commands.campaign import Campaign
-from renderocc_ros.faults.commands.disk import Disk
-from renderocc_ros.faults.commands.injections import FAULTS, Injection, Reference, faults_of
-from renderocc_ros.faults.commands.process import Ended, run_command
-from renderocc_ros.faults.commands.report import table, update_document
-from renderocc_ros.faults.commands.subjects import SUBJECTS, tree_digest
-from renderocc_ros.faults.commands.verdict import all_made, leftovers, met, wholeness
+from campaign.commands.campaign import Campaign
+from campaign.commands.disk import Disk
+from campaign.commands.injections import FAULTS, Injection, Reference, faults_of
+from campaign.commands.process import Ended, run_command
+from campaign.commands.report import table, update_document
+from campaign.commands.subjects import SUBJECTS, tree_digest
+from campaign.commands.verdict import all_made, leftovers, met, wholeness
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def volumes(tmp_path_factory):
 
 def test_metrics_meets_its_faults(volumes, monkeypatch):
     """The real command in its own process: killed, without room, with a truncated input; each time mended by itself."""
-    monkeypatch.setattr("renderocc_ros.faults.commands.campaign.make_material", lambda folder, say: folder)
+    monkeypatch.setattr("campaign.commands.campaign.make_material", lambda folder, say: folder)
     campaign = Campaign(volumes, 3, say=lambda line: None)
     plan = [(0, "metrics", "SIGKILL"), (1, "metrics", "disk full"), (2, "metrics", "input cut off")]
     results = list(campaign.run(plan))

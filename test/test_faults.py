@@ -7,18 +7,17 @@ import sys
 
 import numpy as np
 import pytest
+from campaign.faults.__main__ import main
+from campaign.faults.catalogue import FAULTS, Run, fault_named, plan
+from campaign.faults.judge import Promises
+from campaign.faults.lane import lane_runs, make_run
+from campaign.faults.report import growth, mended, read_results, set_aside_broken, summary, table
+from campaign.scene import load_scene, small_network
+from campaign.seen import perhaps_seen, voxels_perhaps_seen
+from campaign.stage import Stage
 from nav_msgs.msg import MapMetaData
 from sensor_msgs.msg import CameraInfo
 from system import ROOT, new_domain
-
-from renderocc_ros.faults import main
-from renderocc_ros.faults.catalogue import FAULTS, Run, fault_named, plan
-from renderocc_ros.faults.judge import Promises
-from renderocc_ros.faults.lane import lane_runs, make_run
-from renderocc_ros.faults.report import growth, mended, read_results, set_aside_broken, summary, table
-from renderocc_ros.faults.scene import load_scene, small_network
-from renderocc_ros.faults.seen import perhaps_seen, voxels_perhaps_seen
-from renderocc_ros.faults.stage import Stage
 
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
@@ -35,10 +34,10 @@ SIX = (
 def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     """As a user runs it. Times are judged generously here: a computer that runs tests may be busy."""
     out = tmp_path / "campaign"
-    command = [sys.executable, "-m", "renderocc_model.cli", "faults", "--out", out, "--only", ",".join(SIX)]
+    command = [sys.executable, "-m", "campaign.faults", "--out", out, "--only", ",".join(SIX)]
     command += ["--lanes", "1", "--seed", "3", "--bag", town_bag, "--domain", new_domain(), "--wall"]
     command += ["--report-within", "10", "--recover-within", "10"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, timeout=400)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT / "test", timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr + (out / "lane_0.log").read_text()
     records = read_results(out / "results.jsonl")
     assert [record["broken"] for record in records] == [[]] * 6

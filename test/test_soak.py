@@ -9,15 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-
-from renderocc_ros.faults.load import size_of
-from renderocc_ros.faults.load.source import calibration, with_stamp
-from renderocc_ros.faults.load.table import bounded, load_table
-from renderocc_ros.faults.observer import Status, queues
-from renderocc_ros.faults.soak.document import conclude
-from renderocc_ros.faults.soak.plot import Curve, Panel, draw
-from renderocc_ros.faults.soak.samples import append, read_lines, shares
-from renderocc_ros.faults.soak.statistics import counted, longest_life, soaked_seconds, trend
+from campaign.load.__main__ import size_of
+from campaign.load.source import calibration, with_stamp
+from campaign.load.table import bounded, load_table
+from campaign.observer import Status, queues
+from campaign.soak.document import conclude
+from campaign.soak.plot import Curve, Panel, draw
+from campaign.soak.samples import append, read_lines, shares
+from campaign.soak.statistics import counted, longest_life, soaked_seconds, trend
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -192,13 +191,15 @@ def test_the_table_shows_the_highest_rate_kept_and_the_first_that_was_not():
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("soak", "--minutes", "0.15", "--pause", "1"), "1 process, "),
-        (("load", "--sizes", "96x64", "--rates", "5", "--seconds", "2", "--transports", "raw"), "96x64 raw"),
+        (("campaign.soak", "--minutes", "0.15", "--pause", "1"), "1 process, "),
+        (("campaign.load", "--sizes", "96x64", "--rates", "5", "--seconds", "2", "--transports", "raw"), "96x64 raw"),
     ],
 )
 def test_a_short_run_of_the_real_node_ends_with_its_figures(words, wanted, tmp_path, town_bag):
-    command = [sys.executable, "-m", "renderocc_model.cli", *words, "--out", str(tmp_path), "--bag", str(town_bag)]
-    done = subprocess.run([*command, "--checkpoint", "small"], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-m", *words, "--out", str(tmp_path), "--bag", str(town_bag)]
+    done = subprocess.run(
+        [*command, "--checkpoint", "small"], cwd=ROOT / "test", capture_output=True, text=True, timeout=200
+    )
     assert done.returncode in (0, 1), done.stderr  # 1: a frame failed, as beside a busy machine it may
     assert wanted in done.stdout and f"wrote {tmp_path}" in done.stdout
-    assert read_lines(tmp_path / ("samples.jsonl" if words[0] == "soak" else "results.jsonl"))
+    assert read_lines(tmp_path / ("samples.jsonl" if words[0] == "campaign.soak" else "results.jsonl"))

@@ -1,0 +1,291 @@
+"""Faults of cameras: images that do not come, come wrong, or cannot be read; calibrations that change."""
+
+from __future__ import annotations
+
+import math
+
+from campaign.faults.fault import Fault, Injection
+from campaign.rig import SECOND, Message
+
+__all__ = ["CAMERA_FAULTS"]
+
+SILENT = r"silent for|no image yet"
+
+
+def images(change):
+    """A change of images only."""
+    return lambda injection, message: change(injection, message) if message.kind == "image" else (message,)
+
+
+def infos(change):
+    """A change of camera_infos only."""
+    return lambda injection, message: change(injection, message) if message.kind == "camera_info" else (message,)
+
+
+def edited(message: Message, usable: bool = True, **fields) -> Message:
+    """The message with other values in its fields."""
+    new = message.copy(usable=usable)
+    for name, value in fields.items():
+        setattr(new.ros, name, value)
+    return new
+
+
+def serialised(message: Message) -> bytes:
+    from rclpy.serialization import serialize_message
+
+    return serialize_message(message.ros)
+
+
+def bent_bytes(bend):
+    """The serialised message through `bend(random, bytes)`."""
+    return lambda injection, message: (message.copy(data=bend(injection.random, serialised(message)), usable=False),)
+
+
+def cut(random, data: bytes) -> bytes:
+    """At least four bytes less: RTPS fills up to a multiple of four, so that one less comes as a zero in its place."""
+    return data[: random.randrange(4, max(5, len(data) - 3))]
+
+
+def noise(random, data: bytes) -> bytes:
+    return data[:4] + random.randbytes(max(8, len(data) - 4))
+
+
+def flipped(random, data: bytes) -> bytes:
+    """A few bytes of the first 200 changed: lengths, sizes, names."""
+    bent = bytearray(data)
+    for _ in range(random.randint(1, 12)):
+        bent[random.randrange(4, min(len(bent), 200))] = random.randrange(256)
+    return bytes(bent)
+
+
+def flicker(injection: Injection, message: Message):
+    """On and off for 0.2 to 0.7 seconds each."""
+    state = injection.state
+    if injection.elapsed >= state.get("until", 0.0):
+        state["off"] = not state.get("off", False)
+        state["until"] = injection.elapsed + injection.random.uniform(0.2, 0.7)
+    return () if state["off"] else (message,)
+
+
+def twice_as_often(injection: Injection, message: Message):
+    half = round(0.5 / injection.rig.rate * SECOND)
+    later = message.restamped(message.stamp + half)
+    return message, later.copy(delay=message.delay + half / SECOND)
+
+
+def shuffled(injection: Injection, message: Message):
+    return (message.copy(delay=message.delay + injection.random.choice((0.0, 0.25, 0.45))),)
+
+
+def smaller(injection: Injection, message: Message):
+    """Half the size, whole in itself, as after a change of the driver's mode."""
+    import cv2
+    import numpy as np
+
+    if message.compressed:
+        pixels = cv2.imdecode(np.frombuffer(bytes(message.ros.data), np.uint8), cv2.IMREAD_COLOR)
+        return (edited(message, False, data=cv2.imencode(".jpg", pixels[::2, ::2])[1].tobytes()),)
+    image = message.ros
+    pixels = np.frombuffer(bytes(image.data), np.uint8).reshape(image.height, image.step)[::2, : image.width // 2 * 3]
+    height, width = pixels.shape[0], pixels.shape[1] // 3
+    return (edited(message, False, height=height, width=width, step=3 * width, data=pixels.tobytes()),)
+
+
+def other_encoding(injection: Injection, message: Message):
+    """PNG for JPEG; bgr8 or mono8 for rgb8: all of them right in themselves."""
+    import cv2
+    import numpy as np
+
+    if message.compressed:
+        pixels = cv2.imdecode(np.frombuffer(bytes(message.ros.data), np.uint8), cv2.IMREAD_COLOR)
+        return (edited(message, format="png", data=cv2.imencode(".png", pixels)[1].tobytes()),)
+    if injection.random.random() < 0.5:
+        return (edited(message, encoding="bgr8"),)
+    image = message.ros
+    grey = np.frombuffer(bytes(image.data), np.uint8).reshape(image.height, image.width, 3).mean(axis=2)
+    return (edited(message, encoding="mono8", step=image.width, data=grey.astype(np.uint8).tobytes()),)
+
+
+def unknown_encoding(injection: Injection, message: Message):
+    if message.compressed:
+        return (edited(message, False, format="magic", data=b"magic" + injection.random.randbytes(2000)),)
+    return (edited(message, False, encoding="magic8"),)
+
+
+def other_transport(injection: Injection, message: Message):
+    """Compressed in place of raw, or the other way round; the publisher of before goes."""
+    import cv2
+    import numpy as np
+    from sensor_msgs.msg import CompressedImage
+
+    from campaign.scene import as_raw
+
+    injection.rig.unplug("image", message.camera, message.compressed)
+    if message.compressed:
+        new = as_raw(message.ros)
+    else:
+        pixels = np.frombuffer(bytes(message.ros.data), np.uint8).reshape(message.ros.height, message.ros.width, 3)
+        new = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes())
+    new.header = message.ros.header
+    return (Message("image", message.camera, new, delay=message.delay),)
+
+
+def transport_back(injection: Injection) -> None:
+    compressed = not hasattr(injection.rig.scene.frames[0].images[injection.camera], "encoding")
+    injection.rig.unplug("image", injection.camera, not compressed)
+
+
+def half_a_picture(injection: Injection, message: Message):
+    data = bytes(message.ros.data)
+    return (edited(message, False, data=data[: injection.random.randrange(0, len(data) * 3 // 4)]),)
+
+
+def empty_picture(injection: Injection, message: Message):
+    size = {} if message.compressed else {"height": 0, "width": 0, "step": 0}
+    return (edited(message, False, data=b"", **size),)
+
+
+def claims_to_be_huge(injection: Injection, message: Message):
+    if message.compressed:  # the size in a JPEG's frame header
+        data = bytearray(message.ros.data)
+        at = data.find(b"\xff\xc0")
+        data[at + 5 : at + 9] = b"\xff\xff\xff\xff"
+        return (edited(message, False, data=bytes(data)),)
+    return (edited(message, False, height=2**31, width=2**31, step=2**32 - 1),)
+
+
+def unplugged(injection: Injection) -> None:
+    rig = injection.rig
+    for kind in ("image", "camera_info"):
+        for compressed in (False, True):
+            rig.unplug(kind, injection.camera, compressed)
+
+
+def silent(injection: Injection, message: Message):
+    return ()
+
+
+def never_there(injection: Injection) -> None:
+    """The node is configured anew while the camera is not there."""
+    unplugged(injection)
+    injection.stage.cycle()
+
+
+def with_k(change):
+    def changed(injection: Injection, message: Message):
+        k = list(message.ros.k)
+        change(injection, k)
+        return (edited(message, k=k),)
+
+    return infos(changed)
+
+
+def zoom(injection: Injection, k: list) -> None:
+    factor = injection.state.setdefault("factor", injection.random.uniform(0.7, 1.4))
+    k[0], k[4] = k[0] * factor, k[4] * factor
+
+
+def zeros(injection: Injection, k: list) -> None:
+    k[:] = [0.0] * 9
+
+
+def not_numbers(injection: Injection, k: list) -> None:
+    k[injection.random.choice((0, 2, 4, 5))] = injection.random.choice((math.nan, math.inf))
+
+
+def another_size(injection: Injection, message: Message):
+    info = message.ros
+    k = [value * 2 for value in info.k[:8]] + [1.0]
+    return (edited(message, width=2 * info.width, height=2 * info.height, k=k),)
+
+
+def camera(name: str, what: str, change=None, **more) -> Fault:
+    return Fault(name, "cameras", what, **({"change": change} if change else {}), **more)
+
+
+def info(name: str, what: str, change, **more) -> Fault:
+    return Fault(name, "camera_info", what, change=change, **more)
+
+
+UNREADABLE = r"image|JPEG|PNG|message|bytes|encoding|silent|nearest"
+
+CAMERA_FAULTS = (
+    camera(
+        "camera never starts",
+        "is not there when the node is configured",
+        silent,
+        begin=never_there,
+        named=SILENT,
+        level=2,
+        alone=True,
+    ),
+    camera("camera stops", "sends nothing more, then goes on", images(silent), named=SILENT, level=2),
+    camera("camera unplugged", "its publishers go and come back", silent, begin=unplugged, named=SILENT, level=2),
+    camera("camera flickers", "on and off for fractions of a second", images(flicker)),
+    camera(
+        "anchor stops",
+        "the camera whose stamps the outputs carry sends nothing",
+        images(silent),
+        strikes="anchor",
+        named=SILENT,
+        level=2,
+    ),
+    camera(
+        "all cameras stop",
+        "nothing comes, then all go on",
+        images(silent),
+        strikes="cameras",
+        line="camera {anchor}",
+        named=SILENT,
+        level=2,
+        stops=True,
+    ),
+    camera("rate doubles", "twice as many images", images(twice_as_often)),
+    camera(
+        "duplicates",
+        "each image three times",
+        images(lambda i, m: (m, m.copy(delay=m.delay + 0.01), m.copy(delay=m.delay + 0.05))),
+    ),
+    camera("out of order", "images overtake each other", images(shuffled)),
+    camera("late images", "0.4 s after their stamps", images(lambda i, m: (m.copy(delay=m.delay + 0.4),))),
+    camera("size changes", "half as large as camera_info says", images(smaller), named="camera_info says"),
+    camera("encoding changes", "PNG for JPEG, bgr8 or mono8 for rgb8", images(other_encoding)),
+    camera("unknown encoding", "an encoding nobody knows", images(unknown_encoding), named=UNREADABLE),
+    camera(
+        "transport changes",
+        "compressed in place of raw, or raw in place of compressed",
+        images(other_transport),
+        end=transport_back,
+    ),
+    camera("truncated message", "cut at a random byte", images(bent_bytes(cut)), named=UNREADABLE),
+    camera("random bytes", "noise in place of an image message", images(bent_bytes(noise)), named=UNREADABLE),
+    camera("flipped bytes", "some of the first 200 bytes changed", images(bent_bytes(flipped)), judge_free=False),
+    camera("half a picture", "the message whole, its picture cut", images(half_a_picture), named=UNREADABLE),
+    camera("empty picture", "no pixels", images(empty_picture), named=UNREADABLE),
+    camera("huge picture", "claims 65535 or 2^31 pixels a side", images(claims_to_be_huge), named=UNREADABLE),
+    camera(
+        "other frame_id",
+        "an optical frame that TF does not know",
+        lambda i, m: (reframed(m, "nowhere_optical"),) if m.kind == "image" else (m,),
+        named="cannot be placed",
+    ),
+    info("other K", "another focal length, then back", with_k(zoom)),
+    info("K of zeros", "an uncalibrated driver's", with_k(zeros), named="K is all zeros"),
+    info("K not finite", "NaN or infinity in it", with_k(not_numbers), named="camera_info"),
+    info("camera_info of another size", "twice the image's", infos(another_size), named="camera_info says"),
+    info("camera_info stops", "none comes any more", infos(silent)),
+    info("camera_info truncated", "cut at a random byte", infos(bent_bytes(cut)), named="camera_info"),
+    info("camera_info of random bytes", "noise in its place", infos(bent_bytes(noise)), named="camera_info"),
+    info(
+        "unknown distortion",
+        "a model nobody knows",
+        infos(lambda i, m: (edited(m, distortion_model="magic"),)),
+        named="camera_info",
+    ),
+)
+
+
+def reframed(message: Message, frame_id: str) -> Message:
+    new = message.copy(usable=False)
+    new.ros.header.frame_id = frame_id
+    return new

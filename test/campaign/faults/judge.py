@@ -1,0 +1,208 @@
+"""The invariants: what must hold of every run, judged from outside the node."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from campaign.faults.fault import Injection
+from campaign.process import CAMERA_TIMEOUT, NodeProcess
+
+if TYPE_CHECKING:
+    from campaign.stage import Stage
+
+__all__ = ["Promises", "already_named", "expected", "judge", "judge_saved", "named_at", "stalled"]
+
+SURPRISES = r"Traceback|frame failed|Exception ignored|[Ss]egmentation|terminate called|callback .*failed"
+LATE = 0.3  # seconds the rig itself may be late; beyond it the machine stalled, and what is timed is not judged
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What the node promises, seconds.
+
+    report: within which the right camera is named, from the fault's beginning: the watchdog's limit and one second.
+    recovery: within which outputs return after the fault's end.
+    """
+
+    report: float = CAMERA_TIMEOUT + 1.0
+    recovery: float = 2.0
+
+
+def stalled(record: dict) -> bool:
+    """Whether the rig itself could not keep its times."""
+    return record["late"] > LATE
+
+
+def judge(
+    stage: Stage, injections: list[Injection], record: dict, promises: Promises, processes: set[NodeProcess]
+) -> None:
+    """Fill in what was seen, and `broken`: one line for each invariant that did not hold.
+
+    Args:
+        processes: all that ran during the run.
+    """
+    broken = list(stage.complaints)
+    alive(stage, injections, record, broken)
+    stamps(stage, injections, record, broken)
+    reported(stage, injections, record, promises, broken)
+    recovered(stage, record, promises, broken)
+    blamed(stage, injections, record, broken)
+    unexpected(processes, injections, record, broken)
+    record["broken"] = broken
+    for name in ("began", "injected", "ending", "ended"):
+        record[name] = round(record[name], 3)
+
+
+def alive(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """It runs, or it has ended for a reason that its exit status or its last lines tell."""
+    status = record["exit"]
+    if status is None:
+        return
+    ends = [injection.fault for injection in injections if injection.fault.ends_node]
+    last = " ".join(record["last_line"])
+    if not ends:
+        broken.append(f"alive: the node ended with status {status}: {last}")
+    elif status != 0 and not any(fault.exits and re.search(fault.exits, last) or fault.exits == "." for fault in ends):
+        broken.append(f"exit: status {status} and no reason in the last line: {last}")
+
+
+def stamps(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """Outputs' stamps never go back but with time itself, and each is that of an image that was sent."""
+    back = any(injection.fault.back for injection in injections)
+    outputs = [output for output in list(stage.observer.outputs) if output.at >= record["began"]]
+    sent = {image.stamp for images in stage.rig.sent.values() for image in list(images)}
+    newest: dict[str, int] = {}
+    for output in outputs:
+        before = newest.get(output.topic)
+        if before is not None and output.stamp < before and not back:
+            broken.append(f"stamps: {output.topic} went back by {(before - output.stamp) * 1e-9:.3f} s")
+            break
+        newest[output.topic] = output.stamp
+    strange = [output for output in outputs if output.stamp not in sent]
+    if strange:
+        broken.append(f"stamps: {len(strange)} outputs with stamps of no image, the first {strange[0].stamp}")
+    free = [output for output in outputs if output.free]
+    if free:
+        broken.append(f"free: {len(free)} grids with free cells no camera can have seen, {free[0].free} in the first")
+    during = [o for o in outputs if o.topic == "grid" and record["injected"] <= o.at < record["ending"]]
+    record["outputs"] = len(during)
+    record["grids"] = sum(output.topic == "grid" for output in outputs)
+    record["free_judged"] = stage.observer.judge_free
+
+
+def expected(injections: list[Injection]) -> list[Injection]:
+    """Those that have to be named: what stops everything may hide the others."""
+    stopping = [injection for injection in injections if injection.fault.stops]
+    return [i for i in injections if (i.fault.named or i.fault.said) and (not stopping or stopping == [i])]
+
+
+def line_of(injection: Injection) -> str:
+    return injection.fault.line.format(camera=injection.camera, anchor=injection.rig.scene.cameras[0])
+
+
+def already_named(stage: Stage, injection: Injection) -> bool:
+    """What was said of an earlier fault must not count for this one."""
+    status = stage.observer.status(line_of(injection))
+    return bool(injection.fault.named and status and re.search(injection.fault.named, status.text))
+
+
+def named_at(stage: Stage, injection: Injection) -> float | None:
+    """Steady seconds at which the fault was reported."""
+    since = injection.state["began"]
+    if injection.fault.said:
+        return stage.node.said(injection.fault.said, since)
+    return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
+
+
+def reported(stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]) -> None:
+    """What has to be named is named, on the line of the right camera, in time."""
+    record["report"] = []
+    must = expected(injections)
+    for injection in injections:
+        if injection not in must:
+            record["report"].append(None)
+            continue
+        fault, since = injection.fault, record["injected"]
+        at, limit = named_at(stage, injection), promises.report + fault.within
+        record["report"].append(None if at is None else round(max(0.0, at - since), 3))
+        where = "the log" if fault.said else f"'{line_of(injection)}'"
+        if at is None:
+            broken.append(f"report: {where} never said {fault.named or fault.said!r}: {text_of(stage, injection)}")
+        elif at - since > limit:
+            broken.append(f"report: {where} was named after {at - since:.2f} s, promised within {limit:g} s")
+
+
+def text_of(stage: Stage, injection: Injection) -> str:
+    status = stage.observer.status(line_of(injection))
+    return "nothing came" if status is None else status.text[:200]
+
+
+def recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
+    """After the end, outputs of new images come within the promise; and soon of all cameras."""
+    ended = record["ended"]
+    first, whole = stage.first_fresh(ended), stage.whole(ended)
+    record["recovery"] = None if first is None else round(first.at - ended, 3)
+    record["whole"] = None if whole is None else round(whole - ended, 3)
+    if not stage.node.alive:
+        broken.append(f"alive: the node ended after the fault: {' | '.join(stage.node.tail(3))}")
+    elif first is None:
+        broken.append("recovery: no output returned")
+    elif record["recovery"] > promises.recovery:
+        broken.append(f"recovery: outputs returned after {record['recovery']} s, promised {promises.recovery:g} s")
+    if first is not None and whole is None:
+        broken.append(f"recovery: not all cameras were used again: {frames_text(stage)}")
+
+
+def frames_text(stage: Stage) -> str:
+    frames = stage.observer.status("frames")
+    return "no report" if frames is None else frames.values.get("cameras in the last one", "") + "; " + frames.text
+
+
+def blamed(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """No camera is called silent or without calibration that was not touched."""
+    if record["late"] > LATE or any(i.fault.stops or not i.camera for i in injections):
+        return
+    struck = {camera for injection in injections for camera in injection.affected}
+    for at, lines in list(stage.observer.reports):
+        if not record["injected"] <= at < record["ending"]:
+            continue
+        for camera in stage.scene.cameras:
+            status = lines.get(f"camera {camera}")
+            if camera not in struck and status is not None and status.level >= 2:
+                broken.append(f"blame: camera {camera}, which was well, was called: {status.text[:160]}")
+                return
+
+
+def unexpected(processes: set[NodeProcess], injections: list[Injection], record: dict, broken: list[str]) -> None:
+    """Nothing fails inside that is not the fault's own doing."""
+    allowed = [injection.fault.errors for injection in injections if injection.fault.errors]
+    said = [line for process in processes for line in list(process.lines)]
+    lines = [line for at, line in said if at >= record["began"] and re.search(SURPRISES, line)]
+    for line in lines:
+        if not any(re.search(pattern, line) for pattern in allowed):
+            broken.append(f"unexpected: {line[-300:]}")
+            return
+
+
+def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
+    """~/save while the faults are on: whatever is not unknown, a camera can have seen. Whether it was judged."""
+    if any(i.fault.stops or i.fault.ends_node or i.fault.group == "files" for i in injections):
+        return False
+    answer = stage.save()
+    if answer is None or not answer.success:
+        stage.broken(f"save: {answer.message if answer else 'no answer'}")
+        return False
+    try:
+        path = Path(answer.message.split()[0])
+        unseen = stage.observer.unseen_voxels(path) if stage.observer.judge_free else 0
+        for written in answer.message.split():
+            Path(written).unlink()
+    except (OSError, ValueError, KeyError) as error:
+        stage.broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
+        return False
+    if unseen:
+        stage.broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
+    return stage.observer.judge_free

@@ -1,0 +1,154 @@
+"""One lane of a campaign: a stage, on which runs are made one after the other and judged.
+
+    python -m campaign.faults.lane PLAN.json LANE UNTIL
+
+Results are appended to the campaign's results.jsonl, one line each as it ends; a lane that is started again goes on.
+After UNTIL (seconds of the monotonic clock) it begins no new run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from campaign.faults.catalogue import Run, fault_named
+from campaign.faults.fault import Injection
+from campaign.faults.judge import Promises, already_named, expected, judge, judge_saved, named_at, stalled
+from campaign.observer import queues
+from campaign.stage import Stage, StageError, wait_for
+
+__all__ = ["lane_runs", "main", "make_run"]
+
+AGAIN = 2  # times a run is made again when the machine stalled during it
+LONGEST_WAIT = 12.0  # seconds for the outputs to return, before it is given up
+
+
+def injections_of(stage: Stage, run: Run) -> list[Injection]:
+    """The run's faults with the cameras they strike, each its own."""
+    draw = random.Random(f"cameras {run.seed}")
+    order = list(stage.scene.cameras)
+    draw.shuffle(order)
+    injections = []
+    for name in run.faults:
+        fault = fault_named(name)
+        camera = ""
+        if fault.strikes_anchor:
+            camera = stage.scene.cameras[0]
+            order = [other for other in order if other != camera] + [camera]
+        elif fault.strikes_any:
+            camera = order.pop(0)
+        injections.append(Injection(fault, stage, camera, random.Random(f"{name} {run.seed}")))
+    return injections
+
+
+def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
+    """Inject, wait until it was named, end it, wait for the outputs, judge. Returns the record."""
+    restarted = stage.settle()
+    stage.complaints.clear()
+    injections = injections_of(stage, run)
+    stage.observer.judge_free = all(injection.fault.judge_free for injection in injections)
+    wait_for(lambda: not any(already_named(stage, injection) for injection in injections), 7.0)
+    record = {"index": run.index, "faults": list(run.faults), "seed": run.seed, "simulated": run.simulated}
+    record["cameras"] = [injection.camera for injection in injections]
+    record["before"] = vars(stage.node.holdings()) if stage.node.holdings() else None
+    stage.rig.reset_lateness()
+    began, old, draw = time.monotonic(), stage.node, random.Random(f"length {run.seed}")
+    for injection in injections:
+        stage.rig.changes.append(injection.change)
+        injection.begin()
+    injected, node = time.monotonic(), stage.node
+    least = max(draw.uniform(*injection.fault.seconds) for injection in injections)
+    wait_for(lambda: time.monotonic() - injected >= least, least + 1)
+    wait_for(lambda: all(named_at(stage, injection) for injection in expected(injections)), promises.report - least + 1)
+    ending = time.monotonic()
+    patience = max(injection.fault.ends_within for injection in injections)
+    record["saved_judged"] = judge_saved(stage, injections)
+    exit_status = node.wait(max(0.0, patience - (ending - injected))) if patience else node.process.poll()
+    if patience and exit_status is None:
+        stage.broken(f"exit: the node did not end within {patience:g} s of the signal")
+    record["last_line"] = node.tail(1) if exit_status is not None else []
+    record["exit_after"] = round(time.monotonic() - injected, 2) if patience else None
+    for injection in reversed(injections):
+        stage.rig.changes.remove(injection.change)
+        injection.end()
+    record.update(began=began, injected=injected, ending=ending, ended=time.monotonic(), exit=exit_status)
+    record["new_process"] = stage.node is not old
+    wait_for(lambda: stage.whole(record["ended"]) or not stage.node.alive, LONGEST_WAIT)
+    time.sleep(0.05)
+    after = stage.node.holdings()
+    record["after"] = {**vars(after), "images": queues(stage.observer.reports[-1][1])[0]} if after else None
+    record["node"] = stage.node.pid
+    record["restarted_before"] = restarted
+    record["load"] = round(os.getloadavg()[0], 2)
+    record["late"] = round(stage.rig.lateness, 3)
+    judge(stage, injections, record, promises, {old, node, stage.node})
+    return record
+
+
+def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:
+    """What is left for a lane: without /clock, then with it; in each part what may end the process comes last.
+
+    So one process lives through as many faults as can be, and shows whether it grows.
+    """
+    left = [run for run in runs if run.index % lanes == lane and run.index not in done]
+
+    def place(run: Run) -> tuple[bool, bool, int]:
+        return run.simulated, any(fault_named(name).group == "process" for name in run.faults), run.index
+
+    return sorted(left, key=place)
+
+
+def append(path: Path, record: dict) -> None:
+    """One line, in one write: lanes share the file."""
+    with path.open("ab", buffering=0) as file:
+        file.write((json.dumps(record) + "\n").encode())
+
+
+def main(argv: list[str]) -> int:
+    from renderocc_ros.process import prepare_process
+
+    settings = json.loads(Path(argv[0]).read_text())
+    lane, until = int(argv[1]), float(argv[2])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the node's process is ended with this one
+    out, domain = Path(settings["out"]), settings["domain"] + lane
+    os.environ.update(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    prepare_process()
+    from campaign.faults.report import finished, read_results
+    from campaign.scene import load_scene
+
+    results, failures = out / "results.jsonl", out / "failures.jsonl"
+    runs = [Run(run["index"], tuple(run["faults"]), run["seed"], run["simulated"]) for run in settings["runs"]]
+    left = lane_runs(runs, finished(read_results(results)), lane, settings["lanes"])
+    promises = Promises(**settings["promises"])
+    scene, stage = load_scene(Path(settings["bag"])), None
+    try:
+        for run in left:
+            if time.monotonic() >= until:
+                break
+            if stage is None or stage.simulated != run.simulated:
+                if stage is not None:
+                    stage.close()
+                stage = Stage(out, scene, Path(settings["network"]), domain, run.simulated)
+            for attempt in range(1 + AGAIN):
+                try:
+                    record = make_run(stage, run, promises)
+                except StageError as error:
+                    append(failures, {"index": run.index, "faults": run.faults, "seed": run.seed, "error": str(error)})
+                    raise
+                record.update(lane=lane, attempt=attempt)
+                if not (record["broken"] and stalled(record)):
+                    break
+            append(results, record)
+    finally:
+        if stage is not None:
+            stage.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
