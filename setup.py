@@ -1,14 +1,34 @@
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 package_name = "renderocc_ros"
+ROOT = Path(__file__).resolve().parent  # of the sources: `colcon build --symlink-install` runs a link to this file
+
+
+def requirements(name: str) -> list[str]:
+    """The requirements in a file beside this one, without comments."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [line for line in lines if line]
+
+
+# What the commands need that run without a network. PyTorch and the rest are extras, so that installing this package
+# never replaces the PyTorch of a vehicle, which often comes from elsewhere (Jetson); `renderocc doctor` says what is
+# missing. colcon reads neither list: package.xml and requirements.txt are for rosdep and pip there.
+ALWAYS = ("numpy", "pyyaml")
+NETWORK = requirements("requirements.txt")
+TRAINING = requirements("requirements-train.txt")
+EXPORT = requirements("requirements-export.txt")
 
 setup(
     name=package_name,
     version="0.1.0",
+    # `training` keeps its folder's name. Installed as another one by package_dir, it is found after `pip install` and
+    # after both kinds of `colcon build`, but no more by mypy and editors after `pip install -e`, and twice in the
+    # source tree, under both names, with two copies of each class.
     packages=find_packages(include=["renderocc_model*", "renderocc_ros*", "training*"]),
-    package_data={"renderocc_model": ["weights/*.safetensors"]},
+    package_data={"renderocc_model": ["weights/*.safetensors", "py.typed"], "training": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
@@ -19,8 +39,13 @@ setup(
         (f"share/{package_name}/config/study", glob("config/study/*.yaml")),
     ],
     python_requires=">=3.10",
-    install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    install_requires=[line for line in NETWORK if line.startswith(ALWAYS)],
+    extras_require={
+        "network": NETWORK,
+        "train": [*NETWORK, *TRAINING],
+        "export": [*NETWORK, *EXPORT],
+        "test": [*NETWORK, *requirements("requirements-test.txt")],
+    },
     zip_safe=False,  # weights and configuration are opened as files
     maintainer="RenderOcc for ROS 2 developers",
     maintainer_email="renderocc@example.com",

@@ -11,6 +11,7 @@ import importlib
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import NamedTuple
 
 from renderocc_model.base.machine_errors import machine_error  # before memory can run out
@@ -53,11 +54,13 @@ FROM_ROS = (
     "source a ROS 2 install (source /opt/ros/jazzy/setup.bash) or use the environment that `make demo` makes (.venv)"
 )
 FROM_PIP = "python3 -m pip install -r requirements.txt"
+FROM_PATH = "take its folder off PYTHONPATH, or put that of this package before it"
 
 # Import name -> what to do where it is missing; a name that is not here is our own fault and keeps its traceback.
 REMEDIES: dict[str, str] = {
     **dict.fromkeys(
-        ("rclpy", "rosgraph_msgs", "sensor_msgs", "geometry_msgs", "nav_msgs", "visualization_msgs"), FROM_ROS
+        ("rclpy", "rcl_interfaces", "rosgraph_msgs", "sensor_msgs", "geometry_msgs", "nav_msgs", "visualization_msgs"),
+        FROM_ROS,
     ),
     **dict.fromkeys(
         ("diagnostic_msgs", "std_msgs", "std_srvs", "lifecycle_msgs", "tf2_msgs", "builtin_interfaces"), FROM_ROS
@@ -141,6 +144,9 @@ def run(name: str, arguments: list[str]) -> int:
             print(f"renderocc {name}: {words}", file=sys.stderr)
             return 1
         missing = (error.name or "").partition(".")[0]
+        if missing == "training" and (path := foreign_training()):
+            print(f"renderocc {name}: the package `training` of {path} hides ours; {FROM_PATH}", file=sys.stderr)
+            return 2
         if missing not in REMEDIES:
             raise
         remedy = REMEDIES[missing].format(name=missing)
@@ -160,6 +166,14 @@ def run(name: str, arguments: list[str]) -> int:
             raise
         print(f"renderocc {name}: {words}", file=sys.stderr)
         return 1
+
+
+def foreign_training() -> str:
+    """The folder of a package `training` that is not ours, where Python finds it first; else empty."""
+    package = sys.modules.get("training")
+    folders = [Path(folder).resolve() for folder in getattr(package, "__path__", ())]
+    ours = Path(__file__).resolve().parent.parent / "training"
+    return str(folders[0]) if folders and ours not in folders else ""
 
 
 def out_of_machine(name: str, error: Exception) -> str:

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,15 @@ def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("renderocc_ros.commands.replay.main", broken)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["replay", "bag"])
+
+
+def test_another_package_of_the_name_training_is_named(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    code = (
+        f"import sys; sys.path[:0] = {[str(tmp_path), str(Path(cli.__file__).parents[1])]};"
+        "from renderocc_model import cli; sys.exit(cli.main(['check', 'bag']))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)  # no site-packages
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/training hides ours" in done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {"renderocc_model": set(), "training": {"renderocc_model"}, "renderocc_ros": {"renderocc_model"}}
@@ -92,6 +93,26 @@ def test_importing_the_model_package_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_with_nothing_installed_the_model_imports_and_doctor_says_what_is_missing():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import renderocc_model;"
+        "from renderocc_model import cli; sys.exit(cli.main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)  # no site-packages
+    assert done.returncode == 1 and not done.stderr
+    for package in ("numpy", "yaml", "cv2", "torch", "rclpy"):
+        assert f"FAIL  {package}: cannot be imported" in done.stdout
+
+
+def test_installing_brings_what_is_needed_without_a_network_and_the_rest_as_extras():
+    script = "import setuptools; setuptools.setup = lambda **words: print(words); exec(open('setup.py').read())"
+    shown = subprocess.run([sys.executable, "-c", f"__file__ = 'setup.py'; {script}"], cwd=ROOT, capture_output=True)
+    words = ast.literal_eval(shown.stdout.decode())
+    assert [Requirement(line).name for line in words["install_requires"]] == ["numpy", "pyyaml"]
+    assert {"torch", "timm", "rosbags"} <= {Requirement(line).name for line in words["extras_require"]["network"]}
+    assert {"renderocc_model", "renderocc_ros", "training"} <= set(words["packages"])
+
+
 def test_the_node_can_be_on_the_graph_before_torch_is_loaded():
     """Also: what prepare_process sets for torch's threads is set before they are made."""
     code = "import sys, renderocc_ros.node; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
@@ -124,13 +145,14 @@ def test_every_ros_package_that_is_imported_is_declared():
     manifest = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in manifest if element.tag.endswith("depend")}
     used = set()
-    for path in [*sorted((ROOT / "renderocc_ros").glob("*.py")), *sorted((ROOT / "launch").glob("*.py"))]:
+    for path in [*sorted((ROOT / "renderocc_ros").rglob("*.py")), *sorted((ROOT / "launch").glob("*.py"))]:
         used |= {
             name
             for name in imported_modules(path)
-            if name.endswith("_msgs") or name in ("rclpy", "launch", "launch_ros", "cv_bridge")
+            if name.endswith("_msgs") or name in ("rclpy", "rcl_interfaces", "launch", "launch_ros", "cv_bridge")
         }
-    assert used - {"rcl_interfaces"} <= declared
+        used |= set(re.findall(r'package="(\w+)"', path.read_text()))  # what the launch file starts
+    assert {"rcl_interfaces", "rviz2"} <= used - {"renderocc_ros"} <= declared
 
 
 def test_launch_and_configuration_are_installed():

@@ -73,7 +73,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(setting,))
+@dataclass_transform(frozen_default=True)  # without field_specifiers: every `setting(...)` is a default
 def configuration(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass that checks every field when it is made, then calls its own `check()`.
 
