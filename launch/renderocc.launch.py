@@ -4,12 +4,13 @@ ros2 launch renderocc_ros renderocc.launch.py params_file:=/path/to/vehicle.yaml
 ros2 launch renderocc_ros renderocc.launch.py rosbag:=/path/to/bag rviz:=true
 """
 
+import math
 import os
+import re
 from pathlib import Path
 
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, TimerAction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.ros_adapters import get_ros_node
@@ -32,39 +33,79 @@ ARGUMENTS = [
         "camera names, separated by commas; empty: those of params_file, of the bag, or found on the graph",
     ),
     ("namespace", "", "namespace of the node; its topics and relative camera topics move with it"),
-    ("autostart", "true", "configure and activate the node without being asked"),
+    ("autostart", "", "configure and activate the node without being asked; empty: as params_file says, or true"),
     ("respawn", "false", "start the node again, 2 s later, whenever it ends before launch does: for vehicles"),
-    ("use_sim_time", "", "take the time from /clock; empty: true when a bag is played"),
+    ("use_sim_time", "", "take the time from /clock; empty: as params_file says, or true when a bag is played"),
     ("rosbag", "", "path of a rosbag2 folder (MCAP or SQLite) to play once the node is active"),
     ("rate", "1.0", "playing speed of the bag"),
     ("loop", "false", "play the bag again and again"),
     ("rviz", "false", "open RViz with config/renderocc.rviz"),
     ("rviz_config", str(SHARE / "config" / "renderocc.rviz"), "RViz configuration"),
-    ("log_level", "info", "debug, info, warn or error"),
+    ("log_level", "info", "debug, info, warn, error or fatal; or of one logger: renderocc:=debug"),
 ]
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+LOG_LEVEL = re.compile(r"([^:=\s]+:=)?(debug|info|warn|error|fatal)", re.IGNORECASE)
 
 
-def is_true(text: str) -> bool:
-    return text.strip().lower() in ("true", "1", "yes", "on")
+def is_true(name: str, text: str) -> bool:
+    """What an argument's word means.
+
+    Raises:
+        RuntimeError: it is neither a word for true nor one for false.
+    """
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise RuntimeError(f"{name}:={text}: expected one of {', '.join(TRUE)} or {', '.join(FALSE)}")
+    return word in TRUE
 
 
-def parameters_in_file(path: str) -> dict:
-    """The parameters of the node in a ROS parameter file, whatever name or wildcard they stand under."""
-    content = read_yaml(path) or {}
+def parameters_in_file(path: str, node: str) -> dict:
+    """The parameters of a node in a ROS parameter file, under its name or a wildcard that fits it.
+
+    Args:
+        path: the file.
+        node: the node's full name, e.g. "/robot/renderocc".
+    Raises:
+        RuntimeError: it is no such file.
+    """
+    if not Path(path).is_file():
+        raise RuntimeError(f"params_file:={path}: there is no such file")
+    try:
+        content = read_yaml(path) or {}
+    except (ValueError, OSError) as error:
+        bare = re.search(r":\s*\{camera\}", Path(path).read_text(errors="replace"))
+        hint = '; write "{camera}/image_raw" in quotes' if bare else ""
+        raise RuntimeError(f"params_file:={error}{hint}") from None
     found = {}
-    for section in content.values():
-        if isinstance(section, dict):
-            found.update(section.get("ros__parameters") or {})
+    for name, parameters in sections(content):
+        expression = re.escape(name).replace(r"/\*\*", r"(/\w+)*").replace(r"\*", r"\w+")
+        if re.fullmatch(expression, node):
+            found.update(parameters)
+    if content and not any(True for _ in sections(content)):
+        raise RuntimeError(f"params_file:={path}: it has no 'ros__parameters'; see {SHARE / 'config/renderocc.yaml'}")
     return found
 
 
+def sections(content, name: str = ""):
+    """(node name or pattern, parameters) of each section of a parameter file; namespaces may be nested."""
+    for key, below in content.items() if isinstance(content, dict) else ():
+        if key == "ros__parameters":
+            if isinstance(below, dict):
+                yield name, below
+        else:
+            yield from sections(below, f"{name}/{str(key).strip('/')}")
+
+
 def cameras_in_bag(bag: Path) -> list:
-    """Names X of the topics X/camera_info whose X/image_raw is in the bag too, from its metadata.yaml."""
+    """Names X of the topics X/camera_info whose X/image_raw has messages in the bag too, by its metadata.yaml."""
     metadata = bag / "metadata.yaml"
     if not metadata.is_file():
         raise RuntimeError(f"rosbag:={bag}: there is no {metadata}; give the folder that `ros2 bag record` wrote")
-    information = read_yaml(metadata, 16 << 20)["rosbag2_bagfile_information"]
-    topics = {entry["topic_metadata"]["name"] for entry in information["topics_with_message_count"]}
+    try:
+        entries = read_yaml(metadata, 16 << 20)["rosbag2_bagfile_information"]["topics_with_message_count"]
+        topics = {entry["topic_metadata"]["name"] for entry in entries if entry["message_count"]}
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise RuntimeError(f"rosbag:={bag}: {metadata} cannot be read: {error}; run `ros2 bag reindex`") from None
     images = {topic.removesuffix("/compressed").removesuffix("/image_raw") for topic in topics if "/image_raw" in topic}
     calibrated = {topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info")}
     return sorted(calibrated & images)
@@ -98,58 +139,121 @@ class StartWhenActive:
 
 
 def launch_nodes(context):
-    """Decide what depends on the arguments' values, and make the actions."""
+    """Look at every argument, and make the actions only when all are understood: an error in the middle would leave
+    behind what was started before it."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    simulated_time = is_true(value["use_sim_time"]) if value["use_sim_time"] else bool(value["rosbag"])
     for name in ("params_file", "checkpoint", "rosbag", "rviz_config"):  # shells leave the ~ in name:=~/path
         value[name] = os.path.expanduser(value[name])
-    if not Path(value["params_file"]).is_file():
-        raise RuntimeError(f"params_file:={value['params_file']}: there is no such file")
-    overrides = {"use_sim_time": simulated_time, "autostart": is_true(value["autostart"])}
-    if value["checkpoint"]:
-        overrides["checkpoint"] = value["checkpoint"]
+    if not LOG_LEVEL.fullmatch(value["log_level"].strip()):
+        raise RuntimeError(f"log_level:={value['log_level']}: expected debug, info, warn, error or fatal")
+    in_file = parameters_in_file(value["params_file"], f"/{value['namespace']}/renderocc".replace("//", "/"))
     bag = Path(value["rosbag"]).resolve() if value["rosbag"] else None
-    if value["cameras"]:
-        overrides["cameras"] = [name.strip() for name in value["cameras"].split(",")]
-    elif bag and not any(parameters_in_file(value["params_file"]).get("cameras") or []):
-        # Names with a leading slash make absolute topics, so that a namespace does not move the bag's.
-        names = cameras_in_bag(bag)
-        if names:
-            overrides["cameras"] = [name.lstrip("/") for name in names]
-            overrides["image_topic"] = "/{camera}/image_raw"
-            overrides["camera_info_topic"] = "/{camera}/camera_info"
+    overrides = given_parameters(value, in_file, bag)
+    respawn = is_true("respawn", value["respawn"])
+    player = play(value, bag) if bag else None
+    simulated_time = overrides.get("use_sim_time", in_file.get("use_sim_time", False))
+    relative = not str(overrides.get("image_topic", in_file.get("image_topic", ""))).startswith("/")
+    rviz = [open_rviz(value, simulated_time, relative)] if is_true("rviz", value["rviz"]) else []
 
     node = LifecycleNode(
         package=PACKAGE,
         executable="renderocc_node",
         name="renderocc",
         namespace=value["namespace"],
-        parameters=[value["params_file"], overrides],
-        arguments=["--ros-args", "--log-level", value["log_level"]],
+        parameters=[value["params_file"], overrides] if overrides else [value["params_file"]],
+        arguments=["--ros-args", "--log-level", value["log_level"].strip()],
         output="screen",
         emulate_tty=True,
-        respawn=is_true(value["respawn"]),
+        respawn=respawn,
         respawn_delay=RESPAWN_DELAY,
     )
-    actions = [node]
-    if bag:
-        program = str(Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / "renderocc")
-        player = ExecuteProcess(
-            cmd=[program, "replay", str(bag), "--clock", "--rate", value["rate"]]
-            + (["--loop"] if is_true(value["loop"]) else []),
-            output="screen",
-        )
-        actions.append(OpaqueFunction(function=StartWhenActive(node, player).look))
-    actions.append(
-        Node(
-            package="rviz2",
-            executable="rviz2",
-            arguments=["-d", value["rviz_config"]],
-            parameters=[{"use_sim_time": simulated_time}],
-            condition=IfCondition(value["rviz"]),
-        )
+    waiting = [OpaqueFunction(function=StartWhenActive(node, player).look)] if player else []
+    return [node, *waiting, *rviz]
+
+
+def given_parameters(value: dict, in_file: dict, bag: Path | None) -> dict:
+    """The node's parameters that are not as params_file has them: those given as arguments, and what a bag needs."""
+    parameters = {name: is_true(name, value[name]) for name in ("autostart", "use_sim_time") if value[name]}
+    if bag and "use_sim_time" not in in_file:
+        parameters.setdefault("use_sim_time", True)
+    if value["checkpoint"]:
+        parameters["checkpoint"] = value["checkpoint"]
+    if value["cameras"]:
+        parameters["cameras"] = [name.strip() for name in value["cameras"].split(",")]
+    elif bag and not any(in_file.get("cameras") or []):
+        # Names with a leading slash make absolute topics, so that a namespace does not move the bag's.
+        names = cameras_in_bag(bag)
+        if names:
+            parameters["cameras"] = [name.lstrip("/") for name in names]
+            parameters["image_topic"] = "/{camera}/image_raw"
+            parameters["camera_info_topic"] = "/{camera}/camera_info"
+    return parameters
+
+
+def play(value: dict, bag: Path) -> ExecuteProcess:
+    """The player of the bag."""
+    try:
+        usable = 0 < float(value["rate"]) < math.inf
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RuntimeError(f"rate:={value['rate']}: expected a number above 0, e.g. 0.5")
+    if not bag.exists():
+        raise RuntimeError(f"rosbag:={bag}: there is no such folder")
+    program = str(Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / "renderocc")
+    command = [program, "replay", str(bag), "--clock", "--rate", value["rate"].strip()]
+    return ExecuteProcess(cmd=command + ["--loop"] * is_true("loop", value["loop"]), output="screen")
+
+
+def open_rviz(value: dict, simulated_time: bool, cameras_move: bool) -> Node:
+    """RViz in the node's namespace, its topics moved there.
+
+    Args:
+        value: of the arguments.
+        simulated_time: whether RViz takes its time from /clock, as the node does.
+        cameras_move: whether the namespace moves the images too, which it does not where their names are absolute.
+    """
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        distribution = os.environ.get("ROS_DISTRO", "$ROS_DISTRO")
+        raise RuntimeError(
+            f"rviz:={value['rviz']}: rviz2 is not installed; sudo apt install ros-{distribution}-rviz2"
+        ) from None
+    if not Path(value["rviz_config"]).is_file():
+        raise RuntimeError(f"rviz_config:={value['rviz_config']}: there is no such file")
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        namespace=value["namespace"],
+        arguments=["-d", value["rviz_config"]],
+        parameters=[{"use_sim_time": simulated_time}],
+        remappings=rviz_remappings(value["rviz_config"], value["namespace"], cameras_move),
+        output="screen",
     )
-    return actions
+
+
+def rviz_remappings(config: str, namespace: str, cameras_move: bool) -> list:
+    """(name in an RViz configuration, name in the namespace) of what the namespace moves; other topics stay."""
+    namespace = namespace.strip("/")
+    if not namespace:
+        return []
+
+    def topics(part):
+        for key, below in part.items() if isinstance(part, dict) else ():
+            if key in ("Topic", "Update Topic") and isinstance(below, dict) and below.get("Value"):
+                yield below["Value"]
+            else:
+                for item in below if isinstance(below, list) else [below]:
+                    yield from topics(item)
+
+    try:
+        names = set(topics(read_yaml(config)))
+    except (ValueError, OSError) as error:
+        raise RuntimeError(f"rviz_config:={error}") from None
+    moved = {name for name in names if name.startswith("/renderocc/") or cameras_move and "/image_raw" in name}
+    return sorted((name, f"/{namespace}{name}") for name in moved if not name.startswith(f"/{namespace}/"))
 
 
 def generate_launch_description() -> LaunchDescription:

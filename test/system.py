@@ -50,15 +50,16 @@ def wait_until(condition, timeout: float, what: str) -> None:
 
 
 class Program:
-    """A program of this package in its own process, its output collected line by line."""
+    """A program of this package in its own process, its output collected line by line; `environment` is added."""
 
-    def __init__(self, command: list, domain: int) -> None:
+    def __init__(self, command: list, domain: int, environment: dict | None = None) -> None:
         environment = dict(
             os.environ,
             ROS_DOMAIN_ID=str(domain),
             PYTHONUNBUFFERED="1",
             RCUTILS_COLORIZED_OUTPUT="0",
-            PYTHONPATH=str(ROOT),
+            PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            **(environment or {}),
         )
         self.lines: list[str] = []
         self.process = subprocess.Popen(
