@@ -4,6 +4,7 @@ import json
 import pickle
 import resource
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -90,6 +91,29 @@ def test_curves_forget_the_steps_that_are_done_again(tmp_path):
     Curves(folder, config, 2).log("train", 3, {"loss": 0.25})
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+
+
+def test_a_run_that_goes_on_writes_to_the_same_run_of_wandb_and_a_new_one_to_a_new_run(tmp_path, monkeypatch):
+    """A stand-in for the service, which needs an account: it keeps what it was started with."""
+    started = []
+
+    class Run:
+        def log(self, numbers, step):
+            pass
+
+        def finish(self):
+            pass
+
+    def init(**settings):
+        started.append(settings)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    config = load_train_config(None, [QUIET, "run.wandb=project"])
+    for step in (0, 4, 8, 0):  # begun, gone on with twice, begun anew
+        Curves(folder_of(tmp_path), config, step).close()
+    first, second, third, anew = (settings["id"] for settings in started)
+    assert first == second == third != anew and all(settings["resume"] == "allow" for settings in started)
 
 
 def test_a_missing_tensorboard_is_said_and_training_goes_on(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,12 +17,19 @@ import tiny_bag
 import torch
 from safetensors.torch import load_file
 from small_training import read_until, small_settings, small_tables, start_training
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from renderocc_model.cli import main as renderocc
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
 from training.supervision.supervise import Supervision
 from training.train import main, remedy
+from training.train.config import load_train_config
+from training.train.distributed import Processes
+from training.train.loop import train
+from training.train.run_data import open_data
+from training.train.run_folder import RunFolder
 
 STEPS = 12
 
@@ -120,6 +128,34 @@ def test_a_loss_that_is_no_number_ends_in_one_line_and_what_was_saved_goes_on_wi
     assert main(arguments) == 0
     straight, spoilt = (load_file(folder / name / "checkpoint.safetensors") for name in ("straight", "spoilt"))
     assert all(torch.equal(tensor, spoilt[key]) for key, tensor in straight.items())
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["stopped", "interrupted"])
+def test_tensorboard_has_every_step_however_training_ends_and_what_a_killed_run_goes_on_from(
+    folder, tmp_path, monkeypatch, interrupted
+):
+    # Files that cannot be appended to, as on remote storage: events are held in memory until they are flushed.
+    monkeypatch.delattr(LocalFileSystem, "append")
+    config = load_train_config(folder / "tiny.yaml", ["run.tensorboard=true"])  # saves every second step
+    data = open_data(config, folder / "tables")
+    before_the_end = []
+
+    def steps() -> list[int]:
+        return [event.step for event in EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")]
+
+    def stop() -> bool:
+        if len(curve(tmp_path)) < 3:
+            return False
+        before_the_end.extend(steps())
+        if interrupted:
+            raise KeyboardInterrupt
+        return True
+
+    ends = pytest.raises(KeyboardInterrupt) if interrupted else nullcontext()
+    with ends:
+        run = RunFolder(tmp_path, config, data.identity())
+        assert train(config, data, run, Processes(0, 1, torch.device("cpu")), stop) is None
+    assert before_the_end == [1, 2] and steps() == [1, 2, 3]
 
 
 def test_ctrl_c_saves_and_ends_with_130(folder):

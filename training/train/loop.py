@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -49,8 +49,10 @@ def train(
         return checkpoint
     writer = Writer(config, data, folder, learner, state) if processes.first else None
     del state  # as large as the network and its optimiser
-    # Closed however the loop ends: the loading processes, which ignore signals, would keep this one from ending.
-    with closing(training_batches(config, data.training, learner.step, processes)) as batches:
+    # Closed however the loop ends: the loading processes, which ignore signals, would keep this one from ending, and
+    # curves not yet written would be lost.
+    batches = training_batches(config, data.training, learner.step, processes)
+    with closing(batches), closing(writer.curves) if writer else nullcontext():
         progress = Progress(learner.step, config.steps)
         while learner.step < config.steps:
             values, rays = learner.learn(batches)
@@ -107,6 +109,7 @@ class Writer:
 
     def save(self) -> None:
         """Save the state to go on from, and the averaged weights."""
+        self.curves.flush()  # first: curves are never behind the state that a killed run goes on from
         self.folder.save_state({**self.learner.state(), "best": self.best, "metrics": self.metrics})
         self._export(self.folder / "last.safetensors", _THRESHOLD)
 
@@ -167,7 +170,6 @@ class Writer:
             except ValueError as error:  # labels without distances
                 print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
         self._export(path, threshold, calibration)
-        self.curves.close()
 
     def _export(self, path: Path, threshold: float, calibration: dict | None = None) -> None:
         config, learner = self.config, self.learner

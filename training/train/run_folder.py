@@ -3,6 +3,7 @@
 config.yaml             every setting of the run
 state.pt                all that the next step depends on, replaced whole every so often
 metrics.jsonl           the curves, one JSON object a line
+wandb_id.txt            the run's id at Weights & Biases, where curves go there too
 tensorboard/            the same for TensorBoard, with pictures
 pictures/               held-out views as they are rendered
 last.safetensors        averaged weights of the last saved step
@@ -14,6 +15,7 @@ tables/                 prepared recordings, where no other folder was named for
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,7 +154,7 @@ class Curves:
             else:
                 self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
         if config.run.wandb:
-            self._wandb = _wandb_run(config, folder)
+            self._wandb = _wandb_run(config, folder, anew=step == 0)
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append figures; those that are no numbers, as tables by class, go to metrics.jsonl alone."""
@@ -179,7 +181,13 @@ class Curves:
             self._board.add_image(f"held_out/{name}", image, step, dataformats="HWC")
         return path
 
+    def flush(self) -> None:
+        """Write what TensorBoard's writer still holds in memory."""
+        if self._board is not None:
+            self._board.flush()
+
     def close(self) -> None:
+        """Write what is still held in memory, and end. Nothing may be logged afterwards."""
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:
@@ -199,11 +207,21 @@ class Curves:
             temporary.write_text("".join(kept))
 
 
-def _wandb_run(config: TrainConfig, folder: RunFolder):
+def _wandb_run(config: TrainConfig, folder: RunFolder, anew: bool):
+    """The run at Weights & Biases: a new one, or the one that this folder has written to before."""
     try:
         import wandb
     except ImportError:
         raise ValueError("run.wandb is set, but wandb is not installed; python3 -m pip install wandb") from None
+    note = folder / "wandb_id.txt"
+    if anew or not note.exists():
+        with replacing(note) as temporary:
+            temporary.write_text(secrets.token_hex(4) + "\n")
     return wandb.init(
-        project=config.run.wandb, name=folder.path.name, dir=folder.path, config=to_mapping(config), resume="allow"
+        project=config.run.wandb,
+        id=note.read_text().strip(),
+        resume="allow",
+        name=folder.path.name,
+        dir=folder.path,
+        config=to_mapping(config),
     )
