@@ -18,6 +18,7 @@ import tiny_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 from tiny_bag import FRAME_NS, HEIGHT, RIG, START_NS, WIDTH, Plan, write_bag
 
+from renderocc_model.base.config import settings_of
 from training import prepare
 from training.prepare import PrepareConfig, main, prepare_recording, shard
 from training.prepare.tables import Tables, TablesError, list_tables
@@ -116,6 +117,7 @@ def test_killed_twenty_times_the_bytes_are_those_of_an_uninterrupted_run(bag, pr
     program = f"""
 import os, sys, time
 from pathlib import Path
+from renderocc_model.base.config import settings_of
 from training import prepare
 class Announced(prepare.ShardWriter):
     def __init__(self, *arguments):
@@ -351,3 +353,9 @@ def test_recordings_of_one_name_and_sidecars_of_another_number_are_refused(bag, 
     assert "several recordings are called drive" in capsys.readouterr().err
     assert main([str(bag), "--labels", "a", "b", "--out", str(tmp_path)]) == 2
     assert "--labels names 2 sidecars for 1 recordings" in capsys.readouterr().err
+
+
+def test_every_setting_is_an_option_with_the_same_words():
+    text = " ".join(prepare.parser().format_help().split())
+    for setting in settings_of(PrepareConfig):
+        assert f"--{setting.name.replace('_', '-')} " in text and setting.help in text, setting.name

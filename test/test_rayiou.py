@@ -7,8 +7,8 @@ import pytest
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
-from training.evaluate.rayiou import RayIoU, cast_frame, first_hits, lidar_directions, select_origins
 from training.data.traversal import cell_indices, padded, traverse
+from training.evaluate.rayiou import RayIoU, cast_frame, first_hits, lidar_directions, select_origins
 
 FREE, CAR, ROAD, MANMADE = 17, 4, 11, 15
 # 12 x 10 x 8 voxels: small enough for a search in plain Python.

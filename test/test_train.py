@@ -1,5 +1,6 @@
 """`renderocc train` as a whole: it learns, what it writes can be used, and what stops it does not change the result."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from small_training import read_until, small_settings, small_tables, start_train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
+from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.cli import main as renderocc
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
@@ -289,6 +291,13 @@ def test_a_full_disk_is_one_line(folder, capsys):
 def test_running_out_of_memory_names_the_settings_to_change(error, words, tmp_path):
     text, status = remedy(error, tmp_path)
     assert status == 1 and all(word in text for word in words) and str(tmp_path) in text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_an_error_of_the_disk_is_said_as_by_every_command_and_with_what_is_kept(number, tmp_path):
+    error = OSError(number, os.strerror(number), "runs/first/state.pt")
+    text, status = remedy(error, tmp_path)
+    assert status == 1 and text == f"{machine_error(error)}; the last saved state and weights are kept in {tmp_path}"
 
 
 def test_an_error_of_our_own_keeps_its_traceback(tmp_path):

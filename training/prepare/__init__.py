@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import fields
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting, to_mapping
+from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
 from renderocc_model.field.classes import TABLES
@@ -34,16 +34,26 @@ _BLOCK = 8  # frames whose messages are read in one pass and held in memory
 class PrepareConfig:
     """How recordings become tables; part of each table's header, so that what was made differently is not mixed."""
 
-    classes: str = setting("", "the labels' class table; empty: what sidecar or import say", choices=("", *TABLES))
-    anchor: str = setting("", "camera whose images are the frames; empty: the 3D truth's moments, else first camera")
-    max_time_diff: float = setting(0.1, "most that an image may differ in time from its frame [s]", minimum=0.0)
+    classes: str = setting(
+        "",
+        "class table of the labels; when empty, the one that sidecar or import name, else occ3d_nuscenes",
+        choices=("", *TABLES),
+    )
+    anchor: str = setting(
+        "", "camera whose images are the frames; when empty, the moments of the 3D truth, else the first camera"
+    )
+    max_time_diff: float = setting(0.1, "largest difference in time between a frame and its images [s]", minimum=0.0)
     base_frame: str = setting("base_link", "the vehicle's frame in TF")
-    odom_frame: str = setting("odom", "fixed frame in TF; empty: the vehicle stands still")
-    cameras: tuple[str, ...] = setting((), "cameras to use; empty: all that have images and camera_info")
-    max_pose_gap: float = setting(0.5, "most time between a stamp and the ego poses around it [s]", minimum=0.0)
+    odom_frame: str = setting("odom", "the fixed frame in TF; when empty, the vehicle stands still")
+    cameras: tuple[str, ...] = setting((), "cameras to use; when empty, all that have images and camera_info")
+    max_pose_gap: float = setting(0.5, "largest time between a stamp and the ego poses around it [s]", minimum=0.0)
     without_depth: bool = setting(False, "also keep pixels of known class and unknown depth")
-    pixels_per_image: int = setting(0, "most labelled pixels kept of an image, drawn evenly; 0: all", minimum=0)
-    skip_unposed: bool = setting(False, "leave out frames without ego pose instead of refusing the recording")
+    pixels_per_image: int = setting(
+        0,
+        "labelled pixels to keep of each image, drawn at random; 0 keeps all (dense labels take 8 bytes a pixel)",
+        minimum=0,
+    )
+    skip_unposed: bool = setting(False, "leave out frames that have no ego pose, instead of refusing the recording")
 
 
 def prepare_recording(
@@ -169,38 +179,7 @@ def parser() -> argparse.ArgumentParser:
         help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
     )
     made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes")
-    made.add_argument(
-        "--classes",
-        default="",
-        choices=tuple(TABLES),
-        help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
-    )
-    made.add_argument(
-        "--anchor",
-        default="",
-        metavar="NAME",
-        help="camera whose images are the frames (default: the 3D truth's moments, else the first camera)",
-    )
-    made.add_argument("--cameras", nargs="+", default=[], metavar="NAME", help="cameras to use (default: all)")
-    made.add_argument(
-        "--max-time-diff", type=float, default=0.1, metavar="S", help="of an image from its frame (default 0.1)"
-    )
-    made.add_argument(
-        "--max-pose-gap", type=float, default=0.5, metavar="S", help="of a stamp from its ego poses (default 0.5)"
-    )
-    made.add_argument("--base-frame", default="base_link", metavar="FRAME", help="the vehicle's frame in TF")
-    made.add_argument(
-        "--odom-frame", default="odom", metavar="FRAME", help="fixed frame in TF; '' for a vehicle that stands still"
-    )
-    made.add_argument("--without-depth", action="store_true", help="also keep pixels of known class, unknown depth")
-    made.add_argument(
-        "--pixels-per-image",
-        type=int,
-        default=0,
-        metavar="N",
-        help="keep N labelled pixels of each image, drawn evenly: dense labels take 8 bytes a pixel (default: all)",
-    )
-    made.add_argument("--skip-unposed", action="store_true", help="leave out frames that have no ego pose")
+    add_arguments(made, PrepareConfig)
     return made
 
 
@@ -217,8 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
-        given = {field.name: getattr(arguments, field.name) for field in fields(PrepareConfig)}
-        config = PrepareConfig(**{**given, "cameras": tuple(arguments.cameras)})
+        config = from_arguments(arguments, PrepareConfig)
         arguments.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"renderocc prepare: {error}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import shutil
 import signal
@@ -13,10 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from renderocc_model.base.machine_errors import machine_error
+
 if TYPE_CHECKING:
     from .config import TrainConfig
 
 __all__ = ["main", "remedy"]
+
+_LESS_MEMORY = (
+    "accumulate=2 or more where batch is above 1, fewer sample.rays, model.backbone.recompute=true, "
+    "precision=bfloat16, or fewer run.workers where it is the host's memory"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,27 +116,22 @@ def stopping_on_signals() -> Iterator[list[int]]:
 
 
 def remedy(error: Exception, out: Path) -> tuple[str, int]:
-    """What to say of an error that ended training, and the exit status; no text where it is our own fault."""
+    """What to say of an error that ended training, and the exit status; no text for a fault of this program."""
     from .learner import Diverged
 
     kept = f"the last saved state and weights are kept in {out}"
     text = str(error).strip()
-    first_line = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, Diverged):
         return f"{text}; {kept}", 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full ({error.filename or out}); make room and give the same command again; {kept}", 1
     if "DataLoader worker" in text and "shared memory" in text:
-        return f"no shared memory is left for loading processes; fewer run.workers, or a larger /dev/shm; {kept}", 1
-    out_of_memory = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text or "out of memory" in text
-    if isinstance(error, MemoryError) or out_of_memory or ("DataLoader worker" in text and "Killed" in text):
-        return (
-            f"out of memory ({first_line[:160]}); try accumulate=2 (or more) where batch is above 1, fewer "
-            f"sample.rays, model.backbone.recompute=true, or precision=bfloat16; fewer run.workers where it is the "
-            f"host's memory; {kept}"
-        ), 1
+        return f"no shared memory is left for loading processes; try fewer run.workers, or a larger /dev/shm; {kept}", 1
+    if "DataLoader worker" in text and "Killed" in text:
+        error = MemoryError(text)  # the system kills a process where memory runs out
+    machine = machine_error(error, out, _LESS_MEMORY)
+    if machine:
+        return f"{machine}; {kept}", 1
     if isinstance(error, OSError):
-        return f"{error.filename or out}: {error.strerror or first_line}; {kept}", 1
+        return f"{error.filename or out}: {error.strerror or text or type(error).__name__}; {kept}", 1
     if isinstance(error, ValueError):
         return text, 2
     return "", 1
