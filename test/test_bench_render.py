@@ -8,16 +8,17 @@ import torch
 
 from renderocc_model import bench
 from renderocc_model.bench import render as bench_render
+from renderocc_model.bench import render_scene
 from renderocc_model.geometry.grid import VoxelGrid
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(bench_render, "GRID", VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 2.2), 0.4))  # 20 x 20 x 8
-    monkeypatch.setattr(bench_render, "RAYS", 300)
+    monkeypatch.setattr(render_scene, "GRID", VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 2.2), 0.4))  # 20 x 20 x 8
+    monkeypatch.setattr(render_scene, "RAYS", 300)
 
 
-@pytest.mark.parametrize("kind", bench_render.FIELDS)
+@pytest.mark.parametrize("kind", render_scene.FIELDS)
 def test_all_ways_give_the_same_results_and_gradients(small, kind, tmp_path):
     for way in bench_render.WAYS:
         figures = bench_render.measure(way, kind, 1, tmp_path)

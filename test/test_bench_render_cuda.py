@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from renderocc_model.bench import render as bench_render
 from renderocc_model.bench import render_cuda as bench_render_cuda
+from renderocc_model.bench import render_scene
 from renderocc_model.geometry.grid import VoxelGrid
 
 
 def test_textbook_and_reference_agree_in_every_type(monkeypatch):
-    monkeypatch.setattr(bench_render, "GRID", VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 2.2), 0.4))  # 20 x 20 x 8
-    monkeypatch.setattr(bench_render, "RAYS", 200)
-    rays = bench_render.bench_rays()
+    monkeypatch.setattr(render_scene, "GRID", VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 2.2), 0.4))  # 20 x 20 x 8
+    monkeypatch.setattr(render_scene, "RAYS", 200)
+    rays = render_scene.bench_rays()
     for dtype in bench_render_cuda.DTYPES.values():
-        field = [value.to(dtype) for value in bench_render.bench_field("opaque")]
+        field = [value.to(dtype) for value in render_scene.bench_field("opaque")]
         figures, expected = bench_render_cuda.measure("reference", field, rays, 1)
         found = bench_render_cuda.measure("textbook", field, rays, 1)[1]
         bench_render_cuda.compare("textbook", expected, found, dtype)

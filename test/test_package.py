@@ -50,6 +50,13 @@ def test_packages_import_only_what_is_below_them(package):
         assert others <= ALLOWED[package], f"{path.relative_to(ROOT)} imports {others}"
 
 
+def source_of(node: ast.ImportFrom, path: Path) -> str:
+    """Full name of the module or package that a file's `from ... import` names."""
+    folder = path.relative_to(ROOT).parent.parts
+    above = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
+    return ".".join(filter(None, (above, node.module)))
+
+
 def imported_paths(path: Path) -> set[str]:
     """Full names of all that a file imports, and of modules named in strings, as 'package.module:function'."""
     names = set()
@@ -57,9 +64,7 @@ def imported_paths(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            folder = path.relative_to(ROOT).parent.parts
-            above = ".".join(folder[: len(folder) - node.level + 1]) if node.level else ""
-            module = ".".join(filter(None, (above, node.module)))
+            module = source_of(node, path)
             names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names |= set(re.findall(r"^((?:renderocc_model|renderocc_ros|training)(?:\.\w+)+)(?::\w+)?$", node.value))
@@ -80,6 +85,36 @@ def test_folders_import_only_from_those_below_them(package):
                 if f"{name}.".startswith(tuple(f"{above}." for above in forbidden))
             }
             assert not up, f"{path.relative_to(ROOT)} imports {sorted(up)} from above"
+
+
+def imports_between_modules(package: str) -> dict[str, set[str]]:
+    """Each module of a package -> the modules of the package that it imports, at once, later or for type checkers alone.
+
+    `from .folder import module` imports that module; `from .folder import name` imports the folder's `__init__`.
+    """
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    imports: dict[str, set[str]] = {module: set() for module in paths}
+    for module, path in paths.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imports[module] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                source = source_of(node, path)
+                names = (f"{source}.{alias.name}" for alias in node.names)
+                imports[module] |= {name if name in paths else source for name in names}
+    return {module: (others & set(paths)) - {module} for module, others in imports.items()}
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_modules_import_each_other_in_a_circle(package):
+    left = imports_between_modules(package)
+    # A module that imports nothing that is left, or that nothing left imports, is in no circle.
+    while free := {m for m, others in left.items() if not others} | (set(left) - set().union(*left.values())):
+        left = {module: others - free for module, others in left.items() if module not in free}
+    assert not left, f"in a circle, or between two: {left}"
 
 
 def test_the_model_needs_no_ros_and_only_what_reads_recordings_needs_rosbags():

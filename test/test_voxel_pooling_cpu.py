@@ -10,7 +10,7 @@ from poison import poison_new_buffers
 from test_voxel_pooling import points
 from torch_threads import threads_as_before  # noqa: F401  (for every test here)
 
-from renderocc_model.ops.voxel_pooling import choose, cpu_kernel, make_plan, place_points, pool
+from renderocc_model.ops.voxel_pooling import choose, cpu_kernel, cpu_plan, make_plan, place_points, pool
 from renderocc_model.ops.voxel_pooling.plan import placed_by_torch, sorted_by_torch
 
 # (views, bins, height, width, channels, cells); a channel more than vectors take, and fewer; one of everything.
@@ -30,7 +30,7 @@ ROUNDING = 1e-6
 def many_threads(monkeypatch):
     """Threads even for the few points of a test."""
     monkeypatch.setattr(cpu_kernel, "NUMBERS_WORTH_A_THREAD", 1)
-    monkeypatch.setattr(cpu_kernel, "POINTS_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(cpu_plan, "POINTS_WORTH_A_THREAD", 1)
 
 
 def pooled(depth, context, plan, backend, device="cpu"):

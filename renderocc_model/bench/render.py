@@ -15,7 +15,6 @@ All results are compared before the figures are given. On a machine with a CUDA 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -27,21 +26,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..field.field import SemanticDensityField
-from ..geometry.grid import OCC3D_GRID, VoxelGrid
+from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
-from ..ops.render import intersect_box, render
+from ..ops.render import render
+from . import render_scene as scene
 from .measure import peak_bytes, reset_peak
 
 __all__ = ["bench_render", "main"]
 
-GRID, CLASSES, RAYS, STEP = OCC3D_GRID, 17, 38_400, 0.5
-FIELDS = ("transparent", "opaque")
 WAYS = ("textbook", "reference", "ours")
 SLOW_RUNS = 2  # of the ways that take minutes
-TOLERANCE = 2e-4  # of the largest number: the float32 of the textbook's products of transmittances
 
 
 def bench_render(frames: int) -> tuple[dict, list[str]]:
@@ -51,9 +47,15 @@ def bench_render(frames: int) -> tuple[dict, list[str]]:
         frames: runs of our renderer to take the median of; PyTorch's take the median of at most two.
     """
     threads = torch.get_num_threads()
-    figures: dict = {"rays": RAYS, "classes": CLASSES, "grid": list(GRID.shape), "threads": threads, "dtype": "float32"}
+    figures: dict = {
+        "rays": scene.RAYS,
+        "classes": scene.CLASSES,
+        "grid": list(scene.GRID.shape),
+        "threads": threads,
+        "dtype": "float32",
+    }
     with tempfile.TemporaryDirectory(prefix="renderocc_bench_") as folder:
-        for kind in FIELDS:
+        for kind in scene.FIELDS:
             figures[kind] = {way: run(way, kind, threads, frames, Path(folder)) for way in WAYS}
             compare(Path(folder), kind)
     lines = table(figures)
@@ -70,7 +72,7 @@ def table(figures: dict) -> list[str]:
     size = " x ".join(map(str, figures["grid"]))
     lines = [
         f"volume rendering, {figures['rays']:,} rays through {size} voxels of {figures['classes']} classes, steps of "
-        f"{STEP} voxels; CPU, {figures['threads']} threads, {figures['dtype']}",
+        f"{scene.STEP} voxels; CPU, {figures['threads']} threads, {figures['dtype']}",
         "",
         "| field | | textbook PyTorch | our reference | ours | textbook / ours | reference / ours |",
         "|---|---|---|---|---|---|---|",
@@ -81,7 +83,7 @@ def table(figures: dict) -> list[str]:
         ratios = (f"{value / max(values[-1], 1e-9):.1f}" for value in values[:-1])
         return f"| {kind} | {what} | " + " | ".join([*(f"{value:.3g} {unit}" for value in values), *ratios]) + " |"
 
-    for kind in FIELDS:
+    for kind in scene.FIELDS:
         lines.append(row(kind, "forward", "forward", 1, "s"))
         lines.append(row(kind, "forward + backward", "both", 1, "s"))
         lines.append(row(kind, "CPU time of it", "cpu", 1, "s"))
@@ -100,9 +102,9 @@ def run(way: str, kind: str, threads: int, frames: int, folder: Path) -> dict:
 
 def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
     """Median seconds and peak KiB of forward and backward; results and gradients are left in the folder."""
-    rays = bench_rays()
-    density, semantics = bench_field(kind)
-    upstream = [torch.from_numpy(values) for values in _upstream()]
+    rays = scene.bench_rays()
+    density, semantics = scene.bench_field(kind)
+    upstream = [torch.from_numpy(values) for values in scene.upstream_gradients()]
     warm_up(way)
     if way == "textbook":  # channels first, as its networks give them
         density, semantics = density[None, None], semantics.permute(3, 0, 1, 2)[None].contiguous()
@@ -122,7 +124,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
         spent["both"].append(time.perf_counter() - start)
         spent["cpu"].append(time.process_time() - start_cpu)
     memory = (peak_bytes(density.device) - before) // 1024 - gradients
-    grads = [density.grad.reshape(GRID.shape), semantics.grad]
+    grads = [density.grad.reshape(scene.GRID.shape), semantics.grad]
     if way == "textbook":
         grads[1] = grads[1][0].permute(1, 2, 3, 0)
     np.savez(folder / f"{way}_{kind}.npz", *(value.detach().numpy() for value in (*results, *grads)))
@@ -132,68 +134,18 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
 def draw(way: str, density: Tensor, semantics: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """(distance (R,), semantics (R, C), opacity (R,)) by one of the ways."""
     if way == "textbook":
-        return textbook(density, semantics, GRID, rays, STEP)
+        return scene.textbook(density, semantics, scene.GRID, rays, scene.STEP)
     backend = "reference" if way == "reference" else "cpu"
-    result = render(SemanticDensityField(GRID, density, semantics), rays, STEP, backend=backend)
+    result = render(SemanticDensityField(scene.GRID, density, semantics), rays, scene.STEP, backend=backend)
     return result.distance, result.semantics, result.opacity
-
-
-def textbook(
-    density: Tensor, semantics: Tensor, grid: VoxelGrid, rays: Rays, step: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Volume rendering as it is usually written, with every number of every sample in memory.
-
-    Args:
-        density, semantics: (1, 1, X, Y, Z), (1, C, X, Y, Z); every axis of two voxels or more.
-    Returns:
-        distance, semantics, opacity: (R,), (R, C), (R,).
-    """
-    delta, device = step * grid.voxel_size, density.device
-    size, lower = torch.tensor(grid.shape, device=device), torch.tensor(grid.lower, device=device)
-    near, far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)
-    samples = math.ceil(float((far - near).max()) / delta + 0.5)
-    distances = near[:, None] + (torch.arange(samples, device=device) + 0.5) * delta
-    points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
-    places = ((points - lower) / grid.voxel_size - 0.5) / (size - 1) * 2 - 1
-    places = places.flip(-1)[None, None]  # grid_sample names the last axis first
-    options = {"align_corners": True, "padding_mode": "border"}
-    sigma = functional.grid_sample(density, places, **options)[0, 0, 0] * (distances < far[:, None])
-    logits = functional.grid_sample(semantics, places, **options)[0, :, 0]
-    alpha = 1 - torch.exp(-sigma * delta)
-    left = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], dim=1), dim=1)[:, :-1]
-    weights = left * alpha
-    return (weights * distances).sum(dim=1), (weights * logits).sum(dim=2).T, weights.sum(dim=1)
-
-
-def bench_rays() -> Rays:
-    """Rays in all directions, to 20 degrees below and 9 above the horizon, of seven frames 5 m apart."""
-    rng = np.random.default_rng(0)
-    origins = np.zeros((RAYS, 3))
-    origins[:, 0] = 5.0 * rng.integers(-3, 4, RAYS)
-    origins[:, :2] += rng.uniform(-1, 1, (RAYS, 2))
-    origins[:, 2] = rng.uniform(1.4, 1.8, RAYS)
-    yaw, pitch = rng.uniform(-math.pi, math.pi, RAYS), rng.uniform(-0.35, 0.15, RAYS)
-    directions = np.stack([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)], axis=1)
-    return Rays(torch.from_numpy(origins.astype(np.float32)), torch.from_numpy(directions.astype(np.float32)))
-
-
-def bench_field(kind: str) -> tuple[Tensor, Tensor]:
-    """Density (X, Y, Z) and logits (X, Y, Z, C). Opaque: ground, and one column in fifty to its full height."""
-    rng = np.random.default_rng(1)
-    density = rng.uniform(0, 1e-3, GRID.shape).astype(np.float32)
-    if kind == "opaque":
-        density[:, :, :3] += 20
-        density[rng.uniform(size=GRID.shape[:2]) < 0.02] += 20
-    semantics = rng.standard_normal((*GRID.shape, CLASSES), dtype=np.float32)
-    return torch.from_numpy(density), torch.from_numpy(semantics)
 
 
 def warm_up(way: str) -> None:
     """Load, and where need be compile, what a way is made of, on four rays."""
-    grid, rays = VoxelGrid((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), 1.0), bench_rays()[:4]
-    density, semantics = torch.ones(2, 2, 2, requires_grad=True), torch.ones(2, 2, 2, CLASSES, requires_grad=True)
+    grid, rays = VoxelGrid((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), 1.0), scene.bench_rays()[:4]
+    density, semantics = torch.ones(2, 2, 2, requires_grad=True), torch.ones(2, 2, 2, scene.CLASSES, requires_grad=True)
     if way == "textbook":
-        result = textbook(density[None, None], semantics.permute(3, 0, 1, 2)[None], grid, rays, STEP)[1]
+        result = scene.textbook(density[None, None], semantics.permute(3, 0, 1, 2)[None], grid, rays, scene.STEP)[1]
     else:
         field = SemanticDensityField(grid, density, semantics)
         result = render(field, rays, backend="reference" if way == "reference" else "cpu").semantics
@@ -211,14 +163,8 @@ def compare(folder: Path, kind: str) -> None:
             with np.load(folder / f"{way}_{kind}.npz") as found:
                 for name, key in zip(names, expected.files):
                     worst, largest = np.abs(found[key] - expected[key]).max(), np.abs(expected[key]).max()
-                    if not worst <= TOLERANCE * largest:
+                    if not worst <= scene.TOLERANCE * largest:
                         raise RuntimeError(f"{way} and reference differ by {worst:.3g} of {largest:.3g} in {name}")
-
-
-def _upstream() -> list[np.ndarray]:
-    rng = np.random.default_rng(2)
-    shapes = ((RAYS,), (RAYS, CLASSES), (RAYS,))
-    return [(scale * rng.standard_normal(shape)).astype(np.float32) for scale, shape in zip((0.05, 1, 1), shapes)]
 
 
 def main(argv: Sequence[str]) -> None:

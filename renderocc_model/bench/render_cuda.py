@@ -24,7 +24,7 @@ from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 from ..ops.render import reference, render, triton_kernel
 from ..ops.render.triton_kernel import Launch
-from . import render as bench
+from . import render_scene as scene
 from .measure import copy_speed, peak_bytes, reset_peak, stopwatch
 
 __all__ = ["bench_cuda"]
@@ -52,10 +52,10 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
     """
     ways = ["textbook", "reference", *(["nerfacc"] if importlib.util.find_spec("nerfacc") else []), "triton"]
     figures: dict = {"device": torch.cuda.get_device_name(), "copy_gb_s": copy_speed(device) / 1e9, "rows": []}
-    rays = bench.bench_rays().to(device)
-    for kind in bench.FIELDS:
+    rays = scene.bench_rays().to(device)
+    for kind in scene.FIELDS:
         for name, dtype in DTYPES.items():
-            field = [value.to(device, dtype) for value in bench.bench_field(kind)]
+            field = [value.to(device, dtype) for value in scene.bench_field(kind)]
             row: dict = {"field": kind, "dtype": name, "floor": floor_seconds(field, figures["copy_gb_s"] * 1e9)}
             expected = None
             for way in reversed(ways):
@@ -114,7 +114,7 @@ def measure(
     if way == "textbook":  # channels first, as its networks give them
         density, semantics = density[None, None], semantics.permute(3, 0, 1, 2)[None].contiguous()
     inputs = [density.clone().requires_grad_(), semantics.clone().requires_grad_()]
-    upstream = [torch.from_numpy(values).to(device) for values in bench._upstream()]
+    upstream = [torch.from_numpy(values).to(device) for values in scene.upstream_gradients()]
     spent: dict[str, list[float]] = {"forward": [], "both": []}
     peak = 0
     for run in range(WARM_RUNS + frames):
@@ -130,7 +130,7 @@ def measure(
             spent["both"].append(both())
             kept = sum(value.numel() * value.element_size() for value in [*results, *(i.grad for i in inputs)])
             peak = max(peak, peak_bytes(device) - before - kept)
-    gradients = [inputs[0].grad.reshape(bench.GRID.shape), inputs[1].grad]
+    gradients = [inputs[0].grad.reshape(scene.GRID.shape), inputs[1].grad]
     if way == "textbook":
         gradients[1] = gradients[1][0].permute(1, 2, 3, 0)
     values = [value.detach() for value in (*results, *gradients)]
@@ -142,14 +142,14 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(distance (R,), semantics (R, C), opacity (R,)) by one of the ways."""
     if way == "textbook":
-        return bench.textbook(density.float(), semantics.float(), bench.GRID, rays, bench.STEP)
+        return scene.textbook(density.float(), semantics.float(), scene.GRID, rays, scene.STEP)
     if way == "nerfacc":
-        return packed(density.float(), semantics.float(), bench.GRID, rays, bench.STEP)
-    field = SemanticDensityField(bench.GRID, density, semantics)
+        return packed(density.float(), semantics.float(), scene.GRID, rays, scene.STEP)
+    field = SemanticDensityField(scene.GRID, density, semantics)
     if launch:
-        result = triton_kernel.render(field, rays, bench.STEP, launch=launch)
+        result = triton_kernel.render(field, rays, scene.STEP, launch=launch)
     else:
-        result = render(field, rays, bench.STEP, backend=way)
+        result = render(field, rays, scene.STEP, backend=way)
     return result.distance, result.semantics, result.opacity
 
 
@@ -181,7 +181,7 @@ def compare(way: str, expected: list[Tensor], found: list[Tensor], dtype: torch.
     Raises:
         RuntimeError: two ways do not agree, so that their times say nothing.
     """
-    tolerance = bench.TOLERANCE + (0 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+    tolerance = scene.TOLERANCE + (0 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
     names = ("distance", "semantics", "opacity", "gradient of density", "gradient of semantics")
     for name, one, other in zip(names, expected, found):
         worst, largest = float((one - other).abs().max()), float(one.abs().max())

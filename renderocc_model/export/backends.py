@@ -13,7 +13,7 @@ from torch import Tensor
 
 from renderocc_model.export.archive import checked_archive
 from renderocc_model.export.file import ENDINGS, is_exported, read_description
-from renderocc_model.export.graph import INPUTS, OUTPUTS, PoolingTables, pooling_tables
+from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
 from renderocc_model.network.checkpoint import CheckpointError, Description
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import LiftGeometry
@@ -85,20 +85,6 @@ def load_exported(
     else:
         network = TorchExportNetwork(path, description.config, device)
     return Exported(network, description, backend)
-
-
-class TablesOfGeometry:
-    """Keeps the tables of the last geometry: `Frustums.place` gives the same object while nothing moves."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        x, y, slices = config.pooled_shape
-        self._cells = x * y * slices
-        self._last: tuple[LiftGeometry, PoolingTables] | None = None
-
-    def __call__(self, geometry: LiftGeometry) -> PoolingTables:
-        if self._last is None or self._last[0] is not geometry:
-            self._last = geometry, pooling_tables(geometry, self._cells)
-        return self._last[1]
 
 
 class OnnxRuntimeNetwork:

@@ -19,7 +19,7 @@ from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import OccupancyNetwork
 
-__all__ = ["INPUTS", "OUTPUTS", "ROW", "ExportedFunction", "PoolingTables", "pooling_tables"]
+__all__ = ["INPUTS", "OUTPUTS", "ROW", "ExportedFunction", "PoolingTables", "TablesOfGeometry", "pooling_tables"]
 
 INPUTS = ("views", "cameras", "depth_index", "pixel_index", "crowded", "cell_row")
 OUTPUTS = ("density", "semantics")
@@ -80,6 +80,26 @@ def pooling_tables(geometry: LiftGeometry, cells: int) -> PoolingTables:
     cell_row = torch.where(counts > 0, first_row, rows)
     cell_row[crowded] = rows + 1 + torch.arange(len(crowded), device=device)
     return PoolingTables(depth_index.view(rows, ROW), pixel_index.view(rows, ROW), listed, cell_row)
+
+
+class TablesOfGeometry:
+    """Makes the pooling tables of a frame, and keeps the last ones for as long as no camera moves.
+
+    `Frustums.place` then returns the same geometry object.
+
+    Args:
+        config: of the exported network.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        x, y, slices = config.pooled_shape
+        self._cells = x * y * slices
+        self._last: tuple[LiftGeometry, PoolingTables] | None = None
+
+    def __call__(self, geometry: LiftGeometry) -> PoolingTables:
+        if self._last is None or self._last[0] is not geometry:
+            self._last = geometry, pooling_tables(geometry, self._cells)
+        return self._last[1]
 
 
 class ExportedFunction(nn.Module):

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from renderocc_model.export.backends import TablesOfGeometry
-from renderocc_model.export.graph import INPUTS, OUTPUTS
+from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
 from renderocc_model.network.checkpoint import CheckpointError
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import LiftGeometry

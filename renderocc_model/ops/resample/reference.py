@@ -9,7 +9,7 @@ from torch import Tensor
 from ...geometry.undistortion import UndistortTable
 from ...images.decoding import decode_raw
 from ...images.preprocessing import normalise
-from . import PLANAR, PixelLayout
+from .layout import PLANAR, PixelLayout
 
 __all__ = ["obstacle", "resample"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...geometry.undistortion import FILL_COLOUR, UndistortTable
 from ...images.preprocessing import IMAGE_MEAN, IMAGE_STD
-from . import PLANAR, PixelLayout
+from .layout import PLANAR, PixelLayout
 
 __all__ = ["obstacle", "resample"]
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from . import cpu_kernel
+from . import cpu_plan
 
 __all__ = ["PoolingPlan", "make_plan", "place_points", "placed_by_torch", "sorted_by_torch"]
 
@@ -92,7 +92,7 @@ def place_points(start: Tensor, step: Tensor, depths: Tensor, sizes: tuple[int, 
     Returns:
         (N, D, H, W) int64, (x * Y + y) * S + s; -1 outside.
     """
-    place = cpu_kernel.place_points if step.device.type == "cpu" else placed_by_torch
+    place = cpu_plan.place_points if step.device.type == "cpu" else placed_by_torch
     return place(start.contiguous(), step.contiguous(), depths.contiguous(), sizes)
 
 
@@ -125,7 +125,7 @@ def make_plan(voxel_index: Tensor, voxel_count: int, frames: int = 1) -> Pooling
     views, bins, height, width = (int(size) for size in voxel_index.shape)
     cells, area = voxel_count * frames, height * width
     if voxel_index.device.type == "cpu":
-        arrays = cpu_kernel.sort_points(voxel_index.reshape(-1).numpy(), voxel_count, frames, bins * area, area)
+        arrays = cpu_plan.sort_points(voxel_index.reshape(-1).numpy(), voxel_count, frames, bins * area, area)
         cell, start, point, pixel = map(torch.from_numpy, arrays)
     else:
         cell, start, point, pixel = sorted_by_torch(voxel_index, voxel_count, frames)
@@ -133,7 +133,7 @@ def make_plan(voxel_index: Tensor, voxel_count: int, frames: int = 1) -> Pooling
 
 
 def sorted_by_torch(voxel_index: Tensor, voxel_count: int, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """cell, start, point, pixel by PyTorch's sort, as `cpu_kernel.sort_points`."""
+    """cell, start, point, pixel by PyTorch's sort, as `cpu_plan.sort_points`."""
     views, bins, height, width = voxel_index.shape
     device, cells = voxel_index.device, voxel_count * frames
     frame = torch.div(torch.arange(views, device=device), max(views // frames, 1), rounding_mode="floor")
