@@ -24,7 +24,7 @@ _HOME = {
     "geometry.rays": ("Rays", "camera_rays"),
     "ops.render": ("RenderResult", "render"),
     "ops.voxel_pooling": ("voxel_pooling",),
-    "ops.visibility.cameras": ("visible_voxels",),
+    "ops.visibility": ("visible_voxels",),
     "inference.predictor": ("Occupancy", "Predictor"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -19,7 +19,7 @@ from test_worker import Setup, fail
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.undistortion import View
-from renderocc_model.ops.visibility.cameras import Lookout, visible_voxels
+from renderocc_model.ops.visibility import ViewFrusta, cast, visible_voxels
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.placement import place_cameras
 from renderocc_ros.health.throttled_log import Complaints
@@ -134,15 +134,15 @@ def test_a_face_that_is_upright_but_for_rounding_hides_what_lies_beyond_it():
     grid = VoxelGrid((-16.0, -16.0, -1.0), (16.0, 16.0, 4.0), 1.0)
     view = View(128, 64, np.array([[91.0, 0, 63.5], [0, 91.0, 28.5], [0, 0, 1]]))
     field = SemanticDensityField(grid, torch.full(grid.shape, 0.001), torch.zeros(*grid.shape, 1))
-    lookout = Lookout(grid, [view], [None], torch.device("cpu"))
+    frusta = ViewFrusta(grid, [view], [None], torch.device("cpu"))
     for exponent in range(14, 30):
         for sign in (1, -1):
             pose = np.eye(4)
             pose[:3, :3] = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # columns: right, down and forward along x
             pose[2, 0] = sign * 10.0**-exponent  # its right is that much up
             pose[:3, 3] = 1.7, 0.0, 1.5
-            found = lookout.seen(field.density, lookout.sight(pose[None])).numpy()
-            expected = visible_voxels(field, [view], pose[None]).numpy()
+            found = cast(field.density, frusta.at(pose[None]), "cpu").numpy()
+            expected = visible_voxels(field, [view], pose[None], backend="reference").numpy()
             assert (found != expected).mean() < 0.002, f"{sign * 10.0**-exponent}: {found.sum()}, not {expected.sum()}"
 
 
@@ -171,11 +171,11 @@ def test_a_camera_that_tf_puts_beyond_all_measure_is_not_placed():
 
 def test_visibility_refuses_a_camera_beyond_all_measure():
     view = View(128, 64, np.array([[91.0, 0, 63.5], [0, 91.0, 28.5], [0, 0, 1]]))
-    lookout = Lookout(VoxelGrid((-16.0, -16.0, -1.0), (16.0, 16.0, 4.0), 1.0), [view], [None], torch.device("cpu"))
+    frusta = ViewFrusta(VoxelGrid((-16.0, -16.0, -1.0), (16.0, 16.0, 4.0), 1.0), [view], [None], torch.device("cpu"))
     pose = np.eye(4)
     pose[0, 3] = 1e300
     with pytest.raises(ValueError, match="1e[+]300 voxels away"):
-        lookout.sight(pose[None])
+        frusta.at(pose[None])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,7 +11,7 @@ import torch
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.undistortion import View
-from renderocc_model.ops.visibility.cameras import visible_voxels
+from renderocc_model.ops.visibility import visible_voxels
 
 GRID = VoxelGrid((-8.0, -8.0, -1.0), (8.0, 8.0, 3.0), 0.4)  # 40 x 40 x 10 voxels
 VIEW = View(160, 96, np.array([[110.0, 0, 79.5], [0, 110.0, 43.0], [0, 0, 1]]))  # 72 degrees wide

@@ -7,23 +7,26 @@ import os
 
 import pytest
 import torch
-from test_visibility_loops import CASES, case, disagreement
+from test_visibility_loops import CASES, case, check_against_reference
 
-from renderocc_model.ops.visibility import triton_launch
-from renderocc_model.ops.visibility.cameras import BIAS, NEAREST, STEP
+from renderocc_model.ops.visibility import cast, triton_kernel
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_triton_sees_what_the_reference_sees(name, monkeypatch):
-    density, lookout, poses, expected = case(name, DEVICE)
-    monkeypatch.setattr(triton_launch, "_RAYS", 1024 if DEVICE == "cpu" else triton_launch._RAYS)
-    monkeypatch.setattr(triton_launch, "_BLOCK", 8192 if DEVICE == "cpu" else triton_launch._BLOCK)
-    sight = lookout.sight(poses).to(torch.device(DEVICE))
-    distances = torch.full((len(sight.directions),), float("nan"), device=DEVICE)
-    visible = torch.ones(density.shape, dtype=torch.bool, device=DEVICE)
-    triton_launch.march(density.to(DEVICE), sight, distances, lookout.limit, STEP)
+    density, frusta = case(name)
+    monkeypatch.setattr(triton_kernel, "_RAYS", 1024 if DEVICE == "cpu" else triton_kernel._RAYS)
+    monkeypatch.setattr(triton_kernel, "_BLOCK", 8192 if DEVICE == "cpu" else triton_kernel._BLOCK)
+    check_against_reference(name, cast(density.to(DEVICE), frusta, "triton"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_ray_gets_a_length(name, monkeypatch):
+    density, frusta = case(name)
+    monkeypatch.setattr(triton_kernel, "_RAYS", 1024 if DEVICE == "cpu" else triton_kernel._RAYS)
+    frusta = frusta.to(torch.device(DEVICE))
+    distances = torch.full((len(frusta.directions),), float("nan"), device=DEVICE)
+    triton_kernel.cast_rays(density.to(DEVICE), frusta, distances)
     assert not distances.isnan().any()
-    triton_launch.look(sight, distances, visible, BIAS, NEAREST)
-    assert disagreement(visible.cpu(), expected) < 0.001

@@ -30,7 +30,7 @@ from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.presets import PRESETS
 from renderocc_model.network.untrained import surround_cameras, untrained_checkpoint
-from renderocc_model.ops.visibility.cameras import visible_voxels
+from renderocc_model.ops.visibility import visible_voxels
 
 __all__ = ["STAGES", "WAYS", "bench_network", "measure"]
 
@@ -123,7 +123,7 @@ def plain_way(checkpoint: Checkpoint, tables: list[UndistortTable], device: torc
         clock("network")
         field = SemanticDensityField(grid, output.density[0], output.semantics[0])
         confidence = field.occupancy_probability()
-        visible = visible_voxels(field, views, poses)
+        visible = visible_voxels(field, views, poses, backend="reference")
         semantics = torch.full_like(visible, UNLABELLED, dtype=torch.uint8)
         semantics.masked_fill_(visible, checkpoint.classes.free)
         labels = ids[field.semantics.argmax(dim=-1)]

@@ -10,7 +10,7 @@ import torch
 from ..geometry.undistortion import UndistortTable
 from ..network.config import ModelConfig
 from ..network.lift import Frustums, LiftGeometry
-from ..ops.visibility.cameras import Lookout
+from ..ops.visibility import ViewFrusta
 from ..ops.voxel_pooling import PoolingPlan
 from .fixed_frames import FixedFrames
 
@@ -18,10 +18,11 @@ __all__ = ["CameraSet", "CameraSets"]
 
 
 class CameraSet:
-    """Frustums, lookout and fixed memory of cameras with these tables.
+    """What the frames of a set of cameras share: frustums, rays for visibility, and memory.
 
     Attributes:
-        frustums, lookout: of the views.
+        frustums: of the views, for lifting pixels into the grid.
+        view_frusta: of the views, for finding visible voxels.
         frames: memory for the vehicle path; None until a frame is captured.
         used: frames that were predicted with these cameras.
     """
@@ -33,7 +34,7 @@ class CameraSet:
         masks = [None if table.valid.all() else table.valid for table in tables]
         self.tables = tuple(tables)
         self.frustums = Frustums(config, views, device)
-        self.lookout = Lookout(config.grid, views, masks, device, minimum_transmittance)
+        self.view_frusta = ViewFrusta(config.grid, views, masks, device, minimum_transmittance)
         self.frames: FixedFrames | None = None
         self.used = 0
         self._cells = int(np.prod(config.pooled_shape))

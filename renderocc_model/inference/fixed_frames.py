@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ..field.field import occupancy_probability
-from ..ops.visibility import CAMERA_NUMBERS
-from ..ops.visibility.cameras import Lookout
+from ..ops.visibility import CAMERA_NUMBERS, ViewFrusta, cast
 from ..ops.voxel_pooling import PoolingPlan
 from .compaction import Record, packed_voxels
 from .prepared_network import InferenceNetwork, Prediction
@@ -33,13 +32,13 @@ class FrameInputs:
     Attributes:
         lift_cameras: (N, CAMERA_PARAMETERS) float32 on the device.
         plan: on the device.
-        sight_cameras: (N, CAMERA_NUMBERS) float32, from `Lookout.cameras`, on the host.
+        camera_table: (N, CAMERA_NUMBERS) float32, from `ViewFrusta.camera_table`, on the host.
         threshold: occupied above this probability.
     """
 
     lift_cameras: Tensor
     plan: PoolingPlan
-    sight_cameras: np.ndarray
+    camera_table: np.ndarray
     threshold: float
 
 
@@ -48,7 +47,7 @@ class FixedFrames:
 
     Args:
         network: one that does not join frames.
-        lookout: of the cameras.
+        view_frusta: of the cameras.
         channel_ids: (C,) uint8 class ids of the logits' channels, on the device.
         first: inputs of a frame; others must have their shapes.
         pictures: (N, H, W, 3), the shape of a frame's pictures.
@@ -62,7 +61,7 @@ class FixedFrames:
     def __init__(
         self,
         network: InferenceNetwork,
-        lookout: Lookout,
+        view_frusta: ViewFrusta,
         channel_ids: Tensor,
         first: FrameInputs,
         pictures: tuple[int, ...],
@@ -70,7 +69,7 @@ class FixedFrames:
         recorder: Recorder | None = None,
         capacity: int | None = None,
     ) -> None:
-        self._network, self._lookout, self._channel_ids = network, lookout, channel_ids
+        self._network, self._view_frusta, self._channel_ids = network, view_frusta, channel_ids
         self._device = device
         self._voxel_size = network.config.grid.voxel_size
         voxels = network.config.grid.size
@@ -119,7 +118,7 @@ class FixedFrames:
 
     def _place(self, inputs: FrameInputs) -> None:
         numbers = self._host_numbers.numpy()
-        numbers[:-1], numbers[-1] = inputs.sight_cameras.reshape(-1), inputs.threshold
+        numbers[:-1], numbers[-1] = inputs.camera_table.reshape(-1), inputs.threshold
         self._numbers.copy_(self._host_numbers, non_blocking=True)
         if inputs.plan is not self._plan_given:  # the same one while nothing moves
             self._plan.copy_(inputs.plan)
@@ -129,8 +128,8 @@ class FixedFrames:
     def _frame(self) -> tuple[Tensor, Prediction]:
         """Launches the same work for every frame, all of it on the fixed tensors."""
         prediction = self.network_alone()
-        sight = self._lookout.sight_of(self._numbers[:-1].view(-1, CAMERA_NUMBERS))
-        visible = self._lookout.seen(prediction.density, sight)
+        frusta = self._view_frusta.of_table(self._numbers[:-1].view(-1, CAMERA_NUMBERS))
+        visible = cast(prediction.density, frusta)
         confidence = occupancy_probability(prediction.density, self._voxel_size)
         found = packed_voxels(prediction, confidence, visible, self._numbers[-1], self._channel_ids, self.record)
         return found, prediction

@@ -28,6 +28,7 @@ from ..network.lift import LiftGeometry
 from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
 from ..network.untrained import surround_cameras, untrained_checkpoint
+from ..ops.visibility import cast
 from .camera_set import CameraSet, CameraSets
 from .compaction import found_voxels
 from .cuda_graph import record_graph
@@ -294,7 +295,7 @@ class Predictor:
         try:
             cameras.frames = FixedFrames(
                 self._network,
-                cameras.lookout,
+                cameras.view_frusta,
                 self._channel_ids,
                 inputs,
                 tuple(views.shape),
@@ -328,7 +329,7 @@ class Predictor:
 
     def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
         geometry = cameras.frustums.place(base_from_camera)
-        table = cameras.lookout.cameras(base_from_camera)
+        table = cameras.view_frusta.camera_table(base_from_camera)
         return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._threshold)
 
     def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
@@ -337,8 +338,7 @@ class Predictor:
         if not (lowest >= 0 and highest < float("inf")):
             raise _unusable(f"densities from {lowest} to {highest}")
         confidence = occupancy_probability(prediction.density, self.grid.voxel_size)
-        sight = cameras.lookout.sight(base_from_camera).to(self.device)
-        visible = cameras.lookout.seen(prediction.density, sight)
+        visible = cast(prediction.density, cameras.view_frusta.at(base_from_camera))
         voxels = found_voxels(prediction, confidence, visible, self._threshold, self._channel_ids)
         return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
 

@@ -13,7 +13,7 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.rays import camera_ray_shape, camera_rays
 from renderocc_model.geometry.undistortion import View
 from renderocc_model.ops.render import intersect_box, render
-from renderocc_model.ops.visibility.cameras import visible_voxels
+from renderocc_model.ops.visibility import visible_voxels
 
 from ..data.dataset import Sample
 from ..supervision.ray_rules import is_opaque, with_exit

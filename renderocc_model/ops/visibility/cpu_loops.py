@@ -8,7 +8,7 @@ import numpy as np
 
 from ...base.compiling import compiler
 
-__all__ = ["look", "march"]
+__all__ = ["cast_rays", "mark_voxels"]
 
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
@@ -16,7 +16,7 @@ compiled = compiler(fastmath=("contract", "nsz"))
 
 
 @compiled
-def march(density, cameras, directions, owner, first, last, limit, step, distances):
+def cast_rays(density, cameras, directions, owner, first, last, limit, step, distances):
     """Write for rays first..last-1 the distance at which the densities at their samples sum up to more than `limit`."""
     X, Y, Z = density.shape
     flat = density.reshape(-1)
@@ -54,18 +54,18 @@ def march(density, cameras, directions, owner, first, last, limit, step, distanc
 
 
 @compiled
-def look(cameras, distances, masks, first, last, bias, nearest, visible):
+def mark_voxels(cameras, distances, masks, first, last, bias, nearest, visible):
     """Write for voxels with x in first..last-1 whether a camera sees them."""
     _, Y, Z = visible.shape
     visible[first:last] = False
     for x in range(first, last):
         for y in range(Y):
             for n in range(len(cameras)):
-                _look_at_column(cameras[n], distances, masks, x, y, Z, bias, nearest, visible)
+                _mark_column(cameras[n], distances, masks, x, y, Z, bias, nearest, visible)
 
 
 @compiled
-def _look_at_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
+def _mark_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
     dx, dy = np.float32(x) + _HALF - camera[0], np.float32(y) + _HALF - camera[1]
     width, height, rows, columns = camera[21], camera[22], int(camera[24]), int(camera[25])
     # Homogeneous pixel (u, v, w) of a point: a part of (x, y) and, for each unit of z, another.

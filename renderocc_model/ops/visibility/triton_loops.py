@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["look", "march"]
+__all__ = ["cast_rays", "mark_voxels"]
 
 
 @triton.jit
-def march(
+def cast_rays(
     density,
     cameras,
     directions,
@@ -73,7 +73,7 @@ def march(
 
 
 @triton.jit
-def look(
+def mark_voxels(
     cameras,
     distances,
     masks,
