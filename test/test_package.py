@@ -88,7 +88,7 @@ def test_folders_import_only_from_those_below_them(package):
 
 
 def imports_between_modules(package: str) -> dict[str, set[str]]:
-    """Each module of a package -> the modules of the package that it imports, at once, later or for type checkers alone.
+    """Each module of a package -> the modules of it that it imports, at once, later or for type checkers alone.
 
     `from .folder import module` imports that module; `from .folder import name` imports the folder's `__init__`.
     """
