@@ -6,8 +6,10 @@ in one line that says what to install.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -106,6 +108,18 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: the subcommand's own, 2 for a command that does not exist or lacks a package, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        try:
+            return dispatch(arguments)
+        finally:
+            flush_output()
+    except BrokenPipeError:  # `renderocc ... | head` has read enough
+        forget_output()
+        return 0
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run what the arguments name, as `main` does."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
@@ -116,6 +130,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"renderocc: there is no command {name!r}; {hint}", file=sys.stderr)
         return 2
     return run(name, rest)
+
+
+def flush_output() -> None:
+    """Find out now, and not when the interpreter ends, whether anybody still reads what was printed."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def forget_output() -> None:
+    """What is still to be printed goes nowhere: the interpreter would report a traceback for it at its end."""
+    with contextlib.suppress(OSError, ValueError):  # no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Terminated(KeyboardInterrupt):
@@ -157,9 +183,7 @@ def run(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # `renderocc ... | head` closed the pipe; closing stderr too keeps the interpreter from reporting it at exit.
-        sys.stderr.close()
-        return 0
+        raise
     except Exception as error:
         words = out_of_machine(name, error)
         if not words:

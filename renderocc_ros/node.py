@@ -19,7 +19,6 @@ from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
@@ -37,13 +36,14 @@ from renderocc_ros.output.publishers import OutputPublishers
 from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
 from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process, signals_later
+from renderocc_ros.ros_arguments import RosArgumentsError, start_ros
 
 CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
 MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
 USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
 
 The node `renderocc`: cameras and TF in, occupancy out. Without parameters it takes every camera that it finds.
-example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p checkpoint:=network.safetensors
+example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p "image_topic:=<camera>/image"
 All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
 TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
 LAST_ANSWER = 0.2  # seconds from the shutdown transition to the process's end: its answer must reach who asked for it
@@ -212,7 +212,7 @@ class RenderOccNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
 
     def _find_cameras(self, config: NodeConfig) -> tuple[str, ...]:
-        cameras = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
+        cameras = self._cameras_on_graph(config)
         if not cameras:
             raise ValueError(
                 "no camera is on the graph: "
@@ -220,6 +220,10 @@ class RenderOccNode(LifecycleNode):
                 "start the cameras, or set the parameter 'cameras' (and 'image_topic', 'camera_info_topic')"
             )
         return cameras
+
+    def _cameras_on_graph(self, config: NodeConfig) -> tuple[str, ...]:
+        topics = self.get_topic_names_and_types()
+        return cameras_on_graph(topics, config, self.get_namespace(), lambda topic: self.count_publishers(topic) > 0)
 
     def _configure(self, config: NodeConfig) -> None:
         from renderocc_ros.frame.network_setup import make_predictor
@@ -381,7 +385,7 @@ class RenderOccNode(LifecycleNode):
             return
         if not config.cameras:
             try:
-                seen = cameras_on_graph(self.get_topic_names_and_types(), config, self.get_namespace())
+                seen = self._cameras_on_graph(config)
             except ValueError as error:
                 self._complaints.report("cameras", "too many", str(error), time.monotonic())
                 return
@@ -399,21 +403,25 @@ class RenderOccNode(LifecycleNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or the shutdown transition."""
+    """Run the node until SIGINT, SIGTERM or the shutdown transition; status 2 for arguments that ROS cannot read."""
     words = sys.argv[1:] if args is None else args
     if {"-h", "--help"} & set(words):
-        print(USAGE)
+        with contextlib.suppress(BrokenPipeError):  # as of `renderocc_node --help | head -1`
+            print(USAGE)
         return 0
     prepare_process()
     end_at_first_signal()
     node = executor = None
     try:
         with signals_later():  # a node half made could not be taken off the graph
-            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+            start_ros(args)
             node = RenderOccNode()
             executor = SingleThreadedExecutor()
             executor.add_node(node)
         spin(node, executor)
+    except RosArgumentsError as error:
+        print(f"renderocc_node: {error}", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:

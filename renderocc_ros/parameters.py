@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting
@@ -21,6 +22,10 @@ RUNTIME_PARAMETERS = {
 
 MOST_CAMERAS = 64  # who publishes camera topics without end must not get a subscription for each
 MOST_NAME = 100  # characters of a camera's name, which is part of topics; ROS allows 247 in these
+# What stands for a camera's name in a template. On the command line of ROS a value that begins with `{` is read as a
+# mapping of YAML; `<camera>/image_raw` is not.
+CAMERA_MARKS = ("{camera}", "<camera>")
+MARK = "{camera}"
 # What ROS allows in topics; below ROS a sender can announce anything.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 _SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # by ROS itself
@@ -42,7 +47,9 @@ class NodeConfig:
     )
     anchor_camera: str = setting("", "the camera whose stamps the outputs carry; empty: the first of `cameras`")
     image_topic: str = setting(
-        "{camera}/image_raw", "template of the raw image topic; compressed images are looked for at <topic>/compressed"
+        "{camera}/image_raw",
+        "template of the raw image topic, {camera} or <camera> standing for the name; "
+        "compressed images are looked for at TOPIC/compressed",
     )
     camera_info_topic: str = setting("{camera}/camera_info", "template of the calibration topic")
     camera_frame: str = setting(
@@ -140,12 +147,12 @@ class NodeConfig:
 
     def check(self) -> None:
         for name in ("image_topic", "camera_info_topic"):
-            if "{camera}" not in getattr(self, name):
+            if not any(mark in getattr(self, name) for mark in CAMERA_MARKS):
                 raise ValueError(
                     f"parameter {name!r} is {getattr(self, name)!r}: "
                     "it must contain {camera}, e.g. '{camera}/image_raw'"
                 )
-            topic = _SUBSTITUTION.sub("x", getattr(self, name).replace("{camera}", "x")).removeprefix("~")
+            topic = _SUBSTITUTION.sub("x", _filled(getattr(self, name), "x")).removeprefix("~")
             if not _NAME.fullmatch(topic.removeprefix("/")):
                 raise ValueError(
                     f"parameter {name!r} is {getattr(self, name)!r}, which is no topic of ROS: "
@@ -180,26 +187,43 @@ class NodeConfig:
             raise ValueError("parameter 'base_frame' is empty; name the vehicle's frame, usually 'base_link'")
 
     def image_topic_of(self, camera: str) -> str:
-        return self.image_topic.replace("{camera}", camera)
+        return _filled(self.image_topic, camera)
 
     def camera_info_topic_of(self, camera: str) -> str:
-        return self.camera_info_topic.replace("{camera}", camera)
+        return _filled(self.camera_info_topic, camera)
+
+    def camera_frame_of(self, camera: str) -> str:
+        """The optical frame; empty where the images name it."""
+        return _filled(self.camera_frame, camera)
 
     def save_path(self) -> Path:
         return Path(os.path.expandvars(self.save_directory)).expanduser().resolve()
+
+
+def _filled(template: str, camera: str) -> str:
+    for mark in CAMERA_MARKS:
+        template = template.replace(mark, camera)
+    return template
 
 
 def _is_camera_name(name: str) -> bool:
     return len(name) <= MOST_NAME and _NAME.fullmatch(name) is not None
 
 
-def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, namespace: str) -> tuple[str, ...]:
+def cameras_on_graph(
+    topics: list[tuple[str, list[str]]],
+    config: NodeConfig,
+    namespace: str,
+    is_published: Callable[[str], bool] = lambda topic: True,
+) -> tuple[str, ...]:
     """Names of the cameras whose calibration topic and image topic both have publishers.
 
     Args:
         topics: (fully qualified name, type names) of every topic on the graph.
         config: its topic templates are matched; relative ones are resolved in `namespace`, as ROS does.
         namespace: the node's, e.g. "/" or "/robot".
+        is_published: whether anybody publishes on a topic: those that are only listened to are on the graph as well.
+            Asked for topics of cameras alone.
     Returns:
         Camera names, sorted; a name may itself contain slashes.
     Raises:
@@ -210,14 +234,18 @@ def cameras_on_graph(topics: list[tuple[str, list[str]]], config: NodeConfig, na
         return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
 
     images = {name for name, types in topics if "sensor_msgs/msg/Image" in types}
-    images |= {name.removesuffix("/compressed") for name, types in topics if "sensor_msgs/msg/CompressedImage" in types}
-    before, after = resolve(config.camera_info_topic).split("{camera}", 1)
+    compressed = {name for name, types in topics if "sensor_msgs/msg/CompressedImage" in types}
+    before, after = resolve(config.camera_info_topic_of(MARK)).split(MARK, 1)
     found = []
     for name, types in topics:
         if "sensor_msgs/msg/CameraInfo" not in types or not (name.startswith(before) and name.endswith(after)):
             continue
         camera = name[len(before) : len(name) - len(after)]
-        if _is_camera_name(camera) and resolve(config.image_topic_of(camera)) in images:
+        if not _is_camera_name(camera):
+            continue
+        image = resolve(config.image_topic_of(camera))
+        candidates = {image} & images | {f"{image}/compressed"} & compressed
+        if candidates and is_published(name) and any(map(is_published, candidates)):
             found.append(camera)
     if len(found) > MOST_CAMERAS:
         raise ValueError(

@@ -108,8 +108,9 @@ def leave(status: int) -> NoReturn:
 
     The interpreter would still collect all objects of PyTorch: a second or more, and five on a busy computer.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            stream.flush()
     os._exit(status)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,17 @@ def test_another_package_of_the_name_training_is_named(tmp_path):
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)  # no site-packages
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"{tmp_path}/training hides ours" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "renderocc_model.cli", "--help"], ["-m", "renderocc_model.cli", "simulate", "--help"],
+                ["-m", "renderocc_model.cli", "nonsense"], ["-m", "renderocc_ros.start", "--help"]],
+)  # fmt: skip
+def test_a_reader_that_closes_the_pipe_is_no_error(command):
+    """As `renderocc --help | head -1`: the pipe has no reader before anything is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run([sys.executable, *command], stdout=output, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr
+    assert done.returncode == (2 if "nonsense" in command else 0)

@@ -65,6 +65,15 @@ def test_a_wrong_value_is_refused_by_name(values, named):
         from_mapping(NodeConfig, values)
 
 
+def test_angles_stand_for_the_camera_as_braces_do():
+    config = NodeConfig(image_topic="/x/<camera>/rgb", camera_info_topic="<camera>/info", camera_frame="<camera>_lens")
+    assert config.image_topic_of("front") == "/x/front/rgb"
+    assert config.camera_info_topic_of("front") == "front/info"
+    assert config.camera_frame_of("front") == "front_lens"
+    topics = [("/x/front/rgb", [IMAGE]), ("/front/info", [INFO])]
+    assert cameras_on_graph(topics, config, "/") == ("front",)
+
+
 def test_templates_make_topics():
     config = NodeConfig(image_topic="/sensors/{camera}/rgb", camera_info_topic="/sensors/{camera}/info")
     assert config.image_topic_of("front") == "/sensors/front/rgb"
@@ -102,6 +111,15 @@ def test_relative_templates_look_only_into_the_namespace():
     assert cameras_on_graph(topics, NodeConfig(), "/robot") == ("left",)
     absolute = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
     assert cameras_on_graph(topics, absolute, "/robot") == ("front", "robot/left")
+
+
+def test_topics_without_a_publisher_are_no_cameras():
+    topics = [(f"/{name}/image_raw", [IMAGE]) for name in ("a", "b", "c", "d")]
+    topics += [(f"/{name}/camera_info", [INFO]) for name in ("a", "b", "c", "d")]
+    topics += [("/d/image_raw/compressed", [COMPRESSED])]
+    published = {"/a/image_raw", "/a/camera_info", "/b/image_raw", "/c/camera_info"}
+    published |= {"/d/image_raw/compressed", "/d/camera_info"}
+    assert cameras_on_graph(topics, NodeConfig(), "/", published.__contains__) == ("a", "d")
 
 
 def test_camera_topics_without_end_are_refused_with_what_to_do():

@@ -20,6 +20,7 @@ from rosbags.interfaces import Qos, QosDurability, QosReliability
 
 from renderocc_model.rosio.bags import Bag, Topic
 from renderocc_ros.process import prepare_process
+from renderocc_ros.ros_arguments import RosArgumentsError, start_ros
 
 __all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_class", "qos_profile"]
 
@@ -171,7 +172,6 @@ class Player:
     ) -> None:
         """Create the node and its publishers; a topic whose type is not installed is noted in `played.skipped`."""
         import rclpy
-        from rclpy.signals import SignalHandlerOptions
 
         self.bag = bag
         self.played = played
@@ -185,7 +185,10 @@ class Player:
         targets = remapped(bag, remap)
         self._context = rclpy.Context()
         prepare_process()
-        rclpy.init(args=list(ros_args), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            start_ros(list(ros_args), context=self._context)
+        except RosArgumentsError as error:
+            raise ReplayError(str(error)) from None
         try:
             self._node = rclpy.create_node("renderocc_replay", context=self._context, start_parameter_services=False)
             self.publishers = {

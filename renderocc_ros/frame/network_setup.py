@@ -15,6 +15,7 @@ def make_predictor(config: NodeConfig, logger):
     Raises:
         ValueError: the checkpoint cannot be used, or the device is not there.
     """
+    logger.info("loading PyTorch")  # each of these lines before what can take long on a busy computer
     with signals_later():
         import cv2
         import torch
@@ -26,6 +27,7 @@ def make_predictor(config: NodeConfig, logger):
     threads = config.cpu_threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     path = checkpoint_file(config.checkpoint) if config.checkpoint else packaged_checkpoint(config.preset)
+    logger.info(f"loading the network {path or config.preset}")
     if path is not None:
         predictor = Predictor(path, device=config.device, precision=config.precision, backend=config.backend)
         logger.info(f"network: {path}")
@@ -39,6 +41,7 @@ def make_predictor(config: NodeConfig, logger):
         predictor.threshold = config.threshold
     on_gpu = predictor.device.type == "cuda"
     where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
+    logger.info(f"making the network ready on {where}")
     predictor.warm_up()
     return_free_memory()
     by = "" if predictor.backend == "torch" else f" by {predictor.backend}"

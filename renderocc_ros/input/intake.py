@@ -138,7 +138,7 @@ class Intake:
                 arrival,
             )
             return None
-        frame_id = self._config.camera_frame.replace("{camera}", camera) or frame_id
+        frame_id = self._config.camera_frame_of(camera) or frame_id
         with self._lock:
             return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._time)
 

@@ -123,7 +123,7 @@ class ImageSubscription:
             ),
         }
         self._node = node
-        self._topic = topic
+        self._resolved = [node.resolve_topic_name(name) for name in (topic, f"{topic}/compressed")]  # with remappings
         self._auto = transport == "auto"
         wanted = {"raw": (False,), "compressed": (True,), "auto": (False, True)}[transport]
         self._subscriptions: dict[bool, AdaptiveSubscription] = {}
@@ -136,7 +136,7 @@ class ImageSubscription:
 
     def follow_publishers(self) -> None:
         if self._auto:
-            both = self._node.count_publishers(self._topic) and self._node.count_publishers(f"{self._topic}/compressed")
+            both = all(self._node.count_publishers(topic) for topic in self._resolved)
             if both and True in self._subscriptions:
                 self._subscriptions.pop(True).destroy()
             elif not both and True not in self._subscriptions:

@@ -200,7 +200,7 @@ def _check_mounts(
         fixed = {}
     placed = []
     for camera in cameras:
-        frame = config.camera_frame.replace("{camera}", camera.name) if config.camera_frame else camera.frame_id
+        frame = config.camera_frame_of(camera.name) or camera.frame_id
         try:
             mount = (
                 fixed[camera.name]

@@ -1,0 +1,56 @@
+"""Start ROS with a program's arguments; what ROS refuses becomes one line that says how to write it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+__all__ = ["RosArgumentsError", "start_ros"]
+
+_PLACES = re.compile(r",? at /\S+\.c:\d+")  # of ROS's own source
+_MAPPING = re.compile(r"(?P<name>[\w./]+):=(?P<value>\{.*)")
+
+
+class RosArgumentsError(ValueError):
+    """What stands after --ros-args cannot be read."""
+
+
+def start_ros(args: Sequence[str] | None, **options) -> None:
+    """rclpy.init without its signal handlers.
+
+    Args:
+        args: those of the program, without its name; None for this process's.
+        options: as of rclpy.init.
+    Raises:
+        RosArgumentsError: ROS cannot read them, or a file that they name.
+    """
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
+    from rclpy.signals import SignalHandlerOptions
+
+    refusals = tuple(
+        getattr(implementation, name)
+        for name in ("RCLError", "RCLInvalidROSArgsError", "UnknownROSArgsError")
+        if hasattr(implementation, name)
+    )
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO, **options)
+    except refusals as error:
+        words = sys.argv[1:] if args is None else args
+        raise RosArgumentsError(explained(type(error).__name__, str(error), words)) from None
+
+
+def explained(kind: str, text: str, words: Sequence[str]) -> str:
+    """One line for what ROS said of the arguments `words`, with the remedy where it is known."""
+    if kind == "UnknownROSArgsError":
+        return f"unknown arguments after --ros-args: {text}"
+    text = _PLACES.sub("", text.removeprefix("failed to initialize rcl: "))
+    for match in filter(None, map(_MAPPING.search, words)):
+        if match[0] in text:
+            name, value = match["name"], match["value"]
+            text += (
+                "; a value that begins with '{' is a mapping in YAML: write "
+                f"-p '{name}:={value.replace('{camera}', '<camera>')}', or with quotes inside -p '{name}:=\"{value}\"'"
+            )
+    return text
