@@ -21,7 +21,7 @@ from ...geometry.rays import Rays
 from ..execution import on_device, triton_loops_of
 from .reference import RenderResult, checked_inputs
 
-__all__ = ["LAUNCH", "Launch", "obstacle", "render"]
+__all__ = ["LAUNCH", "Launch", "fixed_point_scales", "obstacle", "render"]
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,14 @@ def _scales(
     toward = largest(opacity) + largest(distance) * farthest + logits
     toward = toward + largest(distortion) * 2 * walk.delta * (walk.limit + 1)
     bounds = torch.stack([2 * walk.delta * toward, largest(semantics)]) * float(len(walk.counts) * max(walk.limit, 1))
+    return fixed_point_scales(bounds)
+
+
+def fixed_point_scales(bounds: Tensor) -> Tensor:
+    """Powers of two by which numbers, whose sums are at most as large as the bounds, become integers below 2^62.
+
+    NaN where a bound is not finite.
+    """
     exponents = 61 - torch.log2(bounds.clamp(min=2.0**-60)).ceil()
     return torch.where(torch.isfinite(bounds), torch.exp2(exponents.clamp(max=120)), math.nan)
 

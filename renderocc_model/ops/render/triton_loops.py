@@ -33,7 +33,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["enter", "march_backward", "march_forward"]
+__all__ = [
+    "VOXEL",
+    "add_to",
+    "cells_of",
+    "corner_of",
+    "densities",
+    "enter",
+    "gather_runs",
+    "march_backward",
+    "march_forward",
+    "slab",
+]
 
 if not hasattr(tl, "gather"):
     raise ImportError(
@@ -53,7 +64,7 @@ VOXEL = tl.constexpr(2**32)  # in a place
 
 
 @triton.jit
-def _slab(origin, direction, LOW: tl.constexpr, HIGH: tl.constexpr, near, far):
+def slab(origin, direction, LOW: tl.constexpr, HIGH: tl.constexpr, near, far):
     """[near, far] cut to LOW <= origin + t direction <= HIGH; far = -1 where there is nothing left."""
     parallel = direction == 0.0
     inverse = 1.0 / tl.where(parallel, 1.0, direction)
@@ -97,7 +108,7 @@ def enter(
     for axis in tl.static_range(3):
         origin = tl.load(origins + 3 * ray + axis, mask=exists, other=0.0).to(tl.float64)
         direction = tl.load(directions + 3 * ray + axis, mask=exists, other=1.0).to(tl.float64)
-        near, far = _slab(origin, direction, LOWER[axis], UPPER[axis], near, far)
+        near, far = slab(origin, direction, LOWER[axis], UPPER[axis], near, far)
         far = tl.where((origin == origin) & (direction == direction), far, -1.0)
     hit = (far > near) & (far < float("inf"))
     near = tl.where(hit, near, 0.0)
@@ -133,8 +144,8 @@ def _axis(start, step, along, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _cells(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, WIDE: tl.constexpr):
-    """What `_corner` needs of the samples numbered `along`, (rays, samples): rows and weights along the three axes."""
+def cells_of(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, WIDE: tl.constexpr):
+    """What `corner_of` needs of samples number `along`, (rays, samples): rows and weights along the three axes."""
     walk += 6 * ray
     start, step = tl.load(walk, mask=exists, other=0), tl.load(walk + 3, mask=exists, other=0)
     x_even, x_odd, x = _axis(start, step, along, X)
@@ -148,7 +159,7 @@ def _cells(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.con
 
 
 @triton.jit
-def _corner(cells, corner):
+def corner_of(cells, corner):
     """(voxel, trilinear weight) of the corner that is odd along x, y, z where `corner` has bits 4, 2, 1."""
     x_even, x_odd, y_even, y_odd, z_even, z_odd, x, y, z = cells
     odd = (corner & 4) != 0
@@ -160,13 +171,19 @@ def _corner(cells, corner):
 
 
 @triton.jit
-def _optical_depth(density, cells, exists, delta):
-    """sigma_i delta of a tile's samples, 0 where there is none; NaN stays."""
+def densities(density, cells, exists):
+    """sigma_i of a tile's samples, 0 where there is none; NaN stays."""
     sigma = tl.zeros(exists.shape, tl.float32)
     for corner in tl.static_range(8):  # written out, so that all eight are under way at once
-        voxel, weight = _corner(cells, corner)
+        voxel, weight = corner_of(cells, corner)
         sigma += weight * tl.load(density + voxel, mask=exists, other=0.0).to(tl.float32)
-    depth = sigma * delta
+    return sigma
+
+
+@triton.jit
+def _optical_depth(density, cells, exists, delta):
+    """sigma_i delta of a tile's samples, 0 where there is none; NaN stays."""
+    depth = densities(density, cells, exists) * delta
     return tl.where(depth > DEEPEST, DEEPEST, depth)
 
 
@@ -261,7 +278,7 @@ def march_forward(
             tl.store(saved + (ray * LONGEST + tile) * 2, tau, mask=lit)
             tl.store(saved + (ray * LONGEST + tile) * 2 + 1, moment, mask=lit)
         along = tile * SAMPLES + lane
-        cells = _cells(walk, ray, exists, along, X, Y, Z, WIDE)
+        cells = cells_of(walk, ray, exists, along, X, Y, Z, WIDE)
         depth = _optical_depth(density, cells, (along < count[:, None]) & lit[:, None], delta)
         weight = tl.exp(-(tau[:, None] + _before(tl.cumsum(depth, 1), lane))) * _alpha(depth)
         tau += tl.sum(depth, 1)
@@ -275,7 +292,7 @@ def march_forward(
         if CLASSES > 0:
             if tl.max(tl.max(weight, 1), 0) > NEGLIGIBLE_WEIGHT:
                 for corner in range(8):
-                    voxel, share = _corner(cells, corner)
+                    voxel, share = corner_of(cells, corner)
                     share *= weight
                     wanted = share > NEGLIGIBLE_WEIGHT
                     rows = _rows(table, voxel, wanted, column, CLASSES)
@@ -300,7 +317,7 @@ def march_forward(
 
 
 @triton.jit
-def _gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexpr):
+def gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexpr):
     """Add up two values over neighbouring samples with the same voxel, into the first of each run.
 
     A voxel is a corner of neighbouring samples only, as its surroundings are convex. Runs end at multiples of RUN.
@@ -321,7 +338,7 @@ def _gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constex
 
 
 @triton.jit
-def _add(into, value, mask, scale, FIXED: tl.constexpr):
+def add_to(into, value, mask, scale, FIXED: tl.constexpr):
     """Atomic addition; FIXED: of integers, in units of 1 / scale, whose sum does not depend on the order."""
     if FIXED:
         tl.atomic_add(into, (value * scale).to(tl.int64), mask=mask, sem="relaxed")
@@ -412,7 +429,7 @@ def march_backward(
         tau = tl.load(saved + (ray * LONGEST + tile) * 2, mask=lit, other=0.0)
         along = tile * SAMPLES + lane
         sampled = (along < count[:, None]) & lit[:, None]
-        cells = _cells(walk, ray, exists, along, X, Y, Z, WIDE)
+        cells = cells_of(walk, ray, exists, along, X, Y, Z, WIDE)
         depth = _optical_depth(density, cells, sampled, delta)
         depths = tl.cumsum(depth, 1)
         before = tau[:, None] + _before(depths, lane)
@@ -435,7 +452,7 @@ def march_backward(
                         column = first_class + tl.arange(0, BLOCK)
                         logits = tl.zeros([RAYS, SAMPLES, BLOCK], tl.float32)
                         for corner in range(8):
-                            voxel, share = _corner(cells, corner)
+                            voxel, share = corner_of(cells, corner)
                             logits += share[:, :, None] * _rows(table, voxel, wanted, column, CLASSES)
                         gradient = _upstream(g_semantics, ray, exists, column, CLASSES)
                         toward += tl.where(wanted, tl.sum(logits * gradient[:, None, :], 2), 0.0)
@@ -444,10 +461,10 @@ def march_backward(
             push = tl.where(sampled, delta * (tl.exp(-(tau[:, None] + depths)) * toward - hidden), 0.0)
             behind += tl.sum(product, 1)
         for corner in range(8):
-            voxel, share = _corner(cells, corner)
-            pushed, gathered, leads = _gather_runs(voxel, share * push, share * weight, lane, RUN, SAMPLES)
+            voxel, share = corner_of(cells, corner)
+            pushed, gathered, leads = gather_runs(voxel, share * push, share * weight, lane, RUN, SAMPLES)
             if OF_DENSITY:
-                _add(into_density + voxel, pushed, leads & (pushed != 0.0), density_scale, FIXED)
+                add_to(into_density + voxel, pushed, leads & (pushed != 0.0), density_scale, FIXED)
             if OF_TABLE:
                 if any_semantic:
                     wanted = (leads & semantic[:, None] & (gathered > NEGLIGIBLE_WEIGHT))[:, :, None]
@@ -456,4 +473,4 @@ def march_backward(
                         gradient = _upstream(g_semantics, ray, exists, column, CLASSES)
                         rows = (into_table + column)[None, None, :] + (voxel * CLASSES)[:, :, None]
                         mask = wanted & (column < CLASSES)[None, None, :]
-                        _add(rows, gathered[:, :, None] * gradient[:, None, :], mask, table_scale, FIXED)
+                        add_to(rows, gathered[:, :, None] * gradient[:, None, :], mask, table_scale, FIXED)

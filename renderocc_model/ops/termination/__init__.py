@@ -6,6 +6,7 @@ of one signature, compared with each other in the tests:
 
     reference       plain PyTorch, any device and type
     cpu             compiled loops over rays on the CPU's cores, float32 (`cpu_kernel`)
+    triton          fused loops on CUDA devices, float32 sums of fields of 16 or 32 bits (`triton_kernel`)
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import choose_backend
-from . import cpu_kernel, reference
+from . import cpu_kernel, reference, triton_kernel
 from .likelihood import log1mexp, negative_log_likelihood
 from .reference import OpticalDepths
 
 __all__ = ["OpticalDepths", "choose", "log1mexp", "negative_log_likelihood", "return_windows", "termination"]
 
-_KERNELS = {"cpu": cpu_kernel}
+_KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}
 
 
 def termination(
@@ -52,13 +53,13 @@ def termination(
         step: distance between samples, in voxels.
         offsets: (R,) floating point in [0, 1), where on its step each sample of a ray stands: `torch.rand` for
             jittered samples; None: in the middle, as the renderer's.
-        backend: "reference"; "cpu", for fields on the CPU of at most 32 bits; or "auto", the one of these that can do
-            what is asked, and "reference" where none can.
+        backend: "reference"; "cpu" and "triton", for fields on the CPU and on CUDA devices of at most 32 bits; or
+            "auto", the one of these that can do what is asked, and "reference" where none can.
 
     Raises:
         ValueError: step is not positive, devices or shapes differ, a window is NaN or an offset is not in [0, 1)
             (values are looked at on the CPU only), or the backend is unknown or cannot do what is asked.
-        ImportError: the loops of a CPU are wanted and what compiles them, Numba, is not installed.
+        ImportError: the loops of a CPU or a GPU are wanted and what compiles them, Numba or Triton, is not installed.
     """
     implementation = _KERNELS.get(choose(field.density, backend), reference)
     return implementation.termination(field, rays, starts, ends, step, offsets)
@@ -110,8 +111,6 @@ def choose(data: Tensor, backend: str, float64: bool = False) -> str:
     """
 
     def obstacle(name: str) -> str | None:
-        if name not in _KERNELS:
-            return "has no loops for where light ends"
         if data.dtype == torch.float64 and not float64:
             return "sums in float32, and the field is float64"
         return _KERNELS[name].obstacle(data)

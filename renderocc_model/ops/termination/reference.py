@@ -169,6 +169,7 @@ def sample_ranges(
     origins, directions, starts, ends = (
         tensor.detach().double() for tensor in (rays.origins, rays.directions, starts, ends)
     )
+    starts, ends = (place.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf) for place in (starts, ends))
     offset = 0.5 if offsets is None else offsets.detach().double()
     near, far = intersect_box(origins, directions, grid.lower, grid.upper)
 
@@ -248,7 +249,7 @@ def windows_of(
     grid: VoxelGrid, distances: Tensor, returned: Tensor, margin: float, begin: Tensor, runs: Tensor, delta: float
 ) -> tuple[Tensor, Tensor]:
     """Windows (R,), (R,) float32 that begin `runs` steps before `begin` and end `margin` voxels behind the return."""
-    starts, ends = (begin - runs * delta).clamp(min=0), distances.double() + margin * grid.voxel_size
+    starts, ends = (begin - runs.double() * delta).clamp(min=0), distances.double() + margin * grid.voxel_size
     return tuple(torch.where(returned, place, math.inf).float() for place in (starts, ends))
 
 
