@@ -15,7 +15,7 @@ from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.geometry.transforms import interpolate, invert, transform_from, transform_points
 from training.simulate import main
-from training.simulate.plan import Plan
+from training.simulate.plan import GROUND, Plan
 from training.simulate.plants import thinned, tree
 from training.simulate.record import START_NS, Settings, record, render
 from training.simulate.sensors import Photographer, camera_offsets, in_sight, town_rig
@@ -137,9 +137,9 @@ def test_all_seventeen_classes_stand_near_the_beginning(town):
     assert found == set(OCC3D_NUSCENES.occupied_ids)
 
 
-def test_class_ids_are_those_of_the_class_table():
-    for name, index in CLASSES.items():
-        assert OCC3D_NUSCENES.names[index] == name
+def test_every_class_of_the_table_is_of_the_ground_or_of_what_stands_on_it():
+    assert [OCC3D_NUSCENES.names[index] for index in CLASSES.values()] == list(CLASSES)
+    assert sorted([*CLASSES.values(), *GROUND]) == list(OCC3D_NUSCENES.occupied_ids)
 
 
 def test_camera_depth_agrees_with_the_lidar_through_tf(messages):

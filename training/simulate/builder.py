@@ -9,27 +9,32 @@ from typing import NamedTuple
 
 import numpy as np
 
+from renderocc_model.field.classes import OCC3D_NUSCENES
+
 from .plan import Plan, Street
 from .plants import thinned
 from .shapes import Mesh
 
 __all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
 
-# Ids of OCC3D_NUSCENES by name, as `renderocc_model.field.classes` has them.
+# Ids of what stands and moves in a town, by name; the ground's are in `plan`.
 CLASSES = {
-    "others": 0,
-    "barrier": 1,
-    "bicycle": 2,
-    "bus": 3,
-    "car": 4,
-    "construction_vehicle": 5,
-    "motorcycle": 6,
-    "pedestrian": 7,
-    "traffic_cone": 8,
-    "trailer": 9,
-    "truck": 10,
-    "manmade": 15,
-    "vegetation": 16,
+    name: OCC3D_NUSCENES.id_of(name)
+    for name in (
+        "others",
+        "barrier",
+        "bicycle",
+        "bus",
+        "car",
+        "construction_vehicle",
+        "motorcycle",
+        "pedestrian",
+        "traffic_cone",
+        "trailer",
+        "truck",
+        "manmade",
+        "vegetation",
+    )
 }
 
 _FAR = 120.0  # metres

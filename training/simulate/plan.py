@@ -12,6 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from renderocc_model.field.classes import OCC3D_NUSCENES
+
 from .shapes import Mesh, Surface, cross, linear, make
 
 __all__ = ["Block", "Plan", "Street"]
@@ -23,8 +25,10 @@ _LANE = 3.5
 _BAY = 2.4
 _ISLAND = 0.6  # half-width of a raised median
 
-# Ids of OCC3D_NUSCENES that the ground has.
-DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN = 11, 12, 13, 14
+# Ids of the ground's classes.
+GROUND = DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN = tuple(
+    OCC3D_NUSCENES.id_of(name) for name in ("driveable_surface", "other_flat", "sidewalk", "terrain")
+)
 
 
 @dataclass(frozen=True)

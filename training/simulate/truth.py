@@ -18,6 +18,7 @@ from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.geometry.transforms import invert
 
 from .loops import merge, spread
+from .plan import GROUND
 from .sensors import Lidar, Photographer
 from .shapes import Mesh, cross
 from .town import Town
@@ -34,7 +35,6 @@ _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches i
 _WHOLE = 1.0  # of a voxel's face: a surface that goes on beyond the voxel covers as much, an edge less
 _GOES_ON = 0.6  # of a voxel's face in the rows on either side: no edge, whatever its samples add up to
 _LEAST = 0.02  # of a voxel's face: less is free in any case
-_GROUND = (11, 12, 13, 14)
 _OBJECT_VOTES = 4  # of a square metre of an object, against 1 of the ground's
 _PIXEL_STRIDE = 2
 
@@ -231,7 +231,7 @@ class Surveyor:
         votes = np.bincount(
             row[voxel] * kinds + classes, weights=_lengths(areas), minlength=int(touched.sum()) * kinds
         ).reshape(-1, kinds)
-        votes[:, np.setdiff1d(np.arange(kinds), _GROUND)] *= _OBJECT_VOTES
+        votes[:, np.setdiff1d(np.arange(kinds), GROUND)] *= _OBJECT_VOTES
         result = np.full(size, OCC3D_NUSCENES.free, np.uint8)
         result[touched] = votes.argmax(1)
         result = result.reshape(self._grid.shape)
