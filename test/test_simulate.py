@@ -397,7 +397,7 @@ def test_stripes_are_integrated_over_the_footprint():
 
 
 def test_an_interrupted_recording_leaves_nothing_behind(tmp_path, town, monkeypatch):
-    monkeypatch.setattr("training.simulate.record.build_town", lambda seed, duration: town)  # saves its time only
+    monkeypatch.setattr("training.simulate.record.build_town", lambda *arguments: town)  # saves its time only
 
     def interrupt(count):
         raise KeyboardInterrupt

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .variety import KINDS
+
 if TYPE_CHECKING:
     from .rigs import Vehicle
 
@@ -37,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
         help="draw the cameras from the seed: 4 to 7, pinholes and fisheyes of 50 to 190 degrees, 0.5 to 2.2 m high, "
         "some images lost, the car's own body in view; rig.yaml in the recording's folder says which they are",
     )  # fmt: skip
+    for kind, what in KINDS.items():
+        if kind != "rig":
+            made.add_argument(f"--random-{kind}", action="append_const", dest="varied", const=kind, help=f"draw {what}")
+    made.add_argument("--random-all", action="store_true", help="all that --random-... draw, the rig too")
     made.add_argument("--no-lidar", action="store_true", help="leave the LiDAR's clouds out")
     made.add_argument("--no-labels", action="store_true", help="leave the 2D labels out")
     made.add_argument("--no-truth", action="store_true", help="leave the 3D truth (occupancy/<stamp>.npz) out")
@@ -63,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             not arguments.no_truth,
             arguments.storage,
             arguments.jobs,
+            frozenset(KINDS if arguments.random_all else arguments.varied or ()),
         )
         count, seconds = _record(arguments.out, vehicle, settings, record)
     except (ValueError, OSError, MemoryError) as error:
@@ -82,7 +89,7 @@ def _vehicle(arguments: argparse.Namespace) -> Vehicle:
     from .sensors import town_rig
 
     width, height = arguments.width, arguments.height
-    if arguments.random_rig:
+    if arguments.random_rig or arguments.random_all:
         if arguments.rig or height is not None:
             raise ValueError("--random-rig draws the cameras and their heights in pixels; leave --rig and --height out")
         return random_vehicle(arguments.seed, width)

@@ -77,6 +77,7 @@ class Builder:
 
     Attributes:
         way: (P, 2) plan points that the recording car passes: trees far from all of them have fewer leaves.
+        lamps: plan x, y and yaw of street lamps.
     """
 
     plan: Plan
@@ -85,6 +86,7 @@ class Builder:
     placed: list[_Placed] = field(default_factory=list)
     thinned: dict[int, tuple[Mesh, Mesh]] = field(default_factory=dict)
     taken: dict[tuple[int, int], list[tuple[float, float, float]]] = field(default_factory=dict)
+    lamps: list[tuple[float, float, float]] = field(default_factory=list)
 
     def put(
         self, mesh: Mesh, name: str, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False

@@ -16,7 +16,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 
 from .shapes import Mesh, Surface, cross, linear, make
 
-__all__ = ["Block", "Plan", "Street"]
+__all__ = ["Block", "Plan", "Slopes", "Street"]
 
 KERB = 0.14  # metres
 _KERB_WIDTH = 0.12
@@ -75,9 +75,33 @@ class Block:
     seed: int
 
 
+@dataclass(frozen=True)
+class Slopes:
+    """Hills other than the usual ones.
+
+    Attributes:
+        steepest: rise over run where all waves of the hills are steepest at once, for example 0.08.
+        shortness: factor of the usual waves' lengths of 140 to 230 m.
+        sway: radians that the car's body pitches and rolls by.
+    """
+
+    steepest: float
+    shortness: float
+    sway: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Slopes:
+        """From flat to 12 % at the steepest."""
+        return cls(0.12 * rng.random() ** 1.3, rng.uniform(0.5, 1.1), np.radians(1.1) * rng.random())
+
+
 class Plan:
     """Streets, blocks, the bend and the hills of one town.
 
+    Args:
+        rng: what all of it is drawn from.
+        size: number of streets each way.
+        slopes: hills other than the usual ones, which rise by 6 % at most.
     Attributes:
         along_y, along_x: streets that run along plan y and plan x, ascending by their centre.
         blocks: what lies between them.
@@ -85,12 +109,17 @@ class Plan:
 
     USES = ("dense", "houses", "park", "parking", "site", "plaza")
 
-    def __init__(self, rng: np.random.Generator, size: int = 5) -> None:
+    def __init__(self, rng: np.random.Generator, size: int = 5, slopes: Slopes | None = None) -> None:
         self.along_y = _streets(rng, size)
         self.along_x = _streets(rng, size)
         self._phases = rng.uniform(0, 2 * np.pi, 8)
         self._bend = rng.uniform(3.0, 8.0, 2)
-        self._hill = rng.uniform(0.5, 1.3, 3)
+        self._hill, self._waves = rng.uniform(0.5, 1.3, 3), np.array([230.0, 190.0, 140.0])
+        self.slopes = slopes
+        if slopes:
+            self._waves = self._waves * slopes.shortness
+            steepest = 2 * np.pi * (self._hill * (1.0, 1.0, 0.5 * np.sqrt(2)) / self._waves).sum()
+            self._hill = self._hill * (slopes.steepest / steepest)
         self.blocks = self._make_blocks(rng)
         self._mounds = [block for block in self.blocks if block.use in ("park", "field")]
 
@@ -138,11 +167,11 @@ class Plan:
 
     def hills(self, x, y) -> np.ndarray:
         """Height of the road level at plan points, metres."""
-        p, h = self._phases, self._hill
+        p, h, w = self._phases, self._hill, self._waves
         return (
-            h[0] * np.sin(2 * np.pi * np.asarray(x) / 230 + p[2])
-            + h[1] * np.sin(2 * np.pi * np.asarray(y) / 190 + p[3])
-            + 0.5 * h[2] * np.sin(2 * np.pi * (np.asarray(x) + y) / 140 + p[4])
+            h[0] * np.sin(2 * np.pi * np.asarray(x) / w[0] + p[2])
+            + h[1] * np.sin(2 * np.pi * np.asarray(y) / w[1] + p[3])
+            + 0.5 * h[2] * np.sin(2 * np.pi * (np.asarray(x) + y) / w[2] + p[4])
         )
 
     def height(self, x, y) -> np.ndarray:

@@ -24,6 +24,7 @@ from renderocc_model.geometry.rig import Rig
 from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Recorder
 
+from .cameras import draw_looks
 from .rigs import Vehicle
 from .sensors import Lidar, Photographer, Sweep, camera_offsets
 from .shapes import Mesh
@@ -31,7 +32,8 @@ from .textures import noise
 from .town import Town, build_town
 from .trace import Tracer
 from .truth import LONGEST_MOVER, Occupancy, Surveyor
-from .write import encode
+from .variety import KINDS
+from .write import JPEG_QUALITY, encode
 
 __all__ = ["Settings", "record"]
 
@@ -51,6 +53,7 @@ class Settings:
         lidar, labels, truth: whether to write the LiDAR's clouds, the 2D labels, and the 3D truth beside the bag.
         storage: "mcap" or "sqlite3".
         jobs: worker processes; 1 renders in this process.
+        varied: what else is drawn at random from the seed, keys of `variety.KINDS`.
     Raises:
         ValueError: names the setting that is out of range.
     """
@@ -63,6 +66,7 @@ class Settings:
     truth: bool = True
     storage: str = "mcap"
     jobs: int = 1
+    varied: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name, value, good, wanted in (
@@ -71,6 +75,7 @@ class Settings:
             ("rate", self.rate, 0.1 <= self.rate <= 100, "0.1 to 100 frames a second"),
             ("storage", self.storage, self.storage in ("mcap", "sqlite3"), "mcap or sqlite3"),
             ("jobs", self.jobs, 1 <= self.jobs <= 256, "1 to 256"),
+            ("varied", sorted(self.varied), self.varied <= set(KINDS), f"some of {', '.join(KINDS)}"),
         ):
             if not good:
                 raise ValueError(f"{name} is {value!r}; expected {wanted}")
@@ -101,7 +106,8 @@ class Crew:
     def __init__(self, town: Town, vehicle: Vehicle, settings: Settings) -> None:
         self.town, self.vehicle, self.settings = town, vehicle, settings
         self.static = Tracer([town.static])
-        self.cameras = [Photographer(camera, vehicle.body) for camera in vehicle.rig]
+        looks = draw_looks(settings.seed, settings.varied, town.weather.rain, len(vehicle.rig))
+        self.cameras = [Photographer(camera, vehicle.body, look) for camera, look in zip(vehicle.rig, looks)]
         self.offsets = camera_offsets(vehicle.rig)
         self.lidar = Lidar() if settings.lidar else None
         self.surveyor = None
@@ -138,7 +144,7 @@ class Crew:
         photographer = self.cameras[sensor]
         picture = photographer.take(self.town, self.static, t + self.offsets[photographer.camera.name], rng)
         labels = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
-        return encode(picture.image, *labels)
+        return encode(picture.image, *labels, photographer.look.quality if photographer.look else JPEG_QUALITY)
 
 
 _crew: Crew | None = None  # the workers' own, inherited
@@ -219,7 +225,7 @@ def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=la
     """
     vehicle = vehicle if isinstance(vehicle, Vehicle) else Vehicle(vehicle)
     with new_bag(folder) as partial:
-        town = build_town(settings.seed, settings.duration + 1.0)
+        town = build_town(settings.seed, settings.duration + 1.0, settings.varied)
         count = _write_all(partial, town, vehicle, settings, on_frame)
         if vehicle.random:
             vehicle.rig.save(partial / "rig.yaml")

@@ -8,11 +8,14 @@ import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
+from renderocc_model.geometry.transforms import invert
 
+from .cameras import CameraLook, blurred_by_motion, lattice, photograph
+from .lights import Lights
 from .shade import develop, meter, radiance
 from .shapes import Mesh
 from .town import Town
-from .trace import Tracer, dot, place, rotate
+from .trace import Hits, Tracer, dot, place, rotate
 from .traffic import SHADOW_REACH
 
 __all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
@@ -84,10 +87,11 @@ class Photographer:
     Args:
         camera: any lens that `CameraModel` knows.
         body: the recording car's own body in base_link, which hides what lies behind it and has no label.
+        look: how it makes photographs; None for the good camera that recordings are made with otherwise.
     """
 
-    def __init__(self, camera: Camera, body: Mesh | None = None) -> None:
-        self.camera, self.body = camera, body
+    def __init__(self, camera: Camera, body: Mesh | None = None, look: CameraLook | None = None) -> None:
+        self.camera, self.body, self.look = camera, body, look
         model = camera.model
         u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
         directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1).astype(float))
@@ -141,13 +145,39 @@ class Photographer:
         own = [] if self.body is None else [self.body.moved(odom_from_base)]
         tracer = static.with_moved(Mesh.join([*around, *own]))
         hits = tracer.trace(origin, directions)
-        light = radiance(tracer, hits, np.ascontiguousarray(directions.T), self._pixel, shape, town.weather, rng)
-        image = develop(light, meter(light, rng.normal(0, 0.15)), rng)
+        lights = Lights(town.lamps, odom_from_base) if town.weather.lamps else None
+        columns = np.ascontiguousarray(directions.T)
+        light = radiance(tracer, hits, columns, self._pixel, shape, town.weather, rng, town.materials, lights)
+        image = self._photograph(light, town, t, origin, directions, hits, rng)
         labelled = hits.hit & self._seen & (hits.class_id != UNLABELLED)
         semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
         depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
         image[~self._seen.reshape(shape)] = 0
         return Picture(image, semantic, np.maximum(depth, 0))
+
+    def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
+        """(height, width, 3) uint8 of linear radiance, as this camera shows it."""
+        look = self.look
+        if look is None:
+            return develop(light, meter(light, rng.normal(0, 0.15)), rng)
+        if look.shutter:
+            light = blurred_by_motion(light, self._flow(town, t + look.shutter, origin, directions, hits))
+        exposure = meter(light, rng.normal(look.stops, look.jitter))
+        return photograph(light, look, exposure, town.weather.rain, town.weather.horizon, rng)
+
+    def _flow(self, town: Town, t: float, origin, directions, hits: Hits) -> np.ndarray:
+        """(h, w, 2) pixels by which a lattice of pixels has moved at a later time; 0 on the car's own body."""
+        model = self.camera.model
+        pixels = lattice((model.height, model.width))
+        chosen = pixels.ravel()
+        far = np.where(hits.hit[chosen], hits.distance[chosen], 1000.0)
+        points = origin + directions[chosen] * far[:, None]
+        later = town.drive.odom_from_base(t) @ self.camera.base_from_camera
+        moved = model.project(place(invert(later), points))[0]
+        flow = moved - np.stack([chosen % model.width, chosen // model.width], -1)
+        still = ~self._seen[chosen] | ~np.isfinite(flow).all(1) | (hits.hit & (hits.class_id == UNLABELLED))[chosen]
+        flow[still] = 0
+        return np.clip(flow, -40, 40).reshape(*pixels.shape, 2)
 
 
 def in_sight(

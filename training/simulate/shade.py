@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
+from .lights import Lights, mirror_things, soak
 from .textures import noise, paint
 from .trace import Hits, Tracer, columns, dot, put_columns
 
-__all__ = ["Weather", "develop", "footprints", "radiance", "sky"]
+if TYPE_CHECKING:
+    from .materials import Materials
+
+__all__ = ["BRIGHTEST", "Weather", "develop", "footprints", "meter", "radiance", "sky", "tone"]
 
 _CLOUD = np.float32([0.92, 0.92, 0.93])
 _AMBIENT_REACH = 5.0  # metres within which something overhead keeps the sky's light away
@@ -26,6 +31,10 @@ class Weather:
         clouds: 0 (clear) to 1 (overcast).
         haze: metres over which a distant surface takes on 63% of the horizon's colour.
         drift: where in the cloud pattern this sky lies.
+        cloud_light: how bright clouds are.
+        lamps: brightness of street lamps, headlights and windows; 0 by day.
+        wet: 0 to 1, how wet the ground is.
+        rain: 0 to 1, how much rain is in the air.
     """
 
     sun: np.ndarray
@@ -35,6 +44,10 @@ class Weather:
     clouds: float
     haze: float
     drift: float
+    cloud_light: float = 1.0
+    lamps: float = 0.0
+    wet: float = 0.0
+    rain: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Weather:
@@ -71,6 +84,7 @@ def sky(directions: np.ndarray, weather: Weather, pixel: float, detail: bool = T
         threshold = 1.9 - 3.6 * weather.clouds
         density = np.clip((cover - threshold) * 0.9, 0, 1) * np.clip(up * 9, 0, 1)
         lit = (0.75 + 0.25 * towards_sun) * (1 - 0.35 * density**2) * (0.55 + 0.45 * weather.sun_colour.mean())
+        lit *= np.float32(weather.cloud_light)
         colour += (_CLOUD[:, None] * lit - colour) * (density * 0.9)
     glow = 0.25 * _power(towards_sun, 3) + 0.6 * _power(towards_sun, 6)
     if detail:
@@ -115,10 +129,19 @@ def radiance(
     shape: tuple[int, int],
     weather: Weather,
     rng: np.random.Generator,
+    materials: Materials | None = None,
+    lights: Lights | None = None,
 ) -> np.ndarray:
-    """Light that arrives along each ray of an image, directions (3, N): (height, width, 3) float32 linear."""
+    """Light that arrives along each ray of an image, directions (3, N): (height, width, 3) float32 linear.
+
+    Args:
+        materials: how surfaces differ from the usual ones.
+        lights: street lamps and headlights, where they are on.
+    """
     along, across = footprints(hits, directions, pixel, shape)
-    surface = paint(hits, along, across)
+    surface = paint(hits, along, across, materials, weather.lamps)
+    if weather.wet:
+        soak(surface, hits, np.maximum(along, across), weather.wet)
     rows, missed = np.flatnonzero(hits.hit), np.flatnonzero(~hits.hit)
     image = np.empty((3, len(hits.hit)), np.float32)
     put_columns(image, missed, sky(columns(directions, missed), weather, pixel))
@@ -142,8 +165,11 @@ def radiance(
     light = weather.sun_colour[:, None] * (lit * shadow)
     light += ambient * (openness * 0.95)
     light += surface.glow[rows] * 4
+    if lights is not None:
+        light += lights.arriving(point, normal) * np.float32(weather.lamps)
     light *= albedo
-    _reflect(light, surface.gloss[rows], normal, view, shadow, weather, pixel)
+    wet = (tracer, point + off) if weather.wet else None
+    _reflect(light, surface.gloss[rows], normal, view, shadow, weather, pixel, wet)
     haze = 1 - np.exp(distance * np.float32(-1 / weather.haze))
     light += (weather.horizon[:, None] * np.float32(0.9) - light) * haze
     put_columns(image, rows, light)
@@ -166,8 +192,12 @@ def sky_openness(tracer, point, off, normal, rows, shape, rng) -> np.ndarray:
     return 0.22 + 0.78 * smooth.ravel()[rows]
 
 
-def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float) -> None:
-    """Add the mirrored sky and sun of glossy surfaces to (3, N) light."""
+def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float, wet) -> None:
+    """Add the mirrored sky and sun of glossy surfaces to (3, N) light.
+
+    Args:
+        wet: where wet ground mirrors what stands on it too: the tracer, and (3, N) points just above the surface.
+    """
     rows = np.flatnonzero(gloss > 0.015)
     gloss, normal, view, shadow = gloss[rows], columns(normal, rows), columns(view, rows), shadow[rows]
     cosine = -dot(normal, view)
@@ -180,6 +210,8 @@ def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float)
     # Houses stand around: near the horizon a mirror shows them rather than the sky.
     houses = np.clip(1.25 - mirrored[2] * 2.2, 0, 1) * 0.55
     seen = street + (seen * (1 - houses) + street * (1.6 * houses - 1)) * blend
+    if wet is not None:
+        mirror_things(wet[0], columns(wet[1], rows), normal, mirrored, gloss, weather, seen)
     glare = np.flatnonzero(dot(mirrored, weather.sun) > 0.9)  # 0.9 ** 180 is nothing
     sparkle = np.zeros(len(rows), np.float32)
     sparkle[glare] = dot(columns(mirrored, glare), weather.sun) ** 180 * 1.5 * shadow[glare] * gloss[glare]
@@ -197,26 +229,31 @@ def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.
         (height, width, 3) uint8 sRGB.
     """
     height, width = image.shape[:2]
-    image = cv2.GaussianBlur(np.minimum(image * np.float32(exposure), _BRIGHTEST), (0, 0), 0.55)
+    image = cv2.GaussianBlur(np.minimum(image * np.float32(exposure), BRIGHTEST), (0, 0), 0.55)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32) * (height / width)
     vignette = 1 - 0.16 * (x[None] ** 2 + y[:, None] ** 2)
     image *= cv2.merge([vignette.astype(np.float32)] * 3)
     grain = rng.standard_normal(image.shape, dtype=np.float32)
     image += grain * np.sqrt(np.float32(0.00006) + np.float32(0.0007) * image)
-    steps = np.sqrt(np.clip(image, 0, _BRIGHTEST) * np.float32((len(_CURVE) - 1) ** 2 / _BRIGHTEST))
+    return tone(image)
+
+
+def tone(image: np.ndarray) -> np.ndarray:
+    """sRGB, uint8, of exposed radiance of any shape."""
+    steps = np.sqrt(np.clip(image, 0, BRIGHTEST) * np.float32((len(_CURVE) - 1) ** 2 / BRIGHTEST))
     return _CURVE[(steps + np.float32(0.5)).astype(np.int32)]
 
 
 def _tone_curve(count: int) -> np.ndarray:
-    """sRGB values (count,) uint8 of exposed radiance 0 to `_BRIGHTEST`, in steps that are even in its square root."""
-    curve = np.linspace(0, 1, count) ** 2 * _BRIGHTEST * 0.8
+    """sRGB values (count,) uint8 of exposed radiance 0 to `BRIGHTEST`, in steps that are even in its square root."""
+    curve = np.linspace(0, 1, count) ** 2 * BRIGHTEST * 0.8
     # A filmic curve (Hable's fit by Narkowicz): a straight middle, shoulders towards black and white.
     curve = np.clip(curve * (2.51 * curve + 0.03) / (curve * (2.43 * curve + 0.59) + 0.14), 0, 1)
     srgb = np.where(curve <= 0.0031308, 12.92 * curve, 1.055 * np.power(np.maximum(curve, 1e-6), 1 / 2.4) - 0.055)
     return (srgb * 255 + 0.5).astype(np.uint8)
 
 
-_BRIGHTEST = 8.0  # of exposed radiance: all above is white
+BRIGHTEST = 8.0  # of exposed radiance: all above is white
 _CURVE = _tone_curve(8192)
 
 

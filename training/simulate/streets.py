@@ -26,6 +26,7 @@ def furnish_streets(builder: Builder, rng: np.random.Generator, trees: list[Mesh
                 x, y, yaw = beside(street, kind, at + rng.uniform(0, 2), side, kerb + 0.45)
                 if builder.claim(x, y, 0.3):
                     builder.put(builder.models.draw(rng, furniture.lamp_post), "manmade", x, y, yaw)
+                    builder.lamps.append((x, y, yaw))
             for at in rng.uniform(begin + 3, end - 3, 7):
                 _furnish(builder, rng, street, kind, at, side, kerb)
     for vertical in builder.plan.along_y:

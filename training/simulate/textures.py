@@ -6,13 +6,17 @@ integrated over the footprint, noise is read from the level of a pyramid that fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .loops import read_noise
 from .shapes import Surface
 from .trace import Hits, columns, put_columns
+
+if TYPE_CHECKING:
+    from .materials import Materials
 
 __all__ = ["Paint", "noise", "paint", "stripes"]
 
@@ -105,12 +109,16 @@ def mix(albedo: np.ndarray, colour, amount: np.ndarray) -> np.ndarray:
     return albedo + (np.asarray(colour, np.float32).reshape(3, -1) - albedo) * amount
 
 
-def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
+def paint(
+    hits: Hits, along: np.ndarray, across: np.ndarray, materials: Materials | None = None, lit: float = 0.0
+) -> Paint:
     """The paint of every hit.
 
     Args:
         hits: N hits; points that hit nothing come back black.
         along, across: (N,) the footprint of a pixel in metres along the first and the second texture axis.
+        materials: how this town's surfaces differ from the usual ones.
+        lit: 0 to 1, how many windows are lit.
     """
     count = len(hits.distance)
     result = Paint(
@@ -123,10 +131,13 @@ def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
     for surface in np.flatnonzero(np.bincount(kinds, minlength=_NONE + 1)[:_NONE]):
         rows = np.flatnonzero(kinds == surface)
         s, t, seed = columns(hits.texture, rows)
-        local = _Local(columns(hits.point, rows), s, t, seed, along[rows], across[rows], columns(hits.normal, rows))
-        painter = _PAINTERS.get(int(surface), _plain)
-        painted = painter(columns(hits.colour, rows), local)
-        put_columns(result.albedo, rows, np.minimum(np.maximum(painted[0], np.float32(0.003)), np.float32(0.95)))
+        local = _Local(
+            columns(hits.point, rows), s, t, seed, along[rows], across[rows], columns(hits.normal, rows), materials, lit
+        )
+        painter, colour = _PAINTERS.get(int(surface), _plain), columns(hits.colour, rows)
+        painted = painter(colour, local if materials is None else local.scaled(materials.scale[surface]))
+        albedo = painted[0] if materials is None else materials.altered(int(surface), colour, painted[0], local)
+        put_columns(result.albedo, rows, np.minimum(np.maximum(albedo, np.float32(0.003)), np.float32(0.95)))
         for name, value in zip(("gloss", "glow", "translucency"), painted[1:]):
             getattr(result, name)[rows] = value
     return result
@@ -134,7 +145,7 @@ def paint(hits: Hits, along: np.ndarray, across: np.ndarray) -> Paint:
 
 @dataclass
 class _Local:
-    """What a painter looks at: the point in odom, texture coordinates, footprints, normal."""
+    """What a painter looks at: the point in odom, texture coordinates, footprints, normal, and how the town differs."""
 
     point: np.ndarray
     s: np.ndarray
@@ -143,6 +154,26 @@ class _Local:
     along: np.ndarray
     across: np.ndarray
     normal: np.ndarray
+    materials: Materials | None
+    lit: float
+
+    def scaled(self, scale: np.float32) -> _Local:
+        """Where patterns are `scale` times larger."""
+        if scale == 1:
+            return self
+        places = (place / scale for place in (self.point, self.s, self.t))
+        point, s, t = places
+        return replace(self, point=point, s=s, t=t, along=self.along / scale, across=self.across / scale)
+
+    def road_paint(self, usual: tuple[float, float, float], surface: Surface) -> np.ndarray:
+        """Albedo (3,) of road markings, before the surface's own tint is put on it."""
+        if self.materials is None:
+            return np.asarray(usual, np.float32)
+        return self.materials.paint / self.materials.tint[surface]
+
+    def left_of_paint(self, worn: np.ndarray) -> np.ndarray:
+        """How much of the markings is still there, (N,)."""
+        return worn if self.materials is None else np.clip(worn - self.materials.wear * (1.3 - 0.6 * worn), 0, 1)
 
     @property
     def footprint(self) -> np.ndarray:
@@ -171,7 +202,8 @@ def _asphalt(colour, at):
     albedo *= 1 - 0.35 * crack * np.minimum(1, 0.03 / at.footprint)
     marking = _markings(at)
     worn = np.clip(0.88 + 0.16 * at.ground(0.06, 5.0) + 0.1 * at.ground(0.6, 8.0), 0.25, 1)
-    return (mix(albedo, (0.62, 0.62, 0.58), marking * worn), 0.02 + 0 * tone)
+    colour = at.road_paint((0.62, 0.62, 0.58), Surface.ASPHALT)
+    return (mix(albedo, colour, marking * at.left_of_paint(worn)), 0.02 + 0 * tone)
 
 
 def _markings(at) -> np.ndarray:
@@ -275,7 +307,12 @@ def _facade(colour, at):
     depth = np.mod(at.t - sill, storey) / high
     curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))
     albedo = wall + (curtain - wall) * pane
-    return (albedo, 0.5 * pane * np.where(inside > 0.7, 0.5, 1.0))
+    gloss = 0.5 * pane * np.where(inside > 0.7, 0.5, 1.0)
+    if at.lit:
+        bright = scramble(column + 3, floor, at.seed * np.float32(1.7))
+        return (np.where(bright < 0.4 * at.lit, mix(albedo, (0.5, 0.4, 0.27), pane), albedo), gloss,
+                pane * (bright < 0.4 * at.lit) * (0.05 + bright))  # fmt: skip
+    return (albedo, gloss)
 
 
 def _roof(colour, at):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,14 @@ import numpy as np
 from . import people, plants, vehicles
 from .blocks import fill_block
 from .builder import CLASSES, Builder, Models, beside, stretches
-from .plan import Plan
+from .materials import Materials, draw_materials
+from .plan import Plan, Slopes
 from .shade import Weather
 from .shapes import Mesh
+from .skies import draw_light, draw_weather
 from .streets import furnish_streets, park_vehicles, stage_beginning
 from .traffic import Drive, Mover, Traffic, lane_offset
+from .variety import stream
 
 __all__ = ["CLASSES", "Town", "build_town"]
 
@@ -28,6 +32,8 @@ class Town:
         traffic: what moves.
         weather: sun and sky.
         plan: streets and ground.
+        lamps: (L, 3) where street lamps shine from, in odom.
+        materials: how surfaces differ from the usual ones.
     """
 
     static: Mesh
@@ -35,12 +41,18 @@ class Town:
     traffic: Traffic
     weather: Weather
     plan: Plan
+    lamps: np.ndarray
+    materials: Materials | None = None
 
 
-def build_town(seed: int, duration: float) -> Town:
-    """Build the town of a seed, with traffic for a recording of `duration` seconds. Same seed, same town."""
+def build_town(seed: int, duration: float, varied: Collection[str] = ()) -> Town:
+    """Build the town of a seed, with traffic for a recording of `duration` seconds. Same seed, same town.
+
+    Args:
+        varied: which of light, weather, slopes and materials are drawn from a wider range (`variety.KINDS`).
+    """
     streams = [np.random.default_rng([seed, stream]) for stream in range(7)]
-    plan = Plan(streams[0])
+    plan = Plan(streams[0], slopes=Slopes.draw(stream(seed, "slopes")) if "slopes" in varied else None)
     drive = Drive(plan)
     way = np.array([drive.plan_pose(t)[:2] for t in np.arange(0.0, min(duration, drive.lap), 1.0)])
     builder = Builder(plan, Models(streams[6]), way)
@@ -54,7 +66,19 @@ def build_town(seed: int, duration: float) -> Town:
     _let_drive(builder, traffic, streams[4], duration)
     _let_walk(builder, traffic, streams[4], duration)
     static = Mesh.join([plan.ground(), *builder.build()])
-    return Town(static, drive, traffic, Weather.draw(streams[5]), plan)
+    weather = draw_light(stream(seed, "light")) if "light" in varied else Weather.draw(streams[5])
+    if "weather" in varied:
+        weather = draw_weather(weather, stream(seed, "weather"))
+    materials = draw_materials(stream(seed, "materials")) if "materials" in varied else None
+    return Town(static, drive, traffic, weather, plan, _lamps(builder), materials)
+
+
+def _lamps(builder: Builder) -> np.ndarray:
+    """(L, 3) where street lamps shine from: 2.2 m out over the road, 7 m up."""
+    if not builder.lamps:
+        return np.zeros((0, 3))
+    poses = builder.plan.place(*np.array(builder.lamps).T)
+    return (poses @ [2.2, 0.0, 7.0, 1.0])[:, :3]
 
 
 _DRIVEN = {

@@ -71,7 +71,18 @@ class Drive:
 
     def odom_from_base(self, t: float) -> np.ndarray:
         """Pose (4x4) of base_link, on the road under the middle of the rear axle, at a time in seconds."""
-        return self._plan.place(*self.plan_pose(t), tilt=True)
+        pose = self._plan.place(*self.plan_pose(t), tilt=True)
+        return pose if self._plan.slopes is None else pose @ _swayed(t, self._plan.slopes.sway)
+
+
+def _swayed(t: float, sway: float) -> np.ndarray:
+    """(4, 4) level_from_base: a body on its springs, pitching and rolling by up to about `sway` radians."""
+    roll = sway * (0.6 * np.sin(2 * np.pi * 0.31 * t) + 0.4 * np.sin(2 * np.pi * 1.13 * t + 1.0))
+    pitch = sway * (0.6 * np.sin(2 * np.pi * 0.23 * t + 2.0) + 0.4 * np.sin(2 * np.pi * 1.37 * t))
+    cr, sr, cp, sp = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch)
+    pose = np.eye(4)
+    pose[:3, :3] = np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]]) @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
+    return pose
 
 
 def _rounded(corners: np.ndarray, radius: float) -> np.ndarray:

@@ -7,16 +7,16 @@ import numpy as np
 
 from training.recordings.label_images import depth_png, semantic_png
 
-__all__ = ["encode"]
+__all__ = ["JPEG_QUALITY", "encode"]
 
-_JPEG_QUALITY = 92
+JPEG_QUALITY = 92
 
 
-def encode(image: np.ndarray, semantic: np.ndarray | None, depth: np.ndarray | None) -> dict[str, bytes]:
+def encode(
+    image: np.ndarray, semantic: np.ndarray | None, depth: np.ndarray | None, quality: int = JPEG_QUALITY
+) -> dict[str, bytes]:
     """A picture as files: JPEG of the image, PNG of the labels (depth in millimetres, 0 beyond 65.5 m)."""
-    files = {
-        "image_raw": cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-    }
+    files = {"image_raw": cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()}
     if semantic is not None:
         files["semantic"] = semantic_png(semantic)
     if depth is not None:

@@ -1,0 +1,224 @@
+"""Photographs as different cameras take them: exposure, blur, noise, rain on the lens, colours, JPEG quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from .shade import BRIGHTEST, tone
+from .variety import stream
+from .write import JPEG_QUALITY
+
+__all__ = ["CameraLook", "blurred_by_motion", "draw_looks", "lattice", "photograph"]
+
+_SHARP = 0.55  # pixels: the blur of a good lens
+_NOISIEST = 25.0  # factor of the noise variance, of the night too
+_LATTICE = 4  # pixels between those whose motion is worked out
+
+
+@dataclass(frozen=True)
+class CameraLook:
+    """How one camera makes photographs; the defaults are those of a good camera.
+
+    Attributes:
+        stops, jitter: exposure above what is metered, and its standard deviation from picture to picture.
+        shutter: seconds over which motion is smeared.
+        defocus: standard deviation of the lens's blur, pixels.
+        sharpening: how much of what blur takes away is added again, 0 to about 1.5.
+        noise: factor of the sensor's noise variance.
+        smoothing: standard deviation of the blur against noise, pixels; 0 for none.
+        blotches: amplitude of coarse colour noise.
+        quality: of the JPEG, 1 to 100.
+        balance: (3,) factors of red, green and blue.
+        saturation, contrast: factors.
+        lift: brightness of black, 0 to 1.
+        vignette: how much darker the corners are.
+        drops: water drops on the lens, for a wet one.
+    """
+
+    stops: float = 0.0
+    jitter: float = 0.15
+    shutter: float = 0.0
+    defocus: float = _SHARP
+    sharpening: float = 0.0
+    noise: float = 1.0
+    smoothing: float = 0.0
+    blotches: float = 0.0
+    quality: int = JPEG_QUALITY
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    saturation: float = 1.0
+    contrast: float = 1.0
+    lift: float = 0.0
+    vignette: float = 0.16
+    drops: int = 0
+
+
+def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> list[CameraLook | None]:
+    """The looks of a car's cameras: alike, as they were bought together, but not quite. None where nothing varies them.
+
+    Args:
+        seed: of the recording.
+        kinds: which of exposure, blur, noise, jpeg and colour vary.
+        rain: of the weather, 0 to 1.
+        count: number of cameras.
+    """
+    if not rain and not kinds & set(_DRAWS):
+        return [None] * count
+    looks = [CameraLook() for _ in range(count)]
+    for kind, draw in _DRAWS.items():
+        if kind in kinds:
+            common = stream(seed, kind)
+            shared = common.random(8)
+            for index in range(count):
+                # Most of each number is common to all cameras of the car, some is the camera's own.
+                own = np.clip(shared + stream(seed, kind, 1 + index).normal(0, 0.06, 8), 0, 1)
+                looks[index] = replace(looks[index], **draw(own))
+    if rain:
+        for index in range(count):
+            wet = stream(seed, "weather", 1 + index)
+            looks[index] = replace(looks[index], drops=int(wet.integers(0, 1 + round(14 * rain))))
+    return looks
+
+
+def _exposure(u: np.ndarray) -> dict:
+    return {"stops": float(1.7 * (u[0] - 0.55) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
+
+
+def _blur(u: np.ndarray) -> dict:
+    return {
+        "shutter": float(0.0005 * 60 ** u[0]),
+        "defocus": float(0.35 + 1.25 * u[1] ** 2.5),
+        "sharpening": float(1.4 * max(u[2] - 0.45, 0)),
+    }
+
+
+def _noise(u: np.ndarray) -> dict:
+    strong = u[0] ** 1.5
+    return {
+        "noise": float(0.3 * 60**strong),
+        "smoothing": float(0.9 * strong * (u[1] > 0.5)),
+        "blotches": float(0.05 * strong * max(u[2] - 0.4, 0)),
+    }
+
+
+def _jpeg(u: np.ndarray) -> dict:
+    return {"quality": int(25 + 72 * u[0] ** 0.6)}
+
+
+def _colour(u: np.ndarray) -> dict:
+    warm, green = 0.5 * (u[0] - 0.5), 0.12 * (u[1] - 0.5)
+    return {
+        "balance": (float(np.exp(warm)), float(np.exp(green)), float(np.exp(-warm))),
+        "saturation": float(0.4 + 0.9 * u[2]),
+        "contrast": float(np.exp(0.65 * (u[3] - 0.5))),
+        "lift": float(0.09 * max(u[5] - 0.4, 0)),
+        "vignette": float(0.5 * u[6] ** 1.5),
+    }
+
+
+_DRAWS = {"exposure": _exposure, "blur": _blur, "noise": _noise, "jpeg": _jpeg, "colour": _colour}
+
+
+def blurred_by_motion(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """A linear image smeared along what moves during the exposure.
+
+    Args:
+        image: (H, W, 3).
+        flow: (h, w, 2) pixels that what is seen moves by, at a coarser lattice over the same image.
+    """
+    height, width = image.shape[:2]
+    flow = cv2.resize(flow.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    longest = float(np.abs(flow).max())
+    if longest < 0.5:
+        return image
+    steps = int(np.clip(np.ceil(longest), 2, 9))
+    columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    total = np.zeros_like(image)
+    for part in (np.arange(steps) + 0.5) / steps - 0.5:
+        x, y = columns + flow[..., 0] * np.float32(part), rows + flow[..., 1] * np.float32(part)
+        total += cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return total / np.float32(steps)
+
+
+def lattice(shape: tuple[int, int]) -> np.ndarray:
+    """Numbers of the pixels, row by row, whose motion is worked out, (h, w)."""
+    rows, columns = (np.arange(size // _LATTICE) * _LATTICE + _LATTICE // 2 for size in shape)
+    return rows[:, None] * shape[1] + columns
+
+
+def photograph(
+    image: np.ndarray, look: CameraLook, exposure: float, rain: float, horizon: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """A photograph of linear radiance by a camera that is not ideal.
+
+    Args:
+        image: (H, W, 3) linear.
+        look: the camera's.
+        exposure: multiplies the radiance.
+        rain: 0 to 1; streaks in the air have the colour of the `horizon`, (3,) linear.
+        rng: of this picture.
+    Returns:
+        (H, W, 3) uint8 sRGB.
+    """
+    height, width = image.shape[:2]
+    if rain:
+        image = image + _streaks(height, width, rain, rng)[..., None] * horizon
+    image = np.minimum(image * (np.float32(exposure) * np.float32(look.balance)), BRIGHTEST)
+    image = cv2.GaussianBlur(image, (0, 0), look.defocus)
+    if look.drops:
+        image = _through_drops(image, look.drops, rng)
+    x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32) * (height / width)
+    image *= np.maximum(1 - np.float32(look.vignette) * (x[None] ** 2 + y[:, None] ** 2), 0)[..., None]
+    gain = max(1.0, 0.4 * exposure)  # what is dark is amplified, with its noise
+    variance = np.float32(min(look.noise * gain, _NOISIEST)) * (np.float32(0.00006) + np.float32(0.0007) * image)
+    image += rng.standard_normal(image.shape, dtype=np.float32) * np.sqrt(variance)
+    if look.blotches:
+        coarse = rng.standard_normal((height // 6 + 1, width // 6 + 1, 3), dtype=np.float32) * np.float32(look.blotches)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * np.sqrt(np.maximum(image, 0))
+    if look.smoothing:
+        image = cv2.GaussianBlur(image, (0, 0), look.smoothing)
+    return _graded(tone(image), look)
+
+
+def _graded(picture: np.ndarray, look: CameraLook) -> np.ndarray:
+    """Saturation, contrast and lift of an sRGB picture, then sharpening; uint8."""
+    levels = np.arange(256, dtype=np.float32) / 255
+    middle = np.float32(0.45)
+    curve = np.clip(middle + (levels - middle) * np.float32(look.contrast), 0, 1)
+    curve = np.float32(look.lift) + curve * np.float32(1 - look.lift)
+    picture = cv2.LUT(picture, np.rint(curve * 255).astype(np.uint8))
+    if look.saturation != 1:
+        grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        picture = cv2.addWeighted(picture, look.saturation, grey, 1 - look.saturation, 0)
+    if look.sharpening:
+        soft = cv2.GaussianBlur(picture, (0, 0), 1.2)
+        picture = cv2.addWeighted(picture, 1 + look.sharpening, soft, -look.sharpening, 0)
+    return picture
+
+
+def _streaks(height: int, width: int, rain: float, rng: np.random.Generator) -> np.ndarray:
+    """(H, W) float32 how much of the horizon's light falling rain adds: slanting lines, the near ones long."""
+    layer = np.zeros((height, width), np.uint8)
+    slant = rng.uniform(-0.25, 0.25)
+    count = int(rain * height * width / 700)
+    x, y = rng.uniform(0, width, count), rng.uniform(-0.1 * height, height, count)
+    length = height * (0.015 + 0.1 * rng.random(count) ** 3)
+    bright = rng.integers(20, 90, count)
+    for column, row, long, light in zip(x, y, length, bright):
+        end = (round(column + slant * long), round(row + long))
+        cv2.line(layer, (round(column), round(row)), end, int(light), 1, cv2.LINE_AA)
+    return cv2.GaussianBlur(layer.astype(np.float32), (0, 0), 0.6) * np.float32(1 / 255)
+
+
+def _through_drops(image: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The picture through drops on the lens: out of focus within them, a little brighter."""
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    for x, y, radius in zip(rng.uniform(0, width, count), rng.uniform(0, height, count), rng.random(count)):
+        reach = max(height * (0.02 + 0.09 * radius**2), 1.5)
+        cv2.ellipse(mask, (round(x), round(y)), (round(reach), round(reach * 1.15)), 0, 0, 360, 255, -1, cv2.LINE_AA)
+    share = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), height * 0.012)[..., None]
+    soft = cv2.GaussianBlur(image, (0, 0), height * 0.045)
+    return image + (soft * np.float32(1.06) - image) * share
