@@ -1,10 +1,10 @@
-"""One step of learning: from batches to better weights."""
+"""The network and all that changes with it, and the parts of a step (`loop.learn` is the whole of it)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -88,75 +88,86 @@ class Learner:
         self._shared = processes.shared(self.network)
         self.step, self.rate, self.waited = 0, 0.0, 0.0
 
-    def learn(self, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], int]:
-        """One optimiser step.
-
-        Returns:
-            means over this process's samples of the loss, its weighted terms and the figures that supervision gives,
-            with the gradient's norm; and the number of rays seen.
-        Raises:
-            Diverged: the gradient is not finite.
-        """
+    def begin_step(self) -> None:
+        """Random numbers, learning rate and empty gradients of the next step."""
         config = self.config
         torch.manual_seed(_seed(config.seed, self.step, self.processes.rank))  # so that no state of it need be saved
         self.rate = set_learning_rate(self.optimiser, self.step, config.steps, config.optimiser)
         self.optimiser.zero_grad(set_to_none=True)
-        sums: dict[str, Tensor] = {}
-        rays = 0
-        for part in range(config.accumulate):
-            start = time.monotonic()
-            batch = next(batches).to(self.processes.device, non_blocking=True)
-            self.waited += time.monotonic() - start
-            last = part + 1 == config.accumulate
-            with nullcontext() if last or self.processes.world_size == 1 else self._shared.no_sync():
-                self._backward(batch, sums)
-            rays += batch.ray_count
-        self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
-        self._check_finite(norm, sums)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.average.update(self.network)
-        self.step += 1
-        return {**sums, "gradient_norm": norm}, rays
 
-    def _backward(self, batch: Batch, sums: dict[str, Tensor]) -> None:
-        """Add a part's gradient to the parameters', and its losses to `sums`.
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """The next part of the step, on the device."""
+        start = time.monotonic()
+        batch = next(batches).to(self.processes.device, non_blocking=True)
+        self.waited += time.monotonic() - start
+        return batch
 
-        Losses are taken sample by sample from the network's output, cut off from the network, so that memory holds the
-        rays of one sample at a time; the gradients they leave there then go through the network at once.
-        """
-        config, device = self.config, self.processes.device
+    def gradients_shared(self, last: bool) -> AbstractContextManager:
+        """Within it, backward averages gradients over all processes, in the step's last part for all of its parts."""
+        return nullcontext() if last or self.processes.world_size == 1 else self._shared.no_sync()
+
+    def predict(self, batch: Batch) -> NetworkOutput:
+        """The network's output for a batch, in the run's precision."""
+        device = self.processes.device
         with autocast(device, self.precision):
             previous = previous_volume(self.network, batch)
         # A context of its own: within one, autocast would take the weights that it cast without gradient above.
         with autocast(device, self.precision):
-            output = self._shared(batch.current.network_input(), batch.geometry, previous)
-        predictions = (output.density, output.semantics, output.depth_distribution)
-        gradients = [torch.zeros_like(prediction) for prediction in predictions]
+            return self._shared(batch.current.network_input(), batch.geometry, previous)
+
+    def add_losses(
+        self,
+        batch: Batch,
+        index: int,
+        predictions: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        figures: dict[str, Tensor],
+    ) -> None:
+        """Take the losses of one sample of a batch.
+
+        Args:
+            predictions: density, semantics and depth distribution of the batch.
+            gradients: of their shapes, receive the gradient of the sample's share of the step's loss.
+            figures: receives that share of the loss, its terms, and the figures of `Supervision.terms`.
+        Raises:
+            Diverged: the predictions are not finite.
+        """
+        config, device, cameras = self.config, self.processes.device, batch.images.shape[1]
+        rows = slice(index, index + 1), slice(index, index + 1), slice(index * cameras, (index + 1) * cameras)
+        leaves = [prediction[row].detach().requires_grad_() for prediction, row in zip(predictions, rows)]
+        generator = torch.Generator(device)
+        generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
+        found: dict[str, Tensor] = {}
+        try:
+            terms = self.supervision.terms(NetworkOutput(*leaves, None), batch.only(index), generator, found)
+        except ValueError:
+            if not torch.isfinite(leaves[0]).all():
+                raise self._diverged("the network's output is") from None
+            raise
         share = 1 / (len(batch) * config.accumulate)
-        cameras = batch.images.shape[1]
-        for index in range(len(batch)):
-            rows = slice(index, index + 1), slice(index, index + 1), slice(index * cameras, (index + 1) * cameras)
-            leaves = [prediction[row].detach().requires_grad_() for prediction, row in zip(predictions, rows)]
-            generator = torch.Generator(device)
-            generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
-            figures: dict[str, Tensor] = {}
-            try:
-                terms = self.supervision.terms(NetworkOutput(*leaves, None), batch.only(index), generator, figures)
-            except ValueError:
-                if not torch.isfinite(leaves[0]).all():
-                    raise self._diverged("the network's output is") from None
-                raise
-            loss = sum(terms.values(), torch.zeros((), device=device))
-            if loss.requires_grad:  # not where a sample has no label at all
-                self.scaler.scale(loss * share).backward()
-            for gradient, leaf, row in zip(gradients, leaves, rows):
-                if leaf.grad is not None:
-                    gradient[row] = leaf.grad
-            for name, value in {"loss": loss, **terms, **figures}.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().to(device) * share
-        torch.autograd.backward(predictions, gradients)
+        loss = sum(terms.values(), torch.zeros((), device=device))
+        if loss.requires_grad:  # not where a sample has no label at all
+            self.scaler.scale(loss * share).backward()
+        for gradient, leaf, row in zip(gradients, leaves, rows):
+            if leaf.grad is not None:
+                gradient[row] = leaf.grad
+        for name, value in {"loss": loss, **terms, **found}.items():
+            figures[name] = figures.get(name, 0.0) + value.detach().to(device) * share
+
+    def update(self, figures: dict[str, Tensor]) -> Tensor:
+        """Change the weights by the gradients that are there; the norm these had.
+
+        Raises:
+            Diverged: it is not finite; `figures` tell which term is to blame.
+        """
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimiser.clip)
+        self._check_finite(norm, figures)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.network)
+        self.step += 1
+        return norm
 
     def _check_finite(self, norm: Tensor, sums: dict[str, Tensor]) -> None:
         if self.scaler.is_enabled():

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from renderocc_model.base.config import to_mapping
-from renderocc_model.network.checkpoint import save_checkpoint
-
-from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
-from ..evaluate.threshold import calibrate_threshold
+from ..data.batch import Batch
 from .config import TrainConfig
 from .distributed import Processes
 from .learner import Learner
 from .loader import training_batches
-from .pictures import draw_frame
 from .progress import Progress
 from .run_data import Data
-from .run_folder import Curves, RunFolder
+from .run_folder import RunFolder
+from .writer import Writer
 
-__all__ = ["train"]
-
-_THRESHOLD = 0.5  # of checkpoints whose threshold was not calibrated
+__all__ = ["learn", "train"]
 
 
 def train(
@@ -55,7 +50,7 @@ def train(
     with closing(batches), closing(writer.curves) if writer else nullcontext():
         progress = Progress(learner.step, config.steps)
         while learner.step < config.steps:
-            values, rays = learner.learn(batches)
+            values, rays = learn(learner, batches)
             progress.add(values, rays)
             step = learner.step
 
@@ -85,109 +80,33 @@ def train(
     return checkpoint
 
 
+def learn(learner: Learner, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], int]:
+    """One optimiser step: from the next batches to better weights.
+
+    Returns:
+        means over this process's samples of the loss, its weighted terms and the figures that supervision gives, with
+        the gradient's norm; and the number of rays seen.
+    Raises:
+        Diverged: the network's output or the gradient is not finite.
+    """
+    parts, rays = learner.config.accumulate, 0
+    figures: dict[str, Tensor] = {}
+    learner.begin_step()
+    for part in range(parts):
+        batch = learner.next_batch(batches)
+        with learner.gradients_shared(last=part + 1 == parts):
+            output = learner.predict(batch)
+            predictions = output.density, output.semantics, output.depth_distribution
+            # Losses are taken sample by sample from the output, cut off from the network, so that memory holds the rays
+            # of one sample at a time; the gradients they leave there then go through the network at once.
+            gradients = [torch.zeros_like(prediction) for prediction in predictions]
+            for index in range(len(batch)):
+                learner.add_losses(batch, index, predictions, gradients, figures)
+            torch.autograd.backward(predictions, gradients)
+        rays += batch.ray_count
+    norm = learner.update(figures)
+    return {**figures, "gradient_norm": norm}, rays
+
+
 def _due(step: int, every: int, config: TrainConfig) -> bool:
     return step == config.steps or (every > 0 and step % every == 0)
-
-
-class Writer:
-    """What the first process does beside training: curves, pictures, validation, saving. None of it changes weights.
-
-    Args:
-        state: that the run goes on from; None at its beginning.
-    """
-
-    def __init__(
-        self, config: TrainConfig, data: Data, folder: RunFolder, learner: Learner, state: dict | None
-    ) -> None:
-        self.config, self.data, self.folder, self.learner = config, data, folder, learner
-        # The score of the best validation so far, and the figures of the last one.
-        self.best, self.metrics = (None, {}) if state is None else (state["best"], state["metrics"])
-        folder.start()
-        self.curves = Curves(folder, config, learner.step)
-        if data.held_out is None:
-            print(f"no recording is held out: no validation, and a threshold of {_THRESHOLD}", flush=True)
-
-    def save(self) -> None:
-        """Save the state to go on from, and the averaged weights."""
-        self.curves.flush()  # first: curves are never behind the state that a killed run goes on from
-        self.folder.save_state({**self.learner.state(), "best": self.best, "metrics": self.metrics})
-        self._export(self.folder / "last.safetensors", _THRESHOLD)
-
-    def validate(self) -> None:
-        """Rays of held-out frames; the weights are exported where they score best so far (see `score`)."""
-        held_out = self.data.held_out
-        if held_out is None:
-            return
-        network, model = self.learner.average.network, self.config.model
-        self.metrics = evaluate_rays(
-            network,
-            model,
-            held_out,
-            self.config.run.validation_frames,
-            self.learner.processes.device,
-            precision=self.learner.precision,
-            step=self.config.supervision.step,
-        )
-        self.curves.log("held_out", self.learner.step, self.metrics)
-        shown = ("abs_rel", "rmse", "delta_1", "miou_2d")
-        text = "  ".join(f"{name} {self.metrics[name]:.3f}" for name in shown if self.metrics[name] is not None)
-        print(f"step {self.learner.step}  held out: {text or 'no labelled ray'}", flush=True)
-        found = score(self.metrics)
-        if self.best is None or found > self.best:
-            self.best = found
-            self._export(self.folder / "best.safetensors", _THRESHOLD)
-
-    def draw(self) -> None:
-        """Pictures of held-out frames, or of the first training ones where none are held out."""
-        frames = self.data.frames_to_draw()
-        indices = evenly(len(frames), self.config.run.pictures)
-        fields = predicted_fields(
-            self.learner.average.network,
-            self.config.model,
-            frames,
-            indices,
-            self.learner.processes.device,
-            precision=self.learner.precision,
-        )
-        for number, (_, sample, field) in enumerate(fields):
-            self.curves.picture(f"{number}", self.learner.step, draw_frame(field, sample, self.learner.classes))
-
-    def finish(self, path: Path) -> None:
-        """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
-        threshold, calibration = _THRESHOLD, None
-        if self.data.held_out is not None:
-            try:
-                found = calibrate_threshold(
-                    self.learner.average.network,
-                    self.config.model,
-                    self.data.held_out,
-                    self.config.run.validation_frames,
-                    self.learner.processes.device,
-                    precision=self.learner.precision,
-                )
-                threshold, calibration = found.threshold, found.provenance(self.data.held_out.recordings)
-                print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
-            except ValueError as error:  # labels without distances
-                print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
-        self._export(path, threshold, calibration)
-
-    def _export(self, path: Path, threshold: float, calibration: dict | None = None) -> None:
-        config, learner = self.config, self.learner
-        settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
-        # The first is in the checkpoint anyway; of the second only the frames of `calibration` tell anything of it.
-        del settings["model"], settings["run"]
-        provenance = {
-            "steps": learner.step,
-            "seed": config.seed,
-            "data": self.data.identity(),
-            "settings": {**settings, "data": {"held_out": config.data.held_out}, "initial": Path(config.initial).name},
-            "metrics": self.metrics,
-            "calibration": calibration,
-            "torch": torch.__version__,
-        }
-        save_checkpoint(path, learner.average.network, learner.classes, threshold, self.data.rig_summary(), provenance)
-
-
-def score(metrics: dict) -> float:
-    """What makes weights better than others: the share of distances within 25 % plus the mean IoU of classes."""
-    return sum(metrics[name] or 0.0 for name in ("delta_1", "miou_2d"))
