@@ -148,7 +148,7 @@ def write_recording(folder: Path, rig: Rig, pictures: Pictures, frames: int, lab
         recording.write_static(_START_NS)
         for frame in range(frames):
             stamp = _START_NS + frame * _FRAME_NS
-            recording.write_pose(stamp, transform_from((0.5 * frame, 0, 0), (0, 0, 0, 1)))
+            recording.write_pose(stamp, transform_from(np.array([0.5 * frame, 0, 0]), np.array([0, 0, 0, 1])))
             for camera in rig:
                 recording.write_camera(stamp, camera, _files(rng, camera, pictures[camera.name], labels))
     return folder
@@ -201,9 +201,10 @@ class BagLoader:
 
     def _labelled(self, index: int, now_ns: int, offset: int) -> list[tuple[np.ndarray, ...]]:
         """Every labelled pixel of a frame as columns, one tuple a camera."""
+        parts: list[tuple[np.ndarray, ...]] = []
         recording, frame = self._recording, self._frames[index]
         wanted = [(kind, camera, stamp) for kind in ("semantic", "depth") for camera, stamp in frame.images.items()]
-        messages, parts = recording.gather(wanted), []
+        messages = recording.gather(wanted)
         base_from_other = invert(recording.odom_from_base(now_ns)) @ recording.odom_from_base(frame.stamp_ns)
         for camera, stamp in frame.images.items():
             semantic = recording.decode("semantic", camera, stamp, messages)

@@ -70,8 +70,8 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
     _check_presence(findings, contents, bag, options)
     for camera in contents.cameras.values():
         _check_camera(findings, contents, camera)
-    for topic, (_, stamps) in contents.clouds.items():
-        _check_stamps(findings, contents, f"cloud {topic}", topic, stamps, "cloud")
+    for cloud, (_, stamps) in contents.clouds.items():
+        _check_stamps(findings, contents, f"cloud {cloud}", cloud, stamps, "cloud")
     check_lidars(findings, contents, options.base_frame)
     mounts = check_mounts(findings, contents, options.base_frame)
     check_poses(findings, contents, options.base_frame, options.odom_frame, options.max_pose_gap)

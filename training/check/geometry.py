@@ -29,6 +29,7 @@ _SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees
 def check_calibration(findings: Findings, camera: CameraTopics) -> None:
     """K, distortion and field of view of a camera whose calibration could be read."""
     model, subject, topic = camera.model, f"camera '{camera.name}'", camera.info_topic
+    assert model is not None
     remedy = "compare with the camera's calibration file"
 
     def warn(text: str) -> None:

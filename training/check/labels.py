@@ -119,6 +119,7 @@ def _decode(
 ) -> None:
     """Decode a camera's labels at some stamps and count their pixels."""
     model = contents.cameras[camera].model
+    assert model is not None  # cameras without one have no labels that could be checked
     faults: dict[str, int] = {}
     pixels, known, classified = 0, 0, 0
     for stamp in stamps:
@@ -150,9 +151,9 @@ def _decode(
         classified += int((depth & (semantic != UNLABELLED)).sum())
     report.coverage[camera], report.classified[camera] = known / max(pixels, 1), classified / max(known, 1)
     for kind, count in faults.items():
-        if count > _NAMED:
+        if count > _NAMED and (topic := topics[kind]):
             text = f"and {count - _NAMED} more labels like these"
-            findings.fail(f"labels '{camera}'", text, "", topics[kind].topic)
+            findings.fail(f"labels '{camera}'", text, "", topic.topic)
 
 
 def _message(topic: StampedTopic, stamp: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:

@@ -108,7 +108,7 @@ class Tables:
         Raises:
             DatasetError: a token has no record.
         """
-        found = {token: rest for token, *rest in self.rows(table, "token", *names) if token in tokens}
+        found = {token: tuple(rest) for token, *rest in self.rows(table, "token", *names) if token in tokens}
         missing = set(tokens) - set(found)
         if missing:
             raise DatasetError(

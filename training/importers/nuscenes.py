@@ -201,11 +201,11 @@ class _Source:
     ) -> None:
         self._tables, self._names, self._labels = tables, names, labels
         self._occ3d, self._sweeps, self._storage, self._tell = occ3d, sweeps, storage, tell
-        self._scenes: dict[str, _Scene] | None = None
+        self._scenes: dict[str, _Scene] = {}
 
     def write(self, name: str, folder: Path, on_frame: Callable[[], object]) -> int:
         """Write the recording of one scene; returns the number of messages."""
-        if self._scenes is None:
+        if not self._scenes:
             self._read_tables()
         scene = self._scenes[name]
         cameras = {channel: self._camera(scene, channel) for channel in self._channels(scene)}

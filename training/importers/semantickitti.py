@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -220,7 +221,7 @@ class Sequence:
         raw = (np.frombuffer(data, "<u4") & 0xFFFF).astype(np.uint16)  # the upper half numbers instances
         return Cloud(points[:, :3], points[:, 3], _classes(path, raw))
 
-    def truth(self, frame: int) -> dict[str, np.ndarray] | None:
+    def truth(self, frame: int) -> dict[str, Any] | None:
         """The arrays of one frame's npz in Occ3D's layout, None for the frames (four of five) that have no volume."""
         path = self.file("voxels", frame, "label")
         if not path.is_file():

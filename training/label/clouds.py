@@ -21,7 +21,7 @@ __all__ = ["Cloud", "LabelField", "LabelFiles", "Lidar", "NoCloud", "POINT_CLOUD
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 # One value a point: SemanticKITTI's uint32 with the class in the lower half, lidarseg's uint8.
-_FILE_TYPES = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
+_FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
 
 
 class NoCloud(LabelError):

@@ -45,15 +45,15 @@ def labels_from_clouds(
         occlusion: None keeps hidden points.
         min_depth: metres of z-depth.
     """
-    shown, ids, later = [], [], []
+    shown, ids_of, later_of = [], [], []
     for number, (camera_from_cloud, cloud) in enumerate(clouds):
         points = project_points(model, camera_from_cloud, cloud.xyz, min_depth)
         points = points.kept(points.in_image)
         shown.append(points)
         none = np.full(len(points.index), UNLABELLED, np.uint8)
-        ids.append(none if cloud.classes is None else cloud.classes[points.index])
-        later.append(np.full(len(points.index), number > 0))
-    points, ids, later = Projected.joined(shown), np.concatenate(ids), np.concatenate(later)
+        ids_of.append(none if cloud.classes is None else cloud.classes[points.index])
+        later_of.append(np.full(len(points.index), number > 0))
+    points, ids, later = Projected.joined(shown), np.concatenate(ids_of), np.concatenate(later_of)
     columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
     classified = dense is not None or any(cloud.classes is not None for _, cloud in clouds)
     judged = ids if dense is None else dense[rows, columns]

@@ -211,11 +211,12 @@ def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
     except ValueError as error:
         raise LabelError(f"{job.where}: {error}") from None
     if job.picture is not None:
+        assert image is not None  # a job with a picture has its image
         picture = overlay(image, labels.depth, labels.semantic, sources.classes)
         jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
         job.picture.write_bytes(jpeg.tobytes())
     files = {"depth": depth_png(labels.depth)}
-    if sources.gives_classes:
+    if labels.semantic is not None and sources.gives_classes:
         files["semantic"] = semantic_png(labels.semantic)
     return labels, files
 
@@ -225,8 +226,10 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
     if job.image is not None:
         image = _decoded(job.image, model)
     if job.semantic is not None:
+        assert sources.mapping is not None  # comes with the topics of classes
         dense = recorded_classes(job.semantic, model.height, model.width, sources.mapping)
     elif sources.network is not None:
+        assert image is not None  # `_job` has the image where there is a network
         dense = sources.network(image)
     labels = Labels(np.zeros((model.height, model.width), np.float32), dense)
     if job.clouds:

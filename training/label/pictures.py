@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ def recorded_depth(message: ImageMessage | CompressedImageMessage, height: int, 
         return depth_image(message, height, width)
     if message.data.size <= _DEPTH_HEADER.size:
         raise LabelImageError(f"compressedDepth image of {message.data.size} bytes is cut off")
-    _, first, second = _DEPTH_HEADER.unpack_from(message.data)
+    _, first, second = _DEPTH_HEADER.unpack_from(message.data.data)
     png = np.ascontiguousarray(message.data[_DEPTH_HEADER.size :])
     if message.format.split(";")[0].strip() != "32FC1":
         return depth_image(message._replace(format="png", data=png), height, width)
@@ -143,7 +144,7 @@ class Segmenter:
         return cv2.resize(classes, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-def _numbers(where: Path, name: str, values: object, count: int, good) -> tuple | None:
+def _numbers(where: Path, name: str, values: Any, count: int, good) -> tuple | None:
     if values is None:
         return None
     try:

@@ -59,7 +59,7 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     )
     none = "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
     notes = {
-        "depth": wanted.depth_topic if depth else f"{clouds.topic}, {wanted.sweeps} cloud(s) an image",
+        "depth": f"{clouds.topic}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
         "semantics": classes.note or none,
     }
     if wanted.sweeps > 1 and not sources.gives_classes:
@@ -103,9 +103,9 @@ def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespac
         topics = _per_camera(recording, wanted.semantic_topic, "--semantic-topic")
         return _Classes(mapping.classes, wanted.semantic_topic, topics=topics, mapping=mapping)
     points = None if clouds is None else _points(clouds, wanted, table, recording.path)
-    if points is None:
+    if clouds is None or points is None:
         return _Classes(table or OCC3D_NUSCENES)
-    note = str(wanted.label_files or f"field '{points.name}' of {clouds.topic}")
+    note = f"field '{points.name}' of {clouds.topic}" if isinstance(points, LabelField) else str(wanted.label_files)
     return _Classes(points.mapping.classes, note, points=points, mapping=points.mapping)
 
 

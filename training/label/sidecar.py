@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 
 import yaml
 from rosbags.interfaces import QosDurability
@@ -44,8 +45,10 @@ class SidecarWriter:
             )
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
 
     def write(self, camera: str, what: str, stamp_ns: int, frame_id: str, png: bytes) -> None:
         """One label image, at its image's stamp and in its optical frame."""

@@ -226,11 +226,11 @@ def _summary(folders: Sequence[Path]) -> str:
     return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text
 
 
-def prepare_recordings(tasks: list[tuple], jobs: int) -> list[str]:
+def prepare_recordings(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]], jobs: int) -> list[str]:
     """Prepare each recording, in this process or several; the reasons why some could not be."""
     from tqdm import tqdm
 
-    failures = []
+    failures: list[str] = []
     if jobs == 1:
         for task in tasks:
             with tqdm(desc=recording_name(task[0]), unit="frame", disable=not sys.stderr.isatty()) as bar:

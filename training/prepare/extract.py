@@ -57,7 +57,8 @@ class Extractor:
         recording = self.recording
         count = len(recording.cameras)
         poses = np.zeros((count, 4, 4))
-        images, stamps = [None] * count, [0] * count
+        images: list[tuple[bytes, object] | None] = [None] * count
+        stamps = [0] * count
         counts = np.zeros((count, len(self.table) + 1), np.int64)
         pixels, distances = [np.empty((0, 2), np.uint16)], [np.empty(0, np.float32)]
         for index, camera in enumerate(recording.cameras):
@@ -88,9 +89,10 @@ class Extractor:
         where = f"{self.recording.topic('image', camera)} at {self.recording.time_text(stamp_ns)}"
         if isinstance(message, CompressedImageMessage):
             try:
-                size, encoding = compressed_size(message.data), COMPRESSED
+                size = compressed_size(message.data)
             except ImageError as error:
                 raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
+            encoding: object = COMPRESSED
         else:
             size = (message.height, message.width)
             names = ("encoding", "height", "width", "step", "is_bigendian")

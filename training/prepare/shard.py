@@ -16,6 +16,7 @@ import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -266,7 +267,7 @@ class ShardWriter:
         os.close(self._lock)
 
 
-def _checked(line: bytes) -> object:
+def _checked(line: bytes) -> Any:
     """A line of the journal; None where it was cut off or is no JSON."""
     text = line[9:-1]
     if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(text):

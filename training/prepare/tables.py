@@ -126,6 +126,14 @@ class Tables:
         TablesError: not there, of another version, or its files do not have the sizes that the header says.
     """
 
+    stamps: np.ndarray
+    image_stamps: np.ndarray
+    images: np.ndarray
+    base_from_camera: np.ndarray
+    odom_from_base: np.ndarray
+    starts: np.ndarray
+    truth: np.ndarray
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = self.folder.name

@@ -111,7 +111,7 @@ class Recording:
         self._infos: dict[str, bytes] = {}
         with ExitStack() as stack:
             self.bag = stack.enter_context(Bag(self.path))
-            bags = [self.bag] if labels is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
+            bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
             self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
             self._find_cameras(cameras)
             self._labels = {
@@ -297,7 +297,8 @@ class Recording:
         for topic in self.bag.topics.values():
             name = topic.name.removesuffix("/compressed")
             if topic.type in (_IMAGE, _COMPRESSED) and name.endswith("/image_raw") and topic.count:
-                found[name.removesuffix("/image_raw")[1:]] = find_source([self.bag], name)
+                if source := find_source([self.bag], name):
+                    found[name.removesuffix("/image_raw")[1:]] = source
         infos = {topic.name for topic in self.bag.topics.values() if topic.type == _INFO and topic.count}
         calibrated = sorted(name for name in found if f"/{name}/camera_info" in infos)
         self.uncalibrated = tuple(sorted(set(found) - set(calibrated)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -28,16 +29,24 @@ _FORMATS = {
 class LidarMount(Protocol):
     """A LiDAR's frame and where it sits, (4, 4)."""
 
-    frame_id: str
-    base_from_lidar: np.ndarray
+    @property
+    def frame_id(self) -> str: ...
+
+    @property
+    def base_from_lidar(self) -> np.ndarray: ...
 
 
 class Cloud(Protocol):
     """Points (N, 3) in the LiDAR's frame, intensity (N,), and class ids (N,) uint8 or None."""
 
-    points: np.ndarray
-    intensity: np.ndarray
-    label: np.ndarray | None
+    @property
+    def points(self) -> np.ndarray: ...
+
+    @property
+    def intensity(self) -> np.ndarray: ...
+
+    @property
+    def label(self) -> np.ndarray | None: ...
 
 
 def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
@@ -74,7 +83,7 @@ class Recorder:
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin[storage.upper()])
         self._cameras, self._lidar, self._labels = tuple(cameras), lidar, labels
-        self._topics = {}
+        self._topics: dict[str, Connection] = {}
         self.count = 0
 
     def __enter__(self) -> Recorder:
@@ -91,14 +100,16 @@ class Recorder:
             self._add("/lidar/points", "sensor_msgs/msg/PointCloud2")
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
 
     def _add(self, topic: str, kind: str, qos: list[Qos] | None = None) -> None:
         qos = offered_qos(QosDurability.VOLATILE, 10) if qos is None else qos
         self._topics[topic] = self._writer.add_connection(topic, kind, typestore=self._store, offered_qos_profiles=qos)
 
-    def _write(self, topic: str, stamp_ns: int, kind: str, **fields: object) -> None:
+    def _write(self, topic: str, stamp_ns: int, kind: str, **fields: Any) -> None:
         message = self._store.types[kind](**fields)
         self._writer.write(self._topics[topic], stamp_ns, self._store.serialize_cdr(message, kind))
         self.count += 1
@@ -178,6 +189,7 @@ class Recorder:
 
     def write_sweep(self, stamp_ns: int, sweep: Cloud) -> None:
         """The LiDAR's cloud: x, y, z, intensity float32 and, where there are labels, label uint8."""
+        assert self._lidar is not None, "a recording without a LiDAR has no sweeps"
         columns = [np.asarray(sweep.points, "<f4"), np.asarray(sweep.intensity, "<f4")[:, None]]
         rows = np.ascontiguousarray(np.concatenate(columns, 1)).view(np.uint8)
         layout = [(name, 4 * k, _FLOAT32) for k, name in enumerate(("x", "y", "z", "intensity"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -121,11 +122,11 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
     ]
     if results:
         devices = sorted({f"{run['device']}, {run['threads']} threads a run" for run in results.values()})
-        minutes = spread([run["training_seconds"] / 60 for run in results.values()])
+        minutes = statistics.fmean(run["training_seconds"] / 60 for run in results.values())
         commits = sorted({str(run["source"]["commit"]) for run in results.values()})
         frames = next(iter(results.values()))["tested_on"]["frames"]
         lines.append(
-            f"- **Machine**: {'; '.join(devices)}. {minutes.mean:.1f} minutes of training a run, torch "
+            f"- **Machine**: {'; '.join(devices)}. {minutes:.1f} minutes of training a run, torch "
             f"{', '.join(sorted({run['source']['torch'] for run in results.values()}))}, source {', '.join(commits)}."
         )
         lines.append(

@@ -63,7 +63,7 @@ def run_jobs(
         one line for each job that failed, with the end of its log.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    waiting, running, failures = deque(jobs), [], []
+    waiting, running, failures = deque(jobs), list[_Running](), list[str]()
     try:
         while (waiting or running) and not stop():
             while waiting and len(running) < at_once:

@@ -181,8 +181,8 @@ def source_version() -> dict:
 
     commit, found = None, git("rev-parse", "--short=12", "HEAD")
     if found is not None and found.returncode == 0:
-        changed = git("diff", "--quiet", "HEAD", "--", "training", "renderocc_model").returncode != 0
-        commit = found.stdout.strip() + ("+" if changed else "")
+        differs = git("diff", "--quiet", "HEAD", "--", "training", "renderocc_model")
+        commit = found.stdout.strip() + ("" if differs is not None and differs.returncode == 0 else "+")
     return {"commit": commit, "torch": torch.__version__, "python": platform.python_version()}
 
 
