@@ -8,10 +8,12 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
+from renderocc_model.ops.render import RenderResult
+from renderocc_model.ops.render.surfaces import read_surfaces
 from training.evaluate.held_out import RayScores
 from training.supervision.config import SupervisionConfig
 from training.supervision.queries import draw_queries
-from training.supervision.ray_rules import RayKinds, is_opaque, with_exit
+from training.supervision.ray_rules import RayKinds
 from training.supervision.ray_terms import RayLabels
 
 GRID = VoxelGrid((0.0, -2.0, -2.0), (20.0, 2.0, 2.0), 0.5)
@@ -44,5 +46,9 @@ def test_a_distance_to_the_grids_very_end_is_beyond_it_for_all():
 
 
 def test_half_the_light_is_a_surface_and_the_rest_leaves_the_grid():
-    assert is_opaque(torch.tensor([0.4999, 0.5, 1.0])).tolist() == [False, True, True]
-    assert with_exit(torch.tensor([5.0]), torch.tensor([0.5]), torch.tensor([20.0])).tolist() == [15.0]
+    rendered = RenderResult(
+        torch.tensor([5.0, 5.0, 5.0]), torch.tensor([[0.0, 1.0]] * 3), torch.tensor([0.4999, 0.5, 1.0])
+    )
+    surfaces = read_surfaces(rendered, torch.tensor([20.0, 20.0, 20.0]))
+    assert surfaces.opaque.tolist() == [False, True, True]
+    assert surfaces.distances[1:].tolist() == [15.0, 5.0] and surfaces.channels.tolist() == [1, 1, 1]

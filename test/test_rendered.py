@@ -81,6 +81,20 @@ def test_a_ray_ends_somewhere_when_more_than_half_of_its_light_does(density, end
     assert colours[middle].tolist() == (list(OCC3D_NUSCENES.colours[4]) if ends else [0, 0, 0])
 
 
+def test_depth_counts_the_light_that_nothing_stops_where_it_leaves_the_grid():
+    """The rule of training and evaluation, D + (1 - O) t_far; once it was D / O, which is 4.7 m here.
+
+    Fog of 0.08 1/m over 11 m, sampled in the middles of 22 steps of 0.5 m: of each step 1 - exp(-0.04) of what comes
+    to it ends there. Along the ray everything is longer by |d| / d_z, which the depth takes off again.
+    """
+    fog = volume(torch.full(GRID.shape, 0.08), torch.full(GRID.shape, 4))
+    _, depth = rendered_view(fog, VIEW, AHEAD, stride=1)
+    left = np.exp(-0.04 * np.arange(23))
+    stopped = left[:-1] - left[1:]
+    expected = (stopped * 0.5 * (np.arange(22) + 0.5)).sum() + left[-1] * 11
+    assert 7.31 < expected < 7.32 and depth[11, 19] == pytest.approx(expected, abs=0.01)
+
+
 def test_the_channels_leave_out_the_free_class_wherever_it_is():
     """SemanticKITTI's free class has id 0: channel 0 is a car, id 1, and channel 8 is the road, id 9."""
     colours, _ = rendered_view(wall(SEMANTIC_KITTI, left=0, right=8), VIEW, AHEAD, stride=1)

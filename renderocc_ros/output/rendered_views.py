@@ -1,4 +1,4 @@
-"""What the field looks like from a camera: class colours and depth, rendered as in training."""
+"""What the field looks like from a camera: class colours and depth, read from rays as in training and evaluation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.rays import camera_ray_shape, camera_rays, depth_from_distance
 from renderocc_model.geometry.undistortion import View
-from renderocc_model.ops.render import render
-
-OPAQUE = 0.5  # rays that keep more light than this end nowhere: no class, no depth
+from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.ops.render.surfaces import read_surfaces
 
 
 def rendered_view(
@@ -32,9 +31,11 @@ def rendered_view(
     with torch.inference_mode():
         # The reference, as the compiled loops would be loaded, or even compiled, between two frames of a drive.
         result = render(occupancy.field, rays.to(occupancy.field.device), step=1.0, backend="reference")
-        opaque = (result.opacity > OPAQUE).cpu().numpy()
-        distance = result.mean_distance().float().cpu().numpy()
-        channel = result.semantics.argmax(dim=1).cpu().numpy()
+        grid = occupancy.field.grid
+        far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)[1].to(result.distance)
+        surfaces = read_surfaces(result, far)
+        opaque, channel = surfaces.opaque.cpu().numpy(), surfaces.channels.cpu().numpy()
+        distance = surfaces.distances.float().cpu().numpy()
     ids = np.asarray(occupancy.classes.occupied_ids)[channel]
     colours = np.where(opaque[:, None], occupancy.classes.palette()[ids], 0).astype(np.uint8)
     camera_directions = rays.directions.numpy() @ np.asarray(base_from_camera)[:3, :3]

@@ -28,11 +28,12 @@ from renderocc_model.inference.precision import autocast
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork
 from renderocc_model.ops.render import render
+from renderocc_model.ops.render.surfaces import read_surfaces
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset, Sample
 from ..data.previous_volume import previous_volume
-from ..supervision.ray_rules import RayKinds, is_opaque, with_exit
+from ..supervision.ray_rules import RayKinds
 from .confusion import Confusion
 
 __all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
@@ -71,7 +72,8 @@ class RayScores:
         rays, far, is_return = rays[used], kinds.far[used], kinds.returned[used]
         result = render(field, rays, step=self.step)
         opacity = result.opacity.double()
-        rendered = with_exit(result.distance, result.opacity, far)[is_return].double()
+        surfaces = read_surfaces(result, far)
+        rendered = surfaces.distances[is_return].double()
         wanted = rays.distances[is_return].double()
         ratio = torch.maximum(rendered / wanted, wanted / rendered)
         sums = [
@@ -85,8 +87,8 @@ class RayScores:
         self.frames += 1
         self.returns += int(is_return.sum())
         self.empty += int((~is_return).sum())
-        channels = result.semantics[is_return].argmax(dim=1).cpu().numpy()
-        opaque = is_opaque(opacity[is_return]).cpu().numpy()
+        channels = surfaces.channels[is_return].cpu().numpy()
+        opaque = surfaces.opaque[is_return].cpu().numpy()
         found = np.where(opaque, self._channels[channels], self.confusion.classes.free)
         self.confusion.add(found, rays.classes[is_return].cpu().numpy())
 

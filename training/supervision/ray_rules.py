@@ -1,4 +1,7 @@
-"""The rules by which a ray's label and its rendering are read, the same ones in training, evaluation and pictures."""
+"""The rule by which a ray's label is read, the same one in training, evaluation and pictures.
+
+How its rendering is read: `renderocc_model.ops.render.surfaces`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import intersect_box
 
-__all__ = ["RayKinds", "is_opaque", "with_exit"]
+__all__ = ["RayKinds"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +44,3 @@ class RayKinds:
         inside, measured = (near == 0) & (far > 0), (distances > 0) & (distances < math.inf)
         told, within = inside & measured, distances < far
         return RayKinds(far, inside, measured, told & within, told & ~within)
-
-
-def with_exit(depth: Tensor, opacity: Tensor, last: Tensor) -> Tensor:
-    """(R,) rendered depth in which light that nothing stopped counts where it leaves the grid, at `last`."""
-    return depth + (1 - opacity) * last
-
-
-def is_opaque(opacity: Tensor) -> Tensor:
-    """(R,) bool, whether a ray shows a surface, whose class and distance count."""
-    return opacity >= 0.5

@@ -10,11 +10,11 @@ from torch import Tensor
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render import RenderResult, render
+from renderocc_model.ops.render.surfaces import with_exit
 
 from . import losses
 from .config import SupervisionConfig
 from .ray_labels import RayLabels
-from .ray_rules import with_exit
 from .termination import termination_terms
 
 __all__ = ["render_terms"]

@@ -13,10 +13,10 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.rays import camera_ray_shape, camera_rays
 from renderocc_model.geometry.undistortion import View
 from renderocc_model.ops.render import intersect_box, render
+from renderocc_model.ops.render.surfaces import read_surfaces
 from renderocc_model.ops.visibility import visible_voxels
 
 from ..data.dataset import Sample
-from ..supervision.ray_rules import is_opaque, with_exit
 
 __all__ = ["draw_frame"]
 
@@ -110,9 +110,9 @@ def _rendered(
         result = render(field, rays)
     _, far = intersect_box(rays.origins, rays.directions, field.grid.lower, field.grid.upper)
     ids = torch.tensor(classes.occupied_ids, device=field.device)
-    opaque = is_opaque(result.opacity)
-    labels = torch.where(opaque, ids[result.semantics.argmax(dim=-1)], UNLABELLED)
-    distances = torch.where(opaque, with_exit(result.distance, result.opacity, far), 0.0)
+    surfaces = read_surfaces(result, far)
+    labels = torch.where(surfaces.opaque, ids[surfaces.channels], UNLABELLED)
+    distances = torch.where(surfaces.opaque, surfaces.distances, 0.0)
     shape = camera_ray_shape(view, stride)
     return labels.to(torch.uint8).view(shape).cpu().numpy(), distances.float().view(shape).cpu().numpy()
 
