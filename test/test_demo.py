@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.drawing import FREE_COLOUR, UNKNOWN_COLOUR
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.geometry.rig import Rig
@@ -186,3 +187,7 @@ def test_a_picture_has_cameras_volume_truth_and_the_colours_that_occur():
     assert demo_picture(views, [["left"], ["right"]], volume, "alone").shape == (2 * 800 + 720, 1600, 3)
     shown = legend([volume], 640, 480)
     assert [any((shown == OCC3D_NUSCENES.colours[label]).all(-1).ravel()) for label in (CAR, ROAD, 3)] == [1, 1, 0]
+    for width, height in ((640, 480), (480, 240)):  # beside a truth, and alone
+        shown = legend([volume], width, height)
+        for colour in (FREE_COLOUR, UNKNOWN_COLOUR):
+            assert (shown == colour).all(-1).sum() == 21 * 21  # a square of 23 pixels with its border

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.classes import OCC3D_NUSCENES, TABLES, UNLABELLED
 from renderocc_model.field.drawing import (
     FREE_COLOUR,
     MARKER_COLOUR,
@@ -124,14 +124,38 @@ def test_top_is_brighter_than_sides_and_corners_are_darker():
     assert (walled - flat).min() < -10
 
 
+def lab(colours) -> np.ndarray:
+    """CIE L*a*b* (N, 3) of sRGB colours 0..255, by the formulas of IEC 61966-2-1 and CIE 15 (white point D65)."""
+    share = np.asarray(colours, float).reshape(-1, 3) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+    part = xyz / (0.9505, 1.0, 1.089)
+    root = np.where(part > (6 / 29) ** 3, np.cbrt(part), part / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = root.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_the_floor_is_told_from_every_class(name):
+    """10 is a difference in L*a*b* that one sees at a glance; seen and free was once 6 from manmade."""
+    table = TABLES[name]
+    classes = np.array([table.colours[index] for index in table.occupied_ids], float)
+    shades = lab(np.concatenate([classes * shade for shade in (0.7, 0.8, 0.9, 1.0)]))  # as `bird_eye_view` darkens
+    for floor in (FREE_COLOUR, UNKNOWN_COLOUR):
+        for tile in (1.0, 0.95):
+            assert np.linalg.norm(lab(np.array(floor) * tile) - shades, axis=1).min() > 15
+    (between,) = np.linalg.norm(lab(FREE_COLOUR) - lab(UNKNOWN_COLOUR), axis=1)
+    assert between > 50 and np.linalg.norm(lab(UNKNOWN_COLOUR) - lab(SKY_COLOUR)) > 15
+
+
 def test_floor_shows_where_nobody_looked():
     semantics = filled(UNLABELLED)
     semantics[:, 8:] = FREE  # the left half is seen
     picture = perspective_view(volume(semantics), 400, 200, VirtualCamera((-4.0, 0.0, 6.0), (6.0, 0.0, -1.0), 0.9))
     floor = ~(picture == SKY_COLOUR).all(-1)
-    light = np.abs(picture.astype(int) - FREE_COLOUR).max(-1) <= 12
-    grey = np.abs(picture.astype(int) - UNKNOWN_COLOUR).max(-1) <= 12
-    assert light[:, :198][floor[:, :198]].mean() > 0.97 and grey[:, 202:][floor[:, 202:]].mean() > 0.97
+    seen = np.abs(picture.astype(int) - FREE_COLOUR).max(-1) <= 12
+    unseen = np.abs(picture.astype(int) - UNKNOWN_COLOUR).max(-1) <= 12
+    assert seen[:, :198][floor[:, :198]].mean() > 0.97 and unseen[:, 202:][floor[:, 202:]].mean() > 0.97
 
 
 @pytest.mark.parametrize("grid", [OCC3D_GRID, SEMANTIC_KITTI_GRID, GRID], ids=["occ3d", "kitti", "small"])

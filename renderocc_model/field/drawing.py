@@ -9,10 +9,11 @@ import numpy as np
 
 from .occupancy import Occupancy
 
-__all__ = ["VirtualCamera", "bird_eye_view", "default_camera", "perspective_view"]
+__all__ = ["FREE_COLOUR", "UNKNOWN_COLOUR", "VirtualCamera", "bird_eye_view", "default_camera", "perspective_view"]
 
-UNKNOWN_COLOUR = (98, 101, 107)
-FREE_COLOUR = (196, 202, 209)
+# Of the floor: warm tones that no class of the built-in tables has, nor one of its shades; a test measures it.
+UNKNOWN_COLOUR = (76, 62, 50)  # dark brown: no voxel of the column is seen
+FREE_COLOUR = (224, 208, 184)  # sand: something of the column is seen, and nothing is there
 SKY_COLOUR = (40, 44, 52)
 MARKER_COLOUR = (230, 40, 40)
 
@@ -78,8 +79,8 @@ def default_camera(occupancy: Occupancy, aspect: float = 16 / 9) -> VirtualCamer
 def bird_eye_view(occupancy: Occupancy, pixels_per_voxel: int = 4) -> np.ndarray:
     """The volume from above: x (forward) points up, y (left) to the left.
 
-    A column has the colour of its topmost occupied voxel, the lower the darker; it is light where something of it is
-    seen and nothing occupied, and grey where none of it is seen. A red arrow marks the frame's origin, if in the grid.
+    A column has the colour of its topmost occupied voxel, the lower the darker. Without one it has FREE_COLOUR where
+    something of it is seen, and UNKNOWN_COLOUR where nothing is. A red arrow marks the frame's origin, if in the grid.
 
     Returns:
         (X * pixels_per_voxel, Y * pixels_per_voxel, 3) uint8 RGB.
@@ -105,7 +106,7 @@ def perspective_view(
 ) -> np.ndarray:
     """The volume as shaded cubes, seen from a virtual camera (painter's algorithm: farthest faces first).
 
-    The floor is light where something of a column is seen and grey where none of it is.
+    The floor has FREE_COLOUR where something of a column is seen, and UNKNOWN_COLOUR where nothing is.
 
     Args:
         occupancy: what to show; unknown and free voxels are not drawn.
@@ -129,7 +130,7 @@ def perspective_view(
 
 
 def _ground_cells(occupancy: Occupancy) -> np.ndarray:
-    """(X, Y, 3) floor colours: light where any voxel of the column is seen."""
+    """(X, Y, 3) colours of the floor under columns that are seen or not."""
     seen = (~occupancy.unknown).any(axis=2)
     return np.where(seen[:, :, None], FREE_COLOUR, UNKNOWN_COLOUR).astype(np.float64)
 

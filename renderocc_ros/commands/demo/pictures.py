@@ -10,7 +10,13 @@ import cv2
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED
-from renderocc_model.field.drawing import bird_eye_view, default_camera, perspective_view
+from renderocc_model.field.drawing import (
+    FREE_COLOUR,
+    UNKNOWN_COLOUR,
+    bird_eye_view,
+    default_camera,
+    perspective_view,
+)
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.images.decoding import decode_compressed, decode_raw
@@ -168,18 +174,22 @@ def captioned(picture: np.ndarray, text: str, scale: float = 0.55) -> np.ndarray
 
 
 def legend(volumes: Sequence[Occupancy], width: int, height: int) -> np.ndarray:
-    """The colours of the classes that are in the volumes, in two columns; (height, width, 3) uint8."""
+    """The colours of the classes that are in the volumes and of the two kinds of floor, in two columns.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+    """
     classes = volumes[0].classes
     there = np.unique(np.concatenate([np.unique(volume.semantics[volume.occupied]) for volume in volumes]))
     picture = np.full((height, width, 3), BACKGROUND, np.uint8)
-    rows = max(1, (len(classes.occupied_ids) + 1) // 2)
+    entries = [(classes.names[label].replace("_", " "), classes.colours[label]) for label in there.tolist()]
+    entries += [("seen, nothing there", FREE_COLOUR), ("unknown: not seen", UNKNOWN_COLOUR)]
+    rows = max(1, (len(classes.occupied_ids) + 3) // 2)
     step = height // rows
-    for index, label in enumerate(there.tolist()):
+    for index, (name, colour) in enumerate(entries):
         left, top = 24 + (index // rows) * (width - 24) // 2, (step - 22) // 2 + (index % rows) * step
-        colour = [int(part) for part in classes.colours[label]]
         cv2.rectangle(picture, (left, top), (left + 22, top + 22), colour, cv2.FILLED)
         cv2.rectangle(picture, (left, top), (left + 22, top + 22), (150, 150, 150), 1)
-        name = classes.names[label].replace("_", " ")
         cv2.putText(picture, name, (left + 34, top + 17), FONT, 0.5, TEXT, 1, cv2.LINE_AA)
     return picture
 
