@@ -24,7 +24,7 @@ from fuzz.table import NAMES, find
 from fuzz.target import examine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rosbags.rosbag2 import storage_mcap
+from rosbags.rosbag2 import metadata, storage_mcap, storage_sqlite3
 
 from renderocc_model.base.arrays import read_npz
 from renderocc_model.base.config import load_yaml
@@ -300,11 +300,30 @@ def opened(path):
 def test_chunks_are_unpacked_to_the_size_they_say_and_no_further(pack):
     kind = "zstd" if pack is zstd.compress else "lz4"
     bomb = pack(bytes(1 << 26))
-    assert taken(lambda: storage_mcap.decompress(bomb, kind, 1000, 0), "unpacks to more than 1000 bytes") < 1 << 23
+    unpack = bounds.DECOMPRESSORS[kind]
+    assert taken(lambda: unpack(bomb, 1000), "unpacks to more than 1000 bytes") < 1 << 23
     for content in (b"", b"some messages" * 100, bytes(1 << 20)):
-        assert storage_mcap.decompress(pack(content), kind, len(content), 0) == content
+        assert unpack(pack(content), len(content)) == content
     with pytest.raises(ValueError, match="cut off"):
-        storage_mcap.decompress(pack(b"some messages" * 100)[:-9], kind, 1300, 0)
+        unpack(pack(b"some messages" * 100)[:-9], 1300)
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_a_recording_whose_chunk_unpacks_to_more_than_it_says_is_refused(tmp_path, kind):
+    packed = {"zstd": zstd.compress, "lz4": lz4.frame.compress}[kind](bytes(1 << 26))
+    chunk = struct.pack("<QQQI", 0, 0, 1000, 0) + struct.pack("<I", len(kind)) + kind.encode()
+    chunk += struct.pack("<Q", len(packed)) + packed
+    records = ((1, struct.pack("<I", 4) + b"ros2" + bytes(4)), (6, chunk), (2, bytes(20)))
+    magic, path = b"\x89MCAP0\r\n", tmp_path / "a.mcap"
+    path.write_bytes(magic + b"".join(struct.pack("<BQ", op, len(body)) + body for op, body in records) + magic)
+    assert taken(lambda: opened(path), "a.mcap: .*unpacks to more than 1000 bytes") < 1 << 23
+
+
+def test_reading_recordings_leaves_rosbags_as_it_is_for_others(tmp_path):
+    """Other code in the process once got our bounds, too: its functions were replaced when a module was imported."""
+    assert storage_mcap.parse_qos is storage_sqlite3.parse_qos is metadata.parse_qos
+    assert metadata.parse_qos is not bounds.bounded_qos
+    assert {function.__module__ for function in storage_mcap.DECOMPRESSORS.values()} == {"rosbags.rosbag2.storage_mcap"}
 
 
 def test_compressed_messages_are_unpacked_within_bounds(monkeypatch):

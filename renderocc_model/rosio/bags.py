@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rosbags.interfaces import Qos
-from rosbags.rosbag2 import Reader
 
 from renderocc_model.base.plain_yaml import read_yaml
-from renderocc_model.rosio.bounds import MeasuredPath, bounded_qos, refuse_programs, unpack_file, unpacked_message
+from renderocc_model.rosio.bounds import StorageReader, bounded_qos, open_bounded, unpack_file, unpacked_message
 
 __all__ = ["Bag", "BagError", "Topic"]
 
@@ -67,7 +66,7 @@ class Bag:
         self.topics: dict[str, Topic] = {}
         self.notes: list[str] = []
         self._stack = contextlib.ExitStack()
-        self._readers: list[tuple[Path, Reader]] = []
+        self._readers: list[tuple[Path, StorageReader]] = []
         self._metadata: dict = {}
         try:
             for file in self._storage_files():
@@ -78,11 +77,10 @@ class Bag:
         except BaseException:
             self._stack.close()
             raise
-        starts = [reader.start_time for _, reader in self._readers if reader.message_count]
-        ends = [reader.end_time - 1 for _, reader in self._readers if reader.message_count]
-        self.start_ns = min(starts, default=0)
-        self.end_ns = max(ends, default=0)
-        self.message_count = sum(reader.message_count for _, reader in self._readers)
+        contents = [reader.metadata for _, reader in self._readers if reader.metadata.message_count]
+        self.start_ns = min((content.start_time for content in contents), default=0)
+        self.end_ns = max((content.end_time - 1 for content in contents), default=0)
+        self.message_count = sum(content.message_count for content in contents)
         promised = self._metadata.get("message_count")
         if promised is not None and promised != self.message_count:
             self.notes.append(f"metadata.yaml promises {promised} messages, the files hold {self.message_count}")
@@ -194,7 +192,7 @@ class Bag:
                 self.topics[topic.name] = Topic(topic.name, topic.type, topic.count, qos)
 
 
-def open_storage(file: Path) -> Reader:
+def open_storage(file: Path) -> StorageReader:
     """Open one .mcap or .db3 file; the caller closes it.
 
     Raises:
@@ -216,11 +214,7 @@ def open_storage(file: Path) -> Reader:
             f"{file}: the recorder was killed, {journal.name} still holds messages; ros2 bag reindex {file.parent}"
         )
     with damage_named(file):
-        if file.suffix == ".db3":
-            refuse_programs(file)
-        reader = Reader(MeasuredPath(file))
-        reader.open()
-    return reader
+        return open_bounded(file)
 
 
 def read_metadata(path: Path) -> dict:

@@ -1,25 +1,28 @@
-"""Bounds for the storage files of recordings: what a damaged or hostile one asks for is not what is taken.
+"""Bounds for the storage files of recordings: a damaged or hostile file does not get the memory that it asks for.
 
-rosbags reads records as long as they say they are and unpacks chunks whatever comes out, and SQLite runs what a
-database defines: a view in place of a table can go on for ever. Recordings are opened through here, whosoever they are.
+rosbags reads records as long as they say they are and unpacks chunks to whatever size comes out, and SQLite runs what
+a database defines: a view in place of a table can go on for ever. All recordings are opened through here. The bounds
+hold for these readers alone; other users of rosbags in the process keep its own functions.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import shutil
 import sqlite3
 import sys
 import urllib.parse
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
+from typing import Any, BinaryIO, Protocol
 
 from lz4.frame import LZ4FrameDecompressor
-from rosbags.interfaces import Qos
-from rosbags.rosbag2 import storage_mcap, storage_sqlite3
-from rosbags.rosbag2.metadata import parse_qos
+from rosbags.interfaces import Connection, Qos
+from rosbags.rosbag2.metadata import ReaderMetadata, parse_qos
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,8 +32,9 @@ else:
 __all__ = [
     "MAX_UNPACKED_BYTES",
     "MeasuredPath",
+    "StorageReader",
     "bounded_qos",
-    "refuse_programs",
+    "open_bounded",
     "unpack_file",
     "unpacked_message",
 ]
@@ -107,9 +111,65 @@ def bounded_qos(profiles: list | str) -> list[Qos]:
     return parse_qos(profiles)
 
 
-# rosbags' own leave sizes aside, and have no other place where a bound could be given.
-storage_mcap.parse_qos = storage_sqlite3.parse_qos = bounded_qos
-storage_mcap.DECOMPRESSORS.update(zstd=_chunk_reader(zstd.ZstdDecompressor), lz4=_chunk_reader(LZ4FrameDecompressor))
+DECOMPRESSORS = {
+    "": lambda data, size: data,
+    "lz4": _chunk_reader(LZ4FrameDecompressor),
+    "zstd": _chunk_reader(zstd.ZstdDecompressor),
+}
+
+
+class StorageReader(Protocol):
+    """What is used of rosbags' readers of single files."""
+
+    connections: list[Connection]
+    metadata: ReaderMetadata
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Iterator[tuple[Connection, int, bytes]]: ...
+
+
+def _bounded_copy(name: str, **ours: Any) -> ModuleType:
+    """A second copy of a module of rosbags in which these functions are ours; the module itself stays as it is.
+
+    rosbags has no parameter for them: its readers take them from their module.
+    """
+    spec = importlib.util.find_spec(f"rosbags.rosbag2.{name}")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    missing = sorted(set(ours) - set(vars(module)))
+    if missing:
+        raise ImportError(
+            f"rosbags.rosbag2.{name} has no {', '.join(missing)} that could be bounded; install a version of rosbags "
+            f"that requirements.txt allows"
+        )
+    vars(module).update(ours)
+    return module
+
+
+_READERS: dict[str, Callable[[Path], StorageReader]] = {
+    ".mcap": _bounded_copy("storage_mcap", parse_qos=bounded_qos, DECOMPRESSORS=DECOMPRESSORS).McapReader,
+    ".db3": _bounded_copy("storage_sqlite3", parse_qos=bounded_qos).Sqlite3Reader,
+}
+
+
+def open_bounded(file: Path) -> StorageReader:
+    """Open one .mcap or .db3 file; the caller closes it.
+
+    Raises:
+        ValueError: it is a database that computes what it holds.
+        Exception: whatever rosbags, SQLite and the decompressors raise on damaged bytes.
+    """
+    if file.suffix == ".db3":
+        refuse_programs(file)
+    reader = _READERS[file.suffix](MeasuredPath(file))
+    reader.open()
+    return reader
 
 
 def unpack_file(packed: BinaryIO, target: Path) -> None:
