@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("training.evaluate.evaluate:main", "how good a checkpoint is on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "mIoU and RayIoU of anyone's predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
+    "fit": Command("training.study.fit:main", "fit a free field to single frames: what a loss can say at best"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
 }
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from renderocc_model.base.files import replacing
-from renderocc_model.field.classes import UNLABELLED
+from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.drawing import bird_eye_view
 from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint
 
 from ..data.dataset import RayDataset
@@ -22,7 +23,7 @@ from ..evaluate.frame_truth import occupied_classes, truth_of
 from ..evaluate.held_out import evenly, predicted_fields
 from ..train.pictures import draw_frame
 
-__all__ = ["draw_birds_eyes", "draw_views", "write_jpeg"]
+__all__ = ["draw_birds_eyes", "draw_views", "volumes_from_above", "write_jpeg"]
 
 _MOST_BYTES = 150_000
 _WIDEST = 1600  # pixels
@@ -52,7 +53,7 @@ def draw_birds_eyes(checkpoints: dict[str, Path], tables: Path, recordings: Sequ
     Raises:
         ValueError: a frame has no 3D truth.
     """
-    rows: dict[str, list[np.ndarray]] = {}
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]] = {}
     for title, path in checkpoints.items():
         made, dataset = _open(path, tables, recordings)
         indices = evenly(len(dataset), count)
@@ -62,11 +63,24 @@ def draw_birds_eyes(checkpoints: dict[str, Path], tables: Path, recordings: Sequ
             if truth is None:
                 raise ValueError(f"{recording.folder}, frame {frame}: has no 3D truth to be drawn")
             if len(rows.setdefault("truth", [])) < len(indices):
-                rows["truth"].append(_from_above(made, truth.semantics, truth.mask))
+                rows["truth"].append((truth.semantics, truth.mask))
             volume = occupied_classes(field, made.classes, made.threshold)
-            rows.setdefault(title, []).append(_from_above(made, volume, truth.mask))
+            rows.setdefault(title, []).append((volume, truth.mask))
+    return volumes_from_above(rows, made.grid, made.classes)
+
+
+def volumes_from_above(
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray | None]]], grid: VoxelGrid, classes: ClassTable
+) -> np.ndarray:
+    """Volumes from above, (H, W, 3) uint8 RGB, with a title above each row.
+
+    Args:
+        rows: by title, equally many volumes (X, Y, Z) of class ids, each with a mask (X, Y, Z) of the voxels that are
+            shown; all where it is None.
+    """
     parts = []
-    for title, tiles in rows.items():
+    for title, volumes in rows.items():
+        tiles = [_from_above(grid, classes, volume, mask) for volume, mask in volumes]
         parts += [_title(title, len(tiles) * _TILE), np.concatenate(tiles, axis=1)]
     return np.concatenate(parts)
 
@@ -92,10 +106,10 @@ def _open(checkpoint: Path, tables: Path, recordings: Sequence[str]) -> tuple[Ch
     return made, held_out_dataset(tables, made, recordings)
 
 
-def _from_above(made: Checkpoint, volume: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def _from_above(grid: VoxelGrid, classes: ClassTable, volume: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     seen = np.ones(volume.shape, bool) if mask is None else mask
     shown = np.where(seen, volume, UNLABELLED).astype(np.uint8)
-    occupancy = Occupancy(made.grid, made.classes, shown, np.zeros(volume.shape, np.float32), seen)
+    occupancy = Occupancy(grid, classes, shown, np.zeros(volume.shape, np.float32), seen)
     picture = bird_eye_view(occupancy)
     return cv2.resize(picture, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
 
