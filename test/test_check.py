@@ -379,7 +379,7 @@ def test_a_recording_that_there_is_no_memory_to_read_is_told_from_a_damaged_one(
     def no_memory(path):
         raise MemoryError
 
-    monkeypatch.setattr("training.check.examine.Bag", no_memory)
+    monkeypatch.setattr("training.check.recording.Bag", no_memory)
     status, report = checked(town_bag)
     assert status == 2 and "out of memory" in found(report, "FAIL", "town")["text"]
 

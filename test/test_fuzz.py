@@ -40,9 +40,8 @@ from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.bounds import zstd
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from training.evaluate.volumes import read_origins, read_volume
-from training.importers.dataset import DatasetError
-from training.importers.devkit import Tables as DevkitTables
-from training.importers.devkit import records
+from training.importers.devkit import DevkitTables, records
+from training.importers.importing import DatasetError
 from training.importers.nuscenes import _scene_names
 from training.importers.semantickitti import Sequence
 from training.prepare.shard import ShardWriter

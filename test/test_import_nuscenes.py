@@ -14,8 +14,8 @@ from renderocc_model.geometry.transforms import invert, matrix_from_quaternion, 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from training.importers import main
-from training.importers.dataset import DatasetError
 from training.importers.devkit import records
+from training.importers.importing import DatasetError
 from training.importers.nuscenes import _CATEGORIES, import_nuscenes
 from training.recordings.frames import Recording
 
@@ -252,13 +252,13 @@ def drop(table, name):
         ),
         (break_row("sample_data", 0, ego_pose_token="e" * 32), "ego_pose.json: there is no record eeee"),
         (break_row("ego_pose", 0, rotation=[0, 0, 0, 0]), "ego_pose.json: record 0000.*quaternion"),
-        (break_row("sample_data", 0, width=64), "the picture is 32x16, sample_data 0000.* says 64x16"),
+        (break_row("sample_data", 0, width=64), "the image is 32x16, but sample_data 0000.* says 64x16"),
         (break_row("calibrated_sensor", 0, camera_intrinsic=[]), "calibrated_sensor.json: record .*CAM_FRONT"),
         (break_row("category", 17, index=18), "category.json: 'vehicle.car' has index 18"),
         (drop("sample_data", "timestamp"), "sample_data.json: record 0000.* has no 'timestamp'"),
-        (break_file("samples/LIDAR_TOP/n61*", b"x" * 21), "21 bytes are no whole number of points"),
+        (break_file("samples/LIDAR_TOP/n61*", b"x" * 21), "has 21 bytes, not a multiple of the"),
         (break_file("lidarseg/*/*", b"x" * 3), "3 labels for 32 points"),
-        (break_file("lidarseg/*/*", b"\x20" * 32), "holds id 32; lidarseg's are 0 to 31"),
+        (break_file("lidarseg/*/*", b"\x20" * 32), "contains id 32; expected lidarseg.s 0 to 31"),
         (break_file("samples/CAM_FRONT/n61*", b"no picture"), "samples/CAM_FRONT/n61.*sample_data"),
         (break_file("gts/scene-0061/*/labels.npz", b"PK no zip"), "labels.npz: not a label file of Occ3D"),
         (lambda tree: tree.tables["lidarseg"].pop(0), "lidarseg.json: keyframe sweep .* has no labels"),

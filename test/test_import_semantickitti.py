@@ -12,7 +12,7 @@ from test_import_nuscenes import clouds, counts
 from renderocc_model.field.classes import SEMANTIC_KITTI
 from renderocc_model.geometry.grid import SEMANTIC_KITTI_GRID
 from training.importers import main
-from training.importers.dataset import DatasetError
+from training.importers.importing import DatasetError
 from training.importers.semantickitti import import_semantickitti
 from training.recordings.frames import Recording
 from training.recordings.notes import IMPORT_NOTE
@@ -175,21 +175,21 @@ def cut(name, size):
     ("change", "expected"),
     [
         (replaced("calib.txt", "Tr:.*", ""), "calib.txt: has no Tr"),
-        (replaced("calib.txt", "-9.999672e-01", "-8.999672e-01"), "calib.txt: Tr is no rotation"),
+        (replaced("calib.txt", "-9.999672e-01", "-8.999672e-01"), "calib.txt: Tr is not a rotation"),
         (replaced("calib.txt", "P2: 7.18", "P2: -7.18"), "calib.txt: P2: "),
         (replaced("poses.txt", "1 0 0 0 0", "1 0 0 0"), "poses.txt: line 1 is .*expected 12 finite numbers"),
         (replaced("poses.txt", ".*\n", ""), "poses.txt: 1 poses for 2 times"),
         (replaced("times.txt", ".*\n", "3.0\n"), "times.txt: line 2 is 0.1 s, not after"),
         (replaced("times.txt", "(?s).*", ""), "times.txt: is empty"),
-        (cut("velodyne/000000.bin", 30), "velodyne/000000.bin: 30 bytes"),
+        (cut("velodyne/000000.bin", 30), "velodyne/000000.bin: has 30 bytes"),
         (cut("labels/000001.label", 80), "labels/000001.label: 20 labels for 50 points"),
-        (cut("voxels/000000.label", 80), "voxels/000000.label: 80 bytes; .* 4194304"),
-        (cut("voxels/000000.invalid", 80), "voxels/000000.invalid: 80 bytes; .* 262144"),
+        (cut("voxels/000000.label", 80), "voxels/000000.label: has 80 bytes; .* 4194304"),
+        (cut("voxels/000000.invalid", 80), "voxels/000000.invalid: has 80 bytes; .* 262144"),
         (
             lambda f: (f / "voxels/000000.invalid").unlink(),
             "voxels/000000.invalid is missing; voxels/000000.label names it",
         ),
-        (lambda f: (f / "labels/000000.label").write_bytes(b"\x05\0\0\0" * 50), "holds label 5, which"),
+        (lambda f: (f / "labels/000000.label").write_bytes(b"\x05\0\0\0" * 50), "contains label 5, which"),
         (cut("image_3/000000.png", 10), "image_3/000000.png: "),
         (
             lambda f: (f / "image_2/000001.png").write_bytes(cv2.imencode(".png", np.zeros((8, 9)))[1].tobytes()),

@@ -18,10 +18,10 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABE
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
 from training.label import main
-from training.label.clouds import Cloud, LabelField, Lidar
+from training.label.clouds import LabelField, LabelledCloud, LidarClouds
 from training.label.from_clouds import labels_from_clouds
+from training.label.from_images import Segmenter, recorded_classes, recorded_depth
 from training.label.mapping import ClassMapping, LabelError, load_mapping, mapping_from
-from training.label.pictures import Segmenter, recorded_classes, recorded_depth
 from training.label.projection import Occlusion, hidden_points, project_points
 from training.recordings.frames import Recording
 from training.recordings.label_images import depth_png, semantic_png
@@ -39,7 +39,7 @@ HERE = np.eye(4)
 
 def cloud(points, classes=None):
     points = np.asarray(points, float).reshape(-1, 3)
-    return Cloud(0, "lidar", points, None if classes is None else np.full(len(points), classes, np.uint8))
+    return LabelledCloud(0, "lidar", points, None if classes is None else np.full(len(points), classes, np.uint8))
 
 
 def wall(z, x=(-2.0, 2.0), y=(-1.0, 1.0), step=0.1):
@@ -59,7 +59,7 @@ def wall(z, x=(-2.0, 2.0), y=(-1.0, 1.0), step=0.1):
 )
 def test_as_many_lidar_points_fall_into_real_images_as_is_known(name, camera, points, hits, in_image):
     with Recording(REALDATA / name) as recording:
-        lidar = Lidar(recording, StampedTopic(recording.bag, "/lidar/points"), None)
+        lidar = LidarClouds(recording, StampedTopic(recording.bag, "/lidar/points"), None)
         stamp, model = recording.stamps[camera][0], recording.models[camera]
         (sweep,) = lidar.around(stamp)
         assert len(sweep.xyz) == points
@@ -124,11 +124,11 @@ def test_no_points_are_no_labels():
 def test_of_further_clouds_what_moves_is_left_out():
     first = (HERE, cloud([[0, 0, 10]], CAR))
     later = cloud([[1, 0, 10], [2, 0, 10]])
-    later = Cloud(1, "lidar", later.xyz, np.array([CAR, ROAD], np.uint8))
+    later = LabelledCloud(1, "lidar", later.xyz, np.array([CAR, ROAD], np.uint8))
     labels = labels_from_clouds(MODEL, [first, (HERE, later)], OCC3D_NUSCENES)
     assert {tuple(p): labels.semantic[tuple(p)] for p in np.argwhere(labels.depth)} == {(50, 100): CAR, (50, 120): ROAD}
     # Of sweeps between labelled keyframes no point has a class, so it may have moved.
-    unlabelled = Cloud(1, "lidar", later.xyz, np.full(2, UNLABELLED, np.uint8))
+    unlabelled = LabelledCloud(1, "lidar", later.xyz, np.full(2, UNLABELLED, np.uint8))
     labels = labels_from_clouds(MODEL, [first, (HERE, unlabelled)], OCC3D_NUSCENES)
     assert np.argwhere(labels.depth).tolist() == [[50, 100]]
     # The same by the classes of the picture, where points have none.
@@ -213,7 +213,7 @@ def test_pixels_of_the_vehicle_itself_get_no_labels(town_bag, tmp_path, capsys):
     masks = tmp_path / "masks"
     masks.mkdir()
     arguments = [str(town_bag), "--cameras", "cam_front", "--masks", str(masks), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 2 and "no <camera>.png in it of cam_front" in capsys.readouterr().err
+    assert main(arguments) == 2 and "has no <camera>.png of cam_front" in capsys.readouterr().err
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[100:] = 255
     cv2.imwrite(str(masks / "cam_front.png"), mask[:, :-1])
@@ -252,11 +252,11 @@ def test_where_nothing_can_be_labelled_nothing_is_left(town_bag, tmp_path, capsy
     # The front camera fires with the LiDAR: between equal stamps nothing moves, and its labels need no ego pose.
     assert main([str(bag), "--cameras", "cam_back", "cam_back_left"]) == 2
     error = capsys.readouterr().err
-    assert "not one image could be labelled" in error and "no ego pose on /tf" in error
+    assert "no image could be labelled" in error and "no ego pose on /tf" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drive"]
     bag = rewritten(town_bag, tmp_path / "blind", drop=lambda topic: topic == "/lidar/points")
     assert main([str(bag)]) == 2
-    assert "no PointCloud2 topic to take depth from; record the LiDAR" in capsys.readouterr().err
+    assert "no PointCloud2 topic for depth; record the LiDAR" in capsys.readouterr().err
 
 
 def test_a_damaged_cloud_is_named_with_its_topic_and_time(town_bag, tmp_path, capsys):
@@ -291,15 +291,15 @@ def test_a_full_disk_leaves_nothing_behind(town_bag, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out", "{bag}/labels"], "lies inside the recording"),
-        (["--preview", "{bag}/look"], "lies inside the recording"),
+        (["--out", "{bag}/labels"], "is inside the recording"),
+        (["--preview", "{bag}/look"], "is inside the recording"),
         (["--out", "{bag}"], "exists; name another folder"),
         (["--lidar", "/front/points"], "no sensor_msgs/msg/PointCloud2 on /front/points; there are /lidar/points"),
         (["--label-field", "class"], "has no field 'class'; it has x, y, z, intensity, label"),
         (["--label-field", "intensity"], "/lidar/points at .*name the field of class ids"),
-        (["--semantic-topic", "/labels"], "write {camera} where the camera's name stands"),
-        (["--semantic-topic", "/{camera}/seg"], "no images on /{camera}/seg of any camera"),
-        (["--mapping", "nowhere.yaml"], "there is no such file, and the built-in ones are lidarseg"),
+        (["--semantic-topic", "/labels"], "write {camera} in place of the camera's name"),
+        (["--semantic-topic", "/{camera}/seg"], "has images on /{camera}/seg; correct"),
+        (["--mapping", "nowhere.yaml"], "there is no such file; the built-in mappings are lidarseg"),
         (["--classes", "cityscapes"], "there is no class table 'cityscapes'"),
         (["--sweeps", "0"], "--sweeps is 0; expected at least 1"),
         (["--cameras", "nose"], "camera 'nose' is not in it"),
@@ -398,7 +398,7 @@ def test_label_files_name_the_classes_of_each_point(town_bag, tmp_path, capsys):
     file = sorted(folder.iterdir())[1]
     file.write_bytes(file.read_bytes()[:-4])
     assert main([str(town_bag), "--out", str(tmp_path / "cut"), "--label-files", str(folder)]) == 2
-    assert f"{file}: " in (error := capsys.readouterr().err) and "labels and clouds must belong together" in error
+    assert f"{file}: " in (error := capsys.readouterr().err) and "give the label files of these clouds" in error
     file.unlink()
     assert main([str(town_bag), "--out", str(tmp_path / "cut"), "--label-files", str(folder)]) == 2
     assert f"{FRAMES - 1} label files for {FRAMES} clouds" in capsys.readouterr().err

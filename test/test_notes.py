@@ -42,7 +42,7 @@ def test_without_notes_the_wanted_table_counts_and_else_occ3d(tmp_path):
 
 
 def test_asking_for_another_table_than_the_notes_is_refused(bag):
-    with pytest.raises(ValueError, match="drive: its ids are of the table unlabeled, car, .* not of occ3d_nuscenes"):
+    with pytest.raises(ValueError, match="drive: its class table is unlabeled, car, .* not occ3d_nuscenes"):
         class_table("occ3d_nuscenes", bag)
 
 

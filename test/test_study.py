@@ -15,10 +15,10 @@ from small_models import small_config
 
 from renderocc_model.base.config import to_mapping
 from training.study import main, results
-from training.study.document import NOT_RUN, render_table
+from training.study.description import PARTS, Run, TownData, Towns, load_study
 from training.study.jobs import Job, run_jobs
-from training.study.plan import PARTS, Run, TownData, Towns, load_study
 from training.study.results import FIGURES, Results, Spread, spread, write_source
+from training.study.section import NOT_RUN, render_table
 from training.study.towns import TownFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,6 +115,19 @@ def test_a_table_of_a_variant_that_does_not_exist_is_refused(files):
     changed(files.parent / "variants.yaml", lambda content: content["tables"][0].update(relative_to="fulll"))
     with pytest.raises(ValueError, match="names variant 'fulll'; there are plain, full"):
         load_study(files)
+
+
+def test_a_result_from_before_a_setting_existed_is_one_with_its_default(files, tmp_path):
+    study = load_study(files)
+    run = next(study.runs())
+    older = result(study, run, 0.2)
+    del older["made_with"]["training"]["accumulate"], older["made_with"]["training"]["optimiser"]["clip"]
+    path = tmp_path / f"{run.name}.json"
+    path.write_text(json.dumps(older))
+    assert Results(tmp_path, study).read(run)["figures"]["miou"] == 0.2
+    changed(files.parent / "train.yaml", lambda content: content.update(accumulate=2))
+    with pytest.raises(ValueError, match=r"was made with training.accumulate=1, now it is 2"):
+        Results(tmp_path, load_study(files)).read(run)
 
 
 def test_results_of_other_settings_are_not_mixed_in(files, tmp_path):

@@ -19,9 +19,8 @@ from rosbags.typesys import Stores, get_typestore
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError
-from training.importers.dataset import DatasetError
-from training.importers.devkit import Tables as DevkitTables
-from training.importers.devkit import records
+from training.importers.devkit import DevkitTables, records
+from training.importers.importing import DatasetError
 from training.importers.nuscenes import _check_truth, _lidarseg, _scene_names, _Source
 from training.importers.semantickitti import Sequence
 from training.prepare import PrepareConfig, prepare_recording

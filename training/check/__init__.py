@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc check`: see `parser` for the exit status."""
-    from .examine import check_recording
+    from .recording import check_recording
 
     arguments = parser().parse_args(argv)
     if arguments.labels and len(arguments.labels) != len(arguments.bags):

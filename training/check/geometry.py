@@ -12,7 +12,7 @@ from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.tf_buffer import TransformError
 from training.recordings.frames import pose_gap
 
-from .topics import Contents
+from .contents import Contents
 
 __all__ = ["check_calibration", "check_lidars", "check_mounts", "check_poses"]
 

@@ -17,7 +17,7 @@ from training.recordings.frames import find_source
 from training.recordings.label_images import depth_image, semantic_image
 from training.recordings.stamped_topic import StampedTopic, TopicError
 
-from .topics import Contents
+from .contents import Contents
 
 __all__ = ["LabelReport", "check_labels", "check_truth"]
 

@@ -1,4 +1,4 @@
-"""The nuScenes devkit's JSON tables, read without the devkit: only what an import needs, a record at a time."""
+"""Reads the nuScenes devkit's JSON tables without the devkit, one record at a time."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from .dataset import DatasetError
+from .importing import DatasetError
 
-__all__ = ["Tables", "field", "records"]
+__all__ = ["DevkitTables", "field", "records"]
 
 _CHUNK = 1 << 20
 _TEXTS = ("name", "channel", "modality", "filename")
 
 
 def records(path: Path) -> Iterator[dict]:
-    """The objects of a JSON array of any length, one after the other; memory holds a megabyte of the text.
+    """Yield the objects of a JSON array of any length. Only about a megabyte of its text is in memory at a time.
 
     Raises:
         DatasetError: the file is missing, is not a JSON array of objects, or is cut off.
     """
     if not path.is_file():
         raise DatasetError(
-            f"{path}: this table is missing; unpack the metadata archive of that version into {path.parent.parent}"
+            f"{path}: this table is missing; unpack the metadata archive of this version into {path.parent.parent}"
         )
     decoder = json.JSONDecoder()
     with path.open(encoding="utf-8") as file:
@@ -56,15 +56,17 @@ def records(path: Path) -> Iterator[dict]:
                 text += more
                 continue
             if not isinstance(record, dict):
-                raise DatasetError(
-                    f"{path}: holds {record!r:.60} where a record was expected; unpack the archive again"
-                )
+                raise DatasetError(f"{path}: contains {record!r:.60}; expected a record; unpack the archive again")
             yield record
             text = text[used:]
 
 
 def field(record: dict, name: str, path: Path):
-    """One entry of a record; DatasetError names the table and the record's token where it is missing."""
+    """One entry of a record.
+
+    Raises:
+        DatasetError: the entry is missing. The text names the table and the record's token.
+    """
     if name not in record:
         raise DatasetError(
             f"{path}: record {record.get('token', '?')} has no '{name}'; this is not a table of the nuScenes devkit"
@@ -72,11 +74,11 @@ def field(record: dict, name: str, path: Path):
     return record[name]
 
 
-class Tables:
+class DevkitTables:
     """The tables of one version of a dataset.
 
     Args:
-        root: folder that holds `samples/` and the folder named after the version.
+        root: folder that contains `samples/` and the version's folder.
         version: "v1.0-mini", "v1.0-trainval", ...
     """
 
@@ -91,7 +93,7 @@ class Tables:
         return self.path(table).is_file()
 
     def rows(self, table: str, *names: str) -> Iterator[tuple]:
-        """The named entries of every record; those that other records refer to, and names, are text."""
+        """Yield the named entries of every record. Tokens and names are checked to be text."""
         path = self.path(table)
         for record in records(path):
             values = tuple(field(record, name, path) for name in names)
@@ -103,7 +105,7 @@ class Tables:
             yield values
 
     def chosen(self, table: str, tokens: Collection[str], *names: str) -> dict[str, tuple]:
-        """{token: named entries} of the records with these tokens.
+        """The named entries of the records with these tokens, as {token: entries}.
 
         Raises:
             DatasetError: a token has no record.
@@ -113,6 +115,6 @@ class Tables:
         if missing:
             raise DatasetError(
                 f"{self.path(table)}: there is no record {min(missing)}, which another table names ({len(missing)} are "
-                f"missing); the tables are of different versions: unpack them all from one archive"
+                f"missing); the tables are of different versions; unpack all from one archive"
             )
         return found

@@ -1,11 +1,12 @@
-"""nuScenes as recordings: one rosbag2 a scene, from the devkit's tables, lidarseg and Occ3D's labels.
+"""Turns nuScenes into recordings: one rosbag2 for each scene, from the devkit's tables, lidarseg and Occ3D's labels.
 
-Frames: `base_link` is nuScenes' ego frame (on the ground under the rear axle, x forward, y left, z up), `odom` its
-global frame. /tf holds the ego pose of every sensor reading of the scene, keyframe or not, at its own stamp; stamps are
-the dataset's microseconds. Images are copied as they are: nuScenes publishes them without distortion. Clouds are
-LIDAR_TOP's, with lidarseg's classes (keyframes have them; points of sweeps are unlabelled; noise and the vehicle itself
-are marked as no surface, 254). The truth of a keyframe is
-Occ3D's file, named after the stamp of the keyframe's LiDAR sweep, at whose ego pose it was made.
+`base_link` is nuScenes' ego frame, on the ground under the rear axle, with x forward, y left and z up. `odom` is the
+global frame of nuScenes. /tf has the ego pose of every sensor reading of the scene, at its own stamp. Stamps are the
+dataset's microseconds. Images are copied unchanged; nuScenes publishes them without distortion.
+
+Clouds are those of LIDAR_TOP with the classes of lidarseg. Only keyframes have classes; points of other sweeps are
+unlabelled. Noise and the vehicle itself get 254, no surface. The truth of a keyframe is Occ3D's file, which is made for
+the ego pose of the keyframe's LiDAR sweep, and is named after that sweep's stamp.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.rig import Camera
 from renderocc_model.geometry.transforms import transform_from
 from training.recordings.raw_classes import LIDARSEG
-from training.recordings.recorder import Recorder
+from training.recordings.recorder import Cloud, LidarMount, Recorder
 
-from .dataset import Cloud, DatasetError, Mount, import_all, read_file, read_picture
-from .devkit import Tables, records
+from .devkit import DevkitTables, records
+from .importing import DatasetError, import_all, read_file, read_picture
 
 __all__ = ["import_nuscenes"]
 
-# In the order of the rigs here; others of modality camera follow by name.
+# Order of the cameras, as in the rigs of this project; other cameras follow by name.
 _CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 _LIDAR = "LIDAR_TOP"
 _LATEST_US = 2**31 * 1_000_000  # ROS's stamps have 32 bits of seconds
 _POINT_FLOATS = 5  # x, y, z, intensity, ring
 
-# Names of lidarseg's ids, by which a category table with other ids is noticed.
+# Names of lidarseg's ids. A category table with other ids is refused.
 _CATEGORIES = (
     "noise",
     "animal",
@@ -93,7 +94,7 @@ class _Reading(NamedTuple):
 
 @dataclass
 class _Scene:
-    """What one scene's recording is made from."""
+    """One scene's name and sensor readings."""
 
     name: str
     readings: dict[str, list[_Reading]] = field(default_factory=lambda: defaultdict(list))  # by channel
@@ -112,17 +113,20 @@ def import_nuscenes(
     """Import scenes that are not in `out` yet.
 
     Args:
-        root: holds samples/, the version's tables and, where they are unpacked, sweeps/, lidarseg/ and gts/.
-        version: None for the only one there is.
-        scenes: names; None for all.
-        sweeps: also the readings between keyframes.
-        occ3d: Occ3D's folder of scenes; None for root/gts where there is one.
+        root: contains samples/ and the version's tables, and sweeps/, lidarseg/ and gts/ if they are unpacked.
+        out: folder for the recordings.
+        version: name of the tables' folder; None when there is only one.
+        scenes: names of scenes; None for all.
+        sweeps: whether to import the readings between keyframes, too.
+        occ3d: Occ3D's folder of scenes; None for root/gts if it exists.
+        storage: "mcap" or "sqlite3".
+        tell: called with each line of progress.
     Returns:
         the number of recordings written.
     Raises:
-        DatasetError: names the table, file or record and what to do.
+        DatasetError: the dataset cannot be imported. The text names the table, file or record and what to do.
     """
-    tables = Tables(root, version or _only_version(root))
+    tables = DevkitTables(root, version or _only_version(root))
     names = _scene_names(tables, scenes)
     if occ3d is not None and not occ3d.is_dir():
         raise DatasetError(f"{occ3d}: there is no such folder; unpack Occ3D's gts and name it with --occ3d")
@@ -152,14 +156,14 @@ def _only_version(root: Path) -> str:
         told = (
             f"has {', '.join(found)}; choose one with --version"
             if found
-            else "has no v1.0-*/sample_data.json; name the folder that holds the tables' folder and samples/"
+            else "has no v1.0-*/sample_data.json; name the folder that contains the tables' folder and samples/"
         )
         raise DatasetError(f"{root} {told}")
     return found[0]
 
 
-def _scene_names(tables: Tables, wanted: list[str] | None) -> dict[str, str]:
-    """{token: name} of the wanted scenes."""
+def _scene_names(tables: DevkitTables, wanted: list[str] | None) -> dict[str, str]:
+    """The wanted scenes, as {token: name}."""
     names = dict(tables.rows("scene", "token", "name"))
     for name in names.values():  # recordings get these names, in the folder that was asked for and nowhere else
         if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
@@ -172,8 +176,8 @@ def _scene_names(tables: Tables, wanted: list[str] | None) -> dict[str, str]:
     return {token: name for token, name in names.items() if wanted is None or name in wanted}
 
 
-def _lidarseg(tables: Tables) -> dict[str, str] | None:
-    """{sample_data token: label file}, None where lidarseg is not unpacked."""
+def _lidarseg(tables: DevkitTables) -> dict[str, str] | None:
+    """Label files, as {sample_data token: file}; None when lidarseg is not unpacked."""
     if not tables.has("lidarseg"):
         return None
     path = tables.path("category")
@@ -187,11 +191,11 @@ def _lidarseg(tables: Tables) -> dict[str, str] | None:
 
 
 class _Source:
-    """Reads scenes' rows once for all of them, and writes one recording at a time."""
+    """Reads the tables once for all scenes, and writes one recording at a time."""
 
     def __init__(
         self,
-        tables: Tables,
+        tables: DevkitTables,
         names: dict[str, str],
         labels: dict[str, str] | None,
         occ3d: Path | None,
@@ -219,7 +223,7 @@ class _Source:
         return recorder.count
 
     def _read_tables(self) -> None:
-        """sample_data's rows by scene and channel, then the poses and calibrations that they name."""
+        """Read the rows of sample_data by scene and channel, and the poses and calibrations that they name."""
         tables = self._tables
         scene_of = {
             token: self._names[scene]
@@ -276,7 +280,7 @@ class _Source:
         if len(tokens) > 1:
             raise DatasetError(
                 f"{self._tables.path('sample_data')}: {channel} changes its calibration within {scene.name} "
-                f"({', '.join(sorted(tokens))}); one recording has one"
+                f"({', '.join(sorted(tokens))}); a recording can only have one calibration"
             )
         return self._calibrations[tokens.pop()]
 
@@ -292,12 +296,12 @@ class _Source:
                 f"{self._tables.path('calibrated_sensor')}: record {first.calibration} ({channel}): {error}"
             ) from None
 
-    def _lidar(self, scene: _Scene) -> Mount | None:
+    def _lidar(self, scene: _Scene) -> LidarMount | None:
         if not scene.readings.get(_LIDAR):
             return None
         _, _, translation, rotation, _ = self._calibration(scene, _LIDAR)
         try:
-            return Mount(_LIDAR.lower(), _matrix(translation, rotation))
+            return LidarMount(_LIDAR.lower(), _matrix(translation, rotation))
         except ValueError as error:
             calibration = scene.readings[_LIDAR][0].calibration
             raise DatasetError(
@@ -307,7 +311,7 @@ class _Source:
     def _write_messages(
         self, scene: _Scene, recorder: Recorder, cameras: dict[str, Camera], on_frame: Callable[[], object]
     ) -> None:
-        """Poses, images and clouds in the order of their stamps."""
+        """Write poses, images and clouds in the order of their stamps."""
         chosen = {channel: rows for channel, rows in scene.readings.items() if channel in cameras or channel == _LIDAR}
         poses = {r.stamp_ns: r for rows in scene.readings.values() for r in rows}
         events = [(stamp_ns, "", reading) for stamp_ns, reading in poses.items()]
@@ -335,7 +339,7 @@ class _Source:
         data = read_file(path, f"sample_data {reading.token}")
         if len(data) % (4 * _POINT_FLOATS):
             raise DatasetError(
-                f"{path}: {len(data)} bytes are no whole number of points of 20 bytes; unpack the archive again"
+                f"{path}: has {len(data)} bytes, not a multiple of the 20 bytes of a point; unpack the archive again"
             )
         points = np.frombuffer(data, "<f4").reshape(-1, _POINT_FLOATS)
         if self._labels is None:
@@ -343,8 +347,8 @@ class _Source:
         if reading.token not in self._labels:
             if reading.key:
                 raise DatasetError(
-                    f"{self._tables.path('lidarseg')}: keyframe sweep {reading.token} has no labels; unpack it for "
-                    f"{self._tables.version}, or remove lidarseg.json to import without"
+                    f"{self._tables.path('lidarseg')}: keyframe sweep {reading.token} has no labels; unpack lidarseg "
+                    f"of {self._tables.version}, or remove lidarseg.json to import without labels"
                 )
             return Cloud(points[:, :3], points[:, 3], np.full(len(points), UNLABELLED, np.uint8))
         path = self._tables.root / self._labels[reading.token]
@@ -354,11 +358,11 @@ class _Source:
                 f"{path}: {len(raw)} labels for {len(points)} points of {reading.file}; unpack both of one release"
             )
         if len(raw) and raw.max() >= len(_TO_OCC3D):
-            raise DatasetError(f"{path}: holds id {raw.max()}; lidarseg's are 0 to 31: is it a panoptic file?")
+            raise DatasetError(f"{path}: contains id {raw.max()}; expected lidarseg's 0 to 31, not a panoptic file")
         return Cloud(points[:, :3], points[:, 3], _TO_OCC3D[raw])
 
     def _copy_truth(self, scene: _Scene, folder: Path) -> None:
-        """Occ3D's file of every keyframe, under the stamp of its LiDAR sweep."""
+        """Copy Occ3D's file of every keyframe, and name it after the stamp of the keyframe's LiDAR sweep."""
         if self._occ3d is None or not (self._occ3d / scene.name).is_dir():
             return
         keys = [r for r in scene.readings.get(_LIDAR, ()) if r.key]
@@ -380,7 +384,7 @@ _TO_OCC3D = np.array([LIDARSEG[raw] for raw in range(len(_CATEGORIES))], np.uint
 
 
 def _matrix(translation: list[float], rotation: list[float]) -> np.ndarray:
-    """parent_from_child of a devkit record, whose quaternions begin with w."""
+    """parent_from_child (4, 4) of a devkit record. The devkit's quaternions begin with w."""
     try:
         x, y, z = (float(value) for value in translation)
         qw, qx, qy, qz = (float(value) for value in rotation)
@@ -390,7 +394,7 @@ def _matrix(translation: list[float], rotation: list[float]) -> np.ndarray:
 
 
 def _check_truth(path: Path, data: bytes) -> None:
-    """Raise DatasetError unless the file is one of Occ3D-nuScenes'."""
+    """Raise DatasetError unless the file is a label file of Occ3D-nuScenes."""
     try:
         arrays = read_npz(io.BytesIO(data), ("semantics", "mask_lidar", "mask_camera"))
     except (ValueError, OSError) as error:

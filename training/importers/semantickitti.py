@@ -1,15 +1,15 @@
-"""SemanticKITTI as recordings: one rosbag2 a sequence, from KITTI odometry's images, poses and scans with its labels.
+"""Turns SemanticKITTI into recordings: one rosbag2 for each sequence, from KITTI odometry's images, poses and scans.
 
-Frames: `base_link` is the Velodyne's frame (x forward, y left, z up, 1.73 m above the ground: the road lies near
-z = -1.73), as the scene-completion volumes are given in it and published figures refer to it; nothing is shifted to the
-ground. `odom` is the Velodyne's frame of the sequence's first scan. KITTI's times begin at 0 in every sequence; stamps
-are those seconds after 1,700,000,000 s. All sensors of a frame have the frame's time, and clouds are deskewed to it.
-Images are copied as they are: they are rectified.
+`base_link` is the Velodyne's frame: x forward, y left, z up, 1.73 m above the ground, so the road is near z = -1.73.
+The scene-completion volumes are given in this frame, and published figures refer to it. `odom` is the Velodyne's frame
+at the sequence's first scan. KITTI's times begin at 0 in every sequence; stamps are these seconds after
+1,700,000,000 s. All sensors of a frame have the frame's time, and clouds are deskewed to it. Images are copied
+unchanged; they are rectified.
 
-Truth: `semantics` are the classes of voxels/*.label (0 empty, 255 invalid or of a class that is not evaluated), on
-`SEMANTIC_KITTI_GRID`. `mask_camera` is 1 where a voxel is evaluated, that is where it is not 255: the benchmark scores
-all of these and not only what the cameras see, so the mIoU under the mask is the benchmark's. `mask_lidar` is
-`mask_camera` without what voxels/*.occluded says that the single scan cannot see, where that file is there.
+Truth: `semantics` has the classes of voxels/*.label on `SEMANTIC_KITTI_GRID`. Empty voxels are free; voxels that are
+invalid, or of a class that is not evaluated, are 255. `mask_camera` is 1 for all voxels that are not 255, because the
+benchmark evaluates all of them, not only those that the cameras see. So the mIoU under this mask is the benchmark's.
+`mask_lidar` is `mask_camera` without the voxels that a single scan cannot see, by voxels/*.occluded if it exists.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from renderocc_model.geometry.rig import Camera
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.images.decoding import ImageError, compressed_size
 from training.recordings.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
-from training.recordings.recorder import Recorder
+from training.recordings.recorder import Cloud, LidarMount, Recorder
 
-from .dataset import Cloud, DatasetError, Mount, import_all, read_file, read_picture
+from .importing import DatasetError, import_all, read_file, read_picture
 
 __all__ = ["import_semantickitti"]
 
 _START_NS = 1_700_000_000_000_000_000
-_PROJECTIONS = {"image_2": "P2", "image_3": "P3"}  # the two colour cameras and their entries of calib.txt
-_LONGEST = 1e6  # seconds of a sequence; beyond are damaged numbers
-_ROUNDED = 1e-3  # a printed rotation is that near to a rotation, or it is something else
+_PROJECTIONS = {"image_2": "P2", "image_3": "P3"}  # the two colour cameras and their entries in calib.txt
+_LONGEST = 1e6  # seconds of a sequence; larger numbers are damaged
+_ROUNDED = 1e-3  # largest difference between a printed matrix and a rotation
 _LOOKUP = lookup_table(SEMANTIC_KITTI_RAW)
 
 
@@ -53,17 +53,20 @@ def import_semantickitti(
     """Import sequences that are not in `out` yet, as OUT/<number>.
 
     Args:
-        root: holds sequences/NN (or dataset/sequences/NN).
-        sequences: names such as "08"; None for all there are.
+        root: contains sequences/NN or dataset/sequences/NN.
+        out: folder for the recordings.
+        sequences: names such as "08"; None for all.
+        storage: "mcap" or "sqlite3".
+        tell: called with each line of progress.
     Returns:
         the number of recordings written.
     Raises:
-        DatasetError: names the file and what to do.
+        DatasetError: the dataset cannot be imported. The text names the file and what to do.
     """
     folder = next((root / name for name in ("sequences", "dataset/sequences") if (root / name).is_dir()), None)
     if folder is None:
         raise DatasetError(
-            f"{root} has no sequences/; name the folder that KITTI's odometry archives were unpacked into"
+            f"{root} has no sequences/; name the folder into which KITTI's odometry archives were unpacked"
         )
     found = sorted(path.name for path in folder.iterdir() if (path / "calib.txt").is_file())
     for name in sequences or ():
@@ -99,7 +102,7 @@ def import_semantickitti(
 
 @dataclass
 class Sequence:
-    """One sequence's folder; files are read when they are needed."""
+    """The folder of one sequence. Files are read when they are needed."""
 
     folder: Path
 
@@ -112,7 +115,7 @@ class Sequence:
 
     @cached_property
     def calibration(self) -> dict[str, np.ndarray]:
-        """The (3, 4) matrices of calib.txt: P0..P3 project cam0's points; Tr is cam0_from_velodyne."""
+        """The (3, 4) matrices of calib.txt. P0 to P3 project points of cam0; Tr is cam0_from_velodyne."""
         path = self.folder / "calib.txt"
         matrices = {}
         for line in _text(path).splitlines():
@@ -126,7 +129,7 @@ class Sequence:
 
     @cached_property
     def stamps(self) -> list[int]:
-        """Nanoseconds of every frame, ascending."""
+        """Stamps of all frames in nanoseconds, ascending."""
         path = self.folder / "times.txt"
         seconds = np.array([_numbers(path, f"line {k}", line, 1)[0] for k, line in _lines(path)])
         if not len(seconds):
@@ -140,7 +143,7 @@ class Sequence:
 
     @cached_property
     def poses(self) -> list[np.ndarray]:
-        """odom_from_base of every frame; poses.txt has cam0's, in cam0's first frame."""
+        """odom_from_base of all frames. poses.txt has the poses of cam0 in its first frame."""
         path = self.folder / "poses.txt"
         cam0_from_base = _rigid(self.calibration["Tr"], f"{self.folder / 'calib.txt'}: Tr")
         poses = []
@@ -157,7 +160,7 @@ class Sequence:
         return self.folder / kind / f"{frame:06d}.{suffix}"
 
     def cameras(self) -> list[Camera]:
-        """The colour cameras, in base_link; their size is that of their first image."""
+        """The colour cameras in base_link. A camera's size is that of its first image."""
         cam0_from_base = _rigid(self.calibration["Tr"], f"{self.folder / 'calib.txt'}: Tr")
         cameras = []
         for name in self.image_folders:
@@ -180,9 +183,9 @@ class Sequence:
         return cameras
 
     def write(self, bag: Path, storage: str, on_frame: Callable[[], object]) -> int:
-        """Write the recording and its truth; returns the number of messages."""
+        """Write the recording and its truth. Returns the number of messages."""
         cameras, poses = self.cameras(), self.poses
-        lidar = Mount("velodyne", np.eye(4)) if self.has("velodyne") else None
+        lidar = LidarMount("velodyne", np.eye(4)) if self.has("velodyne") else None
         with Recorder(bag, cameras, storage, lidar, False) as recorder:
             recorder.write_static(self.stamps[0])
             if self.has("voxels"):
@@ -202,12 +205,12 @@ class Sequence:
         return recorder.count
 
     def cloud(self, frame: int) -> Cloud:
-        """One scan: remission 0..1 as intensity; classes of `SEMANTIC_KITTI`, 255 unlabelled, 254 for outliers."""
+        """One scan. Intensity is the remission, 0 to 1. Classes are of `SEMANTIC_KITTI`; 254 marks outliers."""
         path = self.file("velodyne", frame, "bin")
         data = read_file(path, f"line {frame + 1} of times.txt")
         if len(data) % 16:
             raise DatasetError(
-                f"{path}: {len(data)} bytes are no whole number of points of 16 bytes; unpack the archive again"
+                f"{path}: has {len(data)} bytes, not a multiple of the 16 bytes of a point; unpack the archive again"
             )
         points = np.frombuffer(data, "<f4").reshape(-1, 4)
         if not self.has("labels"):
@@ -222,13 +225,13 @@ class Sequence:
         return Cloud(points[:, :3], points[:, 3], _classes(path, raw))
 
     def truth(self, frame: int) -> dict[str, Any] | None:
-        """The arrays of one frame's npz in Occ3D's layout, None for the frames (four of five) that have no volume."""
+        """One frame's truth in Occ3D's layout; None for frames without a volume, which are four of five."""
         path = self.file("voxels", frame, "label")
         if not path.is_file():
             return None
         data, size = path.read_bytes(), SEMANTIC_KITTI_GRID.size
         if len(data) != 2 * size:
-            raise DatasetError(f"{path}: {len(data)} bytes; a volume of 256x256x32 uint16 has {2 * size}")
+            raise DatasetError(f"{path}: has {len(data)} bytes; a volume of 256x256x32 uint16 has {2 * size}")
         raw = np.frombuffer(data, "<u2")
         semantics = np.where(raw == 0, SEMANTIC_KITTI.free, _classes(path, raw)).astype(np.uint8)
         semantics[self._bits(frame, "invalid") | (semantics == NO_SURFACE)] = UNLABELLED
@@ -244,22 +247,22 @@ class Sequence:
         return {name: array.reshape(SEMANTIC_KITTI_GRID.shape) for name, array in arrays.items()}
 
     def _bits(self, frame: int, kind: str) -> np.ndarray:
-        """(size,) bool of a file of one bit a voxel, the highest bit of a byte first."""
+        """Read a file of one bit for each voxel, (size,) bool. The highest bit of a byte comes first."""
         path = self.file("voxels", frame, kind)
         data, size = read_file(path, f"voxels/{frame:06d}.label"), SEMANTIC_KITTI_GRID.size
         if len(data) != size // 8:
             raise DatasetError(
-                f"{path}: {len(data)} bytes; a volume of 256x256x32 bits has {size // 8}; unpack the voxels again"
+                f"{path}: has {len(data)} bytes; a volume of 256x256x32 bits has {size // 8}; unpack the voxels again"
             )
         return np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
 
 
 def _classes(path: Path, raw: np.ndarray) -> np.ndarray:
-    """Class ids of raw labels (N,) uint16; 255 where a raw label is none that is evaluated, 254 for outliers."""
+    """Class ids of raw labels (N,) uint16. Labels that are not evaluated become 255, outliers 254."""
     classes = _LOOKUP[raw]
     if (classes < 0).any():
         raise DatasetError(
-            f"{path}: holds label {raw[classes < 0][0]}, which semantic-kitti.yaml does not have; unpack it again"
+            f"{path}: contains label {raw[classes < 0][0]}, which is not in semantic-kitti.yaml; unpack it again"
         )
     return classes.astype(np.uint8)
 
@@ -269,14 +272,14 @@ def _text(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         raise DatasetError(
-            f"{path} is missing; SemanticKITTI's data_odometry_labels.zip and KITTI's calib archive hold it"
+            f"{path} is missing; unpack SemanticKITTI's data_odometry_labels.zip and KITTI's calib archive"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); unpack the archive again") from None
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """(number from 1, text) of the lines that are not empty."""
+    """Lines that are not empty, as (number from 1, text)."""
     return [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
 
 
@@ -291,12 +294,12 @@ def _numbers(path: Path, where: str, text: str, count: int) -> np.ndarray:
 
 
 def _rigid(matrix: np.ndarray, where: str) -> np.ndarray:
-    """The rigid 4x4 transform that a printed (3, 4) matrix stands for: its digits are rounded, a rotation's are not."""
+    """The rigid transform (4, 4) nearest to a printed (3, 4) matrix, whose digits are rounded."""
     u, _, vt = np.linalg.svd(matrix[:, :3])
     rotation = u @ vt
     if np.abs(rotation - matrix[:, :3]).max() > _ROUNDED or np.linalg.det(rotation) < 0:
         raise DatasetError(
-            f"{where} is no rotation and translation: {matrix[:, :3].tolist()}; unpack the archive again"
+            f"{where} is not a rotation and translation: {matrix[:, :3].tolist()}; unpack the archive again"
         )
     transform = np.eye(4)
     transform[:3, :3], transform[:3, 3] = rotation, matrix[:, 3]

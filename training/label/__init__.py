@@ -1,4 +1,4 @@
-"""`renderocc label`: 2D labels for a recorded bag, in a sidecar bag beside it."""
+"""`renderocc label`: make 2D labels for a recording, and write them to a sidecar bag beside it."""
 
 from __future__ import annotations
 
@@ -17,62 +17,93 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc label",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Label the images of a recording in 2D: depth from its LiDAR (or a depth topic), classes from\n"
-        "labelled points, label images or a segmentation network. Writes a sidecar bag with <camera>/depth and\n"
-        "<camera>/semantic at the images' stamps; the recording itself is only read.",
+        description="Label the images of a recording in 2D. Depth comes from its LiDAR or from depth images; classes\n"
+        "come from labelled points, label images or a segmentation network. The labels are written to a sidecar bag\n"
+        "with <camera>/depth and <camera>/semantic at the images' stamps. The recording is not changed.",
         epilog="examples: renderocc label drives/monday --preview look\n"
         "          renderocc label drives/monday --network segformer.onnx --sweeps 3\n"
         "          renderocc label drives/kitti_00 --label-files kitti/00/labels",
     )
     made.add_argument("bag", type=Path, help="the recording")
-    made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside it)")
-    made.add_argument("--cameras", nargs="+", metavar="NAME", help="label these only (default: all)")
+    made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
+    made.add_argument("--cameras", nargs="+", metavar="NAME", help="label only these cameras (default: all)")
     depth = made.add_argument_group("depth")
-    depth.add_argument("--lidar", metavar="TOPIC", help="PointCloud2 topic (default: the only one there is)")
+    depth.add_argument("--lidar", metavar="TOPIC", help="PointCloud2 topic (default: the only one in the recording)")
     depth.add_argument(
-        "--sweeps", type=int, default=1, metavar="K", help="clouds, nearest in time, for each image (default 1)"
+        "--sweeps", type=int, default=1, metavar="K", help="use the K clouds nearest in time to an image (default 1)"
     )
     depth.add_argument(
-        "--max-time-diff", type=float, default=0.1, metavar="S", help="to the nearest cloud, seconds (default 0.1)"
+        "--max-time-diff",
+        type=float,
+        default=0.1,
+        metavar="S",
+        help="largest time in seconds between an image and its nearest cloud (default 0.1)",
     )
-    depth.add_argument("--min-depth", type=float, default=1.0, metavar="M", help="of LiDAR points, metres (default 1)")
+    depth.add_argument(
+        "--min-depth",
+        type=float,
+        default=1.0,
+        metavar="M",
+        help="ignore LiDAR points nearer to the camera than M metres (default 1)",
+    )
     depth.add_argument("--keep-hidden", action="store_true", help="keep points that a nearer surface hides")
-    depth.add_argument("--depth-topic", metavar="TEMPLATE", help="depth images instead, e.g. /{camera}/depth/image_raw")
+    depth.add_argument(
+        "--depth-topic",
+        metavar="TEMPLATE",
+        help="use depth images instead of the LiDAR, for example /{camera}/depth/image_raw",
+    )
     made.add_argument(
         "--masks",
         type=Path,
         metavar="DIR",
-        help="<camera>.png where pixels other than 0 show the vehicle itself and get no labels: the LiDAR on its roof "
-        "sees the road behind its bonnet, the camera sees the bonnet",
+        help="folder of <camera>.png, whose pixels other than 0 show the vehicle itself and get no labels; without it "
+        "the bonnet gets labels of the road behind it, which the LiDAR sees from the roof",
     )
-    classes = made.add_argument_group("classes, from one of these")
+    classes = made.add_argument_group("classes, from one of these sources")
     source = classes.add_mutually_exclusive_group()
     source.add_argument(
-        "--label-field", metavar="NAME", help="a field of the cloud (default: 'label', where there is one)"
+        "--label-field", metavar="NAME", help="a field of the cloud (default: 'label', if the cloud has it)"
     )
-    source.add_argument("--label-files", type=Path, metavar="DIR", help="a .label or .bin file for each cloud")
-    source.add_argument("--semantic-topic", metavar="TEMPLATE", help="label images, e.g. /{camera}/segmentation")
-    source.add_argument("--network", type=Path, metavar="MODEL", help="segmentation network, .onnx or TorchScript")
+    source.add_argument(
+        "--label-files", type=Path, metavar="DIR", help="folder with a .label or .bin file for each cloud"
+    )
+    source.add_argument("--semantic-topic", metavar="TEMPLATE", help="label images, for example /{camera}/segmentation")
+    source.add_argument("--network", type=Path, metavar="MODEL", help="segmentation network, ONNX or TorchScript")
     classes.add_argument(
-        "--mapping", metavar="FILE", help="YAML: source id or colour to class name; or lidarseg, semantic_kitti"
+        "--mapping",
+        metavar="FILE",
+        help="YAML file that maps the source's ids or colours to class names; or 'lidarseg' or 'semantic_kitti'",
     )
-    classes.add_argument("--network-config", type=Path, metavar="FILE", help="default: MODEL with .yaml")
+    classes.add_argument(
+        "--network-config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file that describes the network (default: MODEL with the ending .yaml)",
+    )
     classes.add_argument(
         "--classes",
         metavar="TABLE",
-        help="occ3d_nuscenes or semantic_kitti (default: what the recording was imported with, else occ3d_nuscenes)",
+        help="class table: occ3d_nuscenes or semantic_kitti (default: that of the import, else occ3d_nuscenes)",
     )
-    made.add_argument("--base-frame", default="base_link")
-    made.add_argument("--odom-frame", default="odom", help="empty: the vehicle stands still")
-    made.add_argument("--preview", type=Path, metavar="DIR", help="write pictures of the labels over the images")
-    made.add_argument("--preview-count", type=int, default=10, metavar="N", help="pictures of each camera (default 10)")
-    made.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
-    made.add_argument("--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), help="threads")
+    made.add_argument("--base-frame", default="base_link", help="the vehicle's frame in TF (default base_link)")
+    made.add_argument(
+        "--odom-frame",
+        default="odom",
+        help="the fixed frame in TF (default odom); '' for a vehicle that stands still",
+    )
+    made.add_argument("--preview", type=Path, metavar="DIR", help="write images with their labels drawn over them")
+    made.add_argument("--preview-count", type=int, default=10, metavar="N", help="previews of each camera (default 10)")
+    made.add_argument(
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format of the sidecar (default mcap)"
+    )
+    made.add_argument(
+        "--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), metavar="N", help="number of threads"
+    )
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc label`: exit status 0 when the sidecar is complete, 2 where something is wrong, which is named."""
+    """`renderocc label`. Exit status 0: the sidecar is complete. 2: something is wrong, and is named."""
     arguments = parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -123,6 +154,6 @@ def _run(arguments: argparse.Namespace) -> int:
             )
         print(coverage_table(coverage, sources.classes))
     if arguments.preview:
-        print(f"wrote pictures to {arguments.preview}")
+        print(f"wrote previews to {arguments.preview}")
     print(f"wrote {out}")
     return 0

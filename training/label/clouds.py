@@ -1,4 +1,4 @@
-"""LiDAR clouds of a recording, with classes where they have them, seen from a camera at its image's stamp."""
+"""Reads the LiDAR clouds of a recording, with classes if there are any, and their pose relative to a camera."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from training.recordings.stamped_topic import StampedTopic
 
 from .mapping import ClassMapping, LabelError
 
-__all__ = ["Cloud", "LabelField", "LabelFiles", "Lidar", "NoCloud", "POINT_CLOUD"]
+__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "POINT_CLOUD"]
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
-# One value a point: SemanticKITTI's uint32 with the class in the lower half, lidarseg's uint8.
+# One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
 
 
 class NoCloud(LabelError):
-    """There is nothing to label this image with; others may have something."""
+    """There are no labels for this image. Other images may have some."""
 
 
 @dataclass(frozen=True)
-class Cloud:
-    """A LiDAR's points at its stamp: xyz (N, 3) float64 in `frame_id`, and class ids (N,) uint8 where there are any.
+class LabelledCloud:
+    """A cloud's points xyz (N, 3) float64 in `frame_id`, and their class ids (N,) uint8, or None without classes.
 
-    Returns that are no surface of the world are left out.
+    Points that are no surface (noise, sky, the vehicle itself) are left out.
     """
 
     stamp_ns: int
@@ -43,7 +43,7 @@ class Cloud:
 
 @dataclass(frozen=True)
 class LabelField:
-    """Classes from a field of the cloud itself."""
+    """Takes classes from a field of the cloud."""
 
     name: str
     mapping: ClassMapping
@@ -54,14 +54,14 @@ class LabelField:
 
 
 class LabelFiles:
-    """Classes from files of one value a point, in the clouds' order: SemanticKITTI's .label or lidarseg's .bin.
+    """Takes classes from files with one value for each point: SemanticKITTI's .label or lidarseg's .bin.
 
     Args:
-        folder: holds one file for each cloud, named after the cloud's stamp in nanoseconds, or in the order of names.
-        stamps: of the clouds, ascending.
-        mapping: what the values mean.
+        folder: has one file for each cloud. Names are the clouds' stamps in nanoseconds, or have the clouds' order.
+        stamps: the clouds' stamps, ascending.
+        mapping: maps the values to classes.
     Raises:
-        LabelError: no such files, or not as many as clouds.
+        LabelError: there are no such files, or not as many as clouds.
     """
 
     def __init__(self, folder: Path, stamps: list[int], mapping: ClassMapping) -> None:
@@ -69,13 +69,13 @@ class LabelFiles:
         files = sorted(file for file in Path(folder).glob("*") if file.suffix in _FILE_TYPES)
         by_stamp = {file.stem: file for file in files}
         if not files:
-            raise LabelError(f"{folder}: no .label or .bin files in it; name the folder that holds them")
+            raise LabelError(f"{folder}: has no .label or .bin files; name the folder that contains them")
         if all(str(stamp) in by_stamp for stamp in stamps):
             files = [by_stamp[str(stamp)] for stamp in stamps]
         elif len(files) != len(stamps):
             raise LabelError(
                 f"{folder}: {len(files)} label files for {len(stamps)} clouds, and their names are not the clouds' "
-                "stamps in nanoseconds; leave one file for each cloud"
+                "stamps in nanoseconds; give one file for each cloud"
             )
         self._files = files
 
@@ -86,8 +86,8 @@ class LabelFiles:
         size = file.stat().st_size
         if size != len(message) * kind.itemsize:
             raise LabelError(
-                f"{file}: {size} bytes, but its cloud has {len(message)} points of {kind.itemsize} bytes each; labels "
-                "and clouds must belong together, point for point"
+                f"{file}: {size} bytes, but its cloud has {len(message)} points of {kind.itemsize} bytes each; give "
+                "the label files of these clouds, with one label for each point"
             )
         try:
             return self.mapping.of_ids(np.fromfile(file, kind) & mask)
@@ -95,15 +95,15 @@ class LabelFiles:
             raise LabelError(f"{file}: {error}") from None
 
 
-class Lidar:
-    """The clouds of one topic, a few of them kept.
+class LidarClouds:
+    """The clouds of one topic. Those read last stay in memory.
 
     Args:
-        recording: open.
-        clouds: its cloud topic.
-        classes: where the points' classes come from, or None.
-        sweeps: how many clouds, the nearest in time, label one image.
-        max_time_diff: seconds from an image to its nearest cloud beyond which it gets no labels.
+        recording: an open recording.
+        clouds: its topic of clouds.
+        classes: source of the points' classes, or None.
+        sweeps: number of clouds for each image: those nearest in time.
+        max_time_diff: largest time in seconds between an image and its nearest cloud. Other images get no labels.
     """
 
     def __init__(
@@ -117,36 +117,36 @@ class Lidar:
         self.recording, self.topic, self.classes = recording, clouds, classes
         self.sweeps, self.limit_ns = sweeps, round(max_time_diff * 1e9)
         self._index = {stamp_ns: index for index, stamp_ns in enumerate(clouds.stamps)}
-        self._cache: OrderedDict[int, Cloud] = OrderedDict()
+        self._cache: OrderedDict[int, LabelledCloud] = OrderedDict()
 
-    def around(self, stamp_ns: int) -> list[Cloud]:
-        """The clouds that label an image, the nearest in time first.
+    def around(self, stamp_ns: int) -> list[LabelledCloud]:
+        """The clouds for an image, the nearest in time first.
 
         Raises:
-            NoCloud: there is none near enough.
-            LabelError: it cannot be read.
+            NoCloud: no cloud is near enough in time.
+            LabelError: a cloud cannot be read.
         """
         if self.topic.nearest(stamp_ns, self.limit_ns) is None:
             raise NoCloud(f"no cloud on {self.topic.topic} within {self.limit_ns / 1e9:g} s")
         return [self._cloud(stamp) for stamp in self.topic.around(stamp_ns, self.sweeps)]
 
-    def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: Cloud) -> np.ndarray:
-        """(4, 4): LiDAR frame at the cloud's stamp into the optical frame at the image's, through odom.
+    def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
+        """Pose (4, 4) of the LiDAR at the cloud's stamp in the camera's optical frame at the image's stamp.
 
         Raises:
-            ValueError: TF does not say, with the reason.
+            ValueError: TF does not have it; the text has the reason.
         """
         recording = self.recording
         try:
             base_from_lidar = recording.transforms.lookup(recording.base_frame, cloud.frame_id, cloud.stamp_ns)
         except TransformError as error:
             raise LabelError(
-                f"the LiDAR's frame '{cloud.frame_id}' has no place on the vehicle: {error}; record /tf_static"
+                f"the LiDAR's frame '{cloud.frame_id}' has no pose on the vehicle: {error}; record /tf_static"
             ) from None
         base_from_camera = recording.base_from_camera(camera, stamp_ns, cloud.stamp_ns)
         return invert(base_from_camera) @ base_from_lidar
 
-    def _cloud(self, stamp_ns: int) -> Cloud:
+    def _cloud(self, stamp_ns: int) -> LabelledCloud:
         if stamp_ns in self._cache:
             self._cache.move_to_end(stamp_ns)
             return self._cache[stamp_ns]
@@ -161,7 +161,7 @@ class Lidar:
         if classes is not None:
             kept &= classes != NO_SURFACE
             classes = classes[kept]
-        self._cache[stamp_ns] = cloud = Cloud(stamp_ns, message.frame_id, xyz[kept], classes)
+        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, message.frame_id, xyz[kept], classes)
         while len(self._cache) > self.sweeps + 2:
             self._cache.popitem(last=False)
         return cloud

@@ -1,4 +1,4 @@
-"""What a run of `renderocc label` has labelled, counted."""
+"""Counts what `renderocc label` has labelled."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ __all__ = ["Coverage", "coverage_table"]
 
 @dataclass
 class Coverage:
-    """What was labelled.
+    """Counts of labelled images and pixels.
 
     Attributes:
-        images, labelled: {camera: images in the recording, images with labels}.
-        depths, classified: {camera: pixels with depth, pixels with a class}, over all its labelled images.
+        images: {camera: images in the recording}.
+        labelled: {camera: images with labels}.
+        depths: {camera: pixels with depth, over all images with labels}.
+        classified: {camera: pixels with a class, over all images with labels}.
         frequencies: (256,) pixels of each class id.
-        skipped: why images got no labels: [how many, camera and time of the first, its reason], one for each kind of
-            reason, that is for reasons that differ in their numbers only.
+        skipped: [count, camera and time of the first, its reason] for each kind of reason why images have no labels.
+            Reasons that differ only in their numbers are of one kind.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -35,6 +37,7 @@ class Coverage:
     skipped: dict[str, list] = field(default_factory=dict)
 
     def add(self, camera: str, labels: Labels) -> None:
+        """Count the labels of an image."""
         self.labelled[camera] = self.labelled.get(camera, 0) + 1
         written = int(np.count_nonzero((labels.depth > 0) & (labels.depth < FARTHEST)))
         self.depths[camera] = self.depths.get(camera, 0) + written
@@ -44,11 +47,12 @@ class Coverage:
             self.classified[camera] = self.classified.get(camera, 0) + int(counts[:UNLABELLED].sum())
 
     def skip(self, reason: str, where: str) -> None:
+        """Count an image without labels."""
         self.skipped.setdefault(re.sub(r"[-+]?\d[\d.]*|'[^']*'", "#", reason), [0, where, reason])[0] += 1
 
 
 def coverage_table(coverage: Coverage, classes: ClassTable) -> str:
-    """Labelled pixels per camera, how often each class occurs, and what was left out, for people."""
+    """The counts as text: pixels by camera, pixels by class, and images without labels."""
     lines = [f"{'camera':<20} {'images':>9} {'depth pixels/image':>19} {'class pixels/image':>19}"]
     for camera, images in coverage.images.items():
         labelled = coverage.labelled.get(camera, 0)

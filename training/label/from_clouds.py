@@ -1,4 +1,4 @@
-"""Labels of one image from LiDAR points: which pixels they fall on, which of them count."""
+"""Makes the labels of one image from LiDAR points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.geometry.camera_model import CameraModel
 from training.recordings.raw_classes import NO_SURFACE
 
-from .clouds import Cloud
+from .clouds import LabelledCloud
 from .projection import Occlusion, Projected, hidden_points, project_points
 
 __all__ = ["Labels", "labels_from_clouds"]
@@ -18,7 +18,7 @@ __all__ = ["Labels", "labels_from_clouds"]
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of one image: depth (H, W) float32 metres, 0 for none; semantic (H, W) uint8, or None without classes."""
+    """Labels of one image: depth (H, W) float32 metres, 0 unknown; semantic (H, W) uint8, or None without classes."""
 
     depth: np.ndarray
     semantic: np.ndarray | None
@@ -26,24 +26,25 @@ class Labels:
 
 def labels_from_clouds(
     model: CameraModel,
-    clouds: list[tuple[np.ndarray, Cloud]],
+    clouds: list[tuple[np.ndarray, LabelledCloud]],
     classes: ClassTable,
     dense: np.ndarray | None = None,
     occlusion: Occlusion | None = Occlusion(),
     min_depth: float = 1.0,
 ) -> Labels:
-    """Depth and classes of the pixels that points fall on; of several on one pixel the nearest counts.
+    """Depth and classes of the pixels that points project to. Where several meet, the nearest point is used.
 
-    Points of further clouds on classes that move are left out: the thing has moved since. So are those without a class
-    where others have one (sweeps between labelled keyframes). Without any classes what moves is smeared.
+    Only the first cloud labels classes that move, because such objects have moved at the time of the other clouds. If
+    the first cloud has classes, points of other clouds without a class are left out, too (sweeps between labelled
+    keyframes). If no cloud has classes, moving objects are smeared.
 
     Args:
-        model: of the camera.
-        clouds: (camera_from_cloud (4, 4), cloud), the nearest in time first.
-        classes: the table.
-        dense: (H, W) class ids of the image where they come from elsewhere.
-        occlusion: None keeps hidden points.
-        min_depth: metres of z-depth.
+        model: the camera's model.
+        clouds: (camera_from_cloud (4, 4), cloud) of each, the nearest in time first.
+        classes: the class table.
+        dense: (H, W) class ids of the image, if they come from another source than the points.
+        occlusion: how hidden points are found; None keeps them.
+        min_depth: smallest z-depth of a point, metres.
     """
     shown, ids_of, later_of = [], [], []
     for number, (camera_from_cloud, cloud) in enumerate(clouds):

@@ -1,4 +1,4 @@
-"""Labels for every image of a recording, written to a sidecar bag."""
+"""Makes labels for every image of a recording, and writes them to a sidecar bag."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from training.recordings.new_bag import new_bag
 from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.stamped_topic import StampedTopic
 
-from .clouds import Cloud, Lidar, NoCloud
+from .clouds import LabelledCloud, LidarClouds, NoCloud
 from .coverage import Coverage
 from .from_clouds import Labels, labels_from_clouds
+from .from_images import Segmenter, recorded_classes, recorded_depth
 from .mapping import ClassMapping, LabelError
 from .overlay import overlay
-from .pictures import Segmenter, recorded_classes, recorded_depth
 from .projection import Occlusion
 from .sidecar import SidecarWriter, write_note
 
 __all__ = ["Sources", "write_labels"]
 
-_SAME_NS = 1_000_000  # a label image this near in stamp belongs to the image
-_AHEAD = 3  # images in work for each thread
+_SAME_NS = 1_000_000  # largest difference between the stamps of an image and its label image
+_AHEAD = 3  # images in the queue for each thread
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where labels come from.
+    """The sources of labels.
 
     Attributes:
-        classes: table of the ids written.
-        lidar: clouds, or None.
-        depth: {camera: depth topic}; these cameras take depth from there and not from the LiDAR.
-        semantic: {camera: label image topic}, and what its ids or colours mean.
-        mapping: of `semantic`.
-        network: run on the images themselves, or None.
-        occlusion: None keeps points that nearer ones hide.
-        min_depth: metres of z-depth from which LiDAR points count.
-        masks: {camera: (H, W) bool}, pixels that show the vehicle itself and get no labels.
+        classes: class table of the ids that are written.
+        lidar: the clouds, or None.
+        depth: {camera: topic of depth images}. These cameras do not take depth from the LiDAR.
+        semantic: {camera: topic of label images}.
+        mapping: maps the ids or colours of `semantic` to classes.
+        network: a network that labels the images, or None.
+        occlusion: how hidden points are found; None keeps them.
+        min_depth: smallest z-depth of a LiDAR point, metres.
+        masks: {camera: (H, W) bool}: pixels that show the vehicle itself and get no labels.
     """
 
     classes: ClassTable
-    lidar: Lidar | None = None
+    lidar: LidarClouds | None = None
     depth: dict[str, StampedTopic] = field(default_factory=dict)
     semantic: dict[str, StampedTopic] = field(default_factory=dict)
     mapping: ClassMapping | None = None
@@ -64,19 +64,19 @@ class Sources:
 
     @property
     def gives_classes(self) -> bool:
-        """Whether any class comes out, or only depth."""
+        """Whether a source gives classes, not only depth."""
         points = self.lidar is not None and self.lidar.classes is not None
         return points or bool(self.semantic) or self.network is not None
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One image and what its labels are made from."""
+    """One image, and the messages that its labels are made from."""
 
     camera: str
     stamp_ns: int
     model: CameraModel
-    clouds: list[tuple[np.ndarray, Cloud]]
+    clouds: list[tuple[np.ndarray, LabelledCloud]]
     depth: Message | None
     semantic: Message | None
     image: Message | None
@@ -95,21 +95,23 @@ def write_labels(
     jobs: int = 2,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> Coverage:
-    """Label every image and write the sidecar bag, which appears only when it is complete.
+    """Label every image and write the sidecar bag. The bag appears when it is complete.
 
-    Images without labels (no cloud near them, no ego pose) are left out and counted; see `Coverage.skipped`.
+    Images that cannot be labelled, because no cloud is near or the ego pose is missing, are counted in
+    `Coverage.skipped`.
 
     Args:
-        recording: open; it is only read.
-        sources: where labels come from.
+        recording: an open recording; it is not changed.
+        sources: the sources of labels.
         out: folder to write; must not exist.
-        notes: what to say of the sources in labels.yaml.
-        preview: folder for pictures of the labels, up to `preview_count` of each camera, spread over its images.
+        notes: lines about the sources, for labels.yaml.
+        preview: folder for images with their labels drawn over them.
+        preview_count: largest number of previews of each camera, spread evenly over its images.
         storage: "mcap" or "sqlite3".
-        jobs: threads.
-        on_image: called with the number of images done.
+        jobs: number of threads.
+        on_image: called with the number of images that are done.
     Raises:
-        ValueError: a source cannot be read, or no image got labels.
+        ValueError: a source cannot be read, or no image can be labelled.
     """
     _check_outside(recording.path, out, preview)
     coverage = Coverage(images={camera: len(recording.stamps[camera]) for camera in recording.cameras})
@@ -127,23 +129,23 @@ def write_labels(
                 on_image(done + sum(entry[0] for entry in coverage.skipped.values()))
         if not coverage.labelled:
             count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
-            raise LabelError(f"{recording.path}: not one image could be labelled; {count}, first {first}: {reason}")
+            raise LabelError(f"{recording.path}: no image could be labelled; {count}, first {first}: {reason}")
         write_note(partial, sources.classes, recording.path, notes)
     return coverage
 
 
 def _check_outside(bag: Path, out: Path, preview: Path | None) -> None:
-    """The recorded bag is never written to."""
+    """Raise LabelError if an output path is inside the recording, which is never changed."""
     inside = bag.resolve()
     for path in (out, preview):
         if path is not None and (inside == path.resolve() or inside in path.resolve().parents):
-            raise LabelError(f"{path} lies inside the recording {bag}, which is never written to; name another folder")
+            raise LabelError(f"{path} is inside the recording {bag}, which must not change; name another folder")
 
 
 def _jobs(
     recording: Recording, sources: Sources, coverage: Coverage, preview: Path | None, preview_count: int
 ) -> Iterator[_Job]:
-    """Every image in the order of stamps, with what its labels are made from; those without are counted."""
+    """Yield a job for every image in the order of stamps. Images without labels are counted."""
     images = sorted((stamp, camera) for camera in recording.cameras for stamp in recording.stamps[camera])
     shown = dict.fromkeys(recording.cameras, 0)
     for stamp_ns, camera in images:
@@ -180,7 +182,7 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
 
 
 def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:
-    """The message of a label topic that belongs to an image."""
+    """The message of a label topic with the image's stamp."""
     if topic is None:
         return None
     near = topic.nearest(stamp_ns, _SAME_NS)
@@ -193,7 +195,7 @@ def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:
 def _worked(
     pool: ThreadPoolExecutor, threads: int, jobs: Iterator[_Job], sources: Sources
 ) -> Iterator[tuple[_Job, Labels, dict[str, bytes]]]:
-    """Results in the order of the jobs, a few ahead in work."""
+    """Yield the jobs' results in order, while threads work on the next few."""
     waiting: deque = deque()
     for job in jobs:
         waiting.append((job, pool.submit(_work, job, sources)))
@@ -242,7 +244,7 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
 
 
 def _without_nothing(labels: Labels, mask: np.ndarray | None) -> Labels:
-    """Neither depth nor class where a picture shows the vehicle itself (mask) or no surface."""
+    """Remove depth and class where the image shows the vehicle itself (mask) or no surface."""
     nothing = np.zeros(labels.depth.shape, bool) if mask is None else mask
     if labels.semantic is None:
         return Labels(np.where(nothing, np.float32(0), labels.depth), None)
@@ -261,5 +263,7 @@ def _decoded(message: Message, model: CameraModel) -> np.ndarray:
         )
     if image.shape[:2] != (model.height, model.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
-        raise LabelError(f"image is {size} but camera_info says {model.width}x{model.height}; record a matching one")
+        raise LabelError(
+            f"image is {size} but camera_info says {model.width}x{model.height}; record a matching camera_info"
+        )
     return image

@@ -1,4 +1,4 @@
-"""From the ids or colours of somebody else's labels to the ids of a class table."""
+"""Maps the ids or colours of other labels to the ids of a class table."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _LARGEST_ID = 65535
 
 
 class LabelError(ValueError):
-    """Labels cannot be made from this: names the file or topic, the time, and what to do."""
+    """Labels cannot be made. The text names the file or topic, the time and what to do."""
 
 
 @dataclass(frozen=True)
 class ClassMapping:
-    """What the labels of a source mean.
+    """A mapping from a source's labels to classes.
 
     Attributes:
-        classes: the table whose ids come out.
-        ids: source id -> class id, 255 (unlabelled) or `NO_SURFACE`.
-        colours: (red, green, blue) -> the same, for label images in colour.
-        others: what every other id or colour becomes; None: they are an error, so that no label is lost in silence.
-        source: the file or name it came from, for messages.
+        classes: the table of the resulting ids.
+        ids: {source id: class id, 255 (unlabelled) or `NO_SURFACE`}.
+        colours: {(red, green, blue): the same}, for label images in colour.
+        others: result for every other id or colour. If it is None, they are an error, so that no label is lost
+            without notice.
+        source: file or name of the mapping, for error texts.
     """
 
     classes: ClassTable
@@ -41,15 +42,15 @@ class ClassMapping:
 
     @classmethod
     def identity(cls, classes: ClassTable) -> ClassMapping:
-        """For labels that are ids of the table already, 255 for unlabelled and 254 for no surface."""
+        """The mapping of labels that are ids of the table already, with 255 unlabelled and 254 no surface."""
         ids = (*range(len(classes)), NO_SURFACE, UNLABELLED)
         return cls(classes, {index: index for index in ids}, source="the class table")
 
     def of_ids(self, values: np.ndarray) -> np.ndarray:
-        """Class ids (same shape, uint8) of source ids of any number type.
+        """Class ids (same shape, uint8) of source ids, which may be of any number type.
 
         Raises:
-            LabelError: an id that the mapping does not list, or a value that is no id at all.
+            LabelError: the mapping does not list an id, or a value is not a whole number.
         """
         values = np.asarray(values)
         if values.dtype.kind not in "ui":
@@ -69,9 +70,13 @@ class ClassMapping:
         return mapped.astype(np.uint8)
 
     def of_colours(self, image: np.ndarray) -> np.ndarray:
-        """Class ids (H, W) uint8 of a colour image (H, W, 3) uint8 RGB. LabelError: a colour that is not listed."""
+        """Class ids (H, W) uint8 of a colour image (H, W, 3) uint8 RGB.
+
+        Raises:
+            LabelError: the mapping does not list a colour.
+        """
         if not self.colours:
-            raise LabelError(f"{self.source} lists no colours, but the label image is in colour; list its colours")
+            raise LabelError(f"{self.source} lists no colours, but the label image is in colour; list them there")
         codes = (image[..., 0].astype(np.int32) << 16) | (image[..., 1].astype(np.int32) << 8) | image[..., 2]
         known = np.array(sorted((r << 16) | (g << 8) | b for r, g, b in self.colours), np.int32)
         values = np.array([self.colours[code >> 16, code >> 8 & 255, code & 255] for code in known.tolist()], np.uint8)
@@ -94,30 +99,31 @@ BUILT_IN: dict[str, ClassMapping] = {
 
 
 def load_mapping(name: str | Path, classes: ClassTable | None = None) -> ClassMapping:
-    """A mapping by the name of a built-in one (`BUILT_IN`), or from a YAML file:
+    """The built-in mapping with this name (see `BUILT_IN`), or a mapping from a YAML file:
 
-        classes: occ3d_nuscenes            # the table, unless given otherwise
+        classes: occ3d_nuscenes            # the class table
         ids: {1: car, 7: driveable_surface}
         colours: {"128,64,128": sidewalk, "#4682b4": no surface}
-        others: unlabelled                 # what the rest becomes; without it the rest is an error
+        others: unlabelled                 # for all other ids and colours; without this line they are an error
 
-    What is unlabelled keeps its depth; what is no surface (sky, noise, the vehicle itself) has neither.
+    Unlabelled pixels keep their depth. Pixels of no surface (sky, noise, the vehicle itself) lose it.
 
     Args:
-        classes: overrides the file's `classes`.
+        name: name of a built-in mapping, or path of a YAML file.
+        classes: class table to use instead of the file's `classes`.
     Raises:
-        LabelError: names the file and the entry that is wrong.
+        LabelError: an entry is wrong. The text names the file and the entry.
     """
     if str(name) in BUILT_IN:
         mapping = BUILT_IN[str(name)]
         if classes is not None and classes != mapping.classes:
-            raise LabelError(f"mapping '{name}' is for another class table than the one chosen; write a mapping file")
+            raise LabelError(f"mapping '{name}' is for another class table than --classes; write a mapping file")
         return mapping
     return mapping_from(load_yaml(name), str(name), classes)
 
 
 def mapping_from(document: dict, where: str, classes: ClassTable | None = None) -> ClassMapping:
-    """The mapping that a YAML document describes; arguments and errors as `load_mapping`."""
+    """The mapping that a YAML document describes. Arguments and errors are those of `load_mapping`."""
     unknown = sorted(set(map(str, document)) - set(_KEYS))
     if unknown:
         raise LabelError(f"{where}: unknown entry '{unknown[0]}'; expected {', '.join(_KEYS)}")

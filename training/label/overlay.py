@@ -1,4 +1,4 @@
-"""Pictures to look at: a camera's image with its depth labels above, and with its classes below."""
+"""Draws previews: an image with its depth labels, and below it the image with its classes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 
 __all__ = ["overlay"]
 
-_FAR = 60.0  # metres at which the colours of distance end
+_FAR = 60.0  # metres; all larger distances have the same colour
 _DIM = 0.45  # brightness of the image under its labels
-_DENSE = 0.3  # share of labelled pixels from which labels are blended in, not drawn as dots
+_DENSE = 0.3  # share of labelled pixels; denser labels are blended with the image, others are drawn as dots
 
 
 def overlay(image: np.ndarray, depth: np.ndarray, semantic: np.ndarray | None, classes: ClassTable) -> np.ndarray:
-    """The image with depth (red is near, blue far), and below it with classes in their table's colours.
+    """Draw depth (red is near, blue is far) over an image and, below, classes in the colours of their table.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        depth: (H, W) metres, 0 where there is none.
-        semantic: (H, W) uint8 class ids, 255 unlabelled; None where there are no classes.
-        classes: their table.
+        depth: (H, W) metres; 0 is unknown.
+        semantic: (H, W) uint8 class ids; 255 is unlabelled. None without classes.
+        classes: the class table.
     Returns:
         (2 H, W, 3) uint8 RGB, or (H, W, 3) without classes.
     """
-    # Logarithmic: near things take as many colours as far ones.
+    # A logarithmic scale gives near and far objects the same number of colours.
     share = np.log(np.clip(depth, 1.0, _FAR)) / np.log(_FAR)
     turbo = cv2.applyColorMap(np.rint(255 * (1 - share)).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
     pictures = [_painted(image, turbo, depth > 0)]

@@ -1,4 +1,4 @@
-"""Points onto a camera's pixels, and which of them the camera cannot see because something stands before them."""
+"""Projects points to a camera's pixels, and finds points that nearer surfaces hide from the camera."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from renderocc_model.geometry.transforms import transform_points
 
 __all__ = ["Occlusion", "Projected", "hidden_points", "project_points"]
 
-_CELLS_ACROSS = 800  # of the buffer in which occlusion is looked for: coarser ones take ground far away for a surface
-_BUCKET = 2**0.5  # ratio of the distances that share one footprint
+_CELLS_ACROSS = 800  # width of the buffer for occlusion; with fewer cells, far ground looks like a closed surface
+_BUCKET = 2**0.5  # ratio of the largest to the smallest distance that share a footprint
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Points in front of a camera, in no order.
+    """Points in front of a camera.
 
     Attributes:
-        index: (n,) which of the points given.
+        index: (n,) index of each point in the array that was projected.
         pixels: (n, 2) float64 (column, row); integers are pixel centres.
         depth: (n,) z-depth, metres.
         distance: (n,) Euclidean distance to the camera, metres.
-        in_image: (n,) bool, the pixel is on the image's area.
+        in_image: (n,) bool, whether the pixel is inside the image.
     """
 
     index: np.ndarray
@@ -36,28 +36,29 @@ class Projected:
     in_image: np.ndarray
 
     def kept(self, which: np.ndarray) -> Projected:
-        """Those of a mask or of indices."""
+        """The points that a mask or indices select."""
         return Projected(*(getattr(self, field.name)[which] for field in fields(self)))
 
     @classmethod
     def joined(cls, parts: Sequence[Projected]) -> Projected:
-        """All of one or more, one after the other."""
+        """All points of several parts, one part after the other."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True)
 class Occlusion:
-    """When a point is hidden: nearer points stand both above and below it (or on it) in the image, within a footprint.
+    """The rule for hidden points: nearer points are both above and below the point (or on it), within a footprint.
 
-    A LiDAR sees between its own rows past a near surface what a camera beside it cannot. A point on the ground has
-    nearer ground below it but not above; a point on a wall that runs away from the camera, beside it. So what lies
-    between two nearer rows is hidden, and a slanted surface does not hide itself.
+    A LiDAR on the roof sees points behind a near object, between its rows of points on that object, that a camera
+    cannot see. Such a point has nearer rows above and below it, so it is hidden. A point on the ground has nearer
+    points only below it, and a point on a wall along the road has them only beside it, so a slanted surface does not
+    hide itself.
 
     Attributes:
-        height: half the footprint's height on the nearer surface, metres: rows of a LiDAR farther apart than this do
-            not close a surface. In pixels it grows with nearness.
-        width: half its width, metres.
-        margin: metres and share of the distance by which a surface must be nearer to hide a point.
+        height: half the footprint's height on the nearer surface, metres. LiDAR rows that are farther apart do not
+            form a closed surface. In pixels it is larger for nearer surfaces.
+        width: half the footprint's width, metres.
+        margin: a surface hides a point if it is nearer by this many metres plus this share of the distance.
     """
 
     height: float = 0.5
@@ -68,13 +69,13 @@ class Occlusion:
 def project_points(
     model: CameraModel, camera_from_points: np.ndarray, xyz: np.ndarray, min_depth: float = 1.0
 ) -> Projected:
-    """Project points that lie deeper than `min_depth`.
+    """Project the points whose z-depth exceeds `min_depth`.
 
     Args:
-        model: lens and intrinsics.
-        camera_from_points: (4, 4), the points' frame at their moment into the optical frame at the image's moment.
-        xyz: (N, 3), metres; NaN rows are left out.
-        min_depth: z-depth, metres; nearer returns are the vehicle itself.
+        model: the camera's model.
+        camera_from_points: (4, 4), pose of the points' frame in the optical frame, each at its own stamp.
+        xyz: (N, 3), metres; rows with NaN are left out.
+        min_depth: z-depth, metres; nearer points are on the vehicle itself.
     """
     seen = transform_points(camera_from_points, xyz)
     with np.errstate(invalid="ignore"):
@@ -85,9 +86,9 @@ def project_points(
 
 
 def hidden_points(model: CameraModel, points: Projected, occlusion: Occlusion = Occlusion()) -> np.ndarray:
-    """(n,) bool: which of the projected points another one hides. All of them must be in the image.
+    """Which projected points are hidden by others, (n,) bool. All points must be in the image.
 
-    Cost: one pass over a small buffer for each factor of 1.4 in distance, whatever the number of points.
+    The cost is a pass over a small buffer for each factor of 1.4 in distance, hardly affected by the number of points.
     """
     if not len(points.index):
         return np.zeros(0, bool)

@@ -1,4 +1,4 @@
-"""From what was asked for and what a recording holds to where its labels come from."""
+"""Finds the sources of labels in a recording, by the options of `renderocc label`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from training.recordings.frames import Recording, seconds_text
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
-from .clouds import POINT_CLOUD, LabelField, LabelFiles, Lidar
+from .clouds import POINT_CLOUD, LabelField, LabelFiles, LidarClouds
+from .from_images import Segmenter
 from .make import Sources
 from .mapping import BUILT_IN, ClassMapping, LabelError, load_mapping
-from .pictures import Segmenter
 from .projection import Occlusion
 
 __all__ = ["find_sources"]
@@ -28,24 +28,24 @@ _OWN_MAPPING = {".label": "semantic_kitti", ".bin": "lidarseg"}
 
 
 def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict[str, str]]:
-    """The sources, and a word about each for people and for labels.yaml.
+    """The sources, and notes about them for the terminal and for labels.yaml.
 
     Args:
-        recording: open.
+        recording: an open recording.
         wanted: the options of `renderocc label`.
     Raises:
-        LabelError: something asked for is not there, or there is nothing to make labels from.
+        LabelError: a source that the options name does not exist, or there is no source at all.
     """
     depth = _per_camera(recording, wanted.depth_topic, "--depth-topic") if wanted.depth_topic else {}
     clouds = _clouds(recording, wanted, needed=not depth or wanted.label_field or wanted.label_files)
     classes = _classes(recording, clouds, wanted)
     if wanted.mapping and classes.mapping is None:
         raise LabelError(
-            "--mapping was given, but there are no ids to map; name --label-field, --label-files or --semantic-topic"
+            "--mapping was given, but no ids to map; also give --label-field, --label-files or --semantic-topic"
         )
     lidar = None
     if clouds is not None:
-        lidar = Lidar(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff)
+        lidar = LidarClouds(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff)
     sources = Sources(
         classes.table,
         lidar,
@@ -57,19 +57,19 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         wanted.min_depth,
         {} if wanted.masks is None else _masks(recording, wanted.masks),
     )
-    none = "none; give --label-field, --label-files, --semantic-topic or --network to have classes"
+    none = "none; for classes give --label-field, --label-files, --semantic-topic or --network"
     notes = {
         "depth": f"{clouds.topic}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
         "semantics": classes.note or none,
     }
     if wanted.sweeps > 1 and not sources.gives_classes:
-        notes["caution"] = "several clouds an image without classes: what moves is smeared, as nothing tells it apart"
+        notes["caution"] = "several clouds for each image and no classes: moving objects are smeared"
     return sources, notes
 
 
 @dataclass(frozen=True)
 class _Classes:
-    """Where classes come from: the table of the ids written, one of the three sources or none, and a word about it."""
+    """The source of classes: the table of the ids that are written, a note, and at most one of the three sources."""
 
     table: ClassTable
     note: str = ""
@@ -80,13 +80,13 @@ class _Classes:
 
 
 def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTopic | None:
-    """The topic of clouds; None where none is wanted."""
+    """The topic of clouds; None if it is not needed."""
     if not needed and not wanted.lidar:
         return None
     topic = find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar")
     if topic is None:
         raise LabelError(
-            f"{recording.path}: no PointCloud2 topic to take depth from; record the LiDAR, or name depth images with "
+            f"{recording.path}: there is no PointCloud2 topic for depth; record the LiDAR, or name depth images with "
             "--depth-topic"
         )
     return StampedTopic(recording.bag, topic)
@@ -110,7 +110,7 @@ def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespac
 
 
 def _masks(recording: Recording, folder: Path) -> dict[str, np.ndarray]:
-    """<camera>.png of each camera that sees the vehicle itself: pixels other than 0 show it."""
+    """Read the masks <camera>.png, (H, W) bool. Pixels other than 0 show the vehicle itself."""
     masks = {}
     for camera in recording.cameras:
         file = folder / f"{camera.replace('/', '_')}.png"
@@ -123,24 +123,24 @@ def _masks(recording: Recording, folder: Path) -> dict[str, np.ndarray]:
         if image.shape != (model.height, model.width):
             size = f"{image.shape[1]}x{image.shape[0]}"
             raise LabelError(
-                f"{file}: is {size} but the camera is {model.width}x{model.height}; paint it on an image of it"
+                f"{file}: is {size} but the camera is {model.width}x{model.height}; draw the mask on one of its images"
             )
         masks[camera] = image > 0
     if not masks:
-        raise LabelError(f"{folder}: no <camera>.png in it of {', '.join(recording.cameras)}")
+        raise LabelError(f"{folder}: has no <camera>.png of {', '.join(recording.cameras)}; add one")
     return masks
 
 
 def _points(
     clouds: StampedTopic, wanted: Namespace, table: ClassTable | None, bag: Path
 ) -> LabelField | LabelFiles | None:
-    """Where the classes of points come from; None where nothing says."""
+    """The source of the points' classes; None if there is none."""
     if wanted.label_files:
         suffixes = {file.suffix for file in Path(wanted.label_files).glob("*")} & set(_OWN_MAPPING)
         own = _OWN_MAPPING[suffixes.pop()] if len(suffixes) == 1 else None
         if wanted.mapping is None and own is None:
             raise LabelError(
-                f"{wanted.label_files}: expected files of one kind, .label or .bin; name the folder that holds them"
+                f"{wanted.label_files}: expected files of one kind, .label or .bin; name the folder that contains them"
             )
         return LabelFiles(wanted.label_files, clouds.stamps, _mapping(wanted.mapping or own, table))
     try:
@@ -154,7 +154,7 @@ def _points(
     if name not in there:
         raise LabelError(f"{clouds.bag.path}: {clouds.topic} has no field '{name}'; it has {', '.join(there)}")
     if wanted.mapping is None:
-        table = class_table(wanted.classes, bag)  # an imported recording knows what the ids in its clouds mean
+        table = class_table(wanted.classes, bag)  # an imported recording has a note of its clouds' class table
     return LabelField(name, _mapping(wanted.mapping, table))
 
 
@@ -162,7 +162,7 @@ def _mapping(name: str | None, table: ClassTable | None) -> ClassMapping:
     if name is None:
         return ClassMapping.identity(table or OCC3D_NUSCENES)
     if name not in BUILT_IN and not Path(name).is_file():
-        raise LabelError(f"--mapping {name}: there is no such file, and the built-in ones are {', '.join(BUILT_IN)}")
+        raise LabelError(f"--mapping {name}: there is no such file; the built-in mappings are {', '.join(BUILT_IN)}")
     return load_mapping(name, table)
 
 
@@ -173,9 +173,9 @@ def _agreed(table: ClassTable | None, other: ClassTable) -> ClassTable:
 
 
 def _per_camera(recording: Recording, template: str, option: str) -> dict[str, StampedTopic]:
-    """{camera: topic} of the cameras that have one; raw, or compressed in one of ROS's ways."""
+    """The cameras' topics for a template, as {camera: topic}. They may be raw, compressed or compressedDepth."""
     if "{camera}" not in template:
-        raise LabelError(f"{option} is {template!r}; write {{camera}} where the camera's name stands")
+        raise LabelError(f"{option} is {template!r}; write {{camera}} in place of the camera's name")
     found = {}
     for camera in recording.cameras:
         name = template.replace("{camera}", camera)
@@ -187,6 +187,6 @@ def _per_camera(recording: Recording, template: str, option: str) -> dict[str, S
                 break
     if not found:
         raise LabelError(
-            f"{recording.path}: no images on {template} of any camera ({', '.join(recording.cameras)}); see {option}"
+            f"{recording.path}: no camera ({', '.join(recording.cameras)}) has images on {template}; correct {option}"
         )
     return found

@@ -1,4 +1,4 @@
-"""The sidecar bag: label images at the stamps of a recording's images, and a note of what they were made from."""
+"""Writes the sidecar bag: label images at the stamps of a recording's images, and a note about their sources."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FORMATS = {"semantic": "mono8; png compressed ", "depth": "16UC1; png compresse
 
 
 class SidecarWriter:
-    """Writes a sidecar bag; use as a context manager.
+    """Writes a sidecar bag; to be used as a context manager.
 
     Args:
-        folder: to write, see `training.recordings.new_bag.new_bag`.
-        topics: (camera, "semantic" or "depth") of every label there will be.
+        folder: the folder to write, see `training.recordings.new_bag.new_bag`.
+        topics: (camera, "semantic" or "depth") of every topic.
         storage: "mcap" or "sqlite3".
     """
 
@@ -51,12 +51,12 @@ class SidecarWriter:
         self._writer.__exit__(kind, error, trace)
 
     def write(self, camera: str, what: str, stamp_ns: int, frame_id: str, png: bytes) -> None:
-        """One label image, at its image's stamp and in its optical frame."""
+        """Write a label image with the stamp and the optical frame of its image."""
         message = cdr.write_compressed_image(stamp_ns, frame_id, _FORMATS[what], png)
         self._writer.write(self._connections[camera, what], stamp_ns, message)
 
 
 def write_note(folder: Path, classes: ClassTable, recording: Path, sources: dict[str, str]) -> None:
-    """labels.yaml: which recording, from what, and the class table of the ids."""
+    """Write labels.yaml: the recording's name, the sources of the labels, and their class table."""
     document = {"recording": recording.name, **sources, "classes": classes.to_dict()}
     (folder / LABELS_NOTE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Reading recordings as frames of images, poses and labels, and writing new ones."""
+"""Read recordings as frames of images, poses and labels; write new recordings."""

@@ -1,4 +1,4 @@
-"""A recording as frames: cameras, stamps, poses, images and 2D labels, each asked for by camera and stamp."""
+"""Reads a recording as frames. Images, poses and 2D labels are asked for by camera and stamp."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ Message = Union[cdr.ImageMessage, cdr.CompressedImageMessage]
 
 
 class RecordingError(ValueError):
-    """A recording that cannot be trained on as it is: names the file, the topic, the time and what to do."""
+    """The recording cannot be used for training. The text names the file, the topic, the time and what to do."""
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The images of one moment.
+    """The images that belong to one moment.
 
-    stamp_ns: the moment; base_link of a frame is where the vehicle stands then.
-    images: {camera: stamp of its image}, in the recording's order of cameras; cameras without an image are left out.
+    Attributes:
+        stamp_ns: the moment. The frame's base_link is the vehicle's pose at this moment.
+        images: {camera: stamp of its image}, in the recording's order of cameras, without cameras that have no image.
     """
 
     stamp_ns: int
@@ -57,7 +58,7 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One image topic: the bag it is in, whether its images are compressed, and {stamp: record time}."""
+    """An image topic of a bag. `recorded` holds, for each stamp of an image, the time at which it was recorded."""
 
     bag: Bag
     topic: str
@@ -66,28 +67,30 @@ class ImageSource:
 
 
 class Recording:
-    """An open recording with its labels; use as a context manager. Memory: stamps and transforms, no pictures.
+    """An open recording with its labels, to be used as a context manager.
 
-    Opening reads the whole recording once, as stamps lie inside the messages.
+    Opening reads the whole recording once, because stamps are inside the messages. Stamps and transforms stay in
+    memory; images are read when they are asked for.
 
     Args:
         path: a rosbag2.
-        labels: sidecar bag with label topics; they are looked for there first, then in the recording itself.
-        base_frame, odom_frame: frames of TF; an empty odom_frame means a vehicle that stands still.
-        cameras: names to use; all that have images and camera_info when None.
-        max_pose_gap: seconds from a stamp to the poses around it beyond which /tf is taken to have a hole there.
+        labels: sidecar bag with label topics. Labels are searched there first, then in the recording itself.
+        base_frame: the vehicle's frame in TF.
+        odom_frame: the fixed frame in TF. When it is empty, the vehicle stands still.
+        cameras: names of the cameras to use. None uses all that have images and camera_info.
+        max_pose_gap: longest time in seconds from a stamp to the ego poses before and after it.
     Attributes:
         bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
-        cameras: names; camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
-        uncalibrated: names with images but without camera_info, which are left out.
+        cameras: names. Camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
+        uncalibrated: names of cameras that have images but no camera_info. They are not used.
         models: {camera: CameraModel}.
         optical_frames: {camera: frame_id}.
         stamps: {camera: stamps of its images, ascending}.
         transforms: all of /tf and /tf_static.
-        notes: what looks wrong but does not keep the recording from being read.
+        notes: faults that do not prevent reading.
     Raises:
         BagError: the file cannot be read.
-        RecordingError: no messages, no camera, or a calibration that cannot be used or changes.
+        RecordingError: there are no messages or no cameras, or a calibration cannot be used or changes.
     """
 
     def __init__(
@@ -128,16 +131,17 @@ class Recording:
         self.close()
 
     def close(self) -> None:
-        """Close the files; harmless when called twice."""
+        """Close the files. A second call does nothing."""
         self._stack.close()
 
     def frames(self, anchor: str | None = None, max_time_diff: float = 0.1) -> list[FrameIndex]:
-        """One frame for each image of the anchor camera, with every other camera's image nearest in stamp.
+        """One frame for each image of the anchor camera, with the nearest image of every other camera.
 
         Args:
-            anchor: camera name. When None, the moments are those of the 3D truth where there is any (which holds for
-                one moment exactly), else the images of the first camera, as in the node.
-            max_time_diff: seconds that an image's stamp may differ from the moment; of two equally near the earlier.
+            anchor: name of a camera. When None, there is one frame for each file of 3D truth. A recording without 3D
+                truth then has one frame for each image of its first camera, as in the node.
+            max_time_diff: largest difference in seconds between an image's stamp and the moment. Of two images that are
+                equally near, the earlier one is taken.
         """
         if anchor is not None and anchor not in self.cameras:
             raise RecordingError(f"{self.path}: anchor '{anchor}' is not one of the cameras {', '.join(self.cameras)}")
@@ -151,21 +155,21 @@ class Recording:
         return frames
 
     def mount(self, camera: str, stamp_ns: int | None = None) -> np.ndarray:
-        """base_from_camera (4, 4), both at the same stamp: where the camera is bolted on."""
+        """base_from_camera (4, 4), both at the same stamp: the camera's pose on the vehicle."""
         stamp_ns = self.stamps[camera][0] if stamp_ns is None else stamp_ns
         try:
             return self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
         except TransformError as error:
             raise RecordingError(
-                f"{self.path}: camera '{camera}' has no place on the vehicle at {self.time_text(stamp_ns)}: {error}; "
-                "record /tf_static, or publish the mount"
+                f"{self.path}: camera '{camera}' has no pose on the vehicle at {self.time_text(stamp_ns)}: {error}; "
+                "record /tf_static, or publish the camera's mount"
             ) from None
 
     def odom_from_base(self, stamp_ns: int) -> np.ndarray:
-        """Ego pose (4, 4); the identity where odom_frame is empty.
+        """Ego pose (4, 4). It is the identity when odom_frame is empty.
 
         Raises:
-            RecordingError: /tf does not reach the stamp or has a hole there.
+            RecordingError: /tf has no poses near the stamp.
         """
         if not self.odom_frame:
             return np.eye(4)
@@ -173,20 +177,20 @@ class Recording:
         try:
             pose = self.transforms.lookup(self.odom_frame, self.base_frame, stamp_ns)
         except TransformError as error:
-            remedy = "record /tf from before the first image to after the last, or say that the vehicle stands still "
-            raise RecordingError(f"{where}: {error}; {remedy}(an empty odom frame)") from None
+            remedy = "record /tf from before the first image to after the last, or set an empty odom frame for a "
+            raise RecordingError(f"{where}: {error}; {remedy}vehicle that stands still") from None
         gap = pose_gap(self._pose_stamps, stamp_ns)
         if gap > self.max_pose_gap:
             raise RecordingError(
-                f"{where}: the poses around it are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave "
-                "this stretch out, or record /tf without holes"
+                f"{where}: the nearest poses are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave this "
+                "part out, or record /tf without gaps"
             )
         return pose
 
     def base_from_camera(self, camera: str, stamp_ns: int, at_stamp_ns: int) -> np.ndarray:
-        """The camera as it stood at its own stamp, in base_link as that stood at another stamp, (4, 4).
+        """Pose of the camera at one stamp in base_link at another stamp, (4, 4).
 
-        inv(odom_from_base(at)) @ odom_from_base(stamp) @ mount, as the node places its cameras.
+        inv(odom_from_base(at)) @ odom_from_base(stamp) @ mount, as in the node.
         """
         mount = self.mount(camera, stamp_ns)
         if stamp_ns == at_stamp_ns or not self.odom_frame:
@@ -208,17 +212,21 @@ class Recording:
         return sorted(source.recorded) if source else []
 
     def semantic(self, camera: str, stamp_ns: int) -> np.ndarray:
-        """Class ids at a camera's stamp, (H, W) uint8, 255 unlabelled, in the camera's distorted image plane."""
+        """Class ids of a camera's image, (H, W) uint8, in its distorted image plane; 255 is unlabelled."""
         return self.decode("semantic", camera, stamp_ns, self.gather([("semantic", camera, stamp_ns)]))
 
     def depth(self, camera: str, stamp_ns: int) -> np.ndarray:
-        """z-depth at a camera's stamp, (H, W) float32 metres, 0 where there is none."""
+        """z-depth of a camera's image, (H, W) float32 metres; 0 is unknown."""
         return self.decode("depth", camera, stamp_ns, self.gather([("depth", camera, stamp_ns)]))
 
     def decode(
         self, kind: str, camera: str, stamp_ns: int, gathered: dict[tuple[str, str, int], Message]
     ) -> np.ndarray:
-        """A label image, kind 'semantic' or 'depth', from what `gather` found; RecordingError names topic and time."""
+        """Decode a label image of kind 'semantic' or 'depth' that `gather` returned.
+
+        Raises:
+            RecordingError: it cannot be decoded. The text names the topic and the time.
+        """
         model = self.models[camera]
         try:
             return _DECODERS[kind](gathered[kind, camera, stamp_ns], model.height, model.width)
@@ -226,27 +234,27 @@ class Recording:
             raise RecordingError(f"{self.topic(kind, camera)} at {self.time_text(stamp_ns)}: {error}") from None
 
     def truth_path(self, stamp_ns: int) -> Path | None:
-        """occupancy/<stamp>.npz beside the messages, where there is one."""
+        """Path of occupancy/<stamp>.npz beside the messages; None when there is no such file."""
         path = self._truth_folder / f"{stamp_ns}.npz"
         return path if path.is_file() else None
 
     def truth_stamps(self) -> list[int]:
-        """Moments for which there is 3D truth, ascending."""
+        """Moments that have 3D truth, ascending."""
         return sorted(int(path.stem) for path in self._truth_folder.glob("*.npz") if path.stem.isdecimal())
 
     def time_text(self, stamp_ns: int) -> str:
-        """A stamp for people: seconds, and seconds since the recording began."""
+        """A stamp as text: in seconds, and in seconds since the recording began."""
         return time_text(stamp_ns, self.bag.start_ns)
 
     def gather(self, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], Message]:
-        """Messages of several images in one pass over the part of the files where they lie.
+        """Read the messages of several images in one pass over the part of the files that holds them.
 
         Args:
-            wanted: (kind, camera, stamp), kind being 'image', 'semantic' or 'depth'.
+            wanted: (kind, camera, stamp) of each; the kind is 'image', 'semantic' or 'depth'.
         Returns:
-            {(kind, camera, stamp): message}, of all that were wanted.
+            {(kind, camera, stamp): message}.
         Raises:
-            RecordingError: there is no such image.
+            RecordingError: one of the images does not exist.
         """
         wanted, found = set(wanted), {}
         by_bag: dict[int, dict[str, tuple[str, str, ImageSource]]] = {}
@@ -269,7 +277,7 @@ class Recording:
         return found
 
     def topic(self, kind: str, camera: str) -> str:
-        """'file: topic' of a camera's images, for messages about them."""
+        """'file: topic' of a camera's images, for error texts."""
         source = self._source(kind, camera)
         return f"{source.bag.path}: {source.topic}"
 
@@ -310,11 +318,11 @@ class Recording:
         if not self.cameras:
             lacking = ", ".join(f"/{name}/camera_info" for name in self.uncalibrated)
             why = f"its images lack {lacking}" if lacking else "it has no <camera>/image_raw[/compressed] topics"
-            raise RecordingError(f"{self.path}: no camera can be used, as {why}; record images with camera_info")
+            raise RecordingError(f"{self.path}: no camera can be used: {why}; record images with camera_info")
         self._images = {name: found[name] for name in self.cameras}
 
     def _read_index(self) -> None:
-        """One pass over each bag: stamps of images and labels, calibrations, transforms."""
+        """Read stamps of images and labels, calibrations and transforms, in one pass over each bag."""
         sources = {(id(self.bag), source.topic): source for source in self._images.values()}
         for by_camera in self._labels.values():
             sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
@@ -366,25 +374,29 @@ class Recording:
 
 
 def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
-    """Seconds from a stamp to the farther of the two poses around it (ascending); 0 at a pose or beyond the ends."""
+    """Seconds from a stamp to the farther of the poses before and after it; 0 at a pose, and outside of their range.
+
+    Args:
+        stamps: of the poses, ascending.
+    """
     place = bisect_left(stamps, stamp_ns)
     if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
-        return 0.0  # beyond the ends a look-up refuses by itself, unless a link above the base moves
+        return 0.0  # outside of the range the look-up itself fails, unless a link above the base moves
     return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
 
 
 def seconds_text(stamp_ns: int) -> str:
-    """A stamp in seconds with milliseconds, without rounding through floating point."""
+    """A stamp as text in seconds with milliseconds, without rounding errors of floating point."""
     return f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d}"
 
 
 def time_text(stamp_ns: int, start_ns: int) -> str:
-    """A stamp for people: seconds, and seconds since the recording began."""
+    """A stamp as text: in seconds, and in seconds since the recording began."""
     return f"{seconds_text(stamp_ns)} s ({(stamp_ns - start_ns) / 1e9:+.3f} s into the recording)"
 
 
 def find_source(bags: Sequence[Bag], name: str) -> ImageSource | None:
-    """The image topic of this name, compressed first, in the first bag that has it; its stamps are not read yet."""
+    """The image topic of this name in the first bag that has it, preferably compressed. Its stamps are not read yet."""
     for bag in bags:
         for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
             if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:

@@ -1,4 +1,4 @@
-"""2D label images as they lie in recordings: class ids (mono8) and z-depth (16UC1 millimetres or 32FC1 metres)."""
+"""Reads and writes 2D label images: class ids (mono8), and z-depth (16UC1 in millimetres or 32FC1 in metres)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 
 
 class LabelImageError(ValueError):
-    """A label image that cannot be used; says what came, what was expected and what to do."""
+    """The label image cannot be used. The text says what came, what was expected and what to do."""
 
 
 def semantic_image(message: ImageMessage | CompressedImageMessage, height: int, width: int) -> np.ndarray:
-    """Class ids of a label image.
+    """Decode class ids.
 
     Args:
         message: PNG of one 8-bit channel, or raw mono8 / 8UC1.
-        height, width: the camera's size; labels lie in its distorted image plane, pixel for pixel.
+        height, width: size of the camera's image. Label and image have the same pixels.
     Returns:
-        (height, width) uint8; 255 unlabelled.
+        (height, width) uint8; 255 is unlabelled.
     Raises:
-        LabelImageError: another size, type or encoding, or damaged.
+        LabelImageError: the size, type or encoding is wrong, or the data is damaged.
     """
     if isinstance(message, CompressedImageMessage):
         image = png_image(message.data, height, width)
@@ -46,15 +46,15 @@ def semantic_image(message: ImageMessage | CompressedImageMessage, height: int, 
 
 
 def depth_image(message: ImageMessage | CompressedImageMessage, height: int, width: int) -> np.ndarray:
-    """z-depth of a label image.
+    """Decode z-depth.
 
     Args:
         message: PNG of one 16-bit channel in millimetres, or raw 16UC1 / mono16 in millimetres or 32FC1 in metres.
-        height, width: the camera's size.
+        height, width: size of the camera's image.
     Returns:
-        (height, width) float32 metres along the optical axis; 0 where there is none (NaN and infinity become 0).
+        (height, width) float32 metres along the optical axis; 0 is unknown. NaN and infinity become 0.
     Raises:
-        LabelImageError: another size, type or encoding, or damaged.
+        LabelImageError: the size, type or encoding is wrong, or the data is damaged.
     """
     if isinstance(message, CompressedImageMessage):
         image = png_image(message.data, height, width)
@@ -66,23 +66,27 @@ def depth_image(message: ImageMessage | CompressedImageMessage, height: int, wid
     if image.dtype == np.uint16:
         return image.astype(np.float32) * np.float32(0.001)
     if (image < 0).any():
-        raise LabelImageError(f"depth label holds {image.min():g} m; depths are positive, 0 or NaN where there is none")
+        raise LabelImageError(f"depth label holds {image.min():g} m; write 0 or NaN where the depth is unknown")
     return np.where(np.isfinite(image), image, np.float32(0))
 
 
 def semantic_png(classes: np.ndarray) -> bytes:
-    """The PNG that `semantic_image` reads back: class ids, (H, W) uint8."""
+    """Encode class ids, (H, W) uint8, as a PNG that `semantic_image` reads."""
     return cv2.imencode(".png", classes, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
 
 
 def depth_png(depth: np.ndarray) -> bytes:
-    """The PNG in millimetres that `depth_image` reads back: (H, W) metres, 0 for none; none is left beyond 65.535 m."""
+    """Encode z-depth, (H, W) metres, as a PNG that `depth_image` reads. 65.535 m and more becomes 0, unknown."""
     millimetres = np.where(depth < FARTHEST, np.rint(depth * 1000), 0).astype(np.uint16)
     return cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def png_image(data: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A PNG of this size as it is stored, colours blue first; LabelImageError where it is damaged or another size."""
+    """Decode a PNG without any conversion; colours are in the order blue, green, red.
+
+    Raises:
+        LabelImageError: it is damaged, or has another size.
+    """
     try:
         found = compressed_size(data)
     except ImageError as error:
@@ -101,10 +105,13 @@ def png_image(data: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def raw_channel(message: ImageMessage, height: int, width: int, encodings: dict, what: str) -> np.ndarray:
-    """The one channel of a raw image in native byte order; `encodings` are those that may come and their types.
+    """Decode a raw image of one channel, to native byte order.
 
+    Args:
+        encodings: {encoding: NumPy type} of those that are allowed.
+        what: the label's kind, for error texts.
     Raises:
-        LabelImageError: another size, another encoding, or not as many bytes as it says.
+        LabelImageError: the size or the encoding is wrong, or the number of bytes does not fit them.
     """
     _check_size(message.height, message.width, height, width)
     if message.encoding not in encodings:
@@ -113,8 +120,8 @@ def raw_channel(message: ImageMessage, height: int, width: int, encodings: dict,
     row = width * kind.itemsize
     if message.step < row or message.data.size != message.step * height:
         raise LabelImageError(
-            f"{what} label has {message.data.size} bytes at step {message.step}; {height} rows of at least {row} bytes "
-            "were expected"
+            f"{what} label has {message.data.size} bytes at step {message.step}; expected {height} rows of at least "
+            f"{row} bytes"
         )
     order = ">" if message.is_bigendian else "<"
     rows = np.ascontiguousarray(message.data.reshape(height, message.step)[:, :row])

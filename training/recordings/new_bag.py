@@ -1,4 +1,4 @@
-"""A rosbag2 folder that appears under its name only when it is complete."""
+"""Writes a rosbag2 under a hidden name, and renames it when it is complete."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["new_bag"]
 
 @contextmanager
 def new_bag(folder: str | Path) -> Iterator[Path]:
-    """Give the name to write to, a hidden one beside it; it is renamed at the end, or removed after an exception.
+    """Give a hidden folder to write to. It is renamed at the end, and removed after an exception.
 
-    What a process that was killed has left of the same folder is removed first. The storage file is named after the
-    folder, inside metadata.yaml too.
+    Remains of a process that was killed are removed first. At the end the storage file is named after the folder, in
+    metadata.yaml too.
 
     Raises:
         ValueError: the folder exists, or another process is writing it.
-        OSError: the disk.
+        OSError: the disk is full or cannot be written.
     """
     folder = Path(folder)
     if folder.exists():
-        raise ValueError(f"{folder} exists; name a folder that does not, or remove it")
+        raise ValueError(f"{folder} exists; name another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
     with _only_writer(folder):
@@ -47,13 +47,13 @@ def new_bag(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder's name; it goes with the process that holds it, however that ends."""
+    """Hold a lock for a folder's name. The system releases it when the process ends in any way."""
     path = folder.with_name(f".{folder.name}.lock")
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"{folder}: another process is writing it; let it finish, or name another") from None
+            raise ValueError(f"{folder}: another process is writing it; wait, or name another folder") from None
         try:
             yield
         finally:
@@ -61,7 +61,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
 
 def _flush_to_disk(folder: Path) -> None:
-    """So that a power cut after the rename cannot leave an empty file under the name of a whole one."""
+    """Write all files to the disk, so that a power cut after the rename cannot leave them empty."""
     for path in [*folder.rglob("*"), folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:

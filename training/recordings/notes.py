@@ -1,4 +1,4 @@
-"""What lies beside a recording: its sidecar of labels, and notes of which class table its ids are of."""
+"""Finds a recording's sidecar of labels, and reads the notes that say which class table its ids belong to."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ IMPORT_NOTE = "import.json"  # in a recording that `renderocc import` made
 
 
 def recording_name(bag: str | Path) -> str:
-    """What a recording is called: its folder, or its file without the ending."""
+    """A recording's name: that of its folder, or that of its file without the ending."""
     bag = Path(bag).resolve()
     return bag.stem if bag.suffix in (".mcap", ".db3") else bag.name
 
 
 def sidecar_of(bag: str | Path) -> Path:
-    """The label bag that belongs to a recording unless another is named: BAG_labels beside it."""
+    """The default path of a recording's label bag: BAG_labels beside it."""
     return Path(bag).resolve().with_name(f"{recording_name(bag)}_labels")
 
 
 def find_sidecar(bag: str | Path) -> Path | None:
-    """`sidecar_of`, where there is one."""
+    """`sidecar_of` a recording if it exists, else None."""
     beside = sidecar_of(bag)
     return beside if (beside / "metadata.yaml").is_file() else None
 
 
 def noted_classes(bag: str | Path) -> ClassTable | None:
-    """The class table that the note in a recording or sidecar names; None where there is no note.
+    """The class table in the note of a recording or sidecar; None without a note.
 
     Raises:
         ValueError: the note cannot be read.
@@ -53,12 +53,12 @@ def noted_classes(bag: str | Path) -> ClassTable | None:
 
 
 def class_table(wanted: str | None, bag: str | Path, labels: str | Path | None = None) -> ClassTable:
-    """The table that the ids of a recording's labels are of.
+    """The class table of a recording's labels.
 
-    What the notes say, of the sidecar first; `wanted` where they say nothing, and Occ3D's where nothing is wanted.
+    It is the table in the sidecar's note, else in the recording's note, else `wanted`, else that of Occ3D.
 
     Raises:
-        ValueError: a note cannot be read, or names another table than the wanted one.
+        ValueError: a note cannot be read, or its table is not the wanted one.
     """
     for place in (labels, bag):
         noted = None if place is None else noted_classes(place)
@@ -66,6 +66,6 @@ def class_table(wanted: str | None, bag: str | Path, labels: str | Path | None =
             continue
         if wanted and by_name(wanted) != noted:
             names = ", ".join(noted.names[:4])
-            raise ValueError(f"{place}: its ids are of the table {names}, ..., not of {wanted}; leave out --classes")
+            raise ValueError(f"{place}: its class table is {names}, ..., not {wanted}; leave out --classes")
         return noted
     return by_name(wanted) if wanted else OCC3D_NUSCENES

@@ -1,9 +1,9 @@
-"""Raw ids of the two LiDAR label formats, and the classes they become.
+"""Maps the raw ids of two LiDAR label formats to classes.
 
-`LIDARSEG` are the 32 ids of nuScenes-lidarseg (.bin, uint8) in `OCC3D_NUSCENES`, as in the learning map of the nuScenes
-devkit; what the devkit ignores becomes 'others'. `SEMANTIC_KITTI_RAW` are the ids of semantic-kitti.yaml (.label, the
-lower 16 bits of uint32) in `SEMANTIC_KITTI`, as in its learning map. A return without a class still says how far it is
-to something, unless it is `NO_SURFACE`.
+`LIDARSEG` maps the 32 ids of nuScenes-lidarseg (.bin, uint8) to `OCC3D_NUSCENES`, as the learning map of the nuScenes
+devkit does. Ids that the devkit ignores become 'others'. `SEMANTIC_KITTI_RAW` maps the ids of semantic-kitti.yaml
+(.label, the lower 16 bits of uint32) to `SEMANTIC_KITTI`, as its own learning map does. A point without a class still
+has a distance, unless it is `NO_SURFACE`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABE
 
 __all__ = ["LIDARSEG", "NO_SURFACE", "SEMANTIC_KITTI_RAW", "class_or_none", "lookup_table"]
 
-NO_SURFACE = 254  # instead of a class: no surface of the world (noise, sky, the vehicle itself), so no depth either
+NO_SURFACE = 254  # instead of a class id: noise, sky or the vehicle itself, which have no depth either
 
 _OCC3D = {
     "no surface": (0, 31),  # noise, vehicle.ego
@@ -66,7 +66,7 @@ def _by_id(groups: dict[str, tuple[int, ...]], table: ClassTable) -> dict[int, i
 
 
 def class_or_none(table: ClassTable, name: str) -> int:
-    """Id of a class by name; also of 'unlabelled' (255) and 'no surface' (`NO_SURFACE`)."""
+    """The id of a class name. 'unlabelled' is 255, and 'no surface' is `NO_SURFACE`."""
     return {"unlabelled": UNLABELLED, "no surface": NO_SURFACE}.get(name) or table.id_of(name)
 
 
@@ -75,7 +75,7 @@ SEMANTIC_KITTI_RAW: dict[int, int] = _by_id(_KITTI, SEMANTIC_KITTI)
 
 
 def lookup_table(mapping: dict[int, int]) -> np.ndarray:
-    """(65536,) int16: the class id of every raw id, -1 where the mapping has none."""
+    """(65536,) int16: the class id of every raw id; -1 for ids that the mapping does not have."""
     table = np.full(1 << 16, -1, np.int16)
     table[list(mapping)] = list(mapping.values())
     return table

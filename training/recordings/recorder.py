@@ -1,11 +1,12 @@
-"""Writes recordings: images, camera_info, TF, clouds and 2D labels as a rosbag2, whatever they come from."""
+"""Writes recordings: images, camera_info, TF, clouds and 2D labels as a rosbag2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
@@ -26,31 +27,25 @@ _FORMATS = {
 }
 
 
-class LidarMount(Protocol):
-    """A LiDAR's frame and where it sits, (4, 4)."""
+@dataclass(frozen=True)
+class LidarMount:
+    """A LiDAR on a vehicle: the name of its frame, and its pose base_from_lidar (4, 4)."""
 
-    @property
-    def frame_id(self) -> str: ...
-
-    @property
-    def base_from_lidar(self) -> np.ndarray: ...
+    frame_id: str
+    base_from_lidar: np.ndarray
 
 
-class Cloud(Protocol):
-    """Points (N, 3) in the LiDAR's frame, intensity (N,), and class ids (N,) uint8 or None."""
+@dataclass(frozen=True)
+class Cloud:
+    """One cloud: points (N, 3) in the LiDAR's frame, intensity (N,), and class ids (N,) uint8 or None."""
 
-    @property
-    def points(self) -> np.ndarray: ...
-
-    @property
-    def intensity(self) -> np.ndarray: ...
-
-    @property
-    def label(self) -> np.ndarray | None: ...
+    points: np.ndarray
+    intensity: np.ndarray
+    label: np.ndarray | None
 
 
 def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
-    """What a reliable publisher offers that keeps its last `depth` messages."""
+    """The QoS profile of a reliable publisher that keeps its last `depth` messages."""
     return [
         Qos(
             QosHistory.KEEP_LAST,
@@ -67,14 +62,14 @@ def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
 
 
 class Recorder:
-    """A rosbag2 being written; use as a context manager. What is left by an exception has no metadata.yaml.
+    """Writes a rosbag2; to be used as a context manager. After an exception the bag has no metadata.yaml.
 
     Args:
-        folder: does not exist yet; see `training.recordings.new_bag.new_bag`.
-        cameras: their images, labels and camera_info are the topics.
+        folder: a path that does not exist yet; see `training.recordings.new_bag.new_bag`.
+        cameras: each has topics for its images, camera_info and labels.
         storage: "mcap" or "sqlite3".
-        lidar: None for a car without one.
-        labels: also write <camera>/semantic and <camera>/depth.
+        lidar: None for a vehicle without LiDAR.
+        labels: whether there are label topics, <camera>/semantic and <camera>/depth.
     """
 
     def __init__(
@@ -120,14 +115,14 @@ class Recorder:
         return self._store.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
 
     def write_static(self, stamp_ns: int) -> None:
-        """/tf_static: where each sensor sits on the vehicle."""
+        """Write /tf_static: the pose of each sensor on the vehicle."""
         mounts = [(camera.frame_id or f"{camera.name}_optical", camera.base_from_camera) for camera in self._cameras]
         if self._lidar:
             mounts.append((self._lidar.frame_id, self._lidar.base_from_lidar))
         self._transforms("/tf_static", stamp_ns, [("base_link", child, mount) for child, mount in mounts])
 
     def write_pose(self, stamp_ns: int, odom_from_base: np.ndarray) -> None:
-        """/tf: where the vehicle is."""
+        """Write /tf: the vehicle's pose."""
         self._transforms("/tf", stamp_ns, [("odom", "base_link", odom_from_base)])
 
     def _transforms(self, topic: str, stamp_ns: int, edges: list[tuple[str, str, np.ndarray]]) -> None:
@@ -149,10 +144,10 @@ class Recorder:
         self._write(topic, stamp_ns, "tf2_msgs/msg/TFMessage", transforms=transforms)
 
     def write_camera(self, stamp_ns: int, camera: Camera, files: dict[str, bytes]) -> None:
-        """One camera's messages at a stamp.
+        """Write one camera's messages with a stamp.
 
         Args:
-            files: {"image_raw": JPEG or PNG} and, where there are labels, {"semantic": PNG, "depth": PNG}.
+            files: {"image_raw": JPEG or PNG} and, with labels, {"semantic": PNG, "depth": PNG}.
         """
         frame_id = camera.frame_id or f"{camera.name}_optical"
         for topic, forms in _FORMATS.items():
@@ -188,7 +183,7 @@ class Recorder:
         )
 
     def write_sweep(self, stamp_ns: int, sweep: Cloud) -> None:
-        """The LiDAR's cloud: x, y, z, intensity float32 and, where there are labels, label uint8."""
+        """Write the LiDAR's cloud: x, y, z and intensity as float32 and, with labels, label as uint8."""
         assert self._lidar is not None, "a recording without a LiDAR has no sweeps"
         columns = [np.asarray(sweep.points, "<f4"), np.asarray(sweep.intensity, "<f4")[:, None]]
         rows = np.ascontiguousarray(np.concatenate(columns, 1)).view(np.uint8)

@@ -1,4 +1,4 @@
-"""One topic of a recording by header stamp: what is there, and the message at a stamp."""
+"""Reads one topic of a recording by header stamp."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["StampedTopic", "TopicError", "find_topic"]
 
 
 class TopicError(ValueError):
-    """A topic that is missing or cannot be read: names the recording, the topic and what to do."""
+    """The topic is missing or cannot be read. The text names the recording, the topic and what to do."""
 
 
 class StampedTopic:
-    """A topic whose messages begin with a header. Memory: two numbers a message.
+    """A topic whose messages begin with a header. Only stamps and record times stay in memory.
 
     Args:
-        bag: open.
-        topic: its name; read once to learn its stamps.
+        bag: an open bag.
+        topic: name of the topic. It is read once, for its stamps.
     Attributes:
         type: message type.
-        stamps: header stamps, ascending; of equal ones the first message counts.
+        stamps: header stamps, ascending. Of messages with equal stamps only the first is used.
     Raises:
         TopicError: the topic is not in the recording or a header cannot be read.
     """
@@ -48,7 +48,7 @@ class StampedTopic:
         return stamp_ns in self._recorded
 
     def nearest(self, stamp_ns: int, limit_ns: int) -> int | None:
-        """The stamp nearest to one, the earlier of two; None where none lies within the limit."""
+        """The stamp nearest to `stamp_ns`, the earlier of two; None when none is within the limit."""
         place = bisect_left(self.stamps, stamp_ns)
         around = self.stamps[max(place - 1, 0) : place + 1]
         near = min(around, key=lambda stamp: (abs(stamp - stamp_ns), stamp), default=None)
@@ -66,14 +66,14 @@ class StampedTopic:
         for _, _, data in self.bag.messages([self.topic], recorded_ns, recorded_ns + 1):
             if cdr.read_header(data)[0] == stamp_ns:
                 return data
-        raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s was there and is gone")
+        raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s is gone; the file was changed")
 
 
 def find_topic(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
-    """The topic of a message type: the one that is wanted, or the only one there is, or None.
+    """The topic of a message type: the wanted one, or the only one of this type, or None if there is none.
 
     Raises:
-        TopicError: the wanted one is not there or of another type, or there are several to choose from.
+        TopicError: the wanted one does not exist or has another type, or there are several and none is wanted.
     """
     there = [topic.name for topic in bag.topics.values() if topic.type == kind and topic.count]
     if wanted is not None:

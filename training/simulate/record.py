@@ -22,11 +22,11 @@ import numpy as np
 from renderocc_model.base.worker_processes import serve_parent
 from renderocc_model.geometry.rig import Rig
 from training.recordings.new_bag import new_bag
-from training.recordings.recorder import Recorder
+from training.recordings.recorder import Cloud, LidarMount, Recorder
 
 from .cameras import draw_looks
 from .rigs import Vehicle
-from .sensors import Lidar, Photographer, Sweep, camera_offsets
+from .sensors import Lidar, Photographer, camera_offsets
 from .shapes import Mesh
 from .textures import noise
 from .town import Town, build_town
@@ -121,7 +121,7 @@ class Crew:
         self.static.blocked(up, up[0])
         noise(*np.ones((2, 1)), 1.0, np.ones(1))
 
-    def work(self, task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | bytes]:
+    def work(self, task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Cloud | bytes]:
         """What some sensors give of one frame: a camera's files, the LiDAR's sweep, the truth's .npz as bytes."""
         frame, sensors = task
         t = frame_ns(self.settings, frame) / 1e9
@@ -134,7 +134,7 @@ class Crew:
         moving = self.town.traffic.models(t, self.town.drive.odom_from_base(t)[:3, 3], reach=reach + LONGEST_MOVER)
         return moving, self.static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
 
-    def _sensor(self, frame: int, sensor: int, t: float, around) -> dict[str, bytes] | Sweep | bytes:
+    def _sensor(self, frame: int, sensor: int, t: float, around) -> dict[str, bytes] | Cloud | bytes:
         rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         if sensor == _TRUTH:
             lost = self.vehicle.lost(self.settings.seed, frame)
@@ -150,7 +150,7 @@ class Crew:
 _crew: Crew | None = None  # the workers' own, inherited
 
 
-def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Sweep | bytes]:
+def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Cloud | bytes]:
     return _crew.work(task)
 
 
@@ -174,7 +174,7 @@ def _one_thread() -> Iterator[None]:
 
 def render(
     town: Town, vehicle: Vehicle, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
-) -> Iterator[list[dict[str, bytes] | Sweep | bytes]]:
+) -> Iterator[list[dict[str, bytes] | Cloud | bytes]]:
     """The results of tasks, in their order, from as many processes as the settings say."""
     with _one_thread():
         crew = Crew(town, vehicle, settings)
@@ -260,7 +260,7 @@ def _write_all(folder: Path, town: Town, vehicle: Vehicle, settings: Settings, o
     sensors = sorted(after, key=lambda sensor: (after[sensor], sensor))
     tasks = _tasks(vehicle, sensors, settings)
     pose_ns, end_ns = -round(_BEFORE_S * 1e9), frame_ns(settings, settings.frames - 1) + round(_AFTER_S * 1e9)
-    lidar = Lidar() if settings.lidar else None
+    lidar = LidarMount(Lidar.frame_id, Lidar().base_from_lidar) if settings.lidar else None
     with Recorder(folder, rig, settings.storage, lidar, settings.labels) as recorder:
         if settings.truth:
             (folder / "occupancy").mkdir()

@@ -9,6 +9,7 @@ import numpy as np
 from renderocc_model.field.classes import UNLABELLED
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.geometry.transforms import invert
+from training.recordings.recorder import Cloud
 
 from .cameras import CameraLook, blurred_by_motion, lattice, photograph
 from .lights import Lights
@@ -18,7 +19,7 @@ from .town import Town
 from .trace import Hits, Tracer, dot, place, rotate
 from .traffic import SHADOW_REACH
 
-__all__ = ["Lidar", "Photographer", "Picture", "Sweep", "camera_offsets", "town_rig"]
+__all__ = ["Lidar", "Photographer", "Picture", "camera_offsets", "town_rig"]
 
 # Mounts like nuScenes': name, x, y, z in base_link, heading in degrees, horizontal field of view in degrees.
 _MOUNTS = (
@@ -199,15 +200,6 @@ def in_sight(
     return [model for index, model in enumerate(models) if index not in hidden]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """One LiDAR cloud, (N,) each: x, y, z float32 in the LiDAR's frame, intensity float32 0..255, label uint8."""
-
-    points: np.ndarray
-    intensity: np.ndarray
-    label: np.ndarray
-
-
 class Lidar:
     """A LiDAR on the roof that turns once a frame; its cloud is deskewed to the frame's stamp.
 
@@ -237,7 +229,7 @@ class Lidar:
             .astype(np.float32)
         )
 
-    def sweep(self, odom_from_base: np.ndarray, tracer: Tracer, rng: np.random.Generator) -> Sweep:
+    def sweep(self, odom_from_base: np.ndarray, tracer: Tracer, rng: np.random.Generator) -> Cloud:
         """The returns at a pose of the car, off what a tracer holds: range noise of 2 cm, fewer from glass and afar."""
         odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
@@ -250,4 +242,4 @@ class Lidar:
         distance = (hits.distance + rng.normal(0, 0.02, len(strength)))[kept]
         points = (self.directions[kept] * distance[:, None]).astype(np.float32)
         intensity = np.clip(brightness * np.sqrt(facing) * 255 + rng.normal(0, 4, len(strength)), 0, 255)
-        return Sweep(points, intensity[kept].astype(np.float32), hits.class_id[kept])
+        return Cloud(points, intensity[kept].astype(np.float32), hits.class_id[kept])

@@ -44,19 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.jobs < 1 or (arguments.threads is not None and arguments.threads < 1):
             raise ValueError(f"--jobs is {arguments.jobs}, --threads {arguments.threads}; expected at least 1")
         from ..train import stopping_on_signals
-        from .conduct import Conductor
-        from .plan import load_study
+        from .description import load_study
+        from .runner import StudyRunner
 
         study = load_study(arguments.config)
         threads = arguments.threads or max(cpus // arguments.jobs, 1)
-        conductor = Conductor(study, arguments.out, arguments.docs, arguments.jobs, threads, arguments.only)
+        runner = StudyRunner(study, arguments.out, arguments.docs, arguments.jobs, threads, arguments.only)
         if arguments.tables:
-            conductor.draw()
-            conductor.write_document()
-            print(f"wrote {conductor.document.resolve()}")
+            runner.draw()
+            runner.write_document()
+            print(f"wrote {runner.document.resolve()}")
             return 0
         with stopping_on_signals() as stopped:
-            failures = conductor.run(lambda: bool(stopped))
+            failures = runner.run(lambda: bool(stopped))
     except (ValueError, OSError) as error:
         print(f"renderocc study: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
@@ -65,5 +65,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stopped:
         print(f"stopped; give the same command again to go on: {arguments.out.resolve()}")
         return 130
-    print(f"wrote {conductor.document.resolve()}")
+    print(f"wrote {runner.document.resolve()}")
     return 1 if failures else 0

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from renderocc_model.base.config import from_mapping
+
 from ..evaluate.metrics import write_json
-from .plan import Run, Study
+from ..train.config import TrainConfig
+from .description import Run, Study, deciding_settings
 
 __all__ = ["FIGURES", "Results", "Spread", "spread", "write_source"]
 
@@ -84,7 +87,7 @@ class Results:
                 f"{path}: is no result of a run ({error!r}); remove it, and the run is done again"
             ) from None
         wanted = json.loads(json.dumps(self.study.identity(run)))
-        differing = _first_difference(made_with, wanted)
+        differing = _first_difference(_with_later_settings(made_with), wanted)
         if missing or differing:
             what = f"lacks {missing[0]}" if missing else f"was made with {differing}"
             raise ValueError(
@@ -184,6 +187,18 @@ def source_version() -> dict:
         differs = git("diff", "--quiet", "HEAD", "--", "training", "renderocc_model")
         commit = found.stdout.strip() + ("" if differs is not None and differs.returncode == 0 else "+")
     return {"commit": commit, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _with_later_settings(made_with: dict) -> dict:
+    """The settings of an older result, where settings that did not exist then have their defaults.
+
+    A new setting must therefore have a default that does what was done without it.
+    """
+    try:
+        then = from_mapping(TrainConfig, made_with["training"], "made_with")
+    except (KeyError, ValueError):  # a setting that exists no more; it is named as a difference
+        return made_with
+    return {**made_with, "training": json.loads(json.dumps(deciding_settings(then)))}
 
 
 def _first_difference(then: object, now: object, name: str = "") -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from renderocc_model.base.config import to_mapping
 from renderocc_model.base.files import replacing
 
+from .description import PARTS, TownData
 from .jobs import RENDEROCC, Job
-from .plan import PARTS, TownData
 
 __all__ = ["TownFolder"]
 

@@ -11,7 +11,19 @@ from renderocc_model.base.config import configuration, from_mapping, load_yaml, 
 
 from ..train.config import TrainConfig, load_train_config
 
-__all__ = ["PARTS", "Comparison", "Row", "Run", "Study", "StudyConfig", "Table", "TownData", "Towns", "load_study"]
+__all__ = [
+    "PARTS",
+    "Comparison",
+    "Row",
+    "Run",
+    "Study",
+    "StudyConfig",
+    "Table",
+    "TownData",
+    "Towns",
+    "deciding_settings",
+    "load_study",
+]
 
 PARTS = ("training", "validation", "test")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -176,11 +188,16 @@ class Study:
 
     def identity(self, run: Run) -> dict:
         """All that a run's figures depend on, as plain data: towns and settings."""
-        settings = to_mapping(self.train_config(run))
-        del settings["run"]
-        for name in ("prepared", "bags", "labels"):
-            del settings["data"][name]
-        return {"towns": to_mapping(self.config.data), "training": settings}
+        return {"towns": to_mapping(self.config.data), "training": deciding_settings(self.train_config(run))}
+
+
+def deciding_settings(config: TrainConfig) -> dict:
+    """The settings that decide what is learned, as plain data: all but paths and `run`."""
+    settings = to_mapping(config)
+    del settings["run"]
+    for name in ("prepared", "bags", "labels"):
+        del settings["data"][name]
+    return settings
 
 
 def load_study(path: str | Path) -> Study:

@@ -12,13 +12,13 @@ from pathlib import Path
 from renderocc_model.base.document import write_section
 
 from ..train.progress import clock
-from .document import relative_path, render_part
+from .description import Run, Study
 from .jobs import RENDEROCC, Job, run_jobs
-from .plan import Run, Study
 from .results import Results, write_source
+from .section import relative_path, render_part
 from .towns import TownFolder
 
-__all__ = ["Conductor"]
+__all__ = ["StudyRunner"]
 
 _LOCK_PATIENCE_S = 150.0  # for runs of a study that was killed, which save their state first
 _VIEWS, _COLUMNS = 2, 5  # frames that are drawn as the cameras see them, and from above
@@ -26,7 +26,7 @@ _VIEWS, _COLUMNS = 2, 5  # frames that are drawn as the cameras see them, and fr
 Stop = Callable[[], bool]
 
 
-class Conductor:
+class StudyRunner:
     """Runs a study.
 
     Args:
@@ -190,7 +190,7 @@ class Conductor:
         newest = max(network.stat().st_mtime_ns for network in networks.values())
         if all(path.exists() and path.stat().st_mtime_ns >= newest for path in self._pictures):
             return
-        from .pictures import draw_birds_eyes, draw_views, write_jpeg
+        from .illustrations import draw_birds_eyes, draw_views, write_jpeg
 
         *views, above = self._pictures
         drawn = draw_views(networks[comparison.main], tables, recordings, len(views))

@@ -1,4 +1,4 @@
-"""What the importers share: errors, the note in each recording, mounts, and resuming by whole recordings."""
+"""What both importers share: errors, reading files, the note in each recording, and the import of what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +15,30 @@ from renderocc_model.images.decoding import ImageError, compressed_size
 from training.recordings.new_bag import new_bag
 from training.recordings.notes import IMPORT_NOTE
 
-__all__ = ["Cloud", "DatasetError", "Mount", "import_all", "is_imported", "read_file", "read_picture"]
+__all__ = ["DatasetError", "import_all", "is_imported", "read_file", "read_picture"]
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be imported: names the file or table, the record, and what to do."""
-
-
-@dataclass(frozen=True)
-class Mount:
-    """Where the LiDAR sits, base_from_lidar (4, 4), and the name of its frame."""
-
-    frame_id: str
-    base_from_lidar: np.ndarray
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Points (N, 3) float32 in the LiDAR's frame, intensity (N,), class ids (N,) uint8 or None without labels."""
-
-    points: np.ndarray
-    intensity: np.ndarray
-    label: np.ndarray | None
+    """The dataset cannot be imported. The text names the file or table, the record and what to do."""
 
 
 def read_file(path: Path, named_by: str) -> bytes:
-    """A file's bytes; DatasetError says which record names a file that is not there."""
+    """Read a file's bytes.
+
+    Args:
+        named_by: the record or file that names this file, for the error text.
+    Raises:
+        DatasetError: the file is missing or cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise DatasetError(f"{path} {reason}; {named_by} names it; unpack the archive that holds it") from None
+        raise DatasetError(f"{path} {reason}; {named_by} names it; unpack the archive that contains it") from None
 
 
 def read_picture(path: Path, camera: Camera, named_by: str) -> bytes:
-    """The bytes of a JPEG or PNG file, whose size must be its camera's."""
+    """Read the bytes of a JPEG or PNG file. Its size must be the camera's, else DatasetError is raised."""
     data = read_file(path, named_by)
     try:
         size = compressed_size(np.frombuffer(data, np.uint8))
@@ -59,17 +47,19 @@ def read_picture(path: Path, camera: Camera, named_by: str) -> bytes:
     wanted = camera.model.height, camera.model.width
     if size != wanted:
         raise DatasetError(
-            f"{path}: the picture is {size[1]}x{size[0]}, {named_by} says {wanted[1]}x{wanted[0]}; "
-            f"unpack pictures and calibration of one release"
+            f"{path}: the image is {size[1]}x{size[0]}, but {named_by} says {wanted[1]}x{wanted[0]}; "
+            f"unpack images and calibration of one release"
         )
     return data
 
 
 def is_imported(folder: Path, note: dict) -> bool:
-    """Whether a recording is there already, made from the same thing in the same way.
+    """Whether a recording exists that was made from the same data with the same options.
 
+    Args:
+        note: describes data and options, as in the recording's note.
     Raises:
-        DatasetError: there is a folder, but made from something else.
+        DatasetError: the folder exists, but was made from other data or with other options.
     """
     if not folder.exists():
         return False
@@ -89,7 +79,7 @@ def is_imported(folder: Path, note: dict) -> bool:
 
 @contextmanager
 def recording_folder(folder: Path, note: dict) -> Iterator[Path]:
-    """A folder for one recording with its note, that appears when the recording is complete."""
+    """Give a hidden folder for a recording. At the end its note is written and the folder is renamed."""
     with new_bag(folder) as partial:
         yield partial
         (partial / IMPORT_NOTE).write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
@@ -98,14 +88,15 @@ def recording_folder(folder: Path, note: dict) -> Iterator[Path]:
 def import_all(
     out: Path, names: list[str], note_of: Callable[[str], dict], write: Callable[[str, Path, Callable], int], tell=print
 ) -> int:
-    """Import recordings one after the other, leaving out those that are complete; a progress bar counts frames.
+    """Import the recordings that are not complete yet, one after the other. A progress bar counts frames.
 
     Args:
-        names: of the recordings, which their folders are called.
-        note_of: what a recording is made from and how.
-        write: writes (name, folder, on_frame) and returns the number of messages.
+        names: names of the recordings, and of their folders.
+        note_of: gives a recording's note: its data and options.
+        write: writes a recording, called with (name, folder, on_frame), and returns the number of messages.
+        tell: called with each line of progress.
     Returns:
-        the number of recordings written now.
+        the number of recordings that were written.
     """
     from tqdm import tqdm
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..evaluate.report import markdown_table
-from .plan import PARTS, Study, Table
+from .description import PARTS, Study, Table
 from .results import Spread, spread
 
 __all__ = ["NOT_RUN", "render_part", "render_table"]

@@ -21,7 +21,7 @@ from ..data.dataset import RayDataset
 from ..evaluate.evaluate import held_out_dataset
 from ..evaluate.frame_truth import occupied_classes, truth_of
 from ..evaluate.held_out import evenly, predicted_fields
-from ..train.pictures import draw_frame
+from ..train.frame_sheet import draw_frame
 
 __all__ = ["draw_birds_eyes", "draw_views", "volumes_from_above", "write_jpeg"]
 

@@ -10,7 +10,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.field import SemanticDensityField
 from training.data.dataset import RayDataset, SampleConfig
 from training.prepare import PrepareConfig, prepare_recording
-from training.train.pictures import draw_frame, occupancy_of
+from training.train.frame_sheet import draw_frame, occupancy_of
 
 CONFIG = small_config()  # views of 64 x 96, 16 x 16 x 4 voxels of 1 m
 TITLES, COLUMN = 22, 352

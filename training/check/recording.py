@@ -16,9 +16,9 @@ from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from training.recordings.notes import class_table, find_sidecar
 
+from .contents import Contents, read_contents
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labels import LabelReport, check_labels, check_truth
-from .topics import Contents, read_contents
 
 __all__ = ["check_recording"]
 

@@ -1,4 +1,4 @@
-"""Dense labels from pictures: a depth topic, a label image topic, or a segmentation network on the image itself."""
+"""Makes dense labels of one image from a depth image, a label image, or a segmentation network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .mapping import ClassMapping, LabelError, mapping_from
 
 __all__ = ["Segmenter", "recorded_classes", "recorded_depth"]
 
-# compressed_depth_image_transport: an int32 format and two float32 before the PNG; of 32FC1 the PNG holds
+# compressed_depth_image_transport has an int32 format and two float32 before the PNG. For 32FC1 the PNG holds the
 # quantised inverse depth, first / depth + second.
 _DEPTH_HEADER = struct.Struct("<iff")
 _IDS = {"mono8": np.uint8, "8UC1": np.uint8, "mono16": np.uint16, "16UC1": np.uint16}
@@ -26,12 +26,12 @@ _COLOURS = ("rgb8", "bgr8")
 
 
 def recorded_depth(message: ImageMessage | CompressedImageMessage, height: int, width: int) -> np.ndarray:
-    """z-depth of a depth topic: raw 16UC1 or 32FC1, a 16-bit PNG, or compressedDepth of either.
+    """Decode a depth image: raw 16UC1 or 32FC1, a 16-bit PNG, or compressedDepth of either.
 
     Returns:
-        (height, width) float32 metres, 0 where there is none.
+        (height, width) float32 metres of z-depth; 0 is unknown.
     Raises:
-        LabelImageError: another size or encoding, or damaged.
+        LabelImageError: the size or encoding is wrong, or the data is damaged.
     """
     if not isinstance(message, CompressedImageMessage) or "compressedDepth" not in message.format:
         return depth_image(message, height, width)
@@ -53,12 +53,13 @@ def recorded_depth(message: ImageMessage | CompressedImageMessage, height: int, 
 def recorded_classes(
     message: ImageMessage | CompressedImageMessage, height: int, width: int, mapping: ClassMapping
 ) -> np.ndarray:
-    """Class ids of a label image: ids (one channel of 8 or 16 bits) or colours (rgb8, bgr8, a PNG of three channels).
+    """Decode a label image of ids (one channel of 8 or 16 bits) or colours (rgb8, bgr8, or a PNG of three channels).
 
     Returns:
-        (height, width) uint8.
+        (height, width) uint8 class ids.
     Raises:
-        LabelError, LabelImageError: another size or encoding, damaged, or an id that the mapping does not list.
+        LabelError: the mapping does not list an id or colour.
+        LabelImageError: the size or encoding is wrong, or the data is damaged.
     """
     if isinstance(message, CompressedImageMessage):
         image = png_image(message.data, height, width)
@@ -70,31 +71,32 @@ def recorded_classes(
     if message.encoding in _COLOURS:
         if (message.height, message.width) != (height, width):
             text = f"label image is {message.width}x{message.height} but the camera is {width}x{height}"
-            raise LabelImageError(f"{text}; record labels in the camera's own image plane, pixel for pixel")
+            raise LabelImageError(f"{text}; record label images with the pixels of the camera's image")
         return mapping.of_colours(decode_raw(message.data, height, width, message.step, message.encoding))
     return mapping.of_ids(raw_channel(message, height, width, _IDS, "semantic"))
 
 
 class Segmenter:
-    """A segmentation network somebody else trained: ONNX, or TorchScript.
+    """A segmentation network in ONNX or TorchScript.
 
-    Its description is a YAML file beside it, `ids` being what its channels (or the ids it gives out) mean:
+    A YAML file beside the network describes it; `ids` maps its output channels, or its output ids, to classes:
 
-        size: [512, 1024]                # height and width of its input; left out: the image's own
-        mean: [0.485, 0.456, 0.406]      # of red, green, blue in 0..1; input is (image / 255 - mean) / std
+        size: [512, 1024]                # height and width of its input (default: those of the image)
+        mean: [0.485, 0.456, 0.406]      # of red, green, blue in 0..1; the input is (image / 255 - mean) / std
         std: [0.229, 0.224, 0.225]
         channels: rgb                    # or bgr
         classes: occ3d_nuscenes
         ids: {0: driveable_surface, 1: sidewalk, 13: car}
         others: unlabelled
 
-    It takes float32 (1, 3, H, W) and gives scores (1, classes, h, w) or ids (1, h, w); h and w may be smaller.
+    The input is float32 (1, 3, H, W). The output is scores (1, classes, h, w) or ids (1, h, w); h and w may be smaller
+    than H and W.
 
     Args:
         model: path of a .onnx, .pt, .ts or .torchscript file.
-        description: path of the YAML file; the model's with .yaml when None.
+        description: path of the YAML file. None is the model's path with the ending .yaml.
     Raises:
-        LabelError: names the file and what is wrong with it.
+        LabelError: a file is wrong. The text names the file and the fault.
     """
 
     _KEYS = ("size", "mean", "std", "channels")
@@ -120,7 +122,7 @@ class Segmenter:
         """Class ids (H, W) uint8 of an image (H, W, 3) uint8 RGB.
 
         Raises:
-            LabelError: the network refuses the input, or gives out something else than scores or ids.
+            LabelError: the network fails, or its output is neither scores nor ids.
         """
         height, width = image.shape[:2]
         if self.size:
@@ -129,7 +131,7 @@ class Segmenter:
         normal = normal[..., ::-1] if self._flipped == "bgr" else normal
         try:
             out = np.asarray(self._run(np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)))
-        except Exception as error:  # whatever a foreign network raises
+        except Exception as error:  # a network of another project can raise anything
             raise LabelError(f"{self.path}: the network failed: {' '.join(str(error).split())[:300]}") from None
         if out.ndim == 4 and out.shape[0] == 1 and out.shape[1] > 1:
             ids = out[0].argmax(axis=0)
