@@ -193,7 +193,7 @@ def cut(name, size):
         (cut("image_3/000000.png", 10), "image_3/000000.png: "),
         (
             lambda f: (f / "image_2/000001.png").write_bytes(cv2.imencode(".png", np.zeros((8, 9)))[1].tobytes()),
-            "picture is 9x8, .*1241x376",
+            "image is 9x8, .*1241x376",
         ),
         (lambda f: (f / "poses.txt").unlink(), "poses.txt is missing"),
     ],
