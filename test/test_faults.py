@@ -11,13 +11,14 @@ from campaign.faults.__main__ import main
 from campaign.faults.catalogue import FAULTS, Run, fault_named, plan
 from campaign.faults.judge import Promises
 from campaign.faults.lane import lane_runs, make_run
-from campaign.faults.report import growth, mended, read_results, set_aside_broken, summary, table
-from campaign.scene import load_scene, small_network
+from campaign.faults.report import growth, mended, set_aside_broken, summary, table
+from campaign.json_lines import read_lines
+from campaign.recordings import load_scene
 from campaign.seen import perhaps_seen, voxels_perhaps_seen
 from campaign.stage import Stage
 from nav_msgs.msg import MapMetaData
 from sensor_msgs.msg import CameraInfo
-from system import ROOT, new_domain
+from system import new_domain, program_environment, small_network
 
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
@@ -37,9 +38,11 @@ def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     command = [sys.executable, "-m", "campaign.faults", "--out", out, "--only", ",".join(SIX)]
     command += ["--lanes", "1", "--seed", "3", "--bag", town_bag, "--domain", new_domain(), "--wall"]
     command += ["--report-within", "10", "--recover-within", "10"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT / "test", timeout=400)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=program_environment(), timeout=400
+    )
     assert done.returncode == 0, done.stdout + done.stderr + (out / "lane_0.log").read_text()
-    records = read_results(out / "results.jsonl")
+    records = read_lines(out / "results.jsonl")
     assert [record["broken"] for record in records] == [[]] * 6
     assert done.stdout.splitlines()[-1].endswith(str(out.resolve()))
     text = (out / "report.md").read_text()
@@ -58,7 +61,6 @@ def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
 def test_a_node_that_lies_is_found_out(town_bag, tmp_path, monkeypatch, lie, found):
     """Each promise is broken on purpose in the node; what is outside must notice."""
     monkeypatch.setenv("LIE", lie)
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'test'}")
     network = small_network(tmp_path / "network.safetensors")
     stage = Stage(tmp_path, load_scene(town_bag), network, new_domain(), False, usual="lying_node")
     try:
@@ -192,14 +194,14 @@ def test_the_table_has_median_and_worst_and_the_seed_to_repeat_a_failure():
 def test_a_line_that_was_cut_off_is_made_again(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({"index": 0}) + "\n" + '{"index": 1, "fau')
-    assert [entry["index"] for entry in read_results(path)] == [0]
+    assert [entry["index"] for entry in read_lines(path)] == [0]
 
 
 def test_broken_runs_are_made_again_and_what_was_mended_is_told(tmp_path):
     records = [record(0, 800.0), record(1, 800.0, broken=["recovery: too late"])]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in records))
     set_aside_broken(tmp_path)
-    left, earlier = (read_results(tmp_path / name) for name in ("results.jsonl", "earlier.jsonl"))
+    left, earlier = (read_lines(tmp_path / name) for name in ("results.jsonl", "earlier.jsonl"))
     assert [entry["index"] for entry in left] == [0] and mended(left, earlier) == []
     again = [*left, record(1, 800.0)]
     assert mended(again, earlier) == [{"only": "camera stops", "seed": 1, "broken": ["recovery: too late"]}]

@@ -14,7 +14,7 @@ from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
 from small_models import small_config
 from std_srvs.srv import Trigger
-from system import Listener, Program, PublishingRig, new_domain, node_command, transform_message, wait_until
+from system import Listener, Program, new_domain, node_command, noise_cameras, transform_message, wait_until
 from tf2_msgs.msg import TFMessage
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
@@ -45,7 +45,7 @@ class System:
         }
         self.node = Program(node_command(parameters), domain)
         self.listener = Listener(domain)
-        self.rig = PublishingRig(self.listener, CAMERAS)
+        self.cameras = noise_cameras(self.listener, CAMERAS)
         self.points = self.listener.listen(PointCloud2, "/renderocc/points")
         self.node.expect("active: 2 cameras", 90)
         self.until_heard()
@@ -53,19 +53,19 @@ class System:
     def until_heard(self) -> None:
         wait_until(
             lambda: (
-                self.rig.raw["left"].get_subscription_count()
-                and self.rig.tf.get_subscription_count()
+                self.cameras.subscribers("raw", "left")
+                and self.cameras.subscribers("tf")
                 and self.listener.node.count_publishers("/renderocc/points")
             ),
             20,
             "subscriptions",
         )
         time.sleep(1.0)  # both sides of every match
-        self.rig.send_mounts()
+        self.cameras.send_mounts()
 
     def frame(self) -> int:
         stamp = time.time_ns() - SECOND // 5
-        self.rig.frame(stamp)
+        self.cameras.frame(stamp)
         wait_until(
             lambda: any(m.header.stamp.sec * SECOND + m.header.stamp.nanosec == stamp for m in list(self.points)),
             40,
@@ -164,15 +164,15 @@ def test_names_from_the_network_write_no_lines_of_their_own_and_fill_neither_log
         names = ["".join(chr(97 + int(digit)) for digit in f"{batch:03d}{index:03d}") + fake for index in range(100)]
         refused = [transform_message(name, name, stamp) for name in names]
         taken = [transform_message("odom", name[:6], stamp + index) for index, name in enumerate(names)]
-        system.rig.tf.publish(TFMessage(transforms=refused + taken))
+        system.cameras.publisher("tf").publish(TFMessage(transforms=refused + taken))
         long = transform_message("odom", "x" * 500_000, stamp)
-        system.rig.tf.publish(TFMessage(transforms=[long]))
+        system.cameras.publisher("tf").publish(TFMessage(transforms=[long]))
         time.sleep(0.02)
     for turn in range(60):
         for camera in CAMERAS:
-            info = system.rig.info_message(camera, stamp)
+            info = system.cameras.info_message(camera, stamp)
             info.header.frame_id = f"{'abcdefghij'[turn % 10]}{'abcdefghij'[turn // 10]}\n[ERROR] brakes failed"
-            system.rig.info[camera].publish(info)
+            system.cameras.publisher("camera_info", camera).publish(info)
         time.sleep(0.01)
     system.frame()
     said = system.node.lines[lines:]

@@ -44,8 +44,7 @@ def shut_down(listener) -> None:
 
 
 def started(parameters, listener) -> Program:
-    command = node_command(parameters, "-r", f"__node:={NAME}")
-    command[1] = "renderocc_ros.start"
+    command = node_command(parameters, "-r", f"__node:={NAME}", module="renderocc_ros.start")
     return Program(command, listener.domain)
 
 

@@ -22,9 +22,10 @@ from system import (
     LATCHED,
     Listener,
     Program,
-    PublishingRig,
     new_domain,
     node_command,
+    noise_cameras,
+    pixels_of,
     stamp_message,
     transform_message,
     untrained_network,
@@ -62,7 +63,7 @@ class System:
             domain,
         )
         self.listener = Listener(domain)
-        self.rig = PublishingRig(self.listener, CAMERAS)
+        self.cameras = noise_cameras(self.listener, CAMERAS)
         listen = self.listener.listen
         self.points = listen(PointCloud2, "/renderocc/points")
         self.markers = listen(MarkerArray, "/renderocc/markers")
@@ -73,13 +74,13 @@ class System:
         self.diagnostics = listen(DiagnosticArray, "/diagnostics")
         self.node.expect("active: 3 cameras", 90)
         wait_until(
-            lambda: self.rig.raw["back"].get_subscription_count() and self.rig.tf.get_subscription_count(),
+            lambda: self.cameras.subscribers("raw", "back") and self.cameras.subscribers("tf"),
             10,
             "subscriptions",
         )
         wait_until(lambda: self.listener.node.count_subscribers("/renderocc/points") == 1, 10, "discovery")
         time.sleep(1.0)  # both sides of every match
-        self.rig.send_mounts()
+        self.cameras.send_mounts()
 
     def now(self) -> int:
         return time.time_ns() - 200_000_000
@@ -87,7 +88,7 @@ class System:
     def frame(self, timeout: float = 40.0, leave_out: tuple = ()) -> int:
         """Publish one good frame and wait until its points are there. Returns its stamp."""
         stamp = self.now()
-        self.rig.frame(stamp, leave_out)
+        self.cameras.frame(stamp, leave_out)
         wait_until(
             lambda: any(stamp_of(message) == stamp for message in list(self.points)), timeout, f"points of {stamp}"
         )
@@ -191,30 +192,25 @@ def test_rendered_views_have_a_ray_for_every_fourth_pixel(system):
 @pytest.fixture
 def front_compressed(system):
     """The front camera publishes only compressed images; afterwards raw ones again."""
-    system.listener.node.destroy_publisher(system.rig.raw.pop("front"))
-    wait_until(
-        lambda: system.rig.compressed["front"].get_subscription_count() == 1, 10, "subscription to compressed images"
-    )
+    system.cameras.unplug("raw", "front")
+    wait_until(lambda: system.cameras.subscribers("compressed", "front") == 1, 10, "subscription to compressed images")
     time.sleep(0.7)
     yield
-    system.rig.raw["front"] = system.listener.node.create_publisher(Image, "/front/image_raw", 5)
-    wait_until(lambda: system.rig.raw["front"].get_subscription_count() == 1, 10, "subscription to raw images")
-    wait_until(
-        lambda: system.rig.compressed["front"].get_subscription_count() == 0, 10, "end of the compressed subscription"
-    )
+    wait_until(lambda: system.cameras.subscribers("raw", "front") == 1, 10, "subscription to raw images")
+    wait_until(lambda: system.cameras.subscribers("compressed", "front") == 0, 10, "end of the compressed subscription")
     time.sleep(0.5)
 
 
 def send_compressed(system, data: bytes) -> int:
     """A frame whose front image is a CompressedImage of this data. Returns its stamp."""
     stamp = system.now()
-    system.rig.send_odom(stamp + 50_000_000)
-    system.rig.send_infos(stamp)
+    system.cameras.send_odom(stamp + 50_000_000)
+    system.cameras.send_infos(stamp)
     for camera in ("left", "back"):
-        system.rig.raw[camera].publish(system.rig.image_message(camera, stamp))
+        system.cameras.send_image(camera, stamp)
     message = CompressedImage(format="jpeg", data=data)
     message.header.stamp, message.header.frame_id = stamp_message(stamp), "front_optical"
-    system.rig.compressed["front"].publish(message)
+    system.cameras.publisher("compressed", "front").publish(message)
     wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points")
     return stamp
 
@@ -222,7 +218,7 @@ def send_compressed(system, data: bytes) -> int:
 def test_where_raw_images_end_compressed_ones_are_taken_and_corrupt_ones_named(system, front_compressed):
     import cv2
 
-    jpeg = cv2.imencode(".jpg", system.rig.pixels["front"])[1].tobytes()
+    jpeg = cv2.imencode(".jpg", pixels_of(system.cameras.image_message("front", 0)))[1].tobytes()
     stamp = send_compressed(system, jpeg)
     wait_until(lambda: any(stamp_of(image) == stamp for image in system.depth), 5, "the front camera's rendered view")
     for data, line in ((jpeg[: len(jpeg) // 2], "JPEG"), (b"no image at all", "image")):
@@ -269,12 +265,12 @@ def test_diagnostics_name_rate_age_and_latency_of_every_part(system):
 def bend(system, change) -> int:
     """Send a frame whose front image was changed by `change(message)`; the other images are good. Returns its stamp."""
     stamp = system.now()
-    system.rig.send_odom(stamp + 50_000_000)
-    system.rig.send_infos(stamp)
+    system.cameras.send_odom(stamp + 50_000_000)
+    system.cameras.send_infos(stamp)
     for camera in ("left", "back"):
-        system.rig.raw[camera].publish(system.rig.image_message(camera, stamp))
-    message = system.rig.image_message("front", stamp)
-    system.rig.raw["front"].publish(change(message) or message)
+        system.cameras.send_image(camera, stamp)
+    message = system.cameras.image_message("front", stamp)
+    system.cameras.publisher("raw", "front").publish(change(message) or message)
     return stamp
 
 
@@ -321,7 +317,7 @@ def test_a_stamp_of_zero_is_named(system):
 
 def test_a_stamp_from_the_future_is_named(system):
     system.frame()
-    system.rig.raw["front"].publish(system.rig.image_message("front", time.time_ns() + 3600 * SECOND))
+    system.cameras.send_image("front", time.time_ns() + 3600 * SECOND)
     system.node.expect(
         r"camera 'front': image dropped: its stamp is 3[56]\d\d\.\d+ s ahead of the node's clock; synchronise"
     )
@@ -331,21 +327,21 @@ def test_a_stamp_from_the_future_is_named(system):
     ("k", "line"), [([0.0] * 9, "K is all zeros"), ([float("nan")] * 9, "camera_info on /front/camera_info: K")]
 )
 def test_an_impossible_calibration_is_named_and_the_last_good_one_kept(system, k, line):
-    message = system.rig.info_message("front", system.now())
+    message = system.cameras.info_message("front", system.now())
     message.k = k
-    system.rig.info["front"].publish(message)
+    system.cameras.publisher("camera_info", "front").publish(message)
     system.node.expect(f"camera 'front': camera_info on /front/camera_info: .*{line.split(': ')[-1]}")
 
 
 def test_a_calibration_of_another_size_is_named_until_it_fits_again(system):
     stamp = system.now()
-    message = system.rig.info_message("front", stamp)
+    message = system.cameras.info_message("front", stamp)
     message.width, message.k[0], message.k[2] = 640, 384.0, 319.5
-    system.rig.send_odom(stamp + 50_000_000)
-    system.rig.info["front"].publish(message)
+    system.cameras.send_odom(stamp + 50_000_000)
+    system.cameras.publisher("camera_info", "front").publish(message)
     time.sleep(0.1)
     for camera in CAMERAS:
-        system.rig.raw[camera].publish(system.rig.image_message(camera, stamp))
+        system.cameras.send_image(camera, stamp)
     system.node.expect("camera 'front': image is 320x200 but camera_info says 640x200; publish a matching camera_info")
 
 
@@ -364,26 +360,26 @@ def test_a_dead_anchor_is_stood_in_for(system):
     deadline = time.monotonic() + 2.5
     before = len(system.points)
     while time.monotonic() < deadline:
-        system.rig.frame(system.now(), leave_out=("front",))
+        system.cameras.frame(system.now(), leave_out=("front",))
         time.sleep(0.2)
     assert len(system.points) > before + 2
     system.expect_status("frames", "stands in for the anchor camera 'front'")
 
 
 def test_a_transform_with_nan_is_refused_and_named(system):
-    system.rig.tf_static.publish(
+    system.cameras.publisher("tf_static").publish(
         TFMessage(transforms=[transform_message("base_link", "front_optical", 1, (float("nan"), 0.0, 0.0))])
     )
     system.node.expect("TF: transform from 'front_optical' to 'base_link' ignored: .*NaN")
-    system.rig.send_mounts()  # the latched message of a late subscriber is a good one again
+    system.cameras.send_mounts()  # the latched message of a late subscriber is a good one again
 
 
 def test_without_odometry_the_node_says_so_and_uses_the_mounts(system):
     system.listener.call(Trigger, "/renderocc/reset")
     stamp = system.now()
-    system.rig.send_infos(stamp)
+    system.cameras.send_infos(stamp)
     for camera in CAMERAS:
-        system.rig.raw[camera].publish(system.rig.image_message(camera, stamp))
+        system.cameras.send_image(camera, stamp)
     wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points without odometry")
     system.node.expect("ego motion: using the static mounts")
     system.expect_status("tf", "static mounts are used")
@@ -439,7 +435,7 @@ def test_the_whole_lifecycle_twice(system):
     for _ in range(2):
         change(Transition.TRANSITION_DEACTIVATE)
         before = len(system.points)
-        system.rig.frame(system.now())
+        system.cameras.frame(system.now())
         time.sleep(0.7)
         assert len(system.points) == before, "inactive nodes publish nothing"
         change(Transition.TRANSITION_CLEANUP)
@@ -454,7 +450,7 @@ def test_the_whole_lifecycle_twice(system):
             "active again",
         )
         wait_until(
-            lambda: system.rig.raw["back"].get_subscription_count() and system.rig.tf_static.get_subscription_count(),
+            lambda: system.cameras.subscribers("raw", "back") and system.cameras.subscribers("tf_static"),
             10,
             "subscriptions",
         )
@@ -469,7 +465,7 @@ def test_when_stamps_go_back_everything_starts_afresh_and_goes_on(system):
     system.frame()
     past = system.now() - 20 * SECOND
     for index in range(4):
-        system.rig.frame(past + index * 300_000_000)
+        system.cameras.frame(past + index * 300_000_000)
         time.sleep(0.4)
     wait_until(
         lambda: any(stamp_of(message) == past + 900_000_000 for message in list(system.points)),

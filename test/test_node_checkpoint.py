@@ -9,7 +9,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
-from system import Listener, Program, PublishingRig, new_domain, node_command, wait_until
+from system import Listener, Program, new_domain, node_command, noise_cameras, wait_until
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
@@ -19,7 +19,7 @@ from renderocc_model.network.untrained import untrained_checkpoint
 
 
 def wide_rig():
-    """A rig that differs from `PublishingRig`: five cameras of 1600x900 with another field of view."""
+    """A rig that differs from `noise_cameras`: five cameras of 1600x900 with another field of view."""
     import numpy as np
 
     model = CameraModel(1600, 900, np.array([[500.0, 0, 800], [0, 500.0, 450], [0, 0, 1]]), "plumb_bob", ())
@@ -49,7 +49,7 @@ def test_a_corrupt_checkpoint_is_named_then_a_good_one_of_another_rig_works_with
     listener = Listener(domain)
     diagnostics = listener.listen(DiagnosticArray, "/diagnostics")
     points = listener.listen(PointCloud2, "/renderocc/points")
-    rig = PublishingRig(listener, ("front", "left"))
+    cameras = noise_cameras(listener, ("front", "left"))
 
     def set_checkpoint(path) -> None:
         value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(path))
@@ -75,10 +75,10 @@ def test_a_corrupt_checkpoint_is_named_then_a_good_one_of_another_rig_works_with
 
         set_checkpoint(checkpoints["good"])
         node.expect("active: 2 cameras", 60)
-        wait_until(lambda: rig.raw["left"].get_subscription_count(), 10, "subscriptions")
+        wait_until(lambda: cameras.subscribers("raw", "left"), 10, "subscriptions")
         time.sleep(1.0)
-        rig.send_mounts()
-        rig.frame(time.time_ns() - 200_000_000)
+        cameras.send_mounts()
+        cameras.frame(time.time_ns() - 200_000_000)
         wait_until(lambda: points, 40, "points")
         node.expect("checkpoint: .*(5|five).*(2|two)")  # it was trained with five cameras
 

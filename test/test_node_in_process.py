@@ -15,9 +15,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import PointCloud2
 from small_models import small_config
-from system import Listener, PublishingRig, new_domain, node_command, wait_until
+from system import Listener, new_domain, node_command, noise_cameras, wait_until
 
 import renderocc_ros.frame.worker
 import renderocc_ros.node
@@ -53,7 +53,7 @@ class System:
         self.thread = threading.Thread(target=self.spin, daemon=True)
         self.thread.start()
         self.listener = Listener(domain)
-        self.rig = PublishingRig(self.listener, CAMERAS)
+        self.cameras = noise_cameras(self.listener, CAMERAS)
         self.points = self.listener.listen(PointCloud2, "/renderocc/points")
         self.diagnostics = self.listener.listen(DiagnosticArray, "/diagnostics")
 
@@ -71,7 +71,7 @@ class System:
         assert self.listener.call(ChangeState, "/renderocc/change_state", request).success
 
     def send(self) -> None:
-        self.rig.frame(time.time_ns() - 200_000_000)
+        self.cameras.frame(time.time_ns() - 200_000_000)
 
     def status(self) -> DiagnosticStatus:
         return self.diagnostics[-1].status[0]
@@ -102,22 +102,19 @@ def system(tmp_path):
 
 def until_active(system) -> None:
     wait_until(lambda: system.state() == State.PRIMARY_STATE_ACTIVE, 60, "the active node")
-    wait_until(lambda: system.rig.raw["back"].get_subscription_count(), 10, "subscriptions")
+    wait_until(lambda: system.cameras.subscribers("raw", "back"), 10, "subscriptions")
     time.sleep(1.0)  # both sides of every match
-    system.rig.send_mounts()
+    system.cameras.send_mounts()
 
 
 def test_cameras_that_publish_with_best_effort_as_drivers_do_are_heard(system):
-    create = system.listener.node.create_publisher
     for camera in CAMERAS:
-        for publishers, kind, topic in (
-            (system.rig.raw, Image, "image_raw"),
-            (system.rig.info, CameraInfo, "camera_info"),
-        ):
-            system.listener.node.destroy_publisher(publishers[camera])
-            publishers[camera] = create(kind, f"/{camera}/{topic}", qos_profile_sensor_data)
+        for kind in ("raw", "camera_info"):
+            system.cameras.unplug(kind, camera)
+            system.cameras.publisher(kind, camera, qos_profile_sensor_data)
     until_active(system)
-    wait_until(lambda: all(info.get_subscription_count() for info in system.rig.info.values()), 10, "subscriptions")
+    cameras = system.cameras
+    wait_until(lambda: all(cameras.subscribers("camera_info", camera) for camera in CAMERAS), 10, "subscriptions")
 
     def heard_from_all() -> bool:
         system.send()  # best effort: one frame or another may be lost

@@ -10,7 +10,7 @@ import torch
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from small_models import small_config
-from system import PublishingRig, stamp_message
+from system import MOUNTS, stamp_message
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
@@ -227,7 +227,7 @@ class RecordingTransforms(TransformBuffer):
 
 
 class Setup:
-    """A pipeline and what it is fed: mounts of `PublishingRig`, a vehicle at 10 m/s along odom's x, calibrations."""
+    """A pipeline and what it is fed: mounts of `system.MOUNTS`, a vehicle at 10 m/s along odom's x, calibrations."""
 
     def __init__(self, predictor: Predictor, **parameters) -> None:
         self.said: list[str] = []
@@ -238,7 +238,7 @@ class Setup:
             self.config, CAMERAS, predictor, self.transforms, Complaints(self.said.append), self.times
         )
         for camera in CAMERAS:
-            self.transforms.set("base_link", f"{camera}_optical", 0, *PublishingRig.MOUNTS[camera], static=True)
+            self.transforms.set("base_link", f"{camera}_optical", 0, *MOUNTS[camera], static=True)
         self.calibrations = {camera: Calibration(MODEL, f"{camera}_optical") for camera in CAMERAS}
         self.images = {camera: raw(frame_id=f"{camera}_optical") for camera in CAMERAS}
         self.stamps = {camera: START + index * 40_000_000 for index, camera in enumerate(CAMERAS)}  # 40 ms apart

@@ -4,21 +4,20 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from campaign.json_lines import append, read_lines
 from campaign.load.__main__ import size_of
 from campaign.load.source import calibration, with_stamp
 from campaign.load.table import bounded, load_table
 from campaign.observer import Status, queues
 from campaign.soak.document import conclude
 from campaign.soak.plot import Curve, Panel, draw
-from campaign.soak.samples import append, read_lines, shares
+from campaign.soak.samples import shares
 from campaign.soak.statistics import counted, longest_life, soaked_seconds, trend
-
-ROOT = Path(__file__).resolve().parents[1]
+from system import program_environment
 
 
 def test_a_leak_is_found_with_its_confidence():
@@ -109,7 +108,7 @@ def test_samples_survive_a_kill_and_become_a_picture_and_a_section(tmp_path):
         file.write('{"life": 0, "t": 20')  # killed while it wrote
     append(
         tmp_path / "events.jsonl",
-        {"life": 0, "t": 50.0, "end": 55.0, "fault": "camera stops", "camera": "a", "complaints": [], "surprises": []},
+        {"life": 0, "t": 50.0, "end": 55.0, "fault": "camera stops", "camera": "a", "broken": [], "unexpected": []},
     )
     document = tmp_path / "reliability.md"
     assert conclude(tmp_path, document) == 0
@@ -198,7 +197,7 @@ def test_the_table_shows_the_highest_rate_kept_and_the_first_that_was_not():
 def test_a_short_run_of_the_real_node_ends_with_its_figures(words, wanted, tmp_path, town_bag):
     command = [sys.executable, "-m", *words, "--out", str(tmp_path), "--bag", str(town_bag)]
     done = subprocess.run(
-        [*command, "--checkpoint", "small"], cwd=ROOT / "test", capture_output=True, text=True, timeout=200
+        [*command, "--checkpoint", "small"], env=program_environment(), capture_output=True, text=True, timeout=200
     )
     assert done.returncode in (0, 1), done.stderr  # 1: a frame failed, as beside a busy machine it may
     assert wanted in done.stdout and f"wrote {tmp_path}" in done.stdout

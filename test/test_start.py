@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from system import Listener, Program, PublishingRig, new_domain, node_command, wait_until
+from system import Listener, Program, new_domain, node_command, noise_cameras, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,7 +72,7 @@ def test_topics_that_are_only_listened_to_are_no_cameras(listener):
         node.expect("waiting for cameras")
         wait_until(lambda: listener.node.count_publishers("/diagnostics"), 20, "the node on the graph")
         assert not node.count("configure|active")
-        PublishingRig(listener, ("front",))
+        noise_cameras(listener, ("front",))
         node.expect(r"active: 1 cameras \(front\)", 90)
     finally:
         status = node.stop()
@@ -84,7 +84,7 @@ def test_braces_and_angles_stand_for_the_camera_alike_and_each_slow_step_is_said
     node = Program(node_command(parameters), listener.domain)
     try:
         node.expect("waiting for cameras: looking for <camera>/camera_info with /<camera>/image_raw")
-        PublishingRig(listener, ("front", "left"))
+        noise_cameras(listener, ("front", "left"))
         node.expect(r"active: 2 cameras \(front, left\)", 90)
         text = "\n".join(node.lines)
         steps = ["waiting for cameras", "loading PyTorch", "loading the network .*tiny", "network: .*tiny"]

@@ -6,9 +6,11 @@
     make command-faults  commands/  every command stopped, starved of disk and memory, and fed damaged inputs
 
 stage.py      the node in its own process, the cameras, and the observer, on a ROS domain of their own
-rig.py        the cameras: publishes a scene at a steady rate, through the faults that are on
+recordings.py the scenes: the first frames of a recording, or of a street of the simulated town
+player.py     the cameras: publishes a scene at a steady rate, through the faults that are on
 observer.py   what an ordinary subscriber sees of the node
 seen.py       which cells and voxels a camera can have seen, by plain geometry
 options.py    what the commands have in common: options of the stage, and how a command ends
-origin.py     which command made a figure, at which commit
+json_lines.py results as they come, one JSON object a line
+output.py     what is written in the end: tables, figures, sections of a document, and what made them
 """

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import OccupancyGrid
+from sensor_msgs.msg import PointCloud2
+from system import LATCHED, Listener, stamp_ns
 
-from campaign.rig import Rig, stamp_ns
+from campaign.player import ScenePlayer
 from campaign.seen import perhaps_seen, voxels_perhaps_seen
 
 __all__ = ["Observer", "Output", "Status", "queues"]
@@ -60,7 +64,7 @@ class Observer:
     """Subscriptions to ~/points, ~/grid and /diagnostics, and clients of the node's services, spun by a thread.
 
     Args:
-        rig: what was sent, to judge the outputs by.
+        player: what was sent, to judge the outputs by; None: they are not judged.
         domain: ROS domain.
     Attributes:
         outputs: the last outputs, oldest first.
@@ -68,50 +72,19 @@ class Observer:
         judge_free: whether cells are compared with what the cameras can have seen.
     """
 
-    def __init__(self, rig: Rig, domain: int) -> None:
-        import rclpy
-        from diagnostic_msgs.msg import DiagnosticArray
-        from nav_msgs.msg import OccupancyGrid
-        from rclpy.context import Context
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import PointCloud2
-
-        self.rig = rig
+    def __init__(self, player: ScenePlayer | None, domain: int) -> None:
+        self.player = player
         self.outputs: deque[Output] = deque(maxlen=KEPT)
         self.reports: deque[tuple[float, dict[str, Status]]] = deque(maxlen=KEPT)
-        self.judge_free = True
+        self.judge_free = player is not None
         self._seen: dict[tuple, np.ndarray] = {}
-        self._clients: dict = {}
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node("fault_observer", context=self._context, start_parameter_services=False)
-        latched = QoSProfile(
-            depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
-        )
-        self.node.create_subscription(PointCloud2, "/renderocc/points", self._on_points, 10)
-        self.node.create_subscription(OccupancyGrid, "/renderocc/grid", self._on_grid, latched)
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="observer", daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        self._ros = Listener(domain, "fault_observer")
+        self._ros.listen(PointCloud2, "/renderocc/points", 10, self._on_points)
+        self._ros.listen(OccupancyGrid, "/renderocc/grid", LATCHED, self._on_grid)
+        self._ros.listen(DiagnosticArray, "/diagnostics", 50, self._on_diagnostics)
 
     def close(self) -> None:
-        import rclpy
-
-        self._executor.shutdown()
-        self._thread.join()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._ros.close()
 
     # ---- what comes
 
@@ -145,8 +118,8 @@ class Observer:
         for camera in self._cameras_at(stamp):
             if not free.any():
                 break
-            for believed, (info, mount) in self._perhaps_believed(camera).items():
-                key = (believed, message.info.width, message.info.height, message.info.resolution)
+            for calibration, (info, mount) in self._possibly_used(camera).items():
+                key = (calibration, message.info.width, message.info.height, message.info.resolution)
                 if key not in self._seen:
                     if len(self._seen) > 500:
                         self._seen.clear()
@@ -164,7 +137,7 @@ class Observer:
         with np.load(path) as volume:
             known, grid = volume["semantics"] != UNKNOWN, volume["grid"]
         for camera in self._cameras_at(int(path.stem)):
-            for info, mount in self._perhaps_believed(camera).values():
+            for info, mount in self._possibly_used(camera).values():
                 if known.any():
                     known &= ~voxels_perhaps_seen(info, *mount, grid[:3], grid[6], known.shape)
         return int(known.sum())
@@ -173,16 +146,16 @@ class Observer:
         """Cameras of which a usable image of about this stamp was sent."""
         return [
             camera
-            for camera, sent in self.rig.sent.items()
+            for camera, sent in self.player.sent.items()
             if any(image.usable and abs(image.stamp - stamp) <= MATCHED for image in list(sent))
         ]
 
-    def _perhaps_believed(self, camera: str) -> dict[tuple, tuple]:
+    def _possibly_used(self, camera: str) -> dict[tuple, tuple]:
         """{key: (camera_info, (translation, quaternion))}: all calibrations sent of late with all mounts, each once."""
-        rig = self.rig
-        infos = [rig.scene.infos[camera], *(info for _, info in list(rig.infos_sent[camera]))]
-        mounts = [rig.scene.mounts[camera]]
-        for _, sent in list(rig.mounts_sent[camera]):
+        player = self.player
+        infos = [player.scene.infos[camera], *(info for _, info in list(player.infos_sent[camera]))]
+        mounts = [player.scene.mounts[camera]]
+        for _, sent in list(player.mounts_sent[camera]):
             t, q = sent.translation, sent.rotation
             mounts.append(((t.x, t.y, t.z), (q.x, q.y, q.z, q.w)))
         found = {}
@@ -208,25 +181,10 @@ class Observer:
 
     # ---- services
 
-    def call(self, service_type, name: str, request=None, timeout: float = 20.0, alive=lambda: True):
-        """The answer of a service of the node; None if none came in time, or while `alive()`."""
-        if name not in self._clients:
-            self._clients[name] = self.node.create_client(service_type, name)
-        client = self._clients[name]
-        end = time.monotonic() + timeout
-        while not client.wait_for_service(0.2):
-            if time.monotonic() > end or not alive():
-                return None
-        future = client.call_async(request if request is not None else service_type.Request())
-        while not future.done():
-            if time.monotonic() > end or not alive():
-                client.remove_pending_request(future)
-                return None
-            time.sleep(0.01)
-        return future.result()
+    def ask(self, service_type, name: str, request, timeout: float, alive: Callable[[], bool]):
+        """The answer of a service; None if none came in time, or when `alive()` was no longer true."""
+        return self._ros.ask(service_type, name, request, timeout, alive)
 
     def forget_clients(self) -> None:
-        """Clients of a process that has ended."""
-        for client in self._clients.values():
-            self.node.destroy_client(client)
-        self._clients = {}
+        """Destroy the clients of services whose process has ended."""
+        self._ros.forget_clients()

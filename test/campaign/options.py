@@ -6,12 +6,32 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["OUTPUT", "add_stage_options", "on_own_domain", "recording_and_network"]
+__all__ = ["add_stage_options", "campaign_parser", "on_own_domain", "recording_and_network"]
 
 OUTPUT = Path("campaign_output")  # each campaign has a folder in it
+
+
+def campaign_parser(package: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The parser of `python -m campaign.<package>`, with --out and --docs."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m campaign.{package}",
+        description=description if "\n" in description else textwrap.fill(description, 100),
+        epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = OUTPUT / package
+    made.add_argument("--out", type=Path, default=default, help="folder for results and logs (default %(default)s)")
+    made.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FILE",
+        help="also write its section of this Markdown file, and its figures into the folder of the same name beside it",
+    )
+    return made
 
 
 def add_stage_options(made: argparse.ArgumentParser, domain: int) -> None:
@@ -27,9 +47,11 @@ def recording_and_network(arguments: argparse.Namespace, out: Path) -> tuple[Pat
     Raises:
         ValueError: there is no such checkpoint. SceneError: the town could not be made.
     """
+    from system import small_network
+
     from renderocc_model.network.packaged import checkpoint_file
 
-    from .scene import small_network, surround_recording
+    from .recordings import surround_recording
 
     if arguments.checkpoint == "small":
         network = small_network(out / "small.safetensors")

@@ -1,85 +1,118 @@
-"""The stage of one lane: rig, node and observer on a ROS domain of their own, and what a fault can do to them."""
+"""The stage of a campaign: cameras, node and observer on a ROS domain of their own, and what a fault can do to them."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+from system import Program, Scene, node_command, wait_for
+
 from campaign.observer import Observer, Output
-from campaign.process import NodeProcess, node_parameters
-from campaign.rig import Rig
-from campaign.scene import Scene
+from campaign.player import ScenePlayer
 
-__all__ = ["Stage", "StageError", "wait_for"]
+__all__ = ["CAMERA_TIMEOUT", "DIAGNOSTICS_PERIOD", "Stage", "StageError", "start_node"]
 
-USUAL = "renderocc_ros.start"
+NODE = "renderocc_ros.start"
+CAMERA_TIMEOUT = 1.0  # seconds; the node's own default is 2.0
+DIAGNOSTICS_PERIOD = 0.25  # seconds; the node's own default is 1.0
 LOADING = 90.0  # seconds a new process may take until it is active
-SETTLING = 20.0  # seconds within which all is as usual before a fault is injected
+SETTLING = 20.0  # seconds within which the node must work as usual before a fault is injected
+WHOLE_CYCLE = (
+    Transition.TRANSITION_DEACTIVATE,
+    Transition.TRANSITION_CLEANUP,
+    Transition.TRANSITION_CONFIGURE,
+    Transition.TRANSITION_ACTIVATE,
+)
 
 
 class StageError(RuntimeError):
     """The node does not come up, even without any fault."""
 
 
-def wait_for(condition, timeout: float, step: float = 0.02) -> bool:
-    """Whether `condition()` became true within so many seconds."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(step)
-    return True
+def start_node(
+    cameras: tuple[str, ...],
+    parameters: Mapping[str, object],
+    domain: int,
+    log: Path,
+    module: str = NODE,
+    environment: Mapping[str, str] | None = None,
+) -> Program:
+    """Start a process of the node for cameras on `/<camera>/image_raw` and `/<camera>/camera_info`.
+
+    Args:
+        parameters: further ones.
+        module: what to run in place of the node.
+        environment: added to the program's.
+    """
+    topics = {"image_topic": "/{camera}/image_raw", "camera_info_topic": "/{camera}/camera_info"}
+    command = node_command({"cameras": cameras, **topics, **parameters}, module=module)
+    return Program(command, domain, environment, log)
+
+
+def until_active(node: Program, timeout: float = LOADING) -> None:
+    """Wait until a process of the node is active.
+
+    Raises:
+        StageError: it did not become active; the process is ended.
+    """
+    wait_for(lambda: node.said("active: ") or not node.alive, timeout)
+    if not node.said("active: "):
+        node.stop()
+        raise StageError(f"the node did not become active; it printed:\n{node.tail()}")
 
 
 class Stage:
-    """Rig, observer and the node's process.
+    """Cameras, observer and the node's process.
 
     Args:
         folder: for logs, checkpoint and what ~/save writes.
-        scene, network: what the rig shows; the checkpoint, copied to `folder`.
+        scene, network: what the cameras show; the checkpoint, copied to `folder`.
         domain: ROS domain.
         simulated: use /clock.
         usual: the module that is run as the node.
     Attributes:
-        complaints: what a fault itself found wrong in the current run, one line each.
+        broken: what a fault itself found wrong in the current run, one line each.
     """
 
     def __init__(
-        self, folder: Path, scene: Scene, network: Path, domain: int, simulated: bool, usual: str = USUAL
+        self, folder: Path, scene: Scene, network: Path, domain: int, simulated: bool, usual: str = NODE
     ) -> None:
-        self.usual = usual
+        self.usual = self.module = usual
         self.folder, self.scene, self.domain, self.simulated = folder, scene, domain, simulated
         self.saved = folder / f"saved_{domain}"
         self.saved.mkdir(parents=True, exist_ok=True)
         self.checkpoint = folder / f"network_{domain}{network.suffix}"
         shutil.copyfile(network, self.checkpoint)
-        self.complaints: list[str] = []
-        self.module = usual
-        self.rig = Rig(scene, domain, simulated)
-        self.observer = Observer(self.rig, domain)
-        self.rig.start()
-        self.node: NodeProcess | None = None
+        self.broken: list[str] = []
+        self.player = ScenePlayer(scene, domain, simulated)
+        self.observer = Observer(self.player, domain)
+        self.player.start()
+        self.node: Program | None = None
         self.restart()
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return dict(os.environ, ROS_DOMAIN_ID=str(self.domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-
-    def broken(self, text: str) -> None:
-        self.complaints.append(text)
+    def add_broken(self, text: str) -> None:
+        """Note that something was wrong in the current run."""
+        self.broken.append(text)
 
     def close(self) -> None:
         if self.node is not None:
             self.node.stop()
         self.observer.close()
-        self.rig.close()
+        self.player.close()
 
     # ---- the node
 
-    def restart(self, wait: bool = True, module: str = "", environment: dict[str, str] | None = None) -> None:
+    def restart(self, wait: bool = True, module: str = "", environment: Mapping[str, str] | None = None) -> None:
         """End the process, if it runs, and start another, of the usual module or this one.
+
+        The watchdogs' limits are shorter than by default, so that an hour holds more faults.
 
         Raises:
             StageError: it does not become active.
@@ -88,13 +121,18 @@ class Stage:
             self.node.stop()
         self.observer.forget_clients()
         self.module = module or self.usual
-        parameters = node_parameters(self.scene.cameras, self.checkpoint, self.saved, self.simulated)
+        parameters = {
+            "camera_timeout": CAMERA_TIMEOUT,
+            "diagnostics_period": DIAGNOSTICS_PERIOD,
+            "checkpoint": self.checkpoint,
+            "save_directory": self.saved,
+            "cpu_threads": 1,
+            "use_sim_time": self.simulated,
+        }
         log = self.folder / f"node_{self.domain}.log"
-        self.node = NodeProcess(parameters, self.domain, log, self.module, environment)
-        if wait and not wait_for(lambda: self.node.said("active: ") or not self.node.alive, LOADING):
-            self.node.stop()
-        if wait and not self.node.said("active: "):
-            raise StageError("the node did not become active; it printed:\n" + "\n".join(self.node.tail()))
+        self.node = start_node(self.scene.cameras, parameters, self.domain, log, self.module, environment)
+        if wait:
+            until_active(self.node)
 
     def settle(self) -> bool:
         """Wait until outputs of all cameras come and nothing is said to be wrong; True if that took a new process."""
@@ -103,7 +141,7 @@ class Stage:
             self.restart()
         for _ in range(3):
             since = time.monotonic()
-            if wait_for(lambda: self.whole(since), SETTLING):
+            if wait_for(lambda: self.all_cameras_used(since), SETTLING):
                 return fresh
             self.restart()
             fresh = True
@@ -111,10 +149,10 @@ class Stage:
 
     def first_fresh(self, since: float) -> Output | None:
         """The first output of an image that was sent after `since`."""
-        fresh = {image.stamp for images in self.rig.sent.values() for image in list(images) if image.at >= since}
+        fresh = {image.stamp for images in self.player.sent.values() for image in list(images) if image.at >= since}
         return next((o for o in list(self.observer.outputs) if o.at >= since and o.stamp in fresh), None)
 
-    def whole(self, since: float) -> float | None:
+    def all_cameras_used(self, since: float) -> float | None:
         """When a report first said, after the first fresh output, that the last frame had all cameras."""
         first = self.first_fresh(since)
         if first is None:
@@ -134,32 +172,28 @@ class Stage:
 
     def call(self, service_type, name: str, request=None, timeout: float = 20.0):
         """The answer of a service of the node; None if none came in time or the process has ended."""
-        return self.observer.call(service_type, f"/renderocc/{name}", request, timeout, lambda: self.node.alive)
+        return self.observer.ask(service_type, f"/renderocc/{name}", request, timeout, lambda: self.node.alive)
 
     def change_state(self, transition: int) -> bool:
         """Ask for a lifecycle transition; whether it was made."""
-        from lifecycle_msgs.msg import Transition
-        from lifecycle_msgs.srv import ChangeState
-
         request = ChangeState.Request(transition=Transition(id=transition))
         answer = self.call(ChangeState, "change_state", request, 30.0)
         if answer is None and self.node.alive:
-            self.broken(f"lifecycle transition {transition}: no answer within 30 s")
+            self.add_broken(f"lifecycle transition {transition}: no answer within 30 s")
         return answer is not None and answer.success
 
     def state(self) -> str:
-        from lifecycle_msgs.srv import GetState
-
+        """The lifecycle's state; empty without an answer."""
         answer = self.call(GetState, "get_state")
         return "" if answer is None else answer.current_state.label
 
     def cycle(self) -> None:
         """Deactivate, clean up, configure, activate."""
-        for transition in (4, 2, 1, 3):
+        for transition in WHOLE_CYCLE:
             self.change_state(transition)
 
     def make_active(self) -> None:
-        """Whatever state it is in."""
+        """From whatever state it is in."""
         if not self.node.alive:
             self.restart()
             return
@@ -168,35 +202,30 @@ class Stage:
             if state == "active":
                 return
             if state == "unconfigured":
-                self.change_state(1)
+                self.change_state(Transition.TRANSITION_CONFIGURE)
             if state in ("unconfigured", "inactive"):
-                self.change_state(3)
+                self.change_state(Transition.TRANSITION_ACTIVATE)
             if state == "finalized":
                 self.restart()
                 return
         if self.state() != "active":
-            self.broken(f"the node could not be made active again, it is {self.state() or 'without an answer'}")
+            self.add_broken(f"the node could not be made active again, it is {self.state() or 'without an answer'}")
             self.restart()
 
     def shut_down(self) -> None:
         """The transition from which nothing leads back."""
-        if not self.change_state(7):  # from active
-            self.broken("the transition to shut down failed")
+        if not self.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN):
+            self.add_broken("the transition to shut down failed")
 
-    def save(self):
+    def save(self) -> Trigger.Response | None:
         """The answer of ~/save."""
-        from std_srvs.srv import Trigger
-
         return self.call(Trigger, "save")
 
-    def set_parameter(self, name: str, value, wait: bool = True) -> tuple[bool, str]:
+    def set_parameter(self, name: str, value) -> tuple[bool, str]:
         """(accepted, reason)."""
-        from rcl_interfaces.srv import SetParameters
-        from rclpy.parameter import Parameter
-
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         answer = self.call(SetParameters, "set_parameters", request)
         if answer is None or not answer.results:
-            self.broken(f"parameter {name}: no answer")
+            self.add_broken(f"parameter {name}: no answer")
             return False, "no answer"
         return answer.results[0].successful, answer.results[0].reason

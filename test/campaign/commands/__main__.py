@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from campaign.options import OUTPUT
+from campaign.options import campaign_parser
 
 __all__ = ["main"]
 
@@ -16,26 +15,19 @@ def parser() -> argparse.ArgumentParser:
     from .injections import FAULTS
     from .subjects import SUBJECTS
 
-    made = argparse.ArgumentParser(
-        prog="python -m campaign.commands",
-        description="Hurt the commands that write recordings, labels, tables, networks and figures: signals at random "
+    made = campaign_parser(
+        "commands",
+        "Hurt the commands that write recordings, labels, tables, networks and figures: signals at random "
         "moments, a full or locked disk, no memory, damaged inputs. Each run asks whether the command said what was "
         "wrong, left nothing half-written that looks whole and no process, and whether the same command, given again, "
         "came to the same result. What has a result in OUT is not run again.",
-        epilog="example: make command-faults COMMAND_FAULTS='--runs 200 --jobs 2'",
-    )
-    made.add_argument(
-        "--out",
-        type=Path,
-        default=OUTPUT / "commands",
-        help="folder for material, logs and results.jsonl (%(default)s)",
+        "example: make command-faults COMMAND_FAULTS='--runs 200 --jobs 2'",
     )
     made.add_argument("--runs", type=int, default=200, metavar="N", help="runs, of all of them (default 200)")
     made.add_argument("--seed", type=int, default=0, help="which faults, when and where (default 0)")
     made.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
     made.add_argument("--commands", nargs="+", default=[], choices=tuple(SUBJECTS), metavar="NAME", help="these only")
     made.add_argument("--faults", nargs="+", default=[], choices=tuple(FAULTS), metavar="FAULT", help="these only")
-    made.add_argument("--docs", type=Path, metavar="FILE", help="also write the table into this document")
     return made
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from campaign.json_lines import append, read_lines
+
 from .disk import Disk, pages
 from .injections import FAULTS, Reference, Site, faults_of
 from .material import make_material
@@ -67,21 +69,14 @@ class Campaign:
         pool = ThreadPoolExecutor(at_once)
         try:
             for result in pool.map(lambda entry: self._one(material, *entry), left):
-                with self.results.open("a") as file:
-                    file.write(json.dumps(result) + "\n")
+                append(self.results, result)
                 yield result
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C, the runs under way come to their end
 
     def read(self) -> list[dict]:
-        """The results there are; half a line of a campaign that was killed is none."""
-        found = []
-        for line in self.results.read_text().splitlines() if self.results.exists() else ():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return [result for result in found if result["seed"] == self.seed]
+        """The results there are."""
+        return [result for result in read_lines(self.results) if result["seed"] == self.seed]
 
     def _reference(self, subject: Subject, material: Path) -> None:
         """Run a command undisturbed, or read what an earlier undisturbed run gave."""

@@ -6,18 +6,17 @@ import contextlib
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from system import Program, address_space, cpu_seconds
+
 __all__ = ["Ended", "Interference", "family", "limit_memory", "run_command"]
 
-ROOT = Path(__file__).resolve().parents[3]
-LINGER_S = 20.0  # for what a command has started to end after it
+_LINGER_S = 20.0  # for what a command has started to end after it
 _LOOK_S = 0.05
 _MARK = "RENDEROCC_FAULTS_RUN"
 
@@ -40,9 +39,8 @@ class Ended:
 
     @property
     def last_line(self) -> str:
-        """Of what it printed, what is neither empty nor a progress bar."""
-        lines = [line.rpartition("\r")[2].strip() for line in self.text.splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        """The last line it printed that is not empty."""
+        return next((line.strip() for line in reversed(self.text.splitlines()) if line.strip()), "")
 
 
 @dataclass(frozen=True)
@@ -65,35 +63,25 @@ def run_command(
         limit_s: it is killed after so long.
     """
     mark = uuid.uuid4().hex
-    environment = {**os.environ, _MARK: mark, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    environment = {_MARK: mark, "OMP_NUM_THREADS": "1"}
+    command = ["-m", "renderocc_model.cli", *arguments]
     began = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "renderocc_model.cli", *arguments],
-            cwd=place,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    program = Program(command, None, environment, log, place, own_session=True)
     timed_out, interfered, cpu = False, False, 0.0
     try:
-        while process.poll() is None and not timed_out:
+        while program.alive and not timed_out:
             time.sleep(_LOOK_S)
             cpu = max(cpu, _cpu_seconds(mark))
             if interference is not None and cpu >= interference.after:
-                interference.act(process.pid, mark)
+                interference.act(program.pid, mark)
                 interference, interfered = None, True
             timed_out = time.monotonic() - began > limit_s
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
         seconds = time.monotonic() - began
+        program.kill()
         left = _end_family(mark)
-    text = log.read_text(errors="replace")
-    return Ended(process.returncode, seconds, text, left, timed_out, cpu, interfered)
+    status = program.wait(_LINGER_S)  # until all that it has printed is read
+    return Ended(status, seconds, "\n".join(program.lines), left, timed_out, cpu, interfered)
 
 
 def family(mark: str) -> list[int]:
@@ -112,16 +100,16 @@ def family(mark: str) -> list[int]:
 
 def _cpu_seconds(mark: str) -> float:
     """Processor time of a command and all that it has started and that has ended."""
-    ticks = 0
+    seconds = 0.0
     for pid in family(mark):
         with contextlib.suppress(OSError):
-            ticks += sum(map(int, Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+            seconds += cpu_seconds(pid, with_children=True)
+    return seconds
 
 
 def _end_family(mark: str) -> int:
     """Wait for what is left of a command; the number of processes that had to be killed."""
-    until = time.monotonic() + LINGER_S
+    until = time.monotonic() + _LINGER_S
     while (left := family(mark)) and time.monotonic() < until:
         time.sleep(0.1)
     for pid in left:
@@ -133,6 +121,5 @@ def _end_family(mark: str) -> int:
 def limit_memory(pid: int, more_bytes: int) -> None:
     """Let a running process take only so much more address space than it has; what it asks for beyond is refused."""
     with contextlib.suppress(OSError, ProcessLookupError):  # it has just ended
-        pages = int(Path("/proc", str(pid), "statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + more_bytes
+        limit = address_space(pid) + more_bytes
         resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))

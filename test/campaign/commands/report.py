@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from campaign.origin import made_by
+from campaign.output import made_by, markdown_table
 from renderocc_model.base.document import write_section
 
 from .injections import FAULTS
@@ -20,7 +20,7 @@ _COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late", "di
 def table(results: Sequence[dict]) -> str:
     """Markdown: of each fault, runs, commands, how they were met, the longest it took, and what was wrong."""
     heading = ["fault", "runs", "commands", *_COLUMNS, "median and worst time to the end [s]", "wrong"]
-    rows = [heading, ["---"] * len(heading)]
+    rows = []
     for fault in FAULTS:
         those = [result for result in results if result["fault"] == fault]
         if not those:
@@ -37,7 +37,7 @@ def table(results: Sequence[dict]) -> str:
                 str(wrong),
             ]
         )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(heading, rows)
 
 
 def update_document(path: Path, results: Sequence[dict], seed: int) -> None:

@@ -1,9 +1,9 @@
-"""`make faults`: what can go wrong with cameras, time, TF, processes and files, done to the real node on purpose.
+"""`make faults`: inject faults of cameras, time, TF, processes and files into the real node, and judge what it does.
 
-A scripted rig publishes small cameras of the simulated town, or of a recording, onto real topics; faults are injected,
-one at a time and two or three at once. A subscriber outside the node checks that it lives or ended for a reason, that
-its stamps are those of images and never go back, that nothing is free that no camera saw, that the right camera is
-named in time, that outputs return in time, and that nothing grows. The same command goes on where it was interrupted.
+Small cameras of the simulated town, or of a recording, are published on real topics. Faults are injected one at a time,
+and two or three at once. A subscriber outside the node checks that the node lives or ended for a reason, that its
+stamps are those of images and never go back, that nothing is free that no camera saw, that the right camera is named in
+time, that outputs return in time, and that nothing grows. The same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -11,12 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
+import signal
 import sys
 import time
 from pathlib import Path
 
-from campaign.options import OUTPUT, on_own_domain
+from system import Program, small_network
+
+from campaign.faults.catalogue import FAULTS, Run, plan
+from campaign.faults.judge import Promises
+from campaign.faults.report import finished, mended, set_aside_broken, summary, table
+from campaign.json_lines import read_lines
+from campaign.options import campaign_parser, on_own_domain
+from campaign.recordings import load_scene, simulated_recording
+from renderocc_model.base.document import write_section
 
 __all__ = ["main"]
 
@@ -28,22 +36,15 @@ EXAMPLE = """examples:
 DOMAIN = 60
 LOOK = 2.0  # seconds between two looks at how far the lanes are
 SAY = 15.0  # seconds between two lines of progress
+ENDING = 30.0  # seconds a lane may take to end its node
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m campaign.faults",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "--out", type=Path, default=OUTPUT / "faults", help="folder for results, logs and the report (%(default)s)"
-    )
+    made = campaign_parser("faults", __doc__, EXAMPLE)
     made.add_argument("--runs", type=int, help="number of runs (default 500; with --only one of each)")
     made.add_argument("--minutes", type=float, help="begin no new run after so long; the same command goes on")
     made.add_argument("--seed", type=int, default=0, help="of all choices (default 0); that of a run in the report")
-    made.add_argument("--lanes", type=int, default=2, help="nodes that are tormented at the same time (default 2)")
+    made.add_argument("--lanes", type=int, default=2, help="nodes at the same time (default 2)")
     made.add_argument("--only", default="", help="these faults, separated by commas; a combination joined by '+'")
     made.add_argument("--again", action="store_true", help="make the runs of --out in which an invariant broke again")
     made.add_argument("--list", action="store_true", help="name all faults and end")
@@ -53,7 +54,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--domain", type=int, default=DOMAIN, help=f"ROS domain of the first lane (default {DOMAIN})")
     made.add_argument("--report-within", type=float, help="seconds in which a fault must be named (default: promised)")
     made.add_argument("--recover-within", type=float, help="seconds in which outputs must return (default: promised)")
-    made.add_argument("--docs", type=Path, help="Markdown file whose section on the campaign is written anew")
     return made
 
 
@@ -61,8 +61,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run or go on with a campaign; 1 if an invariant broke, 2 if it could not be run."""
     made = parser()
     arguments = made.parse_args(argv)
-    from campaign.faults.catalogue import FAULTS, plan
-
     if arguments.list:
         for name, fault in FAULTS.items():
             print(f"{fault.group:<16} {name:<32} {fault.what}")
@@ -79,10 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     return on_own_domain("faults", arguments, lambda out: inject_faults(out, arguments, runs))
 
 
-def inject_faults(out: Path, arguments: argparse.Namespace, runs: list) -> int:
+def inject_faults(out: Path, arguments: argparse.Namespace, runs: list[Run]) -> int:
     """Prepare, run the lanes, and sum up what is there then."""
-    from campaign.faults.report import set_aside_broken
-
     settings = prepare(out, arguments, runs)
     if arguments.again:
         set_aside_broken(out)
@@ -90,14 +86,12 @@ def inject_faults(out: Path, arguments: argparse.Namespace, runs: list) -> int:
     return max(status, conclude(out, settings, arguments.docs))
 
 
-def prepare(out: Path, arguments: argparse.Namespace, runs: list) -> Path:
+def prepare(out: Path, arguments: argparse.Namespace, runs: list[Run]) -> Path:
     """Recording, network and plan in the output folder; the path of the plan.
 
     Raises:
         ValueError: the folder holds another campaign, or the recording cannot be shown.
     """
-    from campaign.faults.judge import Promises
-    from campaign.scene import load_scene, simulated_recording, small_network
 
     out.mkdir(parents=True, exist_ok=True)
     print("preparing the recording and the network", flush=True)
@@ -131,59 +125,58 @@ def run_lanes(plan_file: Path, out: Path, minutes: float | None) -> int:
     Args:
         minutes: after which a lane begins no new run; None: when all are made.
     """
-    from campaign.faults.report import finished, read_results
-
     settings = json.loads(plan_file.read_text())
-    total, began = len(settings["runs"]), time.monotonic()
+    results, total, began = out / "results.jsonl", len(settings["runs"]), time.monotonic()
     until = began + 60 * (math.inf if minutes is None else minutes)
-    before = len(finished(read_results(out / "results.jsonl")))
+    before = len(finished(read_lines(results)))
 
-    def start(lane: int) -> subprocess.Popen:
-        log = (out / f"lane_{lane}.log").open("ab")
-        command = [sys.executable, "-m", "campaign.faults.lane", str(plan_file), str(lane), str(until)]
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    def start(lane: int) -> Program:
+        command = ["-m", "campaign.faults.lane", plan_file, lane, until]
+        return Program(command, None, log=out / f"lane_{lane}.log", own_session=True)
 
     lanes = {lane: start(lane) for lane in range(settings["lanes"])}
     failures, said = dict.fromkeys(lanes, 0), began - SAY
     try:
         while lanes:
             time.sleep(LOOK)
-            records = read_results(out / "results.jsonl")
-            for lane, process in list(lanes.items()):
-                if process.poll() == 0:
+            for lane, program in list(lanes.items()):
+                status = program.wait(0.0)
+                if status == 0:
                     del lanes[lane]
-                elif process.poll() is not None:
+                elif status is not None:
                     failures[lane] += 1
-                    text = (out / f"lane_{lane}.log").read_text(errors="replace").strip().splitlines()[-1:]
-                    print(f"lane {lane} ended with status {process.returncode}: {' '.join(text)}", flush=True)
+                    print(f"lane {lane} ended with status {status}: {program.tail(1)}", flush=True)
                     if failures[lane] > 3:
                         return 2
                     lanes[lane] = start(lane)
             if time.monotonic() - said >= SAY or not lanes:
                 said = time.monotonic()
-                done, elapsed = len(finished(records)), said - began
-                left = (total - done) * elapsed / max(1, done - before) if done > before else float("nan")
-                broken = sum(bool(record["broken"]) for record in records)
-                eta = f", {left / 60:.0f} minutes left" if left == left else ""
-                print(f"{done} of {total} runs, {broken} with a broken invariant{eta}", flush=True)
+                print(progress(read_lines(results), total, before, said - began), flush=True)
     finally:
-        for process in lanes.values():
-            if process.poll() is None:
-                process.terminate()
+        for program in lanes.values():
+            program.signal(signal.SIGTERM)
+        for program in lanes.values():  # each ends its node first
+            if program.wait(ENDING) is None:
+                program.kill()
     return 0
+
+
+def progress(records: list[dict], total: int, before: int, elapsed: float) -> str:
+    """How many runs are made, and for how long the others will take at the rate of this process's runs."""
+    done, broken = len(finished(records)), sum(bool(record["broken"]) for record in records)
+    left = f", {(total - done) * elapsed / (done - before) / 60:.0f} minutes left" if done > before else ""
+    return f"{done} of {total} runs, {broken} with a broken invariant{left}"
 
 
 def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     """Summary, table and exit status."""
-    from campaign.faults.report import mended, read_results, summary, table
-    from renderocc_model.base.document import write_section
 
-    records = read_results(out / "results.jsonl")
+    records = read_lines(out / "results.jsonl")
     if not records:
         print("faults: no run came to its end; see the logs of the lanes", file=sys.stderr)
         return 2
     result = summary(records)
-    result["mended"] = mended(records, read_results(out / "earlier.jsonl"))
+    result["mended"] = mended(records, read_lines(out / "earlier.jsonl"))
     text = table(result)
     (out / "faults.json").write_text(json.dumps(result, indent=1))
     (out / "report.md").write_text(text + "\n")

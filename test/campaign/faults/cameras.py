@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+from system import SECOND, as_raw, pixels_of
+
 from campaign.faults.fault import Fault, Injection
-from campaign.rig import SECOND, Message
+from campaign.player import Message
 
 __all__ = ["CAMERA_FAULTS"]
 
@@ -30,15 +36,19 @@ def edited(message: Message, usable: bool = True, **fields) -> Message:
     return new
 
 
-def serialised(message: Message) -> bytes:
-    from rclpy.serialization import serialize_message
-
-    return serialize_message(message.ros)
+def encoded(suffix: str, pixels: np.ndarray) -> bytes:
+    """(height, width, 3) RGB as a file of this kind."""
+    return cv2.imencode(suffix, pixels[..., ::-1])[1].tobytes()
 
 
 def bent_bytes(bend):
     """The serialised message through `bend(random, bytes)`."""
-    return lambda injection, message: (message.copy(data=bend(injection.random, serialised(message)), usable=False),)
+
+    def change(injection: Injection, message: Message):
+        data = bend(injection.random, serialize_message(message.ros))
+        return (message.copy(data=data, usable=False),)
+
+    return change
 
 
 def cut(random, data: bytes) -> bytes:
@@ -68,7 +78,7 @@ def flicker(injection: Injection, message: Message):
 
 
 def twice_as_often(injection: Injection, message: Message):
-    half = round(0.5 / injection.rig.rate * SECOND)
+    half = round(0.5 / injection.player.rate * SECOND)
     later = message.restamped(message.stamp + half)
     return message, later.copy(delay=message.delay + half / SECOND)
 
@@ -79,31 +89,22 @@ def shuffled(injection: Injection, message: Message):
 
 def smaller(injection: Injection, message: Message):
     """Half the size, whole in itself, as after a change of the driver's mode."""
-    import cv2
-    import numpy as np
-
+    pixels = pixels_of(message.ros)[::2, ::2]
     if message.compressed:
-        pixels = cv2.imdecode(np.frombuffer(bytes(message.ros.data), np.uint8), cv2.IMREAD_COLOR)
-        return (edited(message, False, data=cv2.imencode(".jpg", pixels[::2, ::2])[1].tobytes()),)
-    image = message.ros
-    pixels = np.frombuffer(bytes(image.data), np.uint8).reshape(image.height, image.step)[::2, : image.width // 2 * 3]
-    height, width = pixels.shape[0], pixels.shape[1] // 3
+        return (edited(message, False, data=encoded(".jpg", pixels)),)
+    height, width = pixels.shape[:2]
     return (edited(message, False, height=height, width=width, step=3 * width, data=pixels.tobytes()),)
 
 
 def other_encoding(injection: Injection, message: Message):
     """PNG for JPEG; bgr8 or mono8 for rgb8: all of them right in themselves."""
-    import cv2
-    import numpy as np
-
+    pixels = pixels_of(message.ros)
     if message.compressed:
-        pixels = cv2.imdecode(np.frombuffer(bytes(message.ros.data), np.uint8), cv2.IMREAD_COLOR)
-        return (edited(message, format="png", data=cv2.imencode(".png", pixels)[1].tobytes()),)
+        return (edited(message, format="png", data=encoded(".png", pixels)),)
     if injection.random.random() < 0.5:
         return (edited(message, encoding="bgr8"),)
-    image = message.ros
-    grey = np.frombuffer(bytes(image.data), np.uint8).reshape(image.height, image.width, 3).mean(axis=2)
-    return (edited(message, encoding="mono8", step=image.width, data=grey.astype(np.uint8).tobytes()),)
+    grey = pixels.mean(axis=2).astype(np.uint8)
+    return (edited(message, encoding="mono8", step=grey.shape[1], data=grey.tobytes()),)
 
 
 def unknown_encoding(injection: Injection, message: Message):
@@ -114,25 +115,18 @@ def unknown_encoding(injection: Injection, message: Message):
 
 def other_transport(injection: Injection, message: Message):
     """Compressed in place of raw, or the other way round; the publisher of before goes."""
-    import cv2
-    import numpy as np
-    from sensor_msgs.msg import CompressedImage
-
-    from campaign.scene import as_raw
-
-    injection.rig.unplug("image", message.camera, message.compressed)
+    injection.player.unplug(message.publisher_kind, message.camera)
     if message.compressed:
         new = as_raw(message.ros)
     else:
-        pixels = np.frombuffer(bytes(message.ros.data), np.uint8).reshape(message.ros.height, message.ros.width, 3)
-        new = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes())
+        new = CompressedImage(format="jpeg", data=encoded(".jpg", pixels_of(message.ros)))
     new.header = message.ros.header
     return (Message("image", message.camera, new, delay=message.delay),)
 
 
 def transport_back(injection: Injection) -> None:
-    compressed = not hasattr(injection.rig.scene.frames[0].images[injection.camera], "encoding")
-    injection.rig.unplug("image", injection.camera, not compressed)
+    usual = injection.player.scene.frames[0].images[injection.camera]
+    injection.player.unplug("compressed" if isinstance(usual, Image) else "raw", injection.camera)
 
 
 def half_a_picture(injection: Injection, message: Message):
@@ -155,10 +149,8 @@ def claims_to_be_huge(injection: Injection, message: Message):
 
 
 def unplugged(injection: Injection) -> None:
-    rig = injection.rig
-    for kind in ("image", "camera_info"):
-        for compressed in (False, True):
-            rig.unplug(kind, injection.camera, compressed)
+    for kind in ("raw", "compressed", "camera_info"):
+        injection.player.unplug(kind, injection.camera)
 
 
 def silent(injection: Injection, message: Message):

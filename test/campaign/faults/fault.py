@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from campaign.rig import Message
+from campaign.player import Message, ScenePlayer
 
 if TYPE_CHECKING:
     from campaign.stage import Stage
@@ -97,13 +97,13 @@ class Injection:
     on: bool = False
 
     @property
-    def rig(self):
-        return self.stage.rig
+    def player(self) -> ScenePlayer:
+        return self.stage.player
 
     @property
     def affected(self) -> tuple[str, ...]:
         """Cameras that may be reported."""
-        return (self.camera,) if self.camera else self.rig.scene.cameras
+        return (self.camera,) if self.camera else self.player.scene.cameras
 
     def change(self, message: Message) -> Iterable[Message]:
         """What goes out in place of a message."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from system import Program
 
 from campaign.faults.fault import Injection
-from campaign.process import CAMERA_TIMEOUT, NodeProcess
+from campaign.stage import CAMERA_TIMEOUT, Stage
 
-if TYPE_CHECKING:
-    from campaign.stage import Stage
+__all__ = ["Promises", "already_named", "must_be_named", "judge", "judge_saved", "named_at", "stalled"]
 
-__all__ = ["Promises", "already_named", "expected", "judge", "judge_saved", "named_at", "stalled"]
-
-SURPRISES = r"Traceback|frame failed|Exception ignored|[Ss]egmentation|terminate called|callback .*failed"
-LATE = 0.3  # seconds the rig itself may be late; beyond it the machine stalled, and what is timed is not judged
+FAILURES = r"Traceback|frame failed|Exception ignored|[Ss]egmentation|terminate called|callback .*failed"
+LATE = 0.3  # seconds the cameras may be late; beyond it the machine stalled, and nothing that is timed is judged
 
 
 @dataclass(frozen=True)
@@ -32,31 +30,29 @@ class Promises:
 
 
 def stalled(record: dict) -> bool:
-    """Whether the rig itself could not keep its times."""
+    """Whether the cameras themselves were late."""
     return record["late"] > LATE
 
 
-def judge(
-    stage: Stage, injections: list[Injection], record: dict, promises: Promises, processes: set[NodeProcess]
-) -> None:
+def judge(stage: Stage, injections: list[Injection], record: dict, promises: Promises, processes: set[Program]) -> None:
     """Fill in what was seen, and `broken`: one line for each invariant that did not hold.
 
     Args:
         processes: all that ran during the run.
     """
-    broken = list(stage.complaints)
-    alive(stage, injections, record, broken)
-    stamps(stage, injections, record, broken)
-    reported(stage, injections, record, promises, broken)
-    recovered(stage, record, promises, broken)
-    blamed(stage, injections, record, broken)
-    unexpected(processes, injections, record, broken)
+    broken = list(stage.broken)
+    check_alive(stage, injections, record, broken)
+    check_stamps(stage, injections, record, broken)
+    check_reported(stage, injections, record, promises, broken)
+    check_recovered(stage, record, promises, broken)
+    check_blame(stage, injections, record, broken)
+    check_log(processes, injections, record, broken)
     record["broken"] = broken
     for name in ("began", "injected", "ending", "ended"):
         record[name] = round(record[name], 3)
 
 
-def alive(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+def check_alive(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
     """It runs, or it has ended for a reason that its exit status or its last lines tell."""
     status = record["exit"]
     if status is None:
@@ -69,11 +65,11 @@ def alive(stage: Stage, injections: list[Injection], record: dict, broken: list[
         broken.append(f"exit: status {status} and no reason in the last line: {last}")
 
 
-def stamps(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+def check_stamps(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
     """Outputs' stamps never go back but with time itself, and each is that of an image that was sent."""
     back = any(injection.fault.back for injection in injections)
     outputs = [output for output in list(stage.observer.outputs) if output.at >= record["began"]]
-    sent = {image.stamp for images in stage.rig.sent.values() for image in list(images)}
+    sent = {image.stamp for images in stage.player.sent.values() for image in list(images)}
     newest: dict[str, int] = {}
     for output in outputs:
         before = newest.get(output.topic)
@@ -93,14 +89,14 @@ def stamps(stage: Stage, injections: list[Injection], record: dict, broken: list
     record["free_judged"] = stage.observer.judge_free
 
 
-def expected(injections: list[Injection]) -> list[Injection]:
+def must_be_named(injections: list[Injection]) -> list[Injection]:
     """Those that have to be named: what stops everything may hide the others."""
     stopping = [injection for injection in injections if injection.fault.stops]
     return [i for i in injections if (i.fault.named or i.fault.said) and (not stopping or stopping == [i])]
 
 
 def line_of(injection: Injection) -> str:
-    return injection.fault.line.format(camera=injection.camera, anchor=injection.rig.scene.cameras[0])
+    return injection.fault.line.format(camera=injection.camera, anchor=injection.player.scene.cameras[0])
 
 
 def already_named(stage: Stage, injection: Injection) -> bool:
@@ -117,10 +113,12 @@ def named_at(stage: Stage, injection: Injection) -> float | None:
     return stage.observer.named(line_of(injection), injection.fault.named, since, injection.fault.level)
 
 
-def reported(stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]) -> None:
+def check_reported(
+    stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]
+) -> None:
     """What has to be named is named, on the line of the right camera, in time."""
     record["report"] = []
-    must = expected(injections)
+    must = must_be_named(injections)
     for injection in injections:
         if injection not in must:
             record["report"].append(None)
@@ -140,19 +138,19 @@ def text_of(stage: Stage, injection: Injection) -> str:
     return "nothing came" if status is None else status.text[:200]
 
 
-def recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
+def check_recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
     """After the end, outputs of new images come within the promise; and soon of all cameras."""
     ended = record["ended"]
-    first, whole = stage.first_fresh(ended), stage.whole(ended)
+    first, all_used = stage.first_fresh(ended), stage.all_cameras_used(ended)
     record["recovery"] = None if first is None else round(first.at - ended, 3)
-    record["whole"] = None if whole is None else round(whole - ended, 3)
+    record["all_used"] = None if all_used is None else round(all_used - ended, 3)
     if not stage.node.alive:
-        broken.append(f"alive: the node ended after the fault: {' | '.join(stage.node.tail(3))}")
+        broken.append(f"alive: the node ended after the fault: {stage.node.tail(3)}")
     elif first is None:
         broken.append("recovery: no output returned")
     elif record["recovery"] > promises.recovery:
         broken.append(f"recovery: outputs returned after {record['recovery']} s, promised {promises.recovery:g} s")
-    if first is not None and whole is None:
+    if first is not None and all_used is None:
         broken.append(f"recovery: not all cameras were used again: {frames_text(stage)}")
 
 
@@ -161,7 +159,7 @@ def frames_text(stage: Stage) -> str:
     return "no report" if frames is None else frames.values.get("cameras in the last one", "") + "; " + frames.text
 
 
-def blamed(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
+def check_blame(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
     """No camera is called silent or without calibration that was not touched."""
     if record["late"] > LATE or any(i.fault.stops or not i.camera for i in injections):
         return
@@ -176,11 +174,11 @@ def blamed(stage: Stage, injections: list[Injection], record: dict, broken: list
                 return
 
 
-def unexpected(processes: set[NodeProcess], injections: list[Injection], record: dict, broken: list[str]) -> None:
+def check_log(processes: set[Program], injections: list[Injection], record: dict, broken: list[str]) -> None:
     """Nothing fails inside that is not the fault's own doing."""
     allowed = [injection.fault.errors for injection in injections if injection.fault.errors]
-    said = [line for process in processes for line in list(process.lines)]
-    lines = [line for at, line in said if at >= record["began"] and re.search(SURPRISES, line)]
+    said = [line for process in processes for line in process.lines_since(record["began"])]
+    lines = [line for line in said if re.search(FAILURES, line)]
     for line in lines:
         if not any(re.search(pattern, line) for pattern in allowed):
             broken.append(f"unexpected: {line[-300:]}")
@@ -193,7 +191,7 @@ def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
         return False
     answer = stage.save()
     if answer is None or not answer.success:
-        stage.broken(f"save: {answer.message if answer else 'no answer'}")
+        stage.add_broken(f"save: {answer.message if answer else 'no answer'}")
         return False
     try:
         path = Path(answer.message.split()[0])
@@ -201,8 +199,8 @@ def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
         for written in answer.message.split():
             Path(written).unlink()
     except (OSError, ValueError, KeyError) as error:
-        stage.broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
+        stage.add_broken(f"save: what it wrote cannot be read: {type(error).__name__}: {error}")
         return False
     if unseen:
-        stage.broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
+        stage.add_broken(f"free: {unseen} voxels of ~/save are known that no camera can have seen")
     return stage.observer.judge_free

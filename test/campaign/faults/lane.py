@@ -16,11 +16,14 @@ import sys
 import time
 from pathlib import Path
 
+from system import wait_for
+
 from campaign.faults.catalogue import Run, fault_named
 from campaign.faults.fault import Injection
-from campaign.faults.judge import Promises, already_named, expected, judge, judge_saved, named_at, stalled
+from campaign.faults.judge import Promises, already_named, judge, judge_saved, must_be_named, named_at, stalled
+from campaign.json_lines import append, read_lines
 from campaign.observer import queues
-from campaign.stage import Stage, StageError, wait_for
+from campaign.stage import Stage, StageError
 
 __all__ = ["lane_runs", "main", "make_run"]
 
@@ -49,43 +52,45 @@ def injections_of(stage: Stage, run: Run) -> list[Injection]:
 def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     """Inject, wait until it was named, end it, wait for the outputs, judge. Returns the record."""
     restarted = stage.settle()
-    stage.complaints.clear()
+    stage.broken.clear()
     injections = injections_of(stage, run)
     stage.observer.judge_free = all(injection.fault.judge_free for injection in injections)
     wait_for(lambda: not any(already_named(stage, injection) for injection in injections), 7.0)
     record = {"index": run.index, "faults": list(run.faults), "seed": run.seed, "simulated": run.simulated}
     record["cameras"] = [injection.camera for injection in injections]
     record["before"] = vars(stage.node.holdings()) if stage.node.holdings() else None
-    stage.rig.reset_lateness()
+    stage.player.reset_lateness()
     began, old, draw = time.monotonic(), stage.node, random.Random(f"length {run.seed}")
     for injection in injections:
-        stage.rig.changes.append(injection.change)
+        stage.player.changes.append(injection.change)
         injection.begin()
     injected, node = time.monotonic(), stage.node
     least = max(draw.uniform(*injection.fault.seconds) for injection in injections)
     wait_for(lambda: time.monotonic() - injected >= least, least + 1)
-    wait_for(lambda: all(named_at(stage, injection) for injection in expected(injections)), promises.report - least + 1)
+    wait_for(
+        lambda: all(named_at(stage, injection) for injection in must_be_named(injections)), promises.report - least + 1
+    )
     ending = time.monotonic()
     patience = max(injection.fault.ends_within for injection in injections)
     record["saved_judged"] = judge_saved(stage, injections)
     exit_status = node.wait(max(0.0, patience - (ending - injected))) if patience else node.process.poll()
     if patience and exit_status is None:
-        stage.broken(f"exit: the node did not end within {patience:g} s of the signal")
-    record["last_line"] = node.tail(1) if exit_status is not None else []
+        stage.add_broken(f"exit: the node did not end within {patience:g} s of the signal")
+    record["last_line"] = node.lines[-1:] if exit_status is not None else []
     record["exit_after"] = round(time.monotonic() - injected, 2) if patience else None
     for injection in reversed(injections):
-        stage.rig.changes.remove(injection.change)
+        stage.player.changes.remove(injection.change)
         injection.end()
     record.update(began=began, injected=injected, ending=ending, ended=time.monotonic(), exit=exit_status)
     record["new_process"] = stage.node is not old
-    wait_for(lambda: stage.whole(record["ended"]) or not stage.node.alive, LONGEST_WAIT)
+    wait_for(lambda: stage.all_cameras_used(record["ended"]) or not stage.node.alive, LONGEST_WAIT)
     time.sleep(0.05)
     after = stage.node.holdings()
     record["after"] = {**vars(after), "images": queues(stage.observer.reports[-1][1])[0]} if after else None
     record["node"] = stage.node.pid
     record["restarted_before"] = restarted
     record["load"] = round(os.getloadavg()[0], 2)
-    record["late"] = round(stage.rig.lateness, 3)
+    record["late"] = round(stage.player.lateness, 3)
     judge(stage, injections, record, promises, {old, node, stage.node})
     return record
 
@@ -103,12 +108,6 @@ def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Ru
     return sorted(left, key=place)
 
 
-def append(path: Path, record: dict) -> None:
-    """One line, in one write: lanes share the file."""
-    with path.open("ab", buffering=0) as file:
-        file.write((json.dumps(record) + "\n").encode())
-
-
 def main(argv: list[str]) -> int:
     from renderocc_ros.process import prepare_process
 
@@ -118,12 +117,12 @@ def main(argv: list[str]) -> int:
     out, domain = Path(settings["out"]), settings["domain"] + lane
     os.environ.update(ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     prepare_process()
-    from campaign.faults.report import finished, read_results
-    from campaign.scene import load_scene
+    from campaign.faults.report import finished
+    from campaign.recordings import load_scene
 
     results, failures = out / "results.jsonl", out / "failures.jsonl"
     runs = [Run(run["index"], tuple(run["faults"]), run["seed"], run["simulated"]) for run in settings["runs"]]
-    left = lane_runs(runs, finished(read_results(results)), lane, settings["lanes"])
+    left = lane_runs(runs, finished(read_lines(results)), lane, settings["lanes"])
     promises = Promises(**settings["promises"])
     scene, stage = load_scene(Path(settings["bag"])), None
     try:

@@ -13,32 +13,23 @@ import numpy as np
 
 from campaign.faults.catalogue import FAULTS
 from campaign.faults.judge import Promises
-from campaign.process import CAMERA_TIMEOUT, DIAGNOSTICS_PERIOD
+from campaign.json_lines import append, read_lines
+from campaign.stage import CAMERA_TIMEOUT, DIAGNOSTICS_PERIOD
 
-__all__ = ["finished", "growth", "mended", "read_results", "set_aside_broken", "summary", "table"]
+__all__ = ["finished", "growth", "mended", "set_aside_broken", "summary", "table"]
 
 FEWEST = 30  # runs of one process from which its growth is told, by their second half
 STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
 MANY = 0.02  # threads, descriptors or waiting images a run
 
 
-def read_results(path: Path) -> list[dict]:
-    """The records of a campaign; a line that was cut off by a kill is left out, so its run is made again."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
-
-
 def set_aside_broken(out: Path) -> None:
     """Move the records of broken runs from results.jsonl to earlier.jsonl, so that the runs are made again."""
     path = out / "results.jsonl"
-    records = read_results(path)
-    with (out / "earlier.jsonl").open("a") as earlier:
-        earlier.writelines(json.dumps(record) + "\n" for record in records if record["broken"])
+    records = read_lines(path)
+    for record in records:
+        if record["broken"]:
+            append(out / "earlier.jsonl", record)
     kept = path.with_suffix(".new")
     kept.write_text("".join(json.dumps(record) + "\n" for record in records if not record["broken"]))
     kept.replace(path)

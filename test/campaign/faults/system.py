@@ -5,15 +5,15 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
+
+from std_srvs.srv import Trigger
+from system import Program, address_space, small_network, wait_for
 
 from campaign.faults.exhausted import VARIABLE
 from campaign.faults.fault import Fault, Injection
 from campaign.faults.times import clock_only, restart_clock, still
-from campaign.scene import small_network
-from campaign.stage import wait_for
+from campaign.stage import WHOLE_CYCLE
 
 __all__ = ["SYSTEM_FAULTS"]
 
@@ -22,19 +22,14 @@ __all__ = ["SYSTEM_FAULTS"]
 
 def slow_subscribers(seconds: float, count: int, stop: bool = False):
     def begin(injection: Injection) -> None:
-        command = [sys.executable, "-m", "campaign.faults.slow_subscriber", str(seconds)]
-        environment = injection.stage.environment
-        cameras = injection.rig.scene.cameras
-        injection.state["programs"] = programs = [
-            subprocess.Popen([*command, *cameras], env=environment, stdout=subprocess.PIPE, text=True)
-            for _ in range(count)
-        ]
+        command = ["-m", "campaign.faults.slow_subscriber", seconds, *injection.player.scene.cameras]
+        injection.state["programs"] = programs = [Program(command, injection.stage.domain) for _ in range(count)]
         for program in programs:
-            program.stdout.readline()
+            wait_for(lambda: program.said("listening") or not program.alive, 30.0)
         time.sleep(1.0)  # until they are known and have something in their queues
         if stop:
             for program in programs:
-                program.send_signal(signal.SIGSTOP)
+                program.signal(signal.SIGSTOP)
 
     return begin
 
@@ -42,8 +37,6 @@ def slow_subscribers(seconds: float, count: int, stop: bool = False):
 def subscribers_go(injection: Injection) -> None:
     for program in injection.state["programs"]:
         program.kill()
-        program.wait()
-        program.stdout.close()
 
 
 # ---- parameters
@@ -84,19 +77,20 @@ def good_parameters(injection: Injection) -> None:
         name, values = injection.random.choice(GOOD)
         accepted, reason = injection.stage.set_parameter(name, injection.random.choice(values))
         if not accepted:
-            injection.stage.broken(f"parameter {name}: a good value was refused: {reason}")
+            injection.stage.add_broken(f"parameter {name}: a good value was refused: {reason}")
 
 
 def bad_parameters(injection: Injection) -> None:
     for name, value in injection.random.sample((*BAD, ("use_sim_time", not injection.stage.simulated)), 8):
         accepted, reason = injection.stage.set_parameter(name, value)
         if accepted or not reason:
-            injection.stage.broken(f"parameter {name}={value!r}: {'accepted' if accepted else 'refused, no reason'}")
+            how = "accepted" if accepted else "refused without a reason"
+            injection.stage.add_broken(f"parameter {name}={value!r}: {how}")
 
 
 def storm_of_parameters(injection: Injection) -> None:
     for number in range(100):
-        injection.stage.set_parameter("max_markers", number, wait=number % 10 == 0)
+        injection.stage.set_parameter("max_markers", number)
 
 
 def default_parameters(injection: Injection) -> None:
@@ -106,7 +100,7 @@ def default_parameters(injection: Injection) -> None:
 
 # ---- lifecycle
 
-CONFIGURE, CLEANUP, ACTIVATE, DEACTIVATE = 1, 2, 3, 4
+DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE = WHOLE_CYCLE
 
 
 def transitions(*names: int, times: int = 1):
@@ -140,11 +134,9 @@ def restarted(injection: Injection) -> None:
 
 def called_often(name: str, times: int):
     def begin(injection: Injection) -> None:
-        from std_srvs.srv import Trigger
-
         for _ in range(times):
             if injection.stage.call(Trigger, name) is None:
-                injection.stage.broken(f"~/{name} did not answer")
+                injection.stage.add_broken(f"~/{name} did not answer")
 
     return begin
 
@@ -202,14 +194,13 @@ def unlimited(kind: int):
     return end
 
 
-def address_space(pid: int) -> int:
+def less_than_it_has(pid: int) -> int:
     """A MiB less than the process has now: nothing more can be had."""
-    with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize() - 2**20
+    return address_space(pid) - 2**20
 
 
 def configured_without_memory(injection: Injection) -> None:
-    limited(resource.RLIMIT_AS, address_space)(injection)
+    limited(resource.RLIMIT_AS, less_than_it_has)(injection)
     injection.stage.cycle()
 
 
@@ -233,10 +224,10 @@ def save_in_vain(injection: Injection) -> None:
     stage, before = injection.stage, set(injection.stage.saved.rglob("*"))
     answer = stage.save()
     if answer is None or answer.success or not answer.message:
-        stage.broken(f"~/save with no room answered {answer and (answer.success, answer.message)}")
+        stage.add_broken(f"~/save with no room answered {answer and (answer.success, answer.message)}")
     left = [path.name for path in set(stage.saved.rglob("*")) - before if path.is_file()]
     if left:
-        stage.broken(f"~/save said that nothing was saved but left {', '.join(sorted(left))}")
+        stage.add_broken(f"~/save said that nothing was saved but left {', '.join(sorted(left))}")
 
 
 def full_disk(injection: Injection) -> None:
@@ -272,7 +263,7 @@ def checkpoint_becomes(bend):
         stage.change_state(CLEANUP)
         bend(injection, stage.checkpoint, injection.state["good"])
         if stage.change_state(CONFIGURE):
-            stage.broken("a broken checkpoint was accepted")
+            stage.add_broken("a broken checkpoint was accepted")
 
     return begin
 
@@ -311,7 +302,7 @@ def another_network(injection: Injection) -> None:
     stage.cycle()
     outputs = stage.observer.outputs
     if not wait_for(lambda: any(o.at > since and o.cells == OTHER_CELLS for o in list(outputs)), 5.0):
-        stage.broken(f"no ~/grid of {OTHER_CELLS} cells came from the network of another grid")
+        stage.add_broken(f"no ~/grid of {OTHER_CELLS} cells came from the network of another grid")
 
 
 def first_network(injection: Injection) -> None:
@@ -438,7 +429,7 @@ SYSTEM_FAULTS = (
         "no address space",
         "RLIMIT_AS below what it has",
         end=unlimited(resource.RLIMIT_AS),
-        begin=limited(resource.RLIMIT_AS, address_space),
+        begin=limited(resource.RLIMIT_AS, less_than_it_has),
         exits=NO_MEMORY,
         errors=NO_MEMORY,
     ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from system import SECOND, stamp_message
+
 from campaign.faults.cameras import images
 from campaign.faults.fault import Fault, Injection
-from campaign.rig import CLOCK_START, SECOND, Message, stamp_message
+from campaign.player import CLOCK_START, Message
 
 __all__ = ["TIME_FAULTS"]
 
@@ -51,21 +53,21 @@ def jump(low: float, high: float):
     """The clock and with it every stamp jumps by this many seconds."""
 
     def begin(injection: Injection) -> None:
-        rig = injection.rig
-        rig.set_clock(max(SECOND, rig.now_ns() + round(injection.random.uniform(low, high) * SECOND)))
+        player = injection.player
+        player.set_clock(max(SECOND, player.now_ns() + round(injection.random.uniform(low, high) * SECOND)))
 
     return begin
 
 
 def loop(injection: Injection) -> None:
     """Everything starts where it started at first."""
-    injection.rig.set_clock(CLOCK_START)
+    injection.player.set_clock(CLOCK_START)
 
 
 def loop_again_and_again(injection: Injection, message: Message):
     if message.kind == "clock" and injection.elapsed >= injection.state.setdefault("next", 0.6):
         injection.state["next"] += 0.6
-        injection.rig.set_clock(injection.rig.now_ns() - SECOND)
+        injection.player.set_clock(injection.player.now_ns() - SECOND)
     return (message,)
 
 
@@ -82,7 +84,7 @@ def moved_clock(message: Message, seconds: float) -> Message:
 
 def two_clocks(injection: Injection, message: Message):
     """Two players at once, an hour apart."""
-    return message, moved_clock(message, -3600 if injection.rig.now_ns() > CLOCK_START else 3600)
+    return message, moved_clock(message, -3600 if injection.player.now_ns() > CLOCK_START else 3600)
 
 
 def still(injection: Injection, message: Message):
@@ -90,11 +92,11 @@ def still(injection: Injection, message: Message):
 
 
 def restart_clock(injection: Injection) -> None:
-    injection.rig.set_clock(injection.rig.now_ns() + SECOND)
+    injection.player.set_clock(injection.player.now_ns() + SECOND)
 
 
 def set_speed(speed: float):
-    return lambda injection: injection.rig.set_clock(speed=speed)
+    return lambda injection: injection.player.set_clock(speed=speed)
 
 
 def stamps(name: str, what: str, change, **more) -> Fault:

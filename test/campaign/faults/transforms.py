@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import time
 
+from system import SECOND, transform_message
+from tf2_msgs.msg import TFMessage
+
 from campaign.faults.cameras import bent_bytes, cut, noise
 from campaign.faults.fault import Fault, Injection
-from campaign.rig import SECOND, Message, transform_message
+from campaign.player import Message
 
 __all__ = ["TF_FAULTS"]
 
@@ -60,8 +63,6 @@ def with_more(make):
     """/tf and more transforms: `make(injection, stamp)` gives them."""
 
     def change(injection: Injection, message: Message):
-        from tf2_msgs.msg import TFMessage
-
         stamp = message.ros.transforms[0].header.stamp
         more = make(injection, stamp.sec * SECOND + stamp.nanosec)
         return message, Message("tf", "", TFMessage(transforms=more))
@@ -78,7 +79,7 @@ def backward_link(injection: Injection, stamp: int) -> list:
 
 
 def other_parent(injection: Injection, stamp: int) -> list:
-    frame = injection.rig.scene.frame_ids[injection.rig.scene.cameras[0]]
+    frame = injection.player.scene.frame_ids[injection.player.scene.cameras[0]]
     return [transform_message("odom", frame, stamp, *STILL)]
 
 
@@ -103,13 +104,11 @@ def to_itself(injection: Injection, stamp: int) -> list:
 
 
 def send_static(injection: Injection, transforms: list) -> None:
-    from tf2_msgs.msg import TFMessage
-
-    injection.rig.send(Message("tf_static", "", TFMessage(transforms=transforms)))
+    injection.player.send(Message("tf_static", "", TFMessage(transforms=transforms)))
 
 
 def struck_frame(injection: Injection) -> str:
-    return injection.rig.scene.frame_ids[injection.camera]
+    return injection.player.scene.frame_ids[injection.camera]
 
 
 def mount_not_finite(injection: Injection) -> None:
@@ -119,7 +118,7 @@ def mount_not_finite(injection: Injection) -> None:
 def mount_moved(injection: Injection) -> None:
     """The camera turned by up to a right angle about the vertical."""
     angle = injection.random.uniform(-math.pi / 2, math.pi / 2) / 2
-    t, (x, y, z, w) = injection.rig.scene.mounts[injection.camera]
+    t, (x, y, z, w) = injection.player.scene.mounts[injection.camera]
     s, c = math.sin(angle), math.cos(angle)  # (0, 0, s, c) times (x, y, z, w)
     turned = (c * x - s * y, c * y + s * x, c * z + s * w, c * w - s * z)
     send_static(injection, [transform_message("base_link", struck_frame(injection), 1, t, turned)])
@@ -127,12 +126,12 @@ def mount_moved(injection: Injection) -> None:
 
 def mount_missing(injection: Injection) -> None:
     """The node is configured anew; /tf_static lacks the camera."""
-    injection.rig.send_mounts(leave_out=(injection.camera,))
+    injection.player.send_mounts(leave_out=(injection.camera,))
     injection.stage.cycle()
 
 
 def mounts_again(injection: Injection) -> None:
-    injection.rig.send_mounts()
+    injection.player.send_mounts()
 
 
 def mounts_prevail(injection: Injection) -> None:

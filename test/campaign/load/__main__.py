@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from campaign.options import OUTPUT, add_stage_options, on_own_domain, recording_and_network
+from campaign.options import add_stage_options, campaign_parser, on_own_domain, recording_and_network
 
 __all__ = ["main"]
 
@@ -18,15 +18,12 @@ RATES = (5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0)
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m campaign.load",
-        description="Send the real node six cameras' images, of rising size and rate, as JPEG and raw, from a process "
+    made = campaign_parser(
+        "load",
+        "Send the real node six cameras' images, of rising size and rate, as JPEG and raw, from a process "
         "of its own, and look how old its newest result is, what it takes in, what it sheds and whether it says so. A "
         "cell that is measured is not measured again.",
-        epilog="example: make load LOAD='--sizes 704x256 --docs docs/reliability.md'",
-    )
-    made.add_argument(
-        "--out", type=Path, default=OUTPUT / "load", help="folder for results.jsonl, logs and the table (%(default)s)"
+        "example: make load LOAD='--sizes 704x256 --docs docs/reliability.md'",
     )
     made.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"of images (default {' '.join(SIZES)})")
     made.add_argument("--rates", nargs="+", type=float, default=RATES, metavar="HZ", help="5 to 60 by default")
@@ -35,12 +32,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--age", type=float, default=1.0, metavar="S", help="bound of the age's p99 (default 1)")
     made.add_argument("--threads", type=int, default=0, help="of the network (default: all cores)")
     add_stage_options(made, DOMAIN)
-    made.add_argument(
-        "--docs",
-        type=Path,
-        metavar="FILE",
-        help="also write its section of this document, and load.json into the folder of the same name beside it",
-    )
     return made
 
 
@@ -51,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(out: Path, arguments: argparse.Namespace) -> int:
-    from campaign.origin import origin
+    from campaign.output import noted_command
 
     from .table import conclude
 
@@ -59,7 +50,7 @@ def _load(out: Path, arguments: argparse.Namespace) -> int:
     if not all(0.1 <= rate <= 1000 for rate in arguments.rates) or arguments.seconds < 1 or arguments.age <= 0:
         raise ValueError("--rates are 0.1 to 1000 Hz, --seconds at least 1, --age above 0")
     out.mkdir(parents=True, exist_ok=True)
-    origin(out, f"make load LOAD='--seconds {arguments.seconds:g} --threads {arguments.threads}'")
+    noted_command(out, f"make load LOAD='--seconds {arguments.seconds:g} --threads {arguments.threads}'")
     measure_all(out, arguments, sizes)
     return conclude(out, arguments.age, arguments.docs)
 
@@ -75,10 +66,10 @@ def size_of(text: str) -> tuple[int, int]:
 
 def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> None:
     """Measure the cells that have no result yet; of a size and transport, rates rise until two are too much."""
-    from campaign.scene import load_scene
-    from campaign.soak.samples import append, read_lines
+    from campaign.json_lines import append, read_lines
+    from campaign.recordings import load_scene
 
-    from .measure import Bench, Cell
+    from .measure import Cell, LoadedNode
     from .table import bounded
 
     results = out / "results.jsonl"
@@ -90,11 +81,11 @@ def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int,
             known = {Cell((r["width"], r["height"], r["transport"], r["rate"])): r for r in read_lines(results)}
             if _enough([known[cell] for cell in cells if cell in known], arguments.age, len(cells)):
                 continue
-            with Bench(out, bag, checkpoint, cameras, arguments.domain, arguments.threads) as bench:
+            with LoadedNode(out, bag, checkpoint, cameras, arguments.domain, arguments.threads) as node:
                 for cell in cells:
                     row = known.get(cell)
                     if row is None:
-                        row = known[cell] = {**bench.measure(cell, arguments.seconds), "cameras": len(cameras)}
+                        row = known[cell] = {**node.measure(cell, arguments.seconds), "cameras": len(cameras)}
                         append(results, row)
                         good = "bounded" if bounded(row, arguments.age) else "too old, or not sent so fast"
                         age = row["age_p99"]

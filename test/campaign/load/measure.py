@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+from system import Program, wait_for
 
-from campaign.observer import Observer, Status
-from campaign.process import NodeProcess
-from campaign.soak.samples import queues
-from campaign.stage import StageError, wait_for
+from campaign.observer import Observer, Status, queues
+from campaign.stage import StageError, start_node, until_active
 
-__all__ = ["Bench", "Cell"]
+__all__ = ["Cell", "LoadedNode"]
 
 _WARM_UP_S, _FIRST_S, _LOADING_S = 4.0, 20.0, 120.0
 _FRAMES = {"published": "published", "skipped": "skipped, a newer one was there", "failed": "failed"}
@@ -32,7 +27,7 @@ class Cell(tuple):
         return f"{width}x{height} {transport} {rate:g} Hz"
 
 
-class Bench:
+class LoadedNode:
     """The node, an observer, and a source that is started anew for each cell; use as a context manager.
 
     Args:
@@ -44,24 +39,17 @@ class Bench:
     """
 
     def __init__(self, out: Path, bag: Path, checkpoint: Path, cameras: tuple[str, ...], domain: int, threads: int):
-        self.out, self.bag = out, bag
-        parameters = {
-            "cameras": f"[{', '.join(cameras)}]",
-            "image_topic": "/{camera}/image_raw",
-            "camera_info_topic": "/{camera}/camera_info",
-            "checkpoint": str(checkpoint),
-            "save_directory": str(out),
-            "cpu_threads": str(threads),
-        }
-        self.environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+        self.out, self.bag, self.domain = out, bag, domain
+        parameters = {"checkpoint": checkpoint, "save_directory": out, "cpu_threads": threads}
         self.observer = Observer(None, domain)
-        self.observer.judge_free = False
-        self.node = NodeProcess(parameters, domain, out / "node.log")
-        if not wait_for(lambda: self.node.said("active: ") or not self.node.alive, _LOADING_S) or not self.node.alive:
+        self.node = start_node(cameras, parameters, domain, out / "node.log")
+        try:
+            until_active(self.node, _LOADING_S)
+        except StageError:
             self.close()
-            raise StageError("the node did not become active; it printed:\n" + "\n".join(self.node.tail()))
+            raise
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> LoadedNode:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,42 +65,30 @@ class Bench:
         specification = self.out / "source.json"
         content = {"bag": str(self.bag), "width": width, "height": height, "transport": transport, "rate": rate}
         specification.write_text(json.dumps(content))
-        log = self.out / "source.log"
-        with log.open("w") as file:
-            source = subprocess.Popen(
-                [sys.executable, "-m", "campaign.load.source", str(specification)],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-            )
+        source = Program(["-m", "campaign.load.source", specification], self.domain, log=self.out / "source.log")
         try:
             since = time.monotonic()
-            wait_for(lambda: self._heard_since(since) or source.poll() is not None, _FIRST_S)
+            wait_for(lambda: self._heard_since(since) or not source.alive, _FIRST_S)
             flowing = self._heard_since(since)
-            if source.poll() is not None:
-                raise StageError(f"the source ended: {log.read_text()[-1500:]}")
+            if not source.alive:
+                raise StageError(f"the source ended: {source.tail()}")
             time.sleep(_WARM_UP_S if flowing else 0.0)
-            return {**content, "bag": self.bag.name, "flowing": flowing, **self._look(log, seconds)}
+            return {**content, "bag": self.bag.name, "flowing": flowing, **self._look(source, seconds)}
         finally:
-            source.send_signal(signal.SIGINT)
-            try:
-                source.wait(10.0)
-            except subprocess.TimeoutExpired:
-                source.kill()
-                source.wait()
+            source.stop(10.0)
 
     def _heard_since(self, since: float) -> bool:
         return any(output.at >= since for output in list(self.observer.outputs))
 
-    def _look(self, log: Path, seconds: float) -> dict:
-        before, sent_before, began = self._state(), _said(log)[-1:], time.monotonic()
+    def _look(self, source: Program, seconds: float) -> dict:
+        before, sent_before, began = self._state(), _sent(source)[-1:], time.monotonic()
         ages: list[float] = []
         while time.monotonic() - began < seconds:
             time.sleep(0.02)
             newest = next((o.stamp for o in reversed(list(self.observer.outputs)) if o.topic == "grid"), None)
             if newest is not None:
                 ages.append(time.time() - newest * 1e-9)
-        after, sent, took = self._state(), _said(log), time.monotonic() - began
+        after, sent, took = self._state(), _sent(source), time.monotonic() - began
         outputs = sum(o.topic == "grid" and o.at >= began for o in list(self.observer.outputs))
         first, last = (sent_before or sent[:1])[0], sent[-1]
         span = max(last["t"] - first["t"], 1e-9)
@@ -123,7 +99,7 @@ class Bench:
             "sent_rate": (last["sent"] - first["sent"]) / span,
             "source_late": max(entry["late"] for entry in sent[-int(seconds) :]),
             "source_cores": (last["cpu"] - first["cpu"]) / span,
-            "bytes_of_a_frame": _frame_bytes(log),
+            "bytes_of_a_frame": _frame_bytes(source),
             "output_rate": outputs / took,
             "age_p50": percentile(50),
             "age_p99": percentile(99),
@@ -143,7 +119,7 @@ class Bench:
         at, lines = self.observer.reports[-1]
         holdings = self.node.holdings()
         if holdings is None:
-            raise StageError("the node ended; it printed:\n" + "\n".join(self.node.tail()))
+            raise StageError(f"the node ended; it printed:\n{self.node.tail()}")
         cameras = {name: status for name, status in lines.items() if name.startswith("camera ")}
         state = {name: _count(lines["frames"], key) for name, key in _FRAMES.items()}
         reasons: dict[str, int] = {}
@@ -167,15 +143,13 @@ def _count(status: Status, key: str) -> int:
     return int(status.values.get(key, 0))
 
 
-def _said(log: Path) -> list[dict]:
-    """What the source said of what it sent."""
-    lines = [line for line in log.read_text().splitlines() if line.startswith('{"t"') and line.endswith("}")]
-    if not lines:
-        raise StageError(f"the source sent nothing: {log.read_text()[-1500:]}")
-    return [json.loads(line) for line in lines]
+def _sent(source: Program) -> list[dict]:
+    """What the source has printed of what it sent, a second each."""
+    found = [json.loads(line) for line in list(source.lines) if line.startswith('{"t"')]
+    if not found:
+        raise StageError(f"the source sent nothing: {source.tail()}")
+    return found
 
 
-def _frame_bytes(log: Path) -> int:
-    return json.loads(next(line for line in log.read_text().splitlines() if line.startswith('{"bytes')))[
-        "bytes_of_a_frame"
-    ]
+def _frame_bytes(source: Program) -> int:
+    return json.loads(next(line for line in source.lines if line.startswith('{"bytes')))["bytes_of_a_frame"]

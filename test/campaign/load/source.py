@@ -27,16 +27,6 @@ def with_stamp(data: bytes, stamp: int) -> bytes:
     return b"".join((data[:_STAMP], struct.pack("<iI", *divmod(stamp, 1_000_000_000)), data[_STAMP + 8 :]))
 
 
-def picture(message, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8 RGB of a scene's Image or CompressedImage."""
-    content = np.frombuffer(bytes(message.data), np.uint8)
-    if hasattr(message, "encoding"):
-        pixels = content.reshape(message.height, message.step)[:, : message.width * 3].reshape(message.height, -1, 3)
-    else:
-        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
-
-
 def calibration(info, width: int, height: int):
     """The CameraInfo of the same lens at another image size."""
     across, down = width / info.width, height / info.height
@@ -56,10 +46,10 @@ def main(argv: list[str]) -> int:
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+    from system import LATCHED, pixels_of, transform_message
     from tf2_msgs.msg import TFMessage
 
-    from campaign.rig import transform_message
-    from campaign.scene import load_scene
+    from campaign.recordings import load_scene
     from renderocc_model.rosio import cdr_writer
 
     width, height, jpeg = specification["width"], specification["height"], specification["transport"] == "jpeg"
@@ -67,10 +57,10 @@ def main(argv: list[str]) -> int:
     rclpy.init()
     node = rclpy.create_node("load_source", start_parameter_services=False)
     qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-    latched = QoSProfile(depth=1, durability=rclpy.qos.DurabilityPolicy.TRANSIENT_LOCAL)
     senders = []
     for camera in scene.cameras:
-        frame_id, pixels = scene.frame_ids[camera], picture(scene.frames[0].images[camera], width, height)
+        frame_id, pixels = scene.frame_ids[camera], pixels_of(scene.frames[0].images[camera])
+        pixels = np.ascontiguousarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
         if jpeg:
             data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
             message = cdr_writer.write_compressed_image(0, frame_id, "jpeg", data)
@@ -81,7 +71,7 @@ def main(argv: list[str]) -> int:
         info = serialize_message(calibration(scene.infos[camera], width, height))
         senders.append((images, bytes(message), node.create_publisher(CameraInfo, f"/{camera}/camera_info", qos), info))
     mounts = [transform_message("base_link", scene.frame_ids[name], 1, *scene.mounts[name]) for name in scene.cameras]
-    static = node.create_publisher(TFMessage, "/tf_static", latched)
+    static = node.create_publisher(TFMessage, "/tf_static", LATCHED)
     static.publish(TFMessage(transforms=mounts))
     moving = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
     size = sum(len(message) for _, message, _, _ in senders)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from campaign.origin import origin
-from campaign.soak.document import machine
-from campaign.soak.samples import read_lines
-from renderocc_model.base.document import write_section
-from renderocc_model.base.files import replacing
+from campaign.json_lines import read_lines
+from campaign.output import machine, markdown_table, noted_command, write_results
 
 __all__ = ["bounded", "conclude", "load_table"]
 
@@ -35,7 +31,7 @@ def load_table(rows: list[dict], age: float) -> str:
         "cores: node, source",
         "kept",
     ]
-    lines = [heading, ["---"] * len(heading)]
+    lines: list[list[str]] = []
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["transport"], row["width"], row["height"]), []).append(row)
@@ -44,7 +40,7 @@ def load_table(rows: list[dict], age: float) -> str:
         kept = [row for row in those if bounded(row, age)]
         shown = [*kept[-1:], *[row for row in those if not kept or row["rate"] > kept[-1]["rate"]][:1]]
         lines += [_cells(row, f"{width}x{height} {transport}", bounded(row, age)) for row in shown]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown_table(heading, lines)
 
 
 def _cells(row: dict, images: str, kept: bool) -> list[str]:
@@ -70,25 +66,14 @@ def _cells(row: dict, images: str, kept: bool) -> list[str]:
 def conclude(out: Path, age: float, document: Path | None) -> int:
     """Write load.json and, if asked for, the section of the document."""
     rows = read_lines(out / "results.jsonl")
-    found = {"machine": machine(), "made_by": origin(out), "age_bound": age, "rows": rows}
-    content = (json.dumps(found, indent=1) + "\n").encode()
+    figures = {"machine": machine(), "made_by": noted_command(out), "age_bound": age, "rows": rows}
     cameras = max((row["cameras"] for row in rows), default=0)
     text = (
-        f"{cameras} cameras, the node with its usual parameters beside the source on {found['machine']} "
-        f"({found['made_by']}). Of each size "
+        f"{cameras} cameras, the node with its usual parameters beside the source on {figures['machine']} "
+        f"({figures['made_by']}). Of each size "
         f"and transport, the highest rate at which the newest result's age stayed below {age:g} s (p99, the age of an "
         "image counts from its stamp), and the first rate that was too much. Frames that are skipped and images that "
         "are dropped are what the node counts and says in /diagnostics.\n\n" + load_table(rows, age)
     )
-    print(text)
-    targets = [out / "load.json"]
-    if document is not None:
-        document.with_suffix("").mkdir(parents=True, exist_ok=True)
-        targets.append(document.with_suffix("") / "load.json")
-        write_section(document, "load", text, "### Load")
-        print(f"wrote {document.resolve()}")
-    for path in targets:
-        with replacing(path) as partial:
-            partial.write_bytes(content)
-    print(f"wrote {out}")
+    write_results(out, "load", figures, text, document)
     return 0

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from campaign.options import OUTPUT, add_stage_options, on_own_domain, recording_and_network
+from campaign.options import add_stage_options, campaign_parser, on_own_domain, recording_and_network
 
 __all__ = ["main"]
 
@@ -15,15 +15,12 @@ DOMAIN = 70
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m campaign.soak",
-        description="Run the real node on six cameras for a long time, hurt it at random moments, and look every "
+    made = campaign_parser(
+        "soak",
+        "Run the real node on six cameras for a long time, hurt it at random moments, and look every "
         "second at its memory, threads, files, queues and latency. Says how memory and latency change with time, and "
         "how surely. A soak that was interrupted goes on, with a new process, when the same command is given again.",
-        epilog="example: make soak SOAK='--minutes 30 --docs docs/reliability.md'",
-    )
-    made.add_argument(
-        "--out", type=Path, default=OUTPUT / "soak", help="folder for samples, logs, summary and picture (%(default)s)"
+        "example: make soak SOAK='--minutes 30 --docs docs/reliability.md'",
     )
     made.add_argument("--minutes", type=float, default=30.0, help="how long, over all interruptions (default 30)")
     made.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="frames a second (default 5)")
@@ -33,13 +30,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of faults and their moments (default 0)")
     add_stage_options(made, DOMAIN)
     made.add_argument("--summary", action="store_true", help="run nothing: sum up the samples there are")
-    made.add_argument(
-        "--docs",
-        type=Path,
-        metavar="FILE",
-        help="also write its section of this document, and "
-        "soak.json and soak.jpg into the folder of the same name beside it",
-    )
     return made
 
 
@@ -50,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _soak(out: Path, arguments: argparse.Namespace) -> int:
-    from campaign.origin import origin
+    from campaign.json_lines import read_lines
+    from campaign.output import noted_command
 
     from .document import conclude
-    from .samples import read_lines
 
     if arguments.minutes <= 0 or not 0.2 <= arguments.rate <= 100 or arguments.pause < 0:
         raise ValueError("--minutes is above 0, --rate 0.2 to 100, --pause at least 0")
@@ -62,7 +52,7 @@ def _soak(out: Path, arguments: argparse.Namespace) -> int:
         from .run import Soak
 
         settings = f"--minutes {arguments.minutes:g} --rate {arguments.rate:g} --seed {arguments.seed}"
-        origin(out, f"make soak SOAK='{settings}'")
+        noted_command(out, f"make soak SOAK='{settings}'")
         soak = Soak(out, *recording_and_network(arguments, out), arguments.domain, arguments.rate)
         soak.run(arguments.minutes * 60, arguments.pause, arguments.seed)
     if not read_lines(out / "samples.jsonl"):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from campaign.origin import origin
-from renderocc_model.base.document import write_section
-from renderocc_model.base.files import replacing
+from campaign.json_lines import read_lines
+from campaign.output import Image, machine, noted_command, write_results
 
 from .plot import Curve, Panel, draw
-from .samples import read_lines
 from .statistics import column, longest_life, summary
 
 __all__ = ["conclude"]
@@ -23,39 +19,17 @@ _OLDEST_S = 10.0  # that the picture shows
 
 
 def conclude(out: Path, document: Path | None) -> int:
-    """Write summary and picture beside the samples and, if asked for, into the document; 1 if anything went wrong."""
+    """Write summary and curves beside the samples and, if asked for, into the document; 1 if anything went wrong."""
     samples, events = read_lines(out / "samples.jsonl"), read_lines(out / "events.jsonl")
     found = summary(samples, events)
-    found["machine"], found["made_by"] = machine(), origin(out)
-    _write(out / "soak.json", (json.dumps(found, indent=1) + "\n").encode())
-    _write(out / "soak.jpg", picture(samples, events))
-    text = describe(found)
-    print(text)
-    if document is not None:
-        folder = document.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("soak.json", "soak.jpg"):
-            _write(folder / name, (out / name).read_bytes())
-        caption = "Memory, latency, age of the newest result, queues, threads and files over time"
-        write_section(document, "soak", f"{text}\n\n![{caption}]({folder.name}/soak.jpg)", "### Soak")
-        print(f"wrote {document.resolve()}")
-    print(f"wrote {out}")
-    return 1 if found["ended"] or found["failed"] or found["complaints"] else 0
+    found["machine"], found["made_by"] = machine(), noted_command(out)
+    caption = "Memory, latency, age of the newest result, queues, threads and files over time"
+    image = Image("soak.jpg", caption, curves(samples, events))
+    write_results(out, "soak", found, describe(found), document, [image])
+    return 1 if found["ended"] or found["failed"] or found["wrong"] else 0
 
 
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as partial:
-        partial.write_bytes(content)
-
-
-def machine() -> str:
-    """Processor and cores, one line."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else "a CPU"
-    return f"{len(os.sched_getaffinity(0))} cores of {name}"
-
-
-def picture(samples: list[dict], events: list[dict]) -> bytes:
+def curves(samples: list[dict], events: list[dict]) -> bytes:
     """The curves of the process that lived longest, as a JPEG."""
     life = longest_life(samples)
     times = column(life, "t")
@@ -107,8 +81,8 @@ def describe(found: dict) -> str:
         "Medians and change: of all but the first third, in which buffers and heaps grow to their size; change by "
         "least squares, its confidence by a moving-block bootstrap of the residuals, in blocks of 2 minutes.",
     ]
-    for event in (*found["ended"], *found["complaints"]):
-        told = "; ".join(str(event.get(key)) for key in ("said", "complaints", "surprises") if event.get(key))
+    for event in (*found["ended"], *found["wrong"]):
+        told = "; ".join(str(event.get(key)) for key in ("said", "broken", "unexpected") if event.get(key))
         lines.append(f"- at {event['t'] / 60:.1f} minutes, {event.get('fault', 'no fault')}: {told[:300]}")
     return "\n".join(lines)
 

@@ -8,13 +8,16 @@ import threading
 import time
 from pathlib import Path
 
+from system import wait_for
+
 from campaign.faults.catalogue import FAULTS
 from campaign.faults.fault import Fault, Injection
-from campaign.faults.judge import SURPRISES
-from campaign.scene import load_scene
-from campaign.stage import Stage, wait_for
+from campaign.faults.judge import FAILURES
+from campaign.json_lines import append, read_lines
+from campaign.recordings import load_scene
+from campaign.stage import Stage
 
-from .samples import Ages, append, read_lines, sample
+from .samples import Ages, sample
 from .statistics import soaked_seconds
 
 __all__ = ["Soak", "soaking_faults"]
@@ -38,7 +41,7 @@ class Soak:
 
     Args:
         out: folder for samples.jsonl, events.jsonl and logs.
-        bag, network: what the rig shows, and the checkpoint.
+        bag, network: what the cameras show, and the checkpoint.
         domain: ROS domain.
         rate: frames a second.
     """
@@ -49,7 +52,7 @@ class Soak:
         self.seconds_before = soaked_seconds(before)
         self.life = 1 + max((entry["life"] for entry in before), default=-1)
         self.stage = Stage(out, load_scene(bag), network, domain, simulated=False)
-        self.stage.rig.rate = rate
+        self.stage.player.rate = rate
         self.stage.observer.judge_free = False  # the campaign does; here it would take the node's time
         self._fault = ""
         self._ended = threading.Event()
@@ -96,16 +99,16 @@ class Soak:
         camera = self.stage.scene.cameras[0] if fault.strikes_anchor else struck
         injection = Injection(fault, self.stage, camera, random.Random(draw.random()))
         length = draw.uniform(*fault.seconds) * draw.choice((1.0, 1.0, 3.0))
-        self.stage.complaints.clear()
+        self.stage.broken.clear()
         began, self._fault = self._time(), fault.name
-        self.stage.rig.changes.append(injection.change)
+        self.stage.player.changes.append(injection.change)
         try:
             injection.begin()
             time.sleep(length)
         except OSError as error:  # a process that has ended meanwhile, a file that is gone
-            self.stage.broken(f"{type(error).__name__}: {error}")
+            self.stage.add_broken(f"{type(error).__name__}: {error}")
         finally:
-            self.stage.rig.changes.remove(injection.change)
+            self.stage.player.changes.remove(injection.change)
             injection.end()
             self._fault = ""
         append(
@@ -116,20 +119,18 @@ class Soak:
                 "end": self._time(),
                 "fault": fault.name,
                 "camera": camera,
-                "complaints": list(self.stage.complaints),
-                "surprises": self._surprises(fault),
+                "broken": list(self.stage.broken),
+                "unexpected": self._unexpected(fault),
             },
         )
 
-    def _surprises(self, fault: Fault) -> list[str]:
+    def _unexpected(self, fault: Fault) -> list[str]:
         """Lines of the log that tell of failures which are not this fault's own doing."""
         since, self._seen_until = self._seen_until, time.monotonic()
         return [
             line[-300:]
-            for at, line in list(self.stage.node.lines)
-            if since <= at < self._seen_until
-            and re.search(SURPRISES, line)
-            and not (fault.errors and re.search(fault.errors, line))
+            for line in self.stage.node.lines_since(since, self._seen_until)
+            if re.search(FAILURES, line) and not (fault.errors and re.search(fault.errors, line))
         ]
 
     def _keep_alive(self) -> None:
@@ -141,7 +142,7 @@ class Soak:
         if alive and self.stage.node.alive:
             return
         why = f"no output for {_QUIET_S:g} s" if self.stage.node.alive else f"status {self.stage.node.process.poll()}"
-        said = [why, *self.stage.node.tail(5)]
+        said = [why, *self.stage.node.lines[-5:]]
         append(self.events, {"life": self.life, "t": self._time(), "ended": True, "said": said})
         self.stage.restart()
         self.life += 1

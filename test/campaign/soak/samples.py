@@ -1,9 +1,8 @@
-"""What is looked at every second, and how it is kept: one JSON object a line."""
+"""What is looked at every second."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from campaign.observer import queues
 from campaign.stage import Stage
 
-__all__ = ["Ages", "append", "read_lines", "sample", "shares"]
+__all__ = ["Ages", "sample", "shares"]
 
 _COUNTERS = {
     "published": "published",
@@ -20,20 +19,6 @@ _COUNTERS = {
     "withheld": "withheld, too few cameras",
     "failed": "failed",
 }
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The objects of a file; half a line, of a process that was killed, is left out."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def append(path: Path, entry: dict) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def shares(pid: int) -> dict[str, float]:

@@ -107,7 +107,7 @@ def summary(samples: list[dict], events: list[dict]) -> dict:
         "faults": sum("end" in event for event in events),
         "kinds": len({event["fault"] for event in events if "end" in event}),
         "ended": [event for event in events if event.get("ended")],
-        "complaints": [event for event in events if event.get("complaints") or event.get("surprises")],
+        "wrong": [event for event in events if event.get("broken") or event.get("unexpected")],
         "memory_kind": memory,
         "load": percentiles(column(life, "load")),
         "age_of_newest_result": ages,

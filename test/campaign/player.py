@@ -1,4 +1,4 @@
-"""The scripted sensor rig: cameras, camera_info, /tf, /tf_static and, if wanted, /clock at a steady rate.
+"""The cameras of a campaign: a scene played at a steady rate, with camera_info, /tf, /tf_static and, if wanted, /clock.
 
 Every message passes through the faults that are on; what they return goes out instead.
 """
@@ -15,16 +15,19 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from campaign.scene import Scene
+from rclpy.serialization import serialize_message
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
+from system import SECOND, CameraPublishers, Frame, Listener, Scene, stamp_message, stamp_ns, transform_message
+from tf2_msgs.msg import TFMessage
 
-__all__ = ["Message", "Rig", "SentImage", "stamp_message", "stamp_ns"]
+__all__ = ["CLOCK_START", "Message", "ScenePlayer", "SentImage"]
 
-SECOND = 1_000_000_000
 CLOCK_START = 100_000 * SECOND  # where simulated time begins
 CLOCK_PERIOD = 0.02
 CAMERA_SPACING = 0.007  # seconds between the cameras' stamps, so that each stamp tells its camera
 BEHIND = 0.03  # seconds an image's stamp lies before the moment it goes out
-REMEMBERED = 12.0  # seconds for which calibrations and mounts that were sent count as perhaps believed
+REMEMBERED = 12.0  # seconds for which the node may still use a calibration or mount that was sent
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Message:
     """One message on its way out.
 
     kind: image, camera_info, tf, tf_static or clock. ros: the typed message. data: bytes to send in its place.
-    delay: seconds. usable: whether a picture can be made of it; only the observer reads this.
+    delay: seconds. usable: whether the node can use the image; only the observer reads this.
     """
 
     kind: str
@@ -58,29 +61,26 @@ class Message:
 
     @property
     def compressed(self) -> bool:
-        return self.kind == "image" and not hasattr(self.ros, "encoding")
+        return isinstance(self.ros, CompressedImage)
+
+    @property
+    def publisher_kind(self) -> str:
+        """As `CameraPublishers` calls it: images are raw or compressed."""
+        if self.kind != "image":
+            return self.kind
+        return "compressed" if self.compressed else "raw"
 
 
 @dataclass(frozen=True)
 class SentImage:
-    """An image that went out: steady seconds, stamp, whether it was fit to be used."""
+    """An image that went out: steady seconds, stamp, whether the node can use it."""
 
     at: float
     stamp: int
     usable: bool
 
 
-def stamp_message(stamp: int):
-    from builtin_interfaces.msg import Time
-
-    return Time(sec=stamp // SECOND, nanosec=stamp % SECOND)
-
-
-def stamp_ns(message) -> int:
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
-
-
-class Rig:
+class ScenePlayer:
     """Publishes a scene until it is closed, from a thread of its own.
 
     Args:
@@ -95,9 +95,6 @@ class Rig:
     """
 
     def __init__(self, scene: Scene, domain: int, simulated: bool, rate: float = 5.0) -> None:
-        import rclpy
-        from rclpy.context import Context
-
         self.scene, self.simulated, self.rate = scene, simulated, rate
         self.changes: list[Callable[[Message], Iterable[Message]]] = []
         self.sent: dict[str, deque[SentImage]] = {camera: deque(maxlen=400) for camera in scene.cameras}
@@ -107,30 +104,22 @@ class Rig:
         self.speed = 1.0  # of the simulated clock
         self.lock = threading.RLock()
         self._sim_ns, self._sim_at = CLOCK_START, time.monotonic()
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self.node = rclpy.create_node("faulty_rig", context=self._context, start_parameter_services=False)
-        self._publishers: dict[tuple[str, str, bool], object] = {}
+        self._ros = Listener(domain, "scene_player")
+        self._cameras = CameraPublishers(self._ros.node, scene)
         self._queue: list = []
         self._order = itertools.count()
         self._stop = threading.Event()
-        for camera in scene.cameras:
-            self.publisher("camera_info", camera)
-            self.publisher("image", camera, not hasattr(scene.frames[0].images[camera], "encoding"))
         self.send_mounts()
-        self._thread = threading.Thread(target=self._run, name="rig", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="player", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        import rclpy
-
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self._context)
+        self._ros.close()
 
     # ---- time
 
@@ -150,66 +139,22 @@ class Rig:
     def reset_lateness(self) -> None:
         self.lateness = 0.0
 
-    # ---- publishers
-
-    def publisher(self, kind: str, camera: str = "", compressed: bool = False):
-        """The publisher of a kind of message, made when first asked for."""
-        from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-        from rosgraph_msgs.msg import Clock
-        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-        from tf2_msgs.msg import TFMessage
-
-        with self.lock:
-            key = (kind, camera, compressed)
-            if key not in self._publishers:
-                message, topic = {
-                    "image": (CompressedImage, f"/{camera}/image_raw/compressed")
-                    if compressed
-                    else (Image, f"/{camera}/image_raw"),
-                    "camera_info": (CameraInfo, f"/{camera}/camera_info"),
-                    "tf": (TFMessage, "/tf"),
-                    "tf_static": (TFMessage, "/tf_static"),
-                    "clock": (Clock, "/clock"),
-                }[kind]
-                latched = kind == "tf_static"
-                durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-                depth = 1 if latched else 100 if kind == "tf" else 5
-                qos = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
-                self._publishers[key] = self.node.create_publisher(message, topic, qos)
-            return self._publishers[key]
-
-    def unplug(self, kind: str, camera: str, compressed: bool = False) -> None:
-        """Destroy a publisher; the next message of its kind makes it anew."""
-        with self.lock:
-            publisher = self._publishers.pop((kind, camera, compressed), None)
-            if publisher is not None:
-                self.node.destroy_publisher(publisher)
-
     # ---- messages
 
-    def mounts_message(self, leave_out: Iterable[str] = ()):
-        from tf2_msgs.msg import TFMessage
-
-        scene = self.scene
-        return TFMessage(
-            transforms=[
-                transform_message("base_link", scene.frame_ids[camera], 1, *scene.mounts[camera])
-                for camera in scene.cameras
-                if camera not in leave_out
-            ]
-        )
+    def unplug(self, kind: str, camera: str) -> None:
+        """Destroy a camera's publisher of raw, compressed or camera_info; its next message makes it anew."""
+        self._cameras.unplug(kind, camera)
 
     def send_mounts(self, leave_out: Iterable[str] = ()) -> None:
-        self.send(Message("tf_static", "", self.mounts_message(leave_out)))
+        """On /tf_static, those of all cameras but some; past the faults."""
+        self.send(Message("tf_static", "", self._cameras.mounts_message(leave_out=leave_out)))
 
     def send(self, message: Message) -> None:
         """Publish at once, past the faults."""
-        from rclpy.serialization import serialize_message
-
         with self.lock:
             self._remember(message)
             data = message.data if message.data is not None else serialize_message(message.ros)
-            self.publisher(message.kind, message.camera, message.compressed).publish(data)
+            self._cameras.publish(message.publisher_kind, message.camera, data)
 
     def _remember(self, message: Message) -> None:
         now = time.monotonic()
@@ -226,6 +171,8 @@ class Rig:
                 for camera, frame in self.scene.frame_ids.items():
                     if transform.child_frame_id == frame:
                         remember(self.mounts_sent[camera], now, transform.transform, str)
+
+    # ---- the thread
 
     def _run(self) -> None:
         next_frame = next_clock = time.monotonic()
@@ -256,41 +203,22 @@ class Rig:
             heapq.heappush(self._queue, (now + new.delay, next(self._order), new))
 
     def _clock_message(self) -> Message:
-        from rosgraph_msgs.msg import Clock
-
         return Message("clock", "", Clock(clock=stamp_message(max(0, self.now_ns()))))
 
-    def _frame(self, frame, now: float) -> None:
+    def _frame(self, frame: Frame, now: float) -> None:
         """One frame: the ego pose before, at and after it, and of each camera calibration and image."""
-        from tf2_msgs.msg import TFMessage
-
         start = self.now_ns()
         for ahead in (0.05, 0.15):
             pose = transform_message("odom", "base_link", start + round(ahead * SECOND), *frame.pose)
             self._through(Message("tf", "", TFMessage(transforms=[pose])), now)
-        for index, (camera, image) in enumerate(frame.images.items()):
-            stamp = stamp_message(start + round((index * CAMERA_SPACING - BEHIND) * SECOND))
-            info = copy.copy(self.scene.infos[camera])
-            image = copy.copy(image)
-            for ros in (info, image):
-                ros.header = copy.deepcopy(ros.header)
-                ros.header.stamp = stamp
+        for index, camera in enumerate(frame.images):
+            stamp = start + round((index * CAMERA_SPACING - BEHIND) * SECOND)
             delay = index * CAMERA_SPACING / (self.speed if self.simulated and self.speed else 1.0)
+            info, image = self._cameras.info_message(camera, stamp), self._cameras.image_message(camera, stamp, frame)
             self._through(Message("camera_info", camera, info, delay=delay), now)
             self._through(Message("image", camera, image, delay=delay), now)
 
 
 def remember(known: list[tuple[float, object]], now: float, item, key: Callable) -> None:
-    """Keep what was sent of late, each thing once with the time of its last sending."""
+    """Keep what was sent lately, each thing once with the time of its last sending."""
     known[:] = [(at, old) for at, old in known if now - at < REMEMBERED and key(old) != key(item)] + [(now, item)]
-
-
-def transform_message(parent: str, child: str, stamp: int, translation, quaternion):
-    from geometry_msgs.msg import TransformStamped
-
-    message = TransformStamped(child_frame_id=child)
-    message.header.stamp, message.header.frame_id = stamp_message(stamp), parent
-    t, q = message.transform.translation, message.transform.rotation
-    t.x, t.y, t.z = map(float, translation)
-    q.x, q.y, q.z, q.w = map(float, quaternion)
-    return message
