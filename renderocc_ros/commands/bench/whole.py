@@ -1,4 +1,4 @@
-"""The whole node, in a process of its own, on six cameras that this process plays: frames a second and latency.
+"""The whole node, in a process of its own, on six cameras that this process publishes: frames a second and latency.
 
 First frames one at a time, each sent when the one before has come out: latency without waiting. Then more than the
 node can take, CAMERA_RATE sets of images a second: what comes out of it is its frame rate, the newest set winning.
@@ -25,7 +25,7 @@ __all__ = ["KINDS", "lines_of", "run"]
 CAMERA_RATE = 30.0  # Hz
 FLOOD = 6.0  # seconds of it
 PAUSE = 0.05  # seconds between two frames one at a time: the node has to do after it has published, too
-FEWEST_PICTURES = 5  # of a camera; it and the five after it come together anew every 2,520 frames
+FEWEST_IMAGES = 5  # of the first camera; with one more of each next one, the same set comes again after 2,520 frames
 STAMP = slice(4, 12)  # of a message's bytes: its header comes first, behind the four that every message begins with
 START_UP, ONE_FRAME = 180.0, 20.0  # seconds to wait at most
 STAGES = ("placement", "decode", "network", "publish", "total")
@@ -48,20 +48,20 @@ KINDS = (Kind(1600, 900, True), Kind(704, 256, True), Kind(1600, 900, False))
 
 
 def street_like(width: int, height: int, seed: int) -> np.ndarray:
-    """(height, width, 3) uint8 of as much detail at every scale as pictures have, for a JPEG as large as theirs."""
+    """(height, width, 3) uint8 noise with about as much detail at every scale as a photograph: its JPEG is as large."""
     generator = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 110.0, np.float32)
+    pixels = np.full((height, width, 3), 110.0, np.float32)
     for cells in (4, 8, 16, 32, 64, 128, 256, 512):
         noise = generator.normal(0, 80 / cells**0.65, (max(2, cells * height // width), cells, 3)).astype(np.float32)
-        picture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        pixels += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-class Rig:
+class SixCameras:
     """Six cameras around a vehicle that stands, in a scene that moves: no two frames of a measurement are alike.
 
-    Each camera shows its pictures over and over, and each has one more of them than the last. (What is compiled or kept
-    for a frame that comes again is of no use on a road.)
+    Each camera repeats its images, and each has one more of them than the camera before. On a road no frame comes again,
+    so what a program keeps for repeated frames must not make it faster here.
     """
 
     def __init__(self, node, kind: Kind) -> None:
@@ -84,9 +84,9 @@ class Rig:
             info.d, info.header.frame_id = [-0.1, 0.02, 0.0, 0.0, 0.0], f"{camera}_optical"
             info.k = [focal, 0.0, kind.width / 2, 0.0, focal, kind.height / 2, 0.0, 0.0, 1.0]
             street, messages = street_like(kind.width, kind.height, index), []
-            for number in range(FEWEST_PICTURES + index):
-                picture = np.roll(street, number * kind.width // 10, axis=1)
-                image = _image_message(image_type, picture, kind.jpeg)
+            for number in range(FEWEST_IMAGES + index):
+                pixels = np.roll(street, number * kind.width // 10, axis=1)
+                image = _image_message(image_type, pixels, kind.jpeg)
                 image.header.frame_id = info.header.frame_id
                 messages.append(bytearray(serialize_message(image)))
             images.append((node.create_publisher(image_type, f"/{camera}/{topic}", 5), messages))
@@ -124,19 +124,19 @@ class Rig:
         return stamp, handed_over
 
 
-def _image_message(image_type: type, picture: np.ndarray, jpeg: bool):
+def _image_message(image_type: type, pixels: np.ndarray, jpeg: bool):
     if not jpeg:
-        message = image_type(height=picture.shape[0], width=picture.shape[1], encoding="rgb8")
-        message.step = picture.strides[0]
-        message.data.frombytes(picture.tobytes())
+        message = image_type(height=pixels.shape[0], width=pixels.shape[1], encoding="rgb8")
+        message.step = pixels.strides[0]
+        message.data.frombytes(pixels.tobytes())
         return message
     message = image_type(format="jpeg")
-    message.data.frombytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    message.data.frombytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
     return message
 
 
-class Ears:
-    """Hears the node's clouds and diagnostics, in a thread."""
+class OutputListener:
+    """Receives the node's clouds and diagnostics, in a thread."""
 
     def __init__(self, node, context) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
@@ -178,7 +178,7 @@ def measure(kind: Kind, frames: int, domain: int, parameters: dict[str, str] | N
 
     Returns:
         frames_per_second; latency: {"median", "p99"} seconds from handing the last image to the middleware until the
-        cloud was heard; stages: {stage: median seconds} by the node's own clock, "total" from the last image's arrival
+        cloud came; stages: {stage: median seconds} by the node's own clock, "total" from the last image's arrival
         to publication; image_bytes.
     Raises:
         NodeFailed: it did not come up, ended, or published nothing.
@@ -194,71 +194,71 @@ def measure(kind: Kind, frames: int, domain: int, parameters: dict[str, str] | N
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node("renderocc_bench", context=context, start_parameter_services=False)
-    ears, rig = Ears(node, context), Rig(node, kind)
+    outputs, cameras = OutputListener(node, context), SixCameras(node, kind)
     with tempfile.TemporaryDirectory() as folder:
         child = Child("the node", command, environment, Path(folder) / "node.log")
         try:
-            _first_frame(child, rig, ears)
-            durations = [_one_frame(child, rig, ears) for _ in range(frames)]
-            stages = _stages(child, ears)
-            rate = _flood(rig, ears)
+            _first_frame(child, cameras, outputs)
+            durations = [_one_frame(child, cameras, outputs) for _ in range(frames)]
+            stages = _stages(child, outputs)
+            rate = _flood(cameras, outputs)
         finally:
             child.stop()
-            ears.close()
+            outputs.close()
             node.destroy_node()
             context.try_shutdown()
     return {
         "frames_per_second": rate,
         "latency": {"median": float(np.median(durations)), "p99": float(np.percentile(durations, 99))},
         "stages": stages,
-        "image_bytes": rig.image_bytes,
+        "image_bytes": cameras.image_bytes,
     }
 
 
-def _first_frame(child: Child, rig: Rig, ears: Ears) -> None:
+def _first_frame(child: Child, cameras: SixCameras, outputs: OutputListener) -> None:
     end = time.monotonic() + START_UP
-    while not ears.heard:
+    while not outputs.heard:
         child.check()
         if time.monotonic() > end:
             raise NodeFailed(f"the node published nothing within {START_UP:.0f} s:\n{child.log.read_text()[-2000:]}")
-        ears.wait_for(rig.send()[0], 0.5)
+        outputs.wait_for(cameras.send()[0], 0.5)
     for _ in range(3):  # behind what is still under way
-        _one_frame(child, rig, ears)
+        _one_frame(child, cameras, outputs)
 
 
-def _one_frame(child: Child, rig: Rig, ears: Ears) -> float:
+def _one_frame(child: Child, cameras: SixCameras, outputs: OutputListener) -> float:
     """Seconds from handing over the last image until the cloud is heard."""
     time.sleep(PAUSE)
-    stamp, sent = rig.send()
-    if not ears.wait_for(stamp, ONE_FRAME):
+    stamp, sent = cameras.send()
+    if not outputs.wait_for(stamp, ONE_FRAME):
         child.check()
         raise NodeFailed(f"a frame did not come out within {ONE_FRAME:.0f} s:\n{child.log.read_text()[-2000:]}")
-    return ears.heard[stamp] - sent
+    return outputs.heard[stamp] - sent
 
 
-def _stages(child: Child, ears: Ears) -> dict[str, float]:
+def _stages(child: Child, outputs: OutputListener) -> dict[str, float]:
     """Medians by the node's diagnostics, of the next message."""
-    ears.latency = {}
+    outputs.latency = {}
     end = time.monotonic() + 10
-    while not ears.latency:
+    while not outputs.latency:
         child.check()
         if time.monotonic() > end:
             raise NodeFailed("the node sends no diagnostics")
         time.sleep(0.05)
-    found = {stage: re.match(r"([\d.]+) ms", ears.latency.get(stage, "")) for stage in STAGES}
+    found = {stage: re.match(r"([\d.]+) ms", outputs.latency.get(stage, "")) for stage in STAGES}
     return {stage: float(match[1]) * 1e-3 for stage, match in found.items() if match}
 
 
-def _flood(rig: Rig, ears: Ears) -> float:
+def _flood(cameras: SixCameras, outputs: OutputListener) -> float:
     """Frames a second that come out when more go in."""
     start = time.monotonic()
     sent = 0
     while time.monotonic() - start < FLOOD:
-        rig.send()
+        cameras.send()
         sent += 1
         time.sleep(max(0.0, start + sent / CAMERA_RATE - time.monotonic()))
     begin = start + 1.0  # what was empty is filled by then
-    heard = [moment for moment in sorted(ears.heard.values()) if moment >= begin]
+    heard = [moment for moment in sorted(outputs.heard.values()) if moment >= begin]
     return (len(heard) - 1) / (heard[-1] - heard[0]) if len(heard) > 1 else len(heard) / (FLOOD - 1.0)
 
 
