@@ -151,7 +151,7 @@ class Observer:
         ]
 
     def _possibly_used(self, camera: str) -> dict[tuple, tuple]:
-        """{key: (camera_info, (translation, quaternion))}: all calibrations sent of late with all mounts, each once."""
+        """{key: (camera_info, (translation, quaternion))}: all calibrations sent lately, with all mounts, each once."""
         player = self.player
         infos = [player.scene.infos[camera], *(info for _, info in list(player.infos_sent[camera]))]
         mounts = [player.scene.mounts[camera]]

@@ -25,7 +25,7 @@ __all__ = ["CLOCK_START", "Message", "ScenePlayer", "SentImage"]
 
 CLOCK_START = 100_000 * SECOND  # where simulated time begins
 CLOCK_PERIOD = 0.02
-CAMERA_SPACING = 0.007  # seconds between the cameras' stamps, so that each stamp tells its camera
+CAMERA_SPACING = 0.007  # seconds between the cameras' stamps, so that a stamp belongs to one camera
 BEHIND = 0.03  # seconds an image's stamp lies before the moment it goes out
 REMEMBERED = 12.0  # seconds for which the node may still use a calibration or mount that was sent
 
@@ -46,11 +46,11 @@ class Message:
     usable: bool = True
 
     def copy(self, **changes) -> Message:
-        """With a typed message of its own, to be changed at will."""
+        """A copy with a typed message of its own, which may be changed."""
         return replace(self, ros=copy.deepcopy(self.ros), **changes)
 
     def restamped(self, stamp: int) -> Message:
-        """With another header stamp, nanoseconds."""
+        """A copy with another header stamp, nanoseconds."""
         new = self.copy()
         new.ros.header.stamp = stamp_message(stamp)
         return new
@@ -195,7 +195,7 @@ class ScenePlayer:
             self._stop.wait(max(0.0005, min(0.05, due - time.monotonic())))
 
     def _through(self, message: Message, now: float) -> None:
-        """Through the faults that are on, then into the queue."""
+        """Pass a message through the faults that are on, and queue what they give."""
         messages = [message]
         for change in list(self.changes):
             messages = [new for old in messages for new in change(old)]
@@ -206,7 +206,7 @@ class ScenePlayer:
         return Message("clock", "", Clock(clock=stamp_message(max(0, self.now_ns()))))
 
     def _frame(self, frame: Frame, now: float) -> None:
-        """One frame: the ego pose before, at and after it, and of each camera calibration and image."""
+        """Send one frame: ego poses around it, then a calibration and an image of each camera."""
         start = self.now_ns()
         for ahead in (0.05, 0.15):
             pose = transform_message("odom", "base_link", start + round(ahead * SECOND), *frame.pose)
@@ -220,5 +220,5 @@ class ScenePlayer:
 
 
 def remember(known: list[tuple[float, object]], now: float, item, key: Callable) -> None:
-    """Keep what was sent lately, each thing once with the time of its last sending."""
+    """Add an item to those sent lately; of equal ones only the last stays."""
     known[:] = [(at, old) for at, old in known if now - at < REMEMBERED and key(old) != key(item)] + [(now, item)]

@@ -1,4 +1,4 @@
-"""Which cells of ~/grid and voxels of ~/save a camera can have seen, by plain geometry and generously.
+"""Which cells of ~/grid and voxels of ~/save a camera can have seen: plain geometry, with a margin.
 
 Nothing of the node's own geometry is used here. A cell counts as perhaps seen if any of a set of points in and around
 it, over the height band and a voxel more, lies in front of the camera and within the widest rectangle of its normalised

@@ -60,8 +60,8 @@ def street_like(width: int, height: int, seed: int) -> np.ndarray:
 class SixCameras:
     """Six cameras around a vehicle that stands, in a scene that moves: no two frames of a measurement are alike.
 
-    Each camera repeats its images, and each has one more of them than the camera before. On a road no frame comes again,
-    so what a program keeps for repeated frames must not make it faster here.
+    Each camera repeats its images, and each has one more of them than the camera before. On a road no frame comes
+    again, so what a program keeps for repeated frames must not make it faster here.
     """
 
     def __init__(self, node, kind: Kind) -> None:

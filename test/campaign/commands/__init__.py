@@ -1,6 +1,6 @@
-"""Every command in a process of its own, hurt on purpose (`make command-faults`).
+"""Faults of the commands: each command in a process of its own (`make command-faults`).
 
-subjects.py    the commands, what they are given, what they write
+subjects.py    the commands under test, what they are given, what they write
 material.py    a recording of a tiny town and all that is made of it, by the commands themselves
 injections.py  signals, a full or locked disk, no memory, damaged inputs
 disk.py        a disk that can be filled up and locked

@@ -1,4 +1,4 @@
-"""`make command-faults`: every command in a process of its own, hurt on purpose."""
+"""`make command-faults`: inject faults into every command, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def parser() -> argparse.ArgumentParser:
 
     made = campaign_parser(
         "commands",
-        "Hurt the commands that write recordings, labels, tables, networks and figures: signals at random "
-        "moments, a full or locked disk, no memory, damaged inputs. Each run asks whether the command said what was "
-        "wrong, left nothing half-written that looks whole and no process, and whether the same command, given again, "
-        "came to the same result. What has a result in OUT is not run again.",
+        "Inject faults into the commands that write recordings, labels, tables, networks and figures: signals at "
+        "random moments, a full or locked disk, no memory, damaged inputs. Each run checks whether the command said "
+        "what was wrong, left no process and nothing half-written that looks whole, and came to the same result when "
+        "given again. A run that has a result in OUT is not made again.",
         "example: make command-faults COMMAND_FAULTS='--runs 200 --jobs 2'",
     )
     made.add_argument("--runs", type=int, default=200, metavar="N", help="runs, of all of them (default 200)")
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`make command-faults`: 0 where every fault was met as it should be, 1 where one was not, 2 on bad input."""
+    """`make command-faults`: 0 where every command reacted to every fault as it should, 1 where not, 2 on bad input."""
     arguments = parser().parse_args(argv)
     from .campaign import Campaign
     from .report import table, update_document
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def line(result: dict, total: int) -> str:
-    """One run, for people."""
+    """One run as a line for the terminal."""
     where = f" in {result['damaged']}" if result["damaged"] else ""
     wrong = f"\n    WRONG: {'; '.join(result['wrong'])}\n    said: {result['said']}" if result["wrong"] else ""
     return (

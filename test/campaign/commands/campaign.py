@@ -25,7 +25,7 @@ _LIMIT_S = 600.0  # for a command that hangs
 
 
 class Campaign:
-    """Faults of commands, drawn from a seed, in a folder of their own; what is done is not done again.
+    """Runs of commands under faults, drawn from a seed, in a folder; a run with a result is not made again.
 
     Args:
         out: folder for material, undisturbed runs and results.jsonl.
@@ -58,7 +58,7 @@ class Campaign:
         ]
 
     def run(self, plan: Sequence[tuple[int, str, str]], at_once: int = 1) -> Iterator[dict]:
-        """Run what of a plan has no result yet; the results, as they come."""
+        """Make the runs of a plan that have no result yet. Yields the results as they come."""
         done = {result["run"] for result in self.read()}
         left = [entry for entry in plan if entry[0] not in done]
         if not left:
@@ -79,12 +79,12 @@ class Campaign:
         return [result for result in read_lines(self.results) if result["seed"] == self.seed]
 
     def _reference(self, subject: Subject, material: Path) -> None:
-        """Run a command undisturbed, or read what an earlier undisturbed run gave."""
+        """Run a command without faults, or read what an earlier such run gave."""
         kept = self.out / "references" / f"{subject.name}.json"
         if not kept.exists():
             self.say(f"running {subject.name} twice, undisturbed")
             results = []
-            for _ in range(2):  # the second time from warm caches: how long it takes
+            for _ in range(2):  # the second run, with warm caches, is the one whose time counts
                 place = self._place(subject, material, f"reference_{subject.name}")
                 out = place / "out"
                 ended = run_command((subject.name, *subject.arguments), place, place / "log.txt", _LIMIT_S)
@@ -133,7 +133,9 @@ class Campaign:
             finished = fault in STOPPED and ended.status and all_made(out, subject, reference)
             if finished or injection.interference is not None and not ended.interfered and not wrong:
                 word = "too late"
-            stopped_early = changed and fault in STOPPED  # training ends well and goes on later
+            stopped_early = (
+                changed and fault in STOPPED
+            )  # training saves, ends with status 0, and goes on when given again
             if ended.status and not finished or stopped_early:
                 wrong += wholeness(out, subject, reference)
                 wrong += self._again(subject, place, words, material, injection.damaged)
@@ -154,7 +156,7 @@ class Campaign:
         }
 
     def _again(self, subject: Subject, place: Path, words: Sequence[str], material: Path, damaged: str) -> list[str]:
-        """Give the same command again, the fault gone: it ends with the same result and nothing half-done is left."""
+        """Run the same command again without the fault: it must come to the same result and leave nothing half-done."""
         if damaged:
             first, rest = Path(damaged).parts[0], Path(*Path(damaged).parts[1:])
             shutil.copyfile(material / ("town" if first == "again" else first) / rest, place / "in" / damaged)

@@ -37,9 +37,9 @@ class Disk:
             subprocess.run(["umount", "-l", str(self.folder)], check=True, capture_output=True)
 
     def fill(self, room: int) -> None:
-        """Leave so many bytes."""
+        """Leave room for so many bytes."""
         if self.own:
-            self._remount(f"size={max(room, 8192)}")  # less than two pages would be no folder
+            self._remount(f"size={max(room, 8192)}")  # a tmpfs needs two pages for the folder itself
         else:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, self._limits[1]))  # inherited by what is started
 

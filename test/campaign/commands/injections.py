@@ -1,4 +1,4 @@
-"""What is done to a command: signals, a full or locked disk, no memory, and damaged inputs; all drawn from a seed."""
+"""The faults of commands: signals, a full or locked disk, no memory, damaged inputs; all drawn from a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .subjects import Subject
 
 __all__ = ["FAULTS", "Injection", "faults_of"]
 
-_START_S = 0.15  # of processor time; before, the interpreter is still starting and no line of this project has run
+_START_S = 0.15  # of processor time; before that, no line of this project has run
 _TEXT = (".yaml", ".txt", ".json")
 
 
@@ -38,7 +38,7 @@ class Injection:
 
 @dataclass(frozen=True)
 class Reference:
-    """An undisturbed run: its processor time, bytes written, digest of the result and of what must be whole."""
+    """A run without faults: its processor time, bytes written, digest of the result and of what must be whole."""
 
     cpu: float
     bytes: int
@@ -99,7 +99,7 @@ def disk_locked(site: Site) -> Injection:
 
 
 def out_of_memory(site: Site) -> Injection:
-    """From a random moment on, the command or one that it has started gets no more than a few megabytes."""
+    """From a random moment on, one of the command's processes gets no more than a few megabytes."""
     after, more, which = site.moment(), int(2 ** site.rng.uniform(18, 25)), site.rng.random()
 
     def act(pid: int, mark: str) -> None:
@@ -133,7 +133,7 @@ def input_cut_off(site: Site) -> Injection:
 
 
 def input_changed(site: Site) -> Injection:
-    """One to sixteen bytes are others."""
+    """One to sixteen bytes are changed."""
     path = site.input()
     content = bytearray(path.read_bytes())
     places = site.rng.integers(len(content), size=site.rng.integers(1, 17))
@@ -144,7 +144,7 @@ def input_changed(site: Site) -> Injection:
 
 
 def input_swapped(site: Site) -> Injection:
-    """Another of the command's files, or random bytes, lie in its place."""
+    """The file is replaced by another of the command's files, or by random bytes."""
     path, other = site.input(), site.input()
     if other == path or other.suffix == path.suffix:
         content = site.rng.bytes(int(site.rng.integers(1, 65536)))

@@ -16,7 +16,7 @@ from system import Program, address_space, cpu_seconds
 
 __all__ = ["Ended", "Interference", "family", "limit_memory", "run_command"]
 
-_LINGER_S = 20.0  # for what a command has started to end after it
+_LINGER_S = 20.0  # how long processes that a command has started may live after it
 _LOOK_S = 0.05
 _MARK = "RENDEROCC_FAULTS_RUN"
 

@@ -1,4 +1,4 @@
-"""The campaign's table."""
+"""The table of commands under faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late", "di
 
 
 def table(results: Sequence[dict]) -> str:
-    """Markdown: of each fault, runs, commands, how they were met, the longest it took, and what was wrong."""
+    """Markdown: of each fault, runs, commands, how the commands reacted, how long it took, and what was wrong."""
     heading = ["fault", "runs", "commands", *_COLUMNS, "median and worst time to the end [s]", "wrong"]
     rows = []
     for fault in FAULTS:
@@ -41,7 +41,7 @@ def table(results: Sequence[dict]) -> str:
 
 
 def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
-    """Put the table, and what is open, into its section of the document.
+    """Write the table, and what is open, into the section of the document.
 
     Raises:
         ValueError: the section's marks are damaged.

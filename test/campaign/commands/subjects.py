@@ -1,4 +1,4 @@
-"""The commands that are hurt: what they are given, what they write, and how two results are compared."""
+"""The commands under test: what they are given, what they write, and how two results are compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Subject:
         arguments: after the name; run in a folder with the material in `in` and an empty `out`.
         inputs: glob patterns, under `in`, of the files that are damaged.
         finals: under `out`: what may only be there when it is whole, each the same as in an undisturbed run.
-        result: what the command came to, from `out` and what it printed: a digest of what it wrote.
+        result: the result of the command, from `out` and what it printed: a digest of what it wrote.
         material: names of the parts of the material that it is given.
         weight: how often it is taken, relative to others; long ones less.
     """
@@ -79,7 +79,7 @@ def figures_digest(name: str) -> Callable[[Path, str], str]:
 
 
 def said(pattern: str) -> Callable[[Path, str], str]:
-    """Of a command that only speaks: what it said that matches."""
+    """Of a command that only prints: the parts of its output that match."""
     return lambda out, text: " ".join(re.findall(pattern, text))
 
 

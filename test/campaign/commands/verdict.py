@@ -1,4 +1,4 @@
-"""Whether a command met a fault as it should: what it said, what it left, and that it can go on."""
+"""Whether a command reacted to a fault as it should: what it said, what it left, and that it can go on."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["STOPPED", "all_made", "leftovers", "met", "wholeness"]
 STOPPED = {  # exit statuses after a signal; replay's way to end is a signal, and training saves and ends by itself
     "SIGKILL": (-9,),
     "SIGTERM": (-15, 143, 0),
-    "SIGINT": (130, -2, 0),  # -2: between two lines of a library that had set it aside
+    "SIGINT": (130, -2, 0),  # -2: while a library had replaced Python's handler
 }
-_PERHAPS_WHOLE = ("input bytes changed", "line dropped")  # what is left can be right in itself: other pixels, a 0 less
+_PERHAPS_WHOLE = ("input bytes changed", "line dropped")  # the changed input can still be valid
 
 
 def met(fault: str, injection: Injection, ended: Ended, subject: Subject, changed: bool) -> tuple[str, list[str]]:
-    """How a command met a fault, in a word, and what was wrong with it.
+    """How a command reacted to a fault, in a word, and what was wrong.
 
     Args:
         changed: it ended well with another result than without the fault.
@@ -44,7 +44,7 @@ def met(fault: str, injection: Injection, ended: Ended, subject: Subject, change
             wrong.append(f"ended with {ended.status} after {fault}")
         return ("unharmed" if ended.status == 0 else "stopped"), wrong
     if fault == "out of memory" and ended.status == -signal.SIGABRT and "terminate called" in ended.text:
-        return "died", wrong  # the middleware's own end where it gets no thread: nothing of ours runs any more
+        return "died", wrong  # the middleware ends the process where it gets no thread
     if ended.status < 0:
         return "died", [*wrong, f"died of signal {-ended.status}"]
     if ended.status == 0:
@@ -55,7 +55,7 @@ def met(fault: str, injection: Injection, ended: Ended, subject: Subject, change
 
 
 def _said(fault: str, injection: Injection, ended: Ended) -> list[str]:
-    """What is missing of a good last word."""
+    """What is missing in the last message."""
     text, wrong = ended.text, []
     if ended.status not in (1, 2):
         wrong.append(f"ended with {ended.status}")
@@ -67,14 +67,14 @@ def _said(fault: str, injection: Injection, ended: Ended) -> list[str]:
         wrong.append("did not name the place it cannot write to")
     if injection.damaged:
         path = Path(injection.damaged)
-        # A part of a whole, as a recording's storage file, may go by the name of the whole.
+        # A part, such as a recording's storage file, may be named by the whole.
         if not any(name in text for name in (path.name, path.stem, f"in/{path.parts[0]}")):
             wrong.append(f"did not name {path.name}")
     return wrong
 
 
 def wholeness(out: Path, subject: Subject, reference: Reference) -> list[str]:
-    """What lies in the folder under its final name and is not whole."""
+    """Files that have their final names but are not whole."""
     wrong = []
     for name in subject.finals:
         if (out / name).exists() and tree_digest(name)(out) != reference.finals[name]:
@@ -87,19 +87,19 @@ def wholeness(out: Path, subject: Subject, reference: Reference) -> list[str]:
 
 
 def all_made(out: Path, subject: Subject, reference: Reference) -> bool:
-    """Whether all that a command makes is there as it should be: a signal then came too late."""
+    """Whether all that a command makes is there and whole, so that a signal came too late."""
     return bool(subject.finals) and all(
         (out / name).exists() and tree_digest(name)(out) == reference.finals[name] for name in subject.finals
     )
 
 
 def leftovers(out: Path) -> list[str]:
-    """Hidden files and folders: of work that is not finished."""
+    """Hidden files and folders, which belong to unfinished work."""
     return sorted(path.relative_to(out).as_posix() for path in out.rglob(".*"))
 
 
 def _readable(path: Path) -> bool:
-    """Whether a file is what its name says, from its first byte to its last."""
+    """Whether a file is complete and of the kind that its name says."""
     content = path.read_bytes()
     try:
         if path.suffix in (".json",):

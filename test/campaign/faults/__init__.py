@@ -4,7 +4,9 @@ fault.py            what a fault is, and what the node has promised to say of it
 cameras.py          faults of images and calibrations
 times.py            faults of stamps and clocks
 transforms.py       faults of TF
-system.py           faults of subscribers, parameters, lifecycle, signals, memory and files
+interfaces.py       faults of subscribers, parameters, services and lifecycle
+processes.py        signals, and limits of memory and files
+files.py            faults of what ~/save writes, and of the checkpoint
 catalogue.py        all of them, and which a campaign injects when, from a seed
 lane.py             one node at a time: inject, wait, end, judge
 judge.py            the invariants

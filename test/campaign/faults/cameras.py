@@ -19,12 +19,12 @@ SILENT = r"silent for|no image yet"
 
 
 def images(change):
-    """A change of images only."""
+    """Change images only."""
     return lambda injection, message: change(injection, message) if message.kind == "image" else (message,)
 
 
 def infos(change):
-    """A change of camera_infos only."""
+    """Change camera_infos only."""
     return lambda injection, message: change(injection, message) if message.kind == "camera_info" else (message,)
 
 
@@ -42,7 +42,7 @@ def encoded(suffix: str, pixels: np.ndarray) -> bytes:
 
 
 def bent_bytes(bend):
-    """The serialised message through `bend(random, bytes)`."""
+    """Change the serialised message by `bend(random, bytes)`."""
 
     def change(injection: Injection, message: Message):
         data = bend(injection.random, serialize_message(message.ros))
@@ -52,7 +52,7 @@ def bent_bytes(bend):
 
 
 def cut(random, data: bytes) -> bytes:
-    """At least four bytes less: RTPS fills up to a multiple of four, so that one less comes as a zero in its place."""
+    """Cut off at least four bytes: RTPS pads messages to multiples of four, so one missing byte comes as a zero."""
     return data[: random.randrange(4, max(5, len(data) - 3))]
 
 
@@ -88,7 +88,7 @@ def shuffled(injection: Injection, message: Message):
 
 
 def smaller(injection: Injection, message: Message):
-    """Half the size, whole in itself, as after a change of the driver's mode."""
+    """A good image of half the size, as after a change of the driver's mode."""
     pixels = pixels_of(message.ros)[::2, ::2]
     if message.compressed:
         return (edited(message, False, data=encoded(".jpg", pixels)),)
@@ -97,7 +97,7 @@ def smaller(injection: Injection, message: Message):
 
 
 def other_encoding(injection: Injection, message: Message):
-    """PNG for JPEG; bgr8 or mono8 for rgb8: all of them right in themselves."""
+    """A good image of another encoding: PNG for JPEG; bgr8 or mono8 for rgb8."""
     pixels = pixels_of(message.ros)
     if message.compressed:
         return (edited(message, format="png", data=encoded(".png", pixels)),)
@@ -114,7 +114,7 @@ def unknown_encoding(injection: Injection, message: Message):
 
 
 def other_transport(injection: Injection, message: Message):
-    """Compressed in place of raw, or the other way round; the publisher of before goes."""
+    """Compressed in place of raw, or the other way round; the earlier publisher is destroyed."""
     injection.player.unplug(message.publisher_kind, message.camera)
     if message.compressed:
         new = as_raw(message.ros)
@@ -158,7 +158,7 @@ def silent(injection: Injection, message: Message):
 
 
 def never_there(injection: Injection) -> None:
-    """The node is configured anew while the camera is not there."""
+    """Configure the node again while the camera is not there."""
     unplugged(injection)
     injection.stage.cycle()
 

@@ -1,4 +1,4 @@
-"""All faults, and which of them a campaign injects when, from a seed."""
+"""All faults, and the plan of a campaign: which faults it injects in which run, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 from campaign.faults.cameras import CAMERA_FAULTS
 from campaign.faults.fault import Fault
-from campaign.faults.system import SYSTEM_FAULTS
+from campaign.faults.files import FILE_FAULTS
+from campaign.faults.interfaces import INTERFACE_FAULTS
+from campaign.faults.processes import PROCESS_FAULTS
 from campaign.faults.times import TIME_FAULTS
 from campaign.faults.transforms import TF_FAULTS
 
 __all__ = ["FAULTS", "Run", "fault_named", "plan"]
 
-FAULTS: dict[str, Fault] = {fault.name: fault for fault in (*CAMERA_FAULTS, *TIME_FAULTS, *TF_FAULTS, *SYSTEM_FAULTS)}
+_ALL = (*CAMERA_FAULTS, *TIME_FAULTS, *TF_FAULTS, *INTERFACE_FAULTS, *PROCESS_FAULTS, *FILE_FAULTS)
+FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
 COMBINED = 0.3  # share of the runs in which two or three faults are on at once
 
 
@@ -43,7 +46,9 @@ def fault_named(name: str) -> Fault:
 
 
 def plan(count: int, seed: int, only: tuple[str, ...] = (), wall: bool = False) -> list[Run]:
-    """The runs of a campaign, a function of its arguments: every fault equally often, between combinations of others.
+    """Draw the runs of a campaign: every fault alone equally often, and combinations of faults between them.
+
+    The same arguments give the same runs.
 
     Args:
         only: names of faults, or of combinations joined by '+', to be injected in turn in place of all.
@@ -71,7 +76,7 @@ def plan(count: int, seed: int, only: tuple[str, ...] = (), wall: bool = False) 
 
 
 def uses_clock(names: tuple[str, ...], seed: int, wall: bool) -> bool:
-    """Whether a run uses /clock: as its faults need it, else by its seed."""
+    """Whether a run uses /clock: what its faults need decides, else its seed."""
     clocks = {fault_named(name).clock for name in names} - {"any"}
     if len(clocks) > 1:
         raise ValueError(f"{' + '.join(names)}: one needs /clock and one must not have it")
@@ -81,7 +86,7 @@ def uses_clock(names: tuple[str, ...], seed: int, wall: bool) -> bool:
 
 
 def combination(draw: random.Random) -> tuple[str, ...]:
-    """Two or three faults that can be told apart: of them at most one that strikes more than one camera."""
+    """Draw two or three faults that can be told apart: at most one of them strikes more than one camera."""
     cameras = [name for name, fault in FAULTS.items() if not fault.alone and fault.strikes_any]
     others = [name for name, fault in FAULTS.items() if not fault.alone and not fault.strikes_any]
     count = draw.choice((2, 2, 3))

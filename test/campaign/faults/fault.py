@@ -1,4 +1,4 @@
-"""What a fault is: a few functions with a name, and what the node has promised to say of it."""
+"""What a fault is: functions that cause it and end it, and what the node must say about it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from campaign.player import Message, ScenePlayer
 if TYPE_CHECKING:
     from campaign.stage import Stage
 
-__all__ = ["Fault", "Injection", "keep", "no_action"]
+__all__ = ["Fault", "Injection", "keep", "no_action", "node_fault"]
 
 
 def no_action(injection: Injection) -> None:
-    """Nothing to do."""
+    """Do nothing."""
 
 
 def keep(injection: Injection, message: Message) -> Iterable[Message]:
-    """The message as it is."""
+    """Send the message unchanged."""
     return (message,)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A thing that goes wrong.
+    """One kind of fault.
 
     name, group, what: for people; the group is a heading of the table.
     change: what goes out in place of a message of the camera that is struck (of every message where `strikes` is not
@@ -87,7 +87,7 @@ class Fault:
 
 @dataclass
 class Injection:
-    """A fault in a run: whom it strikes, its own random numbers, what it remembers."""
+    """A fault in one run: the camera it strikes, its own random numbers, its state."""
 
     fault: Fault
     stage: Stage
@@ -102,11 +102,11 @@ class Injection:
 
     @property
     def affected(self) -> tuple[str, ...]:
-        """Cameras that may be reported."""
+        """Cameras that the node may report while the fault is on."""
         return (self.camera,) if self.camera else self.player.scene.cameras
 
     def change(self, message: Message) -> Iterable[Message]:
-        """What goes out in place of a message."""
+        """The messages that are sent in place of this one."""
         filtered = self.fault.strikes in ("camera", "anchor")
         if not self.on or (filtered and message.camera != self.camera):
             return (message,)
@@ -124,3 +124,8 @@ class Injection:
     @property
     def elapsed(self) -> float:
         return time.monotonic() - self.state["began"]
+
+
+def node_fault(name: str, group: str, what: str, **more) -> Fault:
+    """A fault that strikes the node itself, and is named on its own line of /diagnostics."""
+    return Fault(name, group, what, **{"strikes": "node", "line": "node", **more})

@@ -1,4 +1,4 @@
-"""The invariants: what must hold of every run, judged from outside the node."""
+"""The invariants: what must hold in every run, judged from outside the node."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stalled(record: dict) -> bool:
 
 
 def judge(stage: Stage, injections: list[Injection], record: dict, promises: Promises, processes: set[Program]) -> None:
-    """Fill in what was seen, and `broken`: one line for each invariant that did not hold.
+    """Complete the record with what was observed, and with `broken`: a line for each invariant that did not hold.
 
     Args:
         processes: all that ran during the run.
@@ -53,7 +53,7 @@ def judge(stage: Stage, injections: list[Injection], record: dict, promises: Pro
 
 
 def check_alive(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
-    """It runs, or it has ended for a reason that its exit status or its last lines tell."""
+    """The node runs, or its exit status or last line says why it ended."""
     status = record["exit"]
     if status is None:
         return
@@ -66,7 +66,7 @@ def check_alive(stage: Stage, injections: list[Injection], record: dict, broken:
 
 
 def check_stamps(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
-    """Outputs' stamps never go back but with time itself, and each is that of an image that was sent."""
+    """Stamps of outputs go back only when time itself does, and each is the stamp of an image that was sent."""
     back = any(injection.fault.back for injection in injections)
     outputs = [output for output in list(stage.observer.outputs) if output.at >= record["began"]]
     sent = {image.stamp for images in stage.player.sent.values() for image in list(images)}
@@ -90,7 +90,7 @@ def check_stamps(stage: Stage, injections: list[Injection], record: dict, broken
 
 
 def must_be_named(injections: list[Injection]) -> list[Injection]:
-    """Those that have to be named: what stops everything may hide the others."""
+    """The faults that the node has to name; a fault that stops all outputs may hide the others."""
     stopping = [injection for injection in injections if injection.fault.stops]
     return [i for i in injections if (i.fault.named or i.fault.said) and (not stopping or stopping == [i])]
 
@@ -100,13 +100,13 @@ def line_of(injection: Injection) -> str:
 
 
 def already_named(stage: Stage, injection: Injection) -> bool:
-    """What was said of an earlier fault must not count for this one."""
+    """Whether the node still names an earlier fault in the words that are expected of this one."""
     status = stage.observer.status(line_of(injection))
     return bool(injection.fault.named and status and re.search(injection.fault.named, status.text))
 
 
 def named_at(stage: Stage, injection: Injection) -> float | None:
-    """Steady seconds at which the fault was reported."""
+    """When the node named the fault, seconds of the monotonic clock; None: not yet."""
     since = injection.state["began"]
     if injection.fault.said:
         return stage.node.said(injection.fault.said, since)
@@ -116,7 +116,7 @@ def named_at(stage: Stage, injection: Injection) -> float | None:
 def check_reported(
     stage: Stage, injections: list[Injection], record: dict, promises: Promises, broken: list[str]
 ) -> None:
-    """What has to be named is named, on the line of the right camera, in time."""
+    """The node named each fault that it has to name, on the line of the right camera, in time."""
     record["report"] = []
     must = must_be_named(injections)
     for injection in injections:
@@ -139,7 +139,7 @@ def text_of(stage: Stage, injection: Injection) -> str:
 
 
 def check_recovered(stage: Stage, record: dict, promises: Promises, broken: list[str]) -> None:
-    """After the end, outputs of new images come within the promise; and soon of all cameras."""
+    """After the fault, outputs of new images came in time, and later one of all cameras."""
     ended = record["ended"]
     first, all_used = stage.first_fresh(ended), stage.all_cameras_used(ended)
     record["recovery"] = None if first is None else round(first.at - ended, 3)
@@ -160,7 +160,7 @@ def frames_text(stage: Stage) -> str:
 
 
 def check_blame(stage: Stage, injections: list[Injection], record: dict, broken: list[str]) -> None:
-    """No camera is called silent or without calibration that was not touched."""
+    """The node reported no error of a camera that no fault struck."""
     if record["late"] > LATE or any(i.fault.stops or not i.camera for i in injections):
         return
     struck = {camera for injection in injections for camera in injection.affected}
@@ -175,7 +175,7 @@ def check_blame(stage: Stage, injections: list[Injection], record: dict, broken:
 
 
 def check_log(processes: set[Program], injections: list[Injection], record: dict, broken: list[str]) -> None:
-    """Nothing fails inside that is not the fault's own doing."""
+    """The log has no line about a failure that does not belong to a fault of this run."""
     allowed = [injection.fault.errors for injection in injections if injection.fault.errors]
     said = [line for process in processes for line in process.lines_since(record["began"])]
     lines = [line for line in said if re.search(FAILURES, line)]
@@ -186,7 +186,11 @@ def check_log(processes: set[Program], injections: list[Injection], record: dict
 
 
 def judge_saved(stage: Stage, injections: list[Injection]) -> bool:
-    """~/save while the faults are on: whatever is not unknown, a camera can have seen. Whether it was judged."""
+    """Call ~/save while the faults are on: a camera can have seen every voxel that is not unknown.
+
+    Returns:
+        whether the volume was judged.
+    """
     if any(i.fault.stops or i.fault.ends_node or i.fault.group == "files" for i in injections):
         return False
     answer = stage.save()

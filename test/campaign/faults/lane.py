@@ -1,4 +1,4 @@
-"""One lane of a campaign: a stage, on which runs are made one after the other and judged.
+"""One lane of a campaign: one node at a time, on which runs are made one after the other and judged.
 
     python -m campaign.faults.lane PLAN.json LANE UNTIL
 
@@ -28,11 +28,11 @@ from campaign.stage import Stage, StageError
 __all__ = ["lane_runs", "main", "make_run"]
 
 AGAIN = 2  # times a run is made again when the machine stalled during it
-LONGEST_WAIT = 12.0  # seconds for the outputs to return, before it is given up
+LONGEST_WAIT = 12.0  # seconds to wait for outputs after the faults
 
 
 def injections_of(stage: Stage, run: Run) -> list[Injection]:
-    """The run's faults with the cameras they strike, each its own."""
+    """The faults of a run, each with a camera of its own where it strikes one."""
     draw = random.Random(f"cameras {run.seed}")
     order = list(stage.scene.cameras)
     draw.shuffle(order)
@@ -50,7 +50,11 @@ def injections_of(stage: Stage, run: Run) -> list[Injection]:
 
 
 def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
-    """Inject, wait until it was named, end it, wait for the outputs, judge. Returns the record."""
+    """Inject the faults, wait until they are named, end them, wait for outputs, and judge.
+
+    Returns:
+        the record of the run, for JSON.
+    """
     restarted = stage.settle()
     stage.broken.clear()
     injections = injections_of(stage, run)
@@ -96,7 +100,7 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
 
 
 def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:
-    """What is left for a lane: without /clock, then with it; in each part what may end the process comes last.
+    """The runs that are left for a lane: those without /clock first; in each half, faults of the process come last.
 
     So one process lives through as many faults as can be, and shows whether it grows.
     """

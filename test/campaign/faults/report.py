@@ -19,7 +19,7 @@ from campaign.stage import CAMERA_TIMEOUT, DIAGNOSTICS_PERIOD
 __all__ = ["finished", "growth", "mended", "set_aside_broken", "summary", "table"]
 
 FEWEST = 30  # runs of one process from which its growth is told, by their second half
-STEEP = 0.1  # MiB a run: memory that surely grows faster is a leak
+STEEP = 0.1  # MiB a run: if even the lower end of the confidence interval is above, memory leaks
 MANY = 0.02  # threads, descriptors or waiting images a run
 
 
@@ -36,7 +36,7 @@ def set_aside_broken(out: Path) -> None:
 
 
 def mended(records: list[dict], earlier: list[dict]) -> list[dict]:
-    """Runs that were broken once and hold now."""
+    """Runs in which an invariant broke once, and all of them held when the run was made again."""
     whole = {record["index"] for record in records if not record["broken"]}
     return [
         {"only": " + ".join(record["faults"]), "seed": record["seed"], "broken": record["broken"]}
@@ -59,7 +59,7 @@ def slope(values: list[float]) -> tuple[float, float]:
 
 
 def growth(records: list[dict]) -> list[dict]:
-    """Of every process with enough runs: rise of memory (MiB), threads, descriptors, images waiting per run, surely.
+    """How much memory (MiB), threads, descriptors and waiting images rise from run to run, for each long-lived process.
 
     Of the second half of its life: in the first, every kind of fault takes its path through the code for the first
     time, and what is loaded and allocated then stays.

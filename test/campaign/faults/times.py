@@ -12,7 +12,7 @@ __all__ = ["TIME_FAULTS"]
 
 
 def shifted(seconds: float):
-    """Images stamped that much later."""
+    """Add so many seconds to the stamps of images."""
     return images(lambda i, m: (m.restamped(max(0, m.stamp + round(seconds * SECOND))),))
 
 
@@ -21,7 +21,7 @@ def without_stamp(injection: Injection, message: Message):
 
 
 def backwards(injection: Injection, message: Message):
-    """Stamps that fall by as much as they should rise."""
+    """Let stamps fall by as much as they should rise."""
     start = injection.state.setdefault("start", message.stamp)
     return (message.restamped(2 * start - message.stamp),)
 
@@ -40,7 +40,7 @@ def once_in_a_while_old(injection: Injection, message: Message):
 
 
 def sensors_set_back(injection: Injection, message: Message):
-    """Images, calibrations and poses by a clock that is seconds behind."""
+    """Stamp images, calibrations and poses by a clock that is seconds behind."""
     back = round(injection.state.setdefault("back", injection.random.uniform(2, 60)) * SECOND)
     new = message.copy()
     for stamped in new.ros.transforms if message.kind == "tf" else [new.ros]:
@@ -50,7 +50,7 @@ def sensors_set_back(injection: Injection, message: Message):
 
 
 def jump(low: float, high: float):
-    """The clock and with it every stamp jumps by this many seconds."""
+    """Let the clock, and every stamp with it, jump by between `low` and `high` seconds."""
 
     def begin(injection: Injection) -> None:
         player = injection.player
@@ -60,7 +60,7 @@ def jump(low: float, high: float):
 
 
 def loop(injection: Injection) -> None:
-    """Everything starts where it started at first."""
+    """Set the clock back to its start, as a recording that loops does."""
     injection.player.set_clock(CLOCK_START)
 
 
@@ -83,7 +83,7 @@ def moved_clock(message: Message, seconds: float) -> Message:
 
 
 def two_clocks(injection: Injection, message: Message):
-    """Two players at once, an hour apart."""
+    """Publish a second clock that is an hour apart, as two players at once do."""
     return message, moved_clock(message, -3600 if injection.player.now_ns() > CLOCK_START else 3600)
 
 
@@ -142,7 +142,7 @@ TIME_FAULTS = (
         back=False,
         stops=False,
         alone=True,
-    ),  # what the node times by /clock is named three times as late
+    ),  # the node's watchdogs count by /clock, and so are three times as late
     clock("playback speeds up", "to double", begin=set_speed(2.0), end=set_speed(1.0), back=False, stops=False),
     clock(
         "sensors' clock set back",

@@ -26,7 +26,7 @@ def silent(injection: Injection, message: Message):
 
 
 def bent(bend):
-    """Each transform of /tf through `bend(random, transform)`."""
+    """Change each transform of /tf by `bend(random, transform)`."""
 
     def change(injection: Injection, message: Message):
         new = message.copy()
@@ -60,7 +60,7 @@ def of_another_day(random, transform) -> None:
 
 
 def with_more(make):
-    """/tf and more transforms: `make(injection, stamp)` gives them."""
+    """Send /tf, and then the transforms that `make(injection, stamp)` gives."""
 
     def change(injection: Injection, message: Message):
         stamp = message.ros.transforms[0].header.stamp
@@ -84,7 +84,7 @@ def other_parent(injection: Injection, stamp: int) -> list:
 
 
 def under_both(injection: Injection, message: Message):
-    """The static publisher says its own again and again, as one that is started anew does."""
+    """Send the mounts again and again, too, as a static publisher that is restarted does."""
     if message.kind == "tf":
         mounts_again(injection)
     return with_more(other_parent)(injection, message)
@@ -116,7 +116,7 @@ def mount_not_finite(injection: Injection) -> None:
 
 
 def mount_moved(injection: Injection) -> None:
-    """The camera turned by up to a right angle about the vertical."""
+    """Turn the camera by up to a right angle about the vertical."""
     angle = injection.random.uniform(-math.pi / 2, math.pi / 2) / 2
     t, (x, y, z, w) = injection.player.scene.mounts[injection.camera]
     s, c = math.sin(angle), math.cos(angle)  # (0, 0, s, c) times (x, y, z, w)
@@ -125,7 +125,7 @@ def mount_moved(injection: Injection) -> None:
 
 
 def mount_missing(injection: Injection) -> None:
-    """The node is configured anew; /tf_static lacks the camera."""
+    """Configure the node again while /tf_static lacks the camera."""
     injection.player.send_mounts(leave_out=(injection.camera,))
     injection.stage.cycle()
 
@@ -135,7 +135,7 @@ def mounts_again(injection: Injection) -> None:
 
 
 def mounts_prevail(injection: Injection) -> None:
-    """Said once more when the last contradiction is through: what comes last on /tf or /tf_static counts."""
+    """Send the mounts once more after the last contradiction: what comes last on /tf or /tf_static counts."""
     time.sleep(0.2)
     mounts_again(injection)
 

@@ -65,7 +65,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int, int]]) -> None:
-    """Measure the cells that have no result yet; of a size and transport, rates rise until two are too much."""
+    """Measure the cells without a result; the rates of a size and transport rise until the node failed at two."""
     from campaign.json_lines import append, read_lines
     from campaign.recordings import load_scene
 
@@ -100,7 +100,7 @@ def measure_all(out: Path, arguments: argparse.Namespace, sizes: list[tuple[int,
 
 
 def _enough(rows: list[dict], age: float, count: int) -> bool:
-    """All are measured, or the two fastest of them were too much."""
+    """Whether all rates are measured, or the node failed at the two fastest."""
     from .table import bounded
 
     rows = sorted(rows, key=lambda row: row["rate"])

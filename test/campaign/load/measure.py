@@ -60,7 +60,7 @@ class LoadedNode:
         self.observer.close()
 
     def measure(self, cell: Cell, seconds: float) -> dict:
-        """Send for so many seconds and look; the figures of a row."""
+        """Send for so many seconds. Returns the figures of a row."""
         width, height, transport, rate = cell
         specification = self.out / "source.json"
         content = {"bag": str(self.bag), "width": width, "height": height, "transport": transport, "rate": rate}
@@ -112,7 +112,7 @@ class LoadedNode:
         }
 
     def _state(self) -> dict:
-        """Counters of the newest report that came now, and the process's CPU time."""
+        """Counters of the next /diagnostics, and the process's CPU time."""
         asked = time.monotonic()
         if not wait_for(lambda: self.observer.reports and self.observer.reports[-1][0] >= asked, 10.0):
             raise StageError("no /diagnostics for 10 s; see node.log")
@@ -144,7 +144,7 @@ def _count(status: Status, key: str) -> int:
 
 
 def _sent(source: Program) -> list[dict]:
-    """What the source has printed of what it sent, a second each."""
+    """What the source printed, once a second, of what it sent."""
     found = [json.loads(line) for line in list(source.lines) if line.startswith('{"t"')]
     if not found:
         raise StageError(f"the source sent nothing: {source.tail()}")

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
 
 
 def pump(send, period: float) -> None:
-    """Call `send` every so many seconds; a turn that is more than a period late is given up, and counted."""
+    """Call `send` every so many seconds; turns that are more than a period late are left out, and counted."""
     sent = missed = 0
     latest, said = 0.0, time.monotonic()
     due = said

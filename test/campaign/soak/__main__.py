@@ -1,4 +1,4 @@
-"""`make soak`: hours of six cameras and random faults, with what the node holds and how late it is over time."""
+"""`make soak`: the node on six cameras under random faults for hours; its memory and latency over time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOMAIN = 70
 def parser() -> argparse.ArgumentParser:
     made = campaign_parser(
         "soak",
-        "Run the real node on six cameras for a long time, hurt it at random moments, and look every "
+        "Run the real node on six cameras for a long time, inject faults at random moments, and look every "
         "second at its memory, threads, files, queues and latency. Says how memory and latency change with time, and "
         "how surely. A soak that was interrupted goes on, with a new process, when the same command is given again.",
         "example: make soak SOAK='--minutes 30 --docs docs/reliability.md'",

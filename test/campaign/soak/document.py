@@ -1,4 +1,4 @@
-"""What a soak came to: summary.json, soak.jpg and its section of the document."""
+"""The results of a soak: soak.json, soak.jpg and its section of the document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .statistics import column, longest_life, summary
 
 __all__ = ["conclude"]
 
-_OLDEST_S = 10.0  # that the picture shows
+_OLDEST_S = 10.0  # ages above are drawn as this one
 
 
 def conclude(out: Path, document: Path | None) -> int:
@@ -37,7 +37,7 @@ def curves(samples: list[dict], events: list[dict]) -> bytes:
     def curve(name: str, label: str = "", factor: float = 1.0) -> Curve:
         return Curve(label or name, times, factor * column(life, name))
 
-    # A fault that bends stamps makes results as old as it likes.
+    # A fault that changes stamps can make results seem of any age.
     ages = [np.minimum(entry["ages"], _OLDEST_S) if entry["ages"] else np.array([np.nan]) for entry in life]
     worst = Curve("worst of a second", times, np.array([age.max() for age in ages]))
     middle = Curve("median of a second", times, np.array([np.median(age) for age in ages]))

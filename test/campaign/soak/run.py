@@ -23,12 +23,12 @@ from .statistics import soaked_seconds
 __all__ = ["Soak", "soaking_faults"]
 
 _LOOK_S, _SAMPLE_S, _SAY_S = 0.1, 1.0, 60.0
-_QUIET_S = 20.0  # without any output, and no fault on, after which the node is taken for broken
-_LEFT_OUT = ("process",)  # groups whose faults end the process: its memory is what is watched
+_QUIET_S = 20.0  # without output while no fault is on, after which the node counts as broken
+_LEFT_OUT = ("process",)  # these faults end the process, whose memory is watched
 
 
 def soaking_faults() -> list[Fault]:
-    """The faults that a process lives through and that need no simulated clock."""
+    """The faults that end no process and need no simulated clock."""
     return [
         fault
         for fault in FAULTS.values()
@@ -37,7 +37,7 @@ def soaking_faults() -> list[Fault]:
 
 
 class Soak:
-    """A stage on which the node runs for a long time.
+    """A run of the node for a long time.
 
     Args:
         out: folder for samples.jsonl, events.jsonl and logs.
@@ -53,7 +53,7 @@ class Soak:
         self.life = 1 + max((entry["life"] for entry in before), default=-1)
         self.stage = Stage(out, load_scene(bag), network, domain, simulated=False)
         self.stage.player.rate = rate
-        self.stage.observer.judge_free = False  # the campaign does; here it would take the node's time
+        self.stage.observer.judge_free = False  # `make faults` judges it; here the judging would slow the node down
         self._fault = ""
         self._ended = threading.Event()
         self._began = self._seen_until = time.monotonic()
@@ -125,7 +125,7 @@ class Soak:
         )
 
     def _unexpected(self, fault: Fault) -> list[str]:
-        """Lines of the log that tell of failures which are not this fault's own doing."""
+        """Lines of the log about failures that do not belong to this fault."""
         since, self._seen_until = self._seen_until, time.monotonic()
         return [
             line[-300:]
@@ -134,7 +134,7 @@ class Soak:
         ]
 
     def _keep_alive(self) -> None:
-        """Start a new process where the old one has ended, or publishes nothing though nothing is wrong any more."""
+        """Start a new process if the old one has ended, or publishes nothing although no fault is on."""
         since = time.monotonic()
         alive = self.stage.node.alive and wait_for(
             lambda: self.stage.observer.outputs[-1].at >= since or not self.stage.node.alive, _QUIET_S

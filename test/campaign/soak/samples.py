@@ -35,14 +35,14 @@ def shares(pid: int) -> dict[str, float]:
 
 
 class Ages:
-    """How old the newest result is, looked at several times a second; seconds since the stamp of its image."""
+    """How old the newest result is, several times a second: seconds since the stamp of its image."""
 
     def __init__(self) -> None:
         self._newest, self._heard = 0, -1.0
         self._found: list[float] = []
 
     def look(self, stage: Stage) -> None:
-        """Look once."""
+        """Note the age now."""
         for output in reversed(list(stage.observer.outputs)):
             if output.at <= self._heard:
                 break
@@ -53,13 +53,13 @@ class Ages:
             self._found.append(time.time() - self._newest * 1e-9)
 
     def take(self) -> list[float]:
-        """What was found since the last time."""
+        """The ages since the last call."""
         found, self._found = self._found, []
         return [round(age, 4) for age in found]
 
 
 def sample(stage: Stage) -> dict:
-    """Holdings of the node's process, and what its newest report says of queues, frames and latency."""
+    """What the node's process holds, and what its newest /diagnostics say of queues, frames and latency."""
     holdings = stage.node.holdings()
     entry: dict = {"load": round(os.getloadavg()[0], 2)}
     entry |= {} if holdings is None else {**vars(holdings), **shares(stage.node.pid)}

@@ -1,4 +1,4 @@
-"""How a soak's figures change with time, and how surely."""
+"""How a soak's figures change with time, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def soaked_seconds(samples: list[dict]) -> float:
 
 
 def counted(values: np.ndarray) -> int:
-    """What a counter came to that begins anew, from 0, whenever the node is configured anew."""
+    """The total of a counter that starts again from 0 whenever the node is configured."""
     values = np.concatenate([[0.0], values[np.isfinite(values)]])
     steps = np.diff(values)
     return int(np.where(steps >= 0, steps, values[1:]).sum())
