@@ -1,6 +1,5 @@
 """What the fault campaign found in the node, each with what keeps it from coming back."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
-from system import ROOT, new_domain
+from system import new_domain, program_environment, wait_until
 from test_worker import Setup, fail
 
 from renderocc_model.field.field import SemanticDensityField
@@ -57,7 +56,7 @@ def test_a_worker_that_cannot_even_complain_lives_for_the_next_frame():
     real, setup.worker._complaints.report = setup.worker._complaints.report, fail_with(MemoryError())
     setup.pipeline.steps = [fail(MemoryError())]
     setup.send(1)
-    wait_for(lambda: setup.worker.counters.failed == 2)
+    wait_until(lambda: setup.worker.counters.failed == 2, 10, "both failures")
     setup.worker._complaints.report = real
     setup.send(2)
     setup.expect(2)
@@ -69,13 +68,6 @@ def fail_with(error):
         raise error
 
     return report
-
-
-def wait_for(condition, timeout: float = 10.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_warnings_and_news_can_be_said_in_one_life():
@@ -94,7 +86,7 @@ def test_warnings_and_news_can_be_said_in_one_life():
 
 def test_a_node_that_is_told_to_end_leaves_nothing_for_the_interpreter_to_do():
     """Found with SIGTERM on a busy computer: it took five seconds to end, in the collection of PyTorch's objects."""
-    environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+    environment = program_environment(new_domain())
     done = subprocess.run([sys.executable, "-c", ENDING], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "cleans up" not in done.stdout, done.stdout + done.stderr
 
@@ -118,7 +110,7 @@ def test_a_transition_that_the_state_does_not_have_is_refused_and_said(monkeypat
 
 def test_a_callback_that_fails_does_not_end_the_process():
     """Found with memory exhausted: the executor hands an exception of one callback to `main`."""
-    environment = dict(os.environ, ROS_DOMAIN_ID=str(new_domain()), PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+    environment = program_environment(new_domain())
     program = ENDING.replace("def end", FAILING + "\ndef end")
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "cleans up" not in done.stdout, done.stdout + done.stderr
@@ -187,7 +179,7 @@ def test_a_signal_while_it_loads_ends_the_node_with_a_line_and_status_0(number):
         f"node.__getattr__ = lambda name: os.kill(os.getpid(), {int(number)}) or print('not ended')\n"
         "sys.modules['renderocc_ros.node'] = node; start.main([])"
     )
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    environment = program_environment()
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == f"ended by {signal.Signals(number).name} while loading\n"

@@ -151,13 +151,9 @@ def test_taking_the_node_down_and_up_again_frees_no_folder(system):
     system.frame()
 
 
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def test_names_from_the_network_write_no_lines_of_their_own_and_fill_neither_log_nor_memory(system):
     system.frame()
-    before, lines = resident_bytes(system.node.process.pid), len(system.node.lines)
+    before, lines = system.node.holdings().memory, len(system.node.lines)
     stamp = time.time_ns()
     for batch in range(60):
         fake = f"\n[ERROR] [1.0] [renderocc]: brakes failed{batch}\x1b[2J"
@@ -179,7 +175,7 @@ def test_names_from_the_network_write_no_lines_of_their_own_and_fill_neither_log
     assert any("brakes failed" in line for line in said) and len(said) < 150, len(said)
     assert not any(line.startswith("[ERROR] [1.0]") or line.startswith("[ERROR] brakes") for line in said)
     assert not any("\x1b" in line for line in said) and max(map(len, said)) < 2000
-    assert resident_bytes(system.node.process.pid) - before < 60 << 20
+    assert system.node.holdings().memory - before < 60  # MiB
 
 
 def test_the_example_policy_allows_what_the_node_does_and_no_more(system):

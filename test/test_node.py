@@ -27,6 +27,7 @@ from system import (
     noise_cameras,
     pixels_of,
     stamp_message,
+    stamp_ns,
     transform_message,
     untrained_network,
     wait_until,
@@ -36,10 +37,6 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 CAMERAS = ("front", "left", "back")
 SECOND = 1_000_000_000
-
-
-def stamp_of(message) -> int:
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
 
 
 class System:
@@ -90,7 +87,7 @@ class System:
         stamp = self.now()
         self.cameras.frame(stamp, leave_out)
         wait_until(
-            lambda: any(stamp_of(message) == stamp for message in list(self.points)), timeout, f"points of {stamp}"
+            lambda: any(stamp_ns(message) == stamp for message in list(self.points)), timeout, f"points of {stamp}"
         )
         return stamp
 
@@ -128,8 +125,8 @@ def works_again_afterwards(system):
 def test_every_frame_comes_out_on_every_topic_with_the_anchors_stamp(system):
     stamps = [system.frame() for _ in range(5)]
     for name in ("points", "grid", "semantic", "depth"):
-        wait_until(lambda: {stamp_of(message) for message in getattr(system, name)} >= set(stamps), 5, name)
-    wait_until(lambda: {stamp_of(message.markers[0]) for message in system.markers} >= set(stamps), 5, "markers")
+        wait_until(lambda: {stamp_ns(message) for message in getattr(system, name)} >= set(stamps), 5, name)
+    wait_until(lambda: {stamp_ns(message.markers[0]) for message in system.markers} >= set(stamps), 5, "markers")
     assert all(message.header.frame_id == "base_link" for message in [*system.points, *system.grid])
     assert all(message.header.frame_id == "front_optical" for message in [*system.semantic, *system.depth])
 
@@ -211,7 +208,7 @@ def send_compressed(system, data: bytes) -> int:
     message = CompressedImage(format="jpeg", data=data)
     message.header.stamp, message.header.frame_id = stamp_message(stamp), "front_optical"
     system.cameras.publisher("compressed", "front").publish(message)
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points")
+    wait_until(lambda: any(stamp_ns(points) == stamp for points in system.points), 40, "points")
     return stamp
 
 
@@ -220,12 +217,12 @@ def test_where_raw_images_end_compressed_ones_are_taken_and_corrupt_ones_named(s
 
     jpeg = cv2.imencode(".jpg", pixels_of(system.cameras.image_message("front", 0)))[1].tobytes()
     stamp = send_compressed(system, jpeg)
-    wait_until(lambda: any(stamp_of(image) == stamp for image in system.depth), 5, "the front camera's rendered view")
+    wait_until(lambda: any(stamp_ns(image) == stamp for image in system.depth), 5, "the front camera's rendered view")
     for data, line in ((jpeg[: len(jpeg) // 2], "JPEG"), (b"no image at all", "image")):
         stamp = send_compressed(system, data)
         system.node.expect(f"camera 'front': .*{line}")
         time.sleep(0.3)
-        assert not any(stamp_of(image) == stamp for image in system.depth)
+        assert not any(stamp_ns(image) == stamp for image in system.depth)
 
 
 def test_save_writes_the_current_volume_and_says_where(system):
@@ -290,7 +287,7 @@ def bend(system, change) -> int:
 )
 def test_a_bent_image_is_named_and_the_other_cameras_are_used(system, field, value, line):
     stamp = bend(system, lambda message: setattr(message, field, value))
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points of the other cameras")
+    wait_until(lambda: any(stamp_ns(points) == stamp for points in system.points), 40, "points of the other cameras")
     time.sleep(0.3)
     diagnostic = system.expect_status("camera front", line.split("camera 'front': ")[1][:20])
     assert diagnostic.level >= DiagnosticStatus.WARN
@@ -380,7 +377,7 @@ def test_without_odometry_the_node_says_so_and_uses_the_mounts(system):
     system.cameras.send_infos(stamp)
     for camera in CAMERAS:
         system.cameras.send_image(camera, stamp)
-    wait_until(lambda: any(stamp_of(points) == stamp for points in system.points), 40, "points without odometry")
+    wait_until(lambda: any(stamp_ns(points) == stamp for points in system.points), 40, "points without odometry")
     system.node.expect("ego motion: using the static mounts")
     system.expect_status("tf", "static mounts are used")
 
@@ -468,7 +465,7 @@ def test_when_stamps_go_back_everything_starts_afresh_and_goes_on(system):
         system.cameras.frame(past + index * 300_000_000)
         time.sleep(0.4)
     wait_until(
-        lambda: any(stamp_of(message) == past + 900_000_000 for message in list(system.points)),
+        lambda: any(stamp_ns(message) == past + 900_000_000 for message in list(system.points)),
         40,
         "points of the past",
     )

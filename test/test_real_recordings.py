@@ -10,7 +10,7 @@ from realdata import REALDATA, needs_realdata
 from scipy.spatial.transform import Rotation, Slerp
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
-from system import LATCHED, Listener, Program, new_domain, node_command, untrained_network, wait_until
+from system import LATCHED, Listener, Program, new_domain, node_command, stamp_ns, untrained_network, wait_until
 from visualization_msgs.msg import MarkerArray
 
 from renderocc_model.rosio import cdr
@@ -22,10 +22,6 @@ from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 pytestmark = needs_realdata
 ABSOLUTE = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
 SECOND = 1_000_000_000
-
-
-def stamp_of(message) -> int:
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
 
 
 def cameras_of(bag: Bag) -> tuple[str, ...]:
@@ -118,12 +114,12 @@ def fisheye(network):
 def test_every_frame_of_six_cameras_comes_out_on_every_topic_with_the_anchors_stamp(ddad):
     stamps = ddad.stamps[ddad.cameras[0]]
     assert len(stamps) == 3 and len(ddad.cameras) == 6
-    assert [stamp_of(message) for message in ddad.points] == stamps
-    assert [stamp_of(message) for message in ddad.grid] == stamps
-    assert [stamp_of(message.markers[0]) for message in ddad.markers] == stamps
+    assert [stamp_ns(message) for message in ddad.points] == stamps
+    assert [stamp_ns(message) for message in ddad.grid] == stamps
+    assert [stamp_ns(message.markers[0]) for message in ddad.markers] == stamps
     assert len(ddad.classes) == 1
     for (camera, kind), images in ddad.rendered.items():
-        assert [stamp_of(image) for image in images] == ddad.stamps[camera], f"{camera} {kind}"
+        assert [stamp_ns(image) for image in images] == ddad.stamps[camera], f"{camera} {kind}"
 
 
 def test_points_of_the_recording_lie_inside_the_grid(ddad):
@@ -150,7 +146,7 @@ def test_all_six_cameras_are_used_and_nothing_is_complained_about(ddad):
 
 def test_fisheye_cameras_of_two_sizes_work(fisheye):
     assert len(fisheye.cameras) == 4
-    assert [stamp_of(message) for message in fisheye.points] == fisheye.stamps[fisheye.cameras[0]]
+    assert [stamp_ns(message) for message in fisheye.points] == fisheye.stamps[fisheye.cameras[0]]
     assert all(len(images) == 1 for images in fisheye.rendered.values())
     calibrations = {
         value.value
