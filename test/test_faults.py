@@ -39,7 +39,7 @@ def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     command += ["--lanes", "1", "--seed", "3", "--bag", town_bag, "--domain", new_domain(), "--wall"]
     command += ["--report-within", "10", "--recover-within", "10"]
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=program_environment(), timeout=400
+        list(map(str, command)), capture_output=True, text=True, env=program_environment(), timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr + (out / "lane_0.log").read_text()
     records = read_lines(out / "results.jsonl")

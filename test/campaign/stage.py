@@ -22,7 +22,7 @@ __all__ = ["CAMERA_TIMEOUT", "DIAGNOSTICS_PERIOD", "Stage", "StageError", "start
 NODE = "renderocc_ros.start"
 CAMERA_TIMEOUT = 1.0  # seconds; the node's own default is 2.0
 DIAGNOSTICS_PERIOD = 0.25  # seconds; the node's own default is 1.0
-LOADING = 90.0  # seconds a new process may take until it is active
+LOADING = 240.0  # seconds a new process may take until it is active, on a busy machine
 SETTLING = 20.0  # seconds within which the node must work as usual before a fault is injected
 WHOLE_CYCLE = (
     Transition.TRANSITION_DEACTIVATE,

@@ -14,7 +14,7 @@ from campaign.stage import StageError, start_node, until_active
 
 __all__ = ["Cell", "LoadedNode"]
 
-_WARM_UP_S, _FIRST_S, _LOADING_S = 4.0, 20.0, 120.0
+_WARM_UP_S, _FIRST_S = 4.0, 20.0
 _FRAMES = {"published": "published", "skipped": "skipped, a newer one was there", "failed": "failed"}
 
 
@@ -44,7 +44,7 @@ class LoadedNode:
         self.observer = Observer(None, domain)
         self.node = start_node(cameras, parameters, domain, out / "node.log")
         try:
-            until_active(self.node, _LOADING_S)
+            until_active(self.node)
         except StageError:
             self.close()
             raise
