@@ -21,6 +21,7 @@ from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_
 from training.data.sampling import balance_weights
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import TablesError
+from training.train.run_data import Data
 
 CAR, ROAD = 4, 11
 SIZE = {"height": 32, "width": 64}
@@ -340,3 +341,14 @@ def test_recordings_with_other_cameras_are_mixed_each_with_its_own(tmp_path):
     batch = make_batch([alone, both], small_config())
     assert batch.present.tolist() == [[True, False], [True, True]] and batch.images.shape[:2] == (2, 2)
     assert (batch.geometry.voxel_index[0, 1] == -1).all() and (batch.geometry.voxel_index[1, 1] >= 0).any()
+
+
+def test_a_network_remembers_all_rigs_that_it_learned_from(tmp_path):
+    prepare_recording(
+        write_bag(tmp_path / "one", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig(cameras=("front",))
+    )
+    prepare_recording(write_bag(tmp_path / "two", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig())
+    both = Data(RayDataset(tmp_path / "tables"), None).rig_summary()
+    assert [rig["count"] for rig in both["rigs"]] == [1, 2]
+    alone = Data(RayDataset(tmp_path / "tables", recordings=["two"]), None).rig_summary()
+    assert alone == both["rigs"][1]

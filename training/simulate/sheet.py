@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     varied = frozenset(KINDS if arguments.random_all else arguments.varied or ())
     size = (arguments.width, arguments.height, arguments.frame)
     picture = sheet([row_of_pictures(seed, varied, *size) for seed in arguments.seeds])
-    options = [cv2.IMWRITE_JPEG_QUALITY, 82] if arguments.out.suffix in (".jpg", ".jpeg") else []
+    options = [cv2.IMWRITE_JPEG_QUALITY, 80] if arguments.out.suffix in (".jpg", ".jpeg") else []
     cv2.imwrite(str(arguments.out), picture[..., ::-1], options)
     print(f"wrote {arguments.out.resolve()}: {picture.shape[1]} x {picture.shape[0]}")
     return 0
