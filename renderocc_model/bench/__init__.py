@@ -20,6 +20,7 @@ BENCHES = {
     "node": "renderocc_ros.commands.bench:bench_node",
     "network": "renderocc_model.bench.network:bench_network",
     "render": "renderocc_model.bench.render:bench_render",
+    "termination": "renderocc_model.bench.termination:bench_termination",
     "pool": "renderocc_model.bench.pool:bench_pool",
     "loader": "training.bench_loader:bench_loader",
 }

@@ -91,8 +91,7 @@ def _walk(grid: VoxelGrid, rays: Rays, ranges: SampleRanges, delta: float, offse
     place = ranges.near + delta * (0.5 if offsets is None else offsets.detach().double())
     start = origins + place[:, None] * directions - torch.tensor(grid.lower, dtype=torch.float64)
     table = torch.cat([start / grid.voxel_size - 0.5, directions * (delta / grid.voxel_size)], dim=1)
-    shape = tuple(int(size) for size in grid.shape)
-    return _Walk(shape, table.numpy(), ranges.first.numpy(), ranges.last.numpy(), float(delta))
+    return _Walk(grid.shape, table.numpy(), ranges.first.numpy(), ranges.last.numpy(), float(delta))
 
 
 class _March(torch.autograd.Function):
@@ -161,7 +160,7 @@ def return_windows(
     if follow:
         marks = mark_voxels(grid, rays, distances, returned).view(-1)
         table = torch.cat([rays.origins.detach().double(), rays.directions.detach().double()], dim=1)
-        shape, lower = tuple(int(size) for size in grid.shape), tuple(map(float, grid.lower))
+        shape, lower = grid.shape, tuple(map(float, grid.lower))
         arrays = (table.numpy(), begin.numpy(), steps.numpy())
         loops.follow_back(marks.numpy(), shape, lower, float(grid.voxel_size), *arrays, delta, runs.numpy())
     return windows_of(grid, distances, returned, margin, begin, runs, delta)

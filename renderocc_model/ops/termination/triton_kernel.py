@@ -130,7 +130,7 @@ def _enter(grid: VoxelGrid, rays: Rays, starts: Tensor, ends: Tensor, delta: flo
             )
     # Directions may be a little short of unit length (`Rays`), so that a diagonal takes a little longer.
     limit = math.ceil(1.01 * math.dist(grid.lower, grid.upper) / delta) + 1
-    return _Walk(tuple(int(size) for size in grid.shape), places, first, last, float(delta), limit)
+    return _Walk(grid.shape, places, first, last, float(delta), limit)
 
 
 class _March(torch.autograd.Function):
@@ -192,7 +192,7 @@ def return_windows(
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, for rays on CUDA devices."""
     check_returns(rays, distances, returned, margin, step)
-    count, device, shape = len(rays), distances.device, tuple(int(size) for size in grid.shape)
+    count, device, shape = len(rays), distances.device, grid.shape
     marks = torch.zeros(math.prod(shape) if follow else 1, dtype=torch.uint8, device=device)
     windows = [torch.empty(count, dtype=torch.float32, device=device) for _ in range(2)]
     if not count:

@@ -1,0 +1,71 @@
+"""`renderocc bench termination`: that the ways it compares give the same results, and that it reports them."""
+
+import json
+
+import pytest
+import torch
+
+from renderocc_model import bench
+from renderocc_model.bench import render_scene
+from renderocc_model.bench import termination as bench_termination
+from renderocc_model.geometry.grid import VoxelGrid
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(render_scene, "GRID", VoxelGrid((-16.0, -6.0, -1.0), (16.0, 6.0, 2.2), 0.4))  # 80 x 30 x 8
+    monkeypatch.setattr(render_scene, "RAYS", 6000)
+
+
+def test_all_ways_give_the_same_windows_depths_and_gradients(small):
+    found = {}
+    for way in bench_termination.WAYS:
+        figures, found[way] = bench_termination.measure(way, 1)
+        assert 0 < figures["forward"] <= figures["both"] and figures["windows"] > 0 and figures["clock"] > 0
+        json.dumps(figures)
+    for way in ("textbook", "ours"):
+        bench_termination.compare(way, found["reference"], found[way])
+    starts, ends, before, window, gradient = found["ours"]
+    returned = torch.isfinite(starts)
+    assert 1000 < returned.sum() < 5000 and (window[returned] > 0).all() and not window[~returned].any()
+    # Windows are 0.8 m, and longer where they follow the ground; each of the values is compared, so there are some.
+    assert ((ends - starts)[returned] > 0.81).sum() > 20 and before.any() and gradient.any()
+
+
+def test_ways_that_do_not_agree_are_no_figures():
+    values = [torch.ones(4) for _ in range(5)]
+    bench_termination.compare("ours", values, values)
+    other = [*values[:3], torch.tensor([1, 1, 1, 1.1]), values[4]]
+    with pytest.raises(RuntimeError, match="ours and reference differ by 0.1 of 4 in depth of the window"):
+        bench_termination.compare("ours", values, other)
+    other[0] = torch.tensor([1, 1, 1, float("inf")])
+    with pytest.raises(RuntimeError, match="what is finite in start"):
+        bench_termination.compare("ours", values, other)
+
+
+def test_the_table_shows_times_memory_and_ratios(monkeypatch, capsys):
+    seconds = {"textbook": 60.0, "reference": 20.0, "ours": 1.0}
+    monkeypatch.setattr(bench_termination, "load", lambda path: [])
+    monkeypatch.setattr(
+        bench_termination,
+        "run",
+        lambda way, threads, frames, folder: {
+            "windows": seconds[way] / 4,
+            "forward": seconds[way] / 2,
+            "both": seconds[way],
+            "clock": 2 * seconds[way],
+            "memory": seconds[way] * 2**20,
+        },
+    )
+    assert bench.main(["termination", "--frames", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "38,400 rays through 200 x 200 x 16 voxels, steps of 0.5 voxels" in printed
+    assert "| windows | 1.5e+04 ms | 5e+03 ms | 250 ms | 60.0 | 20.0 |" in printed
+    assert "| forward + backward | 6e+04 ms | 2e+04 ms | 1e+03 ms | 60.0 | 20.0 |" in printed
+    assert "| peak memory beyond inputs and gradients | 60 MiB | 20 MiB | 1 MiB | 60.0 | 20.0 |" in printed
+
+
+def test_a_way_that_fails_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_termination.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="`bench termination` ours: ended without a word"):
+        bench_termination.run("ours", 1, 1, tmp_path)
