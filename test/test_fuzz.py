@@ -557,7 +557,7 @@ def test_journals_that_another_program_wrote_are_refused_or_begun_anew(tmp_path,
         with ShardWriter(tmp_path, "x", {}) as writer:
             assert writer.done == 0
     except TablesError as error:
-        assert "journal: holds a row of another program" in str(error)
+        assert "journal: has a row of another program" in str(error)
 
 
 @pytest.mark.parametrize("which", range(len(ARRAYS)), ids=ARRAYS)

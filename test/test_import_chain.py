@@ -104,9 +104,9 @@ def test_a_recording_with_a_lidar_and_no_classes_becomes_rays_of_depth_alone(tmp
     assert main(["label", str(bag), "--out", str(sidecar)]) == 0
     assert main(["check", str(bag), "--labels", str(sidecar)]) == 0
     said = capsys.readouterr().out
-    assert "warn  classes: no pixel of the labels" in said and "training learns depth alone" in said
+    assert "warn  classes: no pixel of the labels" in said and "training learns only depth" in said
     assert main(["prepare", str(bag), "--labels", str(sidecar), "--out", str(tmp_path / "t"), "--jobs", "1"]) == 0
-    assert "none with a class: they teach depth alone" in capsys.readouterr().out
+    assert "none with a class: training learns only depth" in capsys.readouterr().out
     dataset = RayDataset(tmp_path / "t", SampleConfig(64, 128, rays=20_000, auxiliary_offsets=(1, 2)))
     rays = dataset.sample(0, 0).rays
     assert len(dataset) == 3 and (rays.classes == 255).all() and (rays.distances > 0).all()

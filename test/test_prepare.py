@@ -98,7 +98,7 @@ def test_another_version_is_not_read(prepared, tmp_path):
     shutil.copytree(prepared, copy)
     header = json.loads((copy / "header.json").read_text())
     (copy / "header.json").write_text(json.dumps({**header, "version": 99}))
-    with pytest.raises(TablesError, match="header.json: is of version 99, this program reads 2; remove"):
+    with pytest.raises(TablesError, match="header.json: has version 99, but this program reads 2; remove"):
         Tables(copy)
 
 
@@ -170,7 +170,7 @@ def test_a_journal_that_was_cut_off_costs_only_its_last_frames(bag, prepared, tm
         prepare_recording(bag, None, tmp_path, PrepareConfig(), stop_at)
     journal = tmp_path / ".drive.partial" / "journal"
     journal.write_bytes(journal.read_bytes()[:-cut])
-    with pytest.raises(TablesError, match="no recording in it is prepared to the end; run the same"):
+    with pytest.raises(TablesError, match="has no recording that is prepared to the end; run the same"):
         list_tables(tmp_path)
     assert contents(prepare_recording(bag, None, tmp_path, PrepareConfig())) == contents(prepared)
 
@@ -261,7 +261,7 @@ def test_recordings_without_any_class_can_be_prepared_for_depth_alone(tmp_path, 
     assert main([str(bag), "--out", str(tmp_path / "t"), "--jobs", "1"]) == 0
     tables = Tables(tmp_path / "t" / "bag")
     assert len(tables.pixels) == tables.unlabelled_count > 500 and not tables.class_counts.any()
-    assert "labelled pixels, none with a class: they teach depth alone" in capsys.readouterr().out
+    assert "labelled pixels, none with a class: training learns only depth" in capsys.readouterr().out
 
 
 def test_dense_labels_can_be_thinned_out_evenly_and_always_alike(tmp_path):

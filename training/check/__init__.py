@@ -1,4 +1,4 @@
-"""`renderocc check`: the preflight of recordings; names every fault that would make training fail later."""
+"""`renderocc check`: look for faults in recordings that would make training fail."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["main"]
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc check",
-        description="Look at recordings before training: topics, rates, gaps, TF at every image, calibrations, labels "
-        "and 3D truth. Exit status 0 where training can use all, 1 where it would fail, 2 where one cannot be read.",
+        description="Check recordings before training: topics, rates, gaps, TF at every image, calibrations, labels "
+        "and 3D truth. Exit status 0: training can use all recordings. 1: training would fail. 2: a recording cannot "
+        "be read.",
         epilog="example: renderocc check drives/monday --labels drives/monday_labels",
     )
     made.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="recordings")
@@ -26,23 +27,35 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         metavar="SIDECAR",
-        help="label bags, one for each recording, in their order (default: BAG_labels where it is, and the recording)",
+        help="label bags, one for each recording, in the same order (default: BAG_labels if it exists, and BAG)",
     )
-    made.add_argument("--no-labels", action="store_true", help="before labelling: do not look for labels")
-    made.add_argument("--cameras", nargs="+", metavar="NAME", help="look at these only")
+    made.add_argument("--no-labels", action="store_true", help="do not look for labels: for use before labelling")
+    made.add_argument("--cameras", nargs="+", metavar="NAME", help="check only these cameras (default: all)")
     made.add_argument(
         "--classes",
         metavar="TABLE",
-        help="class table of the labels (default: what sidecar or import say, else occ3d_nuscenes)",
+        help="class table of the labels (default: the one that sidecar or import name, else occ3d_nuscenes)",
     )
-    made.add_argument("--base-frame", default="base_link")
-    made.add_argument("--odom-frame", default="odom", help="'' for a vehicle that stands still")
-    made.add_argument("--max-pose-gap", type=float, default=0.5, metavar="S", help="between poses on /tf (default 0.5)")
+    made.add_argument("--base-frame", default="base_link", help="the vehicle's frame in TF (default base_link)")
     made.add_argument(
-        "--max-time-diff", type=float, default=0.1, metavar="S", help="between a frame and its images (default 0.1)"
+        "--odom-frame", default="odom", help="the fixed frame in TF (default odom); '' for a vehicle that stands still"
     )
     made.add_argument(
-        "--samples", type=int, default=50, metavar="N", help="label images decoded of each camera (default 50; 0: all)"
+        "--max-pose-gap",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
+    )
+    made.add_argument(
+        "--max-time-diff",
+        type=float,
+        default=0.1,
+        metavar="S",
+        help="largest time in seconds between a frame and its images (default 0.1)",
+    )
+    made.add_argument(
+        "--samples", type=int, default=50, metavar="N", help="decode N label images of each camera (default 50; 0: all)"
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
     return made
@@ -69,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"status": status, "can_train": status == 0, "recordings": reports}, indent=2))
     elif len(reports) > 1:
         sound = sum(report["status"] == 0 for report in reports)
-        print(f"{sound} of {len(reports)} recordings have no fault that training would fail on")
+        print(f"{sound} of {len(reports)} recordings have no fault that would make training fail")
     return status
 
 

@@ -1,4 +1,4 @@
-"""One pass over a recording for the preflight: stamps, calibrations, transforms, and what cannot be read."""
+"""Reads what `renderocc check` needs of a recording in one pass: stamps, calibrations, transforms and read errors."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["Contents", "read_contents"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _CLOUD = "sensor_msgs/msg/PointCloud2"
-_MOST_COMPLAINTS = 5
+_MOST_WARNINGS = 5  # about unreadable messages of one topic
 
 
 @dataclass
 class Contents:
-    """What a recording holds, without pixels.
+    """The contents of a recording, without pixels.
 
     Attributes:
-        cameras: those with images and calibration.
-        uncalibrated: names with images but without camera_info.
-        clouds: {topic: (frame of the first, stamps in the order of recording)}.
+        cameras: cameras with images and calibration.
+        uncalibrated: names of cameras with images but without camera_info.
+        clouds: {topic: (frame of the first cloud, stamps in the order of recording)}.
         transforms: all of /tf and /tf_static.
-        pose_stamps: of the ego poses on /tf, ascending.
-        start_ns: when it begins.
+        pose_stamps: stamps of the ego poses on /tf, ascending.
+        start_ns: record time of the first message.
     """
 
     cameras: dict[str, CameraTopics]
@@ -43,7 +43,7 @@ class Contents:
     pose_stamps: list[int] = field(default_factory=list)
 
     def time_text(self, stamp_ns: int) -> str:
-        """A stamp for people: seconds, and seconds since the recording began."""
+        """A stamp as text: in seconds, and in seconds since the recording began."""
         return time_text(stamp_ns, self.start_ns)
 
 
@@ -51,10 +51,10 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
     """Read a recording once.
 
     Args:
-        findings: gets what cannot be read and what lies in /tf.
-        bag: open.
-        base_frame: of the vehicle.
-        wanted: cameras to look at; all when None.
+        findings: gets warnings about messages that cannot be read and about conflicts in /tf.
+        bag: an open bag.
+        base_frame: the vehicle's frame.
+        wanted: names of the cameras to check; None checks all.
     """
     cameras, uncalibrated = _find_cameras(bag, wanted)
     contents = Contents(cameras, uncalibrated, bag.start_ns)
@@ -76,18 +76,18 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
                 _take_transforms(contents, data, topic == "/tf_static", base_frame)
         except ValueError as error:
             bad[topic] = bad.get(topic, 0) + 1
-            if bad[topic] <= _MOST_COMPLAINTS:
-                findings.warn("messages", str(error), "it is left out", topic, contents.time_text(recorded_ns))
+            if bad[topic] <= _MOST_WARNINGS:
+                findings.warn("messages", str(error), "it is not used", topic, contents.time_text(recorded_ns))
     contents.pose_stamps = sorted(set(contents.pose_stamps))
     for conflict in contents.transforms.conflicts:
-        findings.warn("tf", str(conflict), "only one node may publish a frame's parent", "/tf")
+        findings.warn("tf", str(conflict), "let only one node publish the transform of a frame", "/tf")
     return contents
 
 
 def _take_cloud(contents: Contents, topic: str, data: bytes) -> None:
     cloud = cdr.read_point_cloud(data)
     if topic not in contents.clouds:
-        cloud.xyz()  # the first stands for all: its fields are there and fit the bytes
+        cloud.xyz()  # checks the fields of the first cloud; the others are alike
     contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
 
 
@@ -99,7 +99,7 @@ def _take_transforms(contents: Contents, data: bytes, static: bool, base_frame: 
 
 
 def _find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
-    """As `training.recordings.Recording` does: <camera>/image_raw[/compressed] with <camera>/camera_info."""
+    """Find the cameras as `Recording` does: <camera>/image_raw[/compressed] with <camera>/camera_info."""
     infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
     cameras, uncalibrated = {}, set()
     for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):  # raw first: compressed replaces it

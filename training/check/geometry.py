@@ -1,4 +1,4 @@
-"""Whether calibrations and mounts can be those of cameras on a vehicle, and whether TF places them at every image."""
+"""Checks whether calibrations and mounts are plausible, and whether TF has the ego pose at every image."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .contents import Contents
 
 __all__ = ["check_calibration", "check_lidars", "check_mounts", "check_poses"]
 
-_NARROW, _WIDE = 10.0, 220.0  # degrees of horizontal view
-_SQUARE = 1.25  # ratio of focal lengths from which pixels are not square
-_OFF_CENTRE = 0.25  # share of the image by which a principal point may lie beside its middle
-_HEIGHTS = (-2.5, 5.0)  # metres above base_link, which lies on the ground, or with the LiDAR on the roof
-_AT_ORIGIN = 0.05  # metres from base_link's origin within which nobody has set the mount
-_FAR_OUT = 15.0  # metres from base_link
-_DOWN, _UP = 60.0, 45.0  # degrees that a camera may look down or up
-_SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees
+_NARROW, _WIDE = 10.0, 220.0  # smallest and largest horizontal field of view, degrees
+_SQUARE = 1.25  # largest ratio of the focal lengths of square pixels
+_OFF_CENTRE = 0.25  # largest distance of the principal point from the image's centre, share of the image's size
+_HEIGHTS = (-2.5, 5.0)  # metres above base_link, which is on the ground or at the LiDAR on the roof
+_AT_ORIGIN = 0.05  # metres; a camera that is nearer to base_link's origin has no real mount
+_FAR_OUT = 15.0  # largest distance from base_link, metres
+_DOWN, _UP = 60.0, 45.0  # largest pitch of a camera, degrees
+_SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees; two cameras cannot be nearer to each other
 
 
 def check_calibration(findings: Findings, camera: CameraTopics) -> None:
-    """K, distortion and field of view of a camera whose calibration could be read."""
+    """Check K, distortion and field of view of a camera whose calibration could be read."""
     model, subject, topic = camera.model, f"camera '{camera.name}'", camera.info_topic
     assert model is not None
     remedy = "compare with the camera's calibration file"
@@ -52,7 +52,7 @@ def check_calibration(findings: Findings, camera: CameraTopics) -> None:
 
 
 def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dict[str, np.ndarray]:
-    """Where cameras sit on the vehicle: there at all, and plausible. Returns {camera: base_from_camera}."""
+    """Check that each camera has a plausible mount on the vehicle. Returns {camera: base_from_camera}."""
     mounts = {}
     for camera in contents.cameras.values():
         if not camera.stamps:
@@ -76,12 +76,12 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
         turned = math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ two[:3, :3]) - 1) / 2, -1, 1)))
         if apart < _SAME_PLACE and turned < _SAME_WAY:
             text = f"'{name}' and '{other}' are mounted at the same place and look the same way"
-            findings.warn("mounts", text, "one of them probably carries the other's transform", "/tf_static")
+            findings.warn("mounts", text, "one of them probably has the other's transform", "/tf_static")
     return mounts
 
 
 def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> None:
-    """Where LiDARs sit on the vehicle: `renderocc label` needs to know."""
+    """Check that each LiDAR has a mount on the vehicle, which `renderocc label` needs."""
     for topic, (frame, stamps) in contents.clouds.items():
         try:
             contents.transforms.lookup(base_frame, frame, stamps[0])
@@ -96,7 +96,7 @@ def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> Non
 
 
 def implausible(base_from_camera: np.ndarray) -> list[str]:
-    """What cannot be so of a camera on a vehicle, one text each."""
+    """The faults of a mount, as texts."""
     texts = []
     place, forward, up = base_from_camera[:3, 3], base_from_camera[:3, 2], -base_from_camera[:3, 1]
     if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
@@ -117,7 +117,7 @@ def implausible(base_from_camera: np.ndarray) -> list[str]:
 
 
 def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_frame: str, max_gap: float) -> None:
-    """The ego pose at the stamp of every image of every camera; one line for each stretch without."""
+    """Check that every image has an ego pose. There is one finding for each unbroken row of images without."""
     if not odom_frame:
         findings.ok("ego motion", "the vehicle stands still (--odom-frame is empty)")
         return
@@ -143,7 +143,7 @@ def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_fr
 def _stretches(
     contents: Contents, stamps: list[int], base_frame: str, odom_frame: str, max_gap: float
 ) -> list[tuple[int, int, int, str, str]]:
-    """(first stamp, last stamp, images, where, why) of each unbroken row of images without an ego pose."""
+    """Each unbroken row of images without an ego pose: (first stamp, last stamp, number of images, where, why)."""
     found: list[list] = []
     open_row = False
     for stamp in stamps:
@@ -168,10 +168,10 @@ def _stretches(
 
 
 def _missing(contents: Contents, stamp: int, base_frame: str, odom_frame: str, max_gap: float) -> str | None:
-    """Why there is no ego pose at a stamp; None where there is one."""
+    """The reason why there is no ego pose at a stamp; None if there is one."""
     try:
         contents.transforms.lookup(odom_frame, base_frame, stamp)
     except TransformError as error:
         return str(error)
     gap = pose_gap(contents.pose_stamps, stamp)
-    return f"the poses around it are up to {gap:.3f} s away, more than {max_gap:g} s" if gap > max_gap else None
+    return f"the nearest poses are up to {gap:.3f} s away, more than {max_gap:g} s" if gap > max_gap else None

@@ -1,4 +1,4 @@
-"""Labels and 3D truth of a recording: there, of the right size and stamps, and with ids of the class table."""
+"""Checks labels and 3D truth: whether they exist, their sizes and stamps, and their class ids."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from .contents import Contents
 __all__ = ["LabelReport", "check_labels", "check_truth"]
 
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
-_RARE = 1e-5  # share of pixels below which a class will hardly be learned
+_RARE = 1e-5  # share of pixels; classes that are rarer can hardly be learned
 _GRIDS = {grid.shape for grid in (OCC3D_GRID, SEMANTIC_KITTI_GRID)}
-_NAMED = 3  # faults of one kind that are named with their time
+_NAMED = 3  # number of faults of one kind that are named with their time
 
 
 @dataclass
 class LabelReport:
-    """What labels there are.
+    """Counts of labels.
 
     Attributes:
-        images: {camera: images that have a depth label}.
-        coverage: {camera: mean share of pixels with a depth, of the labels looked at}.
-        classified: {camera: share of these that have a class too}.
-        frequencies: (256,) pixels of each id, of the labels looked at.
-        class_topics: whether there are class labels at all.
+        images: {camera: number of images that have a depth label}.
+        coverage: {camera: mean share of pixels with a depth, in the labels that were decoded}.
+        classified: {camera: share of these pixels that also have a class}.
+        frequencies: (256,) pixels of each id, in the labels that were decoded.
+        class_topics: whether there are topics of class labels.
     """
 
     images: dict[str, int] = field(default_factory=dict)
@@ -49,14 +49,14 @@ class LabelReport:
 def check_labels(
     findings: Findings, contents: Contents, bags: list[Bag], classes: ClassTable, samples: int
 ) -> LabelReport:
-    """Look at the labels of every camera.
+    """Check the labels of every camera.
 
     Args:
-        findings: gets what is wrong.
-        contents: of the recording.
-        bags: where labels may be, the sidecar first.
-        classes: table of the ids.
-        samples: label images of each camera and kind that are decoded, spread over the recording; 0 for all.
+        findings: gets the faults.
+        contents: contents of the recording.
+        bags: bags that may have labels, the sidecar first.
+        classes: the class table.
+        samples: number of label images to decode of each camera and kind, spread evenly; 0 decodes all.
     """
     report = LabelReport()
     where = bags[0].path
@@ -75,7 +75,7 @@ def check_labels(
                 findings.warn(
                     f"labels '{name}'",
                     f"{len(strays)} of {len(topic.stamps)} labels match no image",
-                    "write labels at the images' stamps",
+                    "write labels with the images' stamps",
                     topic.topic,
                     contents.time_text(strays[0]),
                 )
@@ -90,7 +90,7 @@ def check_labels(
 
 
 def _open(findings: Findings, bags: list[Bag], camera: str, kind: str) -> StampedTopic | None:
-    """The topic of a camera's labels of a kind; None where there is none that can be read."""
+    """The topic of a camera's labels of a kind; None if there is none, or it cannot be read."""
     source = find_source(bags, f"/{camera}/{kind}")
     if source is None:
         return None
@@ -102,7 +102,7 @@ def _open(findings: Findings, bags: list[Bag], camera: str, kind: str) -> Stampe
 
 
 def _spread(stamps: list[int], count: int) -> list[int]:
-    """At most `count` of the stamps, evenly; all where it is 0."""
+    """At most `count` of the stamps, spread evenly; 0 gives all."""
     if not count or len(stamps) <= count:
         return stamps
     return [stamps[index] for index in np.linspace(0, len(stamps) - 1, count).astype(int)]
@@ -152,7 +152,7 @@ def _decode(
     report.coverage[camera], report.classified[camera] = known / max(pixels, 1), classified / max(known, 1)
     for kind, count in faults.items():
         if count > _NAMED and (topic := topics[kind]):
-            text = f"and {count - _NAMED} more labels like these"
+            text = f"there are {count - _NAMED} more such labels"
             findings.fail(f"labels '{camera}'", text, "", topic.topic)
 
 
@@ -177,10 +177,10 @@ def _conclude(findings: Findings, where: Path, report: LabelReport, classes: Cla
         return
     if not any(report.coverage.values()):
         text = f"no pixel of the labels in {where} has a depth"
-        findings.fail("labels", text, "look at them: renderocc label --preview")
+        findings.fail("labels", text, "look at the labels with renderocc label --preview")
     total = report.frequencies[: len(classes)].sum()
     if not total:
-        remedy = "training learns depth alone; `renderocc label` tells where classes can come from"
+        remedy = "training learns only depth; see `renderocc label --help` for sources of classes"
         findings.warn("classes", f"no pixel of the labels in {where} has a class", remedy)
         return
     share = report.frequencies[: len(classes)] / total
@@ -188,15 +188,15 @@ def _conclude(findings: Findings, where: Path, report: LabelReport, classes: Cla
     findings.ok("classes", ", ".join(f"{classes.names[index]} {share[index]:.2%}" for index in shown))
     absent = [classes.names[index] for index in classes.occupied_ids if share[index] < _RARE]
     if absent:
-        text = f"hardly or never seen: {', '.join(absent)}"
-        findings.warn("classes", text, "these will not be learned from this recording")
+        text = f"there are few pixels or none of {', '.join(absent)}"
+        findings.warn("classes", text, "these classes will not be learned from this recording")
 
 
 def check_truth(findings: Findings, contents: Contents, bag: Path, classes: ClassTable, max_time_diff: float) -> int:
-    """3D truth files beside the messages; their number.
+    """Check the files of 3D truth beside the messages. Returns their number.
 
     Args:
-        max_time_diff: seconds from a file's stamp to the images of its frame.
+        max_time_diff: largest time in seconds from a file's stamp to the images of its frame.
     """
     folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
     files = sorted(folder.glob("*.npz"))
@@ -204,7 +204,7 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
     starts = {name: sorted(camera.stamps) for name, camera in contents.cameras.items() if camera.stamps}
     for file in files:
         if not file.stem.isdecimal():
-            findings.warn("truth", f"{file}: its name is no stamp in nanoseconds", "it is not used; rename it")
+            findings.warn("truth", f"{file}: its name is not a stamp in nanoseconds", "it is not used; rename it")
             continue
         stamp = int(file.stem)
         try:
@@ -217,20 +217,20 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
         ]
         if not near:
             text = f"{file}: no camera has an image within {max_time_diff:g} s"
-            findings.warn("truth", text, "this frame will have no images", time=contents.time_text(stamp))
+            findings.warn("truth", text, "this frame has no images", time=contents.time_text(stamp))
     if len(shapes) > 1:
         named = "; ".join(f"{shape} in {file.name}" for shape, file in shapes.items())
         findings.fail("truth", f"volumes of different shapes: {named}", "keep those of one grid")
     for shape, file in shapes.items():
         if shape not in _GRIDS:
-            findings.warn("truth", f"{file}: volumes are {shape}", "train with a grid of this shape")
+            findings.warn("truth", f"{file}: the volume's shape is {shape}", "train with a grid of this shape")
     if shapes:
         findings.ok("truth", f"{len(files)} volumes of {next(iter(shapes))}")
     return len(files)
 
 
 def _check_volume(file: Path, classes: ClassTable) -> tuple[int, ...]:
-    """The shape of a truth file in Occ3D's layout. ValueError says what is wrong with it."""
+    """The shape of a volume in Occ3D's layout. ValueError says what is wrong with the file."""
     try:
         arrays = read_npz(file, (), ("semantics", "mask_camera", "mask_lidar"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The preflight of one recording."""
+"""Checks one recording."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from .labels import LabelReport, check_labels, check_truth
 
 __all__ = ["check_recording"]
 
-_CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
+_CLOCK_SLACK_S = 5.0  # largest difference between an image's stamp and its record time
 
 
 def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict:
-    """Everything about one recording, JSON-ready.
+    """Check a recording.
 
     Args:
         path: the recording.
-        labels: its sidecar; when None, <path>_labels where that exists.
-        options: those of `renderocc check`.
+        labels: its sidecar. None is <path>_labels if that exists.
+        options: the options of `renderocc check`.
     Returns:
-        recording, labels, status (0, 1, 2 as the exit status), topics, cameras, class_frequencies, truth, findings.
+        a report for JSON: recording, labels, status (0, 1 or 2, as the exit status), topics, cameras,
+        class_frequencies, truth and findings.
     """
     findings = Findings()
     if labels is None and not options.no_labels:
@@ -101,7 +102,7 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
     for topic in ("/tf", "/tf_static"):
         count = bag.topics[topic].count if topic in bag.topics else 0
         if not count and (topic == "/tf_static" or options.odom_frame):
-            findings.warn("topics", f"nothing on {topic}", "record it from the start", topic)
+            findings.warn("topics", f"there are no messages on {topic}", "record it from the start", topic)
     for name in contents.uncalibrated:
         findings.fail(
             f"camera '{name}'",
@@ -112,7 +113,9 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
     for name in options.cameras or ():
         if name not in contents.cameras and name not in contents.uncalibrated:
             findings.fail(
-                f"camera '{name}'", f"no images on /{name}/image_raw[/compressed]", "see the names with ros2 bag info"
+                f"camera '{name}'",
+                f"no images on /{name}/image_raw[/compressed]",
+                "take a name from `ros2 bag info`",
             )
     if not contents.cameras:
         findings.fail(
@@ -144,9 +147,9 @@ def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) 
         findings.ok(subject, f"{text}{camera.model.distortion_model}, {view:.0f} degrees")
     _check_stamps(findings, contents, subject, camera.image_topic, camera.stamps, "image")
     if camera.recorded_later_s > _CLOCK_SLACK_S:
-        text = f"stamps differ by up to {camera.recorded_later_s:.1f} s from when they were recorded"
+        text = f"stamps and record times differ by up to {camera.recorded_later_s:.1f} s"
         findings.warn(
-            subject, text, "the camera's clock may not be the computer's; compare with /tf", camera.image_topic
+            subject, text, "the camera may have another clock than the computer; compare with /tf", camera.image_topic
         )
 
 
@@ -155,8 +158,8 @@ def _check_stamps(
 ) -> None:
     remedies = {
         "zero": "set header.stamp where they are published",
-        "back": f"of {what}s with the same stamp only the first is used; cut the recording where the clock jumps",
-        "gap": f"{what}s were lost, or recording paused",
+        "back": f"of {what}s with equal stamps only the first is used; cut the recording where the clock jumps",
+        "gap": f"{what}s were lost, or the recording was paused",
     }
     for fault in stamp_faults(stamps, what):
         report = findings.fail if fault.kind == "zero" else findings.warn

@@ -1,4 +1,4 @@
-"""`renderocc prepare`: recordings and their 2D labels to tables that training reads (see `tables`)."""
+"""`renderocc prepare`: turn recordings and their 2D labels into tables for training (see `tables`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BLOCK = 8  # frames whose messages are read in one pass and held in memory
 
 @configuration
 class PrepareConfig:
-    """How recordings become tables; part of each table's header, so that what was made differently is not mixed."""
+    """How recordings become tables. Each table's header has these settings, so that training can compare them."""
 
     classes: str = setting(
         "",
@@ -59,18 +59,20 @@ class PrepareConfig:
 def prepare_recording(
     bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write one recording's tables, going on where an interrupted run stopped.
+    """Write one recording's tables. An interrupted run is continued.
 
     Args:
-        bag, labels: the recording and its sidecar of labels; when None, BAG_labels where it is, and the recording.
-        out: folder of all tables; the recording's folder in it appears when it is complete.
-        on_frame: called with the frames that are done and their total.
+        bag: the recording.
+        labels: its sidecar of labels. When None, labels are searched in BAG_labels, then in the recording.
+        out: folder of all tables. The recording's folder in it appears when it is complete.
+        config: the settings.
+        on_frame: called with the number of frames that are done, and of all frames.
     Returns:
         the recording's folder.
     Raises:
-        ValueError: the recording cannot be trained on (RecordingError, BagError) or is there already, made otherwise
-            (TablesError).
-        OSError: the disk.
+        ValueError: the recording cannot be used for training (RecordingError, BagError), or it was prepared before
+            with other settings (TablesError).
+        OSError: the disk is full or cannot be written.
     """
     name, out, labels = recording_name(bag), Path(out), labels or find_sidecar(bag)
     if name == "directions" or name.startswith("."):
@@ -125,7 +127,7 @@ def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
 
 
 def _posed(recording: Recording, frames: list[FrameIndex], skip: bool) -> list[FrameIndex]:
-    """The frames whose moment and images all have an ego pose and a mount; the first that has not is an error."""
+    """The frames with an ego pose and a mount for all their images. Another frame is an error, unless `skip` is set."""
     posed = []
     for frame in frames:
         try:
@@ -144,7 +146,7 @@ def _posed(recording: Recording, frames: list[FrameIndex], skip: bool) -> list[F
 
 
 def _identity(path: Path) -> dict:
-    """What tells one recording from another wherever it lies: its files' sizes, and a digest of where they change."""
+    """A recording's identity, independent of its path: its name, and a digest of its files' sizes and ends."""
     if not path.exists():
         raise RecordingError(f"{path}: there is no such file or folder; name a recording")
     files = [path] if path.is_file() else sorted(path.iterdir())
@@ -164,8 +166,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc prepare",
         description="Turn recordings and their 2D labels into memory-mapped tables for training, one folder for each "
-        "recording. Can be interrupted at any time and run again; recordings are independent, so several machines "
-        "may each prepare some into the same folder.",
+        "recording. The command may be interrupted at any time; run it again to continue. Recordings are independent, "
+        "so several machines can prepare recordings into the same folder.",
         epilog="example: renderocc prepare drives/monday drives/tuesday --out tables",
     )
     made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
@@ -176,21 +178,27 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="SIDECAR",
-        help="label bags, one for each BAG, in order (default: BAG_labels where it is, and the recording)",
+        help="label bags, one for each BAG, in the same order (default: BAG_labels if it exists, and BAG)",
     )
-    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes")
+    made.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="number of processes (default: number of CPU cores)",
+    )
     add_arguments(made, PrepareConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc prepare`: exit status 0 when every recording is complete, 2 where one cannot be prepared."""
+    """`renderocc prepare`. Exit status 0: every recording is complete. 2: a recording cannot be prepared."""
     arguments = parser().parse_args(argv)
     try:
         if arguments.labels and len(arguments.labels) != len(arguments.bags):
             raise ValueError(
-                f"--labels names {len(arguments.labels)} sidecars for {len(arguments.bags)} recordings; give one each, "
-                "in the same order"
+                f"--labels names {len(arguments.labels)} sidecars for {len(arguments.bags)} recordings; give one for "
+                "each, in the same order"
             )
         names = [recording_name(bag) for bag in arguments.bags]
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -215,19 +223,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _summary(folders: Sequence[Path]) -> str:
-    """What the tables that are complete hold, in a line."""
+    """A line about the contents of the tables that are complete."""
     headers = [read_header(folder) for folder in folders if folder.is_dir()]
     frames, pixels, unlabelled = (sum(header[key] for header in headers) for key in ("frames", "pixels", "unlabelled"))
     text = f"{frames} frames, {pixels:,} labelled pixels"
     if not pixels:
-        return f"{text}: nothing to train on; look at the labels with renderocc check"
+        return f"{text}: training has nothing to learn; check the labels with renderocc check"
     if unlabelled == pixels:
-        return f"{text}, none with a class: they teach depth alone"
+        return f"{text}, none with a class: training learns only depth"
     return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text
 
 
 def prepare_recordings(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]], jobs: int) -> list[str]:
-    """Prepare each recording, in this process or several; the reasons why some could not be."""
+    """Prepare each recording, in this process or in several. Returns an error text for each that failed."""
     from tqdm import tqdm
 
     failures: list[str] = []
@@ -247,14 +255,14 @@ def prepare_recordings(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]
         for future in tqdm(as_completed(running), total=len(tasks), unit="recording", disable=not sys.stderr.isatty()):
             failures += filter(None, [future.result()])
     except BrokenProcessPool:
-        failures.append(f"a worker process died, probably out of memory; use fewer than {jobs} --jobs and run again")
+        failures.append(f"a worker process died, probably out of memory; run again with fewer than {jobs} --jobs")
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return failures
 
 
 def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame=None) -> str | None:
-    """Prepare one recording; what went wrong, in one line."""
+    """Prepare one recording. Returns the error in one line, or None."""
     try:
         prepare_recording(bag, labels, out, config, on_frame)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a recording's frames to rows of the tables: labelled pixels with their distances, images, poses and truth."""
+"""Turns a recording's frames into rows of the tables: labelled pixels with their distances, images, poses and truth."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .tables import COMPRESSED
 
 __all__ = ["Extractor"]
 
-_FORWARD = 1e-3  # least share of a pixel's direction along the optical axis for its z-depth to mean anything
+_FORWARD = 1e-3  # smallest z of a pixel's unit direction; with less, a z-depth does not give a distance
 
 
 class Extractor:
-    """Frames to rows of the tables.
+    """Turns frames into rows of the tables.
 
     Args:
-        recording: open, with its labels.
-        table: of the labels.
-        directions: {camera: (H, W, 3) unit direction of every pixel in its optical frame; NaN where there is none}.
-        without_depth: also keep pixels of known class and unknown distance.
-        pixels_per_image: most labelled pixels kept of an image; 0 for all.
+        recording: an open recording with its labels.
+        table: the labels' class table.
+        directions: {camera: (H, W, 3) unit direction of every pixel in its optical frame, NaN without direction}.
+        without_depth: whether to keep pixels of known class and unknown distance, too.
+        pixels_per_image: largest number of labelled pixels to keep of an image; 0 keeps all.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Extractor:
         self.without_depth, self.pixels_per_image = without_depth, pixels_per_image
 
     def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
-        """The messages that these frames need, for `Recording.gather`."""
+        """The images and labels of these frames, for `Recording.gather`."""
         wanted = []
         for frame in frames:
             for camera, stamp_ns in frame.images.items():
@@ -53,7 +53,14 @@ class Extractor:
         return wanted
 
     def row(self, frame: FrameIndex, messages: dict) -> FrameRow:
-        """Everything of one frame, from the messages that it wants; RecordingError names what cannot be used."""
+        """The row of one frame.
+
+        Args:
+            frame: the frame.
+            messages: what `Recording.gather` gave for `wanted`.
+        Raises:
+            RecordingError: a message cannot be used. The text names it.
+        """
         recording = self.recording
         count = len(recording.cameras)
         poses = np.zeros((count, 4, 4))
@@ -105,7 +112,7 @@ class Extractor:
         return message.data.tobytes(), encoding
 
     def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels (M, 2) and distances (M,) by class, and the number of each class, then of those without one."""
+        """Pixels (M, 2) and distances (M,) by class, and counts (C + 1,) by class; pixels without class come last."""
         model, groups = self.recording.models[camera], len(self.table)
         depth = np.zeros((model.height, model.width), np.float32)
         if ("depth", camera, stamp_ns) in messages:
@@ -129,7 +136,7 @@ class Extractor:
         )
 
     def _classes(self, camera: str, stamp_ns: int, messages: dict, shape: tuple[int, int]) -> np.ndarray:
-        """(H, W) uint8 class ids, with the number of classes where the class is unknown."""
+        """Class ids (H, W) uint8; pixels of unknown class have the number of classes as their id."""
         groups = len(self.table)
         if ("semantic", camera, stamp_ns) not in messages:
             return np.full(shape, groups, np.uint8)
@@ -145,7 +152,7 @@ class Extractor:
         return np.where(known, semantic, np.uint8(groups))
 
     def _thinned(self, flat: np.ndarray, camera: str, stamp_ns: int) -> np.ndarray:
-        """At most `pixels_per_image` of an image's pixels, every set equally likely; the same ones on every run."""
+        """A random subset of `pixels_per_image` pixels of an image, the same on every run."""
         limit = self.pixels_per_image
         if not limit or len(flat) <= limit:
             return flat

@@ -1,9 +1,9 @@
-"""Writing one recording's tables so that a kill at any moment costs at most one frame, and never shows.
+"""Writes one recording's tables. If the process is killed, at most one frame must be done again.
 
-Frames are appended to the data files of a hidden folder `.<name>.partial`, and then a line to its journal: a checksum
-and the frame's row with the data files' lengths. Going on means: read the journal up to the last whole line, cut the
-data files to the lengths in it, append. At the end the rows become arrays, everything is flushed to the disk, and the
-folder gets its name. So the bytes do not depend on how often the work was interrupted.
+A frame is appended to the data files of a hidden folder `.<name>.partial`. Then a line is appended to the journal: a
+checksum, and the frame's row with the lengths of the data files. To continue, the journal is read up to its last whole
+line, and the data files are cut to the lengths in that line. At the end the rows become arrays, all files are flushed
+to the disk, and the folder is renamed. So the result does not depend on interruptions.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ _JOURNAL, _PLAN = "journal", "plan.json"
 
 @dataclass(frozen=True)
 class FrameRow:
-    """What one frame adds to the tables.
+    """One frame's data.
 
-    stamp_ns: the frame's moment.
-    odom_from_base: (4, 4).
-    image_stamps: per camera, 0 where it has no image.
-    images: per camera, (bytes, encoding as the header names it) or None.
-    base_from_camera: per camera (4, 4); zeros where it has no image.
-    pixels: (M, 2) uint16, by camera, then by class, those without one last.
-    distances: (M,) float32.
-    counts: (N, C + 1) pixels of each camera and class, then without one.
-    truth: bytes of the .npz, or None.
+    Attributes:
+        stamp_ns: the frame's moment.
+        odom_from_base: (4, 4).
+        image_stamps: one for each camera; 0 without an image.
+        images: for each camera (bytes, encoding as the header names it), or None.
+        base_from_camera: (4, 4) for each camera; zeros without an image.
+        pixels: (M, 2) uint16, sorted by camera, then by class; pixels without class come last.
+        distances: (M,) float32, in the same order.
+        counts: (N, C + 1) pixels of each camera and class; the last column is of pixels without class.
+        truth: bytes of the .npz, or None.
     """
 
     stamp_ns: int
@@ -67,35 +68,38 @@ class FrameRow:
 
 
 def is_prepared(folder: Path, plan: dict) -> bool:
-    """Whether a recording's tables are there and were made by the same plan.
+    """Whether a recording's tables exist and were made by the same plan.
 
+    Args:
+        folder: the recording's folder.
+        plan: the data and settings that tables are made from.
     Raises:
-        TablesError: they are there, but made from other data, in another way or by another version.
+        TablesError: they exist, but were made from other data, with other settings or by another version.
     """
     if not folder.exists():
         return False
-    for leftover in (_PLAN, _JOURNAL):  # of a kill between the last two lines of `seal`
+    for leftover in (_PLAN, _JOURNAL):  # if the process was killed between the last two lines of `seal`
         (folder / leftover).unlink(missing_ok=True)
     found = read_header(folder)["plan"]
     if found != plan:
         raise TablesError(
-            f"{folder}: was prepared differently ({_difference(found, plan)}); remove it to prepare it anew, or choose "
+            f"{folder}: was prepared differently ({_difference(found, plan)}); remove it to prepare again, or choose "
             "another --out"
         )
     return True
 
 
 class ShardWriter:
-    """The hidden folder of one recording that is being prepared; use as a context manager.
+    """Writes the hidden folder of a recording that is being prepared; to be used as a context manager.
 
     Args:
         out: folder of all tables.
-        name: the recording's.
-        plan: what is made from what and how; half-finished work of another plan is thrown away.
+        name: name of the recording.
+        plan: the data and settings that tables are made from. Incomplete tables of another plan are removed.
     Attributes:
-        done: frames that are written.
+        done: number of frames that are written.
     Raises:
-        TablesError: another process is at the same recording.
+        TablesError: another process is preparing the same recording.
     """
 
     def __init__(self, out: Path, name: str, plan: dict) -> None:
@@ -107,7 +111,7 @@ class ShardWriter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise TablesError(f"{self.folder}: another process is preparing this recording; let it finish") from None
+            raise TablesError(f"{self.folder}: another process is preparing this recording; wait for it") from None
         self.done = 0
         self._files: dict = {}
         try:
@@ -123,7 +127,7 @@ class ShardWriter:
         self._close()
 
     def append(self, row: FrameRow) -> None:
-        """Write one frame; it is kept from when this returns."""
+        """Write one frame. After this call it is not lost if the process is killed."""
         files = self._files
         entry = {
             "stamp": row.stamp_ns,
@@ -153,12 +157,12 @@ class ShardWriter:
         self.done += 1
 
     def directions(self, model: CameraModel) -> np.ndarray:
-        """The table of directions of a camera model, written beside the recordings if it is not there yet."""
+        """The table of directions of a camera model. It is written beside the recordings if it does not exist."""
         path = self.out / DIRECTIONS / f"{model_digest(model)}.npy"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            # Not by `files.replacing`: its temporary file would lie among the tables and stay there after a kill. Here
-            # it is cleared with the folder.
+            # `files.replacing` would leave its temporary file among the tables if the process is killed. This one is
+            # removed with the hidden folder.
             partial = self.folder / "directions.npy"
             with partial.open("wb") as file:
                 np.save(file, pixel_directions(model))
@@ -168,7 +172,7 @@ class ShardWriter:
         return load_directions(self.out, model)
 
     def seal(self, cameras: list[dict], classes: dict, class_count: int) -> Path:
-        """Turn the journal into arrays and the header, and give the folder its name."""
+        """Write arrays and header from the journal, and rename the folder."""
         columns, encodings = self._columns()
         counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count + 1)
         ends = np.cumsum(counts.reshape(self.done, -1), axis=1).reshape(counts.shape)
@@ -214,7 +218,7 @@ class ShardWriter:
         return final
 
     def _columns(self) -> tuple[dict[str, list], list]:
-        """The journal's rows by column, and the distinct encodings, to which the column `images` refers by number."""
+        """The journal's rows by column, and the list of encodings, whose indices are in the column `images`."""
         columns: dict[str, list] = {}
         encodings: list = []
         with (self.folder / _JOURNAL).open("rb") as journal:
@@ -234,7 +238,7 @@ class ShardWriter:
         if not plan_path.exists() or plan_path.read_text(encoding="utf-8") != plan:
             for path in self.folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            plan_path.write_text(plan, encoding="utf-8")  # half of it is not the plan, and is cleared like another one
+            plan_path.write_text(plan, encoding="utf-8")  # an incomplete file counts as another plan
         journal = self.folder / _JOURNAL
         journal.touch()
         end, lengths = 0, [0] * len(_BLOBS)
@@ -254,21 +258,21 @@ class ShardWriter:
             file.seek(0, os.SEEK_END)
 
     def _ends(self, entry: object) -> list[int]:
-        """The data files' lengths after a journal's row, which some other program may have written."""
+        """The lengths of the data files in a row of the journal. TablesError: another program wrote the row."""
         ends = entry.get("ends") if isinstance(entry, dict) else None
         if not isinstance(ends, list) or len(ends) != len(_BLOBS) or not all(type(n) is int and n >= 0 for n in ends):
-            raise TablesError(f"{self.folder / _JOURNAL}: holds a row of another program; remove {self.folder}")
+            raise TablesError(f"{self.folder / _JOURNAL}: has a row of another program; remove {self.folder}")
         return ends
 
     def _close(self) -> None:
         for file in self._files.values():
-            with contextlib.suppress(OSError):  # a full disk has been reported by `append`
+            with contextlib.suppress(OSError):  # `append` has reported a full disk
                 file.close()
         os.close(self._lock)
 
 
 def _checked(line: bytes) -> Any:
-    """A line of the journal; None where it was cut off or is no JSON."""
+    """Decode a line of the journal; None if it is cut off or is not JSON."""
     text = line[9:-1]
     if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(text):
         return None
@@ -279,7 +283,7 @@ def _checked(line: bytes) -> Any:
 
 
 def _number(found: list, value) -> int:
-    """Index of a value in a list, which it is added to where it is not there yet."""
+    """The index of a value in a list. A missing value is appended."""
     if value not in found:
         found.append(value)
     return found.index(value)
@@ -294,7 +298,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _difference(found: dict, wanted: dict) -> str:
-    """The first entry in which two plans differ, for people."""
+    """The first entry in which two plans differ, as text."""
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             if isinstance(found.get(name), dict) and isinstance(wanted.get(name), dict):

@@ -1,4 +1,4 @@
-"""Random subsets of equal chance, at a cost that follows from their own size."""
+"""Draws random subsets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ __all__ = ["choose"]
 
 
 def choose(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
-    """`count` different numbers below `size`, every set equally likely; (count,) int64, in no particular order."""
+    """Draw `count` different numbers below `size`. Every subset has the same probability.
+
+    Args:
+        rng: source of random numbers.
+        size, count: count is at most size.
+    Returns:
+        (count,) int64, in no particular order.
+    """
     if count > size:
         raise ValueError(f"{count} of {size} items cannot be chosen without repetition")
     if count * 4 >= size:
         return rng.permutation(size)[:count]
-    # Draw with repetition until there are enough different ones, and drop the excess at random: no item is special in
-    # any of it, so every set is as likely, and nothing is done per item that is not drawn.
+    # Draw with repetition until there are enough different numbers, then remove the excess at random. All numbers are
+    # treated alike, so all subsets are equally likely. The cost depends on `count`, not on `size`.
     found = np.empty(0, np.int64)
     while len(found) < count:
         drawn = rng.integers(size, size=round((count - len(found)) * (1 + 0.6 * count / size)) + 8)

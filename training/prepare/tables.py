@@ -1,22 +1,25 @@
-"""Prepared recordings on disk: labelled pixels, images and poses as memory-mapped tables, one folder per recording.
+"""Reads prepared recordings: memory-mapped tables of labelled pixels, images and poses, one folder for each recording.
 
-A folder is complete: it appears under its name only when all of it is written (see `prepare`). Its files:
+A folder appears under its name when all of it is written (see `prepare`). Its files, for F frames, N cameras, C classes
+and M labelled pixels:
 
-    header.json            version, what it was made from and how, cameras, classes, counts
+    header.json            version, plan (data and settings), cameras, classes, counts
     stamps.npy             (F,) int64, the frames' moments
-    image_stamps.npy       (F, N) int64, 0 where a camera has no image
-    images.npy             (F, N, 3) int64: offset and length in images.bin, and which of header's `encodings`; -1 none
-    base_from_camera.npy   (F, N, 4, 4) float64, base_link at the frame's moment from the camera at its image's stamp
+    image_stamps.npy       (F, N) int64, 0 if a camera has no image
+    images.npy             (F, N, 3) int64: offset and length in images.bin, and index of the header's `encodings`;
+                           -1 without an image
+    base_from_camera.npy   (F, N, 4, 4) float64: the camera's pose at its image's stamp, in base_link at the frame's
+                           moment
     odom_from_base.npy     (F, 4, 4) float64 at the frame's moment
-    starts.npy             (F, N, C + 2) int64: pixels of class c are rows starts[c] to starts[c + 1] of the two below;
-                           those of unknown class come last, as if they were of a class C
-    pixels.bin             (M, 2) uint16 (column, row) in the camera's own, distorted image
-    distances.bin          (M,) float32 Euclidean metres; 0 where only the class is known
-    truth.npy, truth.bin   (F, 2) int64 offset and length of each frame's Occ3D .npz; -1 none
+    starts.npy             (F, N, C + 2) int64: pixels of class c are rows starts[c] to starts[c + 1] - 1 of pixels.bin
+                           and distances.bin; pixels of unknown class come last, as class C
+    pixels.bin             (M, 2) uint16 (column, row) in the camera's distorted image
+    distances.bin          (M,) float32 Euclidean metres; 0 if only the class is known
+    truth.npy, truth.bin   (F, 2) int64 offset and length of each frame's Occ3D .npz; -1 without truth
     images.bin             the images as they were recorded
 
-Beside the folders, `directions/<digest>.npy` holds each camera model's unit direction of every pixel, (H, W, 3)
-float32, once for all recordings: the exact inverse of the distortion, so that a ray costs a look-up.
+Beside the folders, `directions/<digest>.npy` has the unit direction of every pixel of a camera model, (H, W, 3)
+float32. It is the exact inverse of the distortion, so a ray's direction is a look-up. Recordings share these files.
 """
 
 from __future__ import annotations
@@ -43,17 +46,17 @@ FORMAT, VERSION = "renderocc-tables", 2
 HEADER = "header.json"
 DIRECTIONS = "directions"
 ARRAYS = ("stamps", "image_stamps", "images", "base_from_camera", "odom_from_base", "starts", "truth")
-_KINDS = {"base_from_camera": np.float64, "odom_from_base": np.float64}  # of the arrays; the others are int64
-COMPRESSED = "compressed"  # among a header's encodings: a JPEG or PNG file
+_KINDS = {"base_from_camera": np.float64, "odom_from_base": np.float64}  # types of arrays; the others are int64
+COMPRESSED = "compressed"  # the encoding of JPEG and PNG files
 
 
 class TablesError(ValueError):
-    """Tables that cannot be used: names the folder, what is wrong and what to do."""
+    """The tables cannot be used. The text names the folder, the fault and what to do."""
 
 
 @dataclass(frozen=True)
 class CameraTable:
-    """A camera of a prepared recording: its optics and where it is bolted on (4, 4)."""
+    """A camera of a prepared recording: its model, and its pose on the vehicle (4, 4)."""
 
     name: str
     model: CameraModel
@@ -62,7 +65,7 @@ class CameraTable:
 
 @dataclass(frozen=True)
 class RawEncoding:
-    """How a raw image's bytes are to be read: the fields of sensor_msgs/Image."""
+    """The format of a raw image: fields of sensor_msgs/Image."""
 
     encoding: str
     height: int
@@ -72,7 +75,7 @@ class RawEncoding:
 
 
 def model_digest(model: CameraModel) -> str:
-    """Name of a camera model's table of directions: equal models, equal names."""
+    """The name of a camera model's table of directions. Equal models have equal names."""
     text = f"{model.width} {model.height} {model.distortion_model} {model.coefficients!r} {model.K.tolist()!r}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -81,7 +84,7 @@ def list_tables(folder: str | Path) -> list[str]:
     """Names of the prepared recordings in a folder, sorted.
 
     Raises:
-        TablesError: there is no such folder, or nothing in it is complete.
+        TablesError: there is no such folder, or it has no complete recording.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -89,13 +92,13 @@ def list_tables(folder: str | Path) -> list[str]:
     names = sorted(path.parent.name for path in folder.glob(f"*/{HEADER}") if not path.parent.name.startswith("."))
     if not names:
         partial = any(folder.glob(".*.partial"))
-        remedy = "run the same `renderocc prepare` again, it goes on" if partial else "run `renderocc prepare`"
-        raise TablesError(f"{folder}: no recording in it is prepared{' to the end' if partial else ''}; {remedy}")
+        remedy = "run the same `renderocc prepare` again to continue" if partial else "run `renderocc prepare`"
+        raise TablesError(f"{folder}: has no recording that is prepared{' to the end' if partial else ''}; {remedy}")
     return names
 
 
 def read_header(folder: Path) -> dict:
-    """The header of one prepared recording, its format and version checked."""
+    """Read the header of a prepared recording, and check its format and version."""
     path = folder / HEADER
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
@@ -105,8 +108,8 @@ def read_header(folder: Path) -> dict:
         raise TablesError(f"{path}: is not the header of prepared tables; prepare the recording again")
     if header.get("version") != VERSION:
         raise TablesError(
-            f"{path}: is of version {header.get('version')}, this program reads {VERSION}; remove {folder} and prepare "
-            "the recording again"
+            f"{path}: has version {header.get('version')}, but this program reads {VERSION}; remove {folder} and "
+            "prepare the recording again"
         )
     return header
 
@@ -115,15 +118,15 @@ class Tables:
     """One prepared recording, read through memory maps.
 
     Attributes:
-        name: of the recording.
+        name: name of the recording.
         header: header.json.
-        cameras: in the order of the arrays' axis N.
-        classes: the table its labels are of.
+        cameras: the cameras in the order of the arrays' axis N.
+        classes: the labels' class table.
         class_counts: (C,) labelled pixels of each class.
-        unlabelled_count: pixels of known distance and unknown class.
+        unlabelled_count: number of pixels of known distance and unknown class.
         stamps, image_stamps, images, base_from_camera, odom_from_base, starts, truth, pixels, distances: see above.
     Raises:
-        TablesError: not there, of another version, or its files do not have the sizes that the header says.
+        TablesError: it does not exist, has another version, or its files do not have the sizes in the header.
     """
 
     stamps: np.ndarray
@@ -167,7 +170,7 @@ class Tables:
         return Tables, (self.folder,)  # a worker maps the files itself; pickling maps would copy them
 
     def image(self, frame: int, camera: int) -> tuple[np.ndarray, RawEncoding | None] | None:
-        """The bytes of an image and, where it is raw, how to read them; None where the camera has none."""
+        """The bytes of an image, and its format if it is raw; None if the camera has no image."""
         offset, length, encoding = (int(value) for value in self.images[frame, camera])
         if encoding < 0:
             return None
@@ -175,7 +178,7 @@ class Tables:
         return self._images[offset : offset + length], None if found == COMPRESSED else found
 
     def truth_arrays(self, frame: int) -> dict[str, np.ndarray] | None:
-        """3D truth of a frame in Occ3D's layout (semantics, mask_camera, mask_lidar); None where there is none."""
+        """A frame's 3D truth in Occ3D's layout (semantics, mask_camera, mask_lidar); None without truth."""
         offset, length = (int(value) for value in self.truth[frame])
         if offset < 0:
             return None
@@ -187,11 +190,11 @@ class Tables:
 
     @cached_property
     def directions(self) -> tuple[np.ndarray, ...]:
-        """Of each camera, (H, W, 3) float32 unit directions in its optical frame; NaN where the lens has none."""
+        """Unit directions of each camera's pixels in its optical frame, (H, W, 3) float32; NaN without direction."""
         return tuple(load_directions(self.folder.parent, camera.model) for camera in self.cameras)
 
     def release(self) -> None:
-        """Let go of the pages that were looked at: they stay cached by the system, but not counted to this process."""
+        """Release the memory of pages that were read. They stay in the system's cache."""
         for one in self._maps:
             one.madvise(mmap.MADV_DONTNEED)
 
@@ -209,7 +212,7 @@ class Tables:
             raise self._damaged(path.name, str(error)) from None
 
     def _check_shapes(self, frames: int, count: int) -> None:
-        """The arrays' shapes, and that what they point at is there: indices from a file are not followed unseen."""
+        """Check shapes, and that all indices point into their files: a damaged file must not be followed blindly."""
         cameras, classes = len(self.cameras), len(self.classes)
         wanted = {
             "stamps": (frames,),
@@ -237,7 +240,7 @@ class Tables:
         self._check_spans("truth.npy", self.truth[self.truth[:, 0] >= 0], len(self._truth))
 
     def _check_spans(self, name: str, spans: np.ndarray, size: int) -> None:
-        """(N, 2 or more) offset and length of parts of a file of this size."""
+        """Check that parts of a file, (N, 2 or more) with offset and length, are within its size."""
         offsets, lengths = spans[:, 0], spans[:, 1]
         if len(spans) and (min(offsets.min(), lengths.min()) < 0 or (offsets > size - lengths).any()):
             raise self._damaged(name, f"points outside of the file's {size} bytes")
@@ -251,34 +254,34 @@ class Tables:
         path, wanted = self.folder / name, count * np.dtype(kind).itemsize
         found = path.stat().st_size if path.exists() else 0
         if found != wanted:
-            raise self._damaged(name, f"has {found} bytes, the header says {wanted}")
+            raise self._damaged(name, f"has {found} bytes, but the header says {wanted}")
         return self._mapped(path).view(kind) if count else np.empty(0, kind)
 
     def _damaged(self, name: str, why: str) -> TablesError:
-        return TablesError(f"{self.folder / name}: {why}; the copy is incomplete, copy it again or prepare it again")
+        return TablesError(f"{self.folder / name}: {why}; the file is damaged; copy it again, or prepare it again")
 
 
 def load_directions(root: Path, model: CameraModel) -> np.ndarray:
-    """(H, W, 3) float32 unit directions of a camera model's pixels, memory-mapped.
+    """Unit directions of a camera model's pixels, (H, W, 3) float32, memory-mapped.
 
     Raises:
-        TablesError: they are not there, damaged, or another camera's.
+        TablesError: the file does not exist, is damaged, or is of another camera.
     """
     path = root / DIRECTIONS / f"{model_digest(model)}.npy"
     try:
         directions = np.asarray(np.load(path, mmap_mode="r"))
     except (OSError, ValueError, EOFError) as error:
-        raise TablesError(f"{path}: {error}; copy the folder {DIRECTIONS} along, or prepare again") from None
+        raise TablesError(f"{path}: {error}; copy the folder {DIRECTIONS} too, or prepare again") from None
     if directions.shape != (model.height, model.width, 3) or directions.dtype != np.float32:
         raise TablesError(
-            f"{path}: holds {directions.dtype} of shape {directions.shape}, the camera is {model.width}x{model.height};"
-            f" prepare again"
+            f"{path}: is {directions.dtype} of shape {directions.shape}, but the camera is {model.width}x"
+            f"{model.height}; prepare again"
         )
     return directions
 
 
 def pixel_directions(model: CameraModel) -> np.ndarray:
-    """(H, W, 3) float32 unit directions of every pixel of a distorted image, a band of rows at a time."""
+    """Compute the unit direction of every pixel of a distorted image, (H, W, 3) float32."""
     directions = np.empty((model.height, model.width, 3), np.float32)
     columns = np.arange(model.width, dtype=np.float64)
     for first in range(0, model.height, 64):
@@ -289,7 +292,7 @@ def pixel_directions(model: CameraModel) -> np.ndarray:
 
 
 def describe_camera(name: str, model: CameraModel, mount: np.ndarray) -> dict:
-    """A camera for the header; JSON keeps every bit of a float64."""
+    """A camera as an entry of the header. JSON keeps every bit of a float64."""
     return {
         "name": name,
         "width": model.width,
