@@ -12,8 +12,8 @@ from renderocc_model.network.checkpoint import save_checkpoint
 from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
 from ..evaluate.threshold import calibrate_threshold
 from .config import TrainConfig
+from .frame_sheet import draw_frame
 from .learner import Learner
-from .pictures import draw_frame
 from .run_data import Data
 from .run_folder import Curves, RunFolder
 
