@@ -36,8 +36,8 @@ from ..evaluate.threshold import ThresholdSearch
 from ..supervision.config import SupervisionConfig
 from ..supervision.supervise import Supervision
 from ..train.config import TrainConfig, load_train_config
+from .description import Variant
 from .illustrations import volumes_from_above, write_jpeg
-from .plan import Variant
 
 __all__ = ["FitConfig", "Fitted", "fit_frames", "fit_table", "main"]
 
