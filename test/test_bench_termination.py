@@ -9,6 +9,7 @@ from renderocc_model import bench
 from renderocc_model.bench import render_scene
 from renderocc_model.bench import termination as bench_termination
 from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.ops.termination import cpu_kernel
 
 
 @pytest.fixture
@@ -69,3 +70,27 @@ def test_a_way_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_termination.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="`bench termination` ours: ended without a word"):
         bench_termination.run("ours", 1, 1, tmp_path)
+
+
+def test_the_part_for_gpus_goes_as_far_as_it_can_without_one(small, monkeypatch):
+    """On the CPU, with its loops in the place of Triton's; the clock and the peak of memory are the CPU's, too."""
+    monkeypatch.setattr(bench_termination.torch.cuda, "get_device_name", lambda: "no GPU")
+    monkeypatch.setattr(bench_termination, "copy_speed", lambda device: 5e9)
+    monkeypatch.setattr(bench_termination.triton_kernel, "termination", cut_and_run := CutAndRun())
+    figures, lines = bench_termination.bench_cuda(1, "cpu")
+    assert "on no GPU, which copies 5 GB/s (read and written)" in lines
+    # 80 x 30 x 8 numbers of 4 bytes, read and written: 153,600 bytes at 5 GB/s.
+    assert "| floor of forward + backward | | | 0.0307 ms | | |" in lines
+    assert list(figures["launches"]) == [str(cut) for cut in bench_termination.LAUNCHES]
+    assert set(cut_and_run.launches) == set(bench_termination.LAUNCHES) and json.dumps(figures)
+
+
+class CutAndRun:
+    """The CPU's loops, and what they were asked for."""
+
+    def __init__(self):
+        self.launches = []
+
+    def __call__(self, *arguments, launch):
+        self.launches.append(launch)
+        return cpu_kernel.termination(*arguments)

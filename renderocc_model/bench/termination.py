@@ -111,10 +111,7 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
         figures[way], found = measure(way, frames, device)
         compare(way, expected, found)
     figures["floor"] = 2 * scene.GRID.size * 4 / figures["copy_gb_s"] / 1e9  # density read, gradient written
-    default, figures["launches"] = triton_kernel.LAUNCH, {}
-    for triton_kernel.LAUNCH in LAUNCHES:
-        figures["launches"][str(triton_kernel.LAUNCH)] = measure("ours", frames, device)[0]["both"]
-    triton_kernel.LAUNCH = default
+    figures["launches"] = {str(cut): measure("ours", frames, device, cut)[0]["both"] for cut in LAUNCHES}
     lines = [f"on {figures['device']}, which copies {figures['copy_gb_s']:.0f} GB/s (read and written)", ""]
     lines += [*table(figures), f"| floor of forward + backward | | | {1e3 * figures['floor']:.3g} ms | | |", ""]
     lines += ["| forward + backward by launch | |", "|---|---|"]
@@ -122,8 +119,14 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
     return figures, lines
 
 
-def measure(way: str, frames: int, device: str = "cpu") -> tuple[dict, list[Tensor]]:
-    """Median seconds, and peak bytes of forward and backward; and windows, depths and the density's gradient."""
+def measure(
+    way: str, frames: int, device: str = "cpu", launch: triton_kernel.Launch | None = None
+) -> tuple[dict, list[Tensor]]:
+    """Median seconds, and peak bytes of forward and backward; and windows, depths and the density's gradient.
+
+    Args:
+        launch: another way to cut the work of ours on a GPU.
+    """
     rays, distances, returned = bench_labels()
     rays, distances, returned = rays.to(device), distances.to(device), returned.to(device)
     # All ways get the same windows: rounding may put a place into the next voxel.
@@ -131,7 +134,7 @@ def measure(way: str, frames: int, device: str = "cpu") -> tuple[dict, list[Tens
     density = scene.bench_field("opaque")[0].to(device).requires_grad_()
     generator = torch.Generator().manual_seed(3)
     upstream = [torch.randn(len(rays), generator=generator).to(device) for _ in range(2)]
-    torch.autograd.backward(depths(way, density, rays, *given), upstream)  # what is compiled and set up once
+    torch.autograd.backward(depths(way, density, rays, *given, launch), upstream)  # what is compiled and set up once
     windows = windows_of(way, rays, distances, returned)
     spent: dict[str, list[float]] = {"windows": [], "forward": [], "both": [], "clock": []}
     results: tuple[Tensor, ...] = ()
@@ -144,7 +147,7 @@ def measure(way: str, frames: int, device: str = "cpu") -> tuple[dict, list[Tens
         marks = {"windows": clock()}
         before = reset_peak(density.device)
         clock, wall = time_of(density.device), stopwatch(density.device)
-        results = depths(way, density, rays, *given)
+        results = depths(way, density, rays, *given, launch)
         marks["forward"] = clock()
         torch.autograd.backward(results, upstream)
         marks |= {"both": clock(), "clock": wall()}
@@ -169,11 +172,15 @@ def windows_of(way: str, rays: Rays, distances: Tensor, returned: Tensor) -> tup
     return return_windows(scene.GRID, rays, distances, returned, step=scene.STEP, backend=backend)
 
 
-def depths(way: str, density: Tensor, rays: Rays, starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+def depths(
+    way: str, density: Tensor, rays: Rays, starts: Tensor, ends: Tensor, launch: triton_kernel.Launch | None
+) -> tuple[Tensor, Tensor]:
     """Optical depths before and in the window by one of the ways."""
     if way == "textbook":
         return textbook(density, scene.GRID, rays, starts, ends, scene.STEP)
     field = SemanticDensityField(scene.GRID, density, density.new_zeros(*density.shape, 0))
+    if launch:
+        return triton_kernel.termination(field, rays, starts, ends, scene.STEP, launch=launch)
     backend = "reference" if way == "reference" else "auto"
     return termination(field, rays, starts, ends, scene.STEP, backend=backend)
 
