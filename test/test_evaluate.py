@@ -269,7 +269,9 @@ def test_tables_say_a_dash_where_nothing_was_measured():
         "threshold": 0.5,
         "calibration": None,
         "rays": nothing,
+        "cameras": {name: {"abs_rel": None, "delta_1": None, "returns": 0} for name in ("front", "rear")},
         "volumes": None,
         "baselines": {},
     }
     assert re.search(r"AbsRel +-", evaluation_text(result)) and "| car | - |" in evaluation_markdown(result)
+    assert "| rear | 0 | - | - |" in evaluation_markdown(result)

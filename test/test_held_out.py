@@ -91,6 +91,22 @@ def test_rays_without_a_distance_or_from_outside_say_nothing():
     assert result["abs_rel"] is None and result["miou_2d"] is None
 
 
+def test_distances_are_also_counted_by_camera():
+    """A wall from x = 10: labels of 10 m are right; the one of 5 m is wrong by 4.75 to 5.25 m; 30 m leaves the grid."""
+    scores = RayScores(OCC3D_NUSCENES)
+    field, rays = field_with_wall(10, 12, MANMADE), ahead([10.0, 5.0, 10.0, 30.0], [MANMADE, CAR, 255, 255])
+    scores.add(field, rays, np.array([0, 0, 1, 2]), ("front", "left", "rear"))
+    scores.add(field, rays, np.array([1, 1, 1, 1]), ("left", "right"))
+    found = scores.by_camera()
+    assert {name: one["returns"] for name, one in found.items()} == {"front": 2, "left": 1, "rear": 0, "right": 3}
+    assert found["front"]["delta_1"] == 0.5 and found["front"]["abs_rel"] == pytest.approx(0.5, abs=0.06)
+    assert found["left"]["delta_1"] == 1 and found["left"]["abs_rel"] < 0.05
+    assert found["rear"]["delta_1"] is None
+    assert found["right"]["delta_1"] == pytest.approx(2 / 3)
+    total = sum(one["abs_rel"] * one["returns"] for one in found.values() if one["returns"])
+    assert total / 6 == pytest.approx(scores.as_dict()["abs_rel"])
+
+
 def test_what_does_not_fit_is_refused():
     field = field_with_wall(10, 12, CAR)
     with pytest.raises(ValueError, match="give labelled rays"):

@@ -206,15 +206,22 @@ class RayDataset(torch.utils.data.Dataset):
             limit: at most as many, evenly spread; all when None.
             offsets: neighbouring frames whose rays are taken too, but for those of classes that move or are unknown.
         """
+        return self.rays_by_camera(index, limit, offsets)[0]
+
+    def rays_by_camera(
+        self, index: int, limit: int | None = None, offsets: Sequence[int] = ()
+    ) -> tuple[Rays, np.ndarray, tuple[str, ...]]:
+        """The rays of `rays_of`, the number of each one's camera (R,), and the cameras' names."""
         tables, frame = self.recording_of(index)
-        rays = self._evenly(tables, frame, limit, offsets, np.eye(4))
+        rays, cameras = self._evenly(tables, frame, limit, offsets, np.eye(4))
         tables.release()
-        return rays
+        return rays, cameras, tuple(camera.name for camera in tables.cameras)
 
     def _evenly(
         self, tables: Tables, frame: int, limit: int | None, offsets: Sequence[int], change: np.ndarray, place=0.0
-    ) -> Rays:
-        """The rays of `rays_of` in the changed base_link, whose even steps begin at `place`, 0 to below 1, of one."""
+    ) -> tuple[Rays, np.ndarray]:
+        """The rays of `rays_of` in the changed base_link, whose even steps begin at `place`, 0 to below 1, of one; and
+        their cameras."""
         frames, left_out = self._still(tables, frame, offsets)
         starts = tables.starts[frames]  # (frames, N, C + 2)
         sizes = np.where(left_out[:, None], 0, np.diff(starts, axis=2)).ravel()
@@ -226,7 +233,7 @@ class RayDataset(torch.utils.data.Dataset):
             picks = np.minimum(((np.arange(count) + place) * (total / max(count, 1))).astype(np.int64), total - 1)
         cells = np.searchsorted(ends, picks, side="right")
         rows = starts[..., :-1].ravel()[cells] + picks - (ends - sizes)[cells]
-        return self._gather(tables, rows, frames, frame, change)[0]
+        return self._gather(tables, rows, frames, frame, change)
 
     def _voxels(
         self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray
@@ -246,7 +253,7 @@ class RayDataset(torch.utils.data.Dataset):
                     directions, base_from_base @ tables.base_from_camera[one, camera], starts[row, camera],
                     tables.pixels, tables.distances, left_out[row], stride, int(rng.integers(stride)),
                 )  # fmt: skip
-        rays = self._evenly(tables, frame, config.voxel_rays, config.auxiliary_offsets, change, rng.random())
+        rays = self._evenly(tables, frame, config.voxel_rays, config.auxiliary_offsets, change, rng.random())[0]
         marks.add_rays(*(one.numpy() for one in (rays.origins, rays.directions, rays.distances, rays.classes)))
         return marks.labels().arrays()
 

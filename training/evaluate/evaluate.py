@@ -86,8 +86,9 @@ def evaluate(
         dataset: see `held_out_dataset`.
         baselines: volumes (X, Y, Z) by name that are compared with the same truth.
     Returns:
-        `rays` (`RayScores.as_dict`); `volumes` (`VolumeScores.as_dict`) and `baselines` by name, of frames with 3D
-        truth, None and {} without any; `confusion`, the histogram of the volumes (rows: truth), or of rendered classes.
+        `rays` (`RayScores.as_dict`) and `cameras` (`RayScores.by_camera`); `volumes` (`VolumeScores.as_dict`) and
+        `baselines` by name, of frames with 3D truth, None and {} without any; `confusion`, the histogram of the volumes
+        (rows: truth), or of rendered classes.
     """
     grid, classes = checkpoint.grid, checkpoint.classes
     rays = RayScores(classes)
@@ -100,7 +101,8 @@ def evaluate(
     for index, _, field in fields:
         tables, frame = dataset.recording_of(index)
         offsets = dataset.config.auxiliary_offsets if plan.auxiliary else ()
-        rays.add(field, dataset.rays_of(index, plan.rays, offsets).to(device))
+        labelled, cameras, names = dataset.rays_by_camera(index, plan.rays, offsets)
+        rays.add(field, labelled.to(device), cameras, names)
         prediction = occupied_classes(field, classes, checkpoint.threshold)
         truth = truth_of(tables, frame, grid, plan.truth_grid)
         origins = None if truth is None else ray_origins(tables, frame, grid, plan.lidar)
@@ -119,6 +121,7 @@ def evaluate(
     compared = own.frames > 0
     return {
         "rays": rays.as_dict(),
+        "cameras": rays.by_camera(),
         "volumes": own.as_dict() if compared else None,
         "baselines": {name: scores.as_dict() for name, scores in volumes.items()} if compared else {},
         "confusion": (own.voxels if compared else rays.confusion).histogram.tolist(),

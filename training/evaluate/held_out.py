@@ -54,12 +54,18 @@ class RayScores:
         self.confusion, self.step = Confusion(classes), step
         self._channels = np.array(classes.occupied_ids)
         self.frames = self.returns = self.empty = 0
+        self._by_camera: dict[str, np.ndarray] = {}  # returns, sum of |error| / d, within 1.25
         self._sums = np.zeros(5)  # of returns: |error| / d, error^2, within 1.25, opacity; of empty rays: opacity
 
     @torch.no_grad()
-    def add(self, field: SemanticDensityField, rays: Rays) -> None:
+    def add(
+        self, field: SemanticDensityField, rays: Rays, cameras: np.ndarray | None = None, names: Sequence[str] = ()
+    ) -> None:
         """Render a frame's labelled rays, on the field's device.
 
+        Args:
+            cameras: (R,) the number of each ray's camera, for figures by camera; None for none.
+            names: of the cameras.
         Raises:
             ValueError: the rays have no distances or classes, or the field's channels are not those of the classes.
         """
@@ -75,11 +81,15 @@ class RayScores:
         surfaces = read_surfaces(result, far)
         rendered = surfaces.distances[is_return].double()
         wanted = rays.distances[is_return].double()
-        ratio = torch.maximum(rendered / wanted, wanted / rendered)
+        error = (rendered - wanted).abs() / wanted
+        close = torch.maximum(rendered / wanted, wanted / rendered) < _DELTA
+        if cameras is not None:
+            of_returns = cameras[used.cpu().numpy()][is_return.cpu().numpy()]
+            self._add_by_camera(of_returns, names, error.cpu().numpy(), close.cpu().numpy())
         sums = [
-            ((rendered - wanted).abs() / wanted).sum(),
+            error.sum(),
             (rendered - wanted).square().sum(),
-            (ratio < _DELTA).sum(),
+            close.sum(),
             opacity[is_return].sum(),
             opacity[~is_return].sum(),
         ]
@@ -91,6 +101,23 @@ class RayScores:
         opaque = surfaces.opaque[is_return].cpu().numpy()
         found = np.where(opaque, self._channels[channels], self.confusion.classes.free)
         self.confusion.add(found, rays.classes[is_return].cpu().numpy())
+
+    def _add_by_camera(self, cameras: np.ndarray, names: Sequence[str], error: np.ndarray, close: np.ndarray) -> None:
+        """Count returns, relative errors and distances within 25 %, (R,) each, for the camera of each."""
+        columns = (np.bincount(cameras, weight, len(names)) for weight in (None, error, close))
+        for name, *sums in zip(names, *columns):
+            self._by_camera[name] = self._by_camera.get(name, np.zeros(3)) + sums
+
+    def by_camera(self) -> dict[str, dict]:
+        """abs_rel, delta_1 and the number of returns by the cameras' names; of those without returns, None."""
+        return {
+            name: {
+                "abs_rel": float(error / count) if count else None,
+                "delta_1": float(close / count) if count else None,
+                "returns": int(count),
+            }
+            for name, (count, error, close) in self._by_camera.items()
+        }
 
     def as_dict(self) -> dict:
         """abs_rel, rmse (m), delta_1, miou_2d, iou_2d by class, opacity of returns and of empty rays, and counts.

@@ -81,6 +81,8 @@ def _evaluation(result: dict, table: Callable[[Sequence[str], Sequence[Sequence[
         title.format(f"2D labels: {counts['returns']} rays that return, {counts['empty']} that leave the grid"),
         table(["", "value"], _ray_rows(result["rays"])),
     ]
+    if len(result["cameras"]) > 1:
+        parts += [title.format("Distances by camera"), table(*_camera_rows(result["cameras"]))]
     if volumes:
         parts += [title.format(f"3D truth: {_truth_counts(volumes['counts'])}"), table(*_comparison(result))]
     parts += [title.format("Classes, %"), table(*_class_rows(result["rays"], volumes))]
@@ -103,6 +105,16 @@ def _ray_rows(rays: dict) -> list[list[str]]:
         ["opacity of returns", number(rays["opacity_returns"])],
         ["opacity of empty rays", number(rays["opacity_empty"])],
     ]
+
+
+def _camera_rows(cameras: dict) -> tuple[list[str], list[list[str]]]:
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    rows = [
+        [name, f"{one['returns']}", number(one["abs_rel"]), number(one["delta_1"])] for name, one in cameras.items()
+    ]
+    return ["camera", "returns", "AbsRel", "delta < 1.25"], rows
 
 
 def _comparison(result: dict) -> tuple[list[str], list[list[str]]]:
