@@ -51,7 +51,7 @@ def test_state_runs_no_code_and_damage_is_named(tmp_path):
 
     folder = folder_of(tmp_path)
     torch.save({"version": 1, "identity": {}, "step": Trap()}, folder / "state.pt", pickle_module=pickle)
-    with pytest.raises(RunFolderError, match="state.pt: cannot be read .*remove it to begin anew"):
+    with pytest.raises(RunFolderError, match="state.pt: cannot be read .*remove it to start again"):
         folder.load_state()
     assert not (tmp_path / "sprung").exists()
     folder.save_state({"step": 3})

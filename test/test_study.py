@@ -140,13 +140,13 @@ def test_results_of_other_settings_are_not_mixed_in(files, tmp_path):
     with pytest.raises(ValueError, match=r"plain_4.json: was made with training.steps=3, now it is 9"):
         Results(tmp_path, load_study(files)).read(run)
     path.write_text("{")
-    with pytest.raises(ValueError, match="is no result of a run"):
+    with pytest.raises(ValueError, match="is not the result of a run"):
         Results(tmp_path, study).read(run)
 
 
 def test_towns_of_another_description_are_not_mixed_in(tmp_path):
     TownFolder(tmp_path, TownData(Towns((1,)), Towns((2,)), Towns((3,))))
-    with pytest.raises(ValueError, match="holds towns that were made otherwise"):
+    with pytest.raises(ValueError, match="has towns of another description"):
         TownFolder(tmp_path, TownData(Towns((1,)), Towns((2,)), Towns((3,)), width=352))
 
 

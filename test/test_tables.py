@@ -42,7 +42,7 @@ def test_workers_map_the_files_and_do_not_copy_them(tmp_path):
 
 
 def test_directions_that_were_not_copied_along_are_named(tmp_path):
-    with pytest.raises(TablesError, match="copy the folder directions along"):
+    with pytest.raises(TablesError, match="copy the folder directions too"):
         load_directions(tmp_path, RIG["front"].model)
 
 

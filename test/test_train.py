@@ -226,8 +226,8 @@ def test_one_recording_or_classes_alone_end_in_a_checkpoint_too(folder, capsys):
     ("words", "reason"),
     [
         (["optimizer.learning_rate=1"], "did you mean 'optimiser'"),
-        (["seed=1"], "holds a run with seed=0, now it is 1"),
-        (["data.validation=[two]"], r'holds a run with data.training=\["one", "two"\], now it is \["one", "three"\]'),
+        (["seed=1"], "has a run with seed=0, now it is 1"),
+        (["data.validation=[two]"], r'has a run with data.training=\["one", "two"\], now it is \["one", "three"\]'),
         (["batch=3", "accumulate=2"], "batch is 3, which 1 processes in 2 parts"),
         (["data.prepared=", "data.validation=[]"], "give data.prepared=DIR"),
         (["data.training=[four]"], "recordings \\['four'\\] are not prepared"),

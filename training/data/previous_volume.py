@@ -1,4 +1,4 @@
-"""The volume of the frame before, which a model that joins two frames is given with a batch."""
+"""The volume of the previous frame, which a model with temporal fusion needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["previous_volume"]
 
 
 def previous_volume(network: OccupancyNetwork, batch: Batch) -> Volume | None:
-    """The volume of each sample's frame before, moved to its current frame; None without such frames.
+    """The volume of each sample's previous frame, moved to its current frame; None if the batch has no such frames.
 
-    It is made without gradient, as at run time it is there already (BEVDet4D). Batch normalisation takes its part in
-    it as in any forward pass.
+    It is computed without gradient, because at run time it exists already (BEVDet4D). Batch normalisation runs as in
+    any forward pass.
     """
     if not batch.previous:
         return None

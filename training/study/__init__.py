@@ -1,4 +1,4 @@
-"""`renderocc study`: the paper's comparisons on simulated towns, from nothing to the tables of docs/study.md."""
+"""`renderocc study`: repeat the paper's comparisons on simulated towns, and write the tables of docs/study.md."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc study",
         description="Run a study: record and prepare its towns, train every variant with every seed, evaluate on the "
-        "test towns, and write the tables. What is finished is not done again: give the same command after an "
-        "interruption of any kind, and it goes on.",
+        "test towns, and write the tables. If the study was interrupted, the same command continues it.",
         epilog="example: renderocc study config/study/town_cpu.yaml --out runs/town_cpu --jobs 2",
     )
-    made.add_argument("config", type=Path, help="YAML of the study (config/study/town_cpu.yaml, town_gpu.yaml)")
+    made.add_argument("config", type=Path, help="YAML file of the study, such as config/study/town_cpu.yaml")
     made.add_argument("--out", type=Path, required=True, help="folder for towns, training runs and logs")
     made.add_argument(
         "--docs",
         type=Path,
         default=Path("docs"),
-        help="folder of study.md and of study/ with results and pictures (default: docs)",
+        help="folder of study.md, and of study/ with results and pictures (default: docs)",
     )
-    made.add_argument("--jobs", type=int, default=2, help="towns or training runs at a time (default 2)")
-    made.add_argument("--threads", type=int, help="of each training run (default: the machine's CPUs shared out)")
-    made.add_argument("--only", nargs="+", metavar="VARIANT", help="run these variants only")
-    made.add_argument("--tables", action="store_true", help="run nothing: write the tables of the results there are")
+    made.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="number of processes that run at the same time (default 2)"
+    )
+    made.add_argument(
+        "--threads", type=int, metavar="N", help="threads of each training run (default: number of CPU cores / jobs)"
+    )
+    made.add_argument("--only", nargs="+", metavar="VARIANT", help="run only these variants (default: all)")
+    made.add_argument("--tables", action="store_true", help="run nothing, but write the tables from existing results")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc study`: 0 when all was run, 1 where a run failed, 2 on bad input, 130 when it was stopped."""
+    """`renderocc study`. Exit status 0: everything is done. 1: a run failed. 2: bad input. 130: stopped."""
     arguments = parser().parse_args(argv)
     cpus = len(os.sched_getaffinity(0))
     try:
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for failure in failures:
         print(f"renderocc study: {failure}", file=sys.stderr)
     if stopped:
-        print(f"stopped; give the same command again to go on: {arguments.out.resolve()}")
+        print(f"stopped; give the same command again to continue: {arguments.out.resolve()}")
         return 130
     print(f"wrote {runner.document.resolve()}")
     return 1 if failures else 0

@@ -1,4 +1,4 @@
-"""What a study is: towns, variants of a training run, seeds, and the tables that compare them; read from YAML."""
+"""Describes a study: its towns, variants of a training run, seeds and tables. It is read from YAML."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 class Towns:
     """Recordings of simulated towns."""
 
-    seeds: tuple[int, ...] = setting((), "one recording for each", minimum=0)
-    frames: int = setting(10, "of each recording", minimum=1, maximum=100_000)
+    seeds: tuple[int, ...] = setting((), "seeds of the towns; there is one recording for each", minimum=0)
+    frames: int = setting(10, "number of frames of each recording", minimum=1, maximum=100_000)
 
 
 @configuration
 class TownData:
-    """The towns of a study. What is tested is never learned from, nor is a setting chosen by it."""
+    """The towns of a study. Test towns are used for nothing but the figures."""
 
-    training: Towns = setting(Towns(), "towns to learn from")
-    validation: Towns = setting(Towns(), "towns that the occupancy threshold is found on, with 2D labels")
-    test: Towns = setting(Towns(), "towns that the figures are of")
+    training: Towns = setting(Towns(), "towns to train on")
+    validation: Towns = setting(Towns(), "towns for finding the occupancy threshold, with 2D labels")
+    test: Towns = setting(Towns(), "towns for the figures")
     width: int = setting(704, "columns of the recorded images", minimum=32, maximum=8192)
     height: int = setting(256, "rows of the recorded images", minimum=32, maximum=4096)
     rate: float = setting(2.0, "frames a second", minimum=0.1, maximum=100.0)
@@ -68,11 +68,11 @@ class TownData:
 
 @configuration
 class Variant:
-    """A training run that differs from the others."""
+    """A variant of the training run."""
 
-    name: str = setting("", "of its results' files")
-    about: str = setting("", "what it is, one sentence")
-    settings: tuple[str, ...] = setting((), "settings of the training run that differ, name=value")
+    name: str = setting("", "name, also of its result files")
+    about: str = setting("", "description in one sentence")
+    settings: tuple[str, ...] = setting((), "settings that differ from the training run's YAML, name=value")
 
     def check(self) -> None:
         _check_name("variant", self.name)
@@ -82,9 +82,9 @@ class Variant:
 class Row:
     """A line of a table."""
 
-    variant: str = setting("", "whose figures")
-    label: str = setting("", "what the line is called")
-    paper: str = setting("", "the paper's figure; empty: it has none")
+    variant: str = setting("", "variant whose figures are shown")
+    label: str = setting("", "first cell of the line")
+    paper: str = setting("", "the paper's figure; when empty, it has none")
 
     def check(self) -> None:
         if not self.label:
@@ -95,21 +95,21 @@ class Row:
 class Table:
     """A table of the document."""
 
-    title: str = setting("", "its heading")
-    note: str = setting("", "what is said below the heading")
+    title: str = setting("", "heading")
+    note: str = setting("", "text below the heading")
     paper: str = setting("paper: mIoU", "heading of the column with the paper's figures")
-    rows: tuple[Row, ...] = setting((), "its lines, from top to bottom")
-    relative_to: str = setting("", "variant whose mIoU and RayIoU the others are also given as percentages of")
+    rows: tuple[Row, ...] = setting((), "lines, from top to bottom")
+    relative_to: str = setting("", "variant whose mIoU and RayIoU count as 100 % in two further columns")
 
 
 @configuration
 class Comparison:
-    """Variants, and the tables they appear in. A variant that several tables name is run once."""
+    """Variants and tables. A variant is run once, even if several tables name it."""
 
-    variants: tuple[Variant, ...] = setting((), "training runs")
-    tables: tuple[Table, ...] = setting((), "of the document")
+    variants: tuple[Variant, ...] = setting((), "variants of the training run")
+    tables: tuple[Table, ...] = setting((), "tables of the document")
     main: str = setting("", "variant whose views are drawn")
-    drawn: tuple[str, ...] = setting((), "variants whose volumes are drawn from above, beside the main one's")
+    drawn: tuple[str, ...] = setting((), "further variants whose volumes are drawn from above")
 
     def check(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -130,19 +130,19 @@ class Comparison:
 
 @configuration
 class StudyConfig:
-    """A study: every variant with every seed on the same towns."""
+    """A study: every variant is trained with every seed on the same towns."""
 
-    name: str = setting("", "of its part of the document and its results' folder")
-    title: str = setting("", "heading of its part of the document")
-    seeds: tuple[int, ...] = setting((0, 1, 2), "of the training runs", minimum=0)
-    data: TownData = setting(TownData(Towns((0,)), Towns((1,)), Towns((2,))), "the towns")
-    train: str = setting("", "YAML of the training run that all variants change, beside this file")
-    comparison: str = setting("", "YAML of variants and tables, beside this file")
+    name: str = setting("", "name of the study's section and of its results' folder")
+    title: str = setting("", "heading of the study's section")
+    seeds: tuple[int, ...] = setting((0, 1, 2), "seeds of the training runs", minimum=0)
+    data: TownData = setting(TownData(Towns((0,)), Towns((1,)), Towns((2,))), "towns")
+    train: str = setting("", "YAML file of the training run, in this file's folder")
+    comparison: str = setting("", "YAML file of variants and tables, in this file's folder")
 
     def check(self) -> None:
         _check_name("study", self.name)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds is {list(self.seeds)}; give one or more different ones")
+            raise ValueError(f"seeds is {list(self.seeds)}; give one or more different seeds")
 
 
 @dataclass(frozen=True)
@@ -159,20 +159,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A study whose files have been read and fit together."""
+    """A study whose files were read and checked."""
 
     config: StudyConfig
     comparison: Comparison
     train: Path
 
     def runs(self) -> Iterator[Run]:
-        """Seed by seed, so that a study that is stopped early has something of every variant."""
+        """All runs, seed by seed, so that a study that is stopped early has results of every variant."""
         for seed in self.config.seeds:
             for variant in self.comparison.variants:
                 yield Run(variant, seed)
 
     def words(self, run: Run) -> list[str]:
-        """Settings of a run that decide what is learned; where its data lies and how it is run come on top."""
+        """The settings of a run that decide what is learned. Paths and `run` are added later."""
         data = self.config.data
         names = {part: f"[{', '.join(data.recordings(part))}]" for part in PARTS}
         return [
@@ -183,11 +183,11 @@ class Study:
         ]
 
     def train_config(self, run: Run, words: Sequence[str] = ()) -> TrainConfig:
-        """The configuration of a run, with further settings."""
+        """The settings of a run, with further `words`."""
         return load_train_config(self.train, [*self.words(run), *words])
 
     def identity(self, run: Run) -> dict:
-        """All that a run's figures depend on, as plain data: towns and settings."""
+        """Everything that a run's figures depend on, as plain data: towns and settings."""
         return {"towns": to_mapping(self.config.data), "training": deciding_settings(self.train_config(run))}
 
 
@@ -201,18 +201,18 @@ def deciding_settings(config: TrainConfig) -> dict:
 
 
 def load_study(path: str | Path) -> Study:
-    """A study from its YAML and the two files it names, every variant's settings tried.
+    """Read a study from its YAML file and the two files that it names. The settings of all variants are checked.
 
     Raises:
-        ValueError: names the file and the entry: unknown or unfit settings, a town used twice, a table of a variant
-            that does not exist.
+        ValueError: a setting is unknown or wrong, a town is used twice, or a table names a variant that does not exist.
+            The text names the file and the entry.
     """
     path = Path(path)
     config = from_mapping(StudyConfig, load_yaml(path), str(path))
     beside = {}
     for name in ("train", "comparison"):
         if not getattr(config, name):
-            raise ValueError(f"{path}: '{name}' is missing; name a YAML beside {path.name}")
+            raise ValueError(f"{path}: '{name}' is missing; name a YAML file beside {path.name}")
         beside[name] = path.parent / getattr(config, name)
     comparison = from_mapping(Comparison, load_yaml(beside["comparison"]), str(beside["comparison"]))
     study = Study(config, comparison, beside["train"])
@@ -226,4 +226,4 @@ def load_study(path: str | Path) -> Study:
 
 def _check_name(kind: str, name: str) -> None:
     if not _NAME.fullmatch(name):
-        raise ValueError(f"a {kind} is called {name!r}; use small letters, digits and underscores")
+        raise ValueError(f"the name of a {kind} is {name!r}; use lower-case letters, digits and underscores")

@@ -1,4 +1,4 @@
-"""Pictures of a study: what the main variant makes of test frames, and volumes of several variants beside the truth."""
+"""Draws a study's pictures: test frames of the main variant, and volumes of several variants beside the truth."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _QUALITIES = (90, 80, 70, 60, 50, 40, 30)
 
 
 def draw_views(checkpoint: Path, tables: Path, recordings: Sequence[str], count: int) -> list[np.ndarray]:
-    """For evenly spread frames: images, labels and the rendered field, (H, W, 3) uint8 RGB."""
+    """Draw images, labels and the rendered field of evenly spread frames, each (H, W, 3) uint8 RGB."""
     made, dataset = _open(checkpoint, tables, recordings)
-    # All labels of the frame itself, for the pictures of labels.
+    # All labels of the frame itself are drawn.
     config = replace(dataset.config, rays=1 << 30, auxiliary_offsets=())
     dataset = RayDataset(tables, config, recordings)
     indices = evenly(len(dataset), count)
@@ -86,7 +86,7 @@ def volumes_from_above(
 
 
 def write_jpeg(path: Path, picture: np.ndarray) -> None:
-    """Write a picture as a JPEG of at most 150 kB: as wide as allowed, as fine as fits."""
+    """Write a picture as a JPEG of at most 1600 pixels in width and 150 kB, with the best quality that fits."""
     if picture.shape[1] > _WIDEST:
         height = round(picture.shape[0] * _WIDEST / picture.shape[1])
         picture = cv2.resize(picture, (_WIDEST, height), interpolation=cv2.INTER_AREA)

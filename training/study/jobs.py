@@ -1,4 +1,4 @@
-"""Commands run a few at a time, each in its own process, all of which end when this one does, however it ends."""
+"""Runs commands in processes, a few at a time. They end when this process ends in any way."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ RENDEROCC = "renderocc_model.cli"
 
 _ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.1
-_PATIENCE_S = 120.0  # for a training run to save its state
+_PATIENCE_S = 120.0  # time for a training run to save its state
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_LOG_TAIL = 5  # lines of a log that a message shows
+_LOG_TAIL = 5  # lines of a log in an error text
 
 
 @dataclass(frozen=True)
 class Job:
-    """Commands, one after the other; each is the module that python runs and its arguments. `name` is for the log."""
+    """Commands to run one after the other: each is a Python module and its arguments. `name` is also the log's name."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -50,17 +50,19 @@ def run_jobs(
     keep_open: Sequence[int] = (),
     on_start: Callable[[Job], None] = lambda job: None,
 ) -> list[str]:
-    """Run jobs, `at_once` of them together.
+    """Run jobs, `at_once` of them at the same time.
 
     Args:
-        threads: of each process.
-        logs: folder of JOB.txt with what the commands print; they are appended to.
+        jobs: the jobs, in their order.
+        at_once: largest number of processes.
+        threads: number of threads of each process.
+        logs: folder for JOB.txt. The output of the commands is appended to it.
         on_done: called after a job's last command has succeeded.
-        stop: asked all the time; when true, the processes are asked to stop, and no more are started.
-        keep_open: file descriptors for the processes to inherit.
+        stop: called again and again. When it returns true, the processes are asked to stop, and no others are started.
+        keep_open: file descriptors that the processes inherit.
         on_start: called before a job's first command.
     Returns:
-        one line for each job that failed, with the end of its log.
+        an error text for each job that failed, with the end of its log.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running, failures = deque(jobs), list[_Running](), list[str]()
@@ -95,7 +97,7 @@ def _start(job: Job, command: Sequence[str], threads: int, logs: Path, keep_open
     def die_with_parent() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died before this was said
+            if os.getppid() != parent:  # the parent ended before prctl was called
                 os._exit(1)
 
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -116,7 +118,7 @@ def _start(job: Job, command: Sequence[str], threads: int, logs: Path, keep_open
 
 
 def _end(processes: Sequence[subprocess.Popen]) -> None:
-    """Ask processes to stop, which training does after saving its state; end those that do not."""
+    """Ask processes to stop. Training saves its state first. Processes that do not stop in time are killed."""
     for process in processes:
         process.terminate()
     until = time.monotonic() + _PATIENCE_S

@@ -1,4 +1,4 @@
-"""What a run of a study came to: one small JSON file each, which is kept with the project."""
+"""Reads and writes the results of a study: a small JSON file for each run, which belongs to the repository."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (None of a single value) and number of some runs' figures."""
+    """Mean, sample standard deviation (None for a single value) and number of values."""
 
     mean: float
     deviation: float | None
@@ -46,7 +46,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None of no values at all."""
+    """The spread of some values; None without values."""
     if not values:
         return None
     mean = math.fsum(values) / len(values)
@@ -56,11 +56,11 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 class Results:
-    """The results of a study in a folder, VARIANT_SEED.json.
+    """The results of a study in a folder, as VARIANT_SEED.json.
 
     Args:
-        folder: made where it is missing.
-        study: whose.
+        folder: the folder of the results.
+        study: the study.
     """
 
     def __init__(self, folder: Path, study: Study) -> None:
@@ -70,7 +70,7 @@ class Results:
         return self.folder / f"{run.name}.json"
 
     def read(self, run: Run) -> dict | None:
-        """The result of a run; None where there is none yet.
+        """The result of a run; None if there is none yet.
 
         Raises:
             ValueError: the file is damaged, or of a run with other settings or towns.
@@ -84,25 +84,24 @@ class Results:
             missing = [name for name in FIGURES if name not in content["figures"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}: is no result of a run ({error!r}); remove it, and the run is done again"
+                f"{path}: is not the result of a run ({error!r}); remove it, and the run will be done again"
             ) from None
         wanted = json.loads(json.dumps(self.study.identity(run)))
         differing = _first_difference(_with_later_settings(made_with), wanted)
         if missing or differing:
             what = f"lacks {missing[0]}" if missing else f"was made with {differing}"
             raise ValueError(
-                f"{path}: {what}; remove it and the run's folder, and the run is done again, or give the study "
-                "another name"
+                f"{path}: {what}; remove it and the run's folder to do the run again, or give the study another name"
             )
         return content
 
     def all(self) -> dict[str, dict]:
-        """The results there are, by name of the run."""
+        """All existing results, by name of the run."""
         found = {run.name: self.read(run) for run in self.study.runs()}
         return {name: result for name, result in found.items() if result is not None}
 
     def write(self, run: Run, run_folder: Path, evaluation: dict, threads: int) -> None:
-        """Keep what `renderocc eval` found of a finished run."""
+        """Write the result of a finished run, from the output of `renderocc eval`."""
         volumes, rays = evaluation["volumes"], evaluation["rays"]
         if volumes is None:
             raise ValueError(f"{run_folder}: the test towns have no 3D truth")
@@ -140,7 +139,7 @@ class Results:
 
 
 def write_source(run_folder: Path) -> None:
-    """Keep beside a run with what it is begun; one that goes on keeps what it was begun with."""
+    """Write the source's version to a run's folder. A run that is continued keeps its first version."""
     path = run_folder / _SOURCE
     if not path.exists():
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +147,7 @@ def write_source(run_folder: Path) -> None:
 
 
 def training_seconds(run_folder: Path) -> float:
-    """Seconds that a run's steps took, however often it was interrupted; from its curves."""
+    """Seconds that a run's steps took, from its curves. Interruptions do not count."""
     seconds, before = 0.0, 0
     for line in (run_folder / "metrics.jsonl").read_text().splitlines():
         entry = json.loads(line)
@@ -159,7 +158,7 @@ def training_seconds(run_folder: Path) -> float:
 
 
 def device_name(device: str) -> str:
-    """What a run with this setting of `run.device` is computed on."""
+    """The name of the hardware that `run.device` selects."""
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
@@ -173,7 +172,7 @@ def device_name(device: str) -> str:
 
 
 def source_version() -> dict:
-    """Versions of torch and of this project: the commit, with a + where files differ from it; None outside of git."""
+    """Versions of torch, Python and this project. The commit has a + if files differ from it; None without git."""
     import torch
 
     def git(*words: str) -> subprocess.CompletedProcess | None:
@@ -202,7 +201,7 @@ def _with_later_settings(made_with: dict) -> dict:
 
 
 def _first_difference(then: object, now: object, name: str = "") -> str:
-    """The first entry in which two structures of plain data differ, in words; empty where none does."""
+    """The first entry in which two structures of plain data differ, as text; empty if they are equal."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*then, *now]):
             found = _first_difference(then.get(key), now.get(key), f"{name}.{key}" if name else str(key))

@@ -1,4 +1,4 @@
-"""From a study's description to its results: towns, runs, tables and pictures, each made only where it is missing."""
+"""Runs a study: makes its missing towns, training runs, tables and pictures."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .towns import TownFolder
 
 __all__ = ["StudyRunner"]
 
-_LOCK_PATIENCE_S = 150.0  # for runs of a study that was killed, which save their state first
-_VIEWS, _COLUMNS = 2, 5  # frames that are drawn as the cameras see them, and from above
+_LOCK_PATIENCE_S = 150.0  # runs of a study that was killed save their state before they end
+_VIEWS, _COLUMNS = 2, 5  # number of frames that are drawn with camera views, and from above
 
 Stop = Callable[[], bool]
 
@@ -30,15 +30,16 @@ class StudyRunner:
     """Runs a study.
 
     Args:
+        study: the study.
         out: folder for towns, runs and logs.
         docs: folder of study.md and study/.
-        jobs: processes at a time.
-        threads: of each.
-        only: names of the variants to run; all when None.
+        jobs: number of processes at the same time.
+        threads: number of threads of each process.
+        only: names of the variants to run; None runs all.
     Attributes:
-        document: study.md.
+        document: path of study.md.
     Raises:
-        ValueError: results of other settings are in the way; `only` names a variant that does not exist.
+        ValueError: there are results with other settings, or `only` names a variant that does not exist.
     """
 
     def __init__(
@@ -61,17 +62,17 @@ class StudyRunner:
         if unknown:
             raise ValueError(f"--only names '{unknown[0]}'; the variants are {', '.join(known)}")
         self._chosen = [run for run in study.runs() if only is None or run.variant.name in only]
-        self.results.all()  # what is in the way is said before anything is done
+        self.results.all()  # refuses results with other settings before anything is run
 
     def run(self, stop: Stop) -> list[str]:
-        """Do what is missing.
+        """Make everything that is missing.
 
         Args:
-            stop: asked all the time; when true, runs save their state and end.
+            stop: called again and again. When it returns true, runs save their state and end.
         Returns:
-            one line for each thing that failed.
+            an error text for each job that failed.
         Raises:
-            ValueError: another study works in the folder, or its towns are other ones.
+            ValueError: another study is running in the folder, or the folder has other towns.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         with _locked(self.out / "lock", stop) as lock:
@@ -87,7 +88,7 @@ class StudyRunner:
             return failures
 
     def write_document(self) -> None:
-        """Write the study's part of the document from the results and pictures there are."""
+        """Write the study's section of the document from the existing results and pictures."""
         pictures = {relative_path(path, self.document): text for path, text in self._pictures.items() if path.exists()}
         write_section(
             self.document,
@@ -139,7 +140,7 @@ class StudyRunner:
         return self.out / "runs" / run.name
 
     def _job(self, run: Run, towns: TownFolder) -> Job:
-        """Train, then evaluate on the test towns; with the baselines once."""
+        """A job that trains and then evaluates on the test towns. One of the runs also evaluates the baselines."""
         folder, data = self._folder(run), self.study.config.data
         config = self.study.train_config(run)
         train = (
@@ -178,7 +179,7 @@ class StudyRunner:
         return Job(run.name, (train, evaluate))
 
     def draw(self) -> None:
-        """Draw the pictures that are missing or older than the first seed's networks, once all of these are there."""
+        """Draw the pictures that are missing or older than the networks of the first seed, if all of these exist."""
         comparison, seed = self.study.comparison, self.study.config.seeds[0]
         names = list(dict.fromkeys((comparison.main, *comparison.drawn)))
         runs = {run.variant.name: run for run in self.study.runs() if run.seed == seed and run.variant.name in names}
@@ -200,13 +201,13 @@ class StudyRunner:
 
 
 class Countdown:
-    """How many of some things are done, and when the rest will be."""
+    """Counts what is done, and estimates the time that is left."""
 
     def __init__(self, count: int, one: str, many: str) -> None:
         self.count, self.words, self.done, self.start = count, (one, many), 0, time.monotonic()
 
     def line(self, text: str) -> str:
-        """What to print when one more is done."""
+        """Count one more, and return the line to print."""
         self.done += 1
         left = clock((time.monotonic() - self.start) / self.done * (self.count - self.done))
         return f"[{self.done} of {self.count} {self.words[self.count != 1]}, {left} to go] {text}"
@@ -214,10 +215,10 @@ class Countdown:
 
 @contextmanager
 def _locked(path: Path, stop: Stop) -> Iterator[int]:
-    """Hold a folder's lock, which the processes started meanwhile inherit; its file descriptor.
+    """Hold a folder's lock. Processes that are started meanwhile inherit it. Gives the lock's file descriptor.
 
     Raises:
-        ValueError: another study holds it, or what it started.
+        ValueError: another study, or a process that it started, has the lock.
     """
     with path.open("a") as file:
         until, said = time.monotonic() + _LOCK_PATIENCE_S, False
@@ -228,10 +229,10 @@ def _locked(path: Path, stop: Stop) -> Iterator[int]:
             except BlockingIOError:
                 if time.monotonic() > until or stop():
                     raise ValueError(
-                        f"{path.parent}: a study works in this folder; wait for it, stop it, or name another --out"
+                        f"{path.parent}: a study is running in this folder; wait, stop it, or name another --out"
                     ) from None
                 if not said:
-                    print(f"waiting for what is still at work in {path.parent}", flush=True)
+                    print(f"waiting for processes that still run in {path.parent}", flush=True)
                     said = True
                 time.sleep(0.2)
         yield file.fileno()

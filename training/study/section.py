@@ -1,4 +1,4 @@
-"""The study's part of docs/study.md: what was run, its tables and pictures, between two marks; the rest is prose."""
+"""Writes a study's section of docs/study.md: what was run, tables and pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RELATIVE = ("miou", "rayiou")
 
 
 def render_table(table: Table, study: Study, results: Mapping[str, dict]) -> str:
-    """A table in Markdown; a cell is mean ± sample standard deviation over the seeds that were run."""
+    """A table in Markdown. Cells are mean ± sample standard deviation over the seeds that were run."""
     header = ["", table.paper, *(heading for _, heading, _, _ in _COLUMNS), "runs"]
     if table.relative_to:
         header += [f"{heading.removesuffix(' %')}, % of it" for name, heading, _, _ in _COLUMNS if name in _RELATIVE]
@@ -49,15 +49,16 @@ def render_table(table: Table, study: Study, results: Mapping[str, dict]) -> str
 
 
 def render_part(study: Study, results: Mapping[str, dict], pictures: Mapping[str, str]) -> str:
-    """A study's part of the document.
+    """A study's section of the document.
 
     Args:
-        results: by name of the run.
+        study: the study.
+        results: results by name of the run.
         pictures: captions by path relative to the document.
     """
     comparison = study.comparison
     parts = [f"## {study.config.title}", _what_was_run(study, results)]
-    for table in comparison.tables if results else ():  # tables without a single figure tell nothing
+    for table in comparison.tables if results else ():  # without results the tables would be empty
         parts.append(f"### {table.title}")
         parts += [table.note] if table.note else []
         parts.append(render_table(table, study, results))
@@ -97,7 +98,7 @@ def _ratio(value: Spread | None, reference: Spread | None) -> str:
 
 
 def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
-    """Exactly what the figures are of."""
+    """The runs, towns, settings and machine that the figures are from."""
     config, data = study.config, study.config.data
     runs = list(study.runs())
     train = study.train_config(next(run for run in runs if run.variant.name == study.comparison.main))
@@ -139,7 +140,7 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Whole numbers in words, those that follow on each other from the first to the last."""
+    """Whole numbers as text, with ranges, such as '1 to 3, 7'."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -174,5 +175,5 @@ def _variants(study: Study) -> str:
 
 
 def relative_path(path: Path, document: Path) -> str:
-    """How a document names a file."""
+    """The path of a file relative to a document."""
     return Path(os.path.relpath(path, document.parent)).as_posix()

@@ -1,4 +1,4 @@
-"""The towns of a study: recorded and prepared where they are missing."""
+"""The folder of a study's towns, and the jobs that record and prepare missing towns."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class TownFolder:
     """Recordings and tables of a study's towns.
 
     Args:
-        path: the folder; made where it is missing.
-        data: which towns.
+        path: the folder. It is made if it is missing.
+        data: the study's towns.
     Attributes:
+        recordings: folder of the recordings.
         tables: folder of the prepared recordings.
     Raises:
-        ValueError: the folder holds towns of another description.
+        ValueError: the folder has towns of another description.
     """
 
     def __init__(self, path: Path, data: TownData) -> None:
@@ -34,7 +35,7 @@ class TownFolder:
         self._claim()
 
     def _claim(self) -> None:
-        """Say which towns these are; other ones are never mixed in."""
+        """Write a note that describes the towns. A folder with another note is refused."""
         note, wanted = self.path / "towns.json", to_mapping(self.data)
         if note.exists():
             try:
@@ -43,16 +44,16 @@ class TownFolder:
                 found = None
             if found != wanted:
                 raise ValueError(
-                    f"{self.path}: holds towns that were made otherwise ({note.name} differs); remove the folder, or "
-                    "name another with --out"
+                    f"{self.path}: has towns of another description ({note.name} differs); remove the folder, or name "
+                    "another with --out"
                 )
             return
         with replacing(note) as partial:
             partial.write_text(json.dumps(wanted, indent=2) + "\n")
 
     def missing(self) -> list[Job]:
-        """What records the towns that are not there yet. To be called when nothing else works in the folder."""
-        for partial in self.recordings.glob(".*.partial"):  # of a process that was killed
+        """Jobs that record the missing towns. No other process may be running in the folder."""
+        for partial in self.recordings.glob(".*.partial"):  # remains of a process that was killed
             shutil.rmtree(partial)
         return [
             self._record(name, seed, getattr(self.data, part).frames)
@@ -81,7 +82,7 @@ class TownFolder:
         return Job(name, (command,))
 
     def prepare(self, jobs: int) -> Job:
-        """What turns the recordings into tables; it does nothing where that is done."""
+        """A job that prepares the recordings. It skips recordings that are prepared already."""
         names = [name for part in PARTS for name in self.data.recordings(part)]
         command = (
             RENDEROCC,

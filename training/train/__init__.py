@@ -1,4 +1,4 @@
-"""`renderocc train`: learn a network from prepared recordings with 2D labels."""
+"""`renderocc train`: train a network on prepared recordings with 2D labels."""
 
 from __future__ import annotations
 
@@ -28,24 +28,30 @@ _LESS_MEMORY = (
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc train",
-        description="Train a network on prepared recordings with 2D labels. A run that was interrupted goes on when "
-        "the same command is given again. Under torchrun, all its processes train one network.",
+        description="Train a network on prepared recordings with 2D labels. If a run was interrupted, the same command "
+        "continues it. Under torchrun, all processes train one network together.",
         epilog="example: renderocc train --config config/train_tiny.yaml --out runs/first data.prepared=tables; on 8 "
         "GPUs: torchrun --nproc-per-node 8 -m training.train --config config/train_base.yaml --out runs/base ...",
     )
-    made.add_argument("--config", type=Path, help="YAML of settings: config/train_tiny.yaml, config/train_base.yaml")
+    made.add_argument(
+        "--config", type=Path, help="YAML file of settings, such as config/train_tiny.yaml or config/train_base.yaml"
+    )
     made.add_argument("--out", type=Path, required=True, help="folder of the run")
-    made.add_argument("--fast-dev-run", action="store_true", help="four steps through everything, in OUT/fast_dev_run")
-    made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings that differ from the YAML")
+    made.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try everything in four steps: training, validation, drawing and saving, in OUT/fast_dev_run",
+    )
+    made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings that override the YAML file")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc train`: 0 at the end or after SIGTERM, 130 after Ctrl-C, 1 where training failed, 2 on bad input."""
+    """`renderocc train`. Exit status 0: at the end, or after SIGTERM. 130: after Ctrl-C. 1: failed. 2: bad input."""
     arguments = parser().parse_intermixed_args(argv)
     out: Path = arguments.out
-    # Threads that wait for each other shall sleep: by default they spin, and where loading processes want the same
-    # cores a step takes many times as long. Read when torch is loaded, so torch is imported below this line.
+    # Let waiting threads sleep. By default they spin, and then a step takes many times as long when loading processes
+    # need the same cores. This is read when torch is loaded, so torch is imported after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from .config import fast_dev_run, load_train_config
 
@@ -90,7 +96,7 @@ def _run(config: TrainConfig, out: Path, anew: bool) -> int:
             checkpoint = train(config, data, folder, processes, lambda: bool(stopped))
         if processes.first:
             if checkpoint is None:
-                print(f"stopped; give the same command again to go on: {out.resolve()}")
+                print(f"stopped; give the same command again to continue: {out.resolve()}")
             else:
                 print(f"wrote {checkpoint.resolve()}")
         return 130 if checkpoint is None and signal.SIGINT in stopped else 0
@@ -98,14 +104,14 @@ def _run(config: TrainConfig, out: Path, anew: bool) -> int:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are put into instead of ending the process; a second one ends it."""
+    """Collect SIGINT and SIGTERM in a list instead of ending the process. A second signal ends it."""
     stopped: list[int] = []
 
     def stop(number: int, frame) -> None:
         if stopped:
             raise KeyboardInterrupt
         stopped.append(number)
-        print("stopping after this step; once more to stop at once", file=sys.stderr)
+        print("stopping after this step; press Ctrl-C again to stop immediately", file=sys.stderr)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -116,7 +122,7 @@ def stopping_on_signals() -> Iterator[list[int]]:
 
 
 def remedy(error: Exception, out: Path) -> tuple[str, int]:
-    """What to say of an error that ended training, and the exit status; no text for a fault of this program."""
+    """The text about an error that ended training, and the exit status. The text is empty for a bug of this program."""
     from .learner import Diverged
 
     kept = f"the last saved state and weights are kept in {out}"
@@ -124,9 +130,9 @@ def remedy(error: Exception, out: Path) -> tuple[str, int]:
     if isinstance(error, Diverged):
         return f"{text}; {kept}", 1
     if "DataLoader worker" in text and "shared memory" in text:
-        return f"no shared memory is left for loading processes; try fewer run.workers, or a larger /dev/shm; {kept}", 1
+        return f"loading processes have no shared memory left; try fewer run.workers, or a larger /dev/shm; {kept}", 1
     if "DataLoader worker" in text and "Killed" in text:
-        error = MemoryError(text)  # the system kills a process where memory runs out
+        error = MemoryError(text)  # the system kills a process when memory runs out
     machine = machine_error(error, out, _LESS_MEMORY)
     if machine:
         return f"{machine}; {kept}", 1

@@ -1,4 +1,4 @@
-"""Every choice of a training run, as data: read from YAML with `load_train_config`, changed by `a.b=value` words."""
+"""The settings of a training run. `load_train_config` reads them from YAML and `a.b=value` words."""
 
 from __future__ import annotations
 
@@ -20,81 +20,81 @@ __all__ = ["DataConfig", "OptimiserConfig", "RunConfig", "TrainConfig", "fast_de
 
 @configuration
 class DataConfig:
-    """Where samples come from. Recordings are held out whole."""
+    """The recordings. Each is used either for training or for validation, never for both."""
 
-    prepared: str = setting("", "folder of `renderocc prepare`; empty: `tables` in the run's folder")
-    bags: tuple[str, ...] = setting((), "recordings to prepare first; empty: all that are prepared there")
-    labels: tuple[str, ...] = setting((), "sidecars, one for each of `bags`; empty: BAG_labels, or in the bag")
-    training: tuple[str, ...] = setting((), "names of the recordings to learn from; empty: all that are not held out")
-    validation: tuple[str, ...] = setting((), "names of the recordings to hold out; empty: a share of all")
-    held_out: float = setting(0.1, "that share, where no names are given", minimum=0.0, maximum=0.9)
-    prepare: PrepareConfig = setting(PrepareConfig(), "how `bags` become tables")
+    prepared: str = setting("", "folder of `renderocc prepare`; when empty, `tables` in the run's folder")
+    bags: tuple[str, ...] = setting((), "recordings to prepare first; when empty, all that are prepared already")
+    labels: tuple[str, ...] = setting((), "sidecars, one for each of `bags`; when empty, BAG_labels, or BAG itself")
+    training: tuple[str, ...] = setting((), "names of recordings to train on; when empty, all that are not held out")
+    validation: tuple[str, ...] = setting((), "names of recordings to hold out; when empty, a share of all")
+    held_out: float = setting(0.1, "share of recordings to hold out when there are no names", minimum=0.0, maximum=0.9)
+    prepare: PrepareConfig = setting(PrepareConfig(), "how `bags` are prepared")
 
     def check(self) -> None:
         if self.labels and len(self.labels) != len(self.bags):
             raise ValueError(f"labels names {len(self.labels)} sidecars for {len(self.bags)} bags; give one for each")
         both = sorted(set(self.training) & set(self.validation))
         if both:
-            raise ValueError(f"{', '.join(both)} are in training and in validation; what is learned must not be tested")
+            raise ValueError(f"{', '.join(both)} are in training and in validation; remove them from one of these")
 
 
 @configuration
 class OptimiserConfig:
-    """AdamW, warm-up, cosine, and an exponential moving average of the weights."""
+    """AdamW with warm-up and cosine decay, and an exponential moving average of the weights."""
 
     learning_rate: float = setting(1e-4, "largest learning rate", minimum=0.0, maximum=1.0)
-    backbone_factor: float = setting(1.0, "of the backbone's learning rate", minimum=0.0, maximum=100.0)
-    weight_decay: float = setting(1e-2, "of weights; norms and biases have none", minimum=0.0, maximum=1.0)
-    warm_up: int = setting(200, "steps over which the learning rate rises from zero", minimum=0)
-    final_factor: float = setting(0.01, "of the learning rate at the last step", minimum=0.0, maximum=1.0)
-    clip: float = setting(5.0, "largest norm of the gradient; longer ones are shortened", minimum=1e-6)
-    ema: float = setting(0.999, "decay of the averaged weights, reached gradually; 0: none", minimum=0, maximum=0.99999)
+    backbone_factor: float = setting(1.0, "factor for the backbone's learning rate", minimum=0.0, maximum=100.0)
+    weight_decay: float = setting(1e-2, "weight decay; norms and biases have none", minimum=0.0, maximum=1.0)
+    warm_up: int = setting(200, "steps in which the learning rate rises from zero", minimum=0)
+    final_factor: float = setting(0.01, "factor for the learning rate at the last step", minimum=0.0, maximum=1.0)
+    clip: float = setting(5.0, "largest norm of the gradient; larger gradients are scaled down to it", minimum=1e-6)
+    ema: float = setting(0.999, "decay of the averaged weights; 0 averages nothing", minimum=0, maximum=0.99999)
     batch_norm: str = setting(
         "learn",
-        "batch statistics: learn; or frozen, as the initial weights have them, in the backbone or everywhere",
+        "statistics of batch normalisation: learned, or frozen as in the initial weights (in the backbone, or all)",
         choices=("learn", "backbone_frozen", "frozen"),
     )
 
 
 @configuration
 class RunConfig:
-    """What may be changed when a run goes on: it does not change the weights."""
+    """Settings that do not change the weights. They may be changed when a run is continued."""
 
-    device: str = setting("auto", "auto (CUDA where there is any), cpu, cuda")
-    threads: int = setting(0, "threads of the main process; 0: torch's default", minimum=0)
-    workers: int = setting(2, "processes that load samples; 0: the main process does", minimum=0, maximum=256)
+    device: str = setting("auto", "auto (CUDA if available), cpu or cuda")
+    threads: int = setting(0, "threads of the main process; 0 is torch's default", minimum=0)
+    workers: int = setting(2, "processes that load samples; 0 loads in the main process", minimum=0, maximum=256)
     log_every: int = setting(20, "steps between progress lines", minimum=1)
     save_every: int = setting(250, "steps between saved states", minimum=1)
-    validate_every: int = setting(1000, "steps between validations; 0: only at the end", minimum=0)
+    validate_every: int = setting(1000, "steps between validations; 0 validates only at the end", minimum=0)
     validation_frames: int = setting(
-        32, "held-out frames, evenly spread, of a validation and of the threshold's calibration; 0: all", minimum=0
+        32, "held-out frames, spread evenly, for validation and for the calibration of the threshold; 0: all", minimum=0
     )
-    picture_every: int = setting(500, "steps between pictures; 0: only at the end", minimum=0)
+    picture_every: int = setting(500, "steps between pictures; 0 draws only at the end", minimum=0)
     pictures: int = setting(2, "held-out frames that are drawn", minimum=1, maximum=16)
     tensorboard: bool = setting(True, "write curves and pictures for TensorBoard")
-    wandb: str = setting("", "project of Weights & Biases to write curves to as well; empty: none")
+    wandb: str = setting("", "project of Weights & Biases to which curves are written, too; when empty, none")
 
 
 @configuration
 class TrainConfig:
     """A training run."""
 
-    model: ModelConfig = setting(PRESETS["tiny"], "the network; `preset` in it names what it starts from")
+    model: ModelConfig = setting(PRESETS["tiny"], "the network; its entry `preset` names the network to start from")
     data: DataConfig = setting(DataConfig(), "recordings")
-    sample: SampleConfig = setting(SampleConfig(), "rays of a sample, and how samples are varied")
+    sample: SampleConfig = setting(SampleConfig(), "rays and augmentation of a sample")
     supervision: SupervisionConfig = setting(SupervisionConfig(), "losses")
-    optimiser: OptimiserConfig = setting(OptimiserConfig(), "how weights change")
-    initial: str = setting("", "checkpoint whose weights to begin with; empty: model.backbone.pretrained")
+    optimiser: OptimiserConfig = setting(OptimiserConfig(), "optimiser and learning rate")
+    initial: str = setting("", "checkpoint with the initial weights; when empty, model.backbone.pretrained")
     steps: int = setting(6000, "optimiser steps of the whole run", minimum=1)
     batch: int = setting(1, "samples of a step, over all processes", minimum=1, maximum=65536)
-    accumulate: int = setting(1, "parts that each process does its share in: less memory, as much learned", minimum=1)
+    accumulate: int = setting(1, "parts into which a process divides its samples, to need less memory", minimum=1)
     precision: str = setting(
         "auto",
-        "of the network: auto (bfloat16 where the device multiplies it, float16 on older GPUs, else float32)",
+        "of the network: auto (bfloat16 if the device multiplies it, float16 on older GPUs, else float32)",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
-    seed: int = setting(0, "what every random choice follows from", minimum=0)
-    run: RunConfig = setting(RunConfig(), "loading, saving, showing")
+    seed: int = setting(0, "seed of all random numbers", minimum=0)
+    run: RunConfig = setting(RunConfig(), "loading, saving and logging")
 
     def check(self) -> None:
         usual = SampleConfig()
@@ -103,7 +103,7 @@ class TrainConfig:
                 raise ValueError(f"sample.{name} follows from {instead}; set that")
 
     def samples(self, training: bool) -> SampleConfig:
-        """What samples hold: of the size the model takes, held-out ones unvaried."""
+        """The settings of samples: images have the model's size, and held-out samples have no augmentation."""
         images = self.model.images
         return replace(
             self.sample,
@@ -126,10 +126,10 @@ _DERIVED = {
 
 
 def load_train_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
-    """A run's configuration from YAML, then `a.b=value` words; `model.preset` names the network it starts from.
+    """Read a run's settings from YAML, then from `a.b=value` words. `model.preset` names the network to start from.
 
     Raises:
-        ValueError: names the file or word and the entry: an unknown name (with the nearest), a value that does not fit.
+        ValueError: a name is unknown, or a value is wrong. The text names the file or word, and the entry.
     """
     content = {} if path is None else load_yaml(path)
     model = content.get("model") or {}
@@ -144,7 +144,7 @@ def load_train_config(path: str | Path | None, overrides: Sequence[str] = ()) ->
 
 
 def fast_dev_run(config: TrainConfig) -> TrainConfig:
-    """The same run in a minute: a few steps with few rays, then everything that a long run does once."""
+    """The settings of a short trial: four steps with few rays, and everything else that a long run does, once."""
     return replace(
         config,
         sample=replace(config.sample, rays=min(config.sample.rays, 4000)),

@@ -1,4 +1,4 @@
-"""One process or many: what `torchrun` started, and the few things they tell each other."""
+"""The processes that train together under `torchrun`, and their communication."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import nn
 
 __all__ = ["Processes", "started_processes"]
 
-_PATIENCE = timedelta(hours=6)  # while the first process prepares recordings or validates, the others wait
+_PATIENCE = timedelta(hours=6)  # the others wait while the first process prepares recordings or validates
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together; one alone has rank 0 of 1."""
+    """The processes that train together. A single process has rank 0 of 1."""
 
     rank: int
     world_size: int
@@ -27,16 +27,16 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes files and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
         if self.world_size > 1:
             dist.barrier()
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true in any process."""
+        """Whether the flag is true in any process."""
         if self.world_size == 1:
             return flag
         value = torch.tensor(int(flag), device=self.device)
@@ -44,7 +44,7 @@ class Processes:
         return bool(value)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Means of numbers over all processes; one that a process does not have counts as 0 there."""
+        """Means of numbers over all processes. A number that a process does not have counts as 0."""
         if self.world_size == 1:
             return dict(values)
         all_values: list = [None] * self.world_size
@@ -53,7 +53,7 @@ class Processes:
         return {name: sum(one.get(name, 0.0) for one in all_values) / self.world_size for name in names}
 
     def shared(self, network: nn.Module) -> nn.Module:
-        """The network, with gradients averaged over all processes where there are several."""
+        """The network. With several processes, its gradients are averaged over all of them."""
         if self.world_size == 1:
             return network
         return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
@@ -61,10 +61,10 @@ class Processes:
 
 @contextmanager
 def started_processes(device: str) -> Iterator[Processes]:
-    """Join the others that torchrun started, if it did.
+    """Join the other processes that torchrun started, if there are any.
 
     Args:
-        device: auto, cpu, cuda or cuda:1; of several processes on a machine each takes its own GPU.
+        device: auto, cpu, cuda or cuda:1. With several processes on a machine, each takes its own GPU.
     Raises:
         ValueError: there is no such device.
     """

@@ -1,4 +1,4 @@
-"""What a network makes of a frame, beside what was labelled: images, rendered classes and depth, and a bird's eye."""
+"""Draws a frame: images, labelled and rendered classes and distances, and the volume from above."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from ..data.dataset import Sample
 
 __all__ = ["draw_frame"]
 
-_COLUMN = 352  # pixels that a view is drawn wide
-_RAYS_ACROSS = 176  # rendered in that width: every second pixel
-_NOTHING = (40, 44, 52)  # where nothing was labelled, or light leaves the grid
+_COLUMN = 352  # width of a view, pixels
+_RAYS_ACROSS = 176  # rays in this width: one for every second pixel
+_NOTHING = (40, 44, 52)  # colour without a label, and where light leaves the grid
 _TITLES = ("image", "labelled class", "rendered class", "labelled distance", "rendered distance")
-_BAR = 22  # pixels of height of the titles
+_BAR = 22  # height of the titles, pixels
 
 
 def draw_frame(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float = 0.5) -> np.ndarray:
-    """A sheet with a row for each camera that is present, and the volume from above.
+    """Draw a row of images for each camera, and the volume from above.
 
     Args:
-        field: what the network predicts of the sample's current frame.
-        sample: its views, and the labelled rays of the current frame that it drew.
-        threshold: a voxel is drawn as occupied where 1 - exp(-density * voxel_size) exceeds it.
+        field: the network's prediction for the sample's current frame.
+        sample: its views and its labelled rays of the current frame are drawn.
+        classes: the class table.
+        threshold: a voxel is drawn as occupied if 1 - exp(-density * voxel_size) exceeds it.
     Returns:
         (H, W, 3) uint8 RGB.
     """
@@ -79,7 +80,7 @@ def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTabl
 
 
 def _labels(sample: Sample, camera: int, view: View, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class and distance images of a view, (H, W), of the labelled rays; 255 and 0 where there are none."""
+    """Class and distance images (H, W) of a view, from the labelled rays; 255 and 0 without a label."""
     rays = sample.rays
     own = (np.asarray(sample.ray_cameras) == camera) & (rays.frame_offsets.numpy() == 0)
     directions = rays.directions.numpy()[own] @ pose[:3, :3]
@@ -88,7 +89,7 @@ def _labels(sample: Sample, camera: int, view: View, pose: np.ndarray) -> tuple[
     inside = (directions[:, 2] > 0) & (columns >= 0) & (columns < view.width) & (lines >= 0) & (lines < view.height)
     classes = np.full((view.height, view.width), UNLABELLED, np.uint8)
     distances = np.zeros((view.height, view.width), np.float32)
-    # Dots of 2 x 2 pixels: single ones would drown when the sheet is made smaller.
+    # Dots of 2 x 2 pixels: single pixels would vanish when the sheet is made smaller.
     for down in (0, 1):
         for right in (0, 1):
             place = (
@@ -122,7 +123,7 @@ def _painted(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def _distance_colours(distances: np.ndarray, farthest: float) -> np.ndarray:
-    """Near is red, far is blue, on a scale of the logarithm from 1 m to `farthest`."""
+    """Colours of distances on a logarithmic scale from 1 m (red) to `farthest` (blue)."""
     known = distances > 0
     share = np.log(np.maximum(distances, 1.0)) / np.log(farthest)
     levels = np.uint8(255 * (1 - np.clip(share, 0, 1)))

@@ -1,4 +1,4 @@
-"""From prepared tables to batches: which sample belongs to which step and process, and processes that load them."""
+"""Loads batches from prepared tables: the samples of each step and process, and the processes that load them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["StepSampler", "training_batches"]
 
 
 class StepSampler(Sampler):
-    """The (epoch, index) keys of one process for steps first to last, in parts of equal size.
+    """Yields the (epoch, index) keys of one process for a range of steps, in parts of equal size.
 
-    Epoch after epoch follows in one endless line, of which each step takes the next `batch`; all processes share a
-    step's samples out in turn. So a step's samples depend neither on the number of processes nor on where the run was
-    interrupted, and data sets smaller than a batch work too.
+    All epochs form one endless sequence, from which each step takes the next `batch` samples. The processes take them
+    in turn. So a step's samples do not depend on the number of processes or on interruptions. A dataset may be smaller
+    than a batch.
 
     Args:
-        size: samples of the dataset.
-        seed: of the order.
-        first, last: steps, the last one excluded.
-        batch: samples of a step, over all processes and parts.
-        part: samples of one part in this process.
-        rank, world_size: this process among those that train together.
+        size: number of samples in the dataset.
+        seed: seed of the order.
+        first, last: range of steps; the last one is excluded.
+        batch: number of samples of a step, over all processes and parts.
+        part: number of samples of one part in this process.
+        rank, world_size: number of this process, and of all processes that train together.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class StepSampler(Sampler):
 def training_batches(
     config: TrainConfig, dataset: RayDataset, first: int, processes: Processes
 ) -> Generator[Batch, None, None]:
-    """The parts of this process from step `first` to the last, in order; `accumulate` of them make a step.
+    """Yield the batches of this process from step `first` to the last; each step has `accumulate` of them.
 
-    A generator: the loading processes start at the first part, and end when it is closed or fails.
+    The loading processes start with the first batch. They end when the generator is closed or fails.
 
     Raises:
-        TablesError: a part of the tables is damaged; in words of one line also from a loading process.
+        TablesError: the tables are damaged. An error of a loading process is one line, too.
     """
     sampler = StepSampler(
         len(dataset),
@@ -92,12 +92,12 @@ def training_batches(
     except Exception as error:
         failure = error
     if failure is not None:
-        # Its traceback holds the iterator, and with it the loading processes, for which Python would wait at the end.
+        # The traceback has references to the iterator and its loading processes. With them Python would wait at exit.
         raise _without_report(failure.with_traceback(None) if workers else failure)
 
 
 def _without_report(error: Exception) -> Exception:
-    """Of bad input that a loading process met, the words alone, without the report that PyTorch makes of it."""
+    """An error of a loading process without PyTorch's report, if it is about bad input."""
     text = str(error).strip()
     if not isinstance(error, ValueError) or not text.startswith("Caught "):
         return error
@@ -105,12 +105,12 @@ def _without_report(error: Exception) -> Exception:
 
 
 def _start_worker(_: int) -> None:
-    """A loading process: one thread, and it leaves stopping to the main process."""
+    """Set up a loading process: one thread, and no reaction to signals."""
     import cv2
 
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    # Ctrl-C in a terminal and torchrun's SIGTERM reach all processes of a group. This one ends when the main process
-    # has no more work for it, or is gone.
+    # Ctrl-C and torchrun's SIGTERM reach all processes of a group. This process ends when the main process has no more
+    # work for it, or has ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

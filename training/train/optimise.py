@@ -1,4 +1,4 @@
-"""What turns gradients into better weights: AdamW's groups, the learning rate of each step, and averaged weights."""
+"""The optimiser: AdamW's groups, the learning rate of each step, averaged weights and batch normalisation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 
 
 def build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices and kernels alone, and the backbone's own learning rate.
+    """AdamW with weight decay only for matrices and kernels, and with another learning rate for the backbone.
 
-    Each group has `factor`, its share of the learning rate, for `set_learning_rate`.
+    Each group has an entry `factor` for its learning rate, see `set_learning_rate`.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        # Norms and biases are vectors (and position biases are named so); pulling them to zero helps nothing.
+        # No weight decay for norms and biases. These are vectors, or are named as biases.
         decays = parameter.ndim > 1 and not name.endswith(("bias", "bias_table"))
         groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
     return torch.optim.AdamW(
@@ -47,7 +47,7 @@ def build_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.
 
 
 def learning_rate_factor(step: int, steps: int, config: OptimiserConfig) -> float:
-    """Share of the largest learning rate at a step from 0 to steps - 1: a straight rise, then half a cosine."""
+    """Factor of the learning rate at a step from 0 to steps - 1: a linear rise, then half a cosine."""
     if step < config.warm_up:
         return (step + 1) / config.warm_up
     progress = (step - config.warm_up) / max(steps - 1 - config.warm_up, 1)
@@ -55,7 +55,7 @@ def learning_rate_factor(step: int, steps: int, config: OptimiserConfig) -> floa
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, step: int, steps: int, config: OptimiserConfig) -> float:
-    """Set every group's learning rate for a step; the largest is returned."""
+    """Set every group's learning rate for a step. Returns the rate of groups whose factor is 1."""
     rate = config.learning_rate * learning_rate_factor(step, steps, config)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
@@ -65,11 +65,11 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, step: int, steps: int, c
 class AveragedWeights:
     """Exponential moving average of a network's weights and running statistics, e <- d e + (1 - d) w.
 
-    The decay d rises as (1 + n) / (10 + n) with the updates n, so that the random beginning is soon forgotten.
+    The decay d rises with the number n of updates as (1 + n) / (10 + n), so that the first weights are soon forgotten.
 
     Attributes:
-        network: a copy that holds the averages, in evaluation mode.
-        updates: n.
+        network: a copy of the network with the averages, in evaluation mode.
+        updates: the number n.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -91,7 +91,7 @@ class AveragedWeights:
 
 
 def freeze_batch_norm(network: nn.Module, which: str) -> None:
-    """Put batch normalisation into evaluation mode where `OptimiserConfig.batch_norm` says so; after `train()`."""
+    """Put batch normalisation into evaluation mode as `OptimiserConfig.batch_norm` says. Call it after `train()`."""
     part = {"learn": None, "backbone_frozen": network.backbone, "frozen": network}[which]
     for module in () if part is None else part.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -99,19 +99,19 @@ def freeze_batch_norm(network: nn.Module, which: str) -> None:
 
 
 def share_batch_norm(network: nn.Module) -> nn.Module:
-    """The network with statistics of batch normalisation taken over the GPUs of all processes.
+    """The network with batch normalisation over the GPUs of all processes.
 
-    On CPUs torch has no such thing: there each process normalises its own samples, and the first one's running
-    statistics are those that are kept.
+    torch cannot do this on CPUs. There each process normalises its own samples, and the running statistics of the first
+    process are kept.
     """
-    return convert_sync_batchnorm(network)  # timm's: torch's own loses the activations in timm's normalisations
+    return convert_sync_batchnorm(network)  # torch's function would remove the activations in timm's normalisations
 
 
 def keep_depthwise_single(network: nn.Module) -> None:
-    """Let depthwise convolutions run in float32 within autocast on the CPU.
+    """Run depthwise convolutions in float32 within autocast on the CPU.
 
-    Their backward pass in bfloat16 takes ten times as long as in float32: of a step of the `tiny` network, 0.7 s of
-    0.9 s on one core.
+    Their backward pass in bfloat16 takes ten times as long as in float32: 0.7 s of the 0.9 s of a step of the `tiny`
+    network on one core.
     """
 
     def single(module: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""In which precision a network is trained."""
+"""The precision in which a network is trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["training_precision"]
 
 
 def training_precision(precision: str, device: torch.device) -> str:
-    """What `auto` means on a device: bfloat16 where the device multiplies it, else float16 on CUDA, float32 on CPUs.
+    """The precision on a device. `auto` is bfloat16 if the device multiplies it, else float16 on CUDA, float32 on CPUs.
 
     Raises:
         ValueError: float16 on a CPU.

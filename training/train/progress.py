@@ -1,4 +1,4 @@
-"""The line that says how far a run is, how the loss stands and when it will be done."""
+"""The progress line: step, time left, loss and speed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 __all__ = ["Progress", "clock"]
 
-_WORTH_SAYING = 0.1  # share of time spent waiting for samples from which it is said
+_WORTH_SAYING = 0.1  # share of time spent waiting for samples; a larger share is printed
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss."""
+    """A time as h:mm:ss."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 class Progress:
-    """Means of what steps report between two lines, and the time they took.
+    """Collects the figures of the steps between two progress lines, and the time that they took.
 
     Args:
-        step: done before this process began.
-        steps: of the whole run.
+        step: number of steps that were done before this process began.
+        steps: number of steps of the whole run.
     """
 
     def __init__(self, step: int, steps: int) -> None:
@@ -34,31 +34,32 @@ class Progress:
         self._start = time.monotonic()
 
     def add(self, values: dict[str, Tensor], rays: int) -> None:
-        """One step's values, numbers on any device, and its rays."""
+        """Add one step's values, which are numbers on any device, and its number of rays."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.detach()
         self._count += 1
         self._rays += rays
 
     def pause(self) -> float:
-        """The moment at which something else than training begins; give it to `resume`."""
+        """Stop the clock, for work other than training. Give the result to `resume`."""
         return time.monotonic()
 
     def resume(self, paused: float) -> None:
-        """Leave the time since `paused` out of the rates."""
+        """Start the clock again. The time since `paused` does not count."""
         self._start += time.monotonic() - paused
 
     def take(self, world_size: int, waited: float) -> tuple[dict[str, float], dict[str, float]]:
-        """Means of the values since the last call, and rates; then begin anew.
+        """Means of the values since the last call, and rates. Then collecting begins again.
 
         Args:
-            world_size: processes that see as many rays each.
+            world_size: number of processes; each has the same number of rays.
             waited: seconds that steps waited for samples.
         """
         seconds = max(time.monotonic() - self._start, 1e-9)
         means = {}
         if self._sums:
-            stacked = torch.stack([value.double().reshape(()) for value in self._sums.values()])  # one wait for a GPU
+            # Stacked, so that the GPU is waited for once.
+            stacked = torch.stack([value.double().reshape(()) for value in self._sums.values()])
             means = dict(zip(self._sums, (stacked / self._count).tolist()))
         per_step = seconds / max(self._count, 1)
         old = self._seconds_per_step
@@ -72,7 +73,7 @@ class Progress:
         return means, rates
 
     def line(self, step: int, means: dict[str, float], rates: dict[str, float]) -> str:
-        """What to print after a step."""
+        """The progress line of a step."""
         left = clock((self.steps - step) * (self._seconds_per_step or 0))
         kept = {name: value for name, value in means.items() if "/" not in name and name != "gradient_norm"}
         terms = ", ".join(f"{name} {value:.3g}" for name, value in kept.items() if name != "loss")

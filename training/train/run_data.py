@@ -1,4 +1,4 @@
-"""The recordings of a training run: prepared where they are not yet, and split into learned and held-out ones."""
+"""The recordings of a training run: prepares what is missing, and divides them into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from .config import DataConfig, TrainConfig
 
 __all__ = ["Data", "open_data", "prepare_missing", "split"]
 
-_ALL = 10_000_000  # more labels than a frame has
+_ALL = 10_000_000  # more rays than a frame has labels
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run learns from, and what it is judged by.
+    """The samples of a run. Recordings may have different cameras.
 
-    training, held_out: samples; no held-out ones where there is one recording alone. Recordings may differ in their
-        cameras: number, lenses, sizes and mounts.
+    Attributes:
+        training: samples to train on.
+        held_out: samples for validation; None with a single recording.
     """
 
     training: RayDataset
     held_out: RayDataset | None
 
     def identity(self) -> dict:
-        """Names and counts, by which a run that goes on knows its data again."""
+        """Names and counts. A run is continued only if they are unchanged."""
         return {
             "training": list(self.training.recordings),
             "held_out": [] if self.held_out is None else list(self.held_out.recordings),
@@ -45,7 +46,7 @@ class Data:
         return summary_of_rigs(self.training.rigs())
 
     def frames_to_draw(self) -> RayDataset:
-        """Held-out frames (training ones where there are none) with all their own labels, unvaried."""
+        """Held-out frames, or training frames if there are none, with all their own labels and no augmentation."""
         shown = self.held_out or self.training
         config = replace(
             shown.config, rays=_ALL, auxiliary_offsets=(), augment=AugmentConfig(), truth=False, voxels=False
@@ -57,11 +58,11 @@ def prepare_missing(config: DataConfig, folder: Path) -> None:
     """Prepare the recordings in `data.bags` that are not in the folder of tables yet.
 
     Raises:
-        TablesError: one of them cannot be prepared.
+        TablesError: a recording cannot be prepared.
     """
     names = [recording_name(bag) for bag in config.bags]
     if len(set(names)) < len(names):
-        raise TablesError(f"data.bags: several recordings have one name among {', '.join(names)}; rename their folders")
+        raise TablesError(f"data.bags: names of recordings repeat in {', '.join(names)}; rename their folders")
     folder.mkdir(parents=True, exist_ok=True)
     sidecars = [Path(labels) for labels in config.labels] or [None] * len(config.bags)
     tasks = [(Path(bag), sidecar, folder, config.prepare) for bag, sidecar in zip(config.bags, sidecars)]
@@ -71,7 +72,7 @@ def prepare_missing(config: DataConfig, folder: Path) -> None:
 
 
 def split(config: DataConfig, folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the recordings to learn from, and of those held out."""
+    """Names of the recordings to train on, and of those to hold out."""
     names = sorted(recording_name(bag) for bag in config.bags) or list_tables(folder)
     if not config.training and not config.validation:
         return split_recordings(names, config.held_out)
@@ -83,11 +84,11 @@ def open_data(config: TrainConfig, folder: Path) -> Data:
     """Open the tables.
 
     Raises:
-        TablesError: a recording is not prepared, is damaged, or does not fit the others.
+        TablesError: a recording is not prepared, is damaged, or has other cameras or classes than the others.
     """
     learned, held_out = split(config.data, folder)
     if not learned:
-        raise TablesError(f"{folder}: every recording is held out ({', '.join(held_out)}); leave some to learn from")
+        raise TablesError(f"{folder}: all recordings are held out ({', '.join(held_out)}); leave some for training")
     grid = config.supervision.truth_grid
     training = RayDataset(folder, config.samples(training=True), learned, config.seed, None, grid, config.model.grid)
     other = None

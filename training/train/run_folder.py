@@ -1,15 +1,15 @@
-"""The folder of a training run: its configuration, the state to go on from, curves, pictures and checkpoints.
+"""The folder of a training run: configuration, saved state, curves, pictures and checkpoints.
 
-config.yaml             every setting of the run
-state.pt                all that the next step depends on, replaced whole every so often
-metrics.jsonl           the curves, one JSON object a line
-wandb_id.txt            the run's id at Weights & Biases, where curves go there too
-tensorboard/            the same for TensorBoard, with pictures
-pictures/               held-out views as they are rendered
+config.yaml             all settings of the run
+state.pt                everything that the next step depends on
+metrics.jsonl           the curves, one JSON object in each line
+wandb_id.txt            the run's id at Weights & Biases, if curves are written there
+tensorboard/            curves and pictures for TensorBoard
+pictures/               held-out frames, drawn
 last.safetensors        averaged weights of the last saved step
-best.safetensors        those of the best validation
-checkpoint.safetensors  those of the end, with calibrated threshold: what the node takes
-tables/                 prepared recordings, where no other folder was named for them
+best.safetensors        averaged weights of the best validation
+checkpoint.safetensors  averaged weights of the last step, with a calibrated threshold: the file for the node
+tables/                 prepared recordings, if no other folder was named for them
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ STATE_VERSION = 1
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be used: names it and what to do."""
+    """The run's folder cannot be used. The text names it and what to do."""
 
 
 class RunFolder:
     """One run's folder.
 
     Args:
-        path: the folder; `start` makes it.
-        config: of the run.
-        data: what tells the run's data from other data (`Data.identity`).
+        path: the folder. `start` makes it.
+        config: the run's settings.
+        data: the identity of the run's data (`Data.identity`).
     """
 
     def __init__(self, path: Path, config: TrainConfig, data: Mapping) -> None:
         self.path, self.config = path, config
         settings = to_mapping(config)
-        for name in ("run", "initial"):  # `run` may change; where it began matters no more
+        for name in ("run", "initial"):  # `run` may change, and `initial` has no effect on a run that is continued
             del settings[name]
         self._identity = {**settings, "data": dict(data)}
 
@@ -61,16 +61,16 @@ class RunFolder:
     def start(self) -> None:
         """Make the folder and write the configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for path in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+        for path in self.path.glob(".*.part"):  # remains of a process that was killed while it wrote
             path.unlink()
         with replacing(self / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(to_mapping(self.config), sort_keys=False))
 
     def load_state(self) -> dict[str, Any] | None:
-        """The saved state, on the CPU; None where there is none. It is read as data: no code in it is run.
+        """Load the saved state to the CPU; None if there is none. No code in the file is run.
 
         Raises:
-            RunFolderError: unreadable, or of a run with other settings or data.
+            RunFolderError: it cannot be read, or is of a run with other settings or data.
         """
         path = self / "state.pt"
         if not path.exists():
@@ -78,35 +78,35 @@ class RunFolder:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             version, identity = state["version"], state["identity"]
-        except Exception as error:  # whatever a damaged file makes torch raise
+        except Exception as error:  # torch can raise anything on a damaged file
             raise RunFolderError(
-                f"{path}: cannot be read ({type(error).__name__}: {str(error)[:120]}); remove it to begin anew, or "
+                f"{path}: cannot be read ({type(error).__name__}: {str(error)[:120]}); remove it to start again, or "
                 "name another folder with --out"
             ) from None
         if version != STATE_VERSION:
             raise RunFolderError(
-                f"{path}: is of version {version}, this program reads {STATE_VERSION}; name another folder with --out"
+                f"{path}: has version {version}, but this program reads {STATE_VERSION}; name another folder with --out"
             )
         differing = _differences(identity, self._identity)
         if differing:
             name, then, now = differing[0]
             more = f" ({len(differing) - 1} more settings differ)" if len(differing) > 1 else ""
             raise RunFolderError(
-                f"{self.path}: holds a run with {name}={_shown(then)}, now it is {_shown(now)}{more}; give the "
-                f"settings it was started with (config.yaml in it), or name another folder with --out"
+                f"{self.path}: has a run with {name}={_shown(then)}, now it is {_shown(now)}{more}; give the settings "
+                f"that it was started with (see its config.yaml), or name another folder with --out"
             )
         return state
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the saved state, whole or not at all.
+        """Replace the saved state. If this fails, the old state stays.
 
         Raises:
-            OSError: the disk.
+            OSError: the disk is full or cannot be written.
         """
         with replacing(self / "state.pt") as temporary, temporary.open("wb") as file:
             try:
                 torch.save({"version": STATE_VERSION, "identity": self._identity, **state}, file)
-            except RuntimeError as error:  # torch's own words for a write that failed
+            except RuntimeError as error:  # torch raises this for an OSError
                 raise error.__context__ if isinstance(error.__context__, OSError) else error
 
 
@@ -127,14 +127,14 @@ def _shown(value: Any) -> str:
 
 
 class Curves:
-    """Writes figures and pictures to metrics.jsonl, to TensorBoard and, if asked for, to Weights & Biases.
+    """Writes figures and pictures to metrics.jsonl and, by the settings, to TensorBoard and Weights & Biases.
 
     Args:
-        folder: of the run.
-        config: says to which.
-        step: at which the run begins or goes on; what was written of later steps is dropped, as it is done again.
+        folder: the run's folder.
+        config: the run's settings.
+        step: number of steps that are done. Figures of later steps are removed, because these steps are done again.
     Raises:
-        ValueError: wandb was asked for and is not installed.
+        ValueError: `run.wandb` is set, but wandb is not installed.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig, step: int) -> None:
@@ -147,8 +147,8 @@ class Curves:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 print(
-                    "no curves for TensorBoard (they are in metrics.jsonl): python3 -m pip install tensorboard, or set "
-                    "run.tensorboard=false",
+                    "TensorBoard is not installed; curves are only in metrics.jsonl; python3 -m pip install "
+                    "tensorboard, or set run.tensorboard=false",
                     file=sys.stderr,
                 )
             else:
@@ -157,7 +157,7 @@ class Curves:
             self._wandb = _wandb_run(config, folder, anew=step == 0)
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append figures; those that are no numbers, as tables by class, go to metrics.jsonl alone."""
+        """Append figures. Those that are not numbers, such as tables by class, go only to metrics.jsonl."""
         with self._path.open("a") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         numbers = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))}
@@ -168,7 +168,7 @@ class Curves:
             self._wandb.log(numbers, step=step)
 
     def picture(self, name: str, step: int, image: np.ndarray) -> Path:
-        """Write a picture, (H, W, 3) uint8 RGB."""
+        """Write a picture, (H, W, 3) uint8 RGB. Returns its path."""
         import cv2
 
         self._pictures.mkdir(exist_ok=True)
@@ -182,12 +182,12 @@ class Curves:
         return path
 
     def flush(self) -> None:
-        """Write what TensorBoard's writer still holds in memory."""
+        """Write the events that TensorBoard's writer still has in memory."""
         if self._board is not None:
             self._board.flush()
 
     def close(self) -> None:
-        """Write what is still held in memory, and end. Nothing may be logged afterwards."""
+        """Write everything that is still in memory. Nothing may be logged afterwards."""
         if self._board is not None:
             self._board.close()
         if self._wandb is not None:
@@ -201,14 +201,14 @@ class Curves:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):  # half a line, of a process that was killed
+            except (ValueError, KeyError, TypeError):  # an incomplete line of a process that was killed
                 continue
         with replacing(self._path) as temporary:
             temporary.write_text("".join(kept))
 
 
 def _wandb_run(config: TrainConfig, folder: RunFolder, anew: bool):
-    """The run at Weights & Biases: a new one, or the one that this folder has written to before."""
+    """The run at Weights & Biases: a new run, or the run of this folder's earlier steps."""
     try:
         import wandb
     except ImportError:
