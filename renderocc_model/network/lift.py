@@ -34,9 +34,14 @@ CAMERA_PARAMETERS = 7
 class PinholeView(Protocol):
     """What is needed of a view; `renderocc_model.geometry.undistortion.View` is one."""
 
-    width: int
-    height: int
-    K: np.ndarray
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def K(self) -> np.ndarray: ...
 
 
 def depth_bin_edges(config: DepthConfig) -> np.ndarray:

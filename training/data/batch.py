@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,8 +106,16 @@ class Batch:
     def only(self, index: int) -> Batch:
         """One of the samples, as a batch of one."""
         frames = [_mapped(one, lambda tensor: tensor[index : index + 1]) for one in (self.current, *self.previous)]
-        columns = (self.rays, self.ray_cameras, self.truth, self.label_voxels, self.names, self.indices)
-        return Batch(frames[0], tuple(frames[1:]), *((column[index],) for column in columns))
+        return Batch(
+            frames[0],
+            tuple(frames[1:]),
+            (self.rays[index],),
+            (self.ray_cameras[index],),
+            (self.truth[index],),
+            (self.label_voxels[index],),
+            (self.names[index],),
+            (self.indices[index],),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -210,7 +219,7 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
 
 
-def _mapped(value, change):
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A structure of dataclasses, tuples and dicts with `change` applied to its tensors."""
     if isinstance(value, Tensor):
         return change(value)
@@ -218,6 +227,6 @@ def _mapped(value, change):
         return tuple(_mapped(entry, change) for entry in value)
     if isinstance(value, dict):
         return {name: _mapped(entry, change) for name, entry in value.items()}
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return type(value)(*(_mapped(getattr(value, field.name), change) for field in fields(value)))
     return value

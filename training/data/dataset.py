@@ -240,6 +240,7 @@ class RayDataset(torch.utils.data.Dataset):
     ) -> dict[str, np.ndarray]:
         """The voxels that labels mark: returns of the frame and, of what does not move, of the auxiliary ones."""
         config = self.config
+        assert self.label_grid is not None, "samples with voxels have their grid"
         marks = VoxelMarks(self.label_grid, len(self.classes))
         frames, left_out = self._still(tables, frame, config.auxiliary_offsets)
         starts = tables.starts[frames]
@@ -254,6 +255,7 @@ class RayDataset(torch.utils.data.Dataset):
                     tables.pixels, tables.distances, left_out[row], stride, int(rng.integers(stride)),
                 )  # fmt: skip
         rays = self._evenly(tables, frame, config.voxel_rays, config.auxiliary_offsets, change, rng.random())[0]
+        assert rays.distances is not None and rays.classes is not None
         marks.add_rays(*(one.numpy() for one in (rays.origins, rays.directions, rays.distances, rays.classes)))
         return marks.labels().arrays()
 
@@ -330,13 +332,13 @@ class RayDataset(torch.utils.data.Dataset):
         classes[classes == count] = UNLABELLED
         places, cameras = np.divmod(planes, len(tables.cameras))
         base_from_odom = change @ invert(tables.odom_from_base[frame])
-        poses = [
+        chains = [
             change @ tables.base_from_camera[one]
             if one == frame  # without the round trip through odom
             else base_from_odom @ tables.odom_from_base[one] @ tables.base_from_camera[one]
             for one in frames
         ]
-        poses = np.array(poses).reshape(-1, 4, 4).astype(np.float32)
+        poses = np.array(chains).reshape(-1, 4, 4).astype(np.float32)
         pixels = tables.pixels[rows].astype(np.intp)
         origins, directions = np.empty((len(rows), 3), np.float32), np.empty((len(rows), 3), np.float32)
         bounds = np.searchsorted(planes, np.arange(len(poses) + 1))

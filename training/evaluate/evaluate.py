@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,9 @@ def evaluate(
         if truth is None:
             continue
         predictions = [prediction, *(baselines or {}).values()]
-        cast_frame([scores.rays for scores in volumes.values()], predictions, truth.semantics, grid, origins)
+        counted = [scores.rays for scores in volumes.values() if scores.rays is not None]
+        assert origins is not None  # there where the truth is
+        cast_frame(counted, predictions, truth.semantics, grid, origins)
         for scores, volume in zip(volumes.values(), predictions):
             scores.voxels.add(volume, truth.semantics, truth.mask)
             scores.frames += 1
@@ -132,11 +135,12 @@ class _Archive:
     """Volumes in a folder as `renderocc metrics` compares them: predictions/, truth/ and origins.json."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.origins = folder, {}
+        self.folder = folder
+        self.origins: dict[str, list] = {}
 
     def add(self, name: str, prediction: np.ndarray, truth: FrameTruth | None, origins: np.ndarray | None) -> None:
         self._write(self.folder / "predictions" / f"{name}.npz", semantics=prediction)
-        if truth is not None:
+        if truth is not None and origins is not None:
             mask = np.ones(truth.semantics.shape, bool) if truth.mask is None else truth.mask
             self._write(
                 self.folder / "truth" / f"{name}.npz", semantics=truth.semantics, mask_camera=mask.astype(np.uint8)
@@ -147,7 +151,7 @@ class _Archive:
         write_json(self.folder / "origins.json", self.origins)
 
     @staticmethod
-    def _write(path: Path, **arrays: np.ndarray) -> None:
+    def _write(path: Path, **arrays: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -291,7 +295,10 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _grid(numbers: Sequence[float] | None) -> VoxelGrid | None:
-    return None if numbers is None else VoxelGrid(tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
+    if numbers is None:
+        return None
+    x0, y0, z0, x1, y1, z1, voxel_size = numbers
+    return VoxelGrid((x0, y0, z0), (x1, y1, z1), voxel_size)
 
 
 def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: EvaluationPlan) -> dict[str, np.ndarray]:

@@ -75,12 +75,13 @@ class RayScores:
             raise ValueError(f"the field has {field.class_count} classes, not the labels' {len(self._channels)}")
         kinds = RayKinds.of(rays, field.grid)
         used = kinds.returned | kinds.beyond
+        wanted, classes = rays.distances[used].double(), rays.classes[used]
         rays, far, is_return = rays[used], kinds.far[used], kinds.returned[used]
         result = render(field, rays, step=self.step)
         opacity = result.opacity.double()
         surfaces = read_surfaces(result, far)
         rendered = surfaces.distances[is_return].double()
-        wanted = rays.distances[is_return].double()
+        wanted = wanted[is_return]
         error = (rendered - wanted).abs() / wanted
         close = torch.maximum(rendered / wanted, wanted / rendered) < _DELTA
         if cameras is not None:
@@ -100,7 +101,7 @@ class RayScores:
         channels = surfaces.channels[is_return].cpu().numpy()
         opaque = surfaces.opaque[is_return].cpu().numpy()
         found = np.where(opaque, self._channels[channels], self.confusion.classes.free)
-        self.confusion.add(found, rays.classes[is_return].cpu().numpy())
+        self.confusion.add(found, classes[is_return].cpu().numpy())
 
     def _add_by_camera(self, cameras: np.ndarray, names: Sequence[str], error: np.ndarray, close: np.ndarray) -> None:
         """Count returns, relative errors and distances within 25 %, (R,) each, for the camera of each."""

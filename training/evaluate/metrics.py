@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,13 +59,15 @@ class VolumeScores:
         """Count a frame; grid and origins (N, 3) are those of its rays. Errors of `Confusion` and `RayIoU`."""
         self.voxels.add(prediction, truth, mask)
         if self.rays is not None:
+            if grid is None or origins is None:
+                raise ValueError("RayIoU needs the grid and the origins of rays; give both")
             self.rays.add_volumes(prediction, truth, grid, origins)
         self.frames += 1
 
     def merge(self, other: VolumeScores) -> None:
         """Add what another has counted."""
         self.voxels.merge(other.voxels)
-        if self.rays is not None:
+        if self.rays is not None and other.rays is not None:
             self.rays.merge(other.rays)
         self.frames += other.frames
 
@@ -73,23 +76,24 @@ class VolumeScores:
         classes = self.voxels.classes
         names = [classes.names[index] for index in classes.occupied_ids]
         rows = list(classes.occupied_ids)
-        result = {
+        counts: dict[str, Any] = {"frames": self.frames, "voxels": int(self.voxels.histogram.sum())}
+        counts["voxels_truth"] = _counts(classes, self.voxels.histogram.sum(axis=1))
+        counts["voxels_prediction"] = _counts(classes, self.voxels.histogram.sum(axis=0))
+        result: dict[str, Any] = {
             "miou": _number(self.voxels.miou()),
             "iou": dict(zip(names, map(_number, self.voxels.iou()[rows]))),
             "iou_occupied": _number(self.voxels.occupied_iou()),
-            "counts": {"frames": self.frames, "voxels": int(self.voxels.histogram.sum())},
+            "counts": counts,
         }
-        result["counts"]["voxels_truth"] = _counts(classes, self.voxels.histogram.sum(axis=1))
-        result["counts"]["voxels_prediction"] = _counts(classes, self.voxels.histogram.sum(axis=0))
         if self.rays is not None:
             result["rayiou"] = _number(self.rays.rayiou())
             for threshold, value in zip(THRESHOLDS, self.rays.at_thresholds()):
                 result[f"rayiou_{threshold:g}"] = _number(value)
             ratios = self.rays.iou()[:, rows].T
             result["rayiou_by_class"] = {name: [_number(value) for value in row] for name, row in zip(names, ratios)}
-            result["counts"] |= {"origins": self.rays.origins, "rays": self.rays.rays}
-            result["counts"]["rays_truth"] = _counts(classes, self.rays.truth)
-            result["counts"]["rays_prediction"] = _counts(classes, self.rays.prediction)
+            counts |= {"origins": self.rays.origins, "rays": self.rays.rays}
+            counts["rays_truth"] = _counts(classes, self.rays.truth)
+            counts["rays_prediction"] = _counts(classes, self.rays.prediction)
         return result
 
 
@@ -131,7 +135,7 @@ class _Comparison:
                 truth, grid = self._cut(truth, path, prediction.shape)
             if self.flat_ground:
                 prediction = flat_ground(grid or volume_grid(prediction.shape, self.classes), self.classes)
-            origins = None if self.grid is None else self._origins(name, grid)
+            origins = None if grid is None or self.grid is None else self._origins(name, grid)
             scores.add(prediction, truth["semantics"], truth.get(self.mask), grid, origins)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -147,7 +151,7 @@ class _Comparison:
         return {name: np.ascontiguousarray(array[slices]) for name, array in truth.items()}, part
 
     def _origins(self, name: str, grid: VoxelGrid) -> np.ndarray:
-        given = [DEFAULT_ORIGIN] if self.origins is None else self.origins[name[: -len(".npz")]]
+        given = np.array([DEFAULT_ORIGIN]) if self.origins is None else self.origins[name[: -len(".npz")]]
         origins = select_origins(given, grid)
         if not len(origins):
             raise ValueError("none of its origins lies in the grid, 1 m from its sides; correct the file of origins")

@@ -96,7 +96,7 @@ def first_hits(
     origins, directions = checked_rays(origins, directions)
     places = (origins - grid.lower) / grid.voxel_size
     near, far, first = entry(np.array(grid.shape, np.float64)[:, None], places.T, directions.T)
-    codes = padded(sum((volume.astype(np.uint8) << bit for bit, volume in enumerate(volumes)), np.uint8(0)))
+    codes = padded(sum((volume.astype(np.uint8) << bit for bit, volume in enumerate(volumes)), np.zeros((), np.uint8)))
     wide = np.array(grid.shape) + 2
     starts = np.where(far >= 0, first, -1).T.astype(np.int64)
     cells = np.full((len(volumes), len(origins)), -1, np.int64)

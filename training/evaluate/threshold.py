@@ -111,14 +111,15 @@ class ThresholdSearch:
         self.frames += 1
         kinds = RayKinds.of(rays, field.grid)
         used = kinds.returned | kinds.beyond
+        measured, labelled = rays.distances[used].cpu().numpy(), rays.classes[used].cpu().numpy()
         rays, is_return = rays[used].to("cpu"), kinds.returned[used].cpu().numpy()
         probability = field.occupancy_probability().double().cpu().numpy()
         level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
         names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]
         origins, directions = rays.origins.double().numpy(), rays.directions.double().numpy()
-        distances = np.where(is_return, rays.distances.numpy(), np.inf)
+        distances = np.where(is_return, measured, np.inf)
         marks = VoxelMarks(field.grid, len(self.classes))
-        marks.add_rays(origins, directions, distances, rays.classes.numpy())
+        marks.add_rays(origins, directions, distances, labelled)
         labels = marks.labels()
         walk = _Walk(field.grid, rays, level, names, len(self.thresholds))
         cells, left = first_hits((labels.occupied,), field.grid, origins, directions)

@@ -78,8 +78,8 @@ def saved_grid(path: Path) -> VoxelGrid | None:
         raise ValueError(
             f"its grid is {bounds.dtype} of shape {bounds.shape}; expected 7 numbers: both corners and the voxel size"
         )
-    lower, upper = (tuple(map(float, part)) for part in (bounds[:3], bounds[3:6]))
-    return VoxelGrid(lower, upper, float(bounds[6]), frame)
+    x0, y0, z0, x1, y1, z1, voxel_size = map(float, bounds)
+    return VoxelGrid((x0, y0, z0), (x1, y1, z1), voxel_size, frame)
 
 
 def read_origins(path: Path) -> dict[str, np.ndarray]:

@@ -54,6 +54,7 @@ def depth_bin_targets(
     height, width = feature_shape
     count = len(base_from_camera)
     dtype = torch.float32
+    assert rays.distances is not None, "labelled rays have distances"
     distances = rays.distances.to(dtype)
     measured = (distances > 0) & (distances < torch.inf) & present[cameras]
     if rays.frame_offsets is not None:

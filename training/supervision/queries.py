@@ -102,6 +102,7 @@ def draw_queries(
     far, returned, known = kinds.far, kinds.returned, kinds.returned | kinds.beyond
     if weights is not None:
         known, returned = known & (weights > 0), returned & (weights > 0)
+    assert rays.distances is not None, "labelled rays have distances"
     distances = rays.distances.to(torch.float32)
     distances = torch.where(known, distances, torch.zeros_like(distances))
     counts = torch.ones_like(distances) if weights is None else weights.to(torch.float32)

@@ -38,6 +38,7 @@ class RayLabels:
     @staticmethod
     def of(config: SupervisionConfig, grid: VoxelGrid, channel_table: Tensor, rays: Rays) -> RayLabels:
         """Sort rays by what they say (`Supervision`), with `channel_table` (256,) the logit of each class id."""
+        assert rays.distances is not None, "labelled rays have distances"
         distances, kinds = rays.distances.to(torch.float32), RayKinds.of(rays, grid)
         weights = torch.ones_like(distances) if rays.weights is None else rays.weights.to(torch.float32)
         if not config.auxiliary_rays and rays.frame_offsets is not None:

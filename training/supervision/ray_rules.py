@@ -37,6 +37,7 @@ class RayKinds:
 
     @staticmethod
     def of(rays: Rays, grid: VoxelGrid) -> RayKinds:
+        assert rays.distances is not None, "labelled rays have distances"
         origins, directions, distances = (
             tensor.to(torch.float32) for tensor in (rays.origins, rays.directions, rays.distances)
         )

@@ -50,6 +50,7 @@ def render_terms(
     depth = _depth(config, rendered, labels.exits)
     target, returned = labels.distances, labels.returned
     if contracted:
+        assert z_cosine is not None, "contracted depths are compared with z-depth"
         target = target * z_cosine
         returned = returned * (target > 0)  # a wide lens sees what lies behind its own image plane
     terms, by_depth = {}, config.use_depth and config.depth_loss == "silog"
@@ -63,7 +64,11 @@ def render_terms(
         )
     if spread:
         diagonal = math.dist(field.grid.lower, field.grid.upper)
-        each = _contracted_distortion(config, rendered) if contracted else rendered.distortion / diagonal
+        if contracted:
+            each = _contracted_distortion(config, rendered)
+        else:
+            assert rendered.distortion is not None  # asked for above
+            each = rendered.distortion / diagonal
         terms["distortion"] = losses.weighted_mean(each, labels.used)
     if weights.opacity > 0:
         terms["opacity"] = losses.opacity_entropy(rendered.opacity, labels.used)
@@ -82,6 +87,7 @@ def _depth(config: SupervisionConfig, rendered: RenderResult, exits: Tensor) -> 
     """(R,) rendered depth, metres; see `Supervision` for what its two settings mean."""
     radius = config.contraction_radius
     if config.depth_target == "contracted":
+        assert rendered.weights is not None and rendered.sample_distances is not None  # asked for with this target
         places = rendered.sample_distances / (rendered.sample_distances + radius)
         depth, last = radius * (rendered.weights * places).sum(dim=1), radius * exits / (exits + radius)
     else:
@@ -91,6 +97,7 @@ def _depth(config: SupervisionConfig, rendered: RenderResult, exits: Tensor) -> 
 
 def _contracted_distortion(config: SupervisionConfig, rendered: RenderResult) -> Tensor:
     """(R,) distortion of s; the authors take 1 / the number of all samples for a sample's length, as good as 0."""
+    assert rendered.weights is not None and rendered.sample_distances is not None  # asked for with this target
     places = rendered.sample_distances / (rendered.sample_distances + config.contraction_radius)
     return losses.distortion(rendered.weights, places, 0.0)
 

@@ -151,7 +151,8 @@ class _Frame:
 
     def ray_terms(self, generator: torch.Generator | None, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms of rendered rays and of query points."""
-        config, weights, terms = self.config, self.config.weights, {}
+        config, weights = self.config, self.config.weights
+        terms: dict[str, Tensor] = {}
         if config.labels_3d == "only":
             return terms
         labels = RayLabels.of(config, self.field.grid, self.channels, self.rays)

@@ -41,7 +41,8 @@ def crop_slices(whole: VoxelGrid, part: VoxelGrid) -> tuple[slice, slice, slice]
                 f"{whole.lower[axis]} to {whole.upper[axis]} m; use a grid within it, or train without 3D labels"
             )
         slices.append(slice(first, first + count))
-    return tuple(slices)
+    x, y, z = slices
+    return x, y, z
 
 
 def voxel_targets(

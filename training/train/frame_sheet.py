@@ -42,7 +42,7 @@ def draw_frame(field: SemanticDensityField, sample: Sample, classes: ClassTable,
     farthest = float(np.linalg.norm(np.subtract(field.grid.upper, field.grid.lower)[:2])) / 2
     palette = classes.palette()
     rows = []
-    for camera in np.flatnonzero(frame.present):
+    for camera in np.flatnonzero(frame.present).tolist():
         view = View(frame.views.shape[2], frame.views.shape[1], frame.intrinsics[camera])
         pose = frame.base_from_camera[camera]
         label_classes, label_distances = _labels(sample, camera, view, pose)
@@ -82,6 +82,7 @@ def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTabl
 def _labels(sample: Sample, camera: int, view: View, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Class and distance images (H, W) of a view, from the labelled rays; 255 and 0 without a label."""
     rays = sample.rays
+    assert rays.frame_offsets is not None and rays.classes is not None and rays.distances is not None
     own = (np.asarray(sample.ray_cameras) == camera) & (rays.frame_offsets.numpy() == 0)
     directions = rays.directions.numpy()[own] @ pose[:3, :3]
     pixels = directions @ view.K.T
@@ -119,16 +120,16 @@ def _rendered(
 
 
 def _painted(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    return np.where((labels == UNLABELLED)[..., None], np.uint8(_NOTHING), palette[labels])
+    return np.where((labels == UNLABELLED)[..., None], np.array(_NOTHING, np.uint8), palette[labels])
 
 
 def _distance_colours(distances: np.ndarray, farthest: float) -> np.ndarray:
     """Colours of distances on a logarithmic scale from 1 m (red) to `farthest` (blue)."""
     known = distances > 0
     share = np.log(np.maximum(distances, 1.0)) / np.log(farthest)
-    levels = np.uint8(255 * (1 - np.clip(share, 0, 1)))
+    levels = (255 * (1 - np.clip(share, 0, 1))).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(known[..., None], colours, np.uint8(_NOTHING))
+    return np.where(known[..., None], colours, np.array(_NOTHING, np.uint8))
 
 
 def _fitted(tile: np.ndarray, view: View) -> np.ndarray:

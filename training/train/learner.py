@@ -135,11 +135,12 @@ class Learner:
         config, device, cameras = self.config, self.processes.device, batch.images.shape[1]
         rows = slice(index, index + 1), slice(index, index + 1), slice(index * cameras, (index + 1) * cameras)
         leaves = [prediction[row].detach().requires_grad_() for prediction, row in zip(predictions, rows)]
+        output = NetworkOutput(leaves[0], leaves[1], leaves[2], None)
         generator = torch.Generator(device)
         generator.manual_seed(_seed(config.seed, self.step, batch.indices[index]))
         found: dict[str, Tensor] = {}
         try:
-            terms = self.supervision.terms(NetworkOutput(*leaves, None), batch.only(index), generator, found)
+            terms = self.supervision.terms(output, batch.only(index), generator, found)
         except ValueError:
             if not torch.isfinite(leaves[0]).all():
                 raise self._diverged("the network's output is") from None

@@ -64,7 +64,7 @@ def prepare_missing(config: DataConfig, folder: Path) -> None:
     if len(set(names)) < len(names):
         raise TablesError(f"data.bags: names of recordings repeat in {', '.join(names)}; rename their folders")
     folder.mkdir(parents=True, exist_ok=True)
-    sidecars = [Path(labels) for labels in config.labels] or [None] * len(config.bags)
+    sidecars: list[Path | None] = [Path(labels) for labels in config.labels] or [None] * len(config.bags)
     tasks = [(Path(bag), sidecar, folder, config.prepare) for bag, sidecar in zip(config.bags, sidecars)]
     failures = prepare_recordings(tasks, min(len(os.sched_getaffinity(0)), len(tasks)))
     if failures:

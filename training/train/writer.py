@@ -34,7 +34,8 @@ class Writer:
     ) -> None:
         self.config, self.data, self.folder, self.learner = config, data, folder, learner
         # The score of the best validation so far, and the figures of the last one.
-        self.best, self.metrics = (None, {}) if state is None else (state["best"], state["metrics"])
+        self.best: float | None = None if state is None else state["best"]
+        self.metrics: dict = {} if state is None else state["metrics"]
         folder.start()
         self.curves = Curves(folder, config, learner.step)
         if data.held_out is None:
