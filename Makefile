@@ -2,22 +2,25 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 
-.PHONY: help env demo test lint format types fuzz faults soak load command-faults lock clean
+.PHONY: help env demo test test-fast lint format types docs fuzz faults soak load command-faults lock clean
 
 help:
-	@echo "make demo   a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of your own)"
-	@echo "make test   the whole test run"
-	@echo "make lint   format and lint as they should be? says what is not   (make format mends it)"
-	@echo "make types  the annotations of renderocc_model and training, checked by mypy"
-	@echo "make fuzz   damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
+	@echo "make demo            a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of yours)"
+	@echo "make test            the whole test run   (TESTS='test/test_rays.py -k stride' for a part of it)"
+	@echo "make test-fast       the tests that need neither much time nor other processes, in about a minute"
+	@echo "make lint            is the code formatted and free of lint?   (make format mends it)"
+	@echo "make types           the annotations of renderocc_model and training, checked by mypy"
+	@echo "make docs            the documentation as a site, in site/; every link is checked"
+	@echo "make fuzz            damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
 	@echo "make faults          faults of cameras, clocks, TF, signals and files injected into the running node   (FAULTS='--minutes 5 --list')"
 	@echo "make command-faults  every command stopped, starved and fed damaged inputs   (COMMAND_FAULTS='--runs 20')"
 	@echo "make soak            the node under random faults for a long time   (SOAK='--minutes 30')"
 	@echo "make load            the rates and sizes of images that the node keeps up with   (LOAD='--sizes 704x256')"
-	@echo "make env    only the environment; then: source $(VENV)/bin/activate && renderocc --help"
-	@echo "make lock   requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
-	@echo "make clean  delete the environment and what the commands above made"
+	@echo "make env             only the environment; then: source $(VENV)/bin/activate && renderocc --help"
+	@echo "make lock            requirements-lock.txt and -ros: what the environment has, as exact versions with hashes   (needs uv)"
+	@echo "make clean           delete the environment and what the commands above made"
 
 env:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV)
@@ -28,6 +31,10 @@ demo: env
 test:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-fast:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not system and not realdata" $(TESTS)
 
 lint:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
@@ -67,6 +74,12 @@ command-faults:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(CAMPAIGN).commands $(COMMAND_FAULTS)
 
+docs:
+	@test -d $(DOCS_VENV) || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet
+	@echo "wrote site/index.html"
+
 LOCK = $(UV) pip compile --quiet --no-header --no-annotate --generate-hashes --python-version 3.11 \
 	--python-platform x86_64-unknown-linux-gnu --constraint $(VENV)/lock/tested.txt
 UV ?= uv
@@ -82,4 +95,4 @@ lock: env
 	@echo "wrote requirements-lock.txt requirements-lock-ros.txt"
 
 clean:
-	rm -rf $(VENV) demo_output fuzz_output campaign_output build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) site demo_output example_output fuzz_output campaign_output build install log .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -30,6 +30,8 @@ from renderocc_ros.frame.pipeline import decode_view
 from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.output import messages as outputs
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(autouse=True)
 def threads_as_before():

@@ -10,6 +10,8 @@ from training.recordings.frames import Recording
 from training.simulate.sensors import town_rig
 from training.simulate.write import encode
 
+pytestmark = pytest.mark.slow
+
 WIDTH, HEIGHT = 88, 32
 
 

@@ -16,6 +16,8 @@ from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.presets import preset
 from renderocc_model.network.untrained import surround_cameras, untrained_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SMALL = preset("tiny", ("images.height=64", "images.width=96", "grid.lower=[-8, -8, -1]", "grid.upper=[8, 8, 5.4]"))
 
 

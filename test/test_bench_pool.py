@@ -13,6 +13,8 @@ from renderocc_model.base.config import apply_overrides
 from renderocc_model.bench import pool as bench_pool
 from renderocc_model.network.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("images.height=32", "images.width=64", "lift.context_channels=5", "lift.depth.count=9")
 
 

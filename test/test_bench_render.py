@@ -11,6 +11,8 @@ from renderocc_model.bench import render as bench_render
 from renderocc_model.bench import render_scene
 from renderocc_model.geometry.grid import VoxelGrid
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch):

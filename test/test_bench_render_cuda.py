@@ -9,6 +9,8 @@ from renderocc_model.bench import render_cuda as bench_render_cuda
 from renderocc_model.bench import render_scene
 from renderocc_model.geometry.grid import VoxelGrid
 
+pytestmark = pytest.mark.slow
+
 
 def test_textbook_and_reference_agree_in_every_type(monkeypatch):
     monkeypatch.setattr(render_scene, "GRID", VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 2.2), 0.4))  # 20 x 20 x 8

@@ -18,6 +18,8 @@ from training.prepare import PrepareConfig, prepare_recording
 from training.recordings.frames import Recording
 from training.simulate.record import START_NS
 
+pytestmark = pytest.mark.slow
+
 SECOND = 1_000_000_000
 INFO, IMAGE, SEMANTIC = "/cam_front/camera_info", "/cam_front/image_raw/compressed", "/cam_front/semantic/compressed"
 

@@ -14,6 +14,8 @@ from campaign.commands.report import table, update_document
 from campaign.commands.subjects import SUBJECTS, tree_digest
 from campaign.commands.verdict import all_made, leftovers, met, wholeness
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):

@@ -26,6 +26,8 @@ from renderocc_ros.commands.demo.report import percent, truth_section
 from renderocc_ros.commands.demo.truth import Comparison, truth_of_frames
 from renderocc_ros.parameters import NodeConfig
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 FREE, CAR, ROAD = OCC3D_NUSCENES.free, 4, 11
 TINY_GRID = VoxelGrid((-20, -20, -1), (20, 20, 5.4), 0.4)

@@ -13,6 +13,8 @@ from renderocc_model.images.decoding import ENCODINGS, ImageError
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
 from renderocc_model.inference.device_decoding import DeviceDecoder
 
+pytestmark = pytest.mark.slow
+
 K = np.array([[192.0, 0.0, 159.5], [0.0, 192.0, 99.5], [0.0, 0.0, 1.0]])
 MODEL = CameraModel(320, 200, K, "plumb_bob", (-0.1, 0.01, 0.0, 0.0, 0.0))
 TABLE = UndistortTable(MODEL, network_view(MODEL, 32, 96))

@@ -21,6 +21,8 @@ from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
 from training.recordings.new_bag import new_bag
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

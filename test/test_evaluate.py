@@ -26,6 +26,8 @@ from training.evaluate.report import confusion_picture, evaluation_markdown, eva
 from training.evaluate.threshold import ThresholdSearch
 from training.prepare import PrepareConfig, prepare_recording
 
+pytestmark = pytest.mark.slow
+
 FREE, ROAD = 17, 11
 # 40 x 40 x 16 voxels, the middle of the truth's 200 x 200 x 16.
 GRID = VoxelGrid((-8.0, -8.0, -1.0), (8.0, 8.0, 5.4), 0.4)

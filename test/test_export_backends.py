@@ -23,6 +23,8 @@ from renderocc_ros.commands.doctor.files import check_checkpoint
 from renderocc_ros.frame.network_setup import make_predictor
 from renderocc_ros.parameters import NodeConfig
 
+pytestmark = pytest.mark.system
+
 
 def frame(config, cameras):
     """Arguments of `Predictor.predict`: random pictures of a ring of cameras."""

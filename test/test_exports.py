@@ -9,6 +9,8 @@ import pytest
 
 import renderocc_model
 
+pytestmark = pytest.mark.slow
+
 
 def test_importing_the_package_imports_nothing_heavy():
     code = (

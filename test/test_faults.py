@@ -20,6 +20,8 @@ from nav_msgs.msg import MapMetaData
 from sensor_msgs.msg import CameraInfo
 from system import new_domain, program_environment, small_network
 
+pytestmark = pytest.mark.system
+
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 
 SIX = (

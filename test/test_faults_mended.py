@@ -24,6 +24,8 @@ from renderocc_ros.frame.placement import place_cameras
 from renderocc_ros.health.throttled_log import Complaints
 from renderocc_ros.node import RenderOccNode
 
+pytestmark = pytest.mark.system
+
 ENDING = """
 import atexit, os, signal, threading, time
 import rclpy

@@ -49,6 +49,8 @@ from training.prepare.tables import ARRAYS, TablesError
 from training.recordings.label_images import LabelImageError, png_image
 from training.recordings.notes import noted_classes
 
+pytestmark = pytest.mark.slow
+
 # Inputs of each target in the ordinary test run: about half a second each.
 _FEW = {"camera_model": 30, "checkpoint": 2, "bag_packed": 10, "tables": 40, "occ3d_truth": 10, "bag_sqlite": 40}
 

@@ -21,6 +21,8 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.untrained import untrained_checkpoint
 
+pytestmark = pytest.mark.system
+
 CAMERAS = ("front", "left")
 SECOND = 1_000_000_000
 

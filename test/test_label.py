@@ -29,7 +29,10 @@ from training.recordings.notes import noted_classes
 from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.stamped_topic import StampedTopic
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")  # TorchScript is what people have
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),  # TorchScript is what people have
+]
 ROOT = Path(__file__).resolve().parents[1]
 CAR, ROAD = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface"))
 # 100 px focal length, principal point in the middle of 200x100.

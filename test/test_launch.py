@@ -22,6 +22,8 @@ from system import Listener, Program, new_domain, wait_until  # noqa: E402
 
 from launch import LaunchContext  # noqa: E402
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 HAS_ROS2 = importlib.util.find_spec("ros2launch") is not None
 HAS_RVIZ = any((Path(p) / "lib/rviz2/rviz2").exists() for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":"))

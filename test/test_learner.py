@@ -19,6 +19,8 @@ from training.train.loop import learn
 from training.train.precision import training_precision
 from training.train.run_data import open_data
 
+pytestmark = pytest.mark.slow
+
 ALONE = Processes(0, 1, torch.device("cpu"))
 GRID = "supervision.truth_grid"
 

@@ -13,6 +13,8 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from shared_memory import all_segments, left_of, segments_of
 from system import Listener, Program, new_domain, node_command, untrained_network, wait_until
 
+pytestmark = pytest.mark.system
+
 STOPS = int(os.environ.get("RENDEROCC_STOPS", 6))
 GONE_WITHIN = 1.0  # seconds after the process has ended
 SHUTDOWN = {

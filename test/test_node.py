@@ -35,6 +35,8 @@ from system import (
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import Marker, MarkerArray
 
+pytestmark = pytest.mark.system
+
 CAMERAS = ("front", "left", "back")
 SECOND = 1_000_000_000
 

@@ -17,6 +17,8 @@ from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.presets import preset
 from renderocc_model.network.untrained import untrained_checkpoint
 
+pytestmark = pytest.mark.system
+
 
 def wide_rig():
     """A rig that differs from `noise_cameras`: five cameras of 1600x900 with another field of view."""

@@ -27,6 +27,8 @@ from renderocc_model.network.untrained import untrained_checkpoint
 from renderocc_ros.health.throttled_log import Complaints
 from renderocc_ros.node import GRAPH_PERIOD, RenderOccNode
 
+pytestmark = pytest.mark.system
+
 CAMERAS = ("front", "left", "back")
 
 

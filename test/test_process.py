@@ -13,6 +13,8 @@ import pytest
 
 from renderocc_ros.process import PROFILE_VARIABLES, config_file, prepare_process
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

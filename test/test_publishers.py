@@ -9,6 +9,8 @@ from system import new_domain
 
 from renderocc_ros.output.publishers import OutputPublishers
 
+pytestmark = pytest.mark.system
+
 
 def test_where_one_topic_cannot_be_made_all_are_given_back():
     context = Context()

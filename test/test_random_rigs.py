@@ -16,6 +16,8 @@ from training.simulate.shapes import box
 from training.simulate.town import build_town
 from training.simulate.trace import Tracer
 
+pytestmark = pytest.mark.slow
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 SEEDS = range(40)
 

@@ -15,6 +15,8 @@ from test_render import UNIT_GRID, random_field, random_rays
 
 from renderocc_model.ops.render import choose, render
 
+pytestmark = pytest.mark.slow
+
 TEST = Path(__file__).resolve().parent
 
 

@@ -20,6 +20,8 @@ from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_ros.commands.player import ReplayError, is_latched, qos_profile
 from renderocc_ros.commands.replay import main, play, ros_arguments
 
+pytestmark = pytest.mark.system
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 T0 = 1_700_000_000_000_000_000
 FOREVER = QosTime(2147483647, 4294967295)

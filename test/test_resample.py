@@ -17,6 +17,8 @@ from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.preprocessing import normalise, view_from_raw, view_from_rgb
 from renderocc_model.ops.resample import PLANAR, PixelLayout, resample
 
+pytestmark = pytest.mark.slow
+
 TEST = Path(__file__).resolve().parent
 K = np.array([[192.0, 0.0, 159.5], [0.0, 192.0, 99.5], [0.0, 0.0, 1.0]])
 MODEL = CameraModel(320, 200, K, "plumb_bob", (-0.1, 0.01, 0.0, 0.0, 0.0))

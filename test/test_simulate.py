@@ -25,6 +25,8 @@ from training.simulate.town import CLASSES, build_town
 from training.simulate.trace import Tracer
 from training.simulate.truth import sample_surface
 
+pytestmark = pytest.mark.slow
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 SMALL = Settings(seed=3, frames=2, rate=2.0)
 

@@ -19,6 +19,8 @@ from campaign.soak.samples import shares
 from campaign.soak.statistics import counted, longest_life, soaked_seconds, trend
 from system import program_environment
 
+pytestmark = pytest.mark.system
+
 
 def test_a_leak_is_found_with_its_confidence():
     """Two MiB an hour in noise that remembers: the truth lies within, and zero does not."""

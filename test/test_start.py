@@ -9,6 +9,8 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from system import Listener, Program, new_domain, node_command, noise_cameras, wait_until
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -21,6 +21,8 @@ from training.study.results import FIGURES, Results, Spread, spread, write_sourc
 from training.study.section import NOT_RUN, render_table
 from training.study.towns import TownFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "config" / "study").glob("town_*.yaml"))
 STEPS = 3

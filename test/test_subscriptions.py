@@ -16,6 +16,8 @@ from tf2_msgs.msg import TFMessage
 from renderocc_model.rosio import cdr
 from renderocc_ros.input.subscriptions import AdaptiveSubscription, ImageSubscription
 
+pytestmark = pytest.mark.system
+
 RELIABLE = QoSProfile(depth=5)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)

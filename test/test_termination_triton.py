@@ -14,6 +14,8 @@ from test_render_triton import run
 
 from renderocc_model.ops.termination import choose, return_windows, termination
 
+pytestmark = pytest.mark.slow
+
 TEST = Path(__file__).resolve().parent
 
 

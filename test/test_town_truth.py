@@ -14,6 +14,8 @@ from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig
 from training.simulate.truth import solid
 
+pytestmark = pytest.mark.slow
+
 FREE = OCC3D_NUSCENES.free
 STRIDE = 3  # of the pixels each way that are looked at
 AUXILIARY = [offset for offset in range(-3, 4) if offset]

@@ -33,6 +33,8 @@ from training.train.loop import train
 from training.train.run_data import open_data
 from training.train.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 
 

@@ -18,6 +18,8 @@ from renderocc_model.geometry.undistortion import View
 from renderocc_model.network.untrained import surround_cameras
 from renderocc_model.ops.visibility import CameraFrusta, ViewFrusta, cast, cpu_kernel, visible_voxels
 
+pytestmark = pytest.mark.slow
+
 TEST = Path(__file__).resolve().parent
 CASES = (
     "some of everything",

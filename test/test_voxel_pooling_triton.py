@@ -14,6 +14,8 @@ from test_voxel_pooling import points
 
 from renderocc_model.ops.voxel_pooling import choose, make_plan, pool
 
+pytestmark = pytest.mark.slow
+
 TEST = Path(__file__).resolve().parent
 
 

@@ -28,6 +28,8 @@ from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.parameters import NodeConfig
 
+pytestmark = pytest.mark.system
+
 SECOND = 1_000_000_000
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 OCCUPANCY = Occupancy(

@@ -100,6 +100,7 @@ def fit_frames(
         search.add(field, labels)
     threshold = search.result().threshold
     scores = VolumeScores.empty(dataset.classes, True)
+    assert scores.rays is not None  # asked for
     for index, field in zip(indices, fields):
         recording, frame = dataset.recording_of(index)
         truth = truth_of(recording, frame, field.grid)
