@@ -207,11 +207,13 @@ def test_deterministic_gradients_of_any_size_agree(scale, deterministic):
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1, 6, 2), (1, 1, 1), (23, 19, 5)])
 def test_windows_are_the_same_bytes_as_the_reference_s(shape, margin):
     grid = grid_of(*shape)
+    marks = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.3
     for count in (0, 1, 200):
-        for follow in (True, False):
+        for follow, marked in ((True, None), (True, marks), (False, None)):
             rays, distances, returned = labelled_rays(grid, count)
-            arguments = (grid, rays.to(DEVICE), distances.to(DEVICE), returned.to(DEVICE), margin, follow)
-            expected = return_windows(grid, rays, distances, returned, margin, follow, backend="reference")
+            arguments = (grid, rays, distances, returned, margin, follow, 0.5, marked)
+            expected = return_windows(*arguments, backend="reference")
+            arguments = [value.to(DEVICE) if isinstance(value, (Rays, torch.Tensor)) else value for value in arguments]
             for one, other in zip(return_windows(*arguments, backend="triton"), expected):
                 assert one.dtype == F32 and torch.equal(one.cpu(), other)
 

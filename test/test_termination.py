@@ -275,6 +275,17 @@ def test_a_window_takes_in_the_unbroken_run_of_voxels_with_returns_before_it():
     assert starts.tolist() == pytest.approx([3.0, 1.5, math.inf, 1.5])
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_voxels_that_are_marked_already_count_as_those_with_returns(dtype):
+    # Ray 0 of the test above, and the voxels that the others end in as marks; the marks stay as they are.
+    marks = torch.zeros(5, 5, 5, dtype=dtype)
+    marks[[3, 2, 0], 2, 2] = 1
+    arguments = (UNIT_GRID, rays_of(ALONG_X), numbers(4.5), torch.tensor([True]))
+    assert return_windows(*arguments, marks=marks)[0].tolist() == pytest.approx([2.0])
+    assert return_windows(*arguments, follow=False, marks=marks)[0].tolist() == pytest.approx([3.5])
+    assert marks.sum() == 3
+
+
 def test_a_run_reaches_back_to_the_sensor_and_no_farther():
     above = [((x + 0.5, 2.5, 5.0), (0, 0, -1)) for x in range(5)]
     for origin, distance, expected in (((0.2, 2.5, 2.5), 4.0, 0.0), ((-1, 2.5, 2.5), 5.2, 1.2)):
@@ -309,6 +320,8 @@ def test_no_rays_have_no_windows():
         ({"step": math.nan}, "step is nan"),
         ({"returned": torch.ones(3)}, "returned are torch.float32"),
         ({"distances": torch.ones(2)}, r"distances are torch.float32 of shape \(2,\)"),
+        ({"marks": torch.ones(5, 5, 4) > 0}, r"marks are torch.bool of shape \(5, 5, 4\) on cpu; expected \(5, 5, 5\)"),
+        ({"marks": torch.ones(5, 5, 5)}, "marks are torch.float32"),
     ],
 )
 def test_returns_that_cannot_be_worked_with_are_named(change, message):

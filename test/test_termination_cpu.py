@@ -208,9 +208,10 @@ def labelled_rays(grid: VoxelGrid, count: int, seed: int = 0) -> tuple[Rays, tor
 @pytest.mark.parametrize("shape", SHAPES)
 def test_windows_are_the_same_bytes_as_the_reference_s(shape, margin):
     grid = grid_of(*shape)
+    marks = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.3
     for count in (0, 1, 200):
-        for follow in (True, False):
-            arguments = (grid, *labelled_rays(grid, count), margin, follow)
+        for follow, marked in ((True, None), (True, marks), (False, None)):
+            arguments = (grid, *labelled_rays(grid, count), margin, follow, 0.5, marked)
             for found, expected in zip(return_windows(*arguments), return_windows(*arguments, backend="reference")):
                 assert found.dtype == F32 and torch.equal(found, expected)
 

@@ -73,14 +73,15 @@ def return_windows(
     margin: float = 1.0,
     follow: bool = True,
     step: float = 0.5,
+    marks: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Where along each ray its return may lie, for `termination`.
 
     The window reaches from `margin` voxels before the return to as many behind it. Near a surface seen at a low angle a
     ray spends metres in voxels that the surface fills before it returns: with `follow` the window also takes in the
-    unbroken run of voxels before it that hold returns of these rays, looked at step after step, back to the sensor at
-    most.
+    unbroken run of voxels before it that hold returns of these rays, or are marked, looked at step after step, back to
+    the sensor at most.
 
     Args:
         grid: whose voxels are meant.
@@ -89,6 +90,7 @@ def return_windows(
         returned: (R,) bool, whether something in the grid returned the ray.
         margin: voxels, more than 0.
         step: from one look to the next on the way back, voxels.
+        marks: (X, Y, Z) bool or uint8, not 0 in voxels that hold returns beside those of these rays.
         backend: as for `termination`.
 
     Returns:
@@ -97,7 +99,7 @@ def return_windows(
         ValueError: margin or step is not positive, or devices, types or shapes do not fit.
     """
     implementation = _KERNELS.get(choose(rays.origins, backend, float64=True), reference)
-    return implementation.return_windows(grid, rays, distances, returned, margin, follow, step)
+    return implementation.return_windows(grid, rays, distances, returned, margin, follow, step, marks)
 
 
 def choose(data: Tensor, backend: str, float64: bool = False) -> str:

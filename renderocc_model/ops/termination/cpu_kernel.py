@@ -151,18 +151,19 @@ def return_windows(
     margin: float = 1.0,
     follow: bool = True,
     step: float = 0.5,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, for rays on the CPU."""
-    check_returns(rays, distances, returned, margin, step)
+    check_returns(grid, rays, distances, returned, margin, step, marks)
     delta, loops = step * grid.voxel_size, _loops()
     begin, steps = walk_back(grid, rays, distances, returned, margin, delta)
     runs = torch.zeros_like(steps)
     if follow:
-        marks = mark_voxels(grid, rays, distances, returned).view(-1)
+        marked = mark_voxels(grid, rays, distances, returned, marks).view(-1)
         table = torch.cat([rays.origins.detach().double(), rays.directions.detach().double()], dim=1)
         shape, lower = grid.shape, tuple(map(float, grid.lower))
         arrays = (table.numpy(), begin.numpy(), steps.numpy())
-        loops.follow_back(marks.numpy(), shape, lower, float(grid.voxel_size), *arrays, delta, runs.numpy())
+        loops.follow_back(marked.numpy(), shape, lower, float(grid.voxel_size), *arrays, delta, runs.numpy())
     return windows_of(grid, distances, returned, margin, begin, runs, delta)
 
 

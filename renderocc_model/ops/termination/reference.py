@@ -194,13 +194,14 @@ def return_windows(
     margin: float = 1.0,
     follow: bool = True,
     step: float = 0.5,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, on any device."""
-    check_returns(rays, distances, returned, margin, step)
+    check_returns(grid, rays, distances, returned, margin, step, marks)
     begin, steps = walk_back(grid, rays, distances, returned, margin, step * grid.voxel_size)
     runs = torch.zeros_like(steps)
     if follow:
-        marks = mark_voxels(grid, rays, distances, returned).view(-1)
+        marked = mark_voxels(grid, rays, distances, returned, marks).view(-1)
         origins, directions, delta = rays.origins.double(), rays.directions.double(), step * grid.voxel_size
         order = steps.argsort(stable=True)
         for first, last, longest in runs_of_similar_length(steps[order].cpu().numpy(), 2**20):
@@ -208,15 +209,24 @@ def return_windows(
             index = torch.arange(longest, dtype=torch.float64, device=steps.device)
             places = begin[rows, None] - (index + 0.5) * delta
             voxels, inside = voxels_of(origins[rows, None] + places[..., None] * directions[rows, None], grid)
-            holds = (marks[voxels] > 0) & inside & (index < steps[rows, None])
+            holds = (marked[voxels] > 0) & inside & (index < steps[rows, None])
             runs[rows] = holds.cumprod(dim=1).sum(dim=1)
     return windows_of(grid, distances, returned, margin, begin, runs, step * grid.voxel_size)
 
 
-def check_returns(rays: Rays, distances: Tensor, returned: Tensor, margin: float, step: float) -> None:
+def check_returns(
+    grid: VoxelGrid,
+    rays: Rays,
+    distances: Tensor,
+    returned: Tensor,
+    margin: float,
+    step: float,
+    marks: Tensor | None = None,
+) -> None:
     """
     Raises:
-        ValueError: margin or step is not positive, or distances or returned are not one number and one bool a ray.
+        ValueError: margin or step is not positive, distances or returned are not one number and one bool a ray, or
+            marks are not one bool or byte a voxel.
     """
     for name, value in (("margin", margin), ("step", step)):
         if not (math.isfinite(value) and value > 0):
@@ -228,6 +238,17 @@ def check_returns(rays: Rays, distances: Tensor, returned: Tensor, margin: float
                 f"{name} are {column.dtype} of shape {tuple(column.shape)} on {column.device}; expected ({len(rays)},) "
                 f"{'floating point' if name == 'distances' else 'bool'} on {rays.origins.device}"
             )
+    if marks is None:
+        return
+    if (
+        tuple(marks.shape) != grid.shape
+        or marks.dtype not in (torch.bool, torch.uint8)
+        or marks.device != rays.origins.device
+    ):
+        raise ValueError(
+            f"marks are {marks.dtype} of shape {tuple(marks.shape)} on {marks.device}; expected {grid.shape}, bool or "
+            f"uint8, on {rays.origins.device}"
+        )
 
 
 def walk_back(
@@ -253,14 +274,19 @@ def windows_of(
     return tuple(torch.where(returned, place, math.inf).float() for place in (starts, ends))
 
 
-def mark_voxels(grid: VoxelGrid, rays: Rays, distances: Tensor, returned: Tensor) -> Tensor:
-    """(X, Y, Z) uint8: 1 in voxels that hold the end of a ray that `returned` (R,)."""
+def mark_voxels(
+    grid: VoxelGrid, rays: Rays, distances: Tensor, returned: Tensor, marks: Tensor | None = None
+) -> Tensor:
+    """(X, Y, Z) uint8: 1 in voxels that hold the end of a ray that `returned` (R,), and other than 0 in those that are
+    marked already."""
     distances = torch.where(returned, distances, 0).double()
     voxels, inside = voxels_of(rays.origins.double() + distances[:, None] * rays.directions.double(), grid)
     # A point that does not count is written to one place more, which is then cut off.
     voxels = torch.where(returned & inside, voxels, grid.size)
-    marks = torch.zeros(grid.size + 1, dtype=torch.uint8, device=voxels.device)
-    return marks.index_fill_(0, voxels, 1)[:-1].view(grid.shape)
+    marked = torch.zeros(grid.size + 1, dtype=torch.uint8, device=voxels.device)
+    if marks is not None:
+        marked[:-1] = marks.reshape(-1)
+    return marked.index_fill_(0, voxels, 1)[:-1].view(grid.shape)
 
 
 def voxels_of(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:

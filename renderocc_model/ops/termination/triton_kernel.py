@@ -189,16 +189,19 @@ def return_windows(
     margin: float = 1.0,
     follow: bool = True,
     step: float = 0.5,
+    marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, for rays on CUDA devices."""
-    check_returns(rays, distances, returned, margin, step)
+    check_returns(grid, rays, distances, returned, margin, step, marks)
     count, device, shape = len(rays), distances.device, grid.shape
-    marks = torch.zeros(math.prod(shape) if follow else 1, dtype=torch.uint8, device=device)
+    marked = torch.zeros(math.prod(shape) if follow else 1, dtype=torch.uint8, device=device)
+    if follow and marks is not None:
+        marked.copy_(marks.reshape(-1))
     windows = [torch.empty(count, dtype=torch.float32, device=device) for _ in range(2)]
     if not count:
         return tuple(windows)
     columns = [tensor.detach().contiguous() for tensor in (rays.origins, rays.directions, distances)]
-    columns += [returned.contiguous().view(torch.uint8), marks]
+    columns += [returned.contiguous().view(torch.uint8), marked]
     options = {"SHAPE": shape, "BLOCK": _RAYS_A_PROGRAM, "enable_fp_fusion": False}
     lengths = {"DELTA": float(step * grid.voxel_size), "MARGIN": float(margin * grid.voxel_size)}
     box, programs = _box(grid), (-(-count // _RAYS_A_PROGRAM),)
