@@ -70,6 +70,8 @@ def test_an_absent_camera_reaches_no_voxel(tables):
     sample.current.present[1] = False
     batch = make_batch([sample], CONFIG)
     assert (batch.geometry.voxel_index[0, 1] == -1).all() and (batch.geometry.voxel_index[0, 0] >= 0).any()
+    # Batch statistics see the other camera's picture once more, not a black one.
+    assert torch.equal(batch.images[0, 1], batch.images[0, 0]) and batch.images[0, 0].any()
 
 
 def test_a_batch_runs_through_the_network_and_moves_between_devices(tables):

@@ -26,7 +26,8 @@ class Frames:
     """One moment of each of B vehicles: what the network is given.
 
     Attributes:
-        images: (B, N, 3, H, W) uint8 RGB; channels lie last in memory. Zeros where a camera is not present.
+        images: (B, N, 3, H, W) uint8 RGB; channels lie last in memory. Where a camera is not present, that of the first
+            one that is, so that batch statistics are of pictures; zeros where there is no such frame.
         geometry: where the feature pixels go.
         intrinsics: (B, N, 3, 3) float64 of the views.
         base_from_camera: (B, N, 4, 4) float64, base_link at the frame's own moment.
@@ -178,6 +179,8 @@ def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], confi
     present = np.stack([view.present for view in filled]) & valid[:, None]
     images = np.stack([view.views for view in filled])
     images[~valid] = 0
+    for frame, seen in zip(images, present):
+        frame[~seen] = frame[seen.argmax()] if seen.any() else 0
     intrinsics = np.stack([view.intrinsics for view in filled])
     poses = np.stack([view.base_from_camera for view in filled])
     geometries = [_geometry(config, images.shape[2:4], *frame) for frame in zip(intrinsics, poses, present)]
@@ -196,7 +199,7 @@ def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], confi
 
 
 def _filled_up(frame: FrameViews, count: int) -> FrameViews:
-    """The frame with as many cameras; those that it lacks are absent, black, and otherwise like its first one."""
+    """The frame with as many cameras; those that it lacks are absent, and otherwise like its first one."""
     lacking = count - len(frame.present)
     if not lacking:
         return frame
