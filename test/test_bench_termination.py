@@ -11,6 +11,8 @@ from renderocc_model.bench import termination as bench_termination
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.ops.termination import cpu_kernel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch):

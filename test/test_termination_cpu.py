@@ -248,6 +248,7 @@ def test_what_the_loops_cannot_do_is_refused_when_they_are_asked_for():
         termination(field.to("meta", F32), rays.to("meta"), ones.to("meta"), ones.to("meta"), backend="cpu")
 
 
+@pytest.mark.system
 def test_loading_the_operator_loads_no_compiler_and_without_one_a_line_says_what_to_install():
     code = """
 import sys, torch
