@@ -11,7 +11,7 @@ from renderocc_model.geometry.rig import Rig
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from training.simulate.record import Settings, record
 from training.simulate.rigs import Vehicle, random_vehicle
-from training.simulate.sensors import Photographer, town_rig
+from training.simulate.sensors import CameraRenderer, town_rig
 from training.simulate.shapes import box
 from training.simulate.town import build_town
 from training.simulate.trace import Tracer
@@ -63,7 +63,7 @@ def test_no_camera_sits_inside_the_car_or_sees_hardly_anything_else(drawn):
             continue
         body = Tracer([vehicle.body])
         for camera in vehicle.rig:
-            rows, directions = Photographer(camera).grid_of_rays(8)
+            rows, directions = CameraRenderer(camera).ray_grid(8)
             mount = camera.base_from_camera
             hidden = body.trace(mount[:3, 3], directions @ mount[:3, :3].T).hit.reshape(rows)
             assert hidden.mean() < 0.75, camera.name
@@ -77,13 +77,13 @@ def test_the_cars_own_body_is_in_the_picture_without_label_and_hides_what_is_beh
     camera = town_rig(176, 64)["cam_front"]
     static = Tracer([town.static])
     hood = box((2.0, -0.8, 0.9), (3.4, 0.8, 1.0)).labelled(UNLABELLED)  # camera at x 1.72, z 1.51: 19 degrees down
-    bare = Photographer(camera).take(town, static, 0.0, np.random.default_rng(0))
-    own = Photographer(camera, hood).take(town, static, 0.0, np.random.default_rng(0))
+    bare = CameraRenderer(camera).render(town, static, 0.0, np.random.default_rng(0))
+    own = CameraRenderer(camera, hood).render(town, static, 0.0, np.random.default_rng(0))
     # The far edge lies 0.51 m below the camera at 1.68 m: row 0.45 * 63 + 125.7 * 0.51 / 1.68 = 66 is just below the
     # image of 64 rows; the focal length is 88 / tan(35 degrees) = 125.7. So the hood is out of sight:
     assert np.array_equal(bare.semantic, own.semantic)
     high = box((2.0, -0.8, 0.9), (3.4, 0.8, 1.2)).labelled(UNLABELLED)
-    own = Photographer(camera, high).take(town, static, 0.0, np.random.default_rng(0))
+    own = CameraRenderer(camera, high).render(town, static, 0.0, np.random.default_rng(0))
     # Its upper edge, 0.31 m below at 1.68 m, is at row 28.35 + 23.2 = 51.5, over columns 87.5 +- 125.7 * 0.8 / 1.68.
     assert (own.semantic[53:, 35:140] == UNLABELLED).all() and (own.depth[53:, 35:140] == 0).all()
     assert (bare.semantic[53:, 35:140] != UNLABELLED).mean() > 0.99

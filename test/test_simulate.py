@@ -18,7 +18,7 @@ from training.simulate import main
 from training.simulate.plan import GROUND, Plan
 from training.simulate.plants import thinned, tree
 from training.simulate.record import START_NS, Settings, record, render
-from training.simulate.sensors import Photographer, camera_offsets, in_sight, town_rig
+from training.simulate.sensors import CameraRenderer, camera_offsets, in_sight, town_rig
 from training.simulate.shapes import Surface, box, quads
 from training.simulate.textures import band, stripes
 from training.simulate.town import CLASSES, build_town
@@ -271,7 +271,7 @@ def test_a_fisheye_camera_sees_the_town_and_its_blind_corners_are_unlabelled(tow
     mount = town_rig()["cam_front"].base_from_camera
     K = np.array([[60.0, 0, 79.5], [0, 60.0, 79.5], [0, 0, 1]])
     camera = Camera("fish", CameraModel(160, 160, K, "equidistant", (0.0, 0.0, 0.0, 0.0)), mount, "fish")
-    taken = Photographer(camera).take(town, Tracer([town.static]), 0.0, np.random.default_rng(0))
+    taken = CameraRenderer(camera).render(town, Tracer([town.static]), 0.0, np.random.default_rng(0))
     assert taken.image.shape == (160, 160, 3) and taken.semantic.shape == (160, 160)
     assert (taken.depth[taken.semantic == UNLABELLED] == 0).all()
     assert np.isin(taken.semantic, [*OCC3D_NUSCENES.occupied_ids, UNLABELLED]).all()
@@ -345,14 +345,14 @@ def test_samples_of_a_triangle_share_its_area():
 
 
 def test_workers_may_use_every_cpu_though_they_are_forked_on_one(monkeypatch):
-    class Crew:
+    class SensorSimulator:
         def __init__(self, *arguments):
             self.cpus = os.sched_getaffinity(0)
 
         def work(self, task):
             return [self.cpus, os.sched_getaffinity(0)]
 
-    monkeypatch.setattr("training.simulate.record.Crew", Crew)
+    monkeypatch.setattr("training.simulate.record.SensorSimulator", SensorSimulator)
     everywhere = os.sched_getaffinity(0)
     for before, during in render(None, None, Settings(jobs=2), [(frame, (0,)) for frame in range(4)]):
         assert len(before) == 1 and during == everywhere

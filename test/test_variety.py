@@ -15,12 +15,12 @@ from training.simulate.lights import Lights
 from training.simulate.materials import draw_materials
 from training.simulate.plan import Plan, Slopes
 from training.simulate.record import Settings, record
-from training.simulate.sensors import Photographer, town_rig
-from training.simulate.shade import Weather
+from training.simulate.sensors import CameraRenderer, town_rig
 from training.simulate.skies import draw_light, draw_weather
 from training.simulate.town import build_town
 from training.simulate.trace import Tracer
 from training.simulate.variety import KINDS, stream
+from training.simulate.weather import Weather
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 SEED = 12
@@ -137,13 +137,13 @@ def test_motion_smears_a_line_over_as_many_pixels_as_it_moves():
 def test_the_flow_of_a_camera_that_drives_forward_leads_away_from_where_it_drives():
     town = build_town(3, 2.0)
     camera = town_rig(176, 64)["cam_front"]
-    photographer = Photographer(camera)
+    renderer = CameraRenderer(camera)
     static = Tracer([town.static])
     odom_from_camera = town.drive.odom_from_base(0.0) @ camera.base_from_camera
-    directions = (photographer.grid_of_rays(1)[1] @ odom_from_camera[:3, :3].T).astype(np.float32)
+    directions = (renderer.ray_grid(1)[1] @ odom_from_camera[:3, :3].T).astype(np.float32)
     origin = odom_from_camera[:3, 3]
     hits = static.trace(origin, directions)
-    flow = photographer._flow(town, 0.02, origin, directions, hits)
+    flow = renderer._flow(town, 0.02, origin, directions, hits)
     rows, columns = flow.shape[:2]
     ground = flow[-3:]
     assert (ground[..., 1] > 0).mean() > 0.95  # the road comes nearer: down
@@ -177,10 +177,10 @@ def test_cameras_of_a_car_look_alike_but_not_the_same():
 
 def test_materials_leave_albedo_between_black_and_white():
     town = build_town(3, 2.0)
-    camera = Photographer(town_rig(88, 32)["cam_front"])
+    camera = CameraRenderer(town_rig(88, 32)["cam_front"])
     for seed in range(3):
         town.materials = draw_materials(np.random.default_rng(seed))
-        picture = camera.take(town, Tracer([town.static]), 0.0, np.random.default_rng(0))
+        picture = camera.render(town, Tracer([town.static]), 0.0, np.random.default_rng(0))
         assert 20 < picture.image.mean() < 235 and picture.image.std() > 15
 
 
@@ -190,7 +190,7 @@ def test_lamps_light_a_town_without_sun(weather, dark):
     night = np.zeros(3, np.float32)
     usual = Weather.draw(np.random.default_rng(0))
     town.weather = dataclasses.replace(usual, sun_colour=night, zenith=night, horizon=night, cloud_light=0.0, **weather)
-    picture = Photographer(town_rig(88, 32)["cam_front"]).take(
+    picture = CameraRenderer(town_rig(88, 32)["cam_front"]).render(
         town, Tracer([town.static]), 0.0, np.random.default_rng(0)
     )
     lit = (picture.image[20:] > 40).mean()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .noise import noise
 from .shapes import Surface
-from .textures import Paint, noise
+from .textures import Paint
 from .trace import Hits, Tracer, columns, dot, put_columns
-
-if TYPE_CHECKING:
-    from .shade import Weather
+from .weather import Weather
 
 __all__ = ["Lights", "mirror_things", "soak"]
 

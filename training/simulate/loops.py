@@ -124,7 +124,7 @@ def interpolate(number, part, face, u, v, faces, normals, texture, directions, n
 
 @compiled
 def read_noise(tiles, starts, size, s, t, frequency, footprint, result):
-    """`textures.noise`: bilinear in the level of a pyramid of tiles that fits each footprint; (N,) float32."""
+    """`noise.noise`: bilinear in the level of a pyramid of tiles that fits each footprint; (N,) float32."""
     for k in range(len(result)):
         level, scale, ratio = 0, frequency, footprint[k] * frequency
         while ratio >= 2 and level < len(starts) - 1:

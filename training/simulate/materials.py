@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .noise import noise, scramble
 from .shapes import Surface
-from .textures import noise, scramble
 
 __all__ = ["Materials", "draw_materials"]
 

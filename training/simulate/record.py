@@ -25,13 +25,13 @@ from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Cloud, LidarMount, Recorder
 
 from .cameras import draw_looks
+from .noise import noise
 from .rigs import Vehicle
-from .sensors import Lidar, Photographer, camera_offsets
+from .sensors import CameraRenderer, Lidar, camera_offsets
 from .shapes import Mesh
-from .textures import noise
 from .town import Town, build_town
 from .trace import Tracer
-from .truth import LONGEST_MOVER, Occupancy, Surveyor
+from .truth import LONGEST_MOVER, TruthVolumes, Voxeliser
 from .variety import KINDS
 from .write import JPEG_QUALITY, encode
 
@@ -91,7 +91,7 @@ def frame_ns(settings: Settings, frame: int) -> int:
     return round(frame * 1e9 / settings.rate)
 
 
-def _packed(occupancy: Occupancy) -> bytes:
+def _packed(occupancy: TruthVolumes) -> bytes:
     """The bytes of an .npz file in Occ3D's layout."""
     file = io.BytesIO()
     np.savez_compressed(
@@ -100,21 +100,21 @@ def _packed(occupancy: Occupancy) -> bytes:
     return file.getvalue()
 
 
-class Crew:
+class SensorSimulator:
     """Everything that makes pictures of one town; lives in each worker."""
 
     def __init__(self, town: Town, vehicle: Vehicle, settings: Settings) -> None:
         self.town, self.vehicle, self.settings = town, vehicle, settings
         self.static = Tracer([town.static])
         looks = draw_looks(settings.seed, settings.varied, town.weather.rain, len(vehicle.rig))
-        self.cameras = [Photographer(camera, vehicle.body, look) for camera, look in zip(vehicle.rig, looks)]
+        self.cameras = [CameraRenderer(camera, vehicle.body, look) for camera, look in zip(vehicle.rig, looks)]
         self.offsets = camera_offsets(vehicle.rig)
         self.lidar = Lidar() if settings.lidar else None
-        self.surveyor = None
+        self.voxeliser = None
         if settings.truth:
             cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
-            self.surveyor = Surveyor(town, cameras, self.lidar)
-            self.surveyor.prepare(0.0)
+            self.voxeliser = Voxeliser(town, cameras, self.lidar)
+            self.voxeliser.prepare(0.0)
         # What is compiled or read from disk at its first use is there before workers fork.
         up = np.array([[0.0, 0.0, 1.0]])
         self.static.trace(np.zeros(3), up)
@@ -130,7 +130,7 @@ class Crew:
 
     def _all_around(self, t: float) -> tuple[list[tuple[Mesh, np.ndarray]], Tracer]:
         """What moves within the reach of truth and LiDAR, and a tracer that holds it."""
-        reach = max(self.surveyor.reach if self.surveyor else 0.0, self.lidar.reach if self.lidar else 0.0)
+        reach = max(self.voxeliser.reach if self.voxeliser else 0.0, self.lidar.reach if self.lidar else 0.0)
         moving = self.town.traffic.models(t, self.town.drive.odom_from_base(t)[:3, 3], reach=reach + LONGEST_MOVER)
         return moving, self.static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
 
@@ -138,20 +138,20 @@ class Crew:
         rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         if sensor == _TRUTH:
             lost = self.vehicle.lost(self.settings.seed, frame)
-            return _packed(self.surveyor.survey(t, *around, self.vehicle.body, lost))
+            return _packed(self.voxeliser.voxelise(t, *around, self.vehicle.body, lost))
         if sensor == _LIDAR:
             return self.lidar.sweep(self.town.drive.odom_from_base(t), around[1], rng)
-        photographer = self.cameras[sensor]
-        picture = photographer.take(self.town, self.static, t + self.offsets[photographer.camera.name], rng)
+        renderer = self.cameras[sensor]
+        picture = renderer.render(self.town, self.static, t + self.offsets[renderer.camera.name], rng)
         labels = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
-        return encode(picture.image, *labels, photographer.look.quality if photographer.look else JPEG_QUALITY)
+        return encode(picture.image, *labels, renderer.look.quality if renderer.look else JPEG_QUALITY)
 
 
-_crew: Crew | None = None  # the workers' own, inherited
+_simulator: SensorSimulator | None = None  # set before the workers fork, which inherit it
 
 
 def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Cloud | bytes]:
-    return _crew.work(task)
+    return _simulator.work(task)
 
 
 def _start_worker(parent: int, cpus: set[int]) -> None:
@@ -177,13 +177,13 @@ def render(
 ) -> Iterator[list[dict[str, bytes] | Cloud | bytes]]:
     """The results of tasks, in their order, from as many processes as the settings say."""
     with _one_thread():
-        crew = Crew(town, vehicle, settings)
+        simulator = SensorSimulator(town, vehicle, settings)
     if settings.jobs == 1:
-        yield from map(crew.work, tasks)
+        yield from map(simulator.work, tasks)
         return
     # Forks: the town and its tree, hundreds of megabytes that take seconds to make, are there at once and only once.
-    global _crew
-    _crew = crew
+    global _simulator
+    _simulator = simulator
     # They are forked where only one CPU is allowed, and shall use all.
     start = (_start_worker, (os.getpid(), os.sched_getaffinity(0)))
     executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *start)
@@ -200,7 +200,7 @@ def render(
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-        _crew = None
+        _simulator = None
 
 
 def _fork(executor: ProcessPoolExecutor, tasks: list[tuple[int, tuple[int, ...]]]) -> deque:

@@ -19,7 +19,7 @@ from .town import Town
 from .trace import Hits, Tracer, dot, place, rotate
 from .traffic import SHADOW_REACH
 
-__all__ = ["Lidar", "Photographer", "Picture", "camera_offsets", "town_rig"]
+__all__ = ["Lidar", "CameraRenderer", "CameraImage", "camera_offsets", "town_rig"]
 
 # Mounts like nuScenes': name, x, y, z in base_link, heading in degrees, horizontal field of view in degrees.
 _MOUNTS = (
@@ -67,7 +67,7 @@ def camera_offsets(rig: Rig) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Picture:
+class CameraImage:
     """What one camera recorded.
 
     Attributes:
@@ -82,7 +82,7 @@ class Picture:
     depth: np.ndarray
 
 
-class Photographer:
+class CameraRenderer:
     """Takes pictures of a town with one camera.
 
     Args:
@@ -107,7 +107,7 @@ class Photographer:
             None if z.min() < 0.15 else (float(np.abs(x / z).max()) * 1.05, float(np.abs(y / z).max()) * 1.05)
         )
 
-    def grid_of_rays(self, stride: int) -> tuple[tuple[int, int], np.ndarray]:
+    def ray_grid(self, stride: int) -> tuple[tuple[int, int], np.ndarray]:
         """(rows, columns) and unit directions in the optical frame of every `stride`-th pixel each way."""
         model = self.camera.model
         directions = self._directions.reshape(model.height, model.width, 3)[::stride, ::stride]
@@ -133,7 +133,7 @@ class Photographer:
         inside = (column >= -0.5) & (column < model.width - 0.5) & (row >= -0.5) & (row < model.height - 0.5)
         return np.stack([column, row], -1), inside & ~behind
 
-    def take(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> Picture:
+    def render(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> CameraImage:
         """The picture at a time in seconds, and its labels."""
         model = self.camera.model
         shape = (model.height, model.width)
@@ -154,7 +154,7 @@ class Photographer:
         semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
         depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
         image[~self._seen.reshape(shape)] = 0
-        return Picture(image, semantic, np.maximum(depth, 0))
+        return CameraImage(image, semantic, np.maximum(depth, 0))
 
     def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
         """(height, width, 3) uint8 of linear radiance, as this camera shows it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .record import Crew, Settings, frame_ns
+from .record import SensorSimulator, Settings, frame_ns
 from .rigs import Vehicle, random_vehicle
 from .sensors import town_rig
 from .town import build_town
@@ -34,10 +34,12 @@ def row_of_pictures(seed: int, varied: frozenset[str], width: int, height: int, 
     """
     vehicle = random_vehicle(seed, width) if "rig" in varied else Vehicle(town_rig(width, round(width * 4 / 11)))
     settings = Settings(seed, frame + 1, lidar=False, labels=False, truth=False, varied=varied)
-    crew = Crew(build_town(seed, frame_ns(settings, frame) / 1e9 + 1.0, varied), vehicle, settings)
+    simulator = SensorSimulator(
+        build_town(seed, frame_ns(settings, frame) / 1e9 + 1.0, varied), vehicle, settings
+    )
     pictures = []
     for number in range(len(vehicle.rig)):
-        jpeg = np.frombuffer(crew.work((frame, (number,)))[0]["image_raw"], np.uint8)
+        jpeg = np.frombuffer(simulator.work((frame, (number,)))[0]["image_raw"], np.uint8)
         picture = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         size = (round(picture.shape[1] * height / picture.shape[0]), height)
         pictures += [cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.full((height, _GAP, 3), 255, np.uint8)]

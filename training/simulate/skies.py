@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .shade import Weather
+from .weather import Weather
 
 __all__ = ["draw_light", "draw_weather"]
 

@@ -12,12 +12,12 @@ from .blocks import fill_block
 from .builder import CLASSES, Builder, Models, beside, stretches
 from .materials import Materials, draw_materials
 from .plan import Plan, Slopes
-from .shade import Weather
 from .shapes import Mesh
 from .skies import draw_light, draw_weather
 from .streets import furnish_streets, park_vehicles, stage_beginning
 from .traffic import Drive, Mover, Traffic, lane_offset
 from .variety import stream
+from .weather import Weather
 
 __all__ = ["CLASSES", "Town", "build_town"]
 

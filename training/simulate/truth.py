@@ -19,12 +19,12 @@ from renderocc_model.geometry.transforms import invert
 
 from .loops import merge, spread
 from .plan import GROUND
-from .sensors import Lidar, Photographer
+from .sensors import CameraRenderer, Lidar
 from .shapes import Mesh, cross
 from .town import Town
 from .trace import Tracer, place, rotate
 
-__all__ = ["LONGEST_MOVER", "Occupancy", "Surveyor", "sample_surface"]
+__all__ = ["LONGEST_MOVER", "TruthVolumes", "Voxeliser", "sample_surface"]
 
 _TILE = 16.0  # metres
 _MARGIN = 1.0  # metres: the car leans, the grid with it, and the tiles are chosen as seen from above
@@ -40,7 +40,7 @@ _PIXEL_STRIDE = 2
 
 
 @dataclass(frozen=True)
-class Occupancy:
+class TruthVolumes:
     """One frame's truth, each uint8 (X, Y, Z): class ids, `free` where nothing is; 0/1 masks of what was seen."""
 
     semantics: np.ndarray
@@ -145,7 +145,7 @@ def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return result
 
 
-class Surveyor:
+class Voxeliser:
     """Makes the truth of frames of one town.
 
     Args:
@@ -159,7 +159,7 @@ class Surveyor:
     def __init__(
         self,
         town: Town,
-        cameras: list[tuple[Photographer, float]],
+        cameras: list[tuple[CameraRenderer, float]],
         lidar: Lidar | None,
         grid: VoxelGrid = OCC3D_GRID,
     ) -> None:
@@ -188,10 +188,10 @@ class Surveyor:
         for model, _ in self._town.traffic.models(t, pose[:3, 3], reach=self.reach + LONGEST_MOVER):
             self._model_samples(model)
 
-    def survey(
+    def voxelise(
         self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer, body: Mesh | None = None,
         lost: Collection[int] = (),
-    ) -> Occupancy:  # fmt: skip
+    ) -> TruthVolumes:  # fmt: skip
         """The truth around base_link.
 
         Args:
@@ -207,7 +207,7 @@ class Surveyor:
         unhidden = tracer if body is None else tracer.with_moved(body.moved(odom_from_base))
         seen = self._seen_by_cameras(t, odom_from_base, unhidden, lost)
         returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
-        return Occupancy(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
+        return TruthVolumes(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
         """Class of every voxel that holds the larger part of a surface, `free` elsewhere."""
@@ -296,17 +296,17 @@ class Surveyor:
     ) -> np.ndarray:
         """Voxels that a camera looks into: no surface between hides their middle, or a pixel's ray ends there."""
         seen = np.zeros(self._grid.size, bool)
-        for photographer, offset in (pair for index, pair in enumerate(self._cameras) if index not in lost):
-            odom_from_camera = self._town.drive.odom_from_base(t + offset) @ photographer.camera.base_from_camera
+        for renderer, offset in (pair for index, pair in enumerate(self._cameras) if index not in lost):
+            odom_from_camera = self._town.drive.odom_from_base(t + offset) @ renderer.camera.base_from_camera
             base_from_camera = invert(odom_from_base) @ odom_from_camera
-            shape, directions = photographer.grid_of_rays(_PIXEL_STRIDE)
+            shape, directions = renderer.ray_grid(_PIXEL_STRIDE)
             distance = tracer.distances(odom_from_camera[:3, 3], rotate(odom_from_camera, directions))
             self._mark_ends(seen, base_from_camera, directions, distance)
             x, y, z = self._centres_in(invert(base_from_camera))
-            candidates = np.flatnonzero(photographer.may_see(x, y, z).ravel() & ~seen)
+            candidates = np.flatnonzero(renderer.may_see(x, y, z).ravel() & ~seen)
             if len(candidates):
                 local = np.stack([axis.ravel()[candidates] for axis in (x, y, z)], -1)
-                pixels, inside = photographer.project(local)
+                pixels, inside = renderer.project(local)
                 candidates, pixels = candidates[inside], pixels[inside]
                 column, row = np.rint(pixels.T / _PIXEL_STRIDE).astype(int)
                 column, row = np.minimum(column, shape[1] - 1), np.minimum(row, shape[0] - 1)
