@@ -66,7 +66,7 @@ def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> lis
     """
     if not rain and not kinds & set(_DRAWS):
         return [None] * count
-    looks = [CameraLook() for _ in range(count)]
+    looks = [CameraLook()] * count
     for kind, draw in _DRAWS.items():
         if kind in kinds:
             common = stream(seed, kind)
@@ -79,7 +79,7 @@ def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> lis
         for index in range(count):
             wet = stream(seed, "weather", 1 + index)
             looks[index] = replace(looks[index], drops=int(wet.integers(0, 1 + round(14 * rain))))
-    return looks
+    return list(looks)
 
 
 def _exposure(u: np.ndarray) -> dict:
@@ -165,7 +165,7 @@ def photograph(
     height, width = image.shape[:2]
     if rain:
         image = image + _streaks(height, width, rain, rng)[..., None] * horizon
-    image = np.minimum(image * (np.float32(exposure) * np.float32(look.balance)), BRIGHTEST)
+    image = np.minimum(image * (np.array(look.balance, np.float32) * np.float32(exposure)), BRIGHTEST)
     image = cv2.GaussianBlur(image, (0, 0), look.defocus)
     if look.drops:
         image = _through_drops(image, look.drops, rng)

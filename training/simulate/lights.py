@@ -15,10 +15,10 @@ from .weather import Weather
 __all__ = ["Lights", "mirror_things", "soak"]
 
 _REACH = 55.0  # metres: lamps further away light nothing that a picture shows well
-_STREET = np.float32([13.0, 10.5, 7.0])  # radiant intensity: a quarter of the sun's light on the ground 7 m below
-_HEAD = np.float32([34.0, 33.0, 30.0])
+_STREET = np.array([13.0, 10.5, 7.0], np.float32)  # radiant intensity: 7 m below a quarter of the sun
+_HEAD = np.array([34.0, 33.0, 30.0], np.float32)
 _HEADLAMPS = ((3.5, 0.62, 0.68), (3.5, -0.62, 0.68))  # in base_link
-_DIPPED, _SPREAD = np.float32(-0.045), np.float32([0.09, 0.35])  # radians: down by, and the beam's height and width
+_DIPPED, _SPREAD = np.float32(-0.045), np.array([0.09, 0.35], np.float32)  # radians: down by; beam's height, width
 _SOAKED = (
     Surface.ASPHALT,
     Surface.PAVING,

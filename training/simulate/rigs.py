@@ -76,7 +76,8 @@ def random_vehicle(seed: int, width: int | None = None) -> Vehicle:
     rng = stream(seed, "rig")
     body = _body(rng) if rng.random() < 0.85 else None
     tracer = None if body is None else Tracer([body])
-    cameras, taken = [], {}
+    cameras: list[Camera] = []
+    taken: dict[str, int] = {}
     for wish in _wishes(rng):
         side = _SIDES[round(wish.heading / 45) % 8]
         taken[side] = taken.get(side, 0) + 1
@@ -210,7 +211,7 @@ def _mount(
     mount[:3, :3] = turn
     heading = np.radians(wish.heading)
     outward = np.array([np.cos(heading), np.sin(heading), 0.0])
-    if body is None:
+    if body is None or tracer is None:
         mount[:3, 3] = np.array([1.0, 0, wish.height]) + outward * rng.uniform([0.2, 0.1, 0], [1.2, 0.6, 0])
         return mount
     middle = body.vertices[:, 0].min() + 0.52 * np.ptp(body.vertices[:, 0])
