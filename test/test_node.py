@@ -15,7 +15,7 @@ from nav_msgs.msg import OccupancyGrid
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from system import (
@@ -70,6 +70,7 @@ class System:
         self.classes = listen(String, "/renderocc/classes", LATCHED)
         self.semantic = listen(Image, "/renderocc/rendered/front/semantic")
         self.depth = listen(Image, "/renderocc/rendered/front/depth")
+        self.rendered_info = listen(CameraInfo, "/renderocc/rendered/front/camera_info")
         self.diagnostics = listen(DiagnosticArray, "/diagnostics")
         self.node.expect("active: 3 cameras", 90)
         wait_until(
@@ -186,6 +187,16 @@ def test_rendered_views_have_a_ray_for_every_fourth_pixel(system):
     wait_until(lambda: system.depth and system.semantic, 5, "rendered views")
     assert (system.semantic[-1].width, system.semantic[-1].height, system.semantic[-1].encoding) == (88, 32, "rgb8")
     assert (system.depth[-1].width, system.depth[-1].height, system.depth[-1].encoding) == (88, 32, "32FC1")
+
+
+def test_the_camera_info_beside_rendered_views_has_their_stamp_size_and_frame(system):
+    """image_transport's subscriber to a camera pairs an image with the camera_info beside it, by the exact stamp."""
+    stamp = system.frame()
+    wait_until(lambda: any(stamp_of(info) == stamp for info in system.rendered_info), 5, "its camera_info")
+    info = next(info for info in system.rendered_info if stamp_of(info) == stamp)
+    wait_until(lambda: any(stamp_of(depth) == stamp for depth in system.depth), 5, "its depth")
+    depth = next(depth for depth in system.depth if stamp_of(depth) == stamp)
+    assert (info.width, info.height, info.header) == (depth.width, depth.height, depth.header)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.undistortion import View
+from renderocc_ros.output.messages import rendered_camera_info
 from renderocc_ros.output.rendered_views import rendered_view
 
 torch.set_num_threads(2)
@@ -136,3 +137,38 @@ def test_a_field_in_half_precision_gives_the_same_picture():
     half_colours, half_depth = rendered_view(half, VIEW, AHEAD, stride=2)
     np.testing.assert_array_equal(half_colours, colours)
     np.testing.assert_allclose(half_depth, depth, atol=0.01)
+
+
+# ---- their calibration -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+def test_points_made_of_depth_and_camera_info_lie_on_the_walls_face(stride):
+    """As depth_image_proc makes them: X = (u - cx) Z / fx, Y = (v - cy) Z / fy of the pixel (u, v)."""
+    _, depth = rendered_view(wall(), VIEW, AHEAD, stride)
+    info = rendered_camera_info(VIEW, stride, 1_700_000_000_000_000_001, "front_optical")
+    assert (info.height, info.width) == depth.shape
+    rows, columns = np.nonzero(np.isfinite(depth))
+    z = depth[rows, columns].astype(np.float64)
+    points = np.stack([(columns - info.p[2]) * z / info.p[0], (rows - info.p[6]) * z / info.p[5], z, np.ones(len(z))])
+    x, y, height = (AHEAD @ points)[:3]
+    # The face: x = 6 from y = -4 to 4, z from the floor to 1; half a voxel for the density that rises before it.
+    assert np.abs(x - 6.0).max() <= 0.2501
+    assert np.abs(y).max() <= 4.0 + 0.25 and height.max() <= 1.0 + 0.25 and height.min() >= -1.0
+    # By hand, from the picture above: pixel (u, v) of the view looks along (u - 19.5, v - 11.5, 20) at any depth.
+    u, v = (stride - 1) // 2 + stride * columns, (stride - 1) // 2 + stride * rows
+    assert np.allclose(y / (x - 1.0), -(u - 19.5) / 20, atol=1e-6)
+    assert np.allclose((height - 1.0) / (x - 1.0), -(v - 11.5) / 20, atol=1e-6)
+
+
+def test_the_calibration_is_a_pinhole_with_the_stamp_and_frame_of_the_images():
+    info = rendered_camera_info(VIEW, 4, 1_700_000_000_000_000_001, "front_optical")
+    assert (info.header.stamp.sec, info.header.stamp.nanosec, info.header.frame_id) == (
+        1_700_000_000,
+        1,
+        "front_optical",
+    )
+    # Every fourth pixel from 1 on: u = 1 + 4 u', so fx = 20 / 4 and cx = (19.5 - 1) / 4.
+    assert list(info.k) == [5.0, 0.0, 4.625, 0.0, 5.0, 2.625, 0.0, 0.0, 1.0]
+    assert list(info.p) == [5.0, 0.0, 4.625, 0.0, 0.0, 5.0, 2.625, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert (info.distortion_model, list(info.d), list(info.r)) == ("plumb_bob", [0.0] * 5, list(np.eye(3).reshape(-1)))

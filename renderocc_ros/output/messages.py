@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+from sensor_msgs.msg import CameraInfo
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.undistortion import View
 from renderocc_model.rosio import cdr
 
 UNKNOWN_CELL, FREE_CELL, OCCUPIED_CELL = -1, 0, 100
@@ -112,3 +114,26 @@ def classes_json(classes: ClassTable) -> str:
         for index, name in enumerate(classes.names)
     ]
     return json.dumps({"classes": rows, "free": classes.free, "unknown": UNLABELLED})
+
+
+def rendered_camera_info(view: View, stride: int, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """The calibration of ~/rendered/<camera>/{semantic,depth}: a pinhole of one pixel for each ray.
+
+    Its pixel (column, row) is the ray through pixel (stride - 1) // 2 + stride * (column, row) of the view.
+
+    Args:
+        view: the camera's undistorted view.
+        stride: one ray for stride x stride pixels.
+        stamp_ns, frame_id: those of the images, to the nanosecond.
+    """
+    first = (stride - 1) // 2
+    K = view.K.copy()
+    K[:2, 2] -= first
+    K[:2] /= stride
+    width, height = (max(0, -(-(size - first) // stride)) for size in (view.width, view.height))
+    message = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    message.header.frame_id = frame_id
+    message.k, message.r = K.reshape(-1), np.eye(3).reshape(-1)
+    message.p = np.hstack([K, np.zeros((3, 1))]).reshape(-1)
+    return message

@@ -6,7 +6,7 @@ from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
 
@@ -21,7 +21,11 @@ RELIABLE = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class OutputPublishers:
-    """Lifecycle publishers of ~/points, ~/markers, ~/grid, ~/classes and ~/rendered/<camera>/{semantic,depth}.
+    """Lifecycle publishers of ~/points, ~/markers, ~/grid and ~/classes, and of semantic, depth and camera_info in
+    ~/rendered/<camera>.
+
+    The camera_info is that of both views: image_transport's subscribers to a camera, depth_image_proc among them, look
+    for it beside the image, under its stamp.
 
     Args:
         node: their owner; inactive nodes publish nothing.
@@ -42,8 +46,9 @@ class OutputPublishers:
             self._publishers["grid"] = publisher(OccupancyGrid, "~/grid", LATCHED)
             self._publishers["classes"] = publisher(String, "~/classes", LATCHED)
             for camera in cameras:
-                for kind in ("semantic", "depth"):
-                    self._publishers[f"{camera}/{kind}"] = publisher(Image, f"~/rendered/{camera}/{kind}", RELIABLE)
+                for kind, message_type in (("semantic", Image), ("depth", Image), ("camera_info", CameraInfo)):
+                    topic = f"~/rendered/{camera}/{kind}"
+                    self._publishers[f"{camera}/{kind}"] = publisher(message_type, topic, RELIABLE)
         except BaseException:
             self.destroy()
             raise
@@ -79,19 +84,21 @@ class OutputPublishers:
     def _wanted(self, name: str) -> bool:
         return self._publishers[name].get_subscription_count() > 0
 
-    def _send(self, name: str, message: bytes) -> None:
+    def _send(self, name: str, message: bytes | CameraInfo) -> None:
         self._publishers[name].publish(message)
 
     def _publish_rendered(self, frame: Frame, camera: str, stride: int) -> None:
-        wanted = {kind for kind in ("semantic", "depth") if self._wanted(f"{camera}/{kind}")}
+        wanted = {kind for kind in ("semantic", "depth", "camera_info") if self._wanted(f"{camera}/{kind}")}
         if not wanted:
             return
-        from renderocc_ros.output.rendered_views import (
-            rendered_view,  # loads PyTorch, which a node without a network yet is spared
-        )
+        view, stamp, optical_frame = frame.views[camera], frame.stamps[camera], frame.optical_frames[camera]
+        self._send(f"{camera}/camera_info", outputs.rendered_camera_info(view, stride, stamp, optical_frame))
+        if wanted == {"camera_info"}:
+            return
+        # Loads PyTorch, which a node without a network yet is spared.
+        from renderocc_ros.output.rendered_views import rendered_view
 
-        colours, depth = rendered_view(frame.occupancy, frame.views[camera], frame.base_from_camera[camera], stride)
-        stamp, optical_frame = frame.stamps[camera], frame.optical_frames[camera]
+        colours, depth = rendered_view(frame.occupancy, view, frame.base_from_camera[camera], stride)
         for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):
             if kind in wanted:
                 self._send(f"{camera}/{kind}", cdr.write_image(stamp, optical_frame, image, encoding))

@@ -86,6 +86,11 @@ class Observer:
     def close(self) -> None:
         self._ros.close()
 
+    @property
+    def sees_node(self) -> bool:
+        """Whether the node is on the graph."""
+        return ("renderocc", "/") in self._ros.node.get_node_names_and_namespaces()
+
     # ---- what comes
 
     def _on_points(self, message) -> None:

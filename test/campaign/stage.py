@@ -117,7 +117,7 @@ class Stage:
         Raises:
             StageError: it does not become active.
         """
-        if self.node is not None and self.node.alive:
+        if self.node is not None:
             self.node.stop()
         self.observer.forget_clients()
         self.module = module or self.usual

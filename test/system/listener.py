@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import defaultdict
@@ -11,6 +12,8 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+
+from .waiting import PATIENCE
 
 __all__ = ["Listener"]
 
@@ -34,14 +37,19 @@ class Listener:
         self._clients: dict = {}
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
+        self._closed = False
         self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # where a fixture has failed
 
     def _spin(self) -> None:
         try:
             self._executor.spin()
         except ExternalShutdownException:
             pass
+        except AttributeError:  # rclpy's executor, shut down in the middle of a turn
+            if not self._closed:
+                raise
 
     def listen(self, message_type, topic: str, qos: QoSProfile | int = 50, callback: Callable | None = None) -> list:
         """Subscribe; the returned list grows as messages arrive, or `callback` gets each."""
@@ -54,7 +62,7 @@ class Listener:
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
         client = self._clients[name]
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while not client.wait_for_service(0.2):
             if time.monotonic() > end or not alive():
                 return None
@@ -79,6 +87,9 @@ class Listener:
         self._clients = {}
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._executor.shutdown()
         self._thread.join()
         self.node.destroy_node()

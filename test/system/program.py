@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import math
 import os
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .processes import Holdings, holdings_of
+from .shared_memory import Segments
+from .waiting import PATIENCE
 
 __all__ = ["ROOT", "Program", "new_domain", "node_command", "program_environment"]
 
@@ -67,6 +70,8 @@ class Program:
         own_session: in a session of its own, which a signal to this process's group does not reach.
     Attributes:
         lines: what it has printed so far, and `times`, when: seconds of the monotonic clock.
+        segments: what it has had in /dev/shm; it is removed if the program ends in any other way than by itself, which
+            it does with status 0.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Program:
         if log is not None:
             variables["ROS_LOG_DIR"] = str(log.parent / "ros")
         self.log, self.started = log, time.monotonic()
+        self.segments = Segments(period=1.0)
         self.lines: list[str] = []
         self.times: list[float] = []
         self.process = subprocess.Popen(
@@ -97,11 +103,13 @@ class Program:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        atexit.register(self.stop)  # where a test has failed: it must not disturb the next ones, nor anybody else
 
     def _read(self) -> None:
         with open(self.log or os.devnull, "a") as file, self.process.stdout:
             file.write(f"---- process {self.pid}\n")
             for line in self.process.stdout:
+                self.segments.look(self.pid)
                 self.times.append(time.monotonic())
                 self.lines.append(line.rstrip("\n"))
                 file.write(line)
@@ -131,7 +139,7 @@ class Program:
 
     def expect(self, pattern: str, timeout: float = 20.0) -> str:
         """Wait for a line of output that matches; fails with what was printed when none comes or the program ends."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while time.monotonic() < end:
             for line in list(self.lines):
                 if re.search(pattern, line):
@@ -154,11 +162,13 @@ class Program:
 
     def holdings(self) -> Holdings | None:
         """Its memory, threads, files and processor time; None once it has ended."""
+        self.segments.look(self.pid)
         return holdings_of(self.pid)
 
     def signal(self, number: int) -> None:
         """Send a signal, if it runs."""
         if self.alive:
+            self.segments.look(self.pid)
             self.process.send_signal(number)
 
     def wait(self, timeout: float) -> int | None:
@@ -168,13 +178,15 @@ class Program:
         except subprocess.TimeoutExpired:
             return None
         self._reader.join(2.0)
+        if status != 0:
+            self.segments.remove()
         return status
 
     def stop(self, timeout: float = 15.0) -> int | None:
         """SIGINT, then SIGKILL; the exit status, None if it had to be killed."""
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGINT)
-        status = self.wait(timeout)
+        status = self.wait(timeout * PATIENCE)
         if status is None:
             self.kill()
         return status
@@ -184,3 +196,4 @@ class Program:
         self.signal(signal.SIGKILL)
         self.process.wait()
         self._reader.join(2.0)
+        self.segments.remove()

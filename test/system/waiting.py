@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
-__all__ = ["wait_for", "wait_until"]
+__all__ = ["PATIENCE", "wait_for", "wait_until"]
+
+PATIENCE = float(os.environ.get("RENDEROCC_PATIENCE", 1))  # times the waiting of tests, on a computer that is very busy
 
 
 def wait_for(condition: Callable[[], object], timeout: float, step: float = 0.02) -> bool:
@@ -19,6 +22,7 @@ def wait_for(condition: Callable[[], object], timeout: float, step: float = 0.02
 
 
 def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
-    """Wait until `condition()` is true; fail with `what` when it is not within `timeout` seconds."""
+    """Wait until `condition()` is true; fail with `what` when it is not within `timeout` seconds, times `PATIENCE`."""
+    timeout *= PATIENCE
     if not wait_for(condition, timeout):
         raise AssertionError(f"not within {timeout:g} s: {what}")

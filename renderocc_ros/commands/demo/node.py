@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+
+from renderocc_ros.ros_arguments import start_ros
 
 __all__ = ["Child", "NodeFailed", "Subscriber", "stamp_ns"]
 
@@ -56,6 +59,7 @@ class Subscriber:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import OccupancyGrid
+        from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import Image, PointCloud2
@@ -63,8 +67,9 @@ class Subscriber:
         from std_srvs.srv import Trigger
         from visualization_msgs.msg import MarkerArray
 
-        rclpy.init()
-        self.node = rclpy.create_node("renderocc_demo")
+        self.context = Context()
+        start_ros([], context=self.context)
+        self.node = rclpy.create_node("renderocc_demo", context=self.context, start_parameter_services=False)
         self.messages: dict[str, list] = {}
         self.volumes: dict[int, Path] = {}
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -81,10 +86,16 @@ class Subscriber:
         self.messages["/diagnostics"] = []
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.messages["/diagnostics"].append, 10)
         self._save = self.node.create_client(Trigger, "/renderocc/save")
-        self.executor = SingleThreadedExecutor()
+        self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        with contextlib.suppress(ExternalShutdownException):
+            self.executor.spin()
 
     def wait_for_node(self, child: Child, timeout: float) -> None:
         """Until the node offers its services, which it does when it is configured."""
@@ -119,10 +130,11 @@ class Subscriber:
         return Path(future.result().message.partition(".npz ")[0] + ".npz")
 
     def close(self) -> None:
-        import rclpy
-
+        """Leave the graph; what has come stays readable."""
         self.executor.shutdown()
-        rclpy.try_shutdown()
+        self.thread.join(10.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
 
 
 def stamp_ns(message) -> int:

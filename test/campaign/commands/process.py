@@ -72,6 +72,7 @@ def run_command(
         while program.alive and not timed_out:
             time.sleep(_LOOK_S)
             cpu = max(cpu, _cpu_seconds(mark))
+            program.segments.look(*family(mark))
             if interference is not None and cpu >= interference.after:
                 interference.act(program.pid, mark)
                 interference, interfered = None, True

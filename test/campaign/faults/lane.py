@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from system import wait_for
+from system import Program, wait_for
 
 from campaign.faults.catalogue import Run, fault_named
 from campaign.faults.fault import Injection
@@ -28,6 +28,7 @@ from campaign.stage import Stage, StageError
 __all__ = ["lane_runs", "main", "make_run"]
 
 AGAIN = 2  # times a run is made again when the machine stalled during it
+GONE_WITHIN = 1.0  # seconds after the end of its process in which the node leaves the graph
 LONGEST_WAIT = 12.0  # seconds to wait for outputs after the faults
 
 
@@ -80,6 +81,8 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     exit_status = node.wait(max(0.0, patience - (ending - injected))) if patience else node.process.poll()
     if patience and exit_status is None:
         stage.add_broken(f"exit: the node did not end within {patience:g} s of the signal")
+    if exit_status == 0:
+        expect_gone(stage, node)
     record["last_line"] = node.lines[-1:] if exit_status is not None else []
     record["exit_after"] = round(time.monotonic() - injected, 2) if patience else None
     for injection in reversed(injections):
@@ -97,6 +100,14 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     record["late"] = round(stage.player.lateness, 3)
     judge(stage, injections, record, promises, {old, node, stage.node})
     return record
+
+
+def expect_gone(stage: Stage, node: Program) -> None:
+    """A process that ended with status 0 is no longer on the graph, and nothing of it is in /dev/shm."""
+    if not wait_for(lambda: not stage.observer.sees_node, GONE_WITHIN):
+        stage.add_broken(f"exit: the node is on the graph {GONE_WITHIN:g} s after its end")
+    if not wait_for(lambda: not node.segments.left, GONE_WITHIN):
+        stage.add_broken(f"exit: left in /dev/shm: {', '.join(sorted(node.segments.remove()))}")
 
 
 def lane_runs(runs: list[Run], done: set[int], lane: int, lanes: int) -> list[Run]:

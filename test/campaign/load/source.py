@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
 
     prepare_process()
     import rclpy
+    from rclpy.executors import ExternalShutdownException
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -85,7 +86,13 @@ def main(argv: list[str]) -> int:
             infos.publish(with_stamp(info, stamp))
             images.publish(with_stamp(message, stamp))
 
-    pump(send, 1 / specification["rate"])
+    try:
+        pump(send, 1 / specification["rate"])
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
     return 0
 
 
