@@ -231,13 +231,14 @@ class RenderOccNode(LifecycleNode):
         self._predictor = make_predictor(config, self.get_logger())
         self._transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
         now = Pace(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
-        self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now)
+        self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now, self._news)
         self._pipeline = FramePipeline(
             config, self._cameras, self._predictor, self._transforms, self._complaints, self._times
         )
         self._worker = Worker(
-            self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times
-        )
+            self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times,
+            config.startup_grace,
+        )  # fmt: skip
         self._config = config
         self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)
         self._diagnostics_timer.reset()

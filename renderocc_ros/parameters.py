@@ -71,6 +71,13 @@ class NodeConfig:
     tf_timeout: float = setting(
         0.1, "how long a frame waits for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0
     )
+    startup_grace: float = setting(
+        2.0,
+        "how long the first images wait for the mounts and calibrations of their cameras, which a recording may hold "
+        "after them [s]",
+        minimum=0.0,
+        maximum=60.0,
+    )
     tf_history: float = setting(10.0, "how much of /tf is kept [s]", minimum=0.5, maximum=600.0)
 
     # Matching

@@ -214,3 +214,31 @@ def test_a_camera_info_larger_than_any_camera_needs_is_refused_and_leaves_the_la
     assert setup.intake.calibrations["front"] is good
     assert setup.said[0].startswith("camera 'front': camera_info on front/camera_info: it") and named in setup.said[0]
     assert not setup.intake.on_camera_info("front", serialize_message(info()))  # the good one is still in force
+
+
+def test_images_that_a_looping_recording_leaves_behind_are_no_wrong_clocks():
+    """The clock jumps from 109 s back to 100 s; images of the end come after it, later one that really is ahead."""
+    setup, news, clock = Setup(), [], [109 * SECOND]
+    intake = Intake(
+        setup.config, ("front", "back"), Complaints(setup.said.append), lambda: clock[0], lambda: setup.now,
+        Complaints(news.append),
+    )  # fmt: skip
+    intake.on_image("front", image(109 * SECOND), False)
+    clock[0] = 100 * SECOND
+    for stamp in (109 * SECOND, 109 * SECOND + SECOND // 2):
+        intake.on_image("back", image(stamp), False)
+    assert setup.said == [] and len(news) == 1 and "before the clock jumped back" in news[0]
+    assert intake.statistics()["back"].received == 0
+    intake.on_image("back", image(111 * SECOND), False)  # further than anything before the jump
+    assert len(setup.said) == 1 and "11.000 s ahead" in setup.said[0]
+
+
+def test_long_after_a_jump_an_image_that_is_ahead_is_one_of_a_wrong_clock(monkeypatch):
+    monkeypatch.setattr("renderocc_ros.input.intake.LEFTOVERS", 0.0)
+    clock = [109 * SECOND]
+    said: list[str] = []
+    intake = Intake(NodeConfig(cameras=("front",)), ("front",), Complaints(said.append), lambda: clock[0])
+    intake.on_image("front", image(109 * SECOND), False)
+    clock[0] = 100 * SECOND
+    intake.on_image("front", image(109 * SECOND), False)
+    assert len(said) == 1 and "9.000 s ahead" in said[0] and "synchronise" in said[0]

@@ -192,10 +192,10 @@ def test_rendered_views_have_a_ray_for_every_fourth_pixel(system):
 def test_the_camera_info_beside_rendered_views_has_their_stamp_size_and_frame(system):
     """image_transport's subscriber to a camera pairs an image with the camera_info beside it, by the exact stamp."""
     stamp = system.frame()
-    wait_until(lambda: any(stamp_of(info) == stamp for info in system.rendered_info), 5, "its camera_info")
-    info = next(info for info in system.rendered_info if stamp_of(info) == stamp)
-    wait_until(lambda: any(stamp_of(depth) == stamp for depth in system.depth), 5, "its depth")
-    depth = next(depth for depth in system.depth if stamp_of(depth) == stamp)
+    wait_until(lambda: any(stamp_ns(info) == stamp for info in system.rendered_info), 5, "its camera_info")
+    info = next(info for info in system.rendered_info if stamp_ns(info) == stamp)
+    wait_until(lambda: any(stamp_ns(depth) == stamp for depth in system.depth), 5, "its depth")
+    depth = next(depth for depth in system.depth if stamp_ns(depth) == stamp)
     assert (info.width, info.height, info.header) == (depth.width, depth.height, depth.header)
 
 

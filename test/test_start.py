@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from system import Listener, Program, new_domain, node_command, noise_cameras, wait_until
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from system import Listener, Program, new_domain, node_command, noise_cameras, stamp_message, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -93,5 +94,30 @@ def test_braces_and_angles_stand_for_the_camera_alike_and_each_slow_step_is_said
         steps += ["making the network ready on the CPU", "running on the CPU"]
         places = [re.search(step, text).start() for step in steps]
         assert places == sorted(places)
+    finally:
+        assert node.stop() == 0
+
+
+def test_one_frame_alone_is_published_though_its_calibrations_and_mounts_come_after_it(listener):
+    """As in the first pass of `ros2 bag play` over a recording of one moment."""
+    cameras = ("front", "left")
+    node = Program(node_command({"cameras": cameras, "startup_grace": 30.0}), listener.domain)
+    points = listener.listen(PointCloud2, "/renderocc/points")
+    rig = noise_cameras(listener, cameras)
+    try:
+        node.expect("active: 2 cameras", 90)
+        kinds = [("tf", ""), ("tf_static", ""), *((kind, name) for kind in ("raw", "camera_info") for name in cameras)]
+        wait_until(lambda: all(rig.subscribers(*kind) for kind in kinds), 20, "subscriptions")
+        wait_until(lambda: listener.node.count_publishers("/renderocc/points"), 20, "discovery")
+        time.sleep(1.0)  # both sides of every match
+        stamp = time.time_ns()
+        for camera in cameras:
+            rig.send_image(camera, stamp)
+        time.sleep(0.7)
+        rig.send_infos(stamp)
+        rig.send_mounts()
+        wait_until(lambda: points, 40, "its points")
+        assert points[0].header.stamp == stamp_message(stamp)
+        assert not node.count("cannot be placed|no usable camera_info")
     finally:
         assert node.stop() == 0

@@ -49,6 +49,10 @@ class Pipeline:
         self.hold = threading.Event()
         self.hold.set()
         self.usable = True
+        self.lack: set = set()
+
+    def lacking(self, matched, calibrations) -> list[str]:
+        return [camera for camera in matched.entries if camera in self.lack]
 
     def process(self, matched, calibrations) -> Frame:
         self.log.append(matched.stamp_ns // SECOND)
@@ -65,7 +69,7 @@ class Pipeline:
 
 
 class Setup:
-    def __init__(self, cameras=("front",), **parameters) -> None:
+    def __init__(self, cameras=("front",), startup_grace: float = 0.0, **parameters) -> None:
         self.said: list[str] = []
         self.published: list[int] = []
         self.out_of_memory: list[str] = []
@@ -75,7 +79,7 @@ class Setup:
         config = NodeConfig(cameras=cameras, max_future=0.0, **parameters)
         self.intake = Intake(config, cameras, complaints, lambda: 0)
         self.worker = Worker(
-            self.intake, self.pipeline, self.publish, self.out_of_memory.append, complaints, self.times
+            self.intake, self.pipeline, self.publish, self.out_of_memory.append, complaints, self.times, startup_grace
         )
 
     def publish(self, frame: Frame) -> None:
@@ -129,6 +133,80 @@ def test_while_it_is_busy_the_newest_set_replaces_those_that_wait_and_they_are_c
     setup.expect(1, 4)
     assert setup.worker.counters.skipped == 2  # 2 and 3
     assert setup.pipeline.log == ["reset", 1, 4]
+
+
+# ---- the first set -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patient():
+    """A worker that waits at most 20 s for what the first set's cameras lack; no test waits so long."""
+    made = Setup(startup_grace=20.0)
+    made.pipeline.lack = {"front"}
+    made.worker.start()
+    yield made
+    made.worker.stop()
+
+
+def test_the_only_set_waits_until_its_cameras_can_be_placed(patient):
+    patient.send(1)
+    time.sleep(0.3)
+    assert patient.pipeline.log == []
+    patient.pipeline.lack = set()
+    patient.expect(1)
+    assert patient.worker.counters.skipped == 0
+
+
+def test_while_the_first_set_waits_a_newer_one_takes_its_place(patient):
+    for second in (1, 2, 3):
+        patient.send(second)
+        time.sleep(0.1)
+    patient.pipeline.lack = set()
+    patient.expect(3)
+    assert patient.worker.counters.skipped == 2
+
+
+def test_later_sets_do_not_wait(patient):
+    patient.pipeline.lack = set()
+    patient.send(1)
+    patient.expect(1)
+    patient.pipeline.lack = {"front"}
+    patient.send(2)
+    patient.expect(1, 2)
+
+
+def test_after_the_grace_the_set_is_processed_as_it_is_and_no_other_waits():
+    made = Setup(startup_grace=0.5)
+    made.pipeline.lack = {"front"}
+    made.worker.start()
+    began = time.monotonic()
+    made.send(1)
+    made.expect(1)
+    assert time.monotonic() - began >= 0.5
+    made.send(2)
+    made.expect(1, 2)
+    made.worker.stop()
+
+
+def test_each_activation_has_a_grace_of_its_own_and_an_end_is_heard_within_it(patient):
+    patient.send(1)
+    time.sleep(0.1)
+    assert patient.worker.stop() and patient.pipeline.log == []
+    patient.worker.start()
+    patient.send(2)
+    time.sleep(0.2)
+    assert patient.pipeline.log == []
+    patient.pipeline.lack = set()
+    patient.expect(2)
+
+
+def test_a_set_of_before_a_jump_of_time_is_not_waited_with_any_longer(patient):
+    patient.send(100)
+    time.sleep(0.1)
+    patient.worker.reset()
+    patient.pipeline.lack = set()
+    patient.send(1)
+    patient.expect(1)
 
 
 # ---- starting afresh ---------------------------------------------------------------------------

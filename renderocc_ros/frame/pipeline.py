@@ -182,6 +182,20 @@ class FramePipeline:
         """Forget the previous volume."""
         self._predictor.reset()
 
+    def lacking(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> list[str]:
+        """Cameras of a set without a calibration or without a mount so far."""
+        lacking = []
+        for camera, (stamp_ns, _) in matched.entries.items():
+            if camera not in calibrations:
+                lacking.append(camera)
+            elif camera not in self._mounts:
+                frame = self._optical_frame(camera, matched, calibrations)
+                try:
+                    self._transforms.lookup(self._config.base_frame, frame, stamp_ns)
+                except TransformError:
+                    lacking.append(camera)
+        return lacking
+
     def process(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Frame:
         """Run one matched set; what cannot be used is reported by name and left out."""
         arrival = max(image.arrival for _, image in matched.entries.values())

@@ -16,6 +16,7 @@ from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.input.matcher import MatchedSet
 
 IDLE = 0.5  # seconds between two looks at whether to stop
+LOOK = 0.02  # seconds between two looks at whether the first set's cameras can be placed
 STOP_LIMIT = 5.0  # seconds for which the frame under way is waited for; launch kills ten seconds after Ctrl-C
 FAILURE_PAUSE = 0.1  # seconds after a failure that took no set
 
@@ -41,6 +42,8 @@ class Worker:
         out_of_memory: called once when the device has no memory for a frame even after emptying its cache.
         complaints: failures of a frame are reported here; the worker goes on.
         times: durations of the stages.
+        startup_grace: seconds for which the first set waits for mounts and calibrations of its cameras; a newer one
+            takes its place.
 
     Attributes:
         begun: steady seconds at which the frame under way began, or None between two.
@@ -55,7 +58,10 @@ class Worker:
         out_of_memory: Callable[[str], None],
         complaints: Complaints,
         times: StageTimes,
+        startup_grace: float = 0.0,
     ) -> None:
+        self._startup_grace = startup_grace
+        self._grace_until: float | None = None  # steady seconds; None: counted from the first set on
         self._intake = intake
         self._pipeline = pipeline
         self._publish = publish
@@ -76,6 +82,7 @@ class Worker:
     def start(self) -> None:
         self._mailbox = Mailbox()
         self.begun, self.failed_in_row = None, 0
+        self._grace_until = None
         self._running.set()
         self._thread = threading.Thread(target=self._run, name="renderocc worker", daemon=True)
         self._thread.start()
@@ -136,7 +143,7 @@ class Worker:
         while self._running.is_set():
             taken = None
             try:
-                taken = self._mailbox.take(IDLE)
+                taken = self._take()
                 if taken is None:
                     continue
                 self.begun = time.monotonic()
@@ -153,6 +160,28 @@ class Worker:
                     time.sleep(FAILURE_PAUSE)
             finally:
                 self.begun = None
+
+    def _take(self) -> tuple[int, MatchedSet] | None:
+        """The newest set, or None. The first waits: /tf_static often comes after a recording's first images."""
+        taken = self._mailbox.take(IDLE)
+        while taken is not None and self._must_wait(taken[1]):
+            if not self._running.is_set():
+                return None
+            newer = self._mailbox.take(LOOK)
+            if newer is not None:
+                self.counters.skipped += 1
+                taken = newer
+            elif taken[0] != self._generation:  # from before a jump of time
+                return None
+        return taken
+
+    def _must_wait(self, matched: MatchedSet) -> bool:
+        if self._grace_until is None:
+            self._grace_until = time.monotonic() + self._startup_grace
+        if time.monotonic() < self._grace_until and self._pipeline.lacking(matched, self._intake.calibrations):
+            return True
+        self._grace_until = 0.0  # over for good: from now on what cannot be placed is left out, and named
+        return False
 
     def _report_failure(self, error: Exception) -> None:
         try:

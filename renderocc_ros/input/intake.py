@@ -5,6 +5,7 @@ Nothing here decodes a pixel: a callback costs tens of microseconds, whatever th
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from renderocc_ros.parameters import NodeConfig
 MOST_BYTES = 64 << 20  # of an image message of a camera whose size is not known yet
 MOST_BYTES_OF_PIXEL = 8  # the widest encoding is 16 bits of four channels
 MOST_BYTES_OF_CAMERA_INFO = 64 << 10  # some 400, and 8 for each coefficient of D
+CLOCK_BACK_NS = 500_000_000  # by which a clock must go back to have jumped
+LEFTOVERS = 5.0  # seconds after a jump of the clock in which images of before it may still come
 STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
 
 
@@ -52,6 +55,7 @@ class Intake:
         complaints: where refusals are reported, one subject per camera.
         clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
         now: seconds in which waiting and silence are counted, at the pace of the cameras' time.
+        news: where what is not wrong is told; default: `complaints`.
     """
 
     def __init__(
@@ -61,8 +65,12 @@ class Intake:
         complaints: Complaints,
         clock_ns: Callable[[], int],
         now: Callable[[], float] = time.monotonic,
+        news: Complaints | None = None,
     ) -> None:
         self._config = config
+        self._news = news or complaints
+        self._newest_clock = self._clock_before_jump = 0
+        self._leftovers_until = -math.inf
         self._complaints = complaints
         self._clock_ns = clock_ns
         self._now = now
@@ -127,9 +135,13 @@ class Intake:
                 subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival
             )
             return None
-        clock_ns = self._clock_ns()
+        clock_ns = self._watch_clock(arrival)
         ahead = (stamp_ns - clock_ns) * 1e-9
         if self._config.max_future and clock_ns and ahead > self._config.max_future:
+            if arrival < self._leftovers_until and stamp_ns < self._clock_before_jump + self._config.max_future * 1e9:
+                text = "an image of before the clock jumped back came after it and is dropped"
+                self._news.report(subject, "leftover", text, arrival)
+                return None
             self._complaints.report(
                 subject,
                 "stamp",
@@ -141,6 +153,15 @@ class Intake:
         frame_id = self._config.camera_frame_of(camera) or frame_id
         with self._lock:
             return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._time)
+
+    def _watch_clock(self, now: float) -> int:
+        """The node's clock, nanoseconds; notes when it goes back."""
+        clock_ns = self._clock_ns()
+        if self._newest_clock - clock_ns > CLOCK_BACK_NS:
+            self._clock_before_jump, self._leftovers_until = self._newest_clock, now + LEFTOVERS
+            self._newest_clock = clock_ns
+        self._newest_clock = max(self._newest_clock, clock_ns)
+        return clock_ns
 
     def _most_bytes(self, camera: str) -> int:
         """What is kept until its set is complete is bounded by what a camera of this size can have sent."""
@@ -157,6 +178,7 @@ class Intake:
         callback had to wait for a busy computer: between two ticks every subscription has had its turn.
         """
         self._time, self._time_of_next_tick = self._time_of_next_tick, self._now()
+        self._watch_clock(time.monotonic())
 
     def poll(self) -> MatchedSet | None:
         """The next set that is complete or has waited long enough; call it until it gives None."""
