@@ -1,5 +1,9 @@
-"""How good a network or anyone's predictions are: against 3D truth, and against 2D labels where there is none.
+"""Evaluates networks, and volumes of any origin, against 3D truth and against 2D labels.
 
-confusion: mIoU of volumes. rayiou: RayIoU. held_out: rendered rays against 2D labels. threshold: when a voxel is
-occupied, from 2D labels. baselines: what needs no network. metrics, evaluate: the commands. report: tables, pictures.
+- evaluate, metrics: the commands `renderocc eval` and `renderocc metrics`.
+- confusion, rayiou: mIoU and RayIoU of volumes.
+- held_out: rendered rays against 2D labels.
+- threshold: the occupancy threshold, from 2D labels.
+- baselines: volumes that need no network.
+- report: tables and the picture of the confusion matrix.
 """

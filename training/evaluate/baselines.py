@@ -1,4 +1,4 @@
-"""What can be had without a network, to be compared with: the same volume for every frame."""
+"""Baselines without a network: the same volume for every frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["flat_ground", "most_frequent"]
 
 
 def most_frequent(dataset: RayDataset, grid: VoxelGrid, truth_grid: VoxelGrid | None = None) -> np.ndarray:
-    """(X, Y, Z) uint8: of each voxel, the class that it most often has in the truth of the training recordings.
+    """The most frequent class of each voxel in the 3D truth of the training recordings, (X, Y, Z) uint8.
 
-    Counted where the cameras see it, free among the classes; free where they never do. Of equally frequent ones the
-    first.
+    Only frames in which the cameras see the voxel count; free is one of the classes. A voxel that is never seen is
+    free. Of equally frequent classes the first is taken.
 
     Raises:
         ValueError: the recordings have no 3D truth.

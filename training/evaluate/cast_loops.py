@@ -25,15 +25,15 @@ def cast(
     cells: np.ndarray,
     lengths: np.ndarray,
 ) -> None:
-    """Walk each ray until it has met all volumes or the border.
+    """Walk each ray until it has met a set voxel of every volume, or the border.
 
     Args:
-        codes: padded volume, flat, uint8: bit k is set where volume k is; the border has none.
+        codes: padded volume, flat, uint8: bit k is set where volume k is set; the border has no bits.
         everything: the bits of all volumes.
-        strides: (3,) of x, y, z in `codes`.
+        strides: (3,) strides of x, y and z in `codes`.
         origins, directions: (R, 3) in voxels.
-        starts: (R, 3) int64 first voxel of each ray, x below 0 for a ray that misses.
-        cells: (K, R) int64, receives indices into `codes`; holds -1.
+        starts: (R, 3) int64 first voxel of each ray; x is negative for a ray that misses the grid.
+        cells: (K, R) int64, filled with -1; receives indices into `codes`.
         lengths: (K, R) receives the distance in voxels at which that cell is left.
     """
     last = (codes.size // strides[0] - 2, strides[0] // strides[1] - 2, strides[1] - 2)

@@ -10,13 +10,13 @@ __all__ = ["Confusion", "mean_of_known"]
 
 
 class Confusion:
-    """One histogram of truth against prediction over everything that is added.
+    """A histogram of truth against prediction, over everything that is added.
 
-    IoU_c = diagonal / (row + column - diagonal); mIoU is the mean over the classes other than free that occur in the
-    truth or the prediction. Free takes part in the histogram, so that a hole and a ghost both cost.
+    IoU_c = diagonal / (row + column - diagonal). mIoU is the mean over the classes other than free that occur in the
+    truth or the prediction. Free is a row and a column of the histogram, so missing and invented voxels both count.
 
     Attributes:
-        classes: what the ids mean.
+        classes: the class table.
         histogram: (C, C) int64; rows are the truth.
     """
 
@@ -25,14 +25,14 @@ class Confusion:
         self.histogram = np.zeros((len(classes), len(classes)), np.int64)
 
     def add(self, prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Count volumes, or anything else of one shape.
+        """Count a volume, or any other array.
 
         Args:
-            prediction: class ids; 255 (unknown) counts as free: a miss where the truth is occupied.
-            truth: class ids, same shape; ids outside of the table are left out.
-            mask: same shape; where it is zero nothing counts.
+            prediction: class ids; 255 (unknown) counts as free, so it is a miss if the truth is occupied.
+            truth: class ids of the same shape; ids that are not in the table do not count.
+            mask: array of the same shape; elements where it is zero do not count.
         Raises:
-            ValueError: the shapes differ, or a prediction that counts is no class.
+            ValueError: the shapes differ, or a predicted id that counts is not a class.
         """
         for name, other in (("truth", truth), ("mask", mask)):
             if other is not None and other.shape != prediction.shape:
@@ -45,21 +45,21 @@ class Confusion:
         self.histogram += np.bincount(wanted * count + predicted, minlength=count * count).reshape(count, count)
 
     def merge(self, other: Confusion) -> None:
-        """Add what another has counted."""
+        """Add the counts of another histogram."""
         self.histogram += other.histogram
 
     def iou(self) -> np.ndarray:
-        """(C,) float64; NaN for a class that occurs nowhere."""
+        """IoU by class, (C,) float64; NaN for a class that does not occur."""
         diagonal = np.diag(self.histogram).astype(np.float64)
         union = self.histogram.sum(axis=0) + self.histogram.sum(axis=1) - diagonal
         return np.divide(diagonal, union, out=np.full(len(diagonal), np.nan), where=union > 0)
 
     def miou(self) -> float:
-        """Mean IoU of the classes other than free; NaN when none of them occurs."""
+        """Mean IoU of the classes other than free; NaN if none of them occurs."""
         return mean_of_known(self.iou()[list(self.classes.occupied_ids)])
 
     def occupied_iou(self) -> float:
-        """IoU of occupied against free, whatever the class; NaN when nothing is occupied anywhere."""
+        """IoU of occupied against free, without regard to classes; NaN if no voxel is occupied."""
         occupied = list(self.classes.occupied_ids)
         free = self.histogram[self.classes.free, self.classes.free]
         union = self.histogram.sum() - free
@@ -67,7 +67,7 @@ class Confusion:
 
 
 def known_ids(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """Predicted ids as int64, unknown (255) as free. ValueError for an id that is no class."""
+    """Predicted ids as int64, with unknown (255) as free. ValueError: an id is not a class."""
     ids = np.where(ids == UNLABELLED, classes.free, ids).astype(np.int64)
     if ids.size and not 0 <= ids.min() <= ids.max() < len(classes):
         wrong = ids[(ids < 0) | (ids >= len(classes))][0]
@@ -78,6 +78,6 @@ def known_ids(ids: np.ndarray, classes: ClassTable) -> np.ndarray:
 
 
 def mean_of_known(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN when nothing is left."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     known = np.asarray(values)[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

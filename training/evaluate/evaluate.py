@@ -1,4 +1,4 @@
-"""`renderocc eval`: a checkpoint on recordings it was not trained on."""
+"""`renderocc eval`: evaluate a checkpoint on recordings that it was not trained on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ __all__ = ["EvaluationPlan", "evaluate", "held_out_dataset", "main"]
 class EvaluationPlan:
     """How a checkpoint is evaluated.
 
-    frames: how many, evenly spread; all when None.
-    rays: most labelled rays of a frame; all when None.
-    auxiliary: the rays of the neighbouring frames too.
-    truth_grid: of the 3D truth; what its shape tells when None.
-    lidar: place of the LiDAR in base_link, metres, where RayIoU's rays begin.
-    precision: of the network.
-    predictions: folder for volumes, the truth they are compared with and the rays' origins, as `renderocc metrics`
-        reads them; none when None.
+    Attributes:
+        frames: number of frames, spread evenly; None for all.
+        rays: largest number of labelled rays of a frame; None for all.
+        auxiliary: whether to use the rays of neighbouring frames, too.
+        truth_grid: grid of the 3D truth; None to find it from the truth's shape.
+        lidar: position of the LiDAR in base_link, metres: the origin of RayIoU's rays.
+        precision: the network's precision.
+        predictions: folder to which volumes, their truth and the rays' origins are written for `renderocc metrics`;
+            None for no folder.
     """
 
     frames: int | None = None
@@ -55,10 +56,10 @@ class EvaluationPlan:
 
 
 def held_out_dataset(folder: Path, checkpoint: Checkpoint, recordings: Sequence[str] | None = None) -> RayDataset:
-    """Recordings as a checkpoint's network takes them, unvaried.
+    """Recordings with the image size of a checkpoint's network, without augmentation.
 
     Raises:
-        ValueError: nothing there, or labelled with other classes than the checkpoint's.
+        ValueError: there are no recordings, or their classes are not those of the checkpoint.
     """
     images = checkpoint.config.images
     config = SampleConfig(
@@ -67,8 +68,8 @@ def held_out_dataset(folder: Path, checkpoint: Checkpoint, recordings: Sequence[
     dataset = RayDataset(folder, config, recordings)
     if dataset.classes.names != checkpoint.classes.names or dataset.classes.free != checkpoint.classes.free:
         raise ValueError(
-            f"{folder}: its labels have the classes {', '.join(dataset.classes.names)}, the checkpoint "
-            f"{', '.join(checkpoint.classes.names)}; prepare the recordings with --classes of the checkpoint"
+            f"{folder}: its labels have the classes {', '.join(dataset.classes.names)}, but the checkpoint has "
+            f"{', '.join(checkpoint.classes.names)}; prepare the recordings with the checkpoint's --classes"
         )
     return dataset
 
@@ -80,12 +81,14 @@ def evaluate(
     device: torch.device | str = "cpu",
     baselines: dict[str, np.ndarray] | None = None,
 ) -> dict:
-    """All metrics in one pass.
+    """Compute all metrics in one pass.
 
     Args:
-        checkpoint: its network on `device`; its threshold decides what is occupied.
-        dataset: see `held_out_dataset`.
-        baselines: volumes (X, Y, Z) by name that are compared with the same truth.
+        checkpoint: a checkpoint, whose network is on `device`. Its threshold decides which voxels are occupied.
+        dataset: the frames, see `held_out_dataset`.
+        plan: the options.
+        device: the device.
+        baselines: volumes (X, Y, Z) by name, which are compared with the same truth.
     Returns:
         `rays` (`RayScores.as_dict`) and `cameras` (`RayScores.by_camera`); `volumes` (`VolumeScores.as_dict`) and
         `baselines` by name, of frames with 3D truth, None and {} without any; `confusion`, the histogram of the volumes
@@ -132,7 +135,7 @@ def evaluate(
 
 
 class _Archive:
-    """Volumes in a folder as `renderocc metrics` compares them: predictions/, truth/ and origins.json."""
+    """Writes volumes to a folder for `renderocc metrics`: predictions/, truth/ and origins.json."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -160,67 +163,87 @@ class _Archive:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc eval",
-        description="Evaluate a checkpoint on prepared recordings it was not trained on: rendered distances and "
-        "classes against their 2D labels; where there is 3D truth, mIoU and RayIoU too, and those of baselines.",
+        description="Evaluate a checkpoint on prepared recordings that it was not trained on. Rendered distances and "
+        "classes are compared with 2D labels. If there is 3D truth, mIoU and RayIoU are computed too, also of "
+        "baselines.",
         epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out out",
     )
-    made.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file, or tiny: the package's own")
+    made.add_argument(
+        "--checkpoint", type=Path, required=True, help="a .safetensors file, or 'tiny' for the packaged network"
+    )
     made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")
-    made.add_argument("--recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
-    made.add_argument("--limit", type=int, metavar="N", help="frames, evenly spread (default: all)")
-    made.add_argument("--rays", type=int, default=RAYS_OF_A_FRAME, help="labelled rays of a frame, at most; 0: all")
-    made.add_argument("--auxiliary", action="store_true", help="also the rays of neighbouring frames")
-    made.add_argument("--threshold", type=float, help="occupancy probability (default: the checkpoint's)")
+    made.add_argument("--recordings", nargs="+", metavar="NAME", help="recordings of that folder (default: all)")
+    made.add_argument("--limit", type=int, metavar="N", help="evaluate N frames, spread evenly (default: all)")
+    made.add_argument(
+        "--rays",
+        type=int,
+        default=RAYS_OF_A_FRAME,
+        metavar="N",
+        help=f"use at most N labelled rays of a frame (default {RAYS_OF_A_FRAME}; 0: all)",
+    )
+    made.add_argument("--auxiliary", action="store_true", help="use the rays of neighbouring frames, too")
+    made.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="occupancy probability above which a voxel is occupied (default: the checkpoint's)",
+    )
     made.add_argument(
         "--calibrate",
         type=Path,
         metavar="NEW",
-        help="find the threshold with these recordings' 2D labels, write the "
-        "checkpoint with it to NEW, and evaluate that; take other recordings to report figures on",
+        help="find the threshold with the 2D labels of these recordings, write a checkpoint with it to NEW, and "
+        "evaluate that; report figures only on other recordings",
     )
     made.add_argument(
         "--baselines",
         action="store_true",
-        help="also a flat ground and, with --training-data, the most frequent class of each voxel",
+        help="also evaluate a flat ground and, with --training-data, the most frequent class of each voxel",
     )
-    made.add_argument("--training-data", type=Path, metavar="PREPARED", help="tables with 3D truth to count classes in")
-    made.add_argument("--training-recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
-    made.add_argument("--ground-height", type=float, default=0.0, help="of the flat ground, m (default 0)")
+    made.add_argument(
+        "--training-data", type=Path, metavar="PREPARED", help="tables with 3D truth, for the most frequent classes"
+    )
+    made.add_argument(
+        "--training-recordings", nargs="+", metavar="NAME", help="recordings of that folder (default: all)"
+    )
+    made.add_argument(
+        "--ground-height", type=float, default=0.0, metavar="M", help="height of the flat ground in metres (default 0)"
+    )
     made.add_argument(
         "--lidar",
         type=float,
         nargs=3,
         default=DEFAULT_ORIGIN,
         metavar=("X", "Y", "Z"),
-        help="place of the LiDAR in base_link, where RayIoU's rays begin (default 0 0 1.84)",
+        help="position of the LiDAR in base_link: the origin of RayIoU's rays (default 0 0 1.84)",
     )
     made.add_argument(
         "--truth-grid",
         type=float,
         nargs=7,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
-        help="corners and voxel size of the 3D truth (default: as its shape tells)",
+        help="corners and voxel size of the 3D truth's grid (default: found from its shape)",
     )
-    made.add_argument("--json", type=Path, metavar="OUT", help="write the figures there")
+    made.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     made.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json, evaluation.md, confusion.png")
     made.add_argument(
         "--predictions",
         type=Path,
         metavar="DIR",
-        help="write predictions/, truth/ and origins.json for `renderocc metrics`",
+        help="write predictions/, truth/ and origins.json for `renderocc metrics` to this folder",
     )
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    made.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     made.add_argument(
         "--precision",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="of the network (default: as the node)",
+        help="precision of the network (default: auto, as in the node)",
     )
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc eval`: exit status 0, or 2 where something is missing or wrong."""
+    """`renderocc eval`. Exit status 0, or 2 if something is missing or wrong."""
     arguments = parser().parse_args(argv)
     try:
         result = run(arguments)
@@ -238,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> dict:
-    """Evaluate as the command line says; the whole content of evaluation.json."""
+    """Evaluate with the options of the command. Returns the content of evaluation.json."""
     _check(arguments)
     device = chosen_device(arguments.device)  # this and the precision are the node's choices
     precision = chosen_precision(arguments.precision, device)
@@ -283,13 +306,13 @@ def _check(arguments: argparse.Namespace) -> None:
     for name in ("limit", "rays"):
         value = getattr(arguments, name)
         if value is not None and value < 0:
-            raise ValueError(f"--{name} is {value}; expected a number that is not negative")
+            raise ValueError(f"--{name} is {value}; expected at least 0")
     if arguments.calibrate is not None and arguments.threshold is not None:
-        raise ValueError("--threshold gives what --calibrate is to find; leave one out")
+        raise ValueError("--threshold and --calibrate exclude each other; leave one out")
     if arguments.threshold is not None and not 0 < arguments.threshold < 1:
         raise ValueError(f"--threshold is {arguments.threshold}; expected an occupancy probability between 0 and 1")
     if arguments.training_data is not None and not arguments.baselines:
-        raise ValueError("--training-data is for a baseline; give --baselines with it")
+        raise ValueError("--training-data is for a baseline; also give --baselines")
     if not checkpoint_file(arguments.checkpoint).is_file():
         raise ValueError(f"{arguments.checkpoint}: there is no such file; give a checkpoint (.safetensors)")
 
@@ -314,7 +337,7 @@ def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: Eval
 def _save_calibrated(
     arguments: argparse.Namespace, checkpoint: Checkpoint, calibration: Calibration, dataset: RayDataset
 ) -> None:
-    """The checkpoint with its new threshold, weights in the precision in which they were stored."""
+    """Write the checkpoint with its new threshold. Weights keep the precision in which they were stored."""
     from safetensors import safe_open
 
     with safe_open(checkpoint_file(arguments.checkpoint), "pt") as file:

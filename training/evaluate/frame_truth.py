@@ -1,4 +1,4 @@
-"""What prepared recordings know of a frame in three dimensions: its truth, and where RayIoU's rays begin."""
+"""Reads a frame's 3D truth and the origins of RayIoU's rays from prepared recordings."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ __all__ = ["FrameTruth", "occupied_classes", "ray_origins", "truth_of"]
 class FrameTruth:
     """The truth of one frame in the grid of a model.
 
-    semantics: (X, Y, Z) uint8 class ids.
-    mask: (X, Y, Z) bool, what the cameras see; None where the recording does not say, and everything counts.
+    Attributes:
+        semantics: (X, Y, Z) uint8 class ids.
+        mask: (X, Y, Z) bool, voxels that the cameras see. None if the recording has no mask; then all voxels count.
     """
 
     semantics: np.ndarray
@@ -34,12 +35,15 @@ class FrameTruth:
 
 
 def truth_of(tables: Tables, frame: int, grid: VoxelGrid, truth_grid: VoxelGrid | None = None) -> FrameTruth | None:
-    """The truth of a frame, cut to `grid`; None where the recording has none.
+    """The truth of a frame, cut to `grid`; None if the recording has no truth.
 
     Args:
-        truth_grid: of the truth; what its shape tells when None.
+        tables: the recording.
+        frame: number of the frame.
+        grid: grid of the result.
+        truth_grid: grid of the truth; None to find it from the truth's shape.
     Raises:
-        ValueError: the truth's grid is not known, or is not one that `grid` is a part of; names recording and frame.
+        ValueError: the truth's grid is not known, or `grid` is not a part of it. The text names recording and frame.
     """
     arrays = tables.truth_arrays(frame)
     if arrays is None:
@@ -58,12 +62,15 @@ def truth_of(tables: Tables, frame: int, grid: VoxelGrid, truth_grid: VoxelGrid 
 
 
 def ray_origins(tables: Tables, frame: int, grid: VoxelGrid, lidar: Sequence[float] = DEFAULT_ORIGIN) -> np.ndarray:
-    """(N, 3) where RayIoU's rays begin: the LiDAR's places in all frames of the recording, in base_link of this one.
+    """Origins of RayIoU's rays: the LiDAR's positions in all frames of the recording, in base_link of this frame.
 
     Args:
-        lidar: where the LiDAR is in base_link, metres.
+        tables: the recording.
+        frame: number of the frame.
+        grid: grid of the volumes.
+        lidar: position of the LiDAR in base_link, metres.
     Returns:
-        those that `select_origins` keeps; of a vehicle that drives there is at least its own.
+        (N, 3) origins that `select_origins` selects.
     """
     base_from_odom = invert(tables.odom_from_base[frame])
     places = [transform_points(base_from_odom @ pose, np.array([lidar], float))[0] for pose in tables.odom_from_base]
@@ -71,9 +78,9 @@ def ray_origins(tables: Tables, frame: int, grid: VoxelGrid, lidar: Sequence[flo
 
 
 def occupied_classes(field: SemanticDensityField, classes: ClassTable, threshold: float) -> np.ndarray:
-    """(X, Y, Z) uint8: the most likely class where the occupancy probability exceeds the threshold, else free.
+    """(X, Y, Z) uint8: the most likely class if the occupancy probability exceeds the threshold, else free.
 
-    What the node calls unknown is decided too, by what the network supposes there: a mask says where it counts.
+    Voxels that the node would call unknown also get the network's result. A mask says which voxels count.
     """
     ids = torch.tensor(classes.occupied_ids, dtype=torch.uint8, device=field.device)
     occupied = field.occupancy_probability() > threshold

@@ -1,4 +1,4 @@
-"""`renderocc metrics`: mIoU and RayIoU over folders of volumes, whoever made them."""
+"""`renderocc metrics`: compute mIoU and RayIoU of folders of volumes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .volumes import flat_ground, matched_files, read_origins, read_volume, save
 
 __all__ = ["VolumeScores", "compare_folders", "main", "write_json"]
 
-_EACH = 8  # files for which a further process is worth its start
+_EACH = 8  # number of files for each process; with fewer, starting a process costs more than it saves
 MASKS = ("mask_camera", "mask_lidar", "none")
 
 
 @dataclass
 class VolumeScores:
-    """What volumes come to, over any number of frames. `rays` is None where RayIoU was not asked for."""
+    """The metrics of volumes, over any number of frames. `rays` is None without RayIoU."""
 
     voxels: Confusion
     rays: RayIoU | None
@@ -56,7 +56,7 @@ class VolumeScores:
         grid: VoxelGrid | None = None,
         origins: np.ndarray | None = None,
     ) -> None:
-        """Count a frame; grid and origins (N, 3) are those of its rays. Errors of `Confusion` and `RayIoU`."""
+        """Count a frame. Grid and origins (N, 3) are for its rays. Errors are those of `Confusion` and `RayIoU`."""
         self.voxels.add(prediction, truth, mask)
         if self.rays is not None:
             if grid is None or origins is None:
@@ -65,14 +65,14 @@ class VolumeScores:
         self.frames += 1
 
     def merge(self, other: VolumeScores) -> None:
-        """Add what another has counted."""
+        """Add the counts of another object."""
         self.voxels.merge(other.voxels)
         if self.rays is not None and other.rays is not None:
             self.rays.merge(other.rays)
         self.frames += other.frames
 
     def as_dict(self) -> dict:
-        """Plain numbers for JSON: ratios in 0..1, null (None) where nothing was there to take one of."""
+        """Plain numbers for JSON. Ratios are in 0..1; None where there was nothing to count."""
         classes = self.voxels.classes
         names = [classes.names[index] for index in classes.occupied_ids]
         rows = list(classes.occupied_ids)
@@ -106,7 +106,7 @@ def _counts(classes: ClassTable, values: np.ndarray) -> dict[str, int]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write JSON, whole or not at all."""
+    """Write a JSON file. If this fails, an old file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial_path:
         partial_path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -114,7 +114,7 @@ def write_json(path: Path, content: dict) -> None:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """How two files are compared; the same in all processes."""
+    """The options for comparing two files."""
 
     predictions: Path
     truth: Path
@@ -142,7 +142,7 @@ class _Comparison:
         return scores
 
     def _cut(self, truth: dict[str, np.ndarray], path: Path, shape: tuple) -> tuple[dict[str, np.ndarray], VoxelGrid]:
-        """The truth in the grid that the prediction's file names, and that grid."""
+        """The truth, cut to the grid that is named in the prediction's file, and that grid."""
         whole = truth["semantics"].shape
         part = saved_grid(path)
         if part is None or part.shape != shape:
@@ -169,19 +169,21 @@ def compare_folders(
     jobs: int = 1,
     with_flat_ground: bool = False,
 ) -> VolumeScores:
-    """Compare every .npz file of one folder with the file of the same relative path in another.
+    """Compare every .npz file of one folder with the file of the same relative path in another folder.
 
-    A prediction that is smaller than its truth and names its own `grid`, as the node saves them, is compared in it.
+    A prediction that is smaller than its truth is compared in its own grid, if its file names one, as the node's does.
 
     Args:
-        with_rays: RayIoU too.
-        origins: JSON file of the rays' origins; one at (0, 0, 1.84) when None.
-        grid: of the truth; what its shape tells when None. Only rays and smaller predictions need it.
-        mask: the truth's array that says which voxels count for mIoU, or "none".
-        jobs: processes.
-        with_flat_ground: not what is predicted, but a flat road at height 0 in the predictions' grids.
+        predictions, truth: the folders.
+        classes: the class table.
+        with_rays: whether to compute RayIoU, too.
+        origins: JSON file of the rays' origins; None for one origin at (0, 0, 1.84).
+        grid: grid of the truth; None to find it from the truth's shape. Only RayIoU and smaller predictions need it.
+        mask: name of the truth's array that says which voxels count for mIoU, or "none".
+        jobs: number of processes.
+        with_flat_ground: whether to compare, instead of the predictions, a flat road at height 0 in their grids.
     Raises:
-        ValueError: something is missing or wrong; names the file.
+        ValueError: something is missing or wrong. The text names the file.
     """
     from tqdm import tqdm
 
@@ -210,7 +212,7 @@ def compare_folders(
 def _running(
     compare: Callable[[str], VolumeScores], names: Sequence[str], jobs: int
 ) -> Iterator[Iterator[VolumeScores]]:
-    """The files' scores, in order, made in this process or in several."""
+    """Yield the scores of the files in order, computed in this process or in several."""
     jobs = min(jobs, len(names) // _EACH)
     if jobs <= 1:
         yield map(compare, names)
@@ -227,46 +229,59 @@ def _running(
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc metrics",
-        description="Compare predicted volumes with the truth: Occ3D's mIoU and, if asked for, SparseOcc's RayIoU. "
-        "Both folders hold .npz files in Occ3D's layout, under the same relative paths: `semantics` (X, Y, Z), and in "
-        "the truth `mask_camera`. Voxels predicted as 255 (unknown) count as free. Volumes that the node saved are "
-        "compared in their own, smaller grid.",
+        description="Compare predicted volumes with the truth by Occ3D's mIoU and, with --rayiou, SparseOcc's RayIoU. "
+        "Both folders have .npz files in Occ3D's layout with the same relative paths: `semantics` (X, Y, Z), and in "
+        "the truth also `mask_camera`. Voxels predicted as 255 (unknown) count as free. Volumes that the node saved "
+        "are compared in their own, smaller grid.",
         epilog="example: renderocc metrics predictions/ occ3d/gts/ --rayiou --origins origins.json --json scores.json",
     )
-    made.add_argument("predictions", type=Path, metavar="PRED_DIR")
-    made.add_argument("truth", type=Path, metavar="TRUTH_DIR")
-    made.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
-    made.add_argument("--rayiou", action="store_true", help="cast rays too: RayIoU")
-    made.add_argument("--flat-ground", action="store_true", help="also what a flat road at height 0 would come to")
+    made.add_argument("predictions", type=Path, metavar="PRED_DIR", help="folder of the predicted volumes")
+    made.add_argument("truth", type=Path, metavar="TRUTH_DIR", help="folder of the truth")
+    made.add_argument("--json", type=Path, metavar="OUT", help="also write the figures to this file")
+    made.add_argument("--rayiou", action="store_true", help="also compute RayIoU")
+    made.add_argument("--flat-ground", action="store_true", help="also evaluate a flat road at height 0")
     made.add_argument(
         "--origins",
         type=Path,
         metavar="FILE",
-        help="JSON: relative path without suffix -> list of [x, y, z] in metres, where the recording's LiDAR was, in "
-        "the frame of the volume; those 39 m off and more (1 m from the grid's sides) are left out, of more than 8, "
-        "8 are taken, evenly (default: one at 0, 0, 1.84)",
+        help="JSON file of the rays' origins: relative path without suffix -> list of [x, y, z] in metres, the LiDAR's "
+        "positions in the frame of the volume; origins nearer than 1 m to the grid's sides are left out, and of more "
+        "than 8, 8 are taken, spread evenly (default: one origin at 0, 0, 1.84)",
     )
     made.add_argument(
         "--grid",
         type=float,
         nargs=7,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
-        help="lower and upper corner and voxel size of the truth in metres, for --rayiou (default: Occ3D's or its "
-        "middle, or SemanticKITTI's, as the shape tells)",
+        help="lower and upper corner and voxel size of the truth's grid in metres, for --rayiou (default: by the "
+        "truth's shape the grid of Occ3D, its middle, or the grid of SemanticKITTI)",
     )
-    made.add_argument("--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="what the ids mean")
-    made.add_argument("--mask", default="mask_camera", choices=MASKS, help="the truth's voxels that count for mIoU")
-    made.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
+    made.add_argument(
+        "--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="class table (default occ3d_nuscenes)"
+    )
+    made.add_argument(
+        "--mask",
+        default="mask_camera",
+        choices=MASKS,
+        help="array of the truth that says which voxels count for mIoU (default mask_camera)",
+    )
+    made.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="number of processes (default: number of CPU cores)",
+    )
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc metrics`: exit status 0, or 2 where something is missing or wrong."""
+    """`renderocc metrics`. Exit status 0, or 2 if something is missing or wrong."""
     arguments = parser().parse_args(argv)
     classes = by_name(arguments.classes)
     try:
         if arguments.origins is not None and not arguments.rayiou:
-            raise ValueError("--origins is for rays; give --rayiou with it")
+            raise ValueError("--origins is for rays; also give --rayiou")
         grid = None
         if arguments.grid is not None:
             grid = VoxelGrid(tuple(arguments.grid[:3]), tuple(arguments.grid[3:6]), arguments.grid[6])
@@ -282,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     print(volume_table(result))
     if arguments.flat_ground:
-        print("\nof a flat road and nothing on it:\n\n" + volume_table(result["baselines"]["flat_ground"]))
+        print("\nan empty flat road:\n\n" + volume_table(result["baselines"]["flat_ground"]))
     if arguments.json:
         print(f"wrote {arguments.json.resolve()}")
     return 0

@@ -1,13 +1,13 @@
-"""RayIoU (SparseOcc, Liu et al., ECCV 2024): is what a ray meets first of the right class and at the right distance?
+"""RayIoU (SparseOcc, Liu et al., ECCV 2024): compares the first surfaces that rays meet, by class and distance.
 
-Rays leave the places where the recording's LiDAR was, in the directions of a spinning LiDAR. In truth and prediction
-alike, the first voxel on a ray that is not free gives its class, and its distance is the way until that voxel is
-*left*. A ray on which the truth is free does not count. With TP_c(d) the rays whose classes are both c and whose
-distances differ by less than d,
+Rays start at positions of the recording's LiDAR, in the directions of a spinning LiDAR. In truth and prediction, the
+first voxel on a ray that is not free gives the ray's class, and the distance at which the ray *leaves* that voxel is its
+distance. A ray does not count if the truth is free all along it. TP_c(d) is the number of rays whose classes are both c
+and whose distances differ by less than d. Over all rays of all frames,
 
     IoU_c(d) = TP_c(d) / (N_truth_c + N_prediction_c - TP_c(d))
 
-over all rays of all frames; RayIoU is the mean of those that exist, over classes other than free and d = 1, 2, 4 m.
+RayIoU is the mean over the classes other than free and over d = 1, 2, 4 m, without values that do not exist.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ __all__ = [
 THRESHOLDS = (1.0, 2.0, 4.0)  # metres
 DEFAULT_ORIGIN = (0.0, 0.0, 1.84)  # the height of nuScenes' LiDAR above the road
 MOST_ORIGINS = 8
-MARGIN = 1.0  # metres from the sides of the grid within which no rays begin: 39 m of Occ3D's 40 m
+MARGIN = 1.0  # metres; origins nearer to the sides of the grid are not used: 39 m of Occ3D's 40 m
 _HIGHEST_PITCH = 0.21  # radians; nuScenes' LiDAR sees up to 0.2108
 
 
 @cache
 def lidar_directions() -> np.ndarray:
-    """(14040, 3) float64 unit vectors: 39 pitches times 360 azimuths, one degree apart, azimuth fastest.
+    """Unit vectors of 39 pitches times 360 azimuths, one degree apart, (14040, 3) float64; the azimuth varies fastest.
 
-    Pitches are -(pi/2 - atan(k + 1)) for k = 0..9: rays that meet the ground in equal steps. Then the last increment is
-    repeated until 0.21 rad is reached.
+    Pitches are -(pi/2 - atan(k + 1)) for k = 0..9, whose rays meet the ground in equal steps. Then the last increment
+    is repeated until 0.21 rad is reached.
     """
     pitches = [-(math.pi / 2 - math.atan(k + 1)) for k in range(10)]
     while pitches[-1] < _HIGHEST_PITCH:
@@ -60,14 +60,15 @@ def lidar_directions() -> np.ndarray:
 
 
 def select_origins(origins: np.ndarray, grid: VoxelGrid) -> np.ndarray:
-    """The origins that are used: more than 1 m from the grid's sides, and of more than 8 of those, 8 spread evenly.
+    """Select origins that are more than 1 m from the grid's sides; if there are more than 8, 8 of them, spread evenly.
 
     Args:
         origins: (N, 3) metres in the grid's frame, in the order of the recording.
+        grid: the grid.
     Returns:
-        (M, 3), M <= 8; M is 0 when none lies in the grid.
+        (M, 3), M <= 8; M is 0 if no origin is in the grid.
     Raises:
-        ValueError: not (N, 3), or not finite.
+        ValueError: the shape is not (N, 3), or a number is not finite.
     """
     origins = np.asarray(origins, np.float64)
     if origins.ndim != 2 or origins.shape[1] != 3 or not np.isfinite(origins).all():
@@ -82,14 +83,15 @@ def select_origins(origins: np.ndarray, grid: VoxelGrid) -> np.ndarray:
 def first_hits(
     volumes: tuple[np.ndarray, ...], grid: VoxelGrid, origins: np.ndarray, directions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays first meet a voxel that is set, in up to eight volumes at once.
+    """Find the first set voxel on each ray, in up to eight volumes at once.
 
     Args:
-        volumes: K times (X, Y, Z) bool.
+        grid: grid of the volumes.
+        volumes: K volumes (X, Y, Z) bool.
         origins, directions: (R, 3).
     Returns:
-        cells (K, R) int64 into the flattened volumes, -1 where a ray meets none; and distances (K, R) in metres at
-        which that voxel is left, or the grid where a ray meets none.
+        indices (K, R) int64 into the flattened volumes, -1 if a ray meets no set voxel; and distances (K, R) in metres
+        at which the ray leaves that voxel, or the grid if there is none.
     """
     from .cast_loops import cast
 
@@ -115,15 +117,16 @@ def cast_frame(
     grid: VoxelGrid,
     origins: np.ndarray,
 ) -> None:
-    """Cast the rays of one frame, for several predictions of it at once.
+    """Cast the rays of one frame, for several predictions at once.
 
     Args:
-        scores: each receives the counts of its prediction.
-        predictions: (X, Y, Z) class ids each, at most seven; 255 (unknown) counts as free.
-        truth: (X, Y, Z) class ids. A voxel whose id is outside of the table ends a ray, which then does not count.
-        origins: (N, 3) metres, already selected.
+        scores: for each prediction, the object that receives its counts.
+        predictions: at most seven volumes (X, Y, Z) of class ids; 255 (unknown) counts as free.
+        truth: (X, Y, Z) class ids. A voxel whose id is not in the table ends a ray, and that ray does not count.
+        grid: grid of all volumes.
+        origins: (N, 3) metres, selected already.
     Raises:
-        ValueError: a shape is not the grid's, or a prediction is no class.
+        ValueError: a shape is not the grid's, or a predicted id is not a class.
     """
     for name, volume in (*(("prediction", one) for one in predictions), ("truth", truth)):
         if volume.shape != grid.shape:
@@ -146,13 +149,13 @@ def cast_frame(
 
 
 class RayIoU:
-    """Counts over rays, of any number of frames.
+    """Counts of rays, over any number of frames.
 
     Attributes:
-        classes: what the ids mean.
-        truth, prediction: (C,) int64 rays by class, free among them, of the rays that count.
+        classes: the class table.
+        truth, prediction: (C,) int64, rays that count, by their class in truth and prediction.
         hits: (3, C) int64, TP by threshold and class.
-        rays, origins: how many rays count, and from how many origins they came.
+        rays, origins: number of rays that count, and of their origins.
     """
 
     def __init__(self, classes: ClassTable) -> None:
@@ -166,7 +169,7 @@ class RayIoU:
         cast_frame([self], [prediction], truth, grid, origins)
 
     def add(self, prediction: np.ndarray, truth: np.ndarray, distances: np.ndarray) -> None:
-        """Count rays by their classes (R,) and their distances (2, R) in truth and prediction, metres."""
+        """Count rays, by their classes (R,) and their distances (2, R) in metres, in truth and prediction."""
         count, error = len(self.classes), np.abs(distances[0] - distances[1])
         self.truth += np.bincount(truth, minlength=count)
         self.prediction += np.bincount(prediction, minlength=count)
@@ -175,14 +178,14 @@ class RayIoU:
         self.rays += len(truth)
 
     def merge(self, other: RayIoU) -> None:
-        """Add what another has counted."""
+        """Add the counts of another object."""
         self.truth += other.truth
         self.prediction += other.prediction
         self.hits += other.hits
         self.rays, self.origins = self.rays + other.rays, self.origins + other.origins
 
     def iou(self) -> np.ndarray:
-        """(3, C) float64 by threshold and class; NaN for a class on no ray, and for free."""
+        """IoU by threshold and class, (3, C) float64; NaN for free, and for a class that no ray meets."""
         union = self.truth + self.prediction - self.hits
         ratios = np.divide(self.hits, union, out=np.full(union.shape, np.nan), where=union > 0)
         ratios[:, self.classes.free] = np.nan
@@ -193,5 +196,5 @@ class RayIoU:
         return [mean_of_known(row) for row in self.iou()]
 
     def rayiou(self) -> float:
-        """The mean over classes and thresholds; NaN when no ray counts."""
+        """The mean over classes and thresholds; NaN if no ray counts."""
         return mean_of_known(self.iou())

@@ -1,4 +1,4 @@
-"""What the scores look like: tables on the screen, Markdown, and the confusion matrix as a picture."""
+"""Shows metrics: tables for the terminal and in Markdown, and the confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NONE, _FULL = np.array([246, 247, 249]), np.array([8, 81, 156])  # of a share o
 
 
 def percent(value: float | None) -> str:
-    """A ratio in percent; a dash where there is none."""
+    """A ratio in percent; a dash for None."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns for the screen: the first to the left, the others to the right."""
+    """A table for the terminal. The first column is aligned left, the others right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -37,13 +37,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same in Markdown."""
+    """A table in Markdown. The first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def volume_table(scores: dict) -> str:
-    """What `VolumeScores.as_dict` says, in percent, for the screen."""
+    """The figures of `VolumeScores.as_dict` in percent, for the terminal."""
     counts = scores["counts"]
     with_rays = "rayiou" in scores
     header = ["class", "IoU %", *(["RayIoU @1m", "@2m", "@4m"] if with_rays else [])]
@@ -62,12 +62,12 @@ def volume_table(scores: dict) -> str:
 
 
 def evaluation_text(result: dict) -> str:
-    """What `renderocc eval` found, for the screen."""
+    """The results of `renderocc eval`, for the terminal."""
     return _evaluation(result, text_table, "{}")
 
 
 def evaluation_markdown(result: dict) -> str:
-    """The same as a Markdown document."""
+    """The results of `renderocc eval` as a Markdown document."""
     return "# Evaluation\n\n" + _evaluation(result, markdown_table, "## {}") + "\n"
 
 
@@ -137,9 +137,9 @@ def _class_rows(rays: dict, volumes: dict | None) -> tuple[list[str], list[list[
 
 
 def confusion_picture(histogram: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A confusion matrix as a picture: of each true class (row) the share that was predicted as each class (column).
+    """Draw a confusion matrix. A row has the shares of a true class that were predicted as each class (column).
 
-    Classes that occur neither in the truth nor in the prediction are left out.
+    Classes that do not occur in truth or prediction are left out.
 
     Args:
         histogram: (C, C) counts, rows are the truth.
@@ -174,7 +174,7 @@ def confusion_picture(histogram: np.ndarray, names: Sequence[str]) -> np.ndarray
                 write(picture, text, x + (_CELL + width) // 2, y + _CELL // 2, colour=ink)
         write(picture, names[used[row]], left - 8, top + row * _CELL + _CELL // 2)
         write(picture, f"{counts[row].sum():,}", left + size + 108, top + row * _CELL + _CELL // 2, 0.45)
-    # Names of columns: written along a strip that is then turned to read upwards.
+    # Names of columns are drawn on a strip, which is then turned by 90 degrees.
     strip = np.full((size, _ROOM, 3), _PAPER, np.uint8)
     for column in range(len(used)):
         name = names[used[column]]

@@ -1,4 +1,4 @@
-"""Volumes of class ids: folders of Occ3D-layout .npz files, and the grids they are of."""
+"""Reads volumes of class ids in Occ3D's layout, and finds their grids."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ORIGINS = "a JSON object, path without suffix -> [[x, y, z], ...]"
 
 
 def matched_files(predictions: Path, truth: Path) -> list[str]:
-    """Relative paths, sorted, of the .npz files that both folders have; both must have the same.
+    """Relative paths of the .npz files in both folders, sorted.
 
     Raises:
-        ValueError: a folder is not there or empty, or a file lacks its counterpart.
+        ValueError: a folder does not exist or is empty, or a file has no counterpart in the other folder.
     """
     found = []
     for name, folder in (("predictions", predictions), ("truth", truth)):
@@ -46,10 +46,10 @@ def _lacking(folder: Path, other: Path, names: set[str]) -> str:
 
 
 def read_volume(path: Path, arrays: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of one .npz file, all (X, Y, Z) integers (or bool) of one shape.
+    """Read arrays of an .npz file. All must be (X, Y, Z) integers or bools of one shape.
 
     Raises:
-        ValueError: it cannot be read, an array is missing, or is something else; names the file.
+        ValueError: the file cannot be read, or an array is missing or wrong. The text names the file.
     """
     try:
         found = read_npz(path, arrays)
@@ -65,10 +65,10 @@ def read_volume(path: Path, arrays: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def saved_grid(path: Path) -> VoxelGrid | None:
-    """The grid that a volume saved by the node names (`Occupancy.save_npz`); None where the file names none.
+    """The grid in a file that the node saved (`Occupancy.save_npz`); None if the file has no grid.
 
     Raises:
-        ValueError: the file cannot be read, or what it names is no grid.
+        ValueError: the file cannot be read, or its grid is wrong.
     """
     file = read_npz(path, (), ("grid", "frame"))
     if "grid" not in file:
@@ -83,10 +83,10 @@ def saved_grid(path: Path) -> VoxelGrid | None:
 
 
 def read_origins(path: Path) -> dict[str, np.ndarray]:
-    """Origins of rays: a JSON object, relative path of a file without suffix -> list of [x, y, z] in metres.
+    """Read origins of rays from JSON: relative path of a file without suffix -> list of [x, y, z] in metres.
 
     Raises:
-        ValueError: it cannot be read or holds something else.
+        ValueError: the file cannot be read, or has another content.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -106,12 +106,12 @@ def read_origins(path: Path) -> dict[str, np.ndarray]:
 
 
 def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
-    """The grid that a volume of this shape is of, where the shape tells.
+    """Find a volume's grid from its shape.
 
-    Occ3D's and SemanticKITTI's own; smaller volumes of Occ3D's 16 layers are the middle of its grid, as for `tiny`.
+    It is the grid of Occ3D or SemanticKITTI. Smaller volumes of 16 layers are the middle of Occ3D's grid.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the shape is none of these.
     """
     if shape == SEMANTIC_KITTI_GRID.shape and classes.names == SEMANTIC_KITTI.names:
         return SEMANTIC_KITTI_GRID
@@ -126,17 +126,17 @@ def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
 
 
 def flat_ground(grid: VoxelGrid, classes: ClassTable, height: float = 0.0) -> np.ndarray:
-    """(X, Y, Z) uint8: road in the layer of voxels that holds `height`, metres in the grid's frame; all else free.
+    """A volume (X, Y, Z) uint8 with road in the layer of voxels at `height`, metres in the grid's frame, else free.
 
     Raises:
-        ValueError: the height is outside of the grid, or the classes have no road.
+        ValueError: the height is outside the grid, or the classes have no road.
     """
     name = next((name for name in _ROADS if name in classes.names), None)
     if name is None:
         raise ValueError(f"none of the classes is {' or '.join(_ROADS)}; leave this baseline out")
     if not grid.lower[2] <= height < grid.upper[2]:
         raise ValueError(f"ground at {height} m is not in the grid, {grid.lower[2]} to {grid.upper[2]} m")
-    # Half a thousandth of a voxel: a height on a face belongs to the voxel above, whatever the rounding.
+    # Half a thousandth of a voxel is added, so that a height on a face belongs to the voxel above in spite of rounding.
     layer = int((height - grid.lower[2]) / grid.voxel_size + 5e-4)
     volume = np.full(grid.shape, classes.free, np.uint8)
     volume[:, :, min(layer, grid.shape[2] - 1)] = classes.id_of(name)

@@ -34,9 +34,7 @@ def row_of_pictures(seed: int, varied: frozenset[str], width: int, height: int, 
     """
     vehicle = random_vehicle(seed, width) if "rig" in varied else Vehicle(town_rig(width, round(width * 4 / 11)))
     settings = Settings(seed, frame + 1, lidar=False, labels=False, truth=False, varied=varied)
-    simulator = SensorSimulator(
-        build_town(seed, frame_ns(settings, frame) / 1e9 + 1.0, varied), vehicle, settings
-    )
+    simulator = SensorSimulator(build_town(seed, frame_ns(settings, frame) / 1e9 + 1.0, varied), vehicle, settings)
     pictures = []
     for number in range(len(vehicle.rig)):
         jpeg = np.frombuffer(simulator.work((frame, (number,)))[0]["image_raw"], np.uint8)
