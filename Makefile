@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DOCS_VENV ?= .venv-docs
 
-.PHONY: help env demo test test-fast lint format types docs fuzz faults soak load command-faults lock clean
+.PHONY: help env demo test test-fast lint format types docs fuzz stops faults soak load command-faults lock clean
 
 help:
 	@echo "make demo            a running node on six cameras and how right it is, in demo_output/   (BAG=path for a recording of yours)"
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz            damaged files and messages for every parser, a minute each   (FUZZ='--minutes 5 --target tf')"
 	@echo "make faults          faults of cameras, clocks, TF, signals and files injected into the running node   (FAULTS='--minutes 5 --list')"
 	@echo "make command-faults  every command stopped, starved and fed damaged inputs   (COMMAND_FAULTS='--runs 20')"
+	@echo "make stops           the node started and stopped fifty times, by SIGINT, SIGTERM and the lifecycle   (STOPS=6)"
 	@echo "make soak            the node under random faults for a long time   (SOAK='--minutes 30')"
 	@echo "make load            the rates and sizes of images that the node keeps up with   (LOAD='--sizes 704x256')"
 	@echo "make env             only the environment; then: source $(VENV)/bin/activate && renderocc --help"
@@ -54,6 +55,10 @@ fuzz:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
 	@$(VENV)/bin/python -m pip install -q -r requirements-fuzz.txt || echo "no atheris for this Python: less is found"
 	@PYTHONPATH=test $(VENV)/bin/python -m fuzz $(FUZZ)
+
+stops:
+	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
+	@RENDEROCC_STOPS=$(or $(STOPS),50) $(VENV)/bin/python -m pytest test/test_leaving.py
 
 # Campaigns: the options are shown by e.g. `make faults FAULTS=--help`; results lie in campaign_output.
 CAMPAIGN = PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" $(VENV)/bin/python -m campaign

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rosbags.interfaces import QosDurability
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.drawing import FREE_COLOUR, UNKNOWN_COLOUR
@@ -20,6 +21,8 @@ from renderocc_model.geometry.rig import Rig
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.presets import preset
 from renderocc_model.network.untrained import untrained_checkpoint
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
 from renderocc_ros.commands.demo import about_town, headings_of_cameras
 from renderocc_ros.commands.demo.pictures import demo_picture, legend, rows_of_cameras, truth_volume
 from renderocc_ros.commands.demo.report import percent, truth_section
@@ -52,9 +55,39 @@ def small_network(tmp_path_factory):
     return path
 
 
-def test_every_volume_that_the_node_saved_is_compared_and_shown_beside_the_truth(town_bag, small_network, tmp_path):
-    done = demo("--bag", town_bag, "--checkpoint", small_network, "--out", tmp_path, "--rate", 0.5)
+@pytest.fixture(scope="module")
+def shown(town_bag, small_network, tmp_path_factory):
+    """A demo of the town's recording: what it printed, and its folder."""
+    out = tmp_path_factory.mktemp("demo")
+    done = demo("--bag", town_bag, "--checkpoint", small_network, "--out", out, "--rate", 0.5)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done, out
+
+
+def test_one_recording_holds_the_inputs_and_the_outputs_in_the_time_of_the_recording(shown, town_bag):
+    done, out = shown
+    assert f"wrote {out / 'recording'}: inputs and outputs in one MCAP" in done.stdout
+    assert [path.suffix for path in (out / "recording").iterdir()].count(".mcap") == 1
+    with Bag(out / "recording") as recording, Bag(town_bag) as inputs:
+        copied = list(recording.messages(inputs.topics))
+        assert sorted(copied, key=lambda m: m[:2]) == sorted(inputs.messages(), key=lambda m: m[:2])
+        outputs = {name: topic for name, topic in recording.topics.items() if name not in inputs.topics}
+        camera = next(name.split("/")[1] for name in inputs.topics if name.endswith("/camera_info"))
+        views = {f"/renderocc/rendered/{camera}/{kind}" for kind in ("semantic", "depth", "camera_info")}
+        assert {f"/renderocc/{name}" for name in ("points", "markers", "grid", "classes")} | views <= set(outputs)
+        published = int(re.search(r"(\d) of the recording's 3 frames became messages", done.stdout)[1])
+        assert recording.topics["/renderocc/points"].count == published
+        for _, at, data in recording.messages(["/renderocc/points", *views]):
+            stamp, _ = cdr.read_header(data)
+            assert inputs.start_ns <= stamp <= at  # an answer does not come before its question
+        for name in ("grid", "classes"):  # for RViz, which asks for what is latched
+            (offered,) = recording.topics[f"/renderocc/{name}"].qos
+            assert offered.durability is QosDurability.TRANSIENT_LOCAL
+        assert "/clock" not in recording.topics  # whoever plays it makes it
+
+
+def test_every_volume_that_the_node_saved_is_compared_and_shown_beside_the_truth(town_bag, shown, small_network):
+    done, tmp_path = shown
     report = (tmp_path / "report.md").read_text()
     assert report.strip() in done.stdout
 

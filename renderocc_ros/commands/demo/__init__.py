@@ -6,17 +6,20 @@ Without --bag it records a street of the simulated town first, with its exact 3D
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_ros.commands.demo.node import Child, NodeFailed, Subscriber
+from renderocc_ros.commands.demo.recording import Outputs, write_recording
 from renderocc_ros.commands.demo.report import headline, latest_diagnostics, report
 from renderocc_ros.commands.demo.truth import Comparison, compare
 from renderocc_ros.commands.doctor.bag import check_bag
@@ -114,31 +117,44 @@ def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) ->
     volumes = out / "volumes"
     for old in [*volumes.glob("*.npz"), *volumes.glob("*.ply")]:  # of an earlier run, of another recording perhaps
         old.unlink()
-    # A domain of its own on this machine only: a demo must not speak to anybody's robot.
-    prepare_process()
-    os.environ.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-    environment = dict(os.environ)
-    node = Child("the node", node_command(tuple(headings), config, volumes, checkpoint), environment, out / "node.log")
-    player = None
-    subscriber = Subscriber(tuple(headings))
-    try:
-        print(f"starting the node on {len(headings)} cameras: {', '.join(headings)}", flush=True)
-        subscriber.wait_for_node(node, timeout=180.0)
-        replay = ["-m", "renderocc_model.cli", "replay", str(bag), "--clock", "--rate", str(rate)]
-        print("playing the recording", flush=True)
-        player = Child("replay", replay, environment, out / "replay.log")
-        listen(node, player, subscriber)
-    finally:
-        if player is not None:
-            player.stop()
-        node.stop()
-        subscriber.close()
+    command = node_command(tuple(headings), config, volumes, checkpoint)
+    with tempfile.TemporaryDirectory(prefix=".outputs_", dir=out) as folder:
+        outputs = Path(folder) / "outputs"
+        subscriber = play_and_listen(bag, out, rate, command, tuple(headings), outputs)
+        told = write_recording(bag, outputs, out / "recording")
     comparison = compare(bag, subscriber.volumes, out / "metrics.json")
     text = report(subscriber, frames, comparison, about_truth)
     (out / "report.md").write_text(text + "\n")
     print("\n" + text + "\n")
     write_pictures(bag, headings, subscriber, comparison, out)
+    print(told)
     print(f"pictures, every frame's volume (.npz, .ply), logs and the report: {out.resolve()}")
+
+
+def play_and_listen(
+    bag: Path, out: Path, rate: float, command: list[str], cameras: tuple[str, ...], outputs: Path
+) -> Subscriber:
+    """Play the recording to the node; what came of it, also as a bag at `outputs`."""
+    # A domain of its own on this machine only: a demo must not speak to anybody's robot.
+    prepare_process()
+    os.environ.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
+    environment = dict(os.environ)
+    with Bag(bag) as recording:
+        start_ns = recording.start_ns
+    with contextlib.ExitStack() as stack:
+        recorder = stack.enter_context(Outputs(outputs))
+        node = Child("the node", command, environment, out / "node.log")
+        stack.callback(node.stop)
+        subscriber = Subscriber(cameras, recorder.add, start_ns, rate)
+        stack.callback(subscriber.close)
+        print(f"starting the node on {len(cameras)} cameras: {', '.join(cameras)}", flush=True)
+        subscriber.wait_for_node(node, timeout=180.0)
+        replay = ["-m", "renderocc_model.cli", "replay", str(bag), "--clock", "--rate", str(rate)]
+        print("playing the recording", flush=True)
+        player = Child("replay", replay, environment, out / "replay.log")
+        stack.callback(player.stop)
+        listen(node, player, subscriber)
+    return subscriber
 
 
 def write_pictures(

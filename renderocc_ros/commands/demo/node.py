@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from renderocc_ros.ros_arguments import start_ros
@@ -48,21 +50,34 @@ class Child:
 
 
 class Subscriber:
-    """Typed subscriptions to everything the node publishes, spun by a thread of their own.
+    """Subscriptions to everything the node publishes, spun by a thread of their own.
 
+    Args:
+        cameras: whose rendered views are asked for.
+        record: called with each message as it comes: topic, type, time of the recording in nanoseconds, bytes, whether
+            it is latched.
+        start_ns: the time of what comes before the recording is played.
+        rate: its playing speed.
     Attributes:
         messages: topic, without the node's name -> the messages that came.
         volumes: stamp in nanoseconds -> the .npz file that ~/save wrote of that frame.
     """
 
-    def __init__(self, cameras: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        cameras: tuple[str, ...],
+        record: Callable[[str, str, int, bytes, bool], None] = lambda *message: None,
+        start_ns: int = 0,
+        rate: float = 1.0,
+    ) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import OccupancyGrid
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-        from sensor_msgs.msg import Image, PointCloud2
+        from rclpy.qos import qos_profile_sensor_data
+        from rosgraph_msgs.msg import Clock
+        from sensor_msgs.msg import CameraInfo, Image, PointCloud2
         from std_msgs.msg import String
         from std_srvs.srv import Trigger
         from visualization_msgs.msg import MarkerArray
@@ -72,24 +87,46 @@ class Subscriber:
         self.node = rclpy.create_node("renderocc_demo", context=self.context, start_parameter_services=False)
         self.messages: dict[str, list] = {}
         self.volumes: dict[int, Path] = {}
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        wanted = [
-            ("points", PointCloud2, 10),
-            ("markers", MarkerArray, 10),
-            ("grid", OccupancyGrid, latched),
-            ("classes", String, latched),
-        ]
-        wanted += [(f"rendered/{camera}/{kind}", Image, 10) for camera in cameras for kind in ("semantic", "depth")]
-        for topic, message_type, qos in wanted:
-            self.messages[topic] = []
-            self.node.create_subscription(message_type, f"/renderocc/{topic}", self.messages[topic].append, qos)
-        self.messages["/diagnostics"] = []
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self.messages["/diagnostics"].append, 10)
+        self._record, self._rate = record, rate
+        self._clock = (start_ns, math.inf)  # a time of the recording, and the steady time at which it was
+        self._subscribe("points", PointCloud2)
+        self._subscribe("markers", MarkerArray)
+        self._subscribe("grid", OccupancyGrid, latched=True)
+        self._subscribe("classes", String, latched=True)
+        for camera in cameras:
+            self._subscribe(f"rendered/{camera}/semantic", Image)
+            self._subscribe(f"rendered/{camera}/depth", Image)
+            self._subscribe(f"rendered/{camera}/camera_info", CameraInfo)
+        self._subscribe("/diagnostics", DiagnosticArray)
+        self.node.create_subscription(Clock, "/clock", self._on_clock, qos_profile_sensor_data)
         self._save = self.node.create_client(Trigger, "/renderocc/save")
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
+
+    def _subscribe(self, topic: str, message_type: type, latched: bool = False) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+        from rclpy.serialization import deserialize_message
+
+        name = topic if topic.startswith("/") else f"/renderocc/{topic}"
+        kind = f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"
+        messages = self.messages[topic] = []
+
+        def receive(data: bytes) -> None:
+            messages.append(deserialize_message(data, message_type))
+            self._record(name, kind, self.recording_time_ns(), data, latched)
+
+        qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL) if latched else QoSProfile(depth=10)
+        self.node.create_subscription(message_type, name, receive, qos, raw=True)
+
+    def _on_clock(self, message) -> None:
+        self._clock = (message.clock.sec * 1_000_000_000 + message.clock.nanosec, time.monotonic())
+
+    def recording_time_ns(self) -> int:
+        """Now, as a time of the recording that is played."""
+        clock_ns, at = self._clock
+        return clock_ns + round(max(0.0, time.monotonic() - at) * self._rate * 1e9)
 
     def _spin(self) -> None:
         from rclpy.executors import ExternalShutdownException

@@ -62,7 +62,8 @@ def topic_table(subscriber: Subscriber) -> list[str]:
             name = topic if topic.startswith("/") else f"~/{topic}"
             lines.append(f"| {name} | {len(messages)} | {describe(messages[-1]) if messages else ''} |")
     counts = sorted({len(messages) for messages in rendered.values()})
-    lines.append(f"| ~/rendered/... | {' or '.join(map(str, counts))} each | semantic and depth of each camera |")
+    each = " or ".join(map(str, counts))
+    lines.append(f"| ~/rendered/... | {each} each | semantic, depth and camera_info of each camera |")
     return lines
 
 
