@@ -25,6 +25,7 @@ from system import (
 
 pytestmark = pytest.mark.system
 
+pytestmark = pytest.mark.system
 STOPS = int(os.environ.get("RENDEROCC_STOPS", 6))
 GONE_WITHIN = 1.0  # seconds after the process has ended
 SHUTDOWN = {
@@ -70,6 +71,7 @@ def expect_gone(listener, memory: set[str], ended: float) -> None:
     after = time.monotonic() - ended
     assert after < GONE_WITHIN, f"the node was on the graph for {after:.2f} s after its end"
     wait_until(lambda: not left_of(memory), GONE_WITHIN, f"nothing of {sorted(memory)} to be left")
+    print(f"off the graph {after:.3f} s after its end; of {len(memory)} files in /dev/shm none is left")
 
 
 @pytest.mark.parametrize("number", range(STOPS))
@@ -89,6 +91,7 @@ def test_the_node_ends_with_status_0_and_leaves_graph_and_shared_memory(number, 
         node.expect("active: 2 cameras", 90)
     memory = segments_of(node.process.pid) - before
     assert memory, "the node has no shared memory of its own: this test sees nothing"
+    told = time.monotonic()
     if way == "shutdown":
         shut_down(listener)
     else:
@@ -96,6 +99,7 @@ def test_the_node_ends_with_status_0_and_leaves_graph_and_shared_memory(number, 
     status = node.process.wait(30 * PATIENCE)
     ended = time.monotonic()
     assert status == 0, "\n".join(node.lines[-20:])
+    print(f"{way}, {'active' if active else 'unconfigured'}: ended within {ended - told:.2f} s, status {status}")
     expect_gone(listener, memory, ended)
 
 

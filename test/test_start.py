@@ -12,6 +12,7 @@ from system import Listener, Program, new_domain, node_command, noise_cameras, s
 
 pytestmark = pytest.mark.system
 
+pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[1]
 
 
