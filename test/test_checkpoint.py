@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from small_models import camera_ring, small_config
 
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.field.threshold import DistanceThreshold
 from renderocc_model.network import packaged
 from renderocc_model.network.checkpoint import (
     FORMAT_VERSION,
@@ -74,6 +75,26 @@ def change_metadata(path, **changes):
     content.update(changes)
     header["__metadata__"][METADATA_KEY] = json.dumps(content)
     write(path, header, data)
+
+
+def test_a_threshold_over_the_distance_comes_back_and_older_files_have_none(network, tmp_path, path):
+    curve = DistanceThreshold((0.0, 10.0, 40.0), (0.1, 0.2, 0.4), 0.15)
+    save_checkpoint(tmp_path / "curve.safetensors", network, OCC3D_NUSCENES, curve)
+    assert load_checkpoint(tmp_path / "curve.safetensors").threshold == curve
+    content = read_checkpoint_metadata(tmp_path / "curve.safetensors")
+    assert content["threshold"] == 0.15  # for programs that know no curves
+    header, data = header_of(path)
+    content = json.loads(header["__metadata__"][METADATA_KEY])
+    assert content.pop("threshold_by_distance") is None
+    header["__metadata__"][METADATA_KEY] = json.dumps(content)
+    write(path, header, data)
+    assert load_checkpoint(path).threshold == 0.4
+
+
+def test_a_threshold_over_the_distance_that_is_none_is_refused(path):
+    for curve in ([0.1], {"distances": [0, 1], "probabilities": [0.1, 2], "flat": 0.1}, {"distances": [0]}, "x"):
+        change_metadata(path, threshold_by_distance=curve)
+        assert "threshold" in refusal(path)
 
 
 def refusal(path):

@@ -12,6 +12,7 @@ from small_models import small_config
 
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.threshold import DistanceThreshold, plain_threshold
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.network.checkpoint import load_checkpoint, save_checkpoint
 from renderocc_model.network.untrained import untrained_checkpoint
@@ -100,16 +101,41 @@ def test_calibration_writes_the_checkpoint_with_the_threshold_it_found(checkpoin
     result, before, after = json.loads(out.read_text()), load_checkpoint(checkpoint), load_checkpoint(new)
     ladder = result["calibration"]["ladder"]
     scores = [step["ray_iou"] + step["voxel_iou"] for step in ladder]
-    assert after.threshold == result["threshold"] == ladder[int(np.argmax(scores))]["threshold"] != before.threshold
+    assert result["calibration"]["threshold"] == ladder[int(np.argmax(scores))]["threshold"] != before.threshold
+    assert plain_threshold(after.threshold) == result["threshold"]
+    flat = after.threshold.flat if result["calibration"]["curve"] else after.threshold
+    assert flat == result["calibration"]["threshold"]
     calibration = after.provenance["calibration"]
     assert after.provenance["by"] == "a test" and calibration["recordings"] == ["drive"] and calibration["frames"] == 2
     assert new.stat().st_size < 1.1 * checkpoint.stat().st_size  # half precision, as it was
     for name, value in before.network.state_dict().items():
         np.testing.assert_array_equal(value, after.network.state_dict()[name])
     assert str(new) in capsys.readouterr().out
-    # The threshold given by hand is the one that is used.
-    assert run(checkpoint, tables, "--threshold", after.threshold, "--json", out, "--limit", 2, "--rays", 2000) == 0
+    # What is stored is what is used, and a threshold given by hand wins over it.
+    assert run(new, tables, "--json", out, "--limit", 2, "--rays", 2000) == 0
     assert json.loads(out.read_text())["volumes"] == result["volumes"]
+    by_hand = []
+    for given in (checkpoint, new):
+        assert run(given, tables, "--threshold", flat, "--json", out, "--limit", 2, "--rays", 2000) == 0
+        by_hand.append(json.loads(out.read_text()))
+    assert by_hand[0]["volumes"] == by_hand[1]["volumes"] and by_hand[1]["threshold"] == flat
+
+
+def test_what_is_evaluated_is_what_lies_above_the_curve(checkpoint, tables, tmp_path):
+    made, curve = load_checkpoint(checkpoint), DistanceThreshold((0.0, 8.0), (0.05, 0.9), 0.4)
+    assert run(checkpoint, tables, "--predictions", tmp_path / "flat", "--limit", 1, "--threshold", 0.05) == 0
+    save_checkpoint(tmp_path / "curve.safetensors", made.network, made.classes, curve, None, {}, half=True)
+    out = tmp_path / "out"
+    assert (
+        run(tmp_path / "curve.safetensors", tables, "--predictions", tmp_path / "curve", "--limit", 1, "--out", out)
+        == 0
+    )
+    assert "occupied above 0.050 (at 0 m) to 0.900 (at 8 m)" in (out / "evaluation.md").read_text()
+    flat, curved = (
+        np.load(next((tmp_path / name / "predictions").rglob("*.npz")))["semantics"] for name in ("flat", "curve")
+    )
+    occupied, near = made.classes.free != curved, made.classes.free != flat
+    assert occupied.sum() < near.sum() and not (occupied & ~near).any()
 
 
 def test_the_network_lies_where_its_frames_are_moved_to(checkpoint, tables, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from test_predictor import RIG, SMALL, pictures, pose_at
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.threshold import DistanceThreshold
 from renderocc_model.inference.cuda_graph import record_graph
 from renderocc_model.inference.fixed_frames import FixedFrames
 from renderocc_model.inference.predictor import Predictor
@@ -93,7 +94,7 @@ def test_poses_and_thresholds_may_change_between_replays(checkpoint, device):
     views, tables, poses = plain.prepare(pictures())
     for turn in range(4):
         yaw = pose_at(0.3 * turn, 0.1, 0.2 * turn)
-        plain.threshold = fixed.threshold = 0.3 + 0.1 * turn
+        plain.threshold = fixed.threshold = (0.3, 0.6, DistanceThreshold((0.0, 6.0), (0.2, 0.7), 0.4), 0.4)[turn]
         assert_same(
             fixed.predict(views, tables, yaw @ poses), plain.predict(views, tables, yaw @ poses), device == "cpu"
         )

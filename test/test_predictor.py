@@ -12,6 +12,7 @@ import torch
 from realdata import REALDATA, needs_realdata
 
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.field.threshold import DistanceThreshold
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint, CheckpointError, save_checkpoint
@@ -139,6 +140,24 @@ def test_cameras_are_where_the_poses_of_the_frame_say(predictor):
     turn = np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # a quarter turn to the left
     turned = predictor.predict(views, tables, turn @ poses)
     assert turned.visible.any() and (predictor.grid.centres()[turned.visible][:, 1] > 0.5).all()
+
+
+def test_a_threshold_over_the_distance_is_read_from_the_checkpoint_and_used(tmp_path):
+    """At the middle of each voxel's column: grid from -8 m on, voxels of 0.4 m."""
+    checkpoint = untrained_checkpoint(preset("tiny", SMALL), OCC3D_NUSCENES)
+    curve = DistanceThreshold((0.0, 5.0, 8.0), (0.9, 0.3, 0.1), 0.25)
+    save_checkpoint(tmp_path / "c.safetensors", checkpoint.network, checkpoint.classes, curve)
+    predictor = Predictor(tmp_path / "c.safetensors", RIG, device="cpu")
+    assert predictor.threshold == predictor.stored_threshold == curve
+    occupancy, grid = predictor(pictures()), predictor.grid
+    x, y = (grid.lower[axis] + (np.arange(grid.shape[axis]) + 0.5) * grid.voxel_size for axis in (0, 1))
+    limit = curve.at(np.hypot(x[:, None], y))[..., None]
+    dense = occupancy.confidence > limit
+    assert np.array_equal(occupancy.occupied, dense & occupancy.visible)
+    predictor.threshold = 0.25
+    assert not np.array_equal(predictor(pictures()).occupied, occupancy.occupied)
+    predictor.threshold = predictor.stored_threshold
+    assert np.array_equal(predictor(pictures()).occupied, occupancy.occupied)
 
 
 def test_lower_threshold_never_frees_a_voxel(predictor):

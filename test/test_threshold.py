@@ -89,8 +89,59 @@ def test_nothing_to_calibrate_on_is_refused():
     for ladder, said in (([0.5, 0.4], "ascending"), ([0.0, 0.5], "between 0 and 1"), ([], "1 to 255")):
         with pytest.raises(ValueError, match=said):
             ThresholdSearch(OCC3D_NUSCENES, np.array(ladder))
+    for growths in ((), (2.0,), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="expected positive factors, the first one 1"):
+            ThresholdSearch(OCC3D_NUSCENES, growths=growths)
     with pytest.raises(ValueError, match="give labelled rays"):
         search.add(ghost_and_wall(), Rays(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0]])))
+
+
+def faint_far_walls():
+    """Cars at x = 1.25, 5.25 and 15.25 m (voxels 2, 10, 30) of 0.6, 0.45 and 0.25; before each of them a ghost, one
+    voxel of half the optical depth. Rays at three y, so that each meets one pair: (ghost, car)."""
+    probability, channels = np.full(GRID.shape, 0.001), np.full(GRID.shape, CAR)
+    for y, (voxel, chance) in zip((2, 4, 6), ((3, 0.6), (11, 0.45), (31, 0.25))):
+        probability[voxel, y, 4] = chance
+        probability[voxel - 2, y, 4] = 1 - (1 - chance) ** 0.5
+    return field_of(probability, channels)
+
+
+def test_a_curve_is_found_where_far_voxels_are_less_likely_than_near_ghosts():
+    """Ghosts: 0.37 near, 0.26, 0.13 far; cars 0.6, 0.45, 0.25. A flat threshold takes a near ghost or loses the far
+    car; one whose optical depth falls to 0.7 on 10 m lies between ghosts and cars everywhere."""
+    rays = [ahead([distance], [CAR]) for distance in (1.4, 5.4, 15.4)]
+    for one, y in zip(rays, (2, 4, 6)):
+        one.origins[0, 1] = GRID.lower[1] + (y + 0.5) * GRID.voxel_size
+    search = ThresholdSearch(OCC3D_NUSCENES)
+    search.add(faint_far_walls(), Rays.concatenate(rays))
+    found = search.result()
+    assert found.voxel_iou.max() < 1 and found.curve_voxel_iou == 1 and found.curve_ray_iou == 1
+    assert found.best is found.curve and found.curve.flat == found.threshold
+    levels = found.curve.of_grid(GRID)[[1, 3, 9, 11, 29, 31], [2, 2, 4, 4, 6, 6], 0]
+    chances = 1 - np.exp(-faint_far_walls().density.numpy() * 0.5)[[1, 3, 9, 11, 29, 31], [2, 2, 4, 4, 6, 6], 4]
+    assert (chances > levels).tolist() == [False, True] * 3
+    plain = found.as_dict()
+    assert plain["curve"]["flat"] == found.threshold and plain["curve_ray_iou"] == 1
+    # With one number alone to choose from, none of it.
+    alone = ThresholdSearch(OCC3D_NUSCENES, growths=(1.0,))
+    alone.add(faint_far_walls(), Rays.concatenate(rays))
+    assert alone.result().curve is None and alone.result().threshold == found.threshold
+
+
+def test_the_figures_of_a_curve_are_those_of_a_volume_above_it():
+    """Fields at random: the curve's figures, against a search in a volume that holds what is above the curve."""
+    field, rays, probability = scattered(3)
+    search = ThresholdSearch(OCC3D_NUSCENES, growths=(1.0, 4.0))
+    for counts in (search._rays[0], search._voxels[0]):
+        counts.prediction += 1e6  # one number for all is made out to be bad
+    search.add(field, rays)
+    found = search.result()
+    above = np.where(probability > found.curve.of_grid(GRID).astype(float), 0.9, 0.01)
+    volume = ThresholdSearch(OCC3D_NUSCENES, np.array([0.5]), growths=(1.0,))
+    volume.add(field_of(above, field.semantics.argmax(-1).numpy()), rays)
+    result = volume.result()
+    assert found.curve_ray_iou == pytest.approx(result.ray_iou[0], abs=1e-9)
+    assert found.curve_voxel_iou == pytest.approx(result.voxel_iou[0], abs=1e-9)
 
 
 def test_the_ladder_is_of_probabilities():

@@ -24,7 +24,7 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.cli import main as renderocc
 from renderocc_model.inference.predictor import Predictor
-from renderocc_model.network.checkpoint import load_checkpoint
+from renderocc_model.network.checkpoint import load_checkpoint, read_checkpoint_metadata
 from training.supervision.supervise import Supervision
 from training.train import main, remedy
 from training.train.config import load_train_config
@@ -80,7 +80,9 @@ def test_the_checkpoint_drives_a_predictor_and_says_where_it_comes_from(folder):
     assert (sample["height"], sample["width"]) == (images.height, images.width)  # not the defaults
     assert provenance["data"]["held_out"] == ["three"] and "abs_rel" in provenance["metrics"]
     calibration = provenance["calibration"]
-    assert calibration["threshold"] == checkpoint.threshold and {"ray_iou", "voxel_iou"} < set(calibration)
+    stored = read_checkpoint_metadata(folder / "straight" / "checkpoint.safetensors")
+    assert calibration["threshold"] == stored["threshold"] and {"ray_iou", "voxel_iou"} < set(calibration)
+    assert calibration["curve"] == stored["threshold_by_distance"]
     assert calibration["frames"] == 1 and calibration["recordings"] == ["three"]  # `run.validation_frames`
     assert str(folder) not in json.dumps(provenance)  # no paths of the machine it was made on
     predictor = Predictor(checkpoint, tiny_bag.RIG, device="cpu")

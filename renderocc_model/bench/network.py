@@ -19,6 +19,7 @@ import torch
 from renderocc_model.bench.measure import peak_bytes, reset_peak
 from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.threshold import threshold_of_voxels
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.undistortion import UndistortTable
 from renderocc_model.images.preprocessing import normalise
@@ -109,7 +110,8 @@ def measure(config: ModelConfig, device: torch.device, precision: str, frames: i
 
 def plain_way(checkpoint: Checkpoint, tables: list[UndistortTable], device: torch.device, precision: str) -> Callable:
     """A function of (pictures, poses, clock): one frame, operator by operator."""
-    network, grid, threshold = checkpoint.network, checkpoint.grid, checkpoint.threshold
+    network, grid = checkpoint.network, checkpoint.grid
+    threshold = threshold_of_voxels(checkpoint.threshold, grid, device)
     views = [table.view for table in tables]
     frustums = Frustums(checkpoint.config, views, device)
     ids = torch.tensor(checkpoint.classes.occupied_ids, dtype=torch.uint8, device=device)

@@ -66,7 +66,7 @@ class Record:
         return record[self.size - -(-self.voxels // 8) : self.size].copy()
 
 
-def occupied_and_surface(confidence: Tensor, visible: Tensor, threshold: float | Tensor) -> tuple[Tensor, Tensor]:
+def occupied_and_surface(confidence: Tensor, visible: Tensor, threshold: Tensor | float) -> tuple[Tensor, Tensor]:
     """Which voxels (X, Y, Z) are occupied, and which of these have a neighbour that is not, as `Occupancy.surface`."""
     occupied = visible & (confidence > threshold)
     inner = occupied.clone()
@@ -79,13 +79,13 @@ def occupied_and_surface(confidence: Tensor, visible: Tensor, threshold: float |
 
 
 def found_voxels(
-    prediction: Prediction, confidence: Tensor, visible: Tensor, threshold: float, channel_ids: Tensor
+    prediction: Prediction, confidence: Tensor, visible: Tensor, threshold: Tensor | float, channel_ids: Tensor
 ) -> OccupiedVoxels:
     """The occupied voxels of a prediction.
 
     Args:
         confidence, visible: (X, Y, Z) occupancy probability, and whether a camera sees the voxel.
-        threshold: occupied above this confidence.
+        threshold: occupied above this confidence; one for all voxels, or (X, Y, 1).
         channel_ids: (C,) uint8 class ids of the logits' channels.
     """
     occupied, surface = occupied_and_surface(confidence, visible, threshold)

@@ -33,13 +33,13 @@ class FrameInputs:
         lift_cameras: (N, CAMERA_PARAMETERS) float32 on the device.
         plan: on the device.
         camera_table: (N, CAMERA_NUMBERS) float32, from `ViewFrusta.camera_table`, on the host.
-        threshold: occupied above this probability.
+        threshold: (X, Y, 1) float32 on the device, occupied above this probability.
     """
 
     lift_cameras: Tensor
     plan: PoolingPlan
     camera_table: np.ndarray
-    threshold: float
+    threshold: Tensor
 
 
 class FixedFrames:
@@ -76,11 +76,12 @@ class FixedFrames:
         self.record = Record.of_grid(voxels) if capacity is None else Record(voxels, capacity)
         pinned = {"pin_memory": device.type == "cuda"}
         self._host_pictures = torch.zeros(pictures, dtype=torch.uint8, **pinned)
-        self._host_numbers = torch.zeros(pictures[0] * CAMERA_NUMBERS + 1, dtype=torch.float32, **pinned)
+        self._host_numbers = torch.zeros(pictures[0] * CAMERA_NUMBERS, dtype=torch.float32, **pinned)
         self._host_record = torch.zeros(self.record.size, dtype=torch.uint8, **pinned)
         self._pictures = torch.zeros(pictures, dtype=torch.uint8, device=device)
         self._numbers = torch.zeros(self._host_numbers.shape, dtype=torch.float32, device=device)
-        self._lift_cameras = first.lift_cameras.clone()
+        self._lift_cameras, self._threshold = first.lift_cameras.clone(), first.threshold.clone()
+        self._threshold_given = first.threshold
         self._plan = _copied(first.plan)
         self._plan_given: PoolingPlan | None = None
         self._place(first)
@@ -117,9 +118,11 @@ class FixedFrames:
         return self._network.predict(self._pictures, self._lift_cameras, self._plan)
 
     def _place(self, inputs: FrameInputs) -> None:
-        numbers = self._host_numbers.numpy()
-        numbers[:-1], numbers[-1] = inputs.camera_table.reshape(-1), inputs.threshold
+        self._host_numbers.numpy()[:] = inputs.camera_table.reshape(-1)
         self._numbers.copy_(self._host_numbers, non_blocking=True)
+        if inputs.threshold is not self._threshold_given:
+            self._threshold.copy_(inputs.threshold)
+            self._threshold_given = inputs.threshold
         if inputs.plan is not self._plan_given:  # the same one while nothing moves
             self._plan.copy_(inputs.plan)
             self._lift_cameras.copy_(inputs.lift_cameras)
@@ -128,10 +131,10 @@ class FixedFrames:
     def _frame(self) -> tuple[Tensor, Prediction]:
         """Launches the same work for every frame, all of it on the fixed tensors."""
         prediction = self.network_alone()
-        frusta = self._view_frusta.of_table(self._numbers[:-1].view(-1, CAMERA_NUMBERS))
+        frusta = self._view_frusta.of_table(self._numbers.view(-1, CAMERA_NUMBERS))
         visible = cast(prediction.density, frusta)
         confidence = occupancy_probability(prediction.density, self._voxel_size)
-        found = packed_voxels(prediction, confidence, visible, self._numbers[-1], self._channel_ids, self.record)
+        found = packed_voxels(prediction, confidence, visible, self._threshold, self._channel_ids, self.record)
         return found, prediction
 
 

@@ -16,6 +16,7 @@ from ..export.file import is_exported
 from ..field.classes import OCC3D_NUSCENES, ClassTable
 from ..field.field import occupancy_probability
 from ..field.occupancy import Occupancy, OccupiedVoxels
+from ..field.threshold import Threshold, checked_threshold, threshold_of_voxels
 from ..geometry.grid import VoxelGrid
 from ..geometry.rig import CameraModel, Rig
 from ..geometry.transforms import invert
@@ -70,7 +71,8 @@ class Predictor:
 
     Attributes:
         backend: the one that is used.
-        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) exceeds it; may be set.
+        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) exceeds it, a number or a curve over the
+            distance; may be set.
         stored_threshold: the checkpoint's.
         warnings: sentences about where the rig differs from the one the network was trained on.
 
@@ -160,14 +162,13 @@ class Predictor:
         return self.config.images.height, self.config.images.width
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> Threshold:
         return self._threshold
 
     @threshold.setter
-    def threshold(self, value: float) -> None:
-        if not 0 < value < 1:
-            raise ValueError(f"threshold is {value}; expected an occupancy probability between 0 and 1")
-        self._threshold = float(value)
+    def threshold(self, value: Threshold) -> None:
+        self._threshold = checked_threshold(value)
+        self._voxel_threshold = threshold_of_voxels(self._threshold, self.grid, self.device)
 
     def __call__(self, images: Mapping[str, np.ndarray], odom_from_base: np.ndarray | None = None) -> Occupancy:
         """Predict from pictures as the rig's cameras deliver them.
@@ -330,7 +331,7 @@ class Predictor:
     def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
         geometry = cameras.frustums.place(base_from_camera)
         table = cameras.view_frusta.camera_table(base_from_camera)
-        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._threshold)
+        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._voxel_threshold)
 
     def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
         """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
@@ -339,7 +340,7 @@ class Predictor:
             raise _unusable(f"densities from {lowest} to {highest}")
         confidence = occupancy_probability(prediction.density, self.grid.voxel_size)
         visible = cast(prediction.density, cameras.view_frusta.at(base_from_camera))
-        voxels = found_voxels(prediction, confidence, visible, self._threshold, self._channel_ids)
+        voxels = found_voxels(prediction, confidence, visible, self._voxel_threshold, self._channel_ids)
         return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
 
     def _made(

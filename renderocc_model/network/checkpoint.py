@@ -20,6 +20,7 @@ from torch import Tensor
 from renderocc_model.base.config import from_mapping, to_mapping
 from renderocc_model.base.files import replacing
 from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.threshold import DistanceThreshold, Threshold, checked_threshold
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork, build_network
@@ -56,14 +57,15 @@ class Checkpoint:
     Attributes:
         network: in evaluation mode, on the device asked for.
         classes: what the logits mean; channel i is classes.occupied_ids[i].
-        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) is above it.
+        threshold: a voxel is occupied where 1 - exp(-density * voxel_size) is above it; one number, or a curve over
+            the distance.
         rig_summary: of the rig it was trained on (`Rig.summary()`); None if it was not trained on one.
         provenance: where it came from: data, time, seed, metrics; free-form.
     """
 
     network: OccupancyNetwork
     classes: ClassTable
-    threshold: float
+    threshold: Threshold
     rig_summary: dict | None
     provenance: dict
 
@@ -82,7 +84,7 @@ class Description:
 
     config: ModelConfig
     classes: ClassTable
-    threshold: float
+    threshold: Threshold
     rig_summary: dict | None
     provenance: dict
 
@@ -91,7 +93,7 @@ def save_checkpoint(
     path: str | Path,
     network: OccupancyNetwork,
     classes: ClassTable,
-    threshold: float,
+    threshold: Threshold,
     rig_summary: Mapping | None = None,
     provenance: Mapping | None = None,
     half: bool = False,
@@ -165,7 +167,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     return Checkpoint(
         network=network.to(device).eval(),
         classes=classes,
-        threshold=float(content["threshold"]),
+        threshold=_threshold(content),
         rig_summary=content["rig"],
         provenance=content["provenance"],
     )
@@ -174,7 +176,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
 def checkpoint_metadata(
     network: OccupancyNetwork,
     classes: ClassTable,
-    threshold: float,
+    threshold: Threshold,
     rig_summary: Mapping | None = None,
     provenance: Mapping | None = None,
 ) -> dict:
@@ -183,7 +185,9 @@ def checkpoint_metadata(
         "format_version": FORMAT_VERSION,
         "model": to_mapping(network.config),
         "classes": classes.to_dict(),
-        "threshold": threshold,
+        # Programs that know no curve read the number.
+        "threshold": threshold.flat if isinstance(threshold, DistanceThreshold) else threshold,
+        "threshold_by_distance": threshold.to_dict() if isinstance(threshold, DistanceThreshold) else None,
         "rig": rig_summary,
         "provenance": {} if provenance is None else provenance,
     }
@@ -197,14 +201,15 @@ def described(path: Path, metadata: Mapping[str, str]) -> Description:
     """
     content = _metadata(path, metadata)
     config, classes = _configuration(path, content)
-    return Description(config, classes, float(content["threshold"]), content["rig"], content["provenance"])
+    return Description(config, classes, _threshold(content), content["rig"], content["provenance"])
 
 
 def read_checkpoint_metadata(path: str | Path) -> dict:
     """The metadata of a checkpoint, checked, but without building anything: cheap, for listings and the doctor.
 
     Returns:
-        keys format_version, model, classes, threshold, rig, provenance, as stored.
+        keys format_version, model, classes, threshold, rig, provenance and, of newer files, threshold_by_distance, as
+            stored.
     Raises:
         CheckpointError: as `load_checkpoint`, as far as the header tells.
     """
@@ -326,18 +331,30 @@ def _configuration(path: Path, content: dict) -> tuple[ModelConfig, ClassTable]:
         raise CheckpointError(
             f"{path}: its metadata is not valid here: {error}; update the package or export the checkpoint anew"
         ) from error
-    _check_meaning(path, config, classes, content["threshold"])
+    try:
+        threshold = _threshold(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}; {_AGAIN}") from None
+    _check_meaning(path, config, classes, threshold)
     return config, classes
 
 
-def _check_meaning(path: Path, config: ModelConfig, classes: ClassTable, threshold: float) -> None:
+def _threshold(content: dict) -> Threshold:
+    """The threshold of a file; older ones have a number alone."""
+    curve = content.get("threshold_by_distance")
+    return content["threshold"] if curve is None else DistanceThreshold.from_dict(curve)
+
+
+def _check_meaning(path: Path, config: ModelConfig, classes: ClassTable, threshold: Threshold) -> None:
     if len(classes.occupied_ids) != config.class_count:
         raise CheckpointError(
             f"{path}: the class table has {len(classes.occupied_ids)} classes other than free, the network "
             f"{config.class_count} logits; give the table it was trained with"
         )
-    if not (isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and 0 < threshold < 1):
-        raise CheckpointError(f"{path}: threshold is {threshold!r}; expected a probability between 0 and 1")
+    try:
+        checked_threshold(threshold)
+    except ValueError:
+        raise CheckpointError(f"{path}: threshold is {threshold!r}; expected a probability between 0 and 1") from None
 
 
 def _check_tensors(path: Path, table: dict[str, dict], wanted: Mapping[str, Tensor]) -> None:

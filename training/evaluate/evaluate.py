@@ -14,6 +14,7 @@ import torch
 
 from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.field.threshold import plain_threshold
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.inference.precision import chosen_device, chosen_precision
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -284,13 +285,13 @@ def run(arguments: argparse.Namespace) -> dict:
         calibration = calibrate_threshold(
             checkpoint.network, checkpoint.config, dataset, plan.frames, device, plan.rays, precision, "calibrating"
         )
-        checkpoint = replace(checkpoint, threshold=calibration.threshold)
+        checkpoint = replace(checkpoint, threshold=calibration.best)
     result = {
         "checkpoint": str(arguments.checkpoint),
         "data": str(arguments.data),
         "recordings": list(dataset.recordings),
         "frames": len(evenly(len(dataset), plan.frames)),
-        "threshold": checkpoint.threshold,
+        "threshold": plain_threshold(checkpoint.threshold),
         "grid": checkpoint.grid.to_dict(),
         "precision": plan.precision,
         "classes": list(checkpoint.classes.names),

@@ -10,6 +10,7 @@ import torch
 
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.threshold import Threshold, threshold_of_voxels
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
 
@@ -77,11 +78,11 @@ def ray_origins(tables: Tables, frame: int, grid: VoxelGrid, lidar: Sequence[flo
     return select_origins(np.array(places), grid)
 
 
-def occupied_classes(field: SemanticDensityField, classes: ClassTable, threshold: float) -> np.ndarray:
+def occupied_classes(field: SemanticDensityField, classes: ClassTable, threshold: Threshold) -> np.ndarray:
     """(X, Y, Z) uint8: the most likely class if the occupancy probability exceeds the threshold, else free.
 
     Voxels that the node would call unknown also get the network's result. A mask says which voxels count.
     """
     ids = torch.tensor(classes.occupied_ids, dtype=torch.uint8, device=field.device)
-    occupied = field.occupancy_probability() > threshold
+    occupied = field.occupancy_probability() > threshold_of_voxels(threshold, field.grid, field.device)
     return torch.where(occupied, ids[field.semantics.argmax(dim=-1)], classes.free).to(torch.uint8).cpu().numpy()

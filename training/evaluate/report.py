@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from renderocc_model.field.threshold import DistanceThreshold
+
 __all__ = [
     "confusion_picture",
     "evaluation_markdown",
@@ -77,7 +79,7 @@ def _evaluation(result: dict, table: Callable[[Sequence[str], Sequence[Sequence[
     shown = ", ".join(recordings[:5]) + (", ..." if len(recordings) > 5 else "")
     parts = [
         f"{result['checkpoint']} on {result['frames']} frames of {len(recordings)} recordings ({shown}), occupied "
-        f"above {result['threshold']:.3f}" + (", found with their 2D labels" if result["calibration"] else ""),
+        f"above {_threshold(result['threshold'])}" + (", found with their 2D labels" if result["calibration"] else ""),
         title.format(f"2D labels: {counts['returns']} rays that return, {counts['empty']} that leave the grid"),
         table(["", "value"], _ray_rows(result["rays"])),
     ]
@@ -87,6 +89,10 @@ def _evaluation(result: dict, table: Callable[[Sequence[str], Sequence[Sequence[
         parts += [title.format(f"3D truth: {_truth_counts(volumes['counts'])}"), table(*_comparison(result))]
     parts += [title.format("Classes, %"), table(*_class_rows(result["rays"], volumes))]
     return "\n\n".join(parts)
+
+
+def _threshold(plain: float | dict) -> str:
+    return f"{DistanceThreshold.from_dict(plain) if isinstance(plain, dict) else plain:.3f}"
 
 
 def _truth_counts(counts: dict) -> str:

@@ -14,6 +14,10 @@ road metres before it meets the road, in every voxel grid, the exact one as well
 
 The threshold with the largest sum of the two means is chosen. A lower one makes surfaces thicker and brings ghosts; a
 higher one tears holes.
+
+Beside thresholds that are one number, curves over the horizontal distance r are tried, whose optical depth of a voxel
+length rises by a factor `GROWTHS` on each 10 m (or falls): a two-parameter family, monotone by construction. One is
+taken where the sum gains at least `LEAST_GAIN` by it.
 """
 
 from __future__ import annotations
@@ -26,19 +30,25 @@ import torch
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.field import SemanticDensityField
+from renderocc_model.field.threshold import DistanceThreshold, Threshold
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork
 
 from ..data.dataset import RayDataset
-from ..data.traversal import padded, traverse
+from ..data.traversal import entry
 from ..data.voxelise import VoxelLabels, VoxelMarks
 from ..supervision.ray_rules import RayKinds
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields
 from .rayiou import THRESHOLDS, first_hits
 
 __all__ = ["Calibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
+
+GROWTHS = (1.0, 0.5, 0.7, 1.4, 2.0, 2.8, 4.0, 5.6)  # of a threshold's optical depth on 10 m; the first one: none
+LEAST_GAIN = 0.004  # in the sum of two mean IoU, below which one number is as good
+_KNOTS_M = 2.5  # between the distances that a curve is stored at
+_HIGHEST = 0.9999  # probability of a threshold; above it nothing is occupied
 
 
 def threshold_ladder(count: int = 48) -> np.ndarray:
@@ -50,10 +60,12 @@ def threshold_ladder(count: int = 48) -> np.ndarray:
 class Calibration:
     """What was found.
 
-    threshold: the best.
+    threshold: the best that is one number.
     thresholds: (K,) the ladder.
     ray_iou, voxel_iou: (K,) the two figures, in 0..1.
     frames: that it was found on.
+    curve: the best curve over the distance; None where none gains enough.
+    curve_ray_iou, curve_voxel_iou: its figures; None without it.
     """
 
     threshold: float
@@ -61,6 +73,14 @@ class Calibration:
     ray_iou: np.ndarray
     voxel_iou: np.ndarray
     frames: int
+    curve: DistanceThreshold | None = None
+    curve_ray_iou: float | None = None
+    curve_voxel_iou: float | None = None
+
+    @property
+    def best(self) -> Threshold:
+        """What a checkpoint should have: the curve, or the one number."""
+        return self.threshold if self.curve is None else self.curve
 
     def provenance(self, recordings: Sequence[str]) -> dict:
         """What a checkpoint says of it: all but the ladder, and the recordings it was found on."""
@@ -75,6 +95,9 @@ class Calibration:
             "ray_iou": float(self.ray_iou[best]),
             "voxel_iou": float(self.voxel_iou[best]),
             "frames": self.frames,
+            "curve": None if self.curve is None else self.curve.to_dict(),
+            "curve_ray_iou": self.curve_ray_iou,
+            "curve_voxel_iou": self.curve_voxel_iou,
             "ladder": [
                 {"threshold": float(t), "ray_iou": float(r), "voxel_iou": float(v)}
                 for t, r, v in zip(self.thresholds, self.ray_iou, self.voxel_iou)
@@ -88,16 +111,24 @@ class ThresholdSearch:
     Classes are counted in rows: those of the table, and one more in which all are alike, for labels without classes.
     """
 
-    def __init__(self, classes: ClassTable, thresholds: np.ndarray | None = None) -> None:
+    def __init__(
+        self, classes: ClassTable, thresholds: np.ndarray | None = None, growths: Sequence[float] = GROWTHS
+    ) -> None:
         ladder = threshold_ladder() if thresholds is None else np.asarray(thresholds, np.float64)
         if ladder.ndim != 1 or not 1 <= len(ladder) <= 255 or not (np.diff(ladder) > 0).all():
             raise ValueError(f"thresholds are {ladder}; expected 1 to 255 ascending ones")
         if not (0 < ladder[0] and ladder[-1] < 1):
             raise ValueError(f"thresholds run from {ladder[0]} to {ladder[-1]}; expected probabilities between 0 and 1")
-        self.classes, self.thresholds, self.frames = classes, ladder, 0
-        rows, steps = len(classes) + 1, len(ladder)
-        self._rays = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((len(THRESHOLDS), steps, rows)))
-        self._voxels = _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((1, steps, rows)))
+        if not growths or growths[0] != 1 or min(growths) <= 0:
+            raise ValueError(f"growths are {growths}; expected positive factors, the first one 1")
+        self.classes, self.thresholds, self.growths, self.frames = classes, ladder, tuple(growths), 0
+        self._rays = [self._counts(len(THRESHOLDS)) for _ in growths]
+        self._voxels = [self._counts(1) for _ in growths]
+        self._farthest = 0.0
+
+    def _counts(self, limits: int) -> _Counts:
+        rows, steps = len(self.classes) + 1, len(self.thresholds)
+        return _Counts(np.zeros(rows), np.zeros((steps, rows)), np.zeros((limits, steps, rows)))
 
     @torch.no_grad()
     def add(self, field: SemanticDensityField, rays: Rays) -> None:
@@ -109,44 +140,67 @@ class ThresholdSearch:
         if rays.distances is None or rays.classes is None:
             raise ValueError("rays have no distances or no classes; give labelled rays (RayDataset.rays_of)")
         self.frames += 1
-        kinds = RayKinds.of(rays, field.grid)
+        grid, kinds = field.grid, RayKinds.of(rays, field.grid)
         used = kinds.returned | kinds.beyond
         measured, labelled = rays.distances[used].cpu().numpy(), rays.classes[used].cpu().numpy()
         rays, is_return = rays[used].to("cpu"), kinds.returned[used].cpu().numpy()
-        probability = field.occupancy_probability().double().cpu().numpy()
-        level = np.searchsorted(self.thresholds, probability, side="left").astype(np.uint8)  # how many it is above
         names = np.array(self.classes.occupied_ids, np.uint8)[field.semantics.argmax(dim=-1).cpu().numpy()]
         origins, directions = rays.origins.double().numpy(), rays.directions.double().numpy()
         distances = np.where(is_return, measured, np.inf)
-        marks = VoxelMarks(field.grid, len(self.classes))
+        marks = VoxelMarks(grid, len(self.classes))
         marks.add_rays(origins, directions, distances, labelled)
         labels = marks.labels()
-        walk = _Walk(field.grid, rays, level, names, len(self.thresholds))
-        cells, left = first_hits((labels.occupied,), field.grid, origins, directions)
+        cells, truth_left = first_hits((labels.occupied,), grid, origins, directions)
         met = cells[0] >= 0
-        truth = labels.semantics.ravel()
-        self._count_rays(walk, met, np.where(met, truth[cells[0]], UNLABELLED).astype(np.int64), left[0])
-        self._count_voxels(labels, level.ravel().astype(np.int64), names.ravel().astype(np.int64))
+        truth = np.where(met, labels.semantics.ravel()[cells[0]], UNLABELLED).astype(np.int64)
 
-    def _count_rays(self, walk: _Walk, met_truth: np.ndarray, truth: np.ndarray, truth_left: np.ndarray) -> None:
+        probability = field.occupancy_probability().double().cpu().numpy()
+        depth, ladder = -np.log1p(-np.minimum(probability, 1 - 1e-15)), -np.log1p(-self.thresholds)
+        far = _horizontal(grid)
+        self._farthest = max(self._farthest, float(far.max()))
+        for number, growth in enumerate(self.growths):
+            # How many thresholds a voxel is above: with one number for all, on probabilities, as it will be compared.
+            above = (
+                np.searchsorted(self.thresholds, probability, side="left")
+                if growth == 1
+                else np.searchsorted(ladder, depth / _interpolated(growth, far, self._knots())[..., None], side="left")
+            )
+            level = above.astype(np.uint8)
+            left, hit = _climbed(grid, origins, directions, level, names, len(ladder))
+            self._count_rays(self._rays[number], left, hit, met, truth, truth_left[0])
+            self._count_voxels(self._voxels[number], labels, level.ravel().astype(np.int64), names.ravel())
+
+    def _knots(self) -> np.ndarray:
+        return np.arange(0.0, self._farthest + _KNOTS_M, _KNOTS_M)
+
+    def _count_rays(
+        self,
+        counts: _Counts,
+        left: np.ndarray,
+        hit: np.ndarray,
+        met_truth: np.ndarray,
+        truth: np.ndarray,
+        truth_left: np.ndarray,
+    ) -> None:
         every = len(self.classes)
         count = every + 1
         known = met_truth & (truth != UNLABELLED)
-        self._rays.truth += np.bincount(truth[known], minlength=count)
-        self._rays.truth[every] += met_truth.sum()
+        counts.truth += np.bincount(truth[known], minlength=count)
+        counts.truth[every] += met_truth.sum()
         classed = known | ~met_truth  # what is of unknown class only counts in the row of all classes
         for step in range(len(self.thresholds)):
-            met, names = walk.left[step] >= 0, walk.names[step]
-            self._rays.prediction[step] += np.bincount(names[met & classed], minlength=count)
-            self._rays.prediction[step, every] += met.sum()
-            error = np.abs(walk.left[step] - truth_left)
+            met, names = left[step] >= 0, hit[step]
+            counts.prediction[step] += np.bincount(names[met & classed], minlength=count)
+            counts.prediction[step, every] += met.sum()
+            error = np.abs(left[step] - truth_left)
             for row, threshold in enumerate(THRESHOLDS):
                 right = met & met_truth & (error < threshold)
-                self._rays.hits[row, step] += np.bincount(truth[right & known & (names == truth)], minlength=count)
-                self._rays.hits[row, step, every] += right.sum()
+                counts.hits[row, step] += np.bincount(truth[right & known & (names == truth)], minlength=count)
+                counts.hits[row, step, every] += right.sum()
 
-    def _count_voxels(self, labels: VoxelLabels, level: np.ndarray, names: np.ndarray) -> None:
+    def _count_voxels(self, counts: _Counts, labels: VoxelLabels, level: np.ndarray, names: np.ndarray) -> None:
         every, steps = len(self.classes), len(self.thresholds)
+        names = names.astype(np.int64)
         holds, known, truth = labels.occupied.ravel(), labels.known.ravel(), labels.semantics.ravel().astype(np.int64)
 
         def above(kept: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -156,10 +210,10 @@ class ThresholdSearch:
 
         alike = np.full_like(names, every)
         classed = holds & (truth != UNLABELLED)
-        self._voxels.truth += np.bincount(truth[classed], minlength=every + 1)
-        self._voxels.truth[every] += holds.sum()
-        self._voxels.prediction += above(known & (classed | ~holds), names) + above(known, alike)
-        self._voxels.hits[0] += above(classed & (truth == names), names) + above(holds, alike)
+        counts.truth += np.bincount(truth[classed], minlength=every + 1)
+        counts.truth[every] += holds.sum()
+        counts.prediction += above(known & (classed | ~holds), names) + above(known, alike)
+        counts.hits[0] += above(classed & (truth == names), names) + above(holds, alike)
 
     def result(self) -> Calibration:
         """The best threshold; of several equally good ones the nearest to 1/2.
@@ -167,13 +221,29 @@ class ThresholdSearch:
         Raises:
             ValueError: no ray returned from inside of the grid.
         """
-        if not self._rays.truth[-1]:
+        if not self._rays[0].truth[-1]:
             raise ValueError("no labelled ray returns from inside of the grid; calibrate with depth labels")
-        ray_iou, voxel_iou = self._rays.mean_iou(), self._voxels.mean_iou()
+        figures = [(rays.mean_iou(), voxels.mean_iou()) for rays, voxels in zip(self._rays, self._voxels)]
+        ray_iou, voxel_iou = figures[0]
         score = ray_iou + voxel_iou
         best = np.flatnonzero(score >= score.max() - 1e-12)
-        chosen = best[np.abs(self.thresholds[best] - 0.5).argmin()]
-        return Calibration(float(self.thresholds[chosen]), self.thresholds, ray_iou, voxel_iou, self.frames)
+        flat = float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
+        curve = self._curve(flat, score.max(), figures)
+        return Calibration(flat, self.thresholds, ray_iou, voxel_iou, self.frames, *curve)
+
+    def _curve(
+        self, flat: float, flat_score: float, figures: list[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[DistanceThreshold | None, float | None, float | None]:
+        """The best curve with its two figures, or three times None where it gains too little."""
+        scores = np.array([rays + voxels for rays, voxels in figures])
+        number, step = np.unravel_index(scores.argmax(), scores.shape)
+        if number == 0 or scores[number, step] < flat_score + LEAST_GAIN:
+            return None, None, None
+        knots = self._knots()
+        depths = -np.log1p(-self.thresholds[step]) * self.growths[number] ** (knots / 10)
+        probabilities = np.minimum(-np.expm1(-depths), _HIGHEST)
+        curve = DistanceThreshold(tuple(knots.tolist()), tuple(probabilities.tolist()), flat)
+        return curve, float(figures[number][0][step]), float(figures[number][1][step])
 
 
 @dataclass
@@ -192,32 +262,37 @@ class _Counts:
         return (self.hits[..., rows] / union[..., rows]).mean(axis=(0, 2))
 
 
-class _Walk:
+def _horizontal(grid: VoxelGrid) -> np.ndarray:
+    """(X, Y) metres from base_link's z axis to the voxels' centres."""
+    x, y = (low + (np.arange(size) + 0.5) * grid.voxel_size for low, size in zip(grid.lower[:2], grid.shape[:2]))
+    return np.hypot(x[:, None], y)
+
+
+def _interpolated(growth: float, far: np.ndarray, knots: np.ndarray) -> np.ndarray:
+    """What a threshold's optical depth is multiplied with at distances `far`, as a stored curve has it."""
+    return np.interp(far, knots, growth ** (knots / 10))
+
+
+def _climbed(
+    grid: VoxelGrid, origins: np.ndarray, directions: np.ndarray, level: np.ndarray, names: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A frame's rays through the volume.
 
-    Attributes:
-        left: (K, R) distance at which each ray leaves the first voxel above each threshold, -1 where there is none.
+    Args:
+        level: (X, Y, Z) uint8, how many of the `steps` thresholds each voxel is above.
+        names: (X, Y, Z) uint8 classes.
+    Returns:
+        left: (K, R) metres at which each ray leaves the first voxel above each threshold, -1 where there is none.
         names: (K, R) that voxel's class.
     """
+    from .threshold_loops import climb
 
-    def __init__(self, grid: VoxelGrid, rays: Rays, level: np.ndarray, names: np.ndarray, steps: int) -> None:
-        count = len(rays)
-        self.left, self.names = np.full((steps, count), -1.0), np.zeros((steps, count), np.uint8)
-        self._levels, self._names = padded(level), padded(names)
-        self._reached = np.zeros(count, np.int64)
-        traverse(grid, rays.origins.numpy(), rays.directions.numpy(), self._visit)
-
-    def _visit(self, rays: np.ndarray, cells: np.ndarray, enter: np.ndarray, leave: np.ndarray) -> np.ndarray:
-        levels, reached = self._levels[cells].astype(np.int64), self._reached[rays]
-        rows = np.flatnonzero(levels > reached)
-        if len(rows):
-            counts = (levels - reached)[rows]
-            # Row i crosses thresholds reached[i] to levels[i] - 1 here.
-            first = np.repeat(reached[rows] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-            who = np.repeat(rows, counts)
-            self.left[first, rays[who]], self.names[first, rays[who]] = leave[who], self._names[cells[who]]
-            self._reached[rays[rows]] = levels[rows]
-        return self._reached[rays] == len(self.left)
+    places = (origins - grid.lower) / grid.voxel_size
+    _, far, first = entry(np.array(grid.shape, np.float64)[:, None], places.T, directions.T)
+    starts = np.ascontiguousarray(np.where(far >= 0, first, -1).T.astype(np.int64))
+    left, hit = np.full((steps, len(origins)), -1.0), np.zeros((steps, len(origins)), np.uint8)
+    climb(grid.shape, level.ravel(), names.ravel(), places, directions, starts, left, hit)
+    return np.where(left >= 0, left * grid.voxel_size, -1.0), hit
 
 
 def calibrate_threshold(

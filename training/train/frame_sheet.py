@@ -10,6 +10,7 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.drawing import bird_eye_view
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.field.threshold import Threshold, threshold_of_voxels
 from renderocc_model.geometry.rays import camera_ray_shape, camera_rays
 from renderocc_model.geometry.undistortion import View
 from renderocc_model.ops.render import intersect_box, render
@@ -27,7 +28,9 @@ _TITLES = ("image", "labelled class", "rendered class", "labelled distance", "re
 _BAR = 22  # height of the titles, pixels
 
 
-def draw_frame(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float = 0.5) -> np.ndarray:
+def draw_frame(
+    field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: Threshold = 0.5
+) -> np.ndarray:
     """Draw a row of images for each camera, and the volume from above.
 
     Args:
@@ -64,7 +67,7 @@ def draw_frame(field: SemanticDensityField, sample: Sample, classes: ClassTable,
     return np.concatenate([sheet, above], axis=1)
 
 
-def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: float) -> Occupancy:
+def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTable, threshold: Threshold) -> Occupancy:
     """The volume that the node would publish."""
     frame = sample.current
     size = frame.views.shape[2], frame.views.shape[1]
@@ -72,7 +75,8 @@ def occupancy_of(field: SemanticDensityField, sample: Sample, classes: ClassTabl
     visible = visible_voxels(field, views, frame.base_from_camera, frame.present)
     confidence = field.occupancy_probability()
     ids = torch.tensor(classes.occupied_ids, dtype=torch.uint8, device=field.device)
-    labels = torch.where(confidence > threshold, ids[field.semantics.argmax(dim=-1)], classes.free)
+    limit = threshold_of_voxels(threshold, field.grid, field.device)
+    labels = torch.where(confidence > limit, ids[field.semantics.argmax(dim=-1)], classes.free)
     semantics = torch.where(visible, labels, UNLABELLED).to(torch.uint8)
     return Occupancy(
         field.grid, classes, semantics.cpu().numpy(), confidence.float().cpu().numpy(), visible.cpu().numpy(), field

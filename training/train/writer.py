@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from renderocc_model.base.config import to_mapping
+from renderocc_model.field.threshold import Threshold
 from renderocc_model.network.checkpoint import save_checkpoint
 
 from ..evaluate.held_out import evaluate_rays, evenly, predicted_fields
@@ -88,7 +89,8 @@ class Writer:
 
     def finish(self, path: Path) -> None:
         """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
-        threshold, calibration = _THRESHOLD, None
+        threshold: Threshold = _THRESHOLD
+        calibration = None
         if self.data.held_out is not None:
             try:
                 found = calibrate_threshold(
@@ -99,13 +101,13 @@ class Writer:
                     self.learner.processes.device,
                     precision=self.learner.precision,
                 )
-                threshold, calibration = found.threshold, found.provenance(self.data.held_out.recordings)
+                threshold, calibration = found.best, found.provenance(self.data.held_out.recordings)
                 print(f"occupied is what is more likely than {threshold:.3g} (from held-out labels)", flush=True)
             except ValueError as error:  # labels without distances
                 print(f"the threshold is {threshold}, not calibrated: {error}", flush=True)
         self._export(path, threshold, calibration)
 
-    def _export(self, path: Path, threshold: float, calibration: dict | None = None) -> None:
+    def _export(self, path: Path, threshold: Threshold, calibration: dict | None = None) -> None:
         config, learner = self.config, self.learner
         settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
         # The first is in the checkpoint anyway; of the second only the frames of `calibration` tell anything of it.
