@@ -132,6 +132,24 @@ def test_rays_are_drawn_in_proportion_to_their_weights(tables):
     np.testing.assert_allclose(balance_weights(counts)[[CAR, ROAD]], [rare, 1])
 
 
+def test_a_share_of_the_rays_is_drawn_without_the_balance_of_classes(tables):
+    """Cars weigh a thousand times as much as the road: all that there are come first, but not before the share that
+    is drawn without that weight, in which they are what they are among the labels."""
+    counts = np.zeros(18)
+    counts[[CAR, ROAD]] = 1, 10_000
+    there = np.array([(tiny_bag.sparse_labels(3, camera)[0] == CAR).sum() for camera in ("front", "wide")]).sum()
+    labels = sum((tiny_bag.sparse_labels(3, camera)[0] < 255).sum() for camera in ("front", "wide"))
+    roads = {}
+    for share in (1.0, 0.5, 0.0):
+        config = SampleConfig(**SIZE, rays=int(there), auxiliary_offsets=(), balanced_share=share)
+        rays = RayDataset(tables, config, ["sparse"], class_counts=counts).sample(0, 3).rays
+        assert len(rays) == there and len(np.unique(hits(rays), axis=0)) == there
+        roads[share] = (rays.classes == ROAD).sum().item() / there
+    expected = 1 - there / labels
+    assert roads[1.0] < 0.1 and roads[0.5] == pytest.approx(0.5 * expected, abs=0.08)
+    assert roads[0.0] == pytest.approx(expected, abs=0.1)
+
+
 def test_no_ray_comes_twice(tables):
     rays = RayDataset(tables, SampleConfig(**SIZE, rays=3000), ["sparse"]).sample(0, 3).rays
     rows = torch.cat([rays.origins, rays.directions, rays.distances[:, None]], 1).numpy()

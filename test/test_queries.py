@@ -111,6 +111,38 @@ def test_a_ray_without_weight_holds_no_voxel():
     assert draw(rays_of(3.0, 8.0), empty_points=16).empty_weights[16:].min() == 0
 
 
+def test_by_volume_all_points_of_a_voxel_count_as_one():
+    """Rays ahead that return after 5 m, and one of three times the weight: all points lie in the voxels of one line."""
+    rays = rays_of(*[5.0] * 50)
+    weights = torch.ones(50)
+    weights[0] = 3.0
+    points = draw(rays, weighing="volume", weights=weights)
+    places = torch.cat([points.empty, points.occupied])
+    counts = torch.cat([points.empty_weights, points.occupied_weights])
+    voxels = (places[:, 0] / 0.5).floor().long()
+    sums = torch.zeros(20).index_add_(0, voxels, counts)
+    # The returns at x = 5.25 m lie in voxel 10; points up to half a metre behind also in voxel 11. Up to a voxel before
+    # the return, x = 4.75 m in voxel 9, is empty: 12 voxels that count 1 each.
+    torch.testing.assert_close(sums, torch.tensor([1.0] * 12 + [0.0] * 8), rtol=1e-5, atol=0)
+    behind = counts[voxels == voxels[len(points.empty)]]  # the voxel of the heavy ray's occupied point
+    assert behind.max() == pytest.approx(3 * behind.min().item(), rel=1e-5)
+    plain = draw(rays, weights=weights)
+    assert torch.equal(plain.empty, points.empty) and plain.empty_weights.sum() == 8 * 52
+
+
+def test_by_volume_empty_and_occupied_points_are_counted_together():
+    """One voxel length of optical depth x everywhere: 10 empty voxels cost x each, 2 occupied ones -log(1 - exp(-x)),
+    the mean over the twelve; by rays the two kinds have half each."""
+    field = SemanticDensityField(GRID, torch.full(GRID.shape, 0.6), torch.zeros(*GRID.shape, 3))
+    for weighing, share in (("volume", 2 / 12), ("ray", 0.5)):
+        points = draw(rays_of(*[5.0] * 400), weighing=weighing)
+        occupancy, semantics = query_losses(field, points, config=QueryConfig(weighing=weighing))
+        assert occupancy.item() == pytest.approx(-share * math.log(1 - math.exp(-0.3)) + (1 - share) * 0.3, rel=1e-4)
+        assert semantics.item() == pytest.approx(math.log(3), rel=1e-5)
+    nothing = draw(rays_of(0.0, 0.0), weighing="volume")
+    assert query_losses(field, nothing, config=QueryConfig(weighing="volume"))[0].item() == 0
+
+
 def test_points_follow_from_the_generator():
     rays = rays_of(5.0, 7.0)
     first, again, other = draw(rays, 1), draw(rays, 1), draw(rays, 2)

@@ -18,7 +18,7 @@ from renderocc_model.geometry.rays import Rays
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import NetworkOutput
 from training.data.batch import Batch, Frames
-from training.supervision.config import TerminationConfig
+from training.supervision.config import LabelVoxelConfig, TerminationConfig
 from training.supervision.losses import class_weights
 from training.supervision.supervise import LossWeights, Supervision, SupervisionConfig
 
@@ -438,6 +438,28 @@ def test_label_voxels_are_learnt_like_truth_and_unknown_classes_teach_occupancy_
     classes = (np.log(np.exp(logits[named]).sum(axis=1)) - right).mean()
     assert terms["label_voxel_semantics"] == pytest.approx(classes / 2, rel=1e-4)
     assert figures["label_voxels/occupied"] == (state == 0).sum() and figures["label_voxels/free"] == (state == 1).sum()
+
+
+def test_layers_and_classes_of_label_voxels_share_the_weight_as_asked():
+    """Nine voxels of class 2 in the lowest layer and one of class 9 in the second; powers of 1/2: a voxel of the nine
+    weighs a third of the one, and all of them together as much as before: 10 * 1/4 for the one, 10 * 3/4 for nine."""
+    occupied, free = torch.zeros(GRID.shape, dtype=torch.bool), torch.zeros(GRID.shape, dtype=torch.bool)
+    occupied[:9, 0, 0], occupied[0, 1, 1], free[:, 8, 2] = True, True, True
+    semantics = torch.full(GRID.shape, 255, dtype=torch.uint8)
+    semantics[:9, 0, 0], semantics[0, 1, 1] = 2, 9
+    density, logits = torch.full((1, *GRID.shape), 0.5), torch.zeros(1, *GRID.shape, 17)
+    density[0, ..., 1] = 2.0
+    logits[..., 2] = 1.0
+    batch = batch_of(random_rays(5), voxels=({"occupied": occupied, "free": free, "semantics": semantics},))
+    low, high = (-math.log(1 - math.exp(-x)) for x in (0.5, 2.0))
+    known = math.log(math.e + 16)
+    for power, one in ((0.0, 1.0), (0.5, 2.5), (1.0, 5.0)):
+        config = LabelVoxelConfig(height_power=power, class_power=power)
+        terms = terms_of(output_of(density, logits), batch, mode="voxels", label_voxels=config)
+        occupancy = ((10 - one) * low + one * high + 16 * 0.5) / 26
+        assert terms["label_voxel_occupancy"] == pytest.approx(occupancy, rel=1e-4)
+        classes = ((10 - one) * (known - 1) + one * known) / 10
+        assert terms["label_voxel_semantics"] == pytest.approx(classes, rel=1e-4)
 
 
 def test_a_wall_is_learnt_from_where_light_ends():

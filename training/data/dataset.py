@@ -44,6 +44,9 @@ class SampleConfig:
     dynamic_weight: float = setting(0.0, "W_t of a ray of another frame on a class that moves", minimum=0.0)
     balance_gain: float = setting(0.005, "g of W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
     balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
+    balanced_share: float = setting(
+        1.0, "share of the rays drawn by W_b; the rest is drawn first, by W_t alone (the paper: 1)", 0.0, 1.0
+    )
     previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
     truth: bool = setting(False, "load the 3D truth where there is any")
     voxels: bool = setting(False, "mark the voxels of the labels, those of the auxiliary frames too")
@@ -152,7 +155,8 @@ class RayDataset(torch.utils.data.Dataset):
         dynamic = np.isin(np.arange(len(self.classes) + 1), self.classes.dynamic)
         frame_part = frame_weights(dynamic, self.config.static_weight, self.config.dynamic_weight)
         balance = balance_weights(self.class_counts, self.config.balance_gain, self.config.balance_cap)
-        self._weights = frame_part * np.append(balance, 1.0)  # (2, C + 1): of the current frame, of others
+        self._frame_weights = frame_part  # (2, C + 1): of the current frame, of others
+        self._weights = frame_part * np.append(balance, 1.0)
         self._ends = np.cumsum([len(tables) for tables in self._tables])
         self._undistort: dict = {}
 
@@ -306,7 +310,7 @@ class RayDataset(torch.utils.data.Dataset):
         starts = tables.starts[frames]  # (frames, N, C + 2)
         sizes = np.diff(starts, axis=2)
         groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C + 1)
-        counts = draw_group_counts(rng, groups.ravel(), self._weights.ravel(), self.config.rays).reshape(groups.shape)
+        counts = self._draw(rng, groups.ravel()).reshape(groups.shape)
         rows = [np.empty(0, np.int64)]
         for other, name in zip(*np.nonzero(counts)):
             part = slice(1, None) if other else slice(0, 1)
@@ -316,6 +320,13 @@ class RayDataset(torch.utils.data.Dataset):
             cells = np.searchsorted(ends, picks, side="right")
             rows.append(cell_starts[cells] + picks - (ends - cell_sizes)[cells])
         return self._gather(tables, np.sort(np.concatenate(rows)), np.sort(frames), frame, change)
+
+    def _draw(self, rng: np.random.Generator, sizes: np.ndarray) -> np.ndarray:
+        """How many rays each class of the frame, and then of the others, gives."""
+        unbalanced, drawn = round((1 - self.config.balanced_share) * self.config.rays), np.zeros_like(sizes)
+        if unbalanced:
+            drawn = draw_group_counts(rng, sizes, self._frame_weights.ravel(), unbalanced)
+        return drawn + draw_group_counts(rng, sizes - drawn, self._weights.ravel(), self.config.rays - unbalanced)
 
     def _gather(
         self, tables: Tables, rows: np.ndarray, frames: np.ndarray, frame: int, change: np.ndarray

@@ -7,7 +7,7 @@ from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 
 from .queries import QueryConfig
 
-__all__ = ["WAYS", "LossWeights", "SupervisionConfig", "TerminationConfig"]
+__all__ = ["WAYS", "LabelVoxelConfig", "LossWeights", "SupervisionConfig", "TerminationConfig"]
 
 WAYS = ("render", "query", "voxels")  # to use labelled rays
 
@@ -50,6 +50,22 @@ class TerminationConfig:
 
 
 @configuration
+class LabelVoxelConfig:
+    """2D labels as voxels: how occupied voxels count among themselves. All of them together count alike anyway.
+
+    Most occupied voxels are ground. With a power of 0 they all count alike; with 1 every layer (class) counts as much as
+    any other, and little is left for the ground; values between take from it without starving it.
+    """
+
+    height_power: float = setting(
+        0.0, "occupancy: a voxel's weight is the share of its layer among occupied voxels to minus this", 0.0, 1.0
+    )
+    class_power: float = setting(
+        0.0, "classes: a voxel's weight is the share of its class among occupied voxels to minus this", 0.0, 1.0
+    )
+
+
+@configuration
 class SupervisionConfig:
     """What the network learns from.
 
@@ -68,6 +84,7 @@ class SupervisionConfig:
     truth_grid: VoxelGrid = setting(OCC3D_GRID, "grid of the 3D truth, which may reach beyond the model's")
     weights: LossWeights = setting(LossWeights(), "of the terms")
     query: QueryConfig = setting(QueryConfig(), "3D points on rays")
+    label_voxels: LabelVoxelConfig = setting(LabelVoxelConfig(), "2D labels as voxels")
     depth_loss: str = setting(
         "silog", "what a rendered ray's distance says: its rendered depth (the paper), or where its light may end",
         choices=("silog", "termination"),

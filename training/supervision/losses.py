@@ -29,6 +29,7 @@ __all__ = [
 RAREST_COUNT = 10.0  # a class with fewer labels counts as having this many: 1 / log(n) has a pole at n = 1
 SMALLEST_DEPTH = 1e-3  # metres, added on both sides of SILog: no logarithm of 0
 SMALLEST_LIGHT = 1e-6  # transmittance that float32 still tells from none
+SMALLEST_WEIGHT = 1e-12  # in place of a sum of weights that is 0
 SMALLEST_OPTICAL_DEPTH = 1e-7  # bounds the loss of an occupied point in empty space to 16
 
 

@@ -20,7 +20,7 @@ from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render.reference import trilinear
 
-from .losses import occupancy_cross_entropy, semantic_cross_entropy
+from .losses import SMALLEST_WEIGHT, occupancy_cross_entropy, semantic_cross_entropy
 from .ray_rules import RayKinds
 
 __all__ = ["Queries", "QueryConfig", "density_at", "draw_queries", "query_losses"]
@@ -39,6 +39,12 @@ class QueryConfig:
     )
     occupied_share: float = setting(
         0.5, "weight of all occupied points together in the occupancy loss; the empty ones have the rest", 0.0, 1.0
+    )
+    weighing: str = setting(
+        "ray",
+        "points of all rays count alike, empty and occupied ones by their shares; or each voxel counts once for all of "
+        "its points, so that a probability means the same near and far, and shares are those of volume",
+        choices=("ray", "volume"),
     )
     interpolation: str = setting(
         "trilinear",
@@ -122,6 +128,8 @@ def draw_queries(
         held = _holding(origins + distances[:, None] * directions, returned, grid)
         held = held if holding is None else held | holding.flatten()
         empty_counts = empty_counts.masked_fill(held[_voxel_of(empty, grid)], 0)
+    if config.weighing == "volume":
+        empty_counts, occupied_counts = _by_volume(grid, (empty, occupied), (empty_counts, occupied_counts))
     return Queries(
         empty.flatten(0, 1),
         empty_counts.flatten(),
@@ -145,13 +153,13 @@ def query_losses(
     Returns:
         occupancy: binary cross-entropy with probability 1 - exp(-sigma * voxel_size), of the chance that light stops
             on one voxel length; the mean over occupied points times `occupied_share` plus that over empty ones times
-            the rest.
+            the rest, or with `weighing` volume the mean over all.
         semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
     """
     config = config or QueryConfig()
     density_of = density_at if config.interpolation == "trilinear" else _nearest_density
     logits_of = _trilinear_logits if config.interpolation == "trilinear" else _nearest_logits
-    terms = []
+    terms, sizes = [], []
     for points, weights, solid in (
         (queries.empty, queries.empty_weights, False),
         (queries.occupied, queries.occupied_weights, True),
@@ -159,9 +167,22 @@ def query_losses(
         optical_depth = density_of(field, points) * field.grid.voxel_size
         occupied = torch.full_like(optical_depth, solid, dtype=torch.bool)
         terms.append(occupancy_cross_entropy(optical_depth, occupied, weights))
-    occupancy = (1 - config.occupied_share) * terms[0] + config.occupied_share * terms[1]
+        sizes.append(weights.sum())
+    share = config.occupied_share
+    if config.weighing == "volume":
+        share = sizes[1] / (sizes[0] + sizes[1]).clamp(min=SMALLEST_WEIGHT)
+    occupancy = (1 - share) * terms[0] + share * terms[1]
     logits = logits_of(field, queries.occupied)
     return occupancy, semantic_cross_entropy(logits, queries.channels, class_weights, queries.occupied_weights)
+
+
+def _by_volume(grid: VoxelGrid, points: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The counts of empty and occupied points, divided by those of all points in the same voxel."""
+    voxels = [_voxel_of(one, grid) for one in points]
+    totals = torch.zeros(grid.size, dtype=counts[0].dtype, device=counts[0].device)
+    for index, one in zip(voxels, counts):
+        totals.index_add_(0, index.flatten(), one.flatten())
+    return tuple(one / totals[index].clamp(min=SMALLEST_WEIGHT) for index, one in zip(voxels, counts))
 
 
 def _uniform(like: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

@@ -18,6 +18,7 @@ from ..data.batch import Batch
 from . import losses
 from .config import LossWeights, SupervisionConfig
 from .depth_targets import depth_bin_targets, z_depth_cosine
+from .label_voxels import label_voxel_losses
 from .queries import draw_queries, query_losses
 from .ray_labels import RayLabels
 from .ray_terms import render_terms
@@ -199,18 +200,10 @@ class _Frame:
         if self.label_voxels is None:
             occupancy, semantics = field.density[:0].sum(), field.semantics[:0].sum()
         else:
-            occupied, free = self.label_voxels["occupied"], self.label_voxels["free"]
-            if occupied.shape != field.density.shape:
-                raise ValueError(
-                    f"labels mark voxels of shape {tuple(occupied.shape)}, the model's grid has "
-                    f"{tuple(field.density.shape)}; give the dataset the model's grid (label_grid)"
-                )
-            channels = self.channels[self.label_voxels["semantics"].to(torch.int64)]
-            occupancy, semantics = losses.voxel_cross_entropy(
-                field.density, field.semantics, channels, occupied, occupied | free, field.grid.voxel_size,
-                self.balance,
-            )  # fmt: skip
-            _add(sums, {"label_voxels/occupied": occupied.sum(), "label_voxels/free": free.sum()})
+            occupancy, semantics = label_voxel_losses(
+                config.label_voxels, field, self.label_voxels, self.channels, self.balance
+            )
+            _add(sums, {f"label_voxels/{name}": self.label_voxels[name].sum() for name in ("occupied", "free")})
         terms = {}
         if weights.label_voxel_occupancy > 0:
             terms["label_voxel_occupancy"] = occupancy

@@ -1,0 +1,65 @@
+"""2D labels as voxels (`data.voxelise`) against the field: occupied or free, and of which class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from renderocc_model.field.field import SemanticDensityField
+
+from . import losses
+from .config import LabelVoxelConfig
+
+__all__ = ["label_voxel_losses"]
+
+
+def label_voxel_losses(
+    config: LabelVoxelConfig,
+    field: SemanticDensityField,
+    voxels: dict[str, Tensor],
+    channel_table: Tensor,
+    class_weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As 3D supervision, over the voxels that labels say something of.
+
+    Args:
+        voxels: "occupied" and "free" (X, Y, Z) bool, "semantics" (X, Y, Z) uint8 class ids, 255 where none is known.
+        channel_table: (256,) logit of each class id, -1 for none.
+        class_weights: (C,).
+    Returns:
+        occupancy: binary cross-entropy, the mean over occupied and free voxels.
+        semantics: cross-entropy of classes, over occupied voxels of known class.
+    Raises:
+        ValueError: the voxels are of another grid.
+    """
+    occupied, free = voxels["occupied"], voxels["free"]
+    if occupied.shape != field.density.shape:
+        raise ValueError(
+            f"labels mark voxels of shape {tuple(occupied.shape)}, the model's grid has {tuple(field.density.shape)}; "
+            "give the dataset the model's grid (label_grid)"
+        )
+    layers = torch.arange(occupied.shape[2], device=occupied.device).expand(occupied.shape)
+    weights = _shared_out(layers, occupied, occupied.shape[2], config.height_power) + free
+    occupancy = losses.occupancy_cross_entropy(field.density * field.grid.voxel_size, occupied, weights)
+    channels = channel_table[voxels["semantics"].to(torch.int64)]
+    named = occupied & (channels >= 0)
+    weights = _shared_out(channels.clamp(min=0), named, field.class_count, config.class_power)
+    semantics = losses.semantic_cross_entropy(
+        field.semantics.flatten(0, 2), channels.flatten(), class_weights, weights.flatten()
+    )
+    return occupancy, semantics
+
+
+def _shared_out(groups: Tensor, counted: Tensor, count: int, power: float) -> Tensor:
+    """Weights (X, Y, Z) of voxels that count, 0 of others: share of a voxel's group to minus `power`, of mean 1.
+
+    Args:
+        groups: (X, Y, Z) int64, 0 to count - 1.
+        counted: (X, Y, Z) bool.
+    """
+    weights = counted.to(torch.float32)
+    if power == 0:
+        return weights
+    sizes = torch.zeros(count, device=weights.device).index_add_(0, groups.flatten(), weights.flatten())
+    weights = weights * sizes.clamp(min=1).pow(-power)[groups]
+    return weights * (counted.sum() / weights.sum().clamp(min=losses.SMALLEST_WEIGHT))
