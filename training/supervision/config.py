@@ -53,8 +53,8 @@ class TerminationConfig:
 class LabelVoxelConfig:
     """2D labels as voxels: how occupied voxels count among themselves. All of them together count alike anyway.
 
-    Most occupied voxels are ground. With a power of 0 they all count alike; with 1 every layer (class) counts as much as
-    any other, and little is left for the ground; values between take from it without starving it.
+    Most occupied voxels are ground. With a power of 0 they all count alike; with 1 every layer (class) counts as much
+    as any other, and little is left for the ground; values between take from it without starving it.
     """
 
     height_power: float = setting(
