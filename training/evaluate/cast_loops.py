@@ -1,6 +1,6 @@
 """`rayiou.first_hits`, compiled by Numba when it is first called (a second or two; kept on disk).
 
-Step for step the arithmetic of `data.traversal.traverse`, one ray after the other, which need not keep in step.
+The arithmetic is that of `data.traversal.traverse`, but rays are handled one after the other.
 """
 
 from __future__ import annotations

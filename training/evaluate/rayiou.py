@@ -1,9 +1,9 @@
 """RayIoU (SparseOcc, Liu et al., ECCV 2024): compares the first surfaces that rays meet, by class and distance.
 
 Rays start at positions of the recording's LiDAR, in the directions of a spinning LiDAR. In truth and prediction, the
-first voxel on a ray that is not free gives the ray's class, and the distance at which the ray *leaves* that voxel is its
-distance. A ray does not count if the truth is free all along it. TP_c(d) is the number of rays whose classes are both c
-and whose distances differ by less than d. Over all rays of all frames,
+first voxel on a ray that is not free gives the ray's class, and the distance at which the ray *leaves* that voxel is
+its distance. A ray does not count if the truth is free all along it. TP_c(d) is the number of rays whose classes are
+both c and whose distances differ by less than d. Over all rays of all frames,
 
     IoU_c(d) = TP_c(d) / (N_truth_c + N_prediction_c - TP_c(d))
 
