@@ -1,9 +1,12 @@
 """The fault campaign: its plan, its judgements by hand-worked numbers, and seven faults injected into the real node."""
 
+import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from campaign.seen import perhaps_seen, voxels_perhaps_seen
 from campaign.stage import Stage
 from nav_msgs.msg import MapMetaData
 from sensor_msgs.msg import CameraInfo
-from system import new_domain, program_environment, small_network
+from system import Program, new_domain, program_environment, small_network, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -49,6 +52,25 @@ def test_seven_faults_are_injected_and_every_promise_holds(town_bag, tmp_path):
     assert done.stdout.splitlines()[-1].endswith(str(out.resolve()))
     text = (out / "report.md").read_text()
     assert "7 faults of 7 kinds in 6 runs" in text and "| camera stops |" in text
+
+
+def processes_that_name(text: str) -> list[str]:
+    """Command lines of the running processes in which a text stands."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if text in line]
+
+
+def test_a_campaign_that_is_stopped_while_the_node_loads_leaves_no_process(town_bag, tmp_path):
+    out = tmp_path / "campaign"
+    command = ["-m", "campaign.faults", "--out", out, "--lanes", "1", "--bag", town_bag, "--domain", new_domain()]
+    program = Program(command, None)
+    wait_until(lambda: [line for line in processes_that_name(str(out)) if "renderocc_ros.start" in line], 240, "a node")
+    program.signal(signal.SIGTERM)
+    assert program.wait(90) == 130, program.tail()
+    assert processes_that_name(str(out)) == []
 
 
 @pytest.mark.parametrize(

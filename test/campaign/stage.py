@@ -95,7 +95,11 @@ class Stage:
         self.observer = Observer(self.player, domain)
         self.player.start()
         self.node: Program | None = None
-        self.restart()
+        try:
+            self.restart()
+        except BaseException:  # also Ctrl-C while the node loads: it must not be left running
+            self.close()
+            raise
 
     def add_broken(self, text: str) -> None:
         """Note that something was wrong in the current run."""

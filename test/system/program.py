@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import math
 import os
@@ -86,7 +87,7 @@ class Program:
         variables = {**program_environment(domain), **(environment or {})}
         if log is not None:
             variables["ROS_LOG_DIR"] = str(log.parent / "ros")
-        self.log, self.started = log, time.monotonic()
+        self.log = log
         self.segments = Segments(period=1.0)
         self.lines: list[str] = []
         self.times: list[float] = []
@@ -197,3 +198,9 @@ class Program:
         self.process.wait()
         self._reader.join(2.0)
         self.segments.remove()
+
+    def kill_session(self) -> None:
+        """End it at once, and all that it has started in its own session."""
+        self.kill()
+        with contextlib.suppress(ProcessLookupError):  # nothing is left of it
+            os.killpg(self.pid, signal.SIGKILL)

@@ -146,6 +146,7 @@ def run_lanes(plan_file: Path, out: Path, minutes: float | None) -> int:
                 elif status is not None:
                     failures[lane] += 1
                     print(f"lane {lane} ended with status {status}: {program.tail(1)}", flush=True)
+                    program.kill_session()  # its node, too
                     if failures[lane] > 3:
                         return 2
                     lanes[lane] = start(lane)
@@ -156,8 +157,8 @@ def run_lanes(plan_file: Path, out: Path, minutes: float | None) -> int:
         for program in lanes.values():
             program.signal(signal.SIGTERM)
         for program in lanes.values():  # each ends its node first
-            if program.wait(ENDING) is None:
-                program.kill()
+            program.wait(ENDING)
+            program.kill_session()
     return 0
 
 

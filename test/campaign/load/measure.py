@@ -45,7 +45,7 @@ class LoadedNode:
         self.node = start_node(cameras, parameters, domain, out / "node.log")
         try:
             until_active(self.node)
-        except StageError:
+        except BaseException:  # also Ctrl-C while the node loads: it must not be left running
             self.close()
             raise
 
