@@ -16,7 +16,7 @@ def requirements(name: str) -> list[str]:
 # What the commands need that run without a network. PyTorch and the rest are extras, so that installing this package
 # never replaces the PyTorch of a vehicle, which often comes from elsewhere (Jetson); `renderocc doctor` says what is
 # missing. colcon reads neither list: package.xml and requirements.txt are for rosdep and pip there.
-ALWAYS = ("numpy", "pyyaml")
+ALWAYS = ("numpy", "ruamel.yaml")
 NETWORK = requirements("requirements.txt")
 TRAINING = requirements("requirements-train.txt")
 EXPORT = requirements("requirements-export.txt")
@@ -28,7 +28,7 @@ setup(
     # after both kinds of `colcon build`, but no more by mypy and editors after `pip install -e`, and twice in the
     # source tree, under both names, with two copies of each class.
     packages=find_packages(include=["renderocc_model*", "renderocc_ros*", "training*"]),
-    package_data={"renderocc_model": ["weights/*.safetensors", "py.typed"], "training": ["py.typed"]},
+    package_data={"renderocc_model": ["weights/*.safetensors", "py.typed", "__init__.pyi"], "training": ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),

@@ -68,7 +68,7 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(
         ("diagnostic_msgs", "std_msgs", "std_srvs", "lifecycle_msgs", "tf2_msgs", "builtin_interfaces"), FROM_ROS
     ),
-    **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "yaml"), FROM_PIP),
+    **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "ruamel"), FROM_PIP),
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
     **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"),
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "python3 -m pip install -r requirements-export.txt"),

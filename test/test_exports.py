@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,16 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_every_offered_name_is_there(name):
     assert getattr(renderocc_model, name) is not None
     assert name in dir(renderocc_model)
+
+
+def test_an_editor_sees_the_same_names_as_the_interpreter():
+    stub = Path(renderocc_model.__file__).with_suffix(".pyi").read_text()
+    names = {}
+    exec(stub, {"__package__": "renderocc_model", "__name__": "renderocc_model"}, names)  # each import must succeed
+    assert {name: names[name] for name in renderocc_model.__all__} == {
+        name: getattr(renderocc_model, name) for name in renderocc_model.__all__
+    }
+    assert set(names) - {"__doc__"} == set(renderocc_model.__all__)
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error():

@@ -7,6 +7,7 @@ import make_environment
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,7 @@ def test_the_lock_holds_what_is_required_in_a_version_that_is_allowed(name):
     for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
         wanted = Requirement(line)
         if wanted.marker is None or wanted.marker.evaluate(LOCKED_FOR):
-            found = versions[wanted.name.lower()]
+            found = versions[canonicalize_name(wanted.name)]
             assert found in wanted.specifier, f"{line}: {found} is locked; run `make lock`"
 
 
@@ -44,7 +45,7 @@ def test_the_ros_lock_holds_what_the_environment_is_made_of():
         *make_environment.GENERATOR_PINS,
     ]:
         wanted = Requirement(line)
-        assert versions[wanted.name.replace("_", "-").lower()] in wanted.specifier, f"{line}; run `make lock`"
+        assert versions[canonicalize_name(wanted.name)] in wanted.specifier, f"{line}; run `make lock`"
 
 
 def test_both_locks_can_be_installed_together():

@@ -135,7 +135,7 @@ def test_with_nothing_installed_the_model_imports_and_doctor_says_what_is_missin
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)  # no site-packages
     assert done.returncode == 1 and not done.stderr
-    for package in ("numpy", "yaml", "cv2", "torch", "rclpy"):
+    for package in ("numpy", "ruamel.yaml", "cv2", "torch", "rclpy"):
         assert f"FAIL  {package}: cannot be imported" in done.stdout
 
 
@@ -143,7 +143,7 @@ def test_installing_brings_what_is_needed_without_a_network_and_the_rest_as_extr
     script = "import setuptools; setuptools.setup = lambda **words: print(words); exec(open('setup.py').read())"
     shown = subprocess.run([sys.executable, "-c", f"__file__ = 'setup.py'; {script}"], cwd=ROOT, capture_output=True)
     words = ast.literal_eval(shown.stdout.decode())
-    assert [Requirement(line).name for line in words["install_requires"]] == ["numpy", "pyyaml"]
+    assert [Requirement(line).name for line in words["install_requires"]] == ["numpy", "ruamel.yaml"]
     assert {"torch", "timm", "rosbags"} <= {Requirement(line).name for line in words["extras_require"]["network"]}
     assert {"renderocc_model", "renderocc_ros", "training"} <= set(words["packages"])
 

@@ -181,7 +181,7 @@ def measure_all(way: str, device: str, frames: int, launch: Launch | None = None
             row = {"size": size, "dtype": name, "shape": case.plan.shape, "floor": case.floor_bytes}
             try:
                 figures = measure(way, case, frames, launch)
-            except torch.cuda.OutOfMemoryError:
+            except torch.OutOfMemoryError:
                 figures = dict.fromkeys(("forward", "both", "memory"))
                 torch.cuda.empty_cache()
             rows.append({**row, "plan": plan, "place": place, **figures})

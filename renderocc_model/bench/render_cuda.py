@@ -61,7 +61,7 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
             for way in reversed(ways):
                 try:
                     row[way], results = measure(way, field, rays, frames)
-                except torch.cuda.OutOfMemoryError:
+                except torch.OutOfMemoryError:
                     row[way], results = None, None
                     torch.cuda.empty_cache()
                 if results:

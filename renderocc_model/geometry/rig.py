@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ..base.files import replacing
 from ..base.plain_yaml import read_yaml
@@ -160,8 +159,8 @@ def _camera_lines(camera: Camera) -> list[str]:
 
     model, mount = camera.model, camera.base_from_camera
     return [
-        f"  {yaml.safe_dump(camera.name, default_style=_QUOTED).strip()}:",
-        f"    frame_id: {yaml.safe_dump(camera.frame_id, default_style=_QUOTED).strip()}",
+        f"  {_quoted(camera.name)}:",
+        f"    frame_id: {_quoted(camera.frame_id)}",
         f"    size: [{model.width}, {model.height}]",
         f"    K: {numbers(model.K.ravel())}",
         f"    distortion_model: {model.distortion_model}",
@@ -172,7 +171,10 @@ def _camera_lines(camera: Camera) -> list[str]:
     ]
 
 
-_QUOTED = '"'  # names like "on" or "1" would otherwise come back as something else
+def _quoted(text: str) -> str:
+    """A text in double quotes: names like "on" or "1" would otherwise come back as something else."""
+    plain = "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text.replace("\\", r"\\").replace('"', r"\""))
+    return f'"{plain}"'
 
 
 def _camera_from(name: str, entry: object) -> Camera:

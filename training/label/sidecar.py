@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-import yaml
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from renderocc_model.base.plain_yaml import yaml_text
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.rosio import cdr
 from training.recordings.notes import LABELS_NOTE
@@ -59,4 +59,4 @@ class SidecarWriter:
 def write_note(folder: Path, classes: ClassTable, recording: Path, sources: dict[str, str]) -> None:
     """Write labels.yaml: the recording's name, the sources of the labels, and their class table."""
     document = {"recording": recording.name, **sources, "classes": classes.to_dict()}
-    (folder / LABELS_NOTE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    (folder / LABELS_NOTE).write_text(yaml_text(document), encoding="utf-8")

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from renderocc_model.base.config import to_mapping
 from renderocc_model.base.files import replacing
+from renderocc_model.base.plain_yaml import yaml_text
 
 from .config import TrainConfig
 
@@ -64,7 +64,7 @@ class RunFolder:
         for path in self.path.glob(".*.part"):  # remains of a process that was killed while it wrote
             path.unlink()
         with replacing(self / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_mapping(self.config), sort_keys=False))
+            temporary.write_text(yaml_text(to_mapping(self.config)))
 
     def load_state(self) -> dict[str, Any] | None:
         """Load the saved state to the CPU; None if there is none. No code in the file is run.

@@ -24,7 +24,7 @@ __all__ = ["check_machine", "examine", "main"]
 # Import name -> what to install; without any of these the node does not start.
 _PYTHON_PACKAGES = {
     "numpy": "numpy",
-    "yaml": "pyyaml",
+    "ruamel.yaml": "ruamel.yaml",
     "cv2": "opencv-python-headless",
     "safetensors": "safetensors",
     "timm": "timm",
@@ -62,7 +62,7 @@ def examine(
     """
     findings = Findings()
     check_machine(findings)
-    if any(item.level == "FAIL" and item.subject in ("numpy", "yaml", "cv2") for item in findings.items):
+    if any(item.level == "FAIL" and item.subject in ("numpy", "ruamel.yaml", "cv2") for item in findings.items):
         return findings  # without these nothing can be read
     from renderocc_ros.commands.doctor.bag import check_bag
     from renderocc_ros.commands.doctor.files import check_checkpoint, check_params, check_rig
