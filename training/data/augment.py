@@ -1,10 +1,10 @@
-"""Augmentations that keep geometry true: what a pixel or a voxel shows is still where intrinsics, poses and rays say.
+"""Augmentation of images and of the vehicle's frame, with geometry kept consistent.
 
-Image: each view is resized, cropped and flipped as one affine map of its pixels, which multiplies its intrinsics from
-the left; rays live in base_link and do not change. Bird's eye: base_link itself is turned and mirrored about its z
-axis, so camera poses, rays, ego poses and 3D truth all move by one matrix. A mirrored view is that of a camera whose x
-axis points the other way, so focal lengths stay positive and every mirroring ends in poses of determinant -1, which
-everything downstream takes as they are.
+Image: a view is resized, cropped and flipped by one affine map of its pixels, which is multiplied to its intrinsics
+from the left. Rays are in base_link and do not change. Bird's eye: base_link is turned and mirrored about its z axis,
+so camera poses, rays, ego poses and 3D truth are all multiplied by one matrix. A mirrored view is that of a camera
+whose x axis points the other way. So focal lengths stay positive, and every mirroring gives poses of determinant -1,
+which all later code accepts.
 """
 
 from __future__ import annotations
@@ -26,26 +26,29 @@ __all__ = ["AugmentConfig", "ImageChange", "bird_eye_change", "change_volume", "
 
 @configuration
 class AugmentConfig:
-    """How samples are varied; the defaults change nothing."""
+    """Ranges of the augmentation. With the defaults nothing changes."""
 
-    zoom_out: float = setting(1.0, "least factor that views are resized by", minimum=0.1, maximum=1.0)
-    zoom_in: float = setting(1.0, "largest factor that views are resized by", minimum=1.0, maximum=10.0)
-    shift: float = setting(0.0, "most that a crop lies off the middle, in view sizes", minimum=0.0, maximum=0.5)
-    image_flip: float = setting(0.0, "chance that a view is mirrored left to right", minimum=0.0, maximum=1.0)
-    brightness: float = setting(0.0, "most that a view is made brighter or darker, a factor", minimum=0.0, maximum=0.9)
-    contrast: float = setting(0.0, "most that a view's contrast is changed, as a factor", minimum=0.0, maximum=0.9)
-    mirror_x: float = setting(0.0, "chance that front and back are exchanged", minimum=0.0, maximum=1.0)
-    mirror_y: float = setting(0.0, "chance that left and right are exchanged", minimum=0.0, maximum=1.0)
-    rotation: float = setting(0.0, "most that the vehicle is turned about z [rad]", minimum=0.0, maximum=math.pi)
+    zoom_out: float = setting(1.0, "smallest factor by which views are resized", minimum=0.1, maximum=1.0)
+    zoom_in: float = setting(1.0, "largest factor by which views are resized", minimum=1.0, maximum=10.0)
+    shift: float = setting(
+        0.0, "largest distance of a crop from the centre, as a share of the view's size", minimum=0.0, maximum=0.5
+    )
+    image_flip: float = setting(0.0, "probability that a view is mirrored left to right", minimum=0.0, maximum=1.0)
+    brightness: float = setting(0.0, "largest relative change of a view's brightness", minimum=0.0, maximum=0.9)
+    contrast: float = setting(0.0, "largest relative change of a view's contrast", minimum=0.0, maximum=0.9)
+    mirror_x: float = setting(0.0, "probability that front and back are exchanged", minimum=0.0, maximum=1.0)
+    mirror_y: float = setting(0.0, "probability that left and right are exchanged", minimum=0.0, maximum=1.0)
+    rotation: float = setting(0.0, "largest rotation of the vehicle about z [rad]", minimum=0.0, maximum=math.pi)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageChange:
-    """What happens to one view.
+    """The change of one view.
 
-    pixels: (3, 3) new pixel from old pixel, homogeneous.
-    flipped: whether they mirror left and right.
-    gain, offset: new colour = gain * old colour + offset.
+    Attributes:
+        pixels: (3, 3) new pixel from old pixel, homogeneous.
+        flipped: whether left and right are mirrored.
+        gain, offset: new colour = gain * old colour + offset.
     """
 
     pixels: np.ndarray
@@ -81,7 +84,7 @@ class ImageChange:
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: int, width: int) -> ImageChange:
-    """A random change of one view; always takes as many random numbers, so that one setting does not move others."""
+    """Draw a random change of one view. The number of random numbers that it takes does not depend on settings."""
     zoom, right, down, flip, brightness, contrast = rng.random(6)
     scale = config.zoom_out + (config.zoom_in - config.zoom_out) * zoom
     pixels = np.eye(3)
@@ -100,7 +103,7 @@ def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: i
 
 
 def bird_eye_change(rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """(4, 4) new base from old base: a turn about z, then mirrorings of x and y; orthogonal, no translation."""
+    """Draw (4, 4) new base from old base: a rotation about z, then mirrorings of x and y, without translation."""
     angle, mirror_x, mirror_y = rng.random(3)
     angle = config.rotation * (2 * angle - 1)
     change = np.eye(4)

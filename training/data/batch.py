@@ -1,4 +1,4 @@
-"""Batches: samples stacked to what the network and the losses take, with the lift geometry of every frame."""
+"""Stacks samples to batches for the network and the losses, with the lift geometry of every frame."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Batch:
         return self.current.odom_from_base
 
     def only(self, index: int) -> Batch:
-        """One of the samples, as a batch of one."""
+        """One sample, as a batch of one."""
         frames = [_mapped(one, lambda tensor: tensor[index : index + 1]) for one in (self.current, *self.previous)]
         return Batch(
             frames[0],
@@ -123,7 +123,7 @@ class Batch:
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from where copies to a GPU need not be waited for."""
+        """The same batch in page-locked memory, from which copies to a GPU are asynchronous."""
         return _mapped(self, Tensor.pin_memory)
 
 

@@ -1,4 +1,4 @@
-"""Training samples from prepared tables: views, cameras, supervised rays, each a function of (seed, epoch, index)."""
+"""Makes training samples from prepared tables. A sample is a function of (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -34,24 +34,26 @@ _OF_SAMPLE, _OF_ORDER = 1, 2  # last word of a seed: what the random numbers are
 
 @configuration
 class SampleConfig:
-    """What a training sample holds."""
+    """The contents of a training sample."""
 
     height: int = setting(256, "rows of a view", minimum=1)
     width: int = setting(704, "columns of a view", minimum=1)
-    rays: int = setting(38_400, "most rays of a sample", minimum=0)
-    auxiliary_offsets: tuple[int, ...] = setting((-3, -2, -1, 1, 2, 3), "frames whose rays are used too")
-    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static class, or none", minimum=0.0)
+    rays: int = setting(38_400, "largest number of rays of a sample", minimum=0)
+    auxiliary_offsets: tuple[int, ...] = setting((-3, -2, -1, 1, 2, 3), "other frames whose rays are used, too")
+    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static or unknown class", minimum=0.0)
     dynamic_weight: float = setting(0.0, "W_t of a ray of another frame on a class that moves", minimum=0.0)
-    balance_gain: float = setting(0.005, "g of W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
+    balance_gain: float = setting(0.005, "g in W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
     balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
     balanced_share: float = setting(
-        1.0, "share of the rays drawn by W_b; the rest is drawn first, by W_t alone (the paper: 1)", 0.0, 1.0
+        1.0, "share of the rays that are drawn by W_b; the rest is drawn by W_t only (1 in the paper)", 0.0, 1.0
     )
     previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
-    truth: bool = setting(False, "load the 3D truth where there is any")
-    voxels: bool = setting(False, "mark the voxels of the labels, those of the auxiliary frames too")
-    voxel_rays: int = setting(30_000, "most rays that free voxels are found with, drawn evenly", minimum=1)
-    voxel_returns: int = setting(2_000_000, "most pixels that occupied voxels are found with, drawn evenly", minimum=1)
+    truth: bool = setting(False, "load the 3D truth if there is any")
+    voxels: bool = setting(False, "mark the voxels of the labels, also those of the auxiliary frames")
+    voxel_rays: int = setting(30_000, "largest number of rays for finding free voxels, spread evenly", minimum=1)
+    voxel_returns: int = setting(
+        2_000_000, "largest number of pixels for finding occupied voxels, spread evenly", minimum=1
+    )
     augment: AugmentConfig = AugmentConfig()
 
     def check(self) -> None:
@@ -383,12 +385,12 @@ class RayDataset(torch.utils.data.Dataset):
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """The (epoch, index) keys of an epoch, shuffled; `StepSampler` shares them out.
+    """Yields the (epoch, index) keys of an epoch in random order. `StepSampler` distributes them.
 
     Args:
-        size: samples of the dataset.
-        seed: of the order.
-        epoch: which order.
+        size: number of samples in the dataset.
+        seed: seed of the order.
+        epoch: number of the epoch; each has another order.
     """
 
     def __init__(self, size: int, seed: int = 0, epoch: int = 0) -> None:
@@ -403,12 +405,14 @@ class EpochSampler(torch.utils.data.Sampler):
 
 
 def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Training and held-out recordings, never cut inside one: frames of one drive look alike.
+    """Divide recordings into training and held-out ones. A recording is never divided, as its frames look alike.
 
-    The order that decides is a digest of each name, so a recording rarely changes sides when others are added.
+    Recordings are ordered by a digest of their names, so that few change sides when others are added.
 
     Args:
-        held_out: share of the recordings to hold out, rounded up; none when 0 or when there is only one recording.
+        names: names of the recordings.
+        held_out: share of the recordings to hold out, rounded up. A single recording is never held out.
+        seed: seed of the order.
     Returns:
         (training, held out), each sorted.
     """

@@ -1,12 +1,13 @@
-"""Which rays of a sample are trained on: weighted sampling without replacement, W = W_b(class) * W_t(frame).
+"""Draws the rays of a sample: weighted sampling without replacement, W = W_b(class) * W_t(frame).
 
-The weights are those of RenderOcc: rare classes more often, rays of other frames less often, what moves in other frames
-not at all. Sampling is that of Efraimidis and Spirakis (2006): every ray gets the key E / W with E exponential of mean
-1, and the rays with the smallest keys are taken, which is drawing one after the other with chances in proportion to W.
+The weights are those of RenderOcc: rare classes are drawn more often, rays of other frames less often, and moving
+objects in other frames never. The method is that of Efraimidis and Spirakis (2006): every ray gets a key E / W, with E
+exponential of mean 1, and the rays with the smallest keys are taken. This is equal to drawing rays one after the other
+with probabilities in proportion to W.
 
-Here the rays come in groups of equal weight (a class, of the current or of other frames), and only the number of rays
-that a group gives has to be drawn from its keys; which ones is then uniform. Nothing is done per ray that is not taken,
-so dense labels cost hardly more than sparse ones. The draw is exact, not an approximation.
+Here rays form groups of equal weight: a class, in the current frame or in other frames. Only the number of rays of each
+group is drawn with keys; within a group the choice is uniform. Rays that are not taken cost nothing, so dense labels
+cost hardly more than sparse ones. The result is exact, not an approximation.
 """
 
 from __future__ import annotations

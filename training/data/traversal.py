@@ -1,4 +1,4 @@
-"""Which voxels rays pass, in order (Amanatides and Woo, A Fast Voxel Traversal Algorithm for Ray Tracing, 1987).
+"""Walks rays through voxels (Amanatides and Woo, A Fast Voxel Traversal Algorithm for Ray Tracing, 1987).
 
 All rays step together, one voxel at a time. A crossing of plane k is at t = (k - o) / d, computed anew for each plane,
 so that errors do not add up along a ray. A ray begins in the voxel that owns its origin (`VoxelGrid.index_of`: lower

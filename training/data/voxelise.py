@@ -1,4 +1,4 @@
-"""2D labels as voxels: which ones hold a return and of which class, which ones are free, which ones nobody saw."""
+"""Turns 2D labels into voxels: occupied voxels with their class, free voxels, and unknown voxels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ __all__ = ["VoxelLabels", "VoxelMarks"]
 
 @dataclass(frozen=True, eq=False)
 class VoxelLabels:
-    """What labelled rays say of the voxels of a grid.
+    """The labels of a grid's voxels. A voxel that is neither occupied nor free is unknown.
 
-    semantics: (X, Y, Z) uint8, the class of most returns in a voxel; 255 where there is none, or none of known class.
-    occupied: (X, Y, Z) bool, the voxel holds a return.
-    free: (X, Y, Z) bool, rays pass it and nothing returned from it. A voxel that is neither is not known.
+    Attributes:
+        semantics: (X, Y, Z) uint8, the class of most returns in a voxel; 255 without a return of known class.
+        occupied: (X, Y, Z) bool, the voxel has a return.
+        free: (X, Y, Z) bool, rays pass the voxel, and it has no return.
     """
 
     semantics: np.ndarray
@@ -38,7 +39,7 @@ class VoxelLabels:
 
 
 class VoxelMarks:
-    """Labelled rays being marked in the voxels of a grid.
+    """Marks labelled rays in the voxels of a grid.
 
     A voxel that holds a return is occupied, one that rays only pass is free. A ray whose return lies behind the grid
     passes all voxels on its way. Pixels and rays without a distance (0, negative or NaN) say nothing.

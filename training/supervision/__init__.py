@@ -1,1 +1,1 @@
-"""What 2D and 3D labels say of a semantic density field."""
+"""The losses: semantic density fields compared with 2D and 3D labels."""

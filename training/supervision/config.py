@@ -9,104 +9,104 @@ from .queries import QueryConfig
 
 __all__ = ["WAYS", "LabelVoxelConfig", "LossWeights", "SupervisionConfig", "TerminationConfig"]
 
-WAYS = ("render", "query", "voxels")  # to use labelled rays
+WAYS = ("render", "query", "voxels")  # ways to use labelled rays
 
 
 @configuration
 class LossWeights:
     """Weight of each term; a term of weight 0 is not computed."""
 
-    depth: float = setting(1.0, "SILog of rendered depth, where depth_loss is silog", 0.0)
+    depth: float = setting(1.0, "with depth_loss=silog: SILog of the rendered depth", 0.0)
     termination: float = setting(
-        1.0, "where depth_loss is termination: light of a ray ends where it returned, or leaves the grid", 0.0
+        1.0, "with depth_loss=termination: the light of a ray ends at its return, or leaves the grid", 0.0
     )
     return_voxel: float = setting(
-        1.0, "where depth_loss is termination: one voxel length at the return stops the light", 0.0
+        1.0, "with depth_loss=termination: a length of one voxel at the return stops the light", 0.0
     )
     semantics: float = setting(1.0, "cross-entropy of rendered classes", 0.0)
-    distortion: float = setting(0.01, "spread of a ray's weights, in diagonals of the grid", 0.0)
-    opacity: float = setting(0.01, "entropy of the light behind the last sample", 0.0)
+    distortion: float = setting(0.01, "spread of the weights along a ray, in units of the grid's diagonal", 0.0)
+    opacity: float = setting(0.01, "entropy of the light that is left after the last sample", 0.0)
     empty: float = setting(
-        0.02, "optical depth of rays that were seen to leave the grid, a part of termination; the paper: 0", 0.0
+        0.02, "optical depth of rays whose label is outside the grid; a part of termination (0 in the paper)", 0.0
     )
     depth_distribution: float = setting(0.05, "depth bins of the image features (BEVDepth)", 0.0)
-    total_variation: float = setting(0.0, "unevenness of occupancy probabilities", 0.0)
-    query_occupancy: float = setting(1.0, "empty and occupied points", 0.0)
-    query_semantics: float = setting(1.0, "classes of occupied points", 0.0)
-    label_voxel_occupancy: float = setting(1.0, "2D labels as voxels: occupied or free", 0.0)
-    label_voxel_semantics: float = setting(1.0, "2D labels as voxels: classes of occupied voxels", 0.0)
-    voxel_occupancy: float = setting(1.0, "3D truth: occupied or free", 0.0)
-    voxel_semantics: float = setting(1.0, "3D truth: classes of occupied voxels", 0.0)
+    total_variation: float = setting(0.0, "differences between occupancy probabilities of neighbours", 0.0)
+    query_occupancy: float = setting(1.0, "occupancy at empty and occupied points", 0.0)
+    query_semantics: float = setting(1.0, "classes at occupied points", 0.0)
+    label_voxel_occupancy: float = setting(1.0, "occupancy of voxels that 2D labels mark", 0.0)
+    label_voxel_semantics: float = setting(1.0, "classes of occupied voxels that 2D labels mark", 0.0)
+    voxel_occupancy: float = setting(1.0, "occupancy against 3D truth", 0.0)
+    voxel_semantics: float = setting(1.0, "classes of occupied voxels against 3D truth", 0.0)
 
 
 @configuration
 class TerminationConfig:
-    """Ray termination: where the light of a ray that returned may end."""
+    """Ray termination: the part of a ray in which its light may end, if the ray has a return."""
 
-    margin: float = setting(1.0, "before and behind the return, voxels", 0.01, 100.0)
+    margin: float = setting(1.0, "length before and behind the return, voxels", 0.01, 100.0)
     run: bool = setting(
-        True, "also in the unbroken run of voxels before it that hold returns of the same sample (grazing rays)"
+        True, "also the unbroken row of voxels before the return that have returns of the same sample (grazing rays)"
     )
 
 
 @configuration
 class LabelVoxelConfig:
-    """2D labels as voxels: how occupied voxels count among themselves. All of them together count alike anyway.
+    """2D labels as voxels: the weights of occupied voxels relative to each other. Their sum does not change.
 
-    Most occupied voxels are ground. With a power of 0 they all count alike; with 1 every layer (class) counts as much
-    as any other, and little is left for the ground; values between take from it without starving it.
+    Most occupied voxels are ground. With a power of 0 all voxels have the same weight. With 1 every layer (or class)
+    has the same weight in sum, which leaves little for the ground.
     """
 
     height_power: float = setting(
-        0.0, "occupancy: a voxel's weight is the share of its layer among occupied voxels to minus this", 0.0, 1.0
+        0.0, "for occupancy, a voxel's weight is (share of its layer among occupied voxels) ^ -power", 0.0, 1.0
     )
     class_power: float = setting(
-        0.0, "classes: a voxel's weight is the share of its class among occupied voxels to minus this", 0.0, 1.0
+        0.0, "for classes, a voxel's weight is (share of its class among occupied voxels) ^ -power", 0.0, 1.0
     )
 
 
 @configuration
 class SupervisionConfig:
-    """What the network learns from.
+    """How labels are used.
 
-    The paper's losses are the defaults with `weights.empty` 0 and `depth_completion` none; the authors' code is that
-    with `depth_target` contracted.
+    The paper's losses are the defaults with `weights.empty` 0 and `depth_completion` none. The authors' code also has
+    `depth_target` contracted.
     """
 
     mode: str = setting(
         "render",
-        "how labelled rays are used, joined by '+': render (the paper), query (3D points), voxels (marked as occupied "
-        "and free); both: render+query",
+        "how labelled rays are used: render (the paper), query (3D points), voxels (occupied and free voxels), or "
+        "several joined by '+'; 'both' is render+query",
     )
     labels_3d: str = setting(
-        "off", "3D truth: not used, used with the rays (2D+3D), or instead of them", choices=("off", "with", "only")
+        "off", "3D truth: not used, used beside rays (2D+3D), or used instead of rays", choices=("off", "with", "only")
     )
-    truth_grid: VoxelGrid = setting(OCC3D_GRID, "grid of the 3D truth, which may reach beyond the model's")
-    weights: LossWeights = setting(LossWeights(), "of the terms")
+    truth_grid: VoxelGrid = setting(OCC3D_GRID, "grid of the 3D truth, which may be larger than the model's")
+    weights: LossWeights = setting(LossWeights(), "weights of the terms")
     query: QueryConfig = setting(QueryConfig(), "3D points on rays")
     label_voxels: LabelVoxelConfig = setting(LabelVoxelConfig(), "2D labels as voxels")
     depth_loss: str = setting(
-        "silog", "what a rendered ray's distance says: its rendered depth (the paper), or where its light may end",
+        "silog", "what the distance of a ray is compared with: its rendered depth (the paper), or where its light ends",
         choices=("silog", "termination"),
     )  # fmt: skip
-    termination: TerminationConfig = setting(TerminationConfig(), "of depth_loss termination")
+    termination: TerminationConfig = setting(TerminationConfig(), "settings of depth_loss=termination")
     step: float = setting(0.5, "distance between samples of a rendered ray, voxels", 0.01, 10.0)
-    variance_focus: float = setting(0.85, "SILog: 1 forgives a wrong scale, 0 does not", 0.0, 1.0)
-    balanced_classes: bool = setting(True, "weigh classes by 1 / log of how many labels they have")
+    variance_focus: float = setting(0.85, "SILog: 1 ignores a wrong scale, 0 does not", 0.0, 1.0)
+    balanced_classes: bool = setting(True, "weigh classes by 1 / log(number of their labels)")
     use_depth: bool = setting(True, "learn from distances: terms depth, empty and depth_distribution, and queries")
     use_semantics: bool = setting(True, "learn from classes")
-    auxiliary_rays: bool = setting(True, "use the rays of other frames that a sample holds")
+    auxiliary_rays: bool = setting(True, "use the rays of other frames in a sample")
     class_only_rays: bool = setting(
-        False, "render classes of rays without a distance too; what they hit may lie outside of the grid"
+        False, "also render classes of rays without a distance; their objects may be outside the grid"
     )
     depth_target: str = setting(
         "euclidean",
-        "rendered depth: distance along the ray, or as in the authors' code, for comparison",
+        "rendered depth: the distance along the ray, or the contracted depth of the authors' code, for comparison",
         choices=("euclidean", "contracted"),
     )
     depth_completion: str = setting(
         "exit",
-        "where light that nothing stopped counts in a rendered depth: where it leaves the grid, or nowhere",
+        "the depth of light that nothing stops: where the ray leaves the grid, or 0",
         choices=("exit", "none"),
     )
     contraction_radius: float = setting(39.0, "unit of length of the contracted depth, metres", 0.1)

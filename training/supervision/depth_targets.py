@@ -1,4 +1,4 @@
-"""What 2D labels say to the network's depth head: the depth bin of each feature pixel that something returned to."""
+"""Targets for the network's depth head: the depth bin of each feature pixel, from 2D labels."""
 
 from __future__ import annotations
 

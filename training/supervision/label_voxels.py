@@ -1,4 +1,4 @@
-"""2D labels as voxels (`data.voxelise`) against the field: occupied or free, and of which class."""
+"""Compares the field with voxels that 2D labels mark (`data.voxelise`): occupancy and classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def label_voxel_losses(
     channel_table: Tensor,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As 3D supervision, over the voxels that labels say something of.
+    """Losses as for 3D supervision, over the voxels that labels mark.
 
     Args:
         voxels: "occupied" and "free" (X, Y, Z) bool, "semantics" (X, Y, Z) uint8 class ids, 255 where none is known.

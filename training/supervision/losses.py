@@ -1,8 +1,7 @@
-"""The losses of 2D and 3D supervision, each one function of tensors.
+"""The losses of 2D and 3D supervision, each a function of tensors.
 
-They share three rules. A ray, point or voxel whose weight is 0 does not count, whatever its values are, NaN included.
-With nothing that counts a loss is 0 and still hangs on its inputs, so that `backward()` works. Nothing here makes the
-CPU wait for a GPU.
+They follow three rules. A ray, point or voxel of weight 0 does not count; its values may even be NaN. If nothing
+counts, a loss is 0 and still depends on its inputs, so that `backward()` works. No loss makes the CPU wait for a GPU.
 """
 
 from __future__ import annotations

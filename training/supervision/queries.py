@@ -1,9 +1,8 @@
-"""Query supervision: labelled rays as 3D points that are empty or occupied, asked of the field without rendering.
+"""Query supervision: labelled rays become 3D points that are empty or occupied. Nothing is rendered.
 
-Every ray that something returned says of the points before the return that they are empty and of those just behind it
-that they are occupied by its class; a ray that left the grid says that its whole way is empty (the idea of QueryOcc;
-it is not in RenderOcc). A point costs one look-up where a rendered ray costs a hundred, and its gradient goes to the
-voxels around it and no others.
+Points before a ray's return are empty, and points just behind it are occupied by the ray's class. If the label is
+outside the grid, all points on the ray are empty. (This is the idea of QueryOcc; it is not in RenderOcc.) A point costs
+one look-up, a rendered ray about a hundred. A point's gradient only reaches the voxels around it.
 """
 
 from __future__ import annotations
@@ -28,27 +27,27 @@ __all__ = ["Queries", "QueryConfig", "density_at", "draw_queries", "query_losses
 
 @configuration
 class QueryConfig:
-    """Where on a ray the points are and how they count."""
+    """The points on a ray, and their weights."""
 
-    empty_points: int = setting(8, "points between the sensor and the return, one in each of as many equal parts", 0)
+    empty_points: int = setting(8, "points between the sensor and the return, one in each of this many equal parts", 0)
     occupied_points: int = setting(1, "points behind the return", 0)
-    margin: float = setting(1.0, "last part of the way to the return that is not said to be empty, voxels", 0.0)
-    depth: float = setting(1.0, "how far behind the return a place is said to be occupied, voxels", 0.0)
+    margin: float = setting(1.0, "length before the return without empty points, voxels", 0.0)
+    depth: float = setting(1.0, "length behind the return with occupied points, voxels", 0.0)
     occupied_first: bool = setting(
-        True, "leave out empty points in voxels that hold a return of the same sample, as OctoMap does"
+        True, "leave out empty points in voxels that have a return of the same sample, as OctoMap does"
     )
     occupied_share: float = setting(
-        0.5, "weight of all occupied points together in the occupancy loss; the empty ones have the rest", 0.0, 1.0
+        0.5, "weight of all occupied points together in the occupancy loss; empty points have the rest", 0.0, 1.0
     )
     weighing: str = setting(
         "ray",
-        "points of all rays count alike, empty and occupied ones by their shares; or each voxel counts once for all of "
-        "its points, so that a probability means the same near and far, and shares are those of volume",
+        "ray: all rays' points count alike, with the shares of empty and occupied points; volume: each voxel counts "
+        "once for all of its points, so that probabilities mean the same near and far",
         choices=("ray", "volume"),
     )
     interpolation: str = setting(
         "trilinear",
-        "what a point is compared with: as rendered, or the voxel it lies in",
+        "what a point is compared with: the field as it is rendered, or the point's voxel",
         choices=("trilinear", "nearest"),
     )
 
@@ -59,13 +58,14 @@ class QueryConfig:
 
 @dataclass(frozen=True, eq=False)
 class Queries:
-    """Points and what is known of them.
+    """Points with labels.
 
-    empty: (E, 3) metres in base_link, where nothing is.
-    empty_weights: (E,) float32 >= 0; 0 for points that do not count.
-    occupied: (S, 3) where something is.
-    occupied_weights: (S,) float32 >= 0.
-    channels: (S,) int64, the right logit of each occupied point; -1 for none.
+    Attributes:
+        empty: (E, 3) empty points, metres in base_link.
+        empty_weights: (E,) float32 >= 0; 0 for points that do not count.
+        occupied: (S, 3) occupied points.
+        occupied_weights: (S,) float32 >= 0.
+        channels: (S,) int64, index of the right logit of each occupied point; -1 for none.
     """
 
     empty: Tensor

@@ -1,4 +1,4 @@
-"""What each labelled ray is a label of, as weights."""
+"""Sorts labelled rays by what they are labels of."""
 
 from __future__ import annotations
 

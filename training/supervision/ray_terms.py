@@ -1,4 +1,4 @@
-"""What labelled rays say of a field that is rendered along them."""
+"""Loss terms of rendered rays."""
 
 from __future__ import annotations
 
