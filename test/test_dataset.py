@@ -204,6 +204,7 @@ def test_turning_the_vehicle_turns_everything_alike(tables):
     np.testing.assert_allclose(turned_step, change @ plain_step @ np.linalg.inv(change), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_labels_mark_the_voxels_of_returns_in_the_turned_frame(tables):
     """Of all labels of frame 5 and what stands still in its neighbours, mirrored: each return's voxel is occupied, and
     the car of frame 5 is in it alone."""

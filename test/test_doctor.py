@@ -349,6 +349,7 @@ def test_a_recording_is_examined_without_torch(tmp_path):
     assert "FAIL  torch: " in done.stdout and "ok    mounts: every camera" in done.stdout
 
 
+@pytest.mark.system
 def test_the_command_exits_with_the_verdict_and_speaks_json(tmp_path):
     bag = record(tmp_path / "bag")
     command = [sys.executable, "-m", "renderocc_model.cli", "doctor", "--bag", str(bag), "--json"]

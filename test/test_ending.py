@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def raised(action) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011  (whatever each library raises)
+    with pytest.raises(Exception) as caught:
         action()
     return caught.value
 

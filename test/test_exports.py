@@ -40,4 +40,4 @@ def test_an_editor_sees_the_same_names_as_the_interpreter():
 
 def test_a_name_that_is_not_offered_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Predicotr'"):
-        renderocc_model.Predicotr  # noqa: B018
+        renderocc_model.Predicotr

@@ -351,6 +351,7 @@ def real_keyframe(root, lidarseg=None):
 
 
 @needs_realdata
+@pytest.mark.slow
 def test_a_real_keyframe_as_devkit_tables_is_placed_as_in_its_recording(tmp_path):
     # The keyframe's recording, taken apart into tables and files as the devkit has them, must come back with every
     # point on the same pixel of every camera: 3,067 of 34,688 in cam_front, as the recording's README says.

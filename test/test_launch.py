@@ -13,14 +13,14 @@ import pytest
 pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS 2 install")
 pytest.importorskip("ament_index_python")
 
-from launch.actions import DeclareLaunchArgument  # noqa: E402
-from lifecycle_msgs.msg import State  # noqa: E402
-from lifecycle_msgs.srv import GetState  # noqa: E402
-from rcl_interfaces.srv import GetParameters  # noqa: E402
-from rviz_file import topics_of_rviz  # noqa: E402
-from system import Listener, Program, new_domain, wait_until  # noqa: E402
+from launch.actions import DeclareLaunchArgument
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters
+from rviz_file import topics_of_rviz
+from system import Listener, Program, new_domain, wait_until
 
-from launch import LaunchContext  # noqa: E402
+from launch import LaunchContext
 
 pytestmark = pytest.mark.system
 

@@ -120,6 +120,7 @@ def test_rays_start_where_the_file_says(folders):
     assert result["rayiou"] != default["rayiou"]
 
 
+@pytest.mark.system
 def test_several_processes_count_the_same(folders):
     for number in range(16):
         for part in ("pred", "truth"):

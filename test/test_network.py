@@ -73,6 +73,7 @@ def test_the_tiny_preset_runs_forward_and_backward_at_full_size():
     assert network.backbone.net.conv_stem.weight.grad.any()
 
 
+@pytest.mark.slow
 def test_the_base_preset_runs_at_full_size():
     network, images, geometry = full_size("base")
     with torch.inference_mode():

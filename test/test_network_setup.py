@@ -87,6 +87,7 @@ def test_without_a_checkpoint_and_by_its_name_the_network_of_the_package_is_used
     assert log.lines[0] == ("info", f"network: {in_the_package}")
 
 
+@pytest.mark.slow
 def test_a_preset_that_the_package_has_no_network_of_is_untrained_and_warned_of(in_the_package):
     log = Log()
     assert make_predictor(settings(preset="base"), log).provenance["untrained"]

@@ -154,6 +154,7 @@ def test_the_node_can_be_on_the_graph_before_torch_is_loaded():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+@pytest.mark.system
 def test_every_subcommand_exists_and_shows_an_example():
     from renderocc_model.cli import COMMANDS
 

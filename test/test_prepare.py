@@ -226,7 +226,7 @@ def test_pixels_without_depth_are_kept_only_when_asked_for(tmp_path):
 
 
 def test_recordings_without_any_depth_can_be_prepared_for_classes_alone(tmp_path):
-    labels = lambda frame, camera: (tiny_bag.sparse_labels(frame, camera)[0], None)  # noqa: E731
+    labels = lambda frame, camera: (tiny_bag.sparse_labels(frame, camera)[0], None)
     bag = write_bag(tmp_path / "bag", Plan(frames=1, labels=labels))
     tables = Tables(prepare_recording(bag, None, tmp_path / "b", PrepareConfig(without_depth=True)))
     assert len(tables.pixels) > 100 and not tables.distances.any()

@@ -217,7 +217,7 @@ def test_one_recording_or_classes_alone_end_in_a_checkpoint_too(folder, capsys):
     assert main([*arguments, "--out", str(folder / "single"), *words]) == 0
     assert "no recording is held out" in capsys.readouterr().out
     assert load_checkpoint(folder / "single" / "checkpoint.safetensors").threshold == 0.5
-    labels = lambda frame, camera: (np.full((48, 64), 11, np.uint8), np.zeros((48, 64)))  # noqa: E731
+    labels = lambda frame, camera: (np.full((48, 64), 11, np.uint8), np.zeros((48, 64)))
     bags = [tiny_bag.write_bag(folder / name, tiny_bag.Plan(frames=2, labels=labels)) for name in ("four", "five")]
     words = ["data.prepared=", f"data.bags=[{bags[0]}, {bags[1]}]", "data.validation=[five]"]
     words += ["data.prepare.without_depth=true", "supervision.use_depth=false", "supervision.class_only_rays=true"]

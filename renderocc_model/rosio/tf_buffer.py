@@ -12,8 +12,9 @@ import math
 import threading
 import time
 from bisect import bisect_right
+from collections.abc import Container, Iterable, Sequence
 from itertools import takewhile
-from typing import Container, Iterable, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 

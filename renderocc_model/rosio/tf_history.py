@@ -7,8 +7,9 @@ import heapq
 import math
 import sys
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 from .tf_link import Link, interpolate
 

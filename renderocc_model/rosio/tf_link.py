@@ -7,14 +7,14 @@ parent_from_child, in metres, with a unit quaternion.
 from __future__ import annotations
 
 import math
-from typing import Iterable, Tuple
+from collections.abc import Iterable
 
 import numpy as np
 
 # Above this cosine (0.001 rad) slerp is the normalised straight line to 1e-11 rad, while acos loses digits.
 _NEARLY_EQUAL = 0.9999995
 
-Link = Tuple[float, float, float, float, float, float, float]
+Link = tuple[float, float, float, float, float, float, float]
 IDENTITY: Link = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 

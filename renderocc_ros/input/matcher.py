@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from typing import Any, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from .camera_liveness import Presence
 from .camera_queue import CameraQueue, CameraStatistics, QueuedImage

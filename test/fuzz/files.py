@@ -38,8 +38,8 @@ from .mutate import mutate_bytes, mutate_json, mutate_text, with_words
 from .target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from small_models import small_config  # noqa: E402
-from tiny_bag import RIG  # noqa: E402
+from small_models import small_config
+from tiny_bag import RIG
 
 __all__ = ["TARGETS", "scratch"]
 

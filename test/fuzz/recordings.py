@@ -34,7 +34,7 @@ from .mutate import mutate_bytes, mutate_json, mutate_text, one_of_files, with_w
 from .target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny_bag import Plan, write_bag  # noqa: E402
+from tiny_bag import Plan, write_bag
 
 __all__ = ["TARGETS"]
 

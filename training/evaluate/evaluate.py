@@ -342,7 +342,7 @@ def _save_calibrated(
     from safetensors import safe_open
 
     with safe_open(checkpoint_file(arguments.checkpoint), "pt") as file:
-        half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
+        half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())
     provenance = {**checkpoint.provenance, "calibration": calibration.provenance(dataset.recordings)}
     save_checkpoint(
         arguments.calibrate,

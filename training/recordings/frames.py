@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 
@@ -36,7 +35,7 @@ _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/Compresse
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
 _MAX_NOTES = 20
 
-Message = Union[cdr.ImageMessage, cdr.CompressedImageMessage]
+Message = cdr.ImageMessage | cdr.CompressedImageMessage
 
 
 class RecordingError(ValueError):

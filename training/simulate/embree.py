@@ -61,7 +61,7 @@ def _device() -> int:
 
 @functools.cache
 def _address(name: str) -> int:
-    return ctypes.cast(getattr(_library(), name), _POINTER).value
+    return ctypes.cast(getattr(_library(), name), _POINTER).value or 0
 
 
 class Scene:
@@ -78,7 +78,7 @@ class Scene:
         self._around = around  # lives as long as this
         self._scene = library.rtcNewScene(_device())
         weakref.finalize(self, library.rtcReleaseScene, self._scene)
-        self.count = len(meshes) + (around.count if around else 0)
+        self.count: int = len(meshes) + (around.count if around else 0)
         self._shift = around.count - 1 if around else 0  # the instance is this scene's first geometry
         if around:
             self._attach(self._instance(around))

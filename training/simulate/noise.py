@@ -20,7 +20,7 @@ def _make_noise() -> tuple[np.ndarray, np.ndarray]:
     spectrum[0, 0] = 0
     tile = np.fft.irfft2(spectrum, s=(_SIZE, _SIZE))
     tile = (tile / tile.std()).astype(np.float32)
-    levels, starts = [], []
+    levels, starts = list[np.ndarray](), list[int]()
     for _ in range(_LEVELS):
         starts.append(sum(level.size for level in levels))
         levels.append(tile)
@@ -48,7 +48,7 @@ def _rows(*values: np.ndarray) -> list[np.ndarray]:
     return [np.ascontiguousarray(value, np.float32) for value in values]
 
 
-def scramble(*keys: np.ndarray) -> np.ndarray:
+def scramble(*keys: np.ndarray | np.floating) -> np.ndarray:
     """Numbers in [0, 1) that look random, the same for the same keys."""
     total = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), np.float64)
     for index, key in enumerate(keys):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,9 +120,9 @@ class SensorSimulator:
         up = np.array([[0.0, 0.0, 1.0]])
         self.static.trace(np.zeros(3), up)
         self.static.blocked(up, up[0])
-        noise(*np.ones((2, 1)), 1.0, np.ones(1))
+        noise(np.ones(1), np.ones(1), 1.0, np.ones(1))
 
-    def work(self, task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Cloud | bytes]:
+    def work(self, task: tuple[int, tuple[int, ...]]) -> list[Any]:
         """What some sensors give of one frame: a camera's files, the LiDAR's sweep, the truth's .npz as bytes."""
         frame, sensors = task
         t = frame_ns(self.settings, frame) / 1e9
@@ -134,23 +135,28 @@ class SensorSimulator:
         moving = self.town.traffic.models(t, self.town.drive.odom_from_base(t)[:3, 3], reach=reach + LONGEST_MOVER)
         return moving, self.static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
 
-    def _sensor(self, frame: int, sensor: int, t: float, around) -> dict[str, bytes] | Cloud | bytes:
+    def _sensor(
+        self, frame: int, sensor: int, t: float, around: tuple[list[tuple[Mesh, np.ndarray]], Tracer] | None
+    ) -> dict[str, bytes] | Cloud | bytes:
         rng = np.random.default_rng([self.settings.seed, 1000 + frame, sensor - _TRUTH])
         if sensor == _TRUTH:
             lost = self.vehicle.lost(self.settings.seed, frame)
-            return _packed(self.voxeliser.voxelise(t, *around, self.vehicle.body, lost))
+            assert self.voxeliser is not None and around is not None
+            return _packed(self.voxeliser.voxelise(t, around[0], around[1], self.vehicle.body, lost))
         if sensor == _LIDAR:
+            assert self.lidar is not None and around is not None
             return self.lidar.sweep(self.town.drive.odom_from_base(t), around[1], rng)
         renderer = self.cameras[sensor]
         picture = renderer.render(self.town, self.static, t + self.offsets[renderer.camera.name], rng)
-        labels = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
-        return encode(picture.image, *labels, renderer.look.quality if renderer.look else JPEG_QUALITY)
+        semantic, depth = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
+        return encode(picture.image, semantic, depth, renderer.look.quality if renderer.look else JPEG_QUALITY)
 
 
 _simulator: SensorSimulator | None = None  # set before the workers fork, which inherit it
 
 
-def _work(task: tuple[int, tuple[int, ...]]) -> list[dict[str, bytes] | Cloud | bytes]:
+def _work(task: tuple[int, tuple[int, ...]]) -> list[Any]:
+    assert _simulator is not None
     return _simulator.work(task)
 
 
@@ -235,7 +241,7 @@ def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=la
 def _in_order_of_stamps(results, tasks, sensors) -> Iterator[tuple]:
     """Frame, sensor and what it gave; within a frame in the order of `sensors`."""
     for frame, of_frame in groupby(tasks, key=itemgetter(0)):
-        by_sensor = {}
+        by_sensor: dict[int, Any] = {}
         for _, group in of_frame:
             by_sensor |= dict(zip(group, next(results)))
         yield from ((frame, sensor, by_sensor[sensor]) for sensor in sensors if sensor in by_sensor)

@@ -14,7 +14,7 @@ from .weather import Weather
 
 __all__ = ["BRIGHTEST", "develop", "footprints", "meter", "radiance", "sky", "tone"]
 
-_CLOUD = np.float32([0.92, 0.92, 0.93])
+_CLOUD = np.array([0.92, 0.92, 0.93], np.float32)
 _AMBIENT_REACH = 5.0  # metres within which something overhead keeps the sky's light away
 
 

@@ -38,7 +38,9 @@ def row_of_pictures(seed: int, varied: frozenset[str], width: int, height: int, 
     pictures = []
     for number in range(len(vehicle.rig)):
         jpeg = np.frombuffer(simulator.work((frame, (number,)))[0]["image_raw"], np.uint8)
-        picture = cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        picture = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         size = (round(picture.shape[1] * height / picture.shape[0]), height)
         pictures += [cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.full((height, _GAP, 3), 255, np.uint8)]
     return np.concatenate(pictures[:-1], 1)

@@ -66,9 +66,9 @@ def _furnish(builder, rng, street, kind, at, side, kerb) -> None:
     elif thing < 0.75:
         if builder.claim(x, y, 2.0):
             builder.put(builder.models.draw(rng, furniture.rack), "others", x, y, yaw + np.pi / 2)
-            for k in np.arange(-1.4, 1.5, 0.8):
+            for along in np.arange(-1.4, 1.5, 0.8):
                 if rng.random() < 0.6:
-                    bx, by = x + k * (kind == "x"), y + k * (kind == "y")
+                    bx, by = x + along * (kind == "x"), y + along * (kind == "y")
                     builder.put(
                         builder.models.draw(rng, vehicles.bicycle), "bicycle", bx, by, yaw + rng.choice([0, np.pi])
                     )

@@ -6,6 +6,7 @@ integrated over the footprint, noise is read from the level of a pyramid that fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -253,7 +254,7 @@ def _facade(colour, at):
     wall = wall + (frame - wall) * opening
     inside = scramble(column, floor, at.seed)
     curtain = np.where(inside > 0.7, 0.25 + 0.3 * (inside - 0.7), 0.02 + 0.05 * inside)
-    curtain = np.float32([[1], [0.96], [0.9]]) * curtain
+    curtain = np.array([[1], [0.96], [0.9]], np.float32) * curtain
     # Shade from the lintel: the upper part of a pane lies deeper in the wall.
     depth = np.mod(at.t - sill, storey) / high
     curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))
@@ -337,7 +338,7 @@ def _sign(colour, at):
     )
 
 
-_PAINTERS = {
+_PAINTERS: dict[int, Callable] = {
     Surface.ASPHALT: _asphalt,
     Surface.PAVING: _paving,
     Surface.GRASS: _grass,

@@ -135,7 +135,7 @@ class Tracer:
         Returns:
             (N,) float32, `limit` where there is none.
         """
-        nearest = self._scene.nearest(*_rays(origins, directions), min(limit, NOTHING))
+        nearest = self._scene.nearest(*_rays(origins, directions), float(np.minimum(limit, NOTHING)))
         nearest[nearest >= NOTHING] = np.inf
         return nearest
 
@@ -150,4 +150,5 @@ def _scene(meshes: Sequence[Mesh], around: Scene | None = None) -> Scene:
 
 def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Origins and directions as float32 rows, contiguous: (N, 3) each, or (1, 3) where all rays share one."""
-    return tuple(np.ascontiguousarray(np.atleast_2d(vectors), np.float32) for vectors in (origins, directions))
+    starts, along = (np.ascontiguousarray(np.atleast_2d(vectors), np.float32) for vectors in (origins, directions))
+    return starts, along

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -141,8 +142,8 @@ class Mover:
     began: float = 0.0
     wheeled: bool = True
 
-    def at(self, t: float) -> tuple[float, float]:
-        """Plan position at a time."""
+    def at(self, t: Any) -> tuple[Any, Any]:
+        """Plan position at a time, or at each of many."""
         return self.x + self.speed * t * np.cos(self.yaw), self.y + self.speed * t * np.sin(self.yaw)
 
     def exists(self, t: float) -> bool:
@@ -230,7 +231,7 @@ class Traffic:
         if not present:
             return []
         columns = np.array([(*mover.at(t), mover.yaw, mover.wheeled) for mover in present]).T
-        poses = self._plan.place(*columns[:3], tilt=columns[3] > 0)
+        poses = self._plan.place(columns[0], columns[1], columns[2], tilt=columns[3] > 0)
         offset = poses[:, :2, 3] - np.asarray(seen_from)[:2]
         distance = np.hypot(*offset.T)
         kept = distance < reach

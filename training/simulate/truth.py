@@ -164,7 +164,7 @@ class Voxeliser:
         grid: VoxelGrid = OCC3D_GRID,
     ) -> None:
         self._town, self._cameras, self._lidar, self._grid = town, cameras, lidar, grid
-        self._beams = self._beam_of_voxels() if lidar else None
+        self._beams = self._beam_of_voxels(lidar) if lidar else None
         corners = town.static.vertices[:, :2][town.static.faces]
         cells = np.floor(corners[:, 0] / _TILE).astype(np.int64)
         _, tile_of, counts = np.unique(cells[:, 0] << 32 | cells[:, 1] + 2**31, return_inverse=True, return_counts=True)
@@ -206,7 +206,9 @@ class Voxeliser:
         semantics = self._vote(odom_from_base, moving)
         unhidden = tracer if body is None else tracer.with_moved(body.moved(odom_from_base))
         seen = self._seen_by_cameras(t, odom_from_base, unhidden, lost)
-        returned = self._seen_by_lidar(odom_from_base, tracer) if self._lidar else np.zeros_like(seen)
+        returned = np.zeros_like(seen)
+        if self._lidar is not None and self._beams is not None:
+            returned = self._seen_by_lidar(self._lidar, self._beams, odom_from_base, tracer)
         return TruthVolumes(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
@@ -286,7 +288,8 @@ class Voxeliser:
     def _voxels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Flat voxel numbers of points in base_link, and which lie inside the grid."""
         shape = self._grid.shape
-        index = np.floor((points - np.float32(self._grid.lower)) / np.float32(self._grid.voxel_size)).astype(np.int32)
+        places = (points - np.array(self._grid.lower, np.float32)) / np.float32(self._grid.voxel_size)
+        index = np.floor(places).astype(np.int32)
         within = index.view(np.uint32) < np.array(shape, np.uint32)  # a negative number is a huge unsigned one
         inside = within[:, 0] & within[:, 1] & within[:, 2]
         return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
@@ -322,22 +325,27 @@ class Voxeliser:
             for row in frame_from_base[:3].astype(np.float32)
         ]
 
-    def _seen_by_lidar(self, odom_from_base: np.ndarray, tracer: Tracer) -> np.ndarray:
+    def _seen_by_lidar(
+        self,
+        lidar: Lidar,
+        beams_of_voxels: tuple[np.ndarray, np.ndarray, np.ndarray],
+        odom_from_base: np.ndarray,
+        tracer: Tracer,
+    ) -> np.ndarray:
         """Voxels that a laser beam with a return passes through or ends in."""
-        lidar, base_from_lidar = self._lidar, self._lidar.base_from_lidar
+        base_from_lidar = lidar.base_from_lidar
         directions = lidar.directions
         odom_from_lidar = odom_from_base @ base_from_lidar
         distance = tracer.distances(odom_from_lidar[:3, 3], rotate(odom_from_lidar, directions))
         distance = np.where(distance < lidar.reach, distance, 0)
         seen = np.zeros(self._grid.size, bool)
         self._mark_ends(seen, base_from_lidar, directions, distance)
-        voxels, beams, far = self._beams
+        voxels, beams, far = beams_of_voxels
         seen[voxels[far <= distance[beams]]] = True
         return seen.reshape(self._grid.shape)
 
-    def _beam_of_voxels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _beam_of_voxels(self, lidar: Lidar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Flat numbers of the voxels that a beam passes within half a voxel of, its number, metres to their middle."""
-        lidar = self._lidar
         local = self._grid.centres().reshape(-1, 3) - lidar.base_from_lidar[:3, 3].astype(np.float32)
         far = _lengths(local)
         column = np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int)

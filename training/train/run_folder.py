@@ -107,7 +107,7 @@ class RunFolder:
             try:
                 torch.save({"version": STATE_VERSION, "identity": self._identity, **state}, file)
             except RuntimeError as error:  # torch raises this for an OSError
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _differences(then: Mapping, now: Mapping, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -94,7 +94,7 @@ class LoadedNode:
         span = max(last["t"] - first["t"], 1e-9)
         counted = {name: after[name] - before[name] for name in after if isinstance(after[name], (int, float))}
         dropped = {reason: after["reasons"][reason] - before["reasons"].get(reason, 0) for reason in after["reasons"]}
-        percentile = lambda q: float(np.percentile(ages, q)) if ages else None  # noqa: E731
+        percentile = lambda q: float(np.percentile(ages, q)) if ages else None
         return {
             "sent_rate": (last["sent"] - first["sent"]) / span,
             "source_late": max(entry["late"] for entry in sent[-int(seconds) :]),

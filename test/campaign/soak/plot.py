@@ -49,7 +49,7 @@ def draw(panels: list[Panel], faults: list[tuple[float, float]]) -> np.ndarray:
 
 def _draw_panel(image: np.ndarray, panel: Panel, top: int, last: float, faults: list[tuple[float, float]]) -> None:
     span = _WIDTH - _LEFT - _RIGHT
-    x_of = lambda seconds: _LEFT + span * np.asarray(seconds) / max(last, 1e-9)  # noqa: E731
+    x_of = lambda seconds: _LEFT + span * np.asarray(seconds) / max(last, 1e-9)
     for begin, end in faults:
         cv2.rectangle(
             image,
@@ -64,7 +64,7 @@ def _draw_panel(image: np.ndarray, panel: Panel, top: int, last: float, faults: 
         low, high = (low + high - panel.least) / 2, (low + high + panel.least) / 2
     step = _round_step((high - low) / 3 or 1.0)
     low, high = np.floor(low / step) * step, np.ceil(high / step) * step
-    y_of = lambda value: top + _HEIGHT - _HEIGHT * (np.asarray(value) - low) / (high - low or 1.0)  # noqa: E731
+    y_of = lambda value: top + _HEIGHT - _HEIGHT * (np.asarray(value) - low) / (high - low or 1.0)
     for value in np.arange(low, high + step / 2, step):
         cv2.line(image, (_LEFT, int(y_of(value))), (_WIDTH - _RIGHT, int(y_of(value))), _GRID, 1)
         _text(image, f"{value:g}", (8, int(y_of(value)) + 4))
