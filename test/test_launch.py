@@ -250,7 +250,6 @@ def parameter_file(tmp_path):
     return write
 
 
-@pytest.mark.system
 @needs_ros2
 @pytest.mark.parametrize(
     ("arguments", "named"),
@@ -275,7 +274,6 @@ def test_launch_ends_with_one_line_and_leaves_no_process(tmp_path, parameter_fil
     assert launch.left() == [], text
 
 
-@pytest.mark.system
 @needs_ros2
 @pytest.mark.parametrize("given", [False, True])
 def test_the_vehicles_file_says_whether_the_node_starts_and_whose_clock_it_has(
@@ -298,7 +296,6 @@ def test_the_vehicles_file_says_whether_the_node_starts_and_whose_clock_it_has(
     wait_until(lambda: "renderocc" not in listener.node.get_node_names(), 1.0, "the node to leave the graph")
 
 
-@pytest.mark.system
 @needs_ros2
 @pytest.mark.skipif(HAS_RVIZ, reason="a program in rviz2's place writes down its arguments")
 @pytest.mark.parametrize("namespace", ["", "robot"])
@@ -325,7 +322,6 @@ def test_every_topic_that_rviz_is_given_is_one_of_the_running_node(tmp_path, par
     assert status == 0, "\n".join(launch.lines[-30:])
 
 
-@pytest.mark.system
 @needs_ros2
 def test_a_second_interrupt_and_one_of_the_whole_group_leave_nothing(tmp_path, parameter_file, listener):
     """Ctrl-C reaches the node twice, from the terminal and from launch."""

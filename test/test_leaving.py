@@ -6,10 +6,14 @@ RENDEROCC_STOPS=50 starts and stops it fifty times; by default each way is tried
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from std_msgs.msg import String
 from system import (
     PATIENCE,
     Listener,
@@ -115,3 +119,51 @@ def test_a_signal_while_the_node_is_made_leaves_nothing_either(listener, checkpo
         ended = time.monotonic()
         assert status in (0, -signal.SIGTERM), "\n".join(node.lines[-20:])  # killed: before Python ran a line of ours
         expect_gone(listener, memory, ended)
+
+
+def test_replay_leaves_nothing_however_it_ends(listener, tmp_path):
+    bag = word_bag(tmp_path / "bag")
+    listener.listen(String, "/word")
+    for way in ("", "SIGINT", "SIGTERM"):
+        before = all_segments()
+        replay = Program(["-m", "renderocc_model.cli", "replay", bag, *(["--loop"] if way else [])], listener.domain)
+        wait_until(lambda: "renderocc_replay" in listener.node.get_node_names(), 60, "the player on the graph")
+        memory = segments_of(replay.pid) - before
+        assert memory
+        if way:
+            replay.signal(getattr(signal, way))
+        assert replay.wait(60 * PATIENCE) == 0, replay.tail()
+        wait_until(lambda: "renderocc_replay" not in listener.node.get_node_names(), GONE_WITHIN, "the player to leave")
+        wait_until(lambda: not left_of(memory), GONE_WITHIN, f"nothing of {sorted(memory)} to be left")
+
+
+def word_bag(folder: Path) -> Path:
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/word", "std_msgs/msg/String", typestore=store)
+        for stamp in (1, 3_000_000_000):
+            data = store.serialize_cdr(store.types["std_msgs/msg/String"](data="one"), "std_msgs/msg/String")
+            writer.write(topic, stamp, data)
+    return folder
+
+
+@pytest.mark.parametrize(("way", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_demo_that_is_stopped_takes_its_node_and_all_shared_memory_with_it(town_bag, tmp_path, way, status):
+    before = all_segments()
+    demo = Program(["-m", "renderocc_model.cli", "demo", "--bag", town_bag, "--out", tmp_path], None)
+    demo.expect("starting the node", 120)
+    node = tmp_path / "node.log"
+    wait_until(lambda: "loading PyTorch" in node.read_text(), 60, "the node at work")
+    family = [demo.pid, *children(demo.pid)]
+    assert len(family) == 2
+    memory = set().union(*map(segments_of, family)) - before
+    assert memory
+    demo.process.send_signal(getattr(signal, way))
+    assert demo.process.wait(90 * PATIENCE) == status, demo.tail()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+    wait_until(lambda: not left_of(memory), GONE_WITHIN, f"nothing of {sorted(memory)} to be left")
+    assert not list(tmp_path.glob(".outputs_*"))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

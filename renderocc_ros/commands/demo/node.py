@@ -17,6 +17,9 @@ from renderocc_ros.ros_arguments import start_ros
 __all__ = ["Child", "NodeFailed", "Subscriber", "stamp_ns"]
 
 
+ENDING = 60.0  # seconds: a node that is loading PyTorch on a busy computer hears a signal only afterwards
+
+
 class NodeFailed(RuntimeError):
     """The node did not come up or ended; the text ends with what it printed last."""
 
@@ -39,9 +42,10 @@ class Child:
         if self.running:
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(15)
+                self.process.wait(ENDING)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+                self.process.wait()
 
     def check(self) -> None:
         if self.process.poll() not in (None, 0):
