@@ -19,7 +19,6 @@ from rclpy.exceptions import NameValidationException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from renderocc_model.rosio.tf_buffer import TransformBuffer
@@ -70,7 +69,7 @@ class RenderOccNode(LifecycleNode):
     """Cameras and TF in; points, markers, grid, rendered views and diagnostics out (design of the package: README).
 
     Attributes:
-        ended: done once nothing can come any more: the shutdown transition was made and answered.
+        ended: whether nothing can come any more: the shutdown transition was made and answered.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -95,7 +94,7 @@ class RenderOccNode(LifecycleNode):
         self._worker: Worker | None = None
         self._seen_cameras: tuple[str, ...] = ()
         self._end_timer = None
-        self.ended = Future()
+        self.ended = False
 
         for line in declare_parameters(self):
             self._error = line
@@ -194,7 +193,7 @@ class RenderOccNode(LifecycleNode):
 
     def _end(self) -> None:
         self._end_timer.cancel()
-        self.ended.set_result(None)
+        self.ended = True
 
     @transition
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -433,10 +432,9 @@ def main(args: list[str] | None = None) -> int:
 
 def spin(node: RenderOccNode, executor: SingleThreadedExecutor) -> None:
     """Run the callbacks until the node has ended, whatever one of them does."""
-    while True:
+    while rclpy.ok() and not node.ended:  # rclpy's spin_until_future_complete keeps a reference for each callback
         try:
-            executor.spin_until_future_complete(node.ended)
-            return
+            executor.spin_once()
         except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
             if isinstance(error, ExternalShutdownException):
                 raise
