@@ -1,7 +1,7 @@
-"""`renderocc bench loader`: what a training sample costs from prepared tables, and beside it from the recording itself.
+"""`renderocc bench loader`: the cost of a training sample from prepared tables, and from the recording itself.
 
-Six town pictures of 256x704, with labels thinned to LiDAR's density and as they are, are written as recordings, and
-prepared. A sample is six views and 38,400 of the labelled rays of seven frames; measured is CPU time of one core.
+Six images of 256x704 of the town are written as recordings, with dense labels and with labels of a LiDAR's density, and
+are prepared. A sample is six views and 38,400 of the labelled rays of seven frames. CPU time of one core is measured.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ Pictures = dict[str, tuple[bytes, np.ndarray, np.ndarray]]
 
 
 def bench_loader(frames: int) -> tuple[dict, list[str]]:
-    """CPU time and memory of a sample; figures and a Markdown table.
+    """Measure CPU time and memory of a sample. Returns figures and a Markdown table.
 
     Args:
-        frames: samples to take the median of.
+        frames: number of samples; medians are reported.
     """
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
@@ -155,10 +155,10 @@ def write_recording(folder: Path, rig: Rig, pictures: Pictures, frames: int, lab
 
 
 class BagLoader:
-    """Samples straight from a recording: labels decoded, put into 3D and drawn from, frame by frame, every time.
+    """Makes samples directly from a recording: it decodes labels, transforms them to 3D and draws rays, every time.
 
-    Draws by the exponential keys of Efraimidis and Spirakis for every labelled pixel; the rest is as in `RayDataset`,
-    the pixels' directions are kept as well.
+    Rays are drawn with exponential keys for every labelled pixel (Efraimidis and Spirakis). The rest is as in
+    `RayDataset`; the pixels' directions are kept, too.
     """
 
     def __init__(self, recording: Recording, config: SampleConfig, dataset: RayDataset) -> None:

@@ -27,7 +27,7 @@ from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
 from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields
 from .metrics import VolumeScores, write_json
 from .rayiou import DEFAULT_ORIGIN, cast_frame
-from .threshold import Calibration, calibrate_threshold
+from .threshold import ThresholdCalibration, calibrate_threshold
 
 __all__ = ["EvaluationPlan", "evaluate", "held_out_dataset", "main"]
 
@@ -336,7 +336,7 @@ def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: Eval
 
 
 def _save_calibrated(
-    arguments: argparse.Namespace, checkpoint: Checkpoint, calibration: Calibration, dataset: RayDataset
+    arguments: argparse.Namespace, checkpoint: Checkpoint, calibration: ThresholdCalibration, dataset: RayDataset
 ) -> None:
     """Write the checkpoint with its new threshold. Weights keep the precision in which they were stored."""
     from safetensors import safe_open

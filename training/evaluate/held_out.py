@@ -1,15 +1,15 @@
-"""Evaluation without any 3D truth: the field rendered along the labelled rays of recordings it was not trained on.
+"""Evaluation without 3D truth: fields are rendered along labelled rays of held-out recordings.
 
-What a ray can say depends on its measured distance d and on the distance t_far at which it leaves the grid:
+A ray counts by its measured distance d and the distance t_far at which it leaves the grid:
 
 - d < t_far, a return: the rendered distance and class are compared with the label.
-- d >= t_far: the way through the grid is empty. Whatever opacity is rendered there is a wall that does not exist.
-- d unknown, or an origin outside of the grid (what lies before it is not modelled): it says nothing.
+- d >= t_far: the ray's path through the grid is empty. Any opacity that is rendered is a surface that does not exist.
+- d is unknown, or the origin is outside the grid: the ray does not count.
 
-The distance compared is D + (1 - O) t_far: light that nothing stopped counts where it leaves the grid. So a ray that
-renders to nothing is wrong by the whole way to the grid's end, instead of being left out (as D / O would have it, which
-is 0 / 0) or being rewarded for a surface that is only half there. Likewise its class is the largest composited logit
-where the opacity is at least 1/2, and free, which no label is, where it is below.
+The compared distance is D + (1 - O) t_far: light that nothing stops counts with the distance at which it leaves the
+grid. So the error of a ray that meets nothing is the whole distance to the grid's end. With D / O it would be 0 / 0 and
+left out, and a surface of low opacity would count like a full one. In the same way, a ray's class is that of the
+largest composited logit if the opacity is at least 1/2, and else free, which no label is.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _DELTA = 1.25
 
 
 class RayScores:
-    """What rendered rays come to, over any number of frames.
+    """Metrics of rendered rays, over any number of frames.
 
     Args:
-        classes: of the labels; the field's channel i is classes.occupied_ids[i].
+        classes: the labels' class table. The field's channel i is classes.occupied_ids[i].
         step: distance between samples of a ray, in voxels.
     """
 
@@ -123,7 +123,7 @@ class RayScores:
     def as_dict(self) -> dict:
         """abs_rel, rmse (m), delta_1, miou_2d, iou_2d by class, opacity of returns and of empty rays, and counts.
 
-        None where there was nothing to take a mean of.
+        Means without values are None.
         """
         classes, iou = self.confusion.classes, self.confusion.iou()
 
@@ -163,13 +163,16 @@ def evaluate_rays(
     """Ray metrics of a network on held-out recordings.
 
     Args:
-        network: on `device`; it runs in evaluation mode and is left in the mode it was in.
-        dataset: held-out frames, without augmentation, views of the model's size.
-        frames: how many of them, evenly spread; all when None or 0.
-        rays: most labelled rays of a frame, evenly spread; all when None.
-        auxiliary: also the rays of neighbouring frames (the dataset's `auxiliary_offsets`), of classes that stay where
-            they are.
-        precision: of the network: float32, bfloat16, float16 (CUDA).
+        network: a network on `device`. It runs in evaluation mode; afterwards its mode is as before.
+        model_config: the network's settings.
+        dataset: held-out frames without augmentation, with views of the model's size.
+        frames: number of frames, spread evenly; None or 0 for all.
+        device: the network's device.
+        rays: largest number of labelled rays of a frame, spread evenly; None for all.
+        auxiliary: whether to use rays of neighbouring frames, too (the dataset's `auxiliary_offsets`), if their classes
+            do not move.
+        precision: the network's precision: float32, bfloat16 or float16 (CUDA).
+        step: distance between samples of a ray, in voxels.
     Returns:
         see `RayScores.as_dict`.
     """
@@ -190,12 +193,18 @@ def predicted_fields(
     precision: str = "float32",
     what: str = "",
 ) -> Iterator[tuple[int, Sample, SemanticDensityField]]:
-    """The network's fields, float32, of some frames of a dataset, one after the other.
+    """Yield the network's fields, float32, for frames of a dataset.
 
-    A model that joins the previous frame is given the frame before, as in training.
+    A model with temporal fusion gets the previous frame, as in training.
 
     Args:
-        what: is done with them: a word before a bar on a terminal; no bar when empty.
+        network: a network on `device`.
+        model_config: the network's settings.
+        dataset: the frames.
+        indices: indices of the frames.
+        device: the network's device.
+        precision: the network's precision.
+        what: a word before the progress bar; no bar if it is empty.
     """
     from tqdm import tqdm
 
@@ -210,14 +219,14 @@ def predicted_fields(
 
 
 def evenly(size: int, count: int | None) -> list[int]:
-    """`count` indices of `size`, evenly spread, from the first; all when there are no more or none are asked for."""
+    """`count` indices below `size`, spread evenly from 0; all indices if `count` is None, 0 or larger than `size`."""
     count = min(count or size, size)
     return [index * size // count for index in range(count)]
 
 
 @contextmanager
 def _evaluating(network: OccupancyNetwork) -> Iterator[None]:
-    """Evaluation mode, and back to every module's own: a trainer may have frozen some."""
+    """Set evaluation mode, and afterwards each module's own mode again, as some may have been frozen for training."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -1,19 +1,20 @@
-"""When is a voxel occupied? The threshold on its occupancy probability, found with 2D labels alone.
+"""Finds the threshold of the occupancy probability above which a voxel is occupied, with 2D labels alone.
 
-The labels' returns are voxelised: a voxel that holds a return is occupied, of the class that most of its returns have;
-one that rays only pass on their way to a return, or out of the grid, is free; others are not known. With that in the
-place of the 3D truth, two figures are worked out for each threshold of a ladder:
+The returns of the labels are voxelised. A voxel with a return is occupied, of the class of most of its returns. A voxel
+that rays only pass, on their way to a return or out of the grid, is free. Other voxels are unknown. These voxels
+replace the 3D truth, and two figures are computed for each of many thresholds:
 
-- rays, as RayIoU: the first occupied voxel on each labelled ray, in truth and prediction, must be of one class and left
-  at distances less than 1, 2, 4 m apart. IoU_c = TP / (N_truth + N_prediction - TP); unlike in RayIoU a hit on a ray
-  that meets nothing in truth is a prediction too, which is never right.
-- voxels, as mIoU: IoU_c over the known voxels.
+- rays, as in RayIoU: the first occupied voxels on a labelled ray, in truth and prediction, must have the same class,
+and
+  the ray must leave them at distances that differ by less than 1, 2, 4 m. IoU_c = TP / (N_truth + N_prediction - TP).
+  Unlike in RayIoU, a voxel on a ray that meets nothing in the truth also counts as a prediction, which is never right.
+- voxels, as in mIoU: IoU_c over the known voxels.
 
-(The distance that a label itself says is not compared: at a grazing angle a ray enters the layer of voxels that holds a
-road metres before it meets the road, in every voxel grid, the exact one as well.)
+(The label's own distance is not compared: at a grazing angle a ray enters the road's layer of voxels metres before it
+meets the road, in every voxel grid, even in the exact one.)
 
-The threshold with the largest sum of the two means is chosen. A lower one makes surfaces thicker and brings ghosts; a
-higher one tears holes.
+The threshold with the largest sum of the two means is chosen. A lower one makes surfaces thicker and adds false ones; a
+higher one leaves holes.
 
 Beside thresholds that are one number, curves over the horizontal distance r are tried, whose optical depth of a voxel
 length rises by a factor `GROWTHS` on each 10 m (or falls): a two-parameter family, monotone by construction. One is
@@ -43,7 +44,7 @@ from ..supervision.ray_rules import RayKinds
 from .held_out import RAYS_OF_A_FRAME, evenly, predicted_fields
 from .rayiou import THRESHOLDS, first_hits
 
-__all__ = ["Calibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
+__all__ = ["ThresholdCalibration", "ThresholdSearch", "calibrate_threshold", "threshold_ladder"]
 
 GROWTHS = (1.0, 0.5, 0.7, 1.4, 2.0, 2.8, 4.0, 5.6)  # of a threshold's optical depth on 10 m; the first one: none
 LEAST_GAIN = 0.004  # in the sum of two mean IoU, below which one number is as good
@@ -57,8 +58,8 @@ def threshold_ladder(count: int = 48) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What was found.
+class ThresholdCalibration:
+    """The result of a calibration.
 
     threshold: the best that is one number.
     thresholds: (K,) the ladder.
@@ -215,7 +216,7 @@ class ThresholdSearch:
         counts.prediction += above(known & (classed | ~holds), names) + above(known, alike)
         counts.hits[0] += above(classed & (truth == names), names) + above(holds, alike)
 
-    def result(self) -> Calibration:
+    def result(self) -> ThresholdCalibration:
         """The best threshold; of several equally good ones the nearest to 1/2.
 
         Raises:
@@ -229,7 +230,7 @@ class ThresholdSearch:
         best = np.flatnonzero(score >= score.max() - 1e-12)
         flat = float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
         curve = self._curve(flat, score.max(), figures)
-        return Calibration(flat, self.thresholds, ray_iou, voxel_iou, self.frames, *curve)
+        return ThresholdCalibration(flat, self.thresholds, ray_iou, voxel_iou, self.frames, *curve)
 
     def _curve(
         self, flat: float, flat_score: float, figures: list[tuple[np.ndarray, np.ndarray]]
@@ -304,7 +305,7 @@ def calibrate_threshold(
     rays: int | None = RAYS_OF_A_FRAME,
     precision: str = "float32",
     what: str = "",
-) -> Calibration:
+) -> ThresholdCalibration:
     """The best threshold for a network on held-out recordings; arguments as of `evaluate_rays`, `predicted_fields`.
 
     Raises:

@@ -1,7 +1,7 @@
-"""`renderocc fit`: a free field, without any network, fitted to the labels of single frames by the losses of training.
+"""`renderocc fit`: fit a free field, without any network, to the labels of single frames by the losses of training.
 
-It shows in a minute what a loss, a way of drawing rays or a rule about points can say at best, before a network is
-asked to say it. Every voxel has its own density and logits; all that a network adds is left out.
+Every voxel has its own density and logits. The result shows in a minute what a loss, a way of drawing rays or a rule
+for points can achieve at best, before a network is trained with it.
 """
 
 from __future__ import annotations

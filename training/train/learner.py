@@ -1,4 +1,4 @@
-"""The network and all that changes with it, and the parts of a step (`loop.learn` is the whole of it)."""
+"""The network, its optimiser and the parts of an optimiser step (`loop.learn` is a whole step)."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from .precision import training_precision
 
 __all__ = ["Diverged", "Learner"]
 
-_LEAST_SCALE = 2.0**-10  # float16: a gradient that overflows at this scale is not a matter of precision
+_LEAST_SCALE = 2.0**-10  # of the loss in float16: if a gradient overflows even then, training has diverged
 
 
 class Diverged(ValueError):
-    """The loss or its gradient is not finite; says which setting to change."""
+    """The loss or its gradient is not finite. The text says which setting to change."""
 
 
 class Learner:
-    """The network and all that changes with it.
+    """The network and its optimiser.
 
     Args:
-        config: of the run.
+        config: the run's settings.
         dataset: gives the labels' classes and their frequencies.
-        processes: that train together; the network lies on their device.
+        processes: the processes that train together. The network is on their device.
     Attributes:
-        network: what is trained, in training mode.
+        network: the network, in training mode.
         average: its averaged weights, which are validated and exported.
-        step: optimiser steps done.
+        step: number of optimiser steps that are done.
         rate: learning rate of the last step.
-        waited: seconds that steps waited for samples; set it to 0 to count anew.
+        waited: seconds that steps waited for samples. Set it to 0 to restart counting.
     Raises:
-        ValueError: the model, its initial weights or the classes of the labels do not fit together; the batch cannot
-            be shared by so many processes.
+        ValueError: model, initial weights and classes do not fit together, or the batch cannot be divided among the
+            processes.
     """
 
     def __init__(self, config: TrainConfig, dataset: RayDataset, processes: Processes) -> None:
@@ -64,12 +64,12 @@ class Learner:
         if len(self.classes.occupied_ids) != config.model.class_count:
             raise ValueError(
                 f"model.class_count is {config.model.class_count}, but the labels have "
-                f"{len(self.classes.occupied_ids)} classes besides free; set model.class_count to that"
+                f"{len(self.classes.occupied_ids)} classes without free; set model.class_count to this number"
             )
         if config.batch % (processes.world_size * config.accumulate):
             raise ValueError(
                 f"batch is {config.batch}, which {processes.world_size} processes in {config.accumulate} parts "
-                "(accumulate) cannot share evenly; make it a multiple"
+                "(accumulate) cannot share evenly; make it a multiple of both"
             )
         torch.manual_seed(config.seed)
         self.network = _initial_network(config).to(processes.device).train()
@@ -89,9 +89,9 @@ class Learner:
         self.step, self.rate, self.waited = 0, 0.0, 0.0
 
     def begin_step(self) -> None:
-        """Random numbers, learning rate and empty gradients of the next step."""
+        """Set random numbers and learning rate for the next step, and clear gradients."""
         config = self.config
-        torch.manual_seed(_seed(config.seed, self.step, self.processes.rank))  # so that no state of it need be saved
+        torch.manual_seed(_seed(config.seed, self.step, self.processes.rank))  # so the generator's state is not saved
         self.rate = set_learning_rate(self.optimiser, self.step, config.steps, config.optimiser)
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -103,7 +103,7 @@ class Learner:
         return batch
 
     def gradients_shared(self, last: bool) -> AbstractContextManager:
-        """Within it, backward averages gradients over all processes, in the step's last part for all of its parts."""
+        """A context for backward. In the step's last part, gradients of all parts are averaged over all processes."""
         return nullcontext() if last or self.processes.world_size == 1 else self._shared.no_sync()
 
     def predict(self, batch: Batch) -> NetworkOutput:
@@ -111,7 +111,7 @@ class Learner:
         device = self.processes.device
         with autocast(device, self.precision):
             previous = previous_volume(self.network, batch)
-        # A context of its own: within one, autocast would take the weights that it cast without gradient above.
+        # A second context: in the first one, autocast would reuse the weights that it has cast without gradient.
         with autocast(device, self.precision):
             return self._shared(batch.current.network_input(), batch.geometry, previous)
 
@@ -123,12 +123,14 @@ class Learner:
         gradients: Sequence[Tensor],
         figures: dict[str, Tensor],
     ) -> None:
-        """Take the losses of one sample of a batch.
+        """Compute the losses of one sample of a batch.
 
         Args:
+            batch: the batch.
+            index: number of the sample.
             predictions: density, semantics and depth distribution of the batch.
-            gradients: of their shapes, receive the gradient of the sample's share of the step's loss.
-            figures: receives that share of the loss, its terms, and the figures of `Supervision.terms`.
+            gradients: tensors of the same shapes, which receive the gradient of the sample's share of the step's loss.
+            figures: receives this share of the loss, its terms, and the figures of `Supervision.terms`.
         Raises:
             Diverged: the predictions are not finite.
         """
@@ -156,10 +158,12 @@ class Learner:
             figures[name] = figures.get(name, 0.0) + value.detach().to(device) * share
 
     def update(self, figures: dict[str, Tensor]) -> Tensor:
-        """Change the weights by the gradients that are there; the norm these had.
+        """Change the weights by the gradients. Returns the norm of the gradients.
 
+        Args:
+            figures: the loss terms, for the error text.
         Raises:
-            Diverged: it is not finite; `figures` tell which term is to blame.
+            Diverged: the norm is not finite.
         """
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimiser.clip)
@@ -172,7 +176,7 @@ class Learner:
 
     def _check_finite(self, norm: Tensor, sums: dict[str, Tensor]) -> None:
         if self.scaler.is_enabled():
-            # The scaler leaves out a step that overflowed, and scales less from then on.
+            # The scaler skips a step whose gradients overflow, and reduces its scale.
             if self.scaler.get_scale() >= _LEAST_SCALE:
                 return
         elif torch.isfinite(norm):
@@ -190,7 +194,7 @@ class Learner:
         )
 
     def state(self) -> dict:
-        """All that the next step depends on: samples and random numbers follow from its number."""
+        """Everything that the next step depends on, except samples and random numbers, which follow from its number."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),

@@ -1,4 +1,4 @@
-"""The training loop, from the first step, or the one where the run was interrupted, to the last."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ __all__ = ["learn", "train"]
 def train(
     config: TrainConfig, data: Data, folder: RunFolder, processes: Processes, stop: Callable[[], bool]
 ) -> Path | None:
-    """Train to the last step, from where the run in the folder stands.
+    """Train to the last step. A run that was interrupted continues from its saved state.
 
     Args:
-        stop: asked after each step; when true in any process, the state is saved and training stops.
+        config: the run's settings.
+        data: the run's samples.
+        folder: the run's folder.
+        processes: the processes that train together.
+        stop: called after each step. If it returns true in any process, the state is saved and training stops.
     Returns:
-        the checkpoint; None when stopped before the last step.
+        path of the checkpoint; None if training was stopped before the last step.
     Raises:
-        ValueError: data, model or folder do not fit (TablesError, RunFolderError); Diverged.
-        OSError: the disk.
+        ValueError: data, model or folder do not fit together (TablesError, RunFolderError), or training Diverged.
+        OSError: the disk is full or cannot be written.
     """
     learner = Learner(config, data.training, processes)
     checkpoint = folder / "checkpoint.safetensors"
@@ -44,8 +48,8 @@ def train(
         return checkpoint
     writer = Writer(config, data, folder, learner, state) if processes.first else None
     del state  # as large as the network and its optimiser
-    # Closed however the loop ends: the loading processes, which ignore signals, would keep this one from ending, and
-    # curves not yet written would be lost.
+    # Both are closed however the loop ends. Otherwise this process would wait for the loading processes, which ignore
+    # signals, and curves in memory would be lost.
     batches = training_batches(config, data.training, learner.step, processes)
     with closing(batches), closing(writer.curves) if writer else nullcontext():
         progress = Progress(learner.step, config.steps)
@@ -81,11 +85,11 @@ def train(
 
 
 def learn(learner: Learner, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], int]:
-    """One optimiser step: from the next batches to better weights.
+    """Do one optimiser step with the next batches.
 
     Returns:
-        means over this process's samples of the loss, its weighted terms and the figures that supervision gives, with
-        the gradient's norm; and the number of rays seen.
+        means over this process's samples of the loss, its weighted terms and the figures of supervision, with the
+        gradient's norm; and the number of rays.
     Raises:
         Diverged: the network's output or the gradient is not finite.
     """
@@ -97,8 +101,8 @@ def learn(learner: Learner, batches: Iterator[Batch]) -> tuple[dict[str, Tensor]
         with learner.gradients_shared(last=part + 1 == parts):
             output = learner.predict(batch)
             predictions = output.density, output.semantics, output.depth_distribution
-            # Losses are taken sample by sample from the output, cut off from the network, so that memory holds the rays
-            # of one sample at a time; the gradients they leave there then go through the network at once.
+            # Losses are computed sample by sample, detached from the network, so that memory has the rays of only one
+            # sample at a time. Then their gradients go back through the network at once.
             gradients = [torch.zeros_like(prediction) for prediction in predictions]
             for index in range(len(batch)):
                 learner.add_losses(batch, index, predictions, gradients, figures)

@@ -1,4 +1,4 @@
-"""What a training run writes beside its weights: curves, pictures, validations and checkpoints."""
+"""Writes a training run's curves, pictures, validations and checkpoints."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ _THRESHOLD = 0.5  # of checkpoints whose threshold was not calibrated
 
 
 class Writer:
-    """What the first process does beside training: curves, pictures, validation, saving. None of it changes weights.
+    """The first process's work beside training: curves, pictures, validation and saving. It does not change weights.
 
     Args:
-        state: that the run goes on from; None at its beginning.
+        config: the run's settings.
+        data: the run's samples.
+        folder: the run's folder.
+        learner: the network and its optimiser.
+        state: the saved state of a run that is continued; None for a new run.
     """
 
     def __init__(
@@ -40,16 +44,16 @@ class Writer:
         folder.start()
         self.curves = Curves(folder, config, learner.step)
         if data.held_out is None:
-            print(f"no recording is held out: no validation, and a threshold of {_THRESHOLD}", flush=True)
+            print(f"no recording is held out: there is no validation, and the threshold is {_THRESHOLD}", flush=True)
 
     def save(self) -> None:
-        """Save the state to go on from, and the averaged weights."""
-        self.curves.flush()  # first: curves are never behind the state that a killed run goes on from
+        """Save the state and the averaged weights."""
+        self.curves.flush()  # before the state, so that curves have all steps that a killed run does not repeat
         self.folder.save_state({**self.learner.state(), "best": self.best, "metrics": self.metrics})
         self._export(self.folder / "last.safetensors", _THRESHOLD)
 
     def validate(self) -> None:
-        """Rays of held-out frames; the weights are exported where they score best so far (see `score`)."""
+        """Evaluate rays of held-out frames. If the score is the best so far (see `score`), export the weights."""
         held_out = self.data.held_out
         if held_out is None:
             return
@@ -73,7 +77,7 @@ class Writer:
             self._export(self.folder / "best.safetensors", _THRESHOLD)
 
     def draw(self) -> None:
-        """Pictures of held-out frames, or of the first training ones where none are held out."""
+        """Draw held-out frames, or training frames if none are held out."""
         frames = self.data.frames_to_draw()
         indices = evenly(len(frames), self.config.run.pictures)
         fields = predicted_fields(
@@ -88,7 +92,7 @@ class Writer:
             self.curves.picture(f"{number}", self.learner.step, draw_frame(field, sample, self.learner.classes))
 
     def finish(self, path: Path) -> None:
-        """Write the last weights as the checkpoint, with a threshold found on held-out labels."""
+        """Write the checkpoint: the last weights, with a threshold calibrated on held-out labels."""
         threshold: Threshold = _THRESHOLD
         calibration = None
         if self.data.held_out is not None:
@@ -110,7 +114,7 @@ class Writer:
     def _export(self, path: Path, threshold: Threshold, calibration: dict | None = None) -> None:
         config, learner = self.config, self.learner
         settings = {**to_mapping(config), "sample": to_mapping(config.samples(training=True))}
-        # The first is in the checkpoint anyway; of the second only the frames of `calibration` tell anything of it.
+        # The checkpoint has the model's settings already, and those of `run` do not change the weights.
         del settings["model"], settings["run"]
         provenance = {
             "steps": learner.step,
@@ -125,5 +129,5 @@ class Writer:
 
 
 def score(metrics: dict) -> float:
-    """What makes weights better than others: the share of distances within 25 % plus the mean IoU of classes."""
+    """The score of a validation: share of distances within 25 %, plus mean IoU of classes. More is better."""
     return sum(metrics[name] or 0.0 for name in ("delta_1", "miou_2d"))
