@@ -1,4 +1,4 @@
-"""The simulated town: `renderocc simulate` records drives through procedurally generated places, with exact truth."""
+"""`renderocc simulate`: record drives through procedurally generated towns, with exact truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: renderocc simulate recordings/town_7 --seed 7 --frames 40 --rate 2",
     )
     made.add_argument("out", type=Path, help="folder to write; must not exist")
-    made.add_argument("--seed", type=int, default=0, help="which town, weather and noise (default 0)")
+    made.add_argument("--seed", type=int, default=0, help="seed of town, weather and noise (default 0)")
     made.add_argument("--frames", type=int, default=20, help="number of frames (default 20)")
     made.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="frames a second (default 2)")
     made.add_argument(
@@ -43,16 +43,20 @@ def parser() -> argparse.ArgumentParser:
         if kind != "rig":
             made.add_argument(f"--random-{kind}", action="append_const", dest="varied", const=kind, help=f"draw {what}")
     made.add_argument("--random-all", action="store_true", help="all that --random-... draw, the rig too")
-    made.add_argument("--no-lidar", action="store_true", help="leave the LiDAR's clouds out")
-    made.add_argument("--no-labels", action="store_true", help="leave the 2D labels out")
-    made.add_argument("--no-truth", action="store_true", help="leave the 3D truth (occupancy/<stamp>.npz) out")
-    made.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap")
-    made.add_argument("--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), help="worker processes")
+    made.add_argument("--no-lidar", action="store_true", help="record no clouds")
+    made.add_argument("--no-labels", action="store_true", help="record no 2D labels")
+    made.add_argument("--no-truth", action="store_true", help="write no 3D truth (occupancy/<stamp>.npz)")
+    made.add_argument(
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format of the bag (default mcap)"
+    )
+    made.add_argument(
+        "--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), metavar="N", help="number of processes"
+    )
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc simulate`: exit status 0 when the recording is complete, 2 where an argument is wrong."""
+    """`renderocc simulate`. Exit status 0: the recording is complete. 2: an argument is wrong, or writing failed."""
     arguments = parser().parse_args(argv)
     from renderocc_model.base.machine_errors import machine_error
 
@@ -101,7 +105,7 @@ def _vehicle(arguments: argparse.Namespace) -> Vehicle:
 
 
 def _record(out: Path, vehicle: Vehicle, settings, record) -> tuple[int, float]:
-    """Record with a progress bar; the time runs from when the town stands."""
+    """Record with a progress bar. Returns the number of messages, and the seconds without building the town."""
     from tqdm import tqdm
 
     began = None
@@ -116,7 +120,7 @@ def _record(out: Path, vehicle: Vehicle, settings, record) -> tuple[int, float]:
         start = time.monotonic()
         count = record(out, vehicle, settings, on_frame)
     first = began or start
-    # The first frame carries the workers' start; a rate needs two.
+    # The first frame includes the start of the workers, so it is left out of the rate.
     seconds = (
         (time.monotonic() - first) * settings.frames / max(settings.frames - 1, 1)
         if settings.frames > 1

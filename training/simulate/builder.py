@@ -1,4 +1,4 @@
-"""Collects the models that make up a town and where they stand."""
+"""Collects the models of a town and their poses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells
 
 
 class Models:
-    """A limited number of different models of each kind, made when first asked for: a town repeats itself a little."""
+    """A limited number of different models of each kind, made when they are first needed, so that models repeat."""
 
     def __init__(self, rng: np.random.Generator, count: int = 24) -> None:
         self._seed = int(rng.integers(2**31))
@@ -73,7 +73,7 @@ class _Placed(NamedTuple):
 
 @dataclass
 class Builder:
-    """Collects models and their places; `build` gives a mesh of each.
+    """Collects models and their places. `build` gives a mesh of each.
 
     Attributes:
         way: (P, 2) plan points that the recording car passes: trees far from all of them have fewer leaves.
@@ -101,13 +101,13 @@ class Builder:
         tree = trees[rng.integers(len(trees))]
         if np.hypot(*(self.way - [x, y]).T).min() > _FAR:
             if id(tree) not in self.thinned:
-                self.thinned[id(tree)] = tree, thinned(tree)  # kept beside it, its id is nobody else's
+                self.thinned[id(tree)] = tree, thinned(tree)  # the tree is kept, so that no other object gets its id
             tree = self.thinned[id(tree)][1]
         mesh = tree.at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
         self.put(mesh.seeded(float(rng.uniform(0, 99))), "vegetation", x, y)
 
     def build(self) -> list[Mesh]:
-        """Everything that was put, in odom."""
+        """The meshes of all models, in odom."""
         x, y, yaw, lift, tilt = np.array([placed[2:] for placed in self.placed], float).T
         poses = self.plan.place(x, y, yaw, lift, tilt > 0)
         meshes = [placed.mesh.moved(pose) for placed, pose in zip(self.placed, poses)]
@@ -116,7 +116,7 @@ class Builder:
         return meshes
 
     def claim(self, x: float, y: float, radius: float) -> bool:
-        """Reserve a circle of the plan (at most 12 m in radius); False where it is taken."""
+        """Reserve a circle of the plan, of at most 12 m in radius. False if another circle overlaps it."""
         i, j = int(x // _CELL), int(y // _CELL)
         for cell in ((i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)):
             for a, b, r in self.taken.get(cell, ()):
@@ -135,7 +135,7 @@ def stretches(plan: Plan):
 
 
 def beside(street: Street, kind: str, along: float, side: int, offset: float) -> tuple[float, float, float]:
-    """A plan point beside a street, and the yaw that looks from there at the road.
+    """A plan point beside a street, and the yaw of the direction from there to the road.
 
     Args:
         along: plan coordinate along the street.

@@ -1,4 +1,4 @@
-"""Photographs as different cameras take them: exposure, blur, noise, rain on the lens, colours, JPEG quality."""
+"""The image quality of different cameras: exposure, blur, noise, rain on the lens, colours and JPEG quality."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LATTICE = 4  # pixels between those whose motion is worked out
 
 @dataclass(frozen=True)
 class CameraLook:
-    """How one camera makes photographs; the defaults are those of a good camera.
+    """The image quality of a camera. The defaults are those of a good camera.
 
     Attributes:
         stops, jitter: exposure above what is metered, and its standard deviation from picture to picture.

@@ -1,4 +1,4 @@
-"""Light of the night and of wet ground: street lamps, headlights, and puddles that mirror what stands around."""
+"""Light at night and on wet ground: street lamps, headlights, and puddles that mirror their surroundings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weather import Weather
 
 __all__ = ["Lights", "mirror_things", "soak"]
 
-_REACH = 55.0  # metres: lamps further away light nothing that a picture shows well
+_REACH = 55.0  # metres; lamps that are farther away are left out, as their light is hardly visible
 _STREET = np.array([13.0, 10.5, 7.0], np.float32)  # radiant intensity: 7 m below a quarter of the sun
 _HEAD = np.array([34.0, 33.0, 30.0], np.float32)
 _HEADLAMPS = ((3.5, 0.62, 0.68), (3.5, -0.62, 0.68))  # in base_link

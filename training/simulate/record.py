@@ -1,4 +1,4 @@
-"""Drive through the town and record: frames rendered by worker processes, written in order."""
+"""Records a drive through the town: worker processes render frames, which are written in order."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ __all__ = ["Settings", "record"]
 
 START_NS = 1_700_000_000_000_000_000
 _POSE_NS = 20_000_000  # 50 Hz
-_LIDAR, _TRUTH = -1, -2  # tasks that are no camera's
-_BEFORE_S, _AFTER_S = 0.5, 0.2  # how far poses reach beyond the sensors' stamps
+_LIDAR, _TRUTH = -1, -2  # numbers of the tasks beside cameras
+_BEFORE_S, _AFTER_S = 0.5, 0.2  # poses are recorded for so long before and after the sensors' stamps
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Settings:
     """What to record.
 
     Attributes:
-        seed: which town, which weather, which noise.
-        frames, rate: number of frames and frames a second.
+        seed: seed of town, weather and noise.
+        frames, rate: number of frames, and of frames in a second.
         lidar, labels, truth: whether to write the LiDAR's clouds, the 2D labels, and the 3D truth beside the bag.
         storage: "mcap" or "sqlite3".
         jobs: worker processes; 1 renders in this process.
-        varied: what else is drawn at random from the seed, keys of `variety.KINDS`.
+        varied: keys of `variety.KINDS`: what else is drawn at random from the seed.
     Raises:
-        ValueError: names the setting that is out of range.
+        ValueError: a setting is out of range.
     """
 
     seed: int = 0
@@ -102,7 +102,7 @@ def _packed(occupancy: TruthVolumes) -> bytes:
 
 
 class SensorSimulator:
-    """Everything that makes pictures of one town; lives in each worker."""
+    """Simulates all sensors of one town and its truth. Each worker process has a copy."""
 
     def __init__(self, town: Town, vehicle: Vehicle, settings: Settings) -> None:
         self.town, self.vehicle, self.settings = town, vehicle, settings
@@ -116,21 +116,21 @@ class SensorSimulator:
             cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
             self.voxeliser = Voxeliser(town, cameras, self.lidar)
             self.voxeliser.prepare(0.0)
-        # What is compiled or read from disk at its first use is there before workers fork.
+        # Use everything once that is compiled or read from disk at its first use, before workers fork.
         up = np.array([[0.0, 0.0, 1.0]])
         self.static.trace(np.zeros(3), up)
         self.static.blocked(up, up[0])
         noise(np.ones(1), np.ones(1), 1.0, np.ones(1))
 
     def work(self, task: tuple[int, tuple[int, ...]]) -> list[Any]:
-        """What some sensors give of one frame: a camera's files, the LiDAR's sweep, the truth's .npz as bytes."""
+        """Simulate sensors in one frame. Gives a camera's files, the LiDAR's cloud, or the truth's .npz as bytes."""
         frame, sensors = task
         t = frame_ns(self.settings, frame) / 1e9
         around = self._all_around(t) if min(sensors) < 0 else None
         return [self._sensor(frame, sensor, t, around) for sensor in sensors]
 
     def _all_around(self, t: float) -> tuple[list[tuple[Mesh, np.ndarray]], Tracer]:
-        """What moves within the reach of truth and LiDAR, and a tracer that holds it."""
+        """All moving models within the range of truth and LiDAR, and a tracer with them."""
         reach = max(self.voxeliser.reach if self.voxeliser else 0.0, self.lidar.reach if self.lidar else 0.0)
         moving = self.town.traffic.models(t, self.town.drive.odom_from_base(t)[:3, 3], reach=reach + LONGEST_MOVER)
         return moving, self.static.with_moved(Mesh.join([model.moved(pose) for model, pose in moving]))
@@ -167,7 +167,7 @@ def _start_worker(parent: int, cpus: set[int]) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Within it the libraries start no threads, and OpenCV stops those it has: they would not survive a fork."""
+    """Keep libraries from starting threads, and stop OpenCV's threads, because threads do not survive a fork."""
     cpus, threads = os.sched_getaffinity(0), cv2.getNumThreads()
     cv2.setNumThreads(1)
     os.sched_setaffinity(0, {min(cpus)})  # Embree starts as many threads as there are CPUs when it is first used
@@ -181,16 +181,16 @@ def _one_thread() -> Iterator[None]:
 def render(
     town: Town, vehicle: Vehicle, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
 ) -> Iterator[list[dict[str, bytes] | Cloud | bytes]]:
-    """The results of tasks, in their order, from as many processes as the settings say."""
+    """Yield the results of tasks in order, from as many processes as the settings say."""
     with _one_thread():
         simulator = SensorSimulator(town, vehicle, settings)
     if settings.jobs == 1:
         yield from map(simulator.work, tasks)
         return
-    # Forks: the town and its tree, hundreds of megabytes that take seconds to make, are there at once and only once.
+    # Workers are forked, so that they share the town and its tree: hundreds of megabytes that take seconds to make.
     global _simulator
     _simulator = simulator
-    # They are forked where only one CPU is allowed, and shall use all.
+    # They are forked while only one CPU is allowed, and must be allowed to use all.
     start = (_start_worker, (os.getpid(), os.sched_getaffinity(0)))
     executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *start)
     try:
@@ -202,7 +202,7 @@ def render(
                 waiting.append(executor.submit(_work, task))
     except BrokenProcessPool:
         raise MemoryError(
-            f"a worker process died, probably out of memory; use fewer than {settings.jobs} jobs"
+            f"a worker process died, probably out of memory; use fewer than {settings.jobs} --jobs"
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -210,20 +210,21 @@ def render(
 
 
 def _fork(executor: ProcessPoolExecutor, tasks: list[tuple[int, tuple[int, ...]]]) -> deque:
-    """Submit the first tasks, at which the workers are forked."""
+    """Submit the first tasks. This forks the workers."""
     with _one_thread(), warnings.catch_warnings():
-        # Python 3.12 warns of any fork beside threads; a progress bar's and BLAS's, which are there, do no harm.
+        # Python 3.12 warns of any fork beside threads. The threads here are harmless: a progress bar's and BLAS's.
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
         return deque(executor.submit(_work, task) for task in tasks)
 
 
 def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=lambda count: None) -> int:
-    """Record one drive into a rosbag2 folder, which appears only when it is complete.
+    """Record one drive into a rosbag2 folder. The folder appears when it is complete.
 
     Args:
-        folder: must not exist.
-        vehicle: the recording car, or its cameras alone.
-        on_frame: called with the number of frames written so far.
+        folder: path of the folder; must not exist.
+        vehicle: the recording car, or only its cameras.
+        settings: what to record.
+        on_frame: called with the number of frames that are written.
     Returns:
         the number of messages.
     Raises:
@@ -239,7 +240,7 @@ def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=la
 
 
 def _in_order_of_stamps(results, tasks, sensors) -> Iterator[tuple]:
-    """Frame, sensor and what it gave; within a frame in the order of `sensors`."""
+    """Yield (frame, sensor, result), within a frame in the order of `sensors`."""
     for frame, of_frame in groupby(tasks, key=itemgetter(0)):
         by_sensor: dict[int, Any] = {}
         for _, group in of_frame:
@@ -249,8 +250,8 @@ def _in_order_of_stamps(results, tasks, sensors) -> Iterator[tuple]:
 
 
 def _tasks(vehicle: Vehicle, sensors: list[int], settings: Settings) -> list[tuple[int, tuple[int, ...]]]:
-    """What is to be made of each frame; every task of a frame is handed out before the next frame's."""
-    # Truth and LiDAR see the same moment: they are made together.
+    """The tasks of all frames, frame by frame."""
+    # Truth and LiDAR are at the same moment, so they are made together.
     groups = [tuple(sensor for sensor in sensors if sensor < 0)] + [(sensor,) for sensor in sensors if sensor >= 0]
     groups = [group for group in groups if group]
     lost = [vehicle.lost(settings.seed, frame) for frame in range(settings.frames)]

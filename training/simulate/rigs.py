@@ -1,4 +1,4 @@
-"""Recording cars drawn at random: where their cameras sit, which lenses they have, which body is in their view."""
+"""Random recording cars: mounts and lenses of their cameras, and the car's body in their views."""
 
 from __future__ import annotations
 

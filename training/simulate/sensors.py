@@ -1,4 +1,4 @@
-"""The recording car's sensors: cameras that fire at stamps of their own, and a spinning LiDAR."""
+"""The recording car's sensors: cameras with stamps of their own, and a spinning LiDAR."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ _SPIN = 0.05  # seconds of one LiDAR turn, over which the cameras fire one after
 
 
 def town_rig(width: int = 704, height: int = 256) -> Rig:
-    """Six pinhole cameras all around, as the town is recorded with where no rig is given.
-
-    The horizon lies at 45% of the image height.
-    """
+    """The default rig: six pinhole cameras all around. The horizon is at 45% of the image's height."""
     cameras = []
     for name, x, y, z, heading, view in _MOUNTS:
         focal = (width / 2) / np.tan(np.radians(view) / 2)
@@ -52,9 +49,9 @@ def town_rig(width: int = 704, height: int = 256) -> Rig:
 
 
 def camera_offsets(rig: Rig) -> dict[str, float]:
-    """Seconds after a frame's nominal time at which each camera fires: when the LiDAR sweeps past where it looks.
+    """Seconds from a frame's nominal time to each camera's image: the LiDAR then points in the camera's direction.
 
-    The LiDAR turns clockwise, as seen from above, and points forward at the nominal time.
+    The LiDAR turns clockwise, seen from above, and points forward at the nominal time.
     """
     offsets = {}
     for camera in rig:
@@ -68,13 +65,13 @@ def camera_offsets(rig: Rig) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CameraImage:
-    """What one camera recorded.
+    """An image with its labels.
 
     Attributes:
         image: (height, width, 3) uint8 RGB.
-        semantic: (height, width) uint8 class ids; 255 on the sky, on the car's own body and where the lens maps no
-            direction.
-        depth: (height, width) float32 z-depth in metres; 0 where there is none.
+        semantic: (height, width) uint8 class ids; 255 on the sky, on the car's own body, and for pixels of a lens
+            without a direction.
+        depth: (height, width) float32 z-depth in metres; 0 without a class.
     """
 
     image: np.ndarray
@@ -83,12 +80,12 @@ class CameraImage:
 
 
 class CameraRenderer:
-    """Takes pictures of a town with one camera.
+    """Renders images of a town for one camera.
 
     Args:
-        camera: any lens that `CameraModel` knows.
-        body: the recording car's own body in base_link, which hides what lies behind it and has no label.
-        look: how it makes photographs; None for the good camera that recordings are made with otherwise.
+        camera: the camera, of any `CameraModel`.
+        body: the recording car's own body in base_link. It hides what is behind it, and has no label.
+        look: the camera's image quality; None for the default, a good camera.
     """
 
     def __init__(self, camera: Camera, body: Mesh | None = None, look: CameraLook | None = None) -> None:
@@ -108,19 +105,19 @@ class CameraRenderer:
         )
 
     def ray_grid(self, stride: int) -> tuple[tuple[int, int], np.ndarray]:
-        """(rows, columns) and unit directions in the optical frame of every `stride`-th pixel each way."""
+        """Number of (rows, columns) and unit directions of every `stride`-th pixel each way, in the optical frame."""
         model = self.camera.model
         directions = self._directions.reshape(model.height, model.width, 3)[::stride, ::stride]
         return directions.shape[:2], np.ascontiguousarray(directions.reshape(-1, 3))
 
     def may_see(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """A quick test of places in the optical frame, (N,) each: leaves out only what the lens cannot see."""
+        """A quick test of points in the optical frame, (N,) each. False only for points that the lens cannot see."""
         if self._widest is None:
             return np.ones(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
         return (np.abs(x) < z * np.float32(self._widest[0])) & (np.abs(y) < z * np.float32(self._widest[1]))
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`CameraModel.project`, in single precision where the lens is a pinhole."""
+        """`CameraModel.project`, in single precision for pinhole lenses."""
         model = self.camera.model
         if not self._pinhole:
             return model.project(points)
@@ -134,7 +131,7 @@ class CameraRenderer:
         return np.stack([column, row], -1), inside & ~behind
 
     def render(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> CameraImage:
-        """The picture at a time in seconds, and its labels."""
+        """Render the image at a time in seconds, with its labels."""
         model = self.camera.model
         shape = (model.height, model.width)
         odom_from_base = town.drive.odom_from_base(t)
@@ -157,7 +154,7 @@ class CameraRenderer:
         return CameraImage(image, semantic, np.maximum(depth, 0))
 
     def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
-        """(height, width, 3) uint8 of linear radiance, as this camera shows it."""
+        """The camera's image, (height, width, 3) uint8, of linear radiance."""
         look = self.look
         if look is None:
             return develop(light, meter(light, rng.normal(0, 0.15)), rng)
@@ -167,7 +164,7 @@ class CameraRenderer:
         return photograph(light, look, exposure, town.weather.rain, town.weather.horizon, rng)
 
     def _flow(self, town: Town, t: float, origin, directions, hits: Hits) -> np.ndarray:
-        """(h, w, 2) pixels by which a lattice of pixels has moved at a later time; 0 on the car's own body."""
+        """Motion of a lattice of pixels until a later time, (h, w, 2) pixels; 0 on the car's own body."""
         model = self.camera.model
         pixels = lattice((model.height, model.width))
         chosen = pixels.ravel()
@@ -184,10 +181,10 @@ class CameraRenderer:
 def in_sight(
     static: Tracer, origin: np.ndarray, models: list[tuple[Mesh, np.ndarray]]
 ) -> list[tuple[Mesh, np.ndarray]]:
-    """Those of the moving models (each with odom_from_model) that do not stand hidden behind houses.
+    """The moving models (each with odom_from_model) that are not hidden behind houses.
 
-    What is near is kept in any case: its shadow may be seen. Of the rest a lattice of points in the box around each is
-    looked at; one that the static town does not hide is enough.
+    Near models are always kept, because their shadows may be visible. Others are kept if the static town does not hide
+    all points of a lattice in the model's bounding box.
     """
     far = [index for index, (_, pose) in enumerate(models) if np.hypot(*(pose[:2, 3] - origin[:2])) > SHADOW_REACH]
     if not far:
@@ -201,12 +198,12 @@ def in_sight(
 
 
 class Lidar:
-    """A LiDAR on the roof that turns once a frame; its cloud is deskewed to the frame's stamp.
+    """A LiDAR on the roof that turns once in each frame. Its cloud is deskewed to the frame's stamp.
 
     Args:
-        beams: number of lasers, from -30.7 to 10.7 degrees as a Velodyne HDL-32E has them.
-        columns: firings of each laser in a turn.
-        reach: metres.
+        beams: number of lasers, from -30.7 to 10.7 degrees as in a Velodyne HDL-32E.
+        columns: number of firings of each laser in a turn.
+        reach: largest distance of a return, metres.
     Attributes:
         directions: (columns * beams, 3) float32 unit vectors in the LiDAR's frame, a column's beams together.
         elevations: (beams,) radians, ascending.
@@ -230,7 +227,7 @@ class Lidar:
         )
 
     def sweep(self, odom_from_base: np.ndarray, tracer: Tracer, rng: np.random.Generator) -> Cloud:
-        """The returns at a pose of the car, off what a tracer holds: range noise of 2 cm, fewer from glass and afar."""
+        """The returns at a pose of the car. Distances have noise of 2 cm; glass and far objects give fewer returns."""
         odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)

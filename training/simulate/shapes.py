@@ -1,6 +1,6 @@
-"""Meshes with what the ray tracer needs of every triangle, and the primitives that the town is built from.
+"""Meshes for the ray tracer, and the primitive shapes of the town.
 
-A shape's own frame: metres, x forward, y left, z up, the origin on the ground under it.
+A shape's own frame is in metres: x forward, y left, z up, with the origin on the ground under the shape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Mesh", "Surface", "blob", "box", "boxes", "cross", "cylinder", "extr
 
 
 class Surface(IntEnum):
-    """What a triangle is made of: which procedural texture paints it."""
+    """The material of a triangle, which selects its procedural texture."""
 
     PLAIN = 0
     ASPHALT = 1
@@ -43,7 +43,7 @@ class Surface(IntEnum):
 
 @dataclass
 class Mesh:
-    """Triangles with their looks and labels.
+    """Triangles with appearance and labels.
 
     Attributes:
         vertices: (V, 3) float32, metres.
@@ -94,7 +94,7 @@ class Mesh:
 
     @cached_property
     def lattice(self) -> np.ndarray:
-        """(48, 3) points spread over the box around it, none on its sides: where to look for it."""
+        """(48, 3) points spread over the bounding box, none on its sides, for tests of visibility."""
         low, high = self.vertices.min(0), self.vertices.max(0)
         steps = np.stack(np.meshgrid(*(np.linspace(0.03, 0.97, count) for count in (4, 3, 4)), indexing="ij"), -1)
         return (low + (high - low) * steps.reshape(-1, 3)).astype(np.float32)
@@ -115,7 +115,7 @@ class Mesh:
         return self
 
     def seeded(self, seed: float) -> Mesh:
-        """The same triangles with another number to tell them from their copies."""
+        """The same triangles with another number, which makes textures of copies different."""
         self.texture = self.texture.copy()
         self.texture[:, 2] = seed
         return self
@@ -128,7 +128,7 @@ def linear(red: int, green: int, blue: int) -> np.ndarray:
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products of (..., 3) vectors; numpy's own spends its time on axes."""
+    """Cross products of (..., 3) vectors; faster than numpy's function."""
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)

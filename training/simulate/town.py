@@ -1,4 +1,4 @@
-"""The town: plan, houses, trees, street furniture, parked and moving traffic, all from one seed."""
+"""Builds the town from a seed: plan, houses, trees, street furniture, parked and moving traffic."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Town:
     """A town and one drive through it.
 
     Attributes:
-        static: all that stands still, in odom.
+        static: all objects that do not move, in odom.
         drive: the recording car's trajectory.
-        traffic: what moves.
+        traffic: all objects that move.
         weather: sun and sky.
         plan: streets and ground.
         lamps: (L, 3) where street lamps shine from, in odom.
@@ -91,7 +91,7 @@ _DRIVEN = {
 
 
 def _let_drive(builder: Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
-    """Vehicles in every lane, as dense as they can be without touching; a cyclist before the recording car."""
+    """Put vehicles into every lane, as dense as possible without contact, and a cyclist ahead of the recording car."""
     plan = builder.plan
     x0, y0, x1, y1 = plan.extent
     start = plan.along_x[1].centre + plan.along_x[1].reach
@@ -123,7 +123,7 @@ def _let_drive(builder: Builder, traffic: Traffic, rng: np.random.Generator, dur
 
 
 def _let_walk(builder: Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
-    """People on the sidewalks, most of them walking, and on the zebra crossings."""
+    """Put people on the sidewalks, most of them walking, and on the zebra crossings."""
     plan = builder.plan
 
     def crowd(walking):

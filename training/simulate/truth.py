@@ -1,9 +1,9 @@
-"""Exact 3D truth of the town in Occ3D's layout: which voxels hold a surface, of which class, and who can see them.
+"""Exact 3D truth of the town in Occ3D's layout: voxels with a surface, their classes, and which sensors see them.
 
-A voxel is occupied where it holds a surface's larger part: a surface is one voxel thick, along the axis that it mostly
-faces, and a voxel that it just cuts is free if one beside it holds more. A surface that pokes into a voxel by a corner
-would have the rays that pass above it end in the air. Surfaces are sampled densely, once for each tile of the town,
-every sample standing for its share of the area; what stands on the ground outvotes the ground under it.
+A voxel is occupied if it has the larger part of a surface. A surface is one voxel thick along the axis that it mostly
+faces, and a voxel that it only cuts is free if a neighbour has more of it. Otherwise rays just above a surface would
+end in the air. Surfaces are sampled densely, once for each tile of the town, and each sample has its share of the area.
+Objects on the ground outvote the ground under them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PIXEL_STRIDE = 2
 
 @dataclass(frozen=True)
 class TruthVolumes:
-    """One frame's truth, each uint8 (X, Y, Z): class ids, `free` where nothing is; 0/1 masks of what was seen."""
+    """One frame's truth, each (X, Y, Z) uint8: class ids with `free`, and masks (0 or 1) of visible voxels."""
 
     semantics: np.ndarray
     mask_camera: np.ndarray
@@ -102,11 +102,11 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
 
 
 def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Which voxels hold the larger part of a surface.
+    """Find the voxels that have the larger part of a surface.
 
-    A plane's areas seen along the axis that it mostly faces add up to one voxel's face in every row of voxels along
-    that axis, and the fullest voxel of the row is kept: a plane has no holes. Where a row adds up to less it is the
-    edge of something or something thin; that is kept too, unless the same class wholly covers a voxel beside it.
+    Project a plane along the axis that it mostly faces. In every row of voxels along this axis its areas add up to one
+    voxel's face, and the fullest voxel of the row is kept, so a plane has no holes. If a row adds up to less, it is at
+    an edge or on a thin object. It is kept too, unless a neighbouring voxel is covered completely by the same class.
 
     Args:
         facing: (X, Y, Z, 3) area of the surfaces in each voxel as seen along x, y and z, in units of a voxel's face.
@@ -146,12 +146,13 @@ def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class Voxeliser:
-    """Makes the truth of frames of one town.
+    """Voxelises a town around the car, frame by frame.
 
     Args:
         town: the town.
-        cameras: whose views `mask_camera` is; with their offsets from the frame's nominal time, seconds.
-        lidar: whose returns `mask_lidar` is; None leaves it empty.
+        cameras: cameras for `mask_camera`, each with its offset from the frame's nominal time, seconds.
+        lidar: LiDAR for `mask_lidar`; None leaves the mask empty.
+        grid: grid of the truth.
     Attributes:
         reach: metres from base_link to the grid's furthest corner, as seen from above.
     """
@@ -181,7 +182,7 @@ class Voxeliser:
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
 
     def prepare(self, t: float) -> None:
-        """Sample what lies around at a time: before workers fork, so that they share it."""
+        """Sample the surroundings at a time. Called before workers fork, so that they share the samples."""
         pose = self._town.drive.odom_from_base(t)
         for index in self._tiles_within(pose).tolist():
             self._tile_samples(index)
@@ -196,11 +197,11 @@ class Voxeliser:
 
         Args:
             t: the frame's nominal time in seconds.
-            moving: what moves then, models with odom_from_model, at least as far as the grid reaches. What lies beyond
-                the grid hides nothing inside it from sensors inside it, but the LiDAR's beams may return from there.
-            tracer: of the static town and of `moving`.
-            body: the car's own in base_link, which hides what lies behind it from cameras.
-            lost: numbers of cameras that saw nothing.
+            moving: moving models with odom_from_model, at least those in the grid. Models outside the grid hide nothing
+                inside it, but the LiDAR's beams may return from them.
+            tracer: a tracer of the static town and of `moving`.
+            body: the car's own body in base_link, which hides what is behind it from cameras.
+            lost: numbers of cameras without an image.
         """
         odom_from_base = self._town.drive.odom_from_base(t)
         semantics = self._vote(odom_from_base, moving)
@@ -212,9 +213,9 @@ class Voxeliser:
         return TruthVolumes(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
-        """Class of every voxel that holds the larger part of a surface, `free` elsewhere."""
+        """Class of every voxel that has the larger part of a surface; `free` elsewhere."""
         near = self._tiles_within(odom_from_base).tolist()
-        # Samples of tiles that were left behind go: memory does not grow with the length of a drive.
+        # Samples of tiles behind the car are removed, so that memory does not grow with the length of a drive.
         self._samples = {index: self._samples[index] for index in near if index in self._samples}
         base_from_odom = invert(odom_from_base)
         placed = [(self._tile_samples(index), base_from_odom) for index in near]
@@ -241,7 +242,7 @@ class Voxeliser:
         return result
 
     def _tiles_within(self, odom_from_base: np.ndarray) -> np.ndarray:
-        """Numbers of the tiles whose rectangle and the grid's, turned against it, overlap: on no axis do they miss."""
+        """Numbers of the tiles whose rectangle overlaps that of the grid, which is rotated (separating axes)."""
         lower, upper = np.array(self._grid.lower[:2]) - _MARGIN, np.array(self._grid.upper[:2]) + _MARGIN
         base_from_odom = invert(odom_from_base)
         corners = np.array([[lower[0], lower[1]], [lower[0], upper[1]], [upper[0], lower[1]], [upper[0], upper[1]]])
@@ -253,20 +254,20 @@ class Voxeliser:
         return np.flatnonzero(meets & (middle - half < upper).all(1) & (middle + half > lower).all(1))
 
     def _inside(self, part: _Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the samples inside the grid: flat voxel number, class, and area along x, y and z in voxel faces."""
+        """Flat voxel number, class and area along x, y and z (in voxel faces) of the samples inside the grid."""
         voxel, inside = self._voxels(place(base_from_part, part.points))
         areas = np.abs(rotate(base_from_part, part.areas[inside])) / np.float32(self._grid.voxel_size**2)
         return voxel[inside], part.classes[inside], areas
 
     def _model_samples(self, model: Mesh) -> _Samples:
-        """The samples of something that moves, in its own frame."""
+        """The samples of a moving model, in its own frame."""
         if id(model) not in self._model_cache:
-            # The model is kept beside its samples: its id is then nobody else's.
+            # The model is kept beside its samples, so that no other object can get its id.
             self._model_cache[id(model)] = model, _Samples.of(*sample_surface(model, _SPACING))
         return self._model_cache[id(model)][1]
 
     def _tile_samples(self, index: int) -> _Samples:
-        """The samples of one tile of the static town, made when first asked for."""
+        """The samples of one tile of the static town. They are made when they are first needed."""
         if index not in self._samples:
             static, rows = self._town.static, np.sort(self._faces[index])
             bottom = static.vertices[static.faces[rows]][:, :, 2].min(1)

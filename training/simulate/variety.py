@@ -1,4 +1,4 @@
-"""What `renderocc simulate` can draw at random beside the town itself, each from random numbers of its own."""
+"""What `renderocc simulate` can draw at random beside the town, each kind with its own random numbers."""
 
 from __future__ import annotations
 
