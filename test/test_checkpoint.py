@@ -18,6 +18,8 @@ from renderocc_model.network.checkpoint import (
     FORMAT_VERSION,
     METADATA_KEY,
     CheckpointError,
+    checkpoint_metadata,
+    described,
     load_checkpoint,
     read_checkpoint_metadata,
     save_checkpoint,
@@ -83,6 +85,9 @@ def test_a_threshold_over_the_distance_comes_back_and_older_files_have_none(netw
     assert load_checkpoint(tmp_path / "curve.safetensors").threshold == curve
     content = read_checkpoint_metadata(tmp_path / "curve.safetensors")
     assert content["threshold"] == 0.15  # for programs that know no curves
+    # What exported files hold and are read by.
+    exported = {METADATA_KEY: json.dumps(checkpoint_metadata(network, OCC3D_NUSCENES, curve))}
+    assert described(path, exported).threshold == curve
     header, data = header_of(path)
     content = json.loads(header["__metadata__"][METADATA_KEY])
     assert content.pop("threshold_by_distance") is None

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from renderocc_model.field.field import SemanticDensityField
-from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.termination import (
     OpticalDepths,
@@ -61,7 +60,10 @@ def termination_terms(
     grid, returned = field.grid, labels.returned > 0
     terms = {}
     if config.weights.termination > 0:
-        starts, ends = _windows(config, grid, rays, labels, holding)
+        window = config.termination
+        starts, ends = return_windows(
+            grid, rays, labels.distances, returned, window.margin, window.run, config.step, holding
+        )
         depths = termination(field, rays, starts, ends, config.step, _uniform(labels.distances, generator))
         depths = OpticalDepths(depths.before, depths.window + SMALLEST_STOP)
         each = negative_log_likelihood(depths, returned)
@@ -75,27 +77,6 @@ def termination_terms(
         optical_depth = density_at(field, points) * grid.voxel_size + SMALLEST_STOP
         terms["return_voxel"] = losses.weighted_mean(-log1mexp(optical_depth), labels.returned)
     return terms
-
-
-def _windows(
-    config: SupervisionConfig, grid: VoxelGrid, rays: Rays, labels: RayLabels, holding: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(R,), (R,) where along each ray its light may end; inf where it left the grid, or says nothing."""
-    distances, returned, count = labels.distances, labels.returned > 0, len(rays)
-    rays = Rays(rays.origins.float(), rays.directions.float())
-    if config.termination.run and holding is not None:
-        # Voxels are marked by returns: one more ray for each that others returned from, from its middle.
-        cells = holding.nonzero()
-        middles = torch.tensor(grid.lower, device=cells.device) + (cells + 0.5) * grid.voxel_size
-        along = torch.zeros_like(middles)
-        along[:, 0] = 1
-        rays = Rays(torch.cat([rays.origins, middles]), torch.cat([rays.directions, along]))
-        distances = torch.cat([distances, torch.zeros_like(middles[:, 0])])
-        returned = torch.cat([returned, torch.ones_like(middles[:, 0], dtype=torch.bool)])
-    starts, ends = return_windows(
-        grid, rays, distances, returned, config.termination.margin, config.termination.run, config.step
-    )
-    return starts[:count], ends[:count]
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
