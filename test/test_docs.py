@@ -17,7 +17,9 @@ def tracked_files() -> list[str]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0:
         return listed.stdout.splitlines()
-    return [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    made = {"build", "install", "log", "site"}  # not under git: what commands leave
+    names = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    return [name.as_posix() for name in names if not made & set(name.parts) and not name.parts[0].startswith(".venv")]
 
 
 FILES = tracked_files()
