@@ -10,7 +10,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from renderocc_model.geometry.rig import Rig
 from training.simulate import main
-from training.simulate.cameras import CameraLook, blurred_by_motion, draw_looks, photograph
+from training.simulate.cameras import Imaging, blurred_by_motion, draw_imaging, photograph
 from training.simulate.lights import Lights
 from training.simulate.materials import draw_materials
 from training.simulate.plan import Plan, Slopes
@@ -153,7 +153,7 @@ def test_the_flow_of_a_camera_that_drives_forward_leads_away_from_where_it_drive
 def test_a_camera_with_usual_settings_makes_the_usual_photograph():
     rng = np.random.default_rng(0)
     light = np.full((40, 60, 3), 0.2, np.float32)
-    quiet = dataclasses.replace(CameraLook(), noise=0.0, vignette=0.0)
+    quiet = dataclasses.replace(Imaging(), noise=0.0, vignette=0.0)
     flat = photograph(light, quiet, 1.0, 0.0, np.ones(3, np.float32), rng)
     assert (flat == flat[0, 0]).all()
     warm = photograph(light, dataclasses.replace(quiet, balance=(1.3, 1.0, 0.8)), 1.0, 0.0, np.ones(3, np.float32), rng)
@@ -167,12 +167,12 @@ def test_a_camera_with_usual_settings_makes_the_usual_photograph():
 
 
 def test_cameras_of_a_car_look_alike_but_not_the_same():
-    looks = draw_looks(4, frozenset(KINDS), 0.0, 5)
+    looks = draw_imaging(4, frozenset(KINDS), 0.0, 5)
     balances = np.array([look.balance[0] for look in looks])
-    others = np.array([draw_looks(seed, frozenset(KINDS), 0.0, 1)[0].balance[0] for seed in range(30)])
+    others = np.array([draw_imaging(seed, frozenset(KINDS), 0.0, 1)[0].balance[0] for seed in range(30)])
     assert 0 < balances.std() < 0.6 * others.std()
-    assert draw_looks(4, frozenset({"rig", "light"}), 0.0, 3) == [None] * 3
-    assert {look.quality for look in draw_looks(4, frozenset({"blur"}), 0.0, 3)} == {92}
+    assert draw_imaging(4, frozenset({"rig", "light"}), 0.0, 3) == [None] * 3
+    assert {look.quality for look in draw_imaging(4, frozenset({"blur"}), 0.0, 3)} == {92}
 
 
 def test_materials_leave_albedo_between_black_and_white():

@@ -11,7 +11,7 @@ from .shade import BRIGHTEST, tone
 from .variety import stream
 from .write import JPEG_QUALITY
 
-__all__ = ["CameraLook", "blurred_by_motion", "draw_looks", "lattice", "photograph"]
+__all__ = ["Imaging", "blurred_by_motion", "draw_imaging", "lattice", "photograph"]
 
 _SHARP = 0.55  # pixels: the blur of a good lens
 _NOISIEST = 25.0  # factor of the noise variance, of the night too
@@ -19,7 +19,7 @@ _LATTICE = 4  # pixels between those whose motion is worked out
 
 
 @dataclass(frozen=True)
-class CameraLook:
+class Imaging:
     """The image quality of a camera. The defaults are those of a good camera.
 
     Attributes:
@@ -55,8 +55,8 @@ class CameraLook:
     drops: int = 0
 
 
-def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> list[CameraLook | None]:
-    """The looks of a car's cameras: alike, as they were bought together, but not quite. None where nothing varies them.
+def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> list[Imaging | None]:
+    """Draw the image quality of a car's cameras, which are similar but not equal; None if nothing is varied.
 
     Args:
         seed: of the recording.
@@ -66,7 +66,7 @@ def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> lis
     """
     if not rain and not kinds & set(_DRAWS):
         return [None] * count
-    looks = [CameraLook()] * count
+    imagings = [Imaging()] * count
     for kind, draw in _DRAWS.items():
         if kind in kinds:
             common = stream(seed, kind)
@@ -74,12 +74,12 @@ def draw_looks(seed: int, kinds: frozenset[str], rain: float, count: int) -> lis
             for index in range(count):
                 # Most of each number is common to all cameras of the car, some is the camera's own.
                 own = np.clip(shared + stream(seed, kind, 1 + index).normal(0, 0.06, 8), 0, 1)
-                looks[index] = replace(looks[index], **draw(own))
+                imagings[index] = replace(imagings[index], **draw(own))
     if rain:
         for index in range(count):
             wet = stream(seed, "weather", 1 + index)
-            looks[index] = replace(looks[index], drops=int(wet.integers(0, 1 + round(14 * rain))))
-    return list(looks)
+            imagings[index] = replace(imagings[index], drops=int(wet.integers(0, 1 + round(14 * rain))))
+    return list(imagings)
 
 
 def _exposure(u: np.ndarray) -> dict:
@@ -149,13 +149,13 @@ def lattice(shape: tuple[int, int]) -> np.ndarray:
 
 
 def photograph(
-    image: np.ndarray, look: CameraLook, exposure: float, rain: float, horizon: np.ndarray, rng: np.random.Generator
+    image: np.ndarray, imaging: Imaging, exposure: float, rain: float, horizon: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A photograph of linear radiance by a camera that is not ideal.
 
     Args:
         image: (H, W, 3) linear.
-        look: the camera's.
+        imaging: the camera's image quality.
         exposure: multiplies the radiance.
         rain: 0 to 1; streaks in the air have the colour of the `horizon`, (3,) linear.
         rng: of this picture.
@@ -165,36 +165,38 @@ def photograph(
     height, width = image.shape[:2]
     if rain:
         image = image + _streaks(height, width, rain, rng)[..., None] * horizon
-    image = np.minimum(image * (np.array(look.balance, np.float32) * np.float32(exposure)), BRIGHTEST)
-    image = cv2.GaussianBlur(image, (0, 0), look.defocus)
-    if look.drops:
-        image = _through_drops(image, look.drops, rng)
+    image = np.minimum(image * (np.array(imaging.balance, np.float32) * np.float32(exposure)), BRIGHTEST)
+    image = cv2.GaussianBlur(image, (0, 0), imaging.defocus)
+    if imaging.drops:
+        image = _through_drops(image, imaging.drops, rng)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32) * (height / width)
-    image *= np.maximum(1 - np.float32(look.vignette) * (x[None] ** 2 + y[:, None] ** 2), 0)[..., None]
+    image *= np.maximum(1 - np.float32(imaging.vignette) * (x[None] ** 2 + y[:, None] ** 2), 0)[..., None]
     gain = max(1.0, 0.4 * exposure)  # what is dark is amplified, with its noise
-    variance = np.float32(min(look.noise * gain, _NOISIEST)) * (np.float32(0.00006) + np.float32(0.0007) * image)
+    variance = np.float32(min(imaging.noise * gain, _NOISIEST)) * (np.float32(0.00006) + np.float32(0.0007) * image)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.sqrt(variance)
-    if look.blotches:
-        coarse = rng.standard_normal((height // 6 + 1, width // 6 + 1, 3), dtype=np.float32) * np.float32(look.blotches)
+    if imaging.blotches:
+        coarse = rng.standard_normal((height // 6 + 1, width // 6 + 1, 3), dtype=np.float32) * np.float32(
+            imaging.blotches
+        )
         image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * np.sqrt(np.maximum(image, 0))
-    if look.smoothing:
-        image = cv2.GaussianBlur(image, (0, 0), look.smoothing)
-    return _graded(tone(image), look)
+    if imaging.smoothing:
+        image = cv2.GaussianBlur(image, (0, 0), imaging.smoothing)
+    return _graded(tone(image), imaging)
 
 
-def _graded(picture: np.ndarray, look: CameraLook) -> np.ndarray:
+def _graded(picture: np.ndarray, imaging: Imaging) -> np.ndarray:
     """Saturation, contrast and lift of an sRGB picture, then sharpening; uint8."""
     levels = np.arange(256, dtype=np.float32) / 255
     middle = np.float32(0.45)
-    curve = np.clip(middle + (levels - middle) * np.float32(look.contrast), 0, 1)
-    curve = np.float32(look.lift) + curve * np.float32(1 - look.lift)
+    curve = np.clip(middle + (levels - middle) * np.float32(imaging.contrast), 0, 1)
+    curve = np.float32(imaging.lift) + curve * np.float32(1 - imaging.lift)
     picture = cv2.LUT(picture, np.rint(curve * 255).astype(np.uint8))
-    if look.saturation != 1:
+    if imaging.saturation != 1:
         grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-        picture = cv2.addWeighted(picture, look.saturation, grey, 1 - look.saturation, 0)
-    if look.sharpening:
+        picture = cv2.addWeighted(picture, imaging.saturation, grey, 1 - imaging.saturation, 0)
+    if imaging.sharpening:
         soft = cv2.GaussianBlur(picture, (0, 0), 1.2)
-        picture = cv2.addWeighted(picture, 1 + look.sharpening, soft, -look.sharpening, 0)
+        picture = cv2.addWeighted(picture, 1 + imaging.sharpening, soft, -imaging.sharpening, 0)
     return picture
 
 

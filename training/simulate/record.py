@@ -25,7 +25,7 @@ from renderocc_model.geometry.rig import Rig
 from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Cloud, LidarMount, Recorder
 
-from .cameras import draw_looks
+from .cameras import draw_imaging
 from .noise import noise
 from .rigs import Vehicle
 from .sensors import CameraRenderer, Lidar, camera_offsets
@@ -107,8 +107,8 @@ class SensorSimulator:
     def __init__(self, town: Town, vehicle: Vehicle, settings: Settings) -> None:
         self.town, self.vehicle, self.settings = town, vehicle, settings
         self.static = Tracer([town.static])
-        looks = draw_looks(settings.seed, settings.varied, town.weather.rain, len(vehicle.rig))
-        self.cameras = [CameraRenderer(camera, vehicle.body, look) for camera, look in zip(vehicle.rig, looks)]
+        imaging = draw_imaging(settings.seed, settings.varied, town.weather.rain, len(vehicle.rig))
+        self.cameras = [CameraRenderer(camera, vehicle.body, one) for camera, one in zip(vehicle.rig, imaging)]
         self.offsets = camera_offsets(vehicle.rig)
         self.lidar = Lidar() if settings.lidar else None
         self.voxeliser = None
@@ -149,7 +149,7 @@ class SensorSimulator:
         renderer = self.cameras[sensor]
         picture = renderer.render(self.town, self.static, t + self.offsets[renderer.camera.name], rng)
         semantic, depth = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
-        return encode(picture.image, semantic, depth, renderer.look.quality if renderer.look else JPEG_QUALITY)
+        return encode(picture.image, semantic, depth, renderer.imaging.quality if renderer.imaging else JPEG_QUALITY)
 
 
 _simulator: SensorSimulator | None = None  # set before the workers fork, which inherit it

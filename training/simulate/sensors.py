@@ -11,7 +11,7 @@ from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.geometry.transforms import invert
 from training.recordings.recorder import Cloud
 
-from .cameras import CameraLook, blurred_by_motion, lattice, photograph
+from .cameras import Imaging, blurred_by_motion, lattice, photograph
 from .lights import Lights
 from .shade import develop, meter, radiance
 from .shapes import Mesh
@@ -85,11 +85,11 @@ class CameraRenderer:
     Args:
         camera: the camera, of any `CameraModel`.
         body: the recording car's own body in base_link. It hides what is behind it, and has no label.
-        look: the camera's image quality; None for the default, a good camera.
+        imaging: the camera's image quality; None for the default, a good camera.
     """
 
-    def __init__(self, camera: Camera, body: Mesh | None = None, look: CameraLook | None = None) -> None:
-        self.camera, self.body, self.look = camera, body, look
+    def __init__(self, camera: Camera, body: Mesh | None = None, imaging: Imaging | None = None) -> None:
+        self.camera, self.body, self.imaging = camera, body, imaging
         model = camera.model
         u, v = np.meshgrid(np.arange(model.width), np.arange(model.height))
         directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1).astype(float))
@@ -155,13 +155,13 @@ class CameraRenderer:
 
     def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
         """The camera's image, (height, width, 3) uint8, of linear radiance."""
-        look = self.look
-        if look is None:
+        imaging = self.imaging
+        if imaging is None:
             return develop(light, meter(light, rng.normal(0, 0.15)), rng)
-        if look.shutter:
-            light = blurred_by_motion(light, self._flow(town, t + look.shutter, origin, directions, hits))
-        exposure = meter(light, rng.normal(look.stops, look.jitter))
-        return photograph(light, look, exposure, town.weather.rain, town.weather.horizon, rng)
+        if imaging.shutter:
+            light = blurred_by_motion(light, self._flow(town, t + imaging.shutter, origin, directions, hits))
+        exposure = meter(light, rng.normal(imaging.stops, imaging.jitter))
+        return photograph(light, imaging, exposure, town.weather.rain, town.weather.horizon, rng)
 
     def _flow(self, town: Town, t: float, origin, directions, hits: Hits) -> np.ndarray:
         """Motion of a lattice of pixels until a later time, (h, w, 2) pixels; 0 on the car's own body."""
