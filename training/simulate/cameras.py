@@ -83,14 +83,15 @@ def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> l
 
 
 def _exposure(u: np.ndarray) -> dict:
-    return {"stops": float(1.7 * (u[0] - 0.55) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
+    # Real cameras protect the sky: their pictures are darker than those that are metered for the ground.
+    return {"stops": float(1.7 * (u[0] - 1.05) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
 
 
 def _blur(u: np.ndarray) -> dict:
     return {
-        "shutter": float(0.0005 * 60 ** u[0]),
-        "defocus": float(0.35 + 1.25 * u[1] ** 2.5),
-        "sharpening": float(1.4 * max(u[2] - 0.45, 0)),
+        "shutter": float(0.0004 * 30 ** u[0]),
+        "defocus": float(0.25 + 1.1 * u[1] ** 3.5),
+        "sharpening": float(1.4 * max(u[2] - 0.3, 0)),
     }
 
 
@@ -111,9 +112,9 @@ def _colour(u: np.ndarray) -> dict:
     warm, green = 0.5 * (u[0] - 0.5), 0.12 * (u[1] - 0.5)
     return {
         "balance": (float(np.exp(warm)), float(np.exp(green)), float(np.exp(-warm))),
-        "saturation": float(0.4 + 0.9 * u[2]),
-        "contrast": float(np.exp(0.65 * (u[3] - 0.5))),
-        "lift": float(0.09 * max(u[5] - 0.4, 0)),
+        "saturation": float(0.3 + 0.75 * u[2]),
+        "contrast": float(np.exp(0.65 * (u[3] - 0.35))),
+        "lift": float(0.1 * max(u[5] - 0.6, 0)),
         "vignette": float(0.5 * u[6] ** 1.5),
     }
 

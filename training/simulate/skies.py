@@ -14,8 +14,8 @@ _HAZE_M = (600.0, 2000.0)
 
 
 def draw_light(rng: np.random.Generator) -> Weather:
-    """A sky of any kind: the sun at 3 to 75 degrees (52 %), overcast (24 %), dusk and night (12 % each)."""
-    kind = rng.choice(["sun", "overcast", "dusk", "night"], p=[0.52, 0.24, 0.12, 0.12])
+    """A sky of any kind: the sun at 3 to 75 degrees (60 %), overcast (20 %), dusk and night (10 % each)."""
+    kind = rng.choice(["sun", "overcast", "dusk", "night"], p=[0.6, 0.2, 0.1, 0.1])
     azimuth = rng.uniform(-np.pi, np.pi)
     haze, drift = float(rng.uniform(*_HAZE_M)), float(rng.uniform(0, 1000))
     if kind == "sun":
@@ -61,11 +61,11 @@ def draw_light(rng: np.random.Generator) -> Weather:
 
 
 def draw_weather(weather: Weather, rng: np.random.Generator) -> Weather:
-    """The same light in clear air (45 %), mist or fog (20 %), on roads still wet (15 %), or in rain (20 %)."""
-    kind = rng.choice(["clear", "fog", "wet", "rain"], p=[0.45, 0.2, 0.15, 0.2])
+    """The same light in clear air (58 %), mist or fog (12 %), on roads still wet (15 %), or in rain (15 %)."""
+    kind = rng.choice(["clear", "fog", "wet", "rain"], p=[0.58, 0.12, 0.15, 0.15])
     amount, wet, drops = rng.random(3)
     if kind == "clear":
-        return replace(weather, haze=float(200 * 10 ** (1.3 * amount)))
+        return replace(weather, haze=float(400 * 10**amount))
     if kind == "wet":
         return replace(weather, wet=float(0.4 + 0.6 * wet))
     grey = weather.zenith.mean() * 0.4 + weather.horizon.mean() * 0.6
