@@ -17,7 +17,8 @@ import numpy as np
 
 from renderocc_model import Camera, Predictor, Rig
 from renderocc_model.field.drawing import perspective_view
-from renderocc_model.images.decoding import decode_compressed, decode_raw
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
 from training.recordings.frames import Recording
 from training.simulate.record import Settings, record

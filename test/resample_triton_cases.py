@@ -11,7 +11,7 @@ import torch
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.undistortion import UndistortTable, View
-from renderocc_model.images.decoding import ENCODINGS
+from renderocc_model.images.encodings import ENCODINGS
 from renderocc_model.ops.resample import PLANAR, PixelLayout, resample, triton_kernel
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"

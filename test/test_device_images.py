@@ -9,8 +9,9 @@ from realdata import REALDATA, needs_realdata
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
-from renderocc_model.images.decoding import ENCODINGS, ImageError
+from renderocc_model.images.encodings import ENCODINGS
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
+from renderocc_model.images.reduction import ImageError
 from renderocc_model.inference.device_decoding import DeviceDecoder
 
 pytestmark = pytest.mark.slow

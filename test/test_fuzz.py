@@ -33,7 +33,8 @@ from renderocc_model.export.file import read_description
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
-from renderocc_model.images.decoding import ImageError, decode_compressed
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.images.reduction import ImageError
 from renderocc_model.network.checkpoint import CheckpointError
 from renderocc_model.rosio import bounds, cdr
 from renderocc_model.rosio.bags import Bag, BagError

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from renderocc_model.images.decoding import ENCODINGS, ImageError, compressed_size, decode_compressed, decode_raw
+from renderocc_model.images.decoding import compressed_size, decode_compressed
+from renderocc_model.images.encodings import ENCODINGS, decode_raw
+from renderocc_model.images.reduction import ImageError
 
 HEIGHT, WIDTH = 48, 64
 COLOURS = [name for name in ENCODINGS if name in ("rgb8", "bgr8", "rgba8", "bgra8")]

@@ -11,8 +11,8 @@ from realdata import REALDATA, needs_realdata
 
 from renderocc_model.geometry.rig import Rig
 from renderocc_model.geometry.undistortion import FILL_COLOUR, UndistortTable, network_view
-from renderocc_model.images.decoding import ImageError
 from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD, Preprocessor, normalise, view_from_rgb
+from renderocc_model.images.reduction import ImageError
 
 RIGS = Path(__file__).resolve().parents[1] / "config" / "rigs"
 NUSCENES = Rig.load(RIGS / "nuscenes_keyframe.yaml")

@@ -12,7 +12,9 @@ import numpy as np
 from ..geometry.rig import CameraModel, Rig
 from ..geometry.undistortion import UndistortTable, View, network_view
 from .compiled import compiled_loops
-from .decoding import ImageError, compressed_size, decode_compressed, decode_raw
+from .decoding import compressed_size, decode_compressed
+from .encodings import decode_raw
+from .reduction import ImageError
 
 if TYPE_CHECKING:
     import torch

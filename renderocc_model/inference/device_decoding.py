@@ -1,8 +1,8 @@
-"""Camera images decoded on a CUDA device: bytes go up as they came, one kernel makes the view.
+"""Camera images decoded on a CUDA device: the bytes are sent as they came, and one kernel makes the view.
 
-The counterpart of `preprocess.view_from_raw` and `view_from_compressed`. Raw images give the same view, byte for byte
-(`ops.resample`). JPEGs are decoded in full by nvJPEG, through torchvision, and then reduced, while the CPU's decoder
-reduces as it decodes: views differ by about a level in the mean, as much as two decoders do.
+The counterpart of `view_from_raw` and `view_from_compressed` in `images.preprocessing`. Raw images give the same view,
+byte for byte (`ops.resample`). JPEGs are decoded in full by nvJPEG, through torchvision, and then reduced, while the
+CPU's decoder reduces as it decodes: views differ by about a level in the mean, as much as two decoders do.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from ..geometry.undistortion import UndistortTable
-from ..images.decoding import ImageError, check_raw, compressed_size, is_common_jpeg
+from ..images.decoding import compressed_size, is_common_jpeg
+from ..images.encodings import check_raw
 from ..images.preprocessing import check_camera_size, view_from_compressed
+from ..images.reduction import ImageError
 from ..ops.resample import PLANAR, PixelLayout, resample
 
 __all__ = ["DeviceDecoder"]
@@ -57,7 +59,7 @@ class DeviceDecoder:
         is_bigendian: bool = False,
         out: Tensor | None = None,
     ) -> Tensor:
-        """Arguments and errors as of `preprocess.view_from_raw`; only the rows that the view shows are sent.
+        """Arguments and errors as of `images.preprocessing.view_from_raw`; only the rows that the view shows are sent.
 
         Args:
             out: as in `ops.resample.resample`.

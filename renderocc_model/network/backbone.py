@@ -20,8 +20,8 @@ __all__ = ["ImageBackbone", "load_backbone_weights"]
 class ImageBackbone(nn.Module):
     """A timm network cut to the feature maps that are used.
 
-    Takes (M, 3, H, W) images normalised with ImageNet's constants (`preprocess.normalise`), and converts them where the
-    network's published weights were trained with others. Returns a list of (M, C, H / r, W / r), finest first.
+    Takes (M, 3, H, W) images normalised with ImageNet's constants (`images.preprocessing.normalise`), and converts them
+    where the network's published weights were trained with others. Returns a list of (M, C, H / r, W / r), finest first.
 
     Attributes:
         channels, strides: C and r of each map.

@@ -63,7 +63,8 @@ class OccupancyNetwork(nn.Module):
         """Predict the field of B frames with N cameras each.
 
         Args:
-            images: (B, N, 3, H, W), normalised (`preprocess.normalise`). What an absent camera shows does not matter.
+            images: (B, N, 3, H, W), normalised (`images.preprocessing.normalise`). What an absent camera shows does
+                not matter.
             geometry: where the feature pixels go, from `Frustums.place`.
             previous: the volume of the frame before, moved to now; None at the first frame or after a reset.
         Raises:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.images.decoding import ENCODINGS, compressed_size
+from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.encodings import ENCODINGS
 
 from . import cdr
 from .camera_info import camera_model_from_info

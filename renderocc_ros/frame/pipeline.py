@@ -13,7 +13,7 @@ import numpy as np
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.undistortion import UndistortTable, View, network_view
-from renderocc_model.images.decoding import ENCODINGS
+from renderocc_model.images.encodings import ENCODINGS
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError

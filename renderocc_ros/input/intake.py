@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.images.decoding import MAX_PIXELS
+from renderocc_model.images.reduction import MAX_PIXELS
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.tf_buffer import LONGEST_NAME

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
-from renderocc_model.images.decoding import ENCODINGS, ImageError, compressed_size, decode_compressed, decode_raw
+from renderocc_model.images.decoding import compressed_size, decode_compressed
+from renderocc_model.images.encodings import ENCODINGS, decode_raw
+from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -266,7 +268,7 @@ _READ = (cdr.MessageError,)
 _ALL = (
     Target("cdr_header", _header, lambda: [camera_info_bytes()[:40]], _READ, _CDR, largest=256),
     Target(
-        "cdr_image", _image, _raw_images, (cdr.MessageError, ImageError), (*_CDR, "renderocc_model/images/decoding.py")
+        "cdr_image", _image, _raw_images, (cdr.MessageError, ImageError), (*_CDR, "renderocc_model/images/encodings.py")
     ),
     Target(
         "cdr_compressed_image",

@@ -18,8 +18,8 @@ from renderocc_model.geometry.rays import Rays
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
-from renderocc_model.images.decoding import ImageError
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
+from renderocc_model.images.reduction import ImageError
 
 from ..prepare.subset import choose
 from ..prepare.tables import Tables, TablesError, list_tables

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.geometry.rig import Camera
-from renderocc_model.images.decoding import ImageError, compressed_size
+from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.reduction import ImageError
 from training.recordings.new_bag import new_bag
 from training.recordings.notes import IMPORT_NOTE
 

@@ -28,7 +28,8 @@ from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.grid import SEMANTIC_KITTI_GRID
 from renderocc_model.geometry.rig import Camera
 from renderocc_model.geometry.transforms import invert
-from renderocc_model.images.decoding import ImageError, compressed_size
+from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.reduction import ImageError
 from training.recordings.raw_classes import NO_SURFACE, SEMANTIC_KITTI_RAW, lookup_table
 from training.recordings.recorder import Cloud, LidarMount, Recorder
 

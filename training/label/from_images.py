@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from renderocc_model.base.config import load_yaml
-from renderocc_model.images.decoding import decode_raw
+from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
 from training.recordings.label_images import LabelImageError, depth_image, png_image, raw_channel
 

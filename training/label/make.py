@@ -13,7 +13,8 @@ import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.images.decoding import decode_compressed, decode_raw
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from training.recordings.frames import Message, Recording, RecordingError
 from training.recordings.label_images import depth_png, semantic_png

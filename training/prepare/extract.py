@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
-from renderocc_model.images.decoding import ImageError, compressed_size
+from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio.cdr import CompressedImageMessage
 
 from ..recordings.frames import FrameIndex, Recording, RecordingError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from renderocc_model.images.decoding import ImageError, check_png_chunks, compressed_size
+from renderocc_model.images.decoding import check_png_chunks, compressed_size
+from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio.cdr_reader import CompressedImageMessage, ImageMessage
 
 __all__ = [

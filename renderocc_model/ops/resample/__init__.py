@@ -2,7 +2,7 @@
 
 Implementations of one signature, compared with each other in the tests:
 
-    reference       the path of CPUs, `images` and `UndistortTable.apply`, one pass after the other
+    reference       the path of CPUs, `decode_raw` and `UndistortTable.apply`, one pass after the other
     triton          one kernel on CUDA devices (`triton_kernel`)
 
 Both work in the same fixed-point numbers: of raw images they make the same view, byte for byte, but for nv12 that is
@@ -39,7 +39,7 @@ def resample(
         data: (bytes,) uint8 on the device that shall do it.
         layout: what they are; at least the rows of `table.region` are there.
         table: of the camera and its view.
-        dtype: uint8 (the default), or float32, float16, bfloat16: normalised as by `preprocess.normalise`.
+        dtype: uint8 (the default), or float32, float16, bfloat16: normalised as by `images.preprocessing.normalise`.
         out: to be written to, of that type and of the result's shape, with any strides; new memory if not given.
         backend: "reference", for the CPU; "triton", for CUDA devices; or "auto", by the device.
     Returns:
@@ -73,7 +73,7 @@ def resample(
 def _check(data: torch.Tensor, layout: PixelLayout, table: UndistortTable, dtype: torch.dtype, out) -> None:
     import torch
 
-    from ...images.decoding import ENCODINGS
+    from ...images.encodings import ENCODINGS
 
     model, view, rows = table.model, table.view, table.region[0]
     if layout.encoding not in (*ENCODINGS, PLANAR):

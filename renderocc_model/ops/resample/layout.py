@@ -15,7 +15,7 @@ class PixelLayout:
 
     Args:
         height, width: of the camera's picture, pixels.
-        encoding: one of `images.ENCODINGS`, or `PLANAR`.
+        encoding: one of `images.encodings.ENCODINGS`, or `PLANAR`.
         step: bytes from one row to the next.
         is_bigendian: byte order of mono16.
         rows: (first, last + 1) of the rows that are there, even numbers; the chroma of nv12 follows its luma. All rows

@@ -1,4 +1,4 @@
-"""Resampling one pass after the other, on the CPU: what `images`, `UndistortTable.apply` and `normalise` do."""
+"""Resampling one pass after the other, on the CPU: what `decode_raw`, `UndistortTable.apply` and `normalise` do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...geometry.undistortion import UndistortTable
-from ...images.decoding import decode_raw
+from ...images.encodings import decode_raw
 from ...images.preprocessing import normalise
 from .layout import PLANAR, PixelLayout
 

@@ -21,7 +21,7 @@ __all__ = ["COLOURS", "MONO16", "MOSAIC", "NV12", "PACKED", "resample"]
 COLOURS, MONO16, NV12, PACKED, MOSAIC = 0, 1, 2, 3, 4  # LAYOUT
 _COLOURS, _MONO16, _NV12, _PACKED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
-# BT.601 in video range: OpenCV's integers, times 2^20, and what `images` multiplies reduced nv12 with.
+# BT.601 in video range: OpenCV's integers, times 2^20, and what `images.encodings` multiplies reduced nv12 with.
 LUMA, RED_V, GREEN_U = tl.constexpr(1220542), tl.constexpr(1673527), tl.constexpr(-409993)
 GREEN_V, BLUE_U, HALF = tl.constexpr(-852492), tl.constexpr(2116026), tl.constexpr(1 << 19)
 LUMA_REAL, RED_V_REAL, GREEN_U_REAL = tl.constexpr(1.164), tl.constexpr(1.596), tl.constexpr(-0.391)
@@ -106,7 +106,7 @@ def _from_yuv(y, u, v):
 
 @triton.jit
 def _from_mean_yuv(y, u, v):
-    """RGB of a mean, by real numbers, as `images` converts reduced nv12."""
+    """RGB of a mean, by real numbers, as `images.encodings` converts reduced nv12."""
     luma, u, v = LUMA_REAL * (y - 16).to(tl.float32), (u - 128).to(tl.float32), (v - 128).to(tl.float32)
     green = _rounded(luma + GREEN_U_REAL * u + GREEN_V_REAL * v)
     return _rounded(luma + RED_V_REAL * v), green, _rounded(luma + BLUE_U_REAL * u)

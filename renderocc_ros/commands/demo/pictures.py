@@ -19,7 +19,8 @@ from renderocc_model.field.drawing import (
 )
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import OCC3D_GRID
-from renderocc_model.images.decoding import decode_compressed, decode_raw
+from renderocc_model.images.decoding import decode_compressed
+from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 
