@@ -19,6 +19,7 @@ from lifecycle_msgs.srv import GetState
 
 from launch import Action, LaunchDescription
 from renderocc_model.base.plain_yaml import read_yaml
+from renderocc_model.network.packaged import checkpoint_file
 
 PACKAGE = "renderocc_ros"
 RESPAWN_DELAY = 2.0  # seconds
@@ -177,6 +178,8 @@ def given_parameters(value: dict, in_file: dict, bag: Path | None) -> dict:
     if bag and "use_sim_time" not in in_file:
         parameters.setdefault("use_sim_time", True)
     if value["checkpoint"]:
+        if not checkpoint_file(value["checkpoint"]).exists():
+            raise RuntimeError(f"checkpoint:={value['checkpoint']}: there is no such file")
         parameters["checkpoint"] = value["checkpoint"]
     if value["cameras"]:
         parameters["cameras"] = [name.strip() for name in value["cameras"].split(",")]

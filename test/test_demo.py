@@ -125,6 +125,19 @@ def test_a_recording_that_cannot_be_shown_is_one_line(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no metadata.yaml in it" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--rate", 0), "rate is 0.0; expected a finite number above 0"),
+        (("--checkpoint", "nowhere.safetensors"), "nowhere"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_before_anything_is_started(town_bag, tmp_path, options, named):
+    done = demo("--bag", town_bag, "--out", tmp_path / "out", *options)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and named in done.stderr, done.stderr
+    assert done.stdout == "" and not (tmp_path / "out").exists()
+
+
 # ---- cameras ------------------------------------------------------------------------------------
 
 

@@ -119,6 +119,7 @@ def test_a_missing_parameter_file_is_named(launch_file):
         ({"rosbag": "{bag}", "rate": "-1"}, "rate:=-1: expected a number above 0"),
         ({"rosbag": "{bag}", "rate": "nan"}, "rate:=nan: expected a number above 0"),
         ({"rosbag": "{bag}", "loop": "twice"}, "loop:=twice: expected one of true"),
+        ({"checkpoint": "/nowhere.safetensors"}, "checkpoint:=/nowhere.safetensors: there is no such file"),
         ({"params_file": "{bad}"}, "params_file:=.*bad.yaml: is not readable YAML"),
         ({"params_file": "{bare}"}, 'params_file:=.*bare.yaml.*write "{camera}/image_raw" in quotes'),
         ({"params_file": "{flat}"}, "params_file:=.*flat.yaml: it has no 'ros__parameters'"),

@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 
 from renderocc_model.base.findings import Findings
+from renderocc_model.network.packaged import checkpoint_file
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_ros.commands.demo.node import Child, NodeFailed, Subscriber
 from renderocc_ros.commands.demo.recording import Outputs, write_recording
 from renderocc_ros.commands.demo.report import headline, latest_diagnostics, report
 from renderocc_ros.commands.demo.truth import Comparison, compare
 from renderocc_ros.commands.doctor.bag import check_bag
+from renderocc_ros.commands.replay import check_arguments
 from renderocc_ros.parameters import NodeConfig, cameras_on_graph
 from renderocc_ros.process import prepare_process
 
@@ -210,8 +212,11 @@ def main(argv: list[str]) -> int:
         "--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)"
     )
     arguments = parser.parse_args(argv)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     try:
+        check_arguments(arguments.rate, None, 0.0, None, 0.0)  # now, and not when the node is loaded
+        if arguments.checkpoint and not checkpoint_file(arguments.checkpoint).exists():
+            raise ValueError(f"--checkpoint {arguments.checkpoint}: there is no such file")
+        arguments.out.mkdir(parents=True, exist_ok=True)
         bag = arguments.bag or simulated_recording(arguments.out, arguments.seed, arguments.frames)
         about_truth = "" if arguments.bag else about_town(arguments.seed)
         run(bag, arguments.out.resolve(), arguments.rate, arguments.checkpoint, about_truth)
