@@ -21,7 +21,7 @@ class ImageBackbone(nn.Module):
     """A timm network cut to the feature maps that are used.
 
     Takes (M, 3, H, W) images normalised with ImageNet's constants (`images.preprocessing.normalise`), and converts them
-    where the network's published weights were trained with others. Returns a list of (M, C, H / r, W / r), finest first.
+    where the network's published weights were trained with others. Gives a list of (M, C, H / r, W / r), finest first.
 
     Attributes:
         channels, strides: C and r of each map.
