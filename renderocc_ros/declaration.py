@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from renderocc_model.base.config import Setting, from_mapping, settings_of
 from renderocc_ros.parameters import NodeConfig
+from renderocc_ros.rclpy_private import parameter_overrides
 
 OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # parameters that every node has
 
@@ -53,7 +54,7 @@ def unknown_parameters(node: Node) -> dict[str, str]:
     """{name: what to say of it} of the parameters that were given and that the node does not have."""
     known = [setting.name for setting in settings_of(NodeConfig)]
     unknown = {}
-    for name in sorted(set(node._parameter_overrides) - set(known)):  # rclpy offers no other way to see them
+    for name in sorted(set(parameter_overrides(node)) - set(known)):
         if name.split(".")[0] not in OF_ROS:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else "`ros2 param list` names all of them"

@@ -1,57 +1,54 @@
-"""The lifecycle node `renderocc`: topics, services, parameters and states; the modules that it wires do the work."""
+"""The lifecycle node `renderocc`: its parameters, states, services and events. The folders below do the work.
+
+An image goes from `input` (subscriptions, matching) through `frame` (placement, decoding, network) to `output`
+(publishers); each folder's `__init__` says in which of its modules.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-import gc
-import sys
 import time
 import traceback
 from collections.abc import Callable
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros import rclpy_private
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
-from renderocc_ros.frame.pipeline import Frame, FramePipeline
+from renderocc_ros.frame.configured import ConfiguredNode
+from renderocc_ros.frame.pipeline import FramePipeline
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.health.throttled_log import ThrottledLog
+from renderocc_ros.input.discovery import CameraSearch, find_cameras
 from renderocc_ros.input.inputs import Inputs
 from renderocc_ros.input.intake import Intake
-from renderocc_ros.input.playback_clock import Pace
+from renderocc_ros.input.playback_clock import PlaybackClock
 from renderocc_ros.output.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.output.publishers import OutputPublishers
 from renderocc_ros.output.saving import SaveFolder
-from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
-from renderocc_ros.process import end_at_first_signal, ignore_signals, leave, prepare_process, signals_later
-from renderocc_ros.ros_arguments import RosArgumentsError, start_ros
+from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig
 
-CLOCK_JUMP_BACK = 0.5  # seconds a simulated clock may go back before everything is forgotten
-MOST_TF_SAMPLES = 200_000  # 80 MB; a hundred frames at 100 Hz for ten seconds are half of it
-USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
-
-The node `renderocc`: cameras and TF in, occupancy out. Without parameters it takes every camera that it finds.
-example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p "image_topic:=<camera>/image"
-All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
-TICK_PERIOD = 0.03  # seconds between two looks for images that have waited long enough
-LAST_ANSWER = 0.2  # seconds from the shutdown transition to the process's end: its answer must reach who asked for it
-FAILURE_PAUSE = 0.1  # seconds after a callback's failure, which may come back at once
-GRAPH_PERIOD = 0.5  # seconds between two looks at which publishers there are
+CLOCK_JUMP_BACK = 0.5  # seconds; a simulated clock that goes back further has jumped
+MOST_TF_SAMPLES = 200_000  # 80 MB; 100 frames at 100 Hz for 10 s are half of it
+TICK_PERIOD = 0.03  # seconds between two checks for images that have waited long enough
+LAST_ANSWER = 0.2  # seconds from the shutdown transition to the process's end, for its answer to arrive
+FAILURE_PAUSE = 0.1  # seconds to pause after a callback has failed; it may fail again at once
+GRAPH_PERIOD = 0.5  # seconds between two checks of which publishers there are
 
 
 def transition(callback: Callable) -> Callable:
-    """A lifecycle callback whose exceptions are logged: rclpy turns them into the error state and says nothing."""
+    """Log the exceptions of a lifecycle callback: rclpy goes to the error state without a word."""
 
     @functools.wraps(callback)
     def logged(self: RenderOccNode, state: LifecycleState) -> TransitionCallbackReturn:
@@ -66,33 +63,27 @@ def transition(callback: Callable) -> Callable:
 
 
 class RenderOccNode(LifecycleNode):
-    """Cameras and TF in; points, markers, grid, rendered views and diagnostics out (design of the package: README).
+    """Cameras and TF in; points, markers, grid, rendered views and diagnostics out.
 
     Attributes:
-        ended: whether nothing can come any more: the shutdown transition was made and answered.
+        ended: whether the shutdown transition was made and answered; nothing comes after it.
     """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("renderocc", **kwargs)
-        # Each through a line of its own: rclpy's logger refuses two severities from one place in the code.
-        self._complaints = Complaints(lambda text: self.get_logger().warning(text))
-        self._news = Complaints(lambda text: self.get_logger().info(text))  # what senders cause, as often as they like
+        # Each on a line of its own: rclpy's logger refuses two severities from one place in the code.
+        self._log = ThrottledLog(lambda text: self.get_logger().warning(text))
+        self._events = ThrottledLog(lambda text: self.get_logger().info(text))
         self._times = StageTimes()
-        self._transforms = TransformBuffer()
-        self._config: NodeConfig | None = None
         self._state = "unconfigured"
         self._error = ""
         self._deactivation_wanted = False
-        self._autostart_pending = True  # until it has succeeded once; what follows is the operator's
-        self._cameras: tuple[str, ...] = ()
+        self._autostart_pending = True  # until it has succeeded once; later transitions are the operator's
+        self._configured: ConfiguredNode | None = None
         self._inputs: Inputs | None = None
         self._outputs: OutputPublishers | None = None
         self._services_offered: list = []
-        self._predictor = None
-        self._intake: Intake | None = None
-        self._pipeline: FramePipeline | None = None
-        self._worker: Worker | None = None
-        self._seen_cameras: tuple[str, ...] = ()
+        self._camera_search = CameraSearch(self, self._log)
         self._end_timer = None
         self.ended = False
 
@@ -100,7 +91,9 @@ class RenderOccNode(LifecycleNode):
             self._error = line
             self.get_logger().error(line)
         for name, line in unknown_parameters(self).items():
-            self._complaints.report("parameters", name, line, time.monotonic())
+            self._log.report("parameters", name, line, time.monotonic())
+        if missing := rclpy_private.missing_names(self):
+            self._log.report("node", "rclpy", rclpy_private.describe_missing(missing), time.monotonic())
         self._save_folder = SaveFolder(self.get_parameter("save_directory").value)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -128,7 +121,9 @@ class RenderOccNode(LifecycleNode):
             self._save_folder.check(config.save_directory)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if fixed and self._config is not None:
+        if self._configured is None:
+            self._error = ""  # the new values may have repaired what was wrong: autostart tries again
+        elif fixed:
             names = ", ".join(fixed)
             return SetParametersResult(
                 successful=False,
@@ -136,11 +131,11 @@ class RenderOccNode(LifecycleNode):
                 f"run: ros2 lifecycle set {self.get_fully_qualified_name()} "
                 "deactivate, then cleanup, then set it, configure and activate",
             )
-        if self._config is None:
-            self._error = ""  # perhaps; what has stopped a configured node no parameter that is free then can mend
         else:
-            self._config = config
-            self._predictor.threshold = config.threshold or self._predictor.stored_threshold
+            self._configured = dataclasses.replace(self._configured, config=config)
+            self._outputs.config = config
+            predictor = self._configured.predictor
+            predictor.threshold = config.threshold or predictor.stored_threshold
         return SetParametersResult(successful=True)
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------
@@ -149,12 +144,11 @@ class RenderOccNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             config = read_config(self)
-            self._cameras = config.cameras or self._find_cameras(config)
-            self._configure(config)
+            self._configure(config, config.cameras or find_cameras(self, config))
         except (ValueError, OSError, RuntimeError, ImportError, NameValidationException) as error:
             self._error = str(error)
             self.get_logger().error(f"cannot configure: {error}")
-            self._release()
+            self.release()
             return TransitionCallbackReturn.FAILURE
         self._state, self._error = "inactive", ""
         return super().on_configure(state)
@@ -162,31 +156,32 @@ class RenderOccNode(LifecycleNode):
     @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
-        self._intake.resume()
-        self._worker.start()
+        self._inputs.resume()
+        self._configured.worker.start()
         self._state, self._error = "active", ""
-        self._outputs.publish_classes(self._predictor.classes)
-        self.get_logger().info(f"active: {len(self._cameras)} cameras ({', '.join(self._cameras)})")
+        self._outputs.publish_classes(self._configured.predictor.classes)
+        cameras = self._configured.intake.cameras
+        self.get_logger().info(f"active: {len(cameras)} cameras ({', '.join(cameras)})")
         return result
 
     @transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if not self._worker.stop():
-            return TransitionCallbackReturn.FAILURE  # once the frame has ended, the next attempt succeeds
-        self._worker.reset()
+        if not self._configured.worker.stop():
+            return TransitionCallbackReturn.FAILURE  # the next attempt succeeds, once the frame has ended
+        self._inputs.pause()
         self._deactivation_wanted = False
         self._state = "inactive"
         return super().on_deactivate(state)
 
     @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
+        self.release()
         self._state = "unconfigured"
         return super().on_cleanup(state)
 
     @transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
+        self.release()
         self._state = "finalized"
         self._end_timer = self.create_timer(LAST_ANSWER, self._end, clock=Clock(clock_type=ClockType.STEADY_TIME))
         return super().on_shutdown(state)
@@ -197,78 +192,52 @@ class RenderOccNode(LifecycleNode):
 
     @transition
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._release()
+        self.release()
         self._state = "unconfigured"
         return super().on_error(state)
 
     def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:
-        """rclpy's own, which raises where the state has no such transition: any client could so end the process."""
+        """Refuse a transition that the state does not have. rclpy raises: any client could so end the process."""
         try:
             return super()._LifecycleNodeMixin__change_state(transition_id)
         except rclpy_implementation.RCLError:
             text = f"transition {transition_id} refused: the state '{self._state}' has no such transition"
-            self._complaints.report("lifecycle", "transition", text, time.monotonic())
+            self._log.report("lifecycle", "transition", text, time.monotonic())
             return TransitionCallbackReturn.FAILURE
 
-    def _find_cameras(self, config: NodeConfig) -> tuple[str, ...]:
-        cameras = self._cameras_on_graph(config)
-        if not cameras:
-            raise ValueError(
-                "no camera is on the graph: "
-                f"nothing publishes both {config.camera_info_topic} and {config.image_topic}; "
-                "start the cameras, or set the parameter 'cameras' (and 'image_topic', 'camera_info_topic')"
-            )
-        return cameras
-
-    def _cameras_on_graph(self, config: NodeConfig) -> tuple[str, ...]:
-        topics = self.get_topic_names_and_types()
-        return cameras_on_graph(topics, config, self.get_namespace(), lambda topic: self.count_publishers(topic) > 0)
-
-    def _configure(self, config: NodeConfig) -> None:
+    def _configure(self, config: NodeConfig, cameras: tuple[str, ...]) -> None:
+        """Make the parts of a configured node; subscriptions come last, so that messages find the rest ready."""
         from renderocc_ros.frame.network_setup import make_predictor
 
-        self._predictor = make_predictor(config, self.get_logger())
-        self._transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
-        now = Pace(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
-        self._intake = Intake(config, self._cameras, self._complaints, self._clock_ns, now, self._news)
-        self._pipeline = FramePipeline(
-            config, self._cameras, self._predictor, self._transforms, self._complaints, self._times
+        predictor = make_predictor(config, self.get_logger())
+        transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
+        now = PlaybackClock(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
+        intake = Intake(
+            config, cameras, transforms, self._log, self._events, self._clock_ns, now, predictor.compare_rig
         )
-        self._worker = Worker(
-            self._intake, self._pipeline, self._publish_frame, self._on_out_of_memory, self._complaints, self._times,
+        self._outputs = OutputPublishers(self, cameras, config)
+        pipeline = FramePipeline(config, cameras, predictor, transforms, self._log, self._times)
+        worker = Worker(
+            intake,
+            pipeline,
+            self._outputs.publish,
+            self._on_out_of_memory,
+            self._log,
+            self._times,
             config.startup_grace,
-        )  # fmt: skip
-        self._config = config
+        )
+        self._configured = ConfiguredNode(config, predictor, transforms, intake, pipeline, worker)
         self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)
         self._diagnostics_timer.reset()
-        self._outputs = OutputPublishers(self, self._cameras)
-        self._inputs = Inputs(
-            self,
-            config,
-            self._cameras,
-            lambda: self._state == "active",
-            self._intake,
-            self._transforms,
-            self._worker,
-            self._predictor,
-            self._complaints,
-            self._news,
-        )
+        self._inputs = Inputs(self, intake)
         for name, callback in (("~/reset", self._on_reset), ("~/save", self._on_save)):
             self._services_offered.append(self.create_service(Trigger, name, callback))
 
-    def destroy_node(self) -> None:
-        """rclpy's own leaves the node on the graph for as long as its state machine lives; if the process ends then,
-        other programs see the node for another 20 s and its shared memory stays."""
-        super().destroy_node()
-        self._state_machine.destroy_when_not_in_use()
-
-    def _release(self) -> None:
+    def release(self) -> None:
         """Give back everything that configuring took; safe to call at any time."""
-        ended = self._worker is None or self._worker.stop()
         self._deactivation_wanted = False
-        if self._pipeline is not None and ended:  # a frame that is left behind may wait for the pipeline's threads
-            self._pipeline.close()
+        if self._configured is not None and self._configured.worker.stop():
+            self._configured.pipeline.close()  # not if a frame is left behind: it may wait for the pipeline's threads
         if self._inputs is not None:
             self._inputs.destroy()
         if self._outputs is not None:
@@ -276,33 +245,74 @@ class RenderOccNode(LifecycleNode):
         for service in self._services_offered:
             self.destroy_service(service)
         self._services_offered = []
-        self._inputs = self._outputs = self._worker = self._pipeline = self._intake = None
-        self._predictor = self._config = None
-        self._complaints.clear()
+        self._configured = self._inputs = self._outputs = None
+        self._log.clear()
         self._times.clear()
 
-    # ---- outputs -----------------------------------------------------------------------------------------------------
+    def destroy_node(self) -> None:
+        super().destroy_node()
+        rclpy_private.release_state_machine(self)
+
+    # ---- services and events -----------------------------------------------------------------------------------------
+
+    def _on_reset(self, request, response):
+        self._configured.intake.start_afresh("reset", "asked by ~/reset")
+        self._configured.worker.withhold()
+        response.success, response.message = True, "queues, /tf and the previous volume are cleared"
+        return response
+
+    def _on_save(self, request, response):
+        frame = self._configured.worker.last_frame
+        if frame is None or frame.occupancy is None:
+            response.success, response.message = False, "there is no volume yet; nothing was written"
+            return response
+        config = self._configured.config
+        try:
+            paths = self._save_folder.save(frame, config)
+        except OSError as error:
+            folder = config.save_directory
+            response.success, response.message = False, f"nothing was saved to {folder}: {error}; set 'save_directory'"
+            return response
+        response.success, response.message = True, f"{paths[0]} {paths[1]}"
+        return response
+
+    def _on_clock_jump(self) -> None:
+        if self._configured is not None:
+            self._configured.intake.start_afresh("clock", "the clock jumped back (a bag loop?)")
+
+    def _on_out_of_memory(self, text: str) -> None:
+        """Called by the worker's thread. The executor's thread makes the transition."""
+        self._error = (
+            f"the device is out of memory, twice: {text}; "
+            "use a smaller preset, or close other users of the GPU, then activate again"
+        )
+        self.get_logger().error(self._error)
+        self._deactivation_wanted = True
+
+    def report_failure(self, error: Exception) -> None:
+        """Report that a callback has failed, and pause; the node goes on."""
+        with contextlib.suppress(Exception):  # there may not even be memory for that
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"a callback failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
+            self._log.report("node", type(error).__name__, text, time.monotonic())
+        time.sleep(FAILURE_PAUSE)
+
+    def _clock_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # ---- timers ------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self._state == "active":
-            self._intake.tick()
-            self._worker.collect()
-
-    def _publish_frame(self, frame: Frame) -> None:
-        """Called by the worker."""
-        self._outputs.publish(frame, self._config)
+        if self._inputs is not None:
+            self._inputs.tick()
 
     def _publish_diagnostics(self) -> None:
         report = NodeReport(
             state=self._state,
             error=self._error,
-            config=self._config,
-            predictor=self._predictor,
-            intake=self._intake,
-            worker=self._worker,
-            complaints=self._complaints,
+            configured=self._configured,
+            log=self._log,
             times=self._times,
-            transforms=self._transforms,
             clock_ns=self._clock_ns(),
             simulated_time=bool(self.get_parameter("use_sim_time").value),
             now=time.monotonic(),
@@ -311,56 +321,6 @@ class RenderOccNode(LifecycleNode):
             diagnostics_message(report, self.get_fully_qualified_name(), self.get_clock().now().to_msg())
         )
 
-    # ---- services and events -----------------------------------------------------------------------------------------
-
-    def _on_reset(self, request, response):
-        self._news.report("starting afresh", "reset", "asked by ~/reset", time.monotonic())
-        self._transforms.clear()
-        self._worker.reset()
-        response.success, response.message = True, "queues, /tf and the previous volume are cleared"
-        return response
-
-    def _on_save(self, request, response):
-        frame = self._worker.last_frame if self._worker is not None else None
-        if frame is None or frame.occupancy is None:
-            response.success, response.message = False, "there is no volume yet; nothing was written"
-            return response
-        try:
-            paths = self._save_folder.save(frame, self._config)
-        except OSError as error:
-            folder = self._config.save_directory
-            response.success, response.message = False, f"nothing was saved to {folder}: {error}; set 'save_directory'"
-            return response
-        response.success, response.message = True, f"{paths[0]} {paths[1]}"
-        return response
-
-    def _on_clock_jump(self) -> None:
-        """Clear queues, dynamic TF and temporal state, and go on; calibrations and static mounts stay."""
-        self._news.report("starting afresh", "clock", "the clock jumped back (a bag loop?)", time.monotonic())
-        self._transforms.clear()
-        if self._worker is not None:
-            self._intake.reset()
-            self._worker.start_afresh()
-
-    def _on_out_of_memory(self, text: str) -> None:
-        self._error = (
-            f"the device is out of memory, twice: {text}; "
-            "use a smaller preset, or close other users of the GPU, then activate again"
-        )
-        self.get_logger().error(self._error)
-        self._deactivation_wanted = True  # by the executor's thread: transitions are not made from the worker's
-
-    def report_failure(self, error: Exception) -> None:
-        """A callback failed: say so, once in a while, and pause; the node goes on."""
-        with contextlib.suppress(Exception):  # not even memory for that
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"a callback failed: {type(error).__name__}: {error} ({where.name}, {where.filename}:{where.lineno})"
-            self._complaints.report("node", type(error).__name__, text, time.monotonic())
-        time.sleep(FAILURE_PAUSE)
-
-    def _clock_ns(self) -> int:
-        return self.get_clock().now().nanoseconds
-
     def _watch_graph(self) -> None:
         """Follow publishers that come and go; with `autostart`, configure and activate once there are cameras."""
         if self._inputs is not None:
@@ -368,12 +328,8 @@ class RenderOccNode(LifecycleNode):
         if self._deactivation_wanted:
             self._deactivation_wanted = False
             self.trigger_deactivate()
-        if (
-            self._autostart_pending
-            and self._state == "unconfigured"
-            and not self._error
-            and self.get_parameter("autostart").value
-        ):
+        waiting = self._autostart_pending and self._state == "unconfigured" and not self._error
+        if waiting and self.get_parameter("autostart").value:
             self._autostart()
 
     def _autostart(self) -> None:
@@ -383,75 +339,7 @@ class RenderOccNode(LifecycleNode):
             self._error = str(error)
             self.get_logger().error(f"cannot configure: {error}")
             return
-        if not config.cameras:
-            try:
-                seen = self._cameras_on_graph(config)
-            except ValueError as error:
-                self._complaints.report("cameras", "too many", str(error), time.monotonic())
-                return
-            settled, self._seen_cameras = bool(seen) and seen == self._seen_cameras, seen
-            if not settled:
-                self._complaints.report(
-                    "cameras",
-                    "none",
-                    f"waiting for cameras: looking for {config.camera_info_topic} with {config.image_topic}",
-                    time.monotonic(),
-                )
-                return
+        if not config.cameras and not self._camera_search.settled(config):
+            return
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self._autostart_pending = self.trigger_activate() != TransitionCallbackReturn.SUCCESS
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or the shutdown transition; status 2 for arguments that ROS cannot read."""
-    words = sys.argv[1:] if args is None else args
-    if {"-h", "--help"} & set(words):
-        with contextlib.suppress(BrokenPipeError):  # as of `renderocc_node --help | head -1`
-            print(USAGE)
-        return 0
-    prepare_process()
-    end_at_first_signal()
-    node = executor = None
-    try:
-        with signals_later():  # a node half made could not be taken off the graph
-            start_ros(args)
-            node = RenderOccNode()
-            executor = SingleThreadedExecutor()
-            executor.add_node(node)
-        spin(node, executor)
-    except RosArgumentsError as error:
-        print(f"renderocc_node: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        ignore_signals()
-        leave_graph(node, executor)
-    return 0
-
-
-def spin(node: RenderOccNode, executor: SingleThreadedExecutor) -> None:
-    """Run the callbacks until the node has ended, whatever one of them does."""
-    while rclpy.ok() and not node.ended:  # rclpy's spin_until_future_complete keeps a reference for each callback
-        try:
-            executor.spin_once()
-        except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
-            if isinstance(error, ExternalShutdownException):
-                raise
-            node.report_failure(error)
-
-
-def leave_graph(node: RenderOccNode | None, executor: SingleThreadedExecutor | None) -> None:
-    """Give everything back, so that no other program sees the node any longer, also where the process ends at once."""
-    if node is not None:
-        node._release()
-    if executor is not None:
-        executor.shutdown()
-    if node is not None:
-        node.destroy_node()
-    gc.collect()  # what a signal has left half made holds on to the node
-    rclpy.try_shutdown()
-
-
-if __name__ == "__main__":
-    leave(main())

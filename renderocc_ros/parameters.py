@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting
@@ -25,7 +24,7 @@ MOST_NAME = 100  # characters of a camera's name, which is part of topics; ROS a
 # What stands for a camera's name in a template. On the command line of ROS a value that begins with `{` is read as a
 # mapping of YAML; `<camera>/image_raw` is not.
 CAMERA_MARKS = ("{camera}", "<camera>")
-MARK = "{camera}"
+CAMERA_MARK = "{camera}"
 # What ROS allows in topics; below ROS a sender can announce anything.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 _SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # by ROS itself
@@ -166,7 +165,7 @@ class NodeConfig:
                     "use letters, digits and '_' in words divided by '/', e.g. '{camera}/image_raw'"
                 )
         for camera in self.cameras:
-            if not _is_camera_name(camera):
+            if not is_camera_name(camera):
                 raise ValueError(
                     f"parameter 'cameras' names {camera!r}, which cannot be part of a topic: use letters, digits and "
                     f"'_' in words divided by '/', none beginning with a digit, at most {MOST_NAME} characters in all, "
@@ -213,50 +212,6 @@ def _filled(template: str, camera: str) -> str:
     return template
 
 
-def _is_camera_name(name: str) -> bool:
+def is_camera_name(name: str) -> bool:
+    """Whether ROS allows the name in topics."""
     return len(name) <= MOST_NAME and _NAME.fullmatch(name) is not None
-
-
-def cameras_on_graph(
-    topics: list[tuple[str, list[str]]],
-    config: NodeConfig,
-    namespace: str,
-    is_published: Callable[[str], bool] = lambda topic: True,
-) -> tuple[str, ...]:
-    """Names of the cameras whose calibration topic and image topic both have publishers.
-
-    Args:
-        topics: (fully qualified name, type names) of every topic on the graph.
-        config: its topic templates are matched; relative ones are resolved in `namespace`, as ROS does.
-        namespace: the node's, e.g. "/" or "/robot".
-        is_published: whether anybody publishes on a topic: those that are only listened to are on the graph as well.
-            Asked for topics of cameras alone.
-    Returns:
-        Camera names, sorted; a name may itself contain slashes.
-    Raises:
-        ValueError: there are more than `MOST_CAMERAS`.
-    """
-
-    def resolve(topic: str) -> str:
-        return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
-
-    images = {name for name, types in topics if "sensor_msgs/msg/Image" in types}
-    compressed = {name for name, types in topics if "sensor_msgs/msg/CompressedImage" in types}
-    before, after = resolve(config.camera_info_topic_of(MARK)).split(MARK, 1)
-    found = []
-    for name, types in topics:
-        if "sensor_msgs/msg/CameraInfo" not in types or not (name.startswith(before) and name.endswith(after)):
-            continue
-        camera = name[len(before) : len(name) - len(after)]
-        if not _is_camera_name(camera):
-            continue
-        image = resolve(config.image_topic_of(camera))
-        candidates = {image} & images | {f"{image}/compressed"} & compressed
-        if candidates and is_published(name) and any(map(is_published, candidates)):
-            found.append(camera)
-    if len(found) > MOST_CAMERAS:
-        raise ValueError(
-            f"{len(found)} cameras are on the graph, at most {MOST_CAMERAS} can be used; "
-            "name those that are meant in the parameter 'cameras'"
-        )
-    return tuple(sorted(found))

@@ -20,10 +20,10 @@ def end_while_loading(number: int, _frame) -> None:
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """As `renderocc_ros.node.main`, whose handlers take over once it is loaded."""
+    """As `renderocc_ros.main.main`, whose handlers take over once it is loaded."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_while_loading)
-    from renderocc_ros.node import main as run
+    from renderocc_ros.main import main as run
     from renderocc_ros.process import leave
 
     leave(run(args))

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from renderocc_model.field.occupancy import UNLABELLED, Occupancy
-from renderocc_ros import node
+from renderocc_ros import main as program
 from renderocc_ros.input.camera_queue import CameraQueue
 from renderocc_ros.output import messages as outputs
 from renderocc_ros.output import publishers
@@ -43,11 +43,11 @@ def stamps_fall() -> None:
     """Every other output is published again."""
     real, before = publishers.OutputPublishers.publish, []
 
-    def publish(self, frame, config):
-        real(self, frame, config)
+    def publish(self, frame):
+        real(self, frame)
         before.append(frame)
         if len(before) % 2 == 0:
-            real(self, before[-2], config)
+            real(self, before[-2])
 
     publishers.OutputPublishers.publish = publish
 
@@ -56,4 +56,4 @@ LIES = {"free": everything_is_free, "volume": nothing_is_unknown, "watchdog": no
 
 if __name__ == "__main__":
     LIES[os.environ["LIE"]]()
-    sys.exit(node.main())
+    sys.exit(program.main())

@@ -14,10 +14,11 @@ from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint
 from renderocc_model.network.network import build_network
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_ros.frame.configured import ConfiguredNode
 from renderocc_ros.frame.pipeline import Frame, FramePipeline
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.output.diagnostics import FRAME_LIMIT, NodeReport, diagnostics_message
 from renderocc_ros.parameters import NodeConfig
@@ -44,31 +45,36 @@ class Setup:
         self.config = NodeConfig(cameras=("front", "left"), camera_timeout=2.0, **parameters)
         self.predictor = predictor
         self.said: list[str] = []
-        self.complaints = Complaints(self.said.append)
+        self.log = ThrottledLog(self.said.append)
         self.times = StageTimes()
         self.transforms = TransformBuffer()
         self.now, self.clock_ns, self.state, self.error, self.simulated = 0.0, START, "active", "", False
         cameras = self.config.cameras
-        self.intake = Intake(self.config, cameras, self.complaints, lambda: 0, lambda: self.now)
-        self.pipeline = FramePipeline(self.config, cameras, predictor, self.transforms, self.complaints, self.times)
-        self.worker = Worker(self.intake, self.pipeline, print, print, self.complaints, self.times)
+        events = ThrottledLog(lambda text: None)
+        self.intake = Intake(self.config, cameras, self.transforms, self.log, events, lambda: 0, lambda: self.now)
+        self.pipeline = FramePipeline(self.config, cameras, predictor, self.transforms, self.log, self.times)
+        self.worker = Worker(self.intake, self.pipeline, print, print, self.log, self.times)
         for camera in cameras:
             self.send_info(camera)
 
     def send_info(self, camera: str) -> None:
         info = CameraInfo(width=640, height=400, distortion_model="plumb_bob", d=[0.0] * 5)
         info.k = [400.0, 0.0, 319.5, 0.0, 400.0, 199.5, 0.0, 0.0, 1.0]
-        self.intake.on_camera_info(camera, serialize_message(info))
+        self.intake.add_camera_info(camera, serialize_message(info))
 
     def send(self, camera: str, stamp_ns: int) -> None:
         message = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
         message.header.stamp = stamp_message(stamp_ns)
-        self.intake.on_image(camera, serialize_message(message), False)
+        self.intake.add(camera, serialize_message(message), False)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.intake.tick()
         self.intake.tick()  # waiting and silence are judged by the time of the tick before
+
+    def see(self, frame: Frame) -> None:
+        """Make this the worker's last frame."""
+        self.worker._last = self.intake.generation, frame
 
     def run(self, frames: int = 5, leave_out: str = "") -> None:
         """So many images of each camera, a tenth of a second apart."""
@@ -76,22 +82,18 @@ class Setup:
             for camera in self.config.cameras:
                 if camera != leave_out:
                     self.send(camera, START + index * SECOND // 10)
-            while self.intake.poll() is not None:
-                pass
+            self.intake.mailbox.clear()
             self.pass_time(0.1)
 
     def message(self, name: str = "/renderocc", configured: bool = True) -> DiagnosticArray:
         """Through serialisation, as a listener gets it."""
+        parts = ConfiguredNode(self.config, self.predictor, self.transforms, self.intake, self.pipeline, self.worker)
         report = NodeReport(
             state=self.state,
             error=self.error,
-            config=self.config if configured else None,
-            predictor=self.predictor if configured else None,
-            intake=self.intake if configured else None,
-            worker=self.worker if configured else None,
-            complaints=self.complaints,
+            configured=parts if configured else None,
+            log=self.log,
             times=self.times,
-            transforms=self.transforms,
             clock_ns=self.clock_ns,
             simulated_time=self.simulated,
             now=self.now,
@@ -121,7 +123,7 @@ def setup(predictor):
 
 def test_a_node_at_work_is_ok_in_every_line(setup):
     setup.run()
-    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), used=("front", "left"))
+    setup.see(Frame(START, "front", 0.0, occupancy=object(), used=("front", "left")))
     message = setup.message()
     assert [(status.name, status.level) for status in message.status] == [
         (f"renderocc: {name}", OK)
@@ -159,7 +161,7 @@ def test_simulated_time_without_a_clock_is_an_error_with_the_remedy(setup):
 
 
 def test_an_unknown_parameter_colours_the_node_for_a_while(setup):
-    setup.complaints.report("parameters", "min_camera", "unknown parameter 'min_camera' has no effect", setup.now)
+    setup.log.report("parameters", "min_camera", "unknown parameter 'min_camera' has no effect", setup.now)
     assert setup.status("node") == (WARN, "unknown parameter 'min_camera' has no effect")
     setup.pass_time(4.9)
     assert setup.status("node")[0] == WARN
@@ -169,7 +171,7 @@ def test_an_unknown_parameter_colours_the_node_for_a_while(setup):
 
 @pytest.mark.parametrize("subject", ["node", "lifecycle", "cameras"])
 def test_what_else_goes_wrong_in_the_node_colours_its_line(setup, subject):
-    setup.complaints.report(subject, "a kind", "a callback failed: RuntimeError", setup.now)
+    setup.log.report(subject, "a kind", "a callback failed: RuntimeError", setup.now)
     assert setup.status("node") == (WARN, "a callback failed: RuntimeError")
 
 
@@ -223,7 +225,7 @@ def test_a_camera_is_not_called_silent_by_a_node_that_takes_no_images(setup):
 
 def test_a_camera_without_a_calibration_is_an_error_with_its_topic(predictor):
     made = Setup(predictor)
-    made.intake.calibrations = {}
+    made.intake._calibrations.known = {}
     made.run(frames=25)
     assert made.status("camera front") == (ERROR, "no usable camera_info on front/camera_info; its view is unknown")
     assert made.value("camera front", "calibration") == "none"
@@ -241,16 +243,16 @@ def test_dropped_images_are_counted_by_reason(setup):
 def test_why_the_last_frame_went_without_a_camera_is_said_once(setup):
     setup.run()
     reason = "image is 320x200 but camera_info says 640x400; publish a matching camera_info"
-    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), used=("front",), missing={"left": reason})
-    setup.complaints.report("camera 'left'", "image", reason, setup.now)
+    setup.see(Frame(START, "front", 0.0, occupancy=object(), used=("front",), missing={"left": reason}))
+    setup.log.report("camera 'left'", "image", reason, setup.now)
     assert setup.status("camera left") == (WARN, reason)
     assert setup.status("camera front") == (OK, "ok")
 
 
 def test_several_faults_of_a_camera_are_all_said_at_the_highest_level(setup):
-    setup.intake.calibrations = {}
+    setup.intake._calibrations.known = {}
     setup.run(frames=25, leave_out="left")
-    setup.complaints.report("camera 'left'", "stamp", "image dropped: its stamp is zero", setup.now)
+    setup.log.report("camera 'left'", "stamp", "image dropped: its stamp is zero", setup.now)
     level, text = setup.status("camera left")
     assert level == ERROR
     assert text.split("; its view is unknown; ") == [
@@ -270,7 +272,7 @@ def test_before_the_first_frame_there_is_nothing_to_complain_about(setup):
 
 
 def test_frames_are_counted_with_the_age_of_the_last_one(setup):
-    setup.worker.last_frame = Frame(START - SECOND // 4, "front", 0.0, occupancy=object(), used=("front", "left"))
+    setup.see(Frame(START - SECOND // 4, "front", 0.0, occupancy=object(), used=("front", "left")))
     counters = setup.worker.counters
     counters.published, counters.skipped, counters.withheld, counters.failed = 7, 3, 1, 2
     keys = ("published", "skipped, a newer one was there", "withheld, too few cameras", "failed")
@@ -287,20 +289,20 @@ def test_sets_with_too_few_images_count_as_withheld(predictor):
 
 
 def test_a_camera_that_stands_in_for_the_anchor_is_a_warning_with_both_names(setup):
-    setup.worker.last_frame = Frame(START, "left", 0.0, occupancy=object(), used=("left",))
+    setup.see(Frame(START, "left", 0.0, occupancy=object(), used=("left",)))
     assert setup.status("frames") == (WARN, "'left' stands in for the anchor camera 'front'")
     assert setup.value("frames", "anchor camera") == "left"
 
 
 def test_a_frame_without_enough_cameras_is_an_error_with_both_numbers(predictor):
     made = Setup(predictor, min_cameras=2)
-    made.worker.last_frame = Frame(START, "front", 0.0, used=("front",))
+    made.see(Frame(START, "front", 0.0, used=("front",)))
     assert made.status("frames") == (ERROR, "nothing published: 1 usable cameras, min_cameras is 2")
     made.pipeline.close()
 
 
 def test_a_frame_that_failed_is_a_warning_for_a_while(setup):
-    setup.complaints.report("frame", "RuntimeError", "frame failed: RuntimeError: stuck", setup.now)
+    setup.log.report("frame", "RuntimeError", "frame failed: RuntimeError: stuck", setup.now)
     assert setup.status("frames") == (WARN, "frame failed: RuntimeError: stuck")
 
 
@@ -329,7 +331,7 @@ def test_a_frame_that_does_not_end_is_an_error(setup):
 def test_a_worker_whose_thread_has_ended_is_an_error_of_an_active_node(setup):
     setup.worker.start()
     assert setup.status("frames") == (OK, "ok")
-    setup.worker._mailbox.close()
+    setup.intake.mailbox.close()
     setup.worker._running.clear()
     setup.worker._thread.join()
     assert setup.status("frames") == (
@@ -378,12 +380,12 @@ def test_an_untrained_network_is_a_warning_with_the_remedy(setup):
 
 
 def test_a_rig_unlike_the_one_it_was_trained_on_is_a_warning(setup):
-    setup.complaints.report("checkpoint", "x", "trained with 6 cameras, running with 2", setup.now)
+    setup.log.report("checkpoint", "x", "trained with 6 cameras, running with 2", setup.now)
     assert setup.status("network") == (WARN, "trained with 6 cameras, running with 2")
 
 
 def test_static_mounts_are_a_warning_with_the_reason(setup):
-    setup.worker.last_frame = Frame(START, "front", 0.0, occupancy=object(), ego_motion_missing="'odom' does not exist")
+    setup.see(Frame(START, "front", 0.0, occupancy=object(), ego_motion_missing="'odom' does not exist"))
     assert setup.status("tf") == (WARN, "static mounts are used: 'odom' does not exist")
 
 
@@ -398,7 +400,7 @@ def test_transforms_are_counted(setup):
 def test_a_frame_with_two_parents_and_a_refused_transform_are_warnings(setup):
     for index in range(1, 5):
         setup.transforms.set(("odom", "map")[index % 2], "base_link", index * SECOND, (0, 0, 0), IDENTITY)
-    setup.complaints.report("TF", "base_link front_optical", "transform ignored: NaN", setup.now)
+    setup.log.report("TF", "base_link front_optical", "transform ignored: NaN", setup.now)
     level, text = setup.status("tf")
     assert level == WARN
     assert "frame 'base_link' is published" in text and "'odom'" in text and "'map'" in text

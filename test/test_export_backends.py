@@ -115,9 +115,9 @@ def test_the_node_runs_an_exported_network():
         running.send()
         wait_until(lambda: running.points, 20, "points")
         assert isinstance(running.points[-1], PointCloud2) and running.points[-1].width > 0
-        wait_until(lambda: running.node._worker.last_frame is not None, 5, "a frame")
-        assert running.node._worker.last_frame.used == ("front", "left", "back")
+        wait_until(lambda: running.node._configured.worker.last_frame is not None, 5, "a frame")
+        assert running.node._configured.worker.last_frame.used == ("front", "left", "back")
         time.sleep(0.2)
-        assert running.node._worker.counters.failed == 0
+        assert running.node._configured.worker.counters.failed == 0
     finally:
         running.close()

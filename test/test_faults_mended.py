@@ -21,7 +21,7 @@ from renderocc_model.geometry.undistortion import View
 from renderocc_model.ops.visibility import ViewFrusta, cast, visible_voxels
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.placement import place_cameras
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.node import RenderOccNode
 
 pytestmark = pytest.mark.system
@@ -51,15 +51,15 @@ node.RenderOccNode._watch_graph = fail
 """
 
 
-def test_a_worker_that_cannot_even_complain_lives_for_the_next_frame():
+def test_a_worker_that_cannot_even_report_lives_for_the_next_frame():
     """Found with memory exhausted: the report of a failed frame failed too, and the worker's thread was gone."""
     setup = Setup()
     setup.worker.start()
-    real, setup.worker._complaints.report = setup.worker._complaints.report, fail_with(MemoryError())
+    real, setup.worker._log.report = setup.worker._log.report, fail_with(MemoryError())
     setup.pipeline.steps = [fail(MemoryError())]
     setup.send(1)
     wait_until(lambda: setup.worker.counters.failed == 2, 10, "both failures")
-    setup.worker._complaints.report = real
+    setup.worker._log.report = real
     setup.send(2)
     setup.expect(2)
     setup.worker.stop()
@@ -72,15 +72,15 @@ def fail_with(error):
     return report
 
 
-def test_warnings_and_news_can_be_said_in_one_life():
-    """rclpy's logger refuses a second severity from one place in the code: the first complaint ended the worker."""
+def test_warnings_and_events_can_be_said_in_one_life():
+    """rclpy's logger refuses a second severity from one place in the code: the first warning ended the worker."""
     context = Context()
     rclpy.init(context=context, domain_id=new_domain())
     try:
         node = RenderOccNode(context=context)
-        for number, complaints in enumerate((node._complaints, node._news, node._complaints, node._news)):
-            assert isinstance(complaints, Complaints)
-            complaints.report("a test", f"kind {number}", "said", time.monotonic())
+        for number, log in enumerate((node._log, node._events, node._log, node._events)):
+            assert isinstance(log, ThrottledLog)
+            log.report("a test", f"kind {number}", "said", time.monotonic())
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
@@ -100,7 +100,7 @@ def test_a_transition_that_the_state_does_not_have_is_refused_and_said(monkeypat
     rclpy.init(context=context, domain_id=new_domain())
     try:
         node = RenderOccNode(context=context)
-        monkeypatch.setattr(node._complaints, "_say", said.append)
+        monkeypatch.setattr(node._log, "_write", said.append)
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
         answer = node._LifecycleNodeMixin__on_change_state(request, ChangeState.Response())
         assert not answer.success
@@ -177,9 +177,9 @@ def test_a_signal_while_it_loads_ends_the_node_with_a_line_and_status_0(number):
     """Found by signals in the first seconds: a traceback out of an import, and a status as if it had been killed."""
     program = (
         "import os, sys, types; from renderocc_ros import start\n"
-        "node = types.ModuleType('renderocc_ros.node')\n"
+        "node = types.ModuleType('renderocc_ros.main')\n"
         f"node.__getattr__ = lambda name: os.kill(os.getpid(), {int(number)}) or print('not ended')\n"
-        "sys.modules['renderocc_ros.node'] = node; start.main([])"
+        "sys.modules['renderocc_ros.main'] = node; start.main([])"
     )
     environment = program_environment()
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)

@@ -4,14 +4,18 @@ import time
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import TransformStamped
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_info import camera_model_from_info
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.intake import Intake
+from renderocc_ros.input.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
 
 SECOND = 1_000_000_000
@@ -38,7 +42,23 @@ class Setup:
         self.said: list[str] = []
         self.config = NodeConfig(cameras=cameras, **parameters)
         self.now = 0.0
-        self.intake = Intake(self.config, cameras, Complaints(self.said.append), lambda: clock_ns, lambda: self.now)
+        self.transforms = TransformBuffer()
+        self.events: list[str] = []
+        self.clock_ns = clock_ns
+        self.intake = Intake(
+            self.config,
+            cameras,
+            self.transforms,
+            ThrottledLog(self.said.append),
+            ThrottledLog(self.events.append),
+            lambda: self.clock_ns,
+            lambda: self.now,
+        )
+
+    def taken(self) -> MatchedSet | None:
+        """What a worker finds in the mailbox."""
+        ready = self.intake.mailbox.take(0)
+        return None if ready is None else ready.matched
 
     def pass_time(self, until: float) -> None:
         """Two ticks: the second one judges by the time of the first."""
@@ -49,10 +69,10 @@ class Setup:
 
 def test_images_of_all_cameras_become_a_set():
     setup = Setup()
-    setup.intake.on_image("front", image(100 * SECOND), False)
-    assert setup.intake.poll() is None
-    setup.intake.on_image("back", image(100 * SECOND + 1, "back_optical"), True)
-    matched = setup.intake.poll()
+    assert setup.intake.add("front", image(100 * SECOND), False) == []
+    assert setup.taken() is None
+    (matched,) = setup.intake.add("back", image(100 * SECOND + 1, "back_optical"), True)
+    assert setup.taken() is matched
     assert matched.stamp_ns == 100 * SECOND and set(matched.entries) == {"front", "back"}
     stamp_ns, payload = matched.entries["back"]
     assert (stamp_ns, payload.compressed, payload.frame_id) == (100 * SECOND + 1, True, "back_optical")
@@ -61,35 +81,35 @@ def test_images_of_all_cameras_become_a_set():
 
 def test_an_image_whose_callback_was_late_counts_if_it_was_there_before_the_second_tick():
     setup = Setup()
-    setup.intake.on_image("front", image(100 * SECOND), False)
+    setup.intake.add("front", image(100 * SECOND), False)
     setup.now = 5.0  # the computer was busy for five seconds, much more than max_wait
     setup.intake.tick()
-    assert setup.intake.poll() is None
-    setup.intake.on_image("back", image(100 * SECOND), False)
-    assert set(setup.intake.poll().entries) == {"front", "back"}
+    assert setup.taken() is None
+    setup.intake.add("back", image(100 * SECOND), False)
+    assert set(setup.taken().entries) == {"front", "back"}
 
 
 def test_what_does_not_come_is_given_up_after_max_wait():
     setup = Setup(max_wait=0.15)
     for camera in ("front", "back"):  # both live
-        setup.intake.on_image(camera, image(99 * SECOND), False)
-    setup.intake.poll()
-    setup.intake.on_image("front", image(100 * SECOND), False)
+        setup.intake.add(camera, image(99 * SECOND), False)
+    setup.taken()
+    setup.intake.add("front", image(100 * SECOND), False)
     setup.pass_time(0.14)
-    assert setup.intake.poll() is None
+    assert setup.taken() is None
     setup.pass_time(0.16)
-    matched = setup.intake.poll()
+    matched = setup.taken()
     assert set(matched.entries) == {"front"} and "back" in matched.missing
 
 
 def test_the_optical_frame_can_be_given_by_template():
     setup = Setup(cameras=("front",), camera_frame="{camera}_lens")
-    setup.intake.on_image("front", image(100 * SECOND), False)
-    assert setup.intake.poll().entries["front"][1].frame_id == "front_lens"
+    setup.intake.add("front", image(100 * SECOND), False)
+    assert setup.taken().entries["front"][1].frame_id == "front_lens"
 
 
 @pytest.mark.parametrize(
-    ("buffer", "complaint"),
+    ("buffer", "line"),
     [
         (image(0), "camera 'front': image dropped: its stamp is zero"),
         (image(102 * SECOND), "camera 'front': image dropped: its stamp is 2.000 s ahead"),
@@ -97,27 +117,27 @@ def test_the_optical_frame_can_be_given_by_template():
     ],
     ids=("zero", "ahead", "cut"),
 )
-def test_a_useless_header_is_refused_with_the_camera_and_the_remedy(buffer, complaint):
+def test_a_useless_header_is_refused_with_the_camera_and_the_remedy(buffer, line):
     setup = Setup(cameras=("front",))
-    setup.intake.on_image("front", buffer, False)
-    assert setup.intake.poll() is None
-    assert len(setup.said) == 1 and setup.said[0].startswith(complaint)
+    setup.intake.add("front", buffer, False)
+    assert setup.taken() is None
+    assert len(setup.said) == 1 and setup.said[0].startswith(line)
 
 
 def test_before_a_simulated_clock_starts_no_stamp_is_in_the_future():
     setup = Setup(cameras=("front",), clock_ns=0)
-    setup.intake.on_image("front", image(100 * SECOND), False)
-    assert setup.intake.poll() is not None
+    setup.intake.add("front", image(100 * SECOND), False)
+    assert setup.taken() is not None
 
 
 def test_a_calibration_is_read_once_and_again_when_it_changes():
     setup = Setup()
     message = info()
-    assert setup.intake.on_camera_info("front", serialize_message(message))
+    assert setup.intake.add_camera_info("front", serialize_message(message))
     message.header.stamp.sec = 77  # only the stamp differs
-    assert not setup.intake.on_camera_info("front", serialize_message(message))
+    assert not setup.intake.add_camera_info("front", serialize_message(message))
     message.width = 641
-    assert setup.intake.on_camera_info("front", serialize_message(message))
+    assert setup.intake.add_camera_info("front", serialize_message(message))
     assert setup.intake.calibrations["front"].model.width == 641
 
 
@@ -132,12 +152,12 @@ def test_a_calibration_is_read_once_and_again_when_it_changes():
 )
 def test_a_bad_calibration_is_named_and_leaves_the_last_good_one(bad, named):
     setup = Setup()
-    assert setup.intake.on_camera_info("front", serialize_message(info()))
+    assert setup.intake.add_camera_info("front", serialize_message(info()))
     good = setup.intake.calibrations["front"]
-    assert not setup.intake.on_camera_info("front", serialize_message(bad))
+    assert not setup.intake.add_camera_info("front", serialize_message(bad))
     assert setup.intake.calibrations["front"] is good
     assert setup.said[0].startswith("camera 'front': camera_info on front/camera_info: ") and named in setup.said[0]
-    assert not setup.intake.on_camera_info("front", serialize_message(info()))  # the good one is still in force
+    assert not setup.intake.add_camera_info("front", serialize_message(info()))  # the good one is still in force
 
 
 def test_binning_and_region_of_interest_move_the_principal_point():
@@ -153,46 +173,105 @@ def test_stamps_that_go_back_are_a_jump_and_then_matching_goes_on():
     setup = Setup(cameras=("front",))
     for stamp in (90, 91, 92):
         setup.pass_time(float(stamp))
-        setup.intake.on_image("front", image(stamp * SECOND), False)
-        setup.intake.poll()
-    jumps = []
-    for stamp in (10, 11):
+        setup.intake.add("front", image(stamp * SECOND), False)
+        setup.taken()
+    setup.transforms.set("odom", "base_link", 92 * SECOND, (1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), False)
+    for stamp, generation in ((10, 0), (11, 1)):  # the second one confirms that time has gone back
         setup.pass_time(90.0 + stamp)
-        jumps.append(setup.intake.on_image("front", image(stamp * SECOND), False))
-    assert [jump is not None for jump in jumps] == [False, True]
-    assert setup.intake.poll().stamp_ns == 11 * SECOND  # the newest: the first of them waited for a second
+        setup.intake.add("front", image(stamp * SECOND), False)
+        assert setup.intake.generation == generation
+    assert setup.events == ["starting afresh: image stamps went back by 82.0 s (a bag loop?)"]
+    assert setup.taken().stamp_ns == 11 * SECOND  # the newest: the first of them waited for a second
+    with pytest.raises(TransformError):  # what /tf said of the recording's end is forgotten
+        setup.transforms.lookup("odom", "base_link", 92 * SECOND)
+
+
+def test_a_set_that_is_not_taken_is_replaced_by_a_newer_one_and_counted():
+    setup = Setup(cameras=("front",))
+    for stamp in (98, 99, 100):
+        (matched,) = setup.intake.add("front", image(stamp * SECOND), False)
+        assert matched.stamp_ns == stamp * SECOND
+    assert setup.intake.skipped == 2 and setup.taken().stamp_ns == 100 * SECOND and setup.taken() is None
+
+
+def test_starting_afresh_forgets_what_waits_and_what_tf_has_said_but_no_calibration_and_no_mount():
+    setup = Setup()
+    setup.intake.add_camera_info("front", serialize_message(info()))
+    pose = (1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)
+    setup.transforms.set("odom", "base_link", 100 * SECOND, *pose, False)
+    setup.transforms.set("base_link", "front_optical", 0, *pose, True)
+    for camera in ("front", "back"):
+        setup.intake.add(camera, image(99 * SECOND), False)
+    setup.intake.add("front", image(100 * SECOND), False)
+    setup.intake.start_afresh("reset", "asked by ~/reset")
+    assert setup.events[-1] == "starting afresh: asked by ~/reset" and setup.intake.generation == 1
+    assert setup.taken() is None and setup.intake.add("back", image(100 * SECOND), False) == []  # front's is gone
+    assert list(setup.intake.calibrations) == ["front"]
+    setup.transforms.lookup("base_link", "front_optical", 100 * SECOND)
+    with pytest.raises(TransformError):
+        setup.transforms.lookup("odom", "base_link", 100 * SECOND)
+
+
+def test_a_new_calibration_is_an_event_and_the_rig_is_compared_once_all_cameras_have_one():
+    setup, compared = Setup(), []
+
+    def compare(models) -> list[str]:
+        compared.append(sorted(models))
+        return ["trained with 6 cameras, running with 2"]
+
+    log, events = ThrottledLog(setup.said.append), ThrottledLog(setup.events.append)
+    intake = Intake(setup.config, ("front", "back"), setup.transforms, log, events, lambda: 0, compare_rig=compare)
+    intake.add_camera_info("front", serialize_message(info()))
+    assert setup.events == ["camera 'front': 640x400, plumb_bob, frame front_optical"] and compared == []
+    intake.add_camera_info("back", serialize_message(info()))
+    assert compared == [["back", "front"]] and setup.said == ["checkpoint: trained with 6 cameras, running with 2"]
+
+
+def test_tf_that_cannot_be_read_or_used_is_named_and_the_rest_is_kept():
+    setup = Setup()
+    setup.intake.add_tf(b"no message", static=True)
+    message = TFMessage()
+    for child, parent, w in (("lens", "base_link", 1.0), ("base_link", "odom", float("nan"))):
+        transform = TransformStamped(child_frame_id=child)
+        transform.header.frame_id, transform.transform.rotation.w = parent, w
+        message.transforms.append(transform)
+    setup.intake.add_tf(serialize_message(message), static=True)
+    unread, unused = setup.said
+    assert unread.startswith("TF: message on /tf_static dropped: ")
+    assert unused.startswith("TF: transform from 'base_link' to 'odom' ignored: ")
+    setup.transforms.lookup("base_link", "lens", 0)
 
 
 def test_an_image_larger_than_its_camera_can_send_is_dropped_before_it_waits_for_others():
     setup = Setup()
-    setup.intake.on_camera_info("front", serialize_message(info()))
+    setup.intake.add_camera_info("front", serialize_message(info()))
     bomb = image(100 * SECOND) + bytes(4 << 20)  # 640 x 400 pixels of 8 bytes and 1 MiB are 3,096,576 bytes
-    setup.intake.on_image("front", bomb, False)
+    setup.intake.add("front", bomb, False)
     assert setup.intake.statistics()["front"].received == 0
     assert setup.said == [
         f"camera 'front': image message dropped: it has {len(bomb)} bytes; expected at most 3096576, by its camera_info"
     ]
-    setup.intake.on_image("back", bomb, False)  # not known to be too large: no camera_info yet
+    setup.intake.add("back", bomb, False)  # not known to be too large: no camera_info yet
     assert setup.intake.statistics()["back"].received == 1
-    setup.intake.on_image("back", bytes(image(101 * SECOND)) + bytes(64 << 20), False)
+    setup.intake.add("back", bytes(image(101 * SECOND)) + bytes(64 << 20), False)
     assert setup.intake.statistics()["back"].received == 1
 
 
 def test_the_size_of_an_image_is_looked_at_before_anything_is_read_from_it():
     setup = Setup(cameras=("front",))
-    setup.intake.on_image("front", b"\xff" * ((64 << 20) + 1), False)  # its header cannot be read either
+    setup.intake.add("front", b"\xff" * ((64 << 20) + 1), False)  # its header cannot be read either
     assert len(setup.said) == 1 and "it has 67108865 bytes; expected at most 67108864" in setup.said[0]
 
 
 def test_an_image_with_a_frame_id_as_long_as_a_book_is_dropped_with_the_camera_and_the_remedy():
     setup = Setup(cameras=("front",))
-    setup.intake.on_image("front", image(100 * SECOND, "x" * 1001), False)
+    setup.intake.add("front", image(100 * SECOND, "x" * 1001), False)
     assert setup.intake.statistics()["front"].received == 0
     assert setup.said == [
         "camera 'front': image message dropped: its frame_id has 1001 characters; expected at most 1000; "
         "repair the camera's driver"
     ]
-    setup.intake.on_image("front", image(100 * SECOND, "x" * 1000), False)
+    setup.intake.add("front", image(100 * SECOND, "x" * 1000), False)
     assert setup.intake.statistics()["front"].received == 1
 
 
@@ -208,37 +287,31 @@ def test_an_image_with_a_frame_id_as_long_as_a_book_is_dropped_with_the_camera_a
 )
 def test_a_camera_info_larger_than_any_camera_needs_is_refused_and_leaves_the_last_good_one(fields, named):
     setup = Setup()
-    assert setup.intake.on_camera_info("front", serialize_message(info()))
+    assert setup.intake.add_camera_info("front", serialize_message(info()))
     good = setup.intake.calibrations["front"]
-    assert not setup.intake.on_camera_info("front", serialize_message(info(**fields)))
+    assert not setup.intake.add_camera_info("front", serialize_message(info(**fields)))
     assert setup.intake.calibrations["front"] is good
     assert setup.said[0].startswith("camera 'front': camera_info on front/camera_info: it") and named in setup.said[0]
-    assert not setup.intake.on_camera_info("front", serialize_message(info()))  # the good one is still in force
+    assert not setup.intake.add_camera_info("front", serialize_message(info()))  # the good one is still in force
 
 
 def test_images_that_a_looping_recording_leaves_behind_are_no_wrong_clocks():
     """The clock jumps from 109 s back to 100 s; images of the end come after it, later one that really is ahead."""
-    setup, news, clock = Setup(), [], [109 * SECOND]
-    intake = Intake(
-        setup.config, ("front", "back"), Complaints(setup.said.append), lambda: clock[0], lambda: setup.now,
-        Complaints(news.append),
-    )  # fmt: skip
-    intake.on_image("front", image(109 * SECOND), False)
-    clock[0] = 100 * SECOND
+    setup = Setup(clock_ns=109 * SECOND)
+    setup.intake.add("front", image(109 * SECOND), False)
+    setup.clock_ns = 100 * SECOND
     for stamp in (109 * SECOND, 109 * SECOND + SECOND // 2):
-        intake.on_image("back", image(stamp), False)
-    assert setup.said == [] and len(news) == 1 and "before the clock jumped back" in news[0]
-    assert intake.statistics()["back"].received == 0
-    intake.on_image("back", image(111 * SECOND), False)  # further than anything before the jump
+        setup.intake.add("back", image(stamp), False)
+    assert setup.said == [] and len(setup.events) == 1 and "before the clock's jump" in setup.events[0]
+    assert setup.intake.statistics()["back"].received == 0
+    setup.intake.add("back", image(111 * SECOND), False)  # further than anything before the jump
     assert len(setup.said) == 1 and "11.000 s ahead" in setup.said[0]
 
 
 def test_long_after_a_jump_an_image_that_is_ahead_is_one_of_a_wrong_clock(monkeypatch):
     monkeypatch.setattr("renderocc_ros.input.intake.LEFTOVERS", 0.0)
-    clock = [109 * SECOND]
-    said: list[str] = []
-    intake = Intake(NodeConfig(cameras=("front",)), ("front",), Complaints(said.append), lambda: clock[0])
-    intake.on_image("front", image(109 * SECOND), False)
-    clock[0] = 100 * SECOND
-    intake.on_image("front", image(109 * SECOND), False)
-    assert len(said) == 1 and "9.000 s ahead" in said[0] and "synchronise" in said[0]
+    setup = Setup(cameras=("front",), clock_ns=109 * SECOND)
+    setup.intake.add("front", image(109 * SECOND), False)
+    setup.clock_ns = 100 * SECOND
+    setup.intake.add("front", image(109 * SECOND), False)
+    assert len(setup.said) == 1 and "9.000 s ahead" in setup.said[0] and "synchronise" in setup.said[0]

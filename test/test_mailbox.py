@@ -51,6 +51,14 @@ def test_closing_wakes_who_waits_and_empties_the_slot():
     assert other.close() == "x" and other.take() is None
 
 
+def test_a_closed_mailbox_can_be_opened_again_and_is_empty_then():
+    mailbox: Mailbox[str] = Mailbox()
+    mailbox.put("before")
+    mailbox.close()
+    mailbox.open()
+    assert mailbox.take(0) is None and mailbox.put("after") is None and mailbox.take(0) == "after"
+
+
 def test_clearing_gives_back_what_was_there():
     mailbox: Mailbox[str] = Mailbox()
     assert mailbox.clear() is None

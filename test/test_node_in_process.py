@@ -24,7 +24,7 @@ import renderocc_ros.node
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.untrained import untrained_checkpoint
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.node import GRAPH_PERIOD, RenderOccNode
 
 pytestmark = pytest.mark.system
@@ -81,7 +81,7 @@ class System:
     def close_node(self) -> None:
         self.executor.shutdown()
         self.thread.join()
-        self.node._release()
+        self.node.release()
 
     def close(self) -> None:
         self.close_node()
@@ -121,7 +121,7 @@ def test_cameras_that_publish_with_best_effort_as_drivers_do_are_heard(system):
     def heard_from_all() -> bool:
         system.send()  # best effort: one frame or another may be lost
         time.sleep(0.3)
-        return bool(system.points) and system.node._worker.last_frame.used == CAMERAS
+        return bool(system.points) and system.node._configured.worker.last_frame.used == CAMERAS
 
     wait_until(heard_from_all, 20, "a frame of all cameras")
 
@@ -139,7 +139,7 @@ def test_out_of_memory_twice_deactivates_with_the_reason_and_the_node_can_be_act
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(system.node._predictor, "predict", no_memory)
+        patched.setattr(system.node._configured.predictor, "predict", no_memory)
         system.send()
         wait_until(lambda: system.state() == State.PRIMARY_STATE_INACTIVE, 20, "the deactivated node")
     assert len(calls) == 2
@@ -195,11 +195,15 @@ def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes
 def test_a_frame_that_never_ends_lets_the_node_end_and_is_named(system, monkeypatch):
     monkeypatch.setattr(renderocc_ros.frame.worker, "STOP_LIMIT", 0.2)
     said, hold = [], threading.Event()
-    monkeypatch.setattr(system.node._complaints, "_say", said.append)
+    monkeypatch.setattr(system.node._log, "_write", said.append)
     until_active(system)
-    predict = system.node._predictor.predict
-    monkeypatch.setattr(system.node._predictor, "predict", lambda *a, **named: hold.wait(60) and predict(*a, **named))
-    wait_until(lambda: (system.send(), time.sleep(0.3), system.node._worker.begun)[-1], 20, "the frame's begin")
+    predict = system.node._configured.predictor.predict
+    monkeypatch.setattr(
+        system.node._configured.predictor, "predict", lambda *a, **named: hold.wait(60) and predict(*a, **named)
+    )
+    wait_until(
+        lambda: (system.send(), time.sleep(0.3), system.node._configured.worker.begun)[-1], 20, "the frame's begin"
+    )
     try:
         request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
         assert not system.listener.call(ChangeState, "/renderocc/change_state", request, 30).success
@@ -224,11 +228,11 @@ def test_every_failure_of_a_callback_is_followed_by_a_pause(monkeypatch):
     """One that comes back at once would else be a loop that takes a whole core."""
     said, pauses = [], []
     monkeypatch.setattr(renderocc_ros.node.time, "sleep", pauses.append)
-    failing = SimpleNamespace(_complaints=Complaints(said.append))
+    failing = SimpleNamespace(_log=ThrottledLog(said.append))
     try:
         raise RuntimeError("again")
     except RuntimeError as error:
         RenderOccNode.report_failure(failing, error)
-    failing._complaints = None  # not even that works
+    failing._log = None  # not even that works
     RenderOccNode.report_failure(failing, MemoryError())
     assert len(said) == 1 and pauses == [renderocc_ros.node.FAILURE_PAUSE] * 2

@@ -18,6 +18,7 @@ PACKAGES = set(ALLOWED)
 # The folders of each package from the bottom up: each imports only from those before it; modules beside them, from all.
 FOLDERS = {
     "renderocc_model": "base geometry field images rosio ops network export inference bench".split(),
+    "renderocc_ros": "health input frame output commands".split(),
     "training": "recordings simulate importers label check prepare data supervision evaluate train study".split(),
 }
 ROS_MODULES = {

@@ -7,7 +7,8 @@ import yaml
 from rclpy.validate_topic_name import validate_topic_name
 
 from renderocc_model.base.config import from_mapping, settings_of
-from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig, cameras_on_graph
+from renderocc_ros.input.discovery import cameras_on_graph
+from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETER_FILE = ROOT / "config" / "renderocc.yaml"

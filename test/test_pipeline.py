@@ -26,8 +26,9 @@ from renderocc_ros.frame.pipeline import (
     decode_view_on_device,
 )
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints
-from renderocc_ros.input.intake import Calibration, CameraImage
+from renderocc_ros.health.throttled_log import ThrottledLog
+from renderocc_ros.input.calibrations import Calibration
+from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.input.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
 
@@ -235,7 +236,7 @@ class Setup:
         self.transforms = RecordingTransforms()
         self.config = NodeConfig(cameras=CAMERAS, **{"tf_timeout": 0.01, **parameters})
         self.pipeline = FramePipeline(
-            self.config, CAMERAS, predictor, self.transforms, Complaints(self.said.append), self.times
+            self.config, CAMERAS, predictor, self.transforms, ThrottledLog(self.said.append), self.times
         )
         for camera in CAMERAS:
             self.transforms.set("base_link", f"{camera}_optical", 0, *MOUNTS[camera], static=True)
@@ -300,7 +301,7 @@ def test_the_occupancy_is_what_the_network_says_of_these_pictures(setup, tiny):
     np.testing.assert_array_equal(frame.occupancy.semantics, expected.semantics)
 
 
-def test_images_decoded_to_the_networks_device_give_the_same_occupancy_and_the_same_complaints(setup):
+def test_images_decoded_to_the_networks_device_give_the_same_occupancy_and_the_same_warnings(setup):
     """The CPU stands for the device."""
     expected = setup.process()
     setup.pipeline._device_decoder = DeviceDecoder("cpu", print, decode_jpeg=lambda data: None)

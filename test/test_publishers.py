@@ -8,6 +8,7 @@ from rclpy.lifecycle import LifecycleNode
 from system import new_domain
 
 from renderocc_ros.output.publishers import OutputPublishers
+from renderocc_ros.parameters import NodeConfig
 
 pytestmark = pytest.mark.system
 
@@ -19,9 +20,9 @@ def test_where_one_topic_cannot_be_made_all_are_given_back():
         node = LifecycleNode("publishing", context=context, enable_rosout=False)
         before = set(node.publishers)
         with pytest.raises(InvalidTopicNameException):
-            OutputPublishers(node, ("front", "a b"))
+            OutputPublishers(node, ("front", "a b"), NodeConfig())
         assert set(node.publishers) == before and not list(node._managed_entities)
-        made = OutputPublishers(node, ("front",))
+        made = OutputPublishers(node, ("front",), NodeConfig())
         topics = sorted(publisher.topic_name for publisher in set(node.publishers) - before)
         names = ["classes", "grid", "markers", "points"]
         names += [f"rendered/front/{kind}" for kind in ("camera_info", "depth", "semantic")]

@@ -17,7 +17,8 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.placement import place_cameras
-from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+from renderocc_ros.input.discovery import cameras_on_graph
+from renderocc_ros.parameters import NodeConfig
 
 pytestmark = needs_realdata
 ABSOLUTE = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")

@@ -20,10 +20,11 @@ import renderocc_ros.frame.worker
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.pipeline import Frame
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.parameters import NodeConfig
@@ -75,22 +76,31 @@ class Setup:
         self.out_of_memory: list[str] = []
         self.times = StageTimes()
         self.pipeline = Pipeline()
-        complaints = Complaints(self.said.append)
+        log = ThrottledLog(self.said.append)
         config = NodeConfig(cameras=cameras, max_future=0.0, **parameters)
-        self.intake = Intake(config, cameras, complaints, lambda: 0)
+        self.intake = Intake(config, cameras, TransformBuffer(), log, ThrottledLog(lambda text: None), lambda: 0)
         self.worker = Worker(
-            self.intake, self.pipeline, self.publish, self.out_of_memory.append, complaints, self.times, startup_grace
+            self.intake, self.pipeline, self.publish, self.out_of_memory.append, log, self.times, startup_grace
         )
+
+    @property
+    def skipped(self) -> int:
+        """Sets replaced in the mailbox, or while the worker waited with them."""
+        return self.intake.skipped + self.worker.counters.skipped
+
+    def reset(self) -> None:
+        """What ~/reset does."""
+        self.intake.start_afresh("reset", "asked by ~/reset")
+        self.worker.withhold()
 
     def publish(self, frame: Frame) -> None:
         self.published.append(frame.stamp_ns // SECOND)
 
     def send(self, second: int, camera: str = "front") -> None:
-        """An image of this stamp, then what the node does after every image."""
+        """An image of this stamp, as from a subscription."""
         message = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
         message.header.stamp = stamp_message(second * SECOND)
-        self.intake.on_image(camera, serialize_message(message), False)
-        self.worker.collect()
+        self.intake.add(camera, serialize_message(message), False)
 
     def send_and_hold(self, second: int) -> None:
         """Send one and leave the worker in the middle of it, until `pipeline.hold.set()`."""
@@ -119,7 +129,7 @@ def test_a_set_is_processed_published_counted_and_timed(setup):
     setup.worker.stop()
     assert setup.worker.last_frame.stamp_ns == 2 * SECOND
     counters = setup.worker.counters
-    assert (counters.published, counters.skipped, counters.withheld, counters.failed) == (2, 0, 0, 0)
+    assert (counters.published, setup.skipped, counters.withheld, counters.failed) == (2, 0, 0, 0)
     times = setup.times.percentiles()
     assert list(times) == ["waiting", "publish", "total"] and times["total"][2] == 2
     assert times["total"][0] >= times["publish"][0] >= 0 and times["waiting"][0] >= 0
@@ -131,7 +141,7 @@ def test_while_it_is_busy_the_newest_set_replaces_those_that_wait_and_they_are_c
         setup.send(second)
     setup.pipeline.hold.set()
     setup.expect(1, 4)
-    assert setup.worker.counters.skipped == 2  # 2 and 3
+    assert setup.skipped == 2  # 2 and 3
     assert setup.pipeline.log == ["reset", 1, 4]
 
 
@@ -154,7 +164,7 @@ def test_the_only_set_waits_until_its_cameras_can_be_placed(patient):
     assert patient.pipeline.log == []
     patient.pipeline.lack = set()
     patient.expect(1)
-    assert patient.worker.counters.skipped == 0
+    assert patient.skipped == 0
 
 
 def test_while_the_first_set_waits_a_newer_one_takes_its_place(patient):
@@ -163,7 +173,7 @@ def test_while_the_first_set_waits_a_newer_one_takes_its_place(patient):
         time.sleep(0.1)
     patient.pipeline.lack = set()
     patient.expect(3)
-    assert patient.worker.counters.skipped == 2
+    assert patient.skipped == 2
 
 
 def test_later_sets_do_not_wait(patient):
@@ -203,7 +213,7 @@ def test_each_activation_has_a_grace_of_its_own_and_an_end_is_heard_within_it(pa
 def test_a_set_of_before_a_jump_of_time_is_not_waited_with_any_longer(patient):
     patient.send(100)
     time.sleep(0.1)
-    patient.worker.reset()
+    patient.reset()
     patient.pipeline.lack = set()
     patient.send(1)
     patient.expect(1)
@@ -215,7 +225,7 @@ def test_a_set_of_before_a_jump_of_time_is_not_waited_with_any_longer(patient):
 def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(setup):
     setup.send_and_hold(100)
     setup.send(101)
-    setup.worker.reset()
+    setup.reset()
     setup.send(1)  # the bag's first one again
     setup.pipeline.hold.set()
     setup.expect(1)
@@ -226,8 +236,7 @@ def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(set
 
 def test_when_time_jumps_the_last_frame_before_the_jump_is_still_published(setup):
     setup.send_and_hold(100)
-    setup.intake.reset()
-    setup.worker.start_afresh()
+    setup.intake.start_afresh("clock", "the clock jumped back")
     setup.send(1)  # the bag's first one again
     setup.pipeline.hold.set()
     setup.expect(100, 1)
@@ -238,14 +247,15 @@ def test_a_jump_forgets_the_last_frame(setup):
     setup.send(1)
     setup.expect(1)
     wait_until(lambda: setup.worker.counters.published == 1, 5, "the end of the frame")
-    setup.worker.start_afresh()
+    assert setup.worker.last_frame is not None
+    setup.intake.start_afresh("clock", "the clock jumped back")
     assert setup.worker.last_frame is None
 
 
-def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
+def test_a_set_that_was_taken_just_before_a_reset_is_not_published():
     """The reset comes between taking the set and beginning with it."""
     made = Setup()
-    resets = [made.worker.reset]
+    resets = [made.reset]
 
     class Interrupted(Mailbox):
         def take(self, timeout=None):
@@ -254,7 +264,7 @@ def test_a_set_that_was_taken_just_before_a_reset_is_not_published(monkeypatch):
                 resets.pop()()
             return taken
 
-    monkeypatch.setattr(renderocc_ros.frame.worker, "Mailbox", Interrupted)
+    made.intake.mailbox = Interrupted()
     made.worker.start()
     made.send(1)
     wait_until(lambda: 1 in made.pipeline.log, 5, "the frame's begin")
@@ -268,7 +278,7 @@ def test_what_is_remembered_from_before_a_pause_is_forgotten(setup):
     setup.send(1)
     setup.expect(1)
     setup.worker.stop()
-    setup.worker.reset()
+    setup.reset()
     setup.worker.start()
     setup.send(50)
     setup.expect(1, 50)
@@ -316,7 +326,7 @@ def test_frames_that_fail_in_a_row_are_counted_until_one_does_not(setup):
     wait_until(lambda: setup.worker.failed_in_row == 0, 5, "the end of the row")
 
 
-def test_a_failure_between_two_frames_does_not_end_the_worker(monkeypatch):
+def test_a_failure_between_two_frames_does_not_end_the_worker():
     made = Setup()
     failures = [fail(MemoryError("none for the lock"))]
 
@@ -326,7 +336,7 @@ def test_a_failure_between_two_frames_does_not_end_the_worker(monkeypatch):
                 failures.pop()()
             return super().take(timeout)
 
-    monkeypatch.setattr(renderocc_ros.frame.worker, "Mailbox", Failing)
+    made.intake.mailbox = Failing()
     forget, made.pipeline.reset = made.pipeline.reset, fail(RuntimeError("cannot forget"))
     made.worker.start()
     made.send(1)
@@ -427,7 +437,7 @@ def test_a_set_with_too_few_images_is_said_too_though_no_frame_is_made_of_it():
     made.worker.stop()
     assert made.pipeline.log == []
     assert made.said == ["frame: nothing published, fewer usable cameras than 'min_cameras' (left: no image received)"]
-    made.worker.collect()  # the same set is not said again
+    made.intake.tick()  # the same set is not said again
     assert len(made.said) == 1
 
 

@@ -20,8 +20,9 @@ from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.mounts import parse_mounts
 from renderocc_ros.frame.placement import Placements, place_cameras
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints
-from renderocc_ros.input.intake import Calibration, CameraImage
+from renderocc_ros.health.throttled_log import ThrottledLog
+from renderocc_ros.input.calibrations import Calibration
+from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.input.matcher import MatchedSet
 from renderocc_ros.parameters import NodeConfig
 
@@ -148,7 +149,7 @@ class FramePipeline:
         cameras: names of all cameras.
         predictor: the network.
         transforms: filled by the TF callbacks.
-        complaints: one line for each thing that is wrong.
+        log: receives what is wrong.
         times: durations of the stages.
     """
 
@@ -158,13 +159,13 @@ class FramePipeline:
         cameras: tuple[str, ...],
         predictor: Predictor,
         transforms: TransformBuffer,
-        complaints: Complaints,
+        log: ThrottledLog,
         times: StageTimes,
     ) -> None:
         self._config = config
         self._predictor = predictor
         self._transforms = transforms
-        self._complaints = complaints
+        self._log = log
         self._times = times
         self._mounts = parse_mounts(config.mounts, cameras)
         self._waits_in_vain = 0
@@ -256,7 +257,7 @@ class FramePipeline:
                 f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'",
             )
         if placements.ego_motion_missing and self._config.odom_frame:
-            self._complaints.report(
+            self._log.report(
                 "ego motion",
                 "TF",
                 f"using the static mounts, a moving vehicle's cameras will disagree: {placements.ego_motion_missing}",
@@ -334,10 +335,10 @@ class FramePipeline:
             )
 
         def say(camera: str, text: str) -> None:
-            self._complaints.report(f"camera '{camera}'", "decoding", text, time.monotonic())
+            self._log.report(f"camera '{camera}'", "decoding", text, time.monotonic())
 
         return DeviceDecoder(device, say)
 
     def _leave_out(self, frame: Frame, camera: str, kind: str, reason: str) -> None:
         frame.missing[camera] = reason
-        self._complaints.report(f"camera '{camera}'", kind, reason, time.monotonic())
+        self._log.report(f"camera '{camera}'", kind, reason, time.monotonic())

@@ -1,68 +1,58 @@
-"""What a configured node listens to: images, calibrations and TF. Callbacks copy bytes and do nothing else."""
+"""What a configured node subscribes to: images, CameraInfo and TF. Callbacks hand the bytes to the intake."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
-from renderocc_model.rosio import cdr
-from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
-from renderocc_ros.frame.worker import Worker
-from renderocc_ros.health.throttled_log import Complaints
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.subscriptions import AdaptiveSubscription, ImageSubscription
-from renderocc_ros.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-    from renderocc_model.inference.predictor import Predictor
-
 __all__ = ["Inputs"]
 
-TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be of the new pass
+TF_DEPTH = 100  # messages, as tf2's listener
+INFO_DEPTH = 5
 
 
 class Inputs:
-    """The subscriptions, from configuring to cleaning up.
+    """The subscriptions of a node, from configuring to cleaning up.
+
+    Images are taken in only between `resume` and `pause`, calibrations and TF always.
 
     Args:
-        node: to subscribe with.
-        config: topics and transports.
-        cameras: names of all cameras.
-        is_active: whether images are wanted now.
-        intake, transforms, worker: get what comes.
-        predictor: compares the cameras with those it was trained on.
-        complaints: of what is wrong.
-        news: of what has changed.
+        node: owner of the subscriptions.
+        intake: receives every message; its configuration names the topics.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        config: NodeConfig,
-        cameras: tuple[str, ...],
-        is_active: Callable[[], bool],
-        intake: Intake,
-        transforms: TransformBuffer,
-        worker: Worker,
-        predictor: Predictor,
-        complaints: Complaints,
-        news: Complaints,
-    ) -> None:
-        self._cameras, self._is_active = cameras, is_active
-        self._intake, self._transforms, self._worker, self._predictor = intake, transforms, worker, predictor
-        self._complaints, self._news = complaints, news
+    def __init__(self, node: Node, intake: Intake) -> None:
+        self._intake = intake
+        self._paused = True
         self._subscriptions: list[AdaptiveSubscription | ImageSubscription] = []
         try:
-            self._subscribe(node, config)
+            self._subscribe(node)
         except BaseException:
             self.destroy()
             raise
+
+    def resume(self) -> None:
+        """Take images in from now on."""
+        self._intake.resume()
+        self._paused = False
+
+    def pause(self) -> None:
+        """Take no images in, and forget those that have come."""
+        self._paused = True
+        self._intake.reset()
+
+    def tick(self) -> None:
+        """Let time pass for images that wait for others."""
+        if not self._paused:
+            self._intake.tick()
 
     def follow_publishers(self) -> None:
         """Adapt to publishers that have come or gone."""
@@ -75,25 +65,30 @@ class Inputs:
             subscription.destroy()
         self._subscriptions = []
 
-    def _subscribe(self, node: Node, config: NodeConfig) -> None:
-        add = self._subscriptions.append
-        add(AdaptiveSubscription(node, TFMessage, "/tf", lambda buffer: self._on_tf(buffer, static=False), depth=100))
-        add(
-            AdaptiveSubscription(
-                node, TFMessage, "/tf_static", lambda buffer: self._on_tf(buffer, static=True), depth=100, latched=True
+    def _subscribe(self, node: Node) -> None:
+        config = self._intake.config
+        for topic, static in (("/tf", False), ("/tf_static", True)):
+            self._subscriptions.append(
+                AdaptiveSubscription(
+                    node,
+                    TFMessage,
+                    topic,
+                    lambda buffer, static=static: self._intake.add_tf(buffer, static),
+                    depth=TF_DEPTH,
+                    latched=static,
+                )
             )
-        )
-        for camera in self._cameras:
-            add(
+        for camera in self._intake.cameras:
+            self._subscriptions.append(
                 AdaptiveSubscription(
                     node,
                     CameraInfo,
                     config.camera_info_topic_of(camera),
-                    lambda buffer, camera=camera: self._on_camera_info(camera, buffer),
-                    depth=5,
+                    lambda buffer, camera=camera: self._intake.add_camera_info(camera, buffer),
+                    depth=INFO_DEPTH,
                 )
             )
-            add(
+            self._subscriptions.append(
                 ImageSubscription(
                     node,
                     Image,
@@ -105,41 +100,5 @@ class Inputs:
             )
 
     def _on_image(self, camera: str, buffer: bytes, compressed: bool) -> None:
-        if not self._is_active():
-            return
-        jump = self._intake.on_image(camera, buffer, compressed)
-        if jump is not None:
-            text = f"image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
-            self._news.report("starting afresh", "stamps", text, time.monotonic())
-            self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
-            self._worker.start_afresh()
-        self._worker.collect()
-
-    def _on_camera_info(self, camera: str, buffer: bytes) -> None:
-        if not self._intake.on_camera_info(camera, buffer):
-            return
-        calibration = self._intake.calibrations[camera]
-        model = calibration.model
-        text = f"{model.width}x{model.height}, {model.distortion_model}, frame {calibration.frame_id}"
-        self._news.report(f"camera '{camera}'", "calibration", text, time.monotonic())
-        models = {name: calibration.model for name, calibration in self._intake.calibrations.items()}
-        if len(models) == len(self._cameras):
-            for warning in self._predictor.compare_rig(models):
-                self._complaints.report("checkpoint", warning, warning, time.monotonic())
-
-    def _on_tf(self, buffer: bytes, static: bool) -> None:
-        now = time.monotonic()
-        try:
-            transforms = cdr.read_tf(buffer)
-        except cdr.MessageError as error:
-            self._complaints.report(
-                "TF", "message", f"message on {'/tf_static' if static else '/tf'} dropped: {error}", now
-            )
-            return
-        for t in transforms:
-            try:
-                self._transforms.set(t.parent, t.child, t.stamp_ns, t.translation, t.quaternion, static)
-            except TransformError as error:
-                self._complaints.report(
-                    "TF", f"{t.parent} {t.child}", f"transform from '{t.child}' to '{t.parent}' ignored: {error}", now
-                )
+        if not self._paused:
+            self._intake.add(camera, buffer, compressed)

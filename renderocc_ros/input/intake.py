@@ -1,4 +1,4 @@
-"""What the node's callbacks do with the bytes they get: keep calibrations, match images, refuse what is wrong.
+"""Takes in messages as bytes: keeps calibrations and TF, refuses what is wrong, and joins images to complete sets.
 
 Nothing here decodes a pixel: a callback costs tens of microseconds, whatever the image's size.
 """
@@ -10,22 +10,25 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.images.reduction import MAX_PIXELS
 from renderocc_model.rosio import cdr
-from renderocc_model.rosio.camera_info import camera_model_from_info
-from renderocc_model.rosio.tf_buffer import LONGEST_NAME
-from renderocc_ros.health.throttled_log import Complaints
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_ros.health.throttled_log import ThrottledLog
+from renderocc_ros.input.calibrations import Calibration, Calibrations, check_frame_id
+from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.input.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
 from renderocc_ros.parameters import NodeConfig
 
-MOST_BYTES = 64 << 20  # of an image message of a camera whose size is not known yet
+__all__ = ["CameraImage", "Intake", "ReadySet", "report_too_few"]
+
+MOST_BYTES = 64 << 20  # of an image message, while the size of its camera is not known
 MOST_BYTES_OF_PIXEL = 8  # the widest encoding is 16 bits of four channels
-MOST_BYTES_OF_CAMERA_INFO = 64 << 10  # some 400, and 8 for each coefficient of D
-CLOCK_BACK_NS = 500_000_000  # by which a clock must go back to have jumped
-LEFTOVERS = 5.0  # seconds after a jump of the clock in which images of before it may still come
-STAMP_AND_FRAME_ID = 4 + 8  # encapsulation, then sec and nanosec of a Header
+CLOCK_BACK_NS = 500_000_000  # a clock that goes back by more than this has jumped
+LEFTOVERS = 5.0  # seconds after a jump of the clock in which images from before it may still come
+TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this much later than T may be new ones
 
 
 @dataclass(frozen=True)
@@ -38,48 +41,63 @@ class CameraImage:
     arrival: float
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A camera's intrinsics, from its CameraInfo, and the optical frame that it names."""
+class ReadySet(NamedTuple):
+    """A complete set on its way to the worker. generation: the intake's, when the set was completed."""
 
-    model: CameraModel
-    frame_id: str
+    generation: int
+    matched: MatchedSet
 
 
 class Intake:
-    """Calibrations and the matcher, fed by callbacks.
+    """Turns the bytes of images, CameraInfo and TF into sets of images, calibrations and transforms.
+
+    The executor's thread calls `add*`, `tick` and `reset`. The worker's thread takes sets out of `mailbox`.
 
     Args:
         config: the node's parameters.
-        cameras: names of the cameras, in the order of the network's views.
-        complaints: where refusals are reported, one subject per camera.
+        cameras: camera names, in the order of the network's views.
+        transforms: receives the transforms of /tf and /tf_static.
+        log: receives faults; their subjects are "camera 'NAME'", "TF", "frame" and "checkpoint".
+        events: receives what has changed and is no fault: calibrations, jumps of time.
         clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
-        now: seconds in which waiting and silence are counted, at the pace of the cameras' time.
-        news: where what is not wrong is told; default: `complaints`.
+        now: seconds in which waiting and silence are counted; they pass as fast as the cameras' time.
+        compare_rig: as for `Calibrations`.
+    Attributes:
+        cameras: as given.
+        anchor: the camera whose stamps the outputs have.
+        mailbox: the newest complete set that no worker has taken.
+        generation: how often everything was started afresh.
+        skipped: number of sets that a newer one replaced in the mailbox.
     """
 
     def __init__(
         self,
         config: NodeConfig,
         cameras: tuple[str, ...],
-        complaints: Complaints,
+        transforms: TransformBuffer,
+        log: ThrottledLog,
+        events: ThrottledLog,
         clock_ns: Callable[[], int],
         now: Callable[[], float] = time.monotonic,
-        news: Complaints | None = None,
+        compare_rig: Callable[[dict[str, CameraModel]], list[str]] = lambda models: [],
     ) -> None:
-        self._config = config
-        self._news = news or complaints
-        self._newest_clock = self._clock_before_jump = 0
-        self._leftovers_until = -math.inf
-        self._complaints = complaints
-        self._clock_ns = clock_ns
-        self._now = now
-        self._time = self._time_of_next_tick = now()
-        self._lock = threading.Lock()
-        self._info_bytes: dict[str, bytes] = {}
-        self.calibrations: dict[str, Calibration] = {}
+        self.config = config
         self.cameras = cameras
         self.anchor = config.anchor_camera or cameras[0]
+        self.mailbox: Mailbox[ReadySet] = Mailbox()
+        self.generation = 0
+        self.skipped = 0
+        self._transforms = transforms
+        self._log = log
+        self._events = events
+        self._clock_ns = clock_ns
+        self._newest_clock = self._clock_before_jump = 0
+        self._leftovers_until = -math.inf
+        self._now = now
+        self._time = self._time_of_next_tick = now()
+        self._calibrations = Calibrations(config, cameras, log, events, compare_rig)
+        self._reported_too_few = 0
+        self._lock = threading.Lock()
         self._matcher = AnchorMatcher(
             cameras=cameras,
             anchor=self.anchor,
@@ -89,60 +107,55 @@ class Intake:
             min_cameras=config.min_cameras,
         )
 
-    def on_camera_info(self, camera: str, buffer: bytes) -> bool:
-        """Take a CameraInfo; True if it changed the camera's calibration. An unusable one leaves the last good one."""
-        subject = f"camera '{camera}'"
-        try:
-            if len(buffer) > MOST_BYTES_OF_CAMERA_INFO:
-                raise ValueError(
-                    f"it has {len(buffer)} bytes; expected at most {MOST_BYTES_OF_CAMERA_INFO}; repair its publisher"
-                )
-            body = buffer[STAMP_AND_FRAME_ID:]
-            if self._info_bytes.get(camera) == body:
-                return False
-            message = cdr.read_camera_info(buffer)
-            _check_length(message.frame_id)
-            model = camera_model_from_info(message)
-        except ValueError as error:
-            self._complaints.report(
-                subject,
-                "camera_info",
-                f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}",
-                time.monotonic(),
-            )
-            return False
-        self._info_bytes[camera] = body
-        self._complaints.resolve(subject, "camera_info")
-        calibration = Calibration(model, message.frame_id)
-        if self.calibrations.get(camera) == calibration:  # other bytes, same meaning: CDR's padding is not always zero
-            return False
-        self.calibrations = {**self.calibrations, camera: calibration}
-        return True
+    # ---- images
 
-    def on_image(self, camera: str, buffer: bytes, compressed: bool) -> TimeJump | None:
-        """Take an image message; call `poll` afterwards. A jump is returned when stamps have gone back."""
+    def add(self, camera: str, buffer: bytes, compressed: bool) -> list[MatchedSet]:
+        """Take in an image message.
+
+        Stamps that have gone back (a looping bag) start everything afresh: see `start_afresh`.
+
+        Args:
+            camera: which camera has sent it.
+            buffer: the serialised Image or CompressedImage.
+            compressed: whether it is a CompressedImage.
+        Returns:
+            The sets that are complete now, oldest first; the newest of them is in the mailbox.
+        """
+        header = self._checked_header(camera, buffer)
+        if header is None:
+            return []
+        stamp_ns, frame_id, arrival = header
+        frame_id = self.config.camera_frame_of(camera) or frame_id
+        image = CameraImage(buffer, compressed, frame_id, arrival)
+        with self._lock:
+            jump = self._matcher.add(camera, stamp_ns, image, self._time)
+        if jump is not None:
+            self._follow_jump(jump)
+        return self._hand_over()
+
+    def _checked_header(self, camera: str, buffer: bytes) -> tuple[int, str, float] | None:
+        """Stamp in nanoseconds, frame_id and arrival of an image; None, after a report, if it cannot be used."""
         subject, arrival = f"camera '{camera}'", time.monotonic()
         try:
             if len(buffer) > (most := self._most_bytes(camera)):
                 raise ValueError(f"it has {len(buffer)} bytes; expected at most {most}, by its camera_info")
             stamp_ns, frame_id = cdr.read_header(buffer)
-            _check_length(frame_id)
+            check_frame_id(frame_id)
         except ValueError as error:
-            self._complaints.report(subject, "image", f"image message dropped: {error}", arrival)
+            self._log.report(subject, "image", f"image message dropped: {error}", arrival)
             return None
         if stamp_ns == 0:
-            self._complaints.report(
-                subject, "stamp", "image dropped: its stamp is zero; the driver must fill header.stamp", arrival
-            )
+            text = "image dropped: its stamp is zero; the driver must fill header.stamp"
+            self._log.report(subject, "stamp", text, arrival)
             return None
         clock_ns = self._watch_clock(arrival)
         ahead = (stamp_ns - clock_ns) * 1e-9
-        if self._config.max_future and clock_ns and ahead > self._config.max_future:
-            if arrival < self._leftovers_until and stamp_ns < self._clock_before_jump + self._config.max_future * 1e9:
-                text = "an image of before the clock jumped back came after it and is dropped"
-                self._news.report(subject, "leftover", text, arrival)
+        if self.config.max_future and clock_ns and ahead > self.config.max_future:
+            if arrival < self._leftovers_until and stamp_ns < self._clock_before_jump + self.config.max_future * 1e9:
+                text = "an image from before the clock's jump came after it and was dropped"
+                self._events.report(subject, "leftover", text, arrival)
                 return None
-            self._complaints.report(
+            self._log.report(
                 subject,
                 "stamp",
                 f"image dropped: its stamp is {ahead:.3f} s ahead of the node's clock; synchronise the camera's clock "
@@ -150,12 +163,77 @@ class Intake:
                 arrival,
             )
             return None
-        frame_id = self._config.camera_frame_of(camera) or frame_id
+        return stamp_ns, frame_id, arrival
+
+    def _most_bytes(self, camera: str) -> int:
+        """Most bytes that an image of this camera can have: images are kept until their set is complete."""
+        calibration = self.calibrations.get(camera)
+        if calibration is None:
+            return MOST_BYTES
+        pixels = calibration.model.width * calibration.model.height
+        return min(pixels, MAX_PIXELS) * MOST_BYTES_OF_PIXEL + (1 << 20)  # rows may be padded, JPEG has a header
+
+    def _hand_over(self) -> list[MatchedSet]:
+        """Put the sets that are complete, or have waited long enough, into the mailbox."""
+        ready = []
         with self._lock:
-            return self._matcher.add(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival), self._time)
+            while (matched := self._matcher.poll(self._time)) is not None:
+                ready.append(matched)
+        for matched in ready:
+            if self.mailbox.put(ReadySet(self.generation, matched)) is not None:
+                self.skipped += 1
+        too_few, missing = self.too_few
+        if too_few > self._reported_too_few:
+            self._reported_too_few = too_few
+            report_too_few(self._log, missing)
+        return ready
+
+    def tick(self) -> list[MatchedSet]:
+        """Let time pass: called every few hundredths of a second by the thread that also hands over the messages.
+
+        Waiting is judged by the time of the tick before. Thus a message that was there in time counts even if its
+        callback had to wait for a busy computer: between two ticks every subscription has had its turn.
+
+        Returns:
+            As `add`.
+        """
+        self._time, self._time_of_next_tick = self._time_of_next_tick, self._now()
+        self._watch_clock(time.monotonic())
+        return self._hand_over()
+
+    # ---- time that goes back
+
+    def start_afresh(self, kind: str, reason: str) -> None:
+        """Forget images, sets, and what /tf has said. Calibrations and static mounts stay."""
+        self._events.report("starting afresh", kind, reason, time.monotonic())
+        self._transforms.clear()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget images and sets; later sets are of a new generation."""
+        with self._lock:
+            self._matcher.reset()
+        self._begin_generation()
+
+    def resume(self) -> None:
+        """Count silence from now on, because the node has become active."""
+        self._time = self._time_of_next_tick = self._now()
+        with self._lock:
+            self._matcher.resume(self._time)
+
+    def _follow_jump(self, jump: TimeJump) -> None:
+        """Forget all that is from before a jump of the image stamps; the matcher has done so already."""
+        reason = f"image stamps went back by {(jump.from_ns - jump.to_ns) * 1e-9:.1f} s (a bag loop?)"
+        self._events.report("starting afresh", "stamps", reason, time.monotonic())
+        self._transforms.clear(newer_than_ns=jump.to_ns + TF_AHEAD_NS)
+        self._begin_generation()
+
+    def _begin_generation(self) -> None:
+        self.generation += 1
+        self.mailbox.clear()
 
     def _watch_clock(self, now: float) -> int:
-        """The node's clock, nanoseconds; notes when it goes back."""
+        """The node's clock, nanoseconds. Notes when the clock goes back."""
         clock_ns = self._clock_ns()
         if self._newest_clock - clock_ns > CLOCK_BACK_NS:
             self._clock_before_jump, self._leftovers_until = self._newest_clock, now + LEFTOVERS
@@ -163,59 +241,55 @@ class Intake:
         self._newest_clock = max(self._newest_clock, clock_ns)
         return clock_ns
 
-    def _most_bytes(self, camera: str) -> int:
-        """What is kept until its set is complete is bounded by what a camera of this size can have sent."""
-        calibration = self.calibrations.get(camera)
-        if calibration is None:
-            return MOST_BYTES
-        pixels = calibration.model.width * calibration.model.height
-        return min(pixels, MAX_PIXELS) * MOST_BYTES_OF_PIXEL + (1 << 20)  # rows may be padded, JPEG has a header
+    # ---- calibrations and TF
 
-    def tick(self) -> None:
-        """Let time pass: called every few hundredths of a second by the thread that also hands over the messages.
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """{camera: last usable calibration}; never changed in place."""
+        return self._calibrations.known
 
-        Waiting is judged by the time of the tick before, so that a message which was there in time counts even when its
-        callback had to wait for a busy computer: between two ticks every subscription has had its turn.
-        """
-        self._time, self._time_of_next_tick = self._time_of_next_tick, self._now()
-        self._watch_clock(time.monotonic())
+    def add_camera_info(self, camera: str, buffer: bytes) -> bool:
+        """Take in a CameraInfo; returns whether it has changed the camera's calibration."""
+        return self._calibrations.add(camera, buffer)
 
-    def poll(self) -> MatchedSet | None:
-        """The next set that is complete or has waited long enough; call it until it gives None."""
-        with self._lock:
-            return self._matcher.poll(self._time)
+    def add_tf(self, buffer: bytes, static: bool) -> None:
+        """Take in a message of /tf, or of /tf_static."""
+        now = time.monotonic()
+        try:
+            transforms = cdr.read_tf(buffer)
+        except cdr.MessageError as error:
+            topic = "/tf_static" if static else "/tf"
+            self._log.report("TF", "message", f"message on {topic} dropped: {error}", now)
+            return
+        for t in transforms:
+            try:
+                self._transforms.set(t.parent, t.child, t.stamp_ns, t.translation, t.quaternion, static)
+            except TransformError as error:
+                text = f"transform from '{t.child}' to '{t.parent}' ignored: {error}"
+                self._log.report("TF", f"{t.parent} {t.child}", text, now)
+
+    # ---- for diagnostics
 
     def statistics(self) -> dict[str, CameraStatistics]:
-        """Per camera, for diagnostics."""
+        """Statistics of each camera."""
         with self._lock:
             return self._matcher.statistics(self._time)
 
     @property
     def too_few(self) -> tuple[int, dict[str, str]]:
-        """How many sets had fewer images than `min_cameras`, and {camera: reason} of the last set's missing ones."""
+        """Number of sets with fewer images than `min_cameras`, and {camera: reason} of the last set's missing ones."""
         with self._lock:
             return self._matcher.too_few, dict(self._matcher.last_missing)
 
-    def resume(self) -> None:
-        """The node becomes active: the time since it last took an image, or was configured, is nobody's silence."""
-        self._time = self._time_of_next_tick = self._now()
-        with self._lock:
-            self._matcher.resume(self._time)
-
     @property
     def past_start(self) -> bool:
-        """Whether there was time for every camera to send something: `camera_timeout` since the node became active."""
+        """Whether every camera had time to send something: `camera_timeout` since the node became active."""
         with self._lock:
             return self._matcher.past_start(self._time)
 
-    def reset(self) -> None:
-        """Forget all queued images; calibrations stay."""
-        with self._lock:
-            self._matcher.reset()
 
-
-def _check_length(frame_id: str) -> None:
-    if len(frame_id) > LONGEST_NAME:
-        raise ValueError(
-            f"its frame_id has {len(frame_id)} characters; expected at most {LONGEST_NAME}; repair the camera's driver"
-        )
+def report_too_few(log: ThrottledLog, missing: dict[str, str]) -> None:
+    """Report that a set was not published for want of cameras. missing: {camera: reason}."""
+    reasons = "; ".join(f"{camera}: {reason}" for camera, reason in missing.items())
+    text = f"nothing published, fewer usable cameras than 'min_cameras' ({reasons})"
+    log.report("frame", "too few cameras", text, time.monotonic())

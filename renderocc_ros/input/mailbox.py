@@ -1,4 +1,4 @@
-"""A slot for one item between a thread that produces and one that consumes: the newest wins."""
+"""A slot for one item between a thread that produces and a thread that consumes: a newer item replaces an older one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """Holds the newest item until it is taken; what it replaces is handed back. Safe for any threads."""
+    """Holds the newest item until it is taken, and returns what it replaces. Safe for any threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -18,10 +18,12 @@ class Mailbox(Generic[Item]):
         self._closed = False
 
     def put(self, item: Item) -> Item | None:
-        """Leave an item (never None).
+        """Leave an item.
 
         Returns:
             The item that it replaced, or None; the item itself if the mailbox is closed.
+        Raises:
+            ValueError: the item is None.
         """
         if item is None:
             raise ValueError("None cannot be put into a mailbox: it stands for 'nothing' in take()")
@@ -36,9 +38,9 @@ class Mailbox(Generic[Item]):
         """Wait for an item and take it.
 
         Args:
-            timeout: seconds to wait at most; 0 looks without waiting, None waits until an item comes or `close`.
+            timeout: most seconds to wait; 0 does not wait, None waits until an item comes or the mailbox is closed.
         Returns:
-            The item, or None after the timeout or once the mailbox is closed.
+            The item; None after the timeout, or when the mailbox is closed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
@@ -51,13 +53,18 @@ class Mailbox(Generic[Item]):
             return item
 
     def clear(self) -> Item | None:
-        """Empty the slot, for instance when the clock has jumped; returns what was in it."""
+        """Empty the slot, for instance when the clock has jumped. Returns what was in it."""
         with self._changed:
             item, self._item = self._item, None
             return item
 
+    def open(self) -> None:
+        """Accept items again after `close`."""
+        with self._changed:
+            self._closed = False
+
     def close(self) -> Item | None:
-        """End it: whoever waits in `take` gets None, from now on nothing comes in or out. Returns what was in it."""
+        """Refuse items from now on, and wake whoever waits in `take`. Returns what was in the slot."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

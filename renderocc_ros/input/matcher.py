@@ -28,9 +28,9 @@ from bisect import insort
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .camera_liveness import Presence
+from .camera_liveness import CameraLiveness
 from .camera_queue import CameraQueue, CameraStatistics, QueuedImage
-from .clock_jumps import Suspects
+from .clock_jumps import ClockJumpDetection
 
 __all__ = ["AnchorMatcher", "CameraStatistics", "MatchedSet", "TimeJump"]
 
@@ -123,12 +123,12 @@ class AnchorMatcher:
         self._max_time_diff = max_time_diff
         self._max_diff_ns = round(max_time_diff * _NANOSECONDS)
         self._max_wait = max_wait
-        self._presence = Presence(camera_timeout)
+        self._liveness = CameraLiveness(camera_timeout)
         self._min_cameras = min_cameras
         self._jump_back_ns = round(jump_back * _NANOSECONDS)
         self._queue_size = queue_size
         self._pending: list[_Pending] = []
-        self._suspects = Suspects(self._jump_back_ns)
+        self._jump_detection = ClockJumpDetection(self._jump_back_ns)
         self._last_output: int | None = None
         self.too_few = 0
         self.last_missing: dict[str, str] = {}
@@ -150,7 +150,7 @@ class AnchorMatcher:
         state = self._cameras.get(camera)
         if state is None:
             raise ValueError(f"camera '{camera}' is not one of {', '.join(self._cameras)}")
-        self._presence.begin(now)
+        self._liveness.begin(now)
         state.arrive(now)
         image = QueuedImage(state, stamp_ns, payload, now)
         if stamp_ns <= 0:
@@ -161,13 +161,13 @@ class AnchorMatcher:
                 return self._went_back(image, now)
             state.dropped["duplicate" if stamp_ns == state.last_stamp else "out_of_order"] += 1
             return None
-        self._suspects.drop(state)
+        self._jump_detection.drop(state)
         self._accept(image, now)
         return None
 
     def poll(self, now: float) -> MatchedSet | None:
         """The oldest set that is ready, or None. Call until None, after every `add` and at `next_deadline`."""
-        self._presence.begin(now)
+        self._liveness.begin(now)
         self._lead(now)
         ready = [index for index in range(len(self._pending)) if self._is_ready(index, now)]
         while ready:
@@ -192,9 +192,9 @@ class AnchorMatcher:
         """When to `poll` again if nothing is added before; None if only an image can change anything."""
         times = []
         for pending in self._pending:
-            silent_at = [self._presence.waits_until(camera) for camera in self._undecided(pending, now)]
+            silent_at = [self._liveness.waits_until(camera) for camera in self._undecided(pending, now)]
             times.append(min(pending.deadline, max(silent_at, default=now)))
-        leader_silent_at = self._presence.silent_at(self._leader)
+        leader_silent_at = self._liveness.silent_at(self._leader)
         if leader_silent_at is not None and leader_silent_at > now:
             others = [camera for camera in self._cameras.values() if camera is not self._leader]
             candidates = self._cameras.values() if self._anchor.heard is None else others
@@ -207,7 +207,7 @@ class AnchorMatcher:
         for pending in self._pending:
             pending.release("reset")
         self._pending.clear()
-        self._suspects.clear("reset")
+        self._jump_detection.clear("reset")
         for camera in self._cameras.values():
             camera.restart("reset")
         self._last_output = None
@@ -215,17 +215,17 @@ class AnchorMatcher:
     def statistics(self, now: float) -> dict[str, CameraStatistics]:
         """Per camera, in order, for diagnostics."""
         return {
-            name: camera.statistics(now, self._presence.is_silent(camera, now))
+            name: camera.statistics(now, self._liveness.is_silent(camera, now))
             for name, camera in self._cameras.items()
         }
 
     def resume(self, now: float) -> None:
         """After a pause in which no image was taken in: every camera has `camera_timeout` again."""
-        self._presence.resume(self._cameras.values(), now)
+        self._liveness.resume(self._cameras.values(), now)
 
     def past_start(self, now: float) -> bool:
         """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
-        return self._presence.past_start(now)
+        return self._liveness.past_start(now)
 
     # ---- who is there
 
@@ -236,7 +236,7 @@ class AnchorMatcher:
             for name, camera in self._cameras.items()
             if camera is not pending.image.camera
             and name not in pending.nearest
-            and now < self._presence.waits_until(camera)
+            and now < self._liveness.waits_until(camera)
         ]
 
     def _lead(self, now: float) -> None:
@@ -248,7 +248,7 @@ class AnchorMatcher:
             return
         # An image that waited longer is a leftover, unless there will be no other: a recording of one moment.
         fresh = changed and now - leader.queue[-1].arrived <= self._max_wait
-        if fresh or self._anchor.heard is None and self._presence.is_silent(leader, now):
+        if fresh or self._anchor.heard is None and self._liveness.is_silent(leader, now):
             if leader is self._anchor:  # it is back: its own set, not the stand-in's of the same moment
                 for pending in self._pending:
                     pending.release("superseded")
@@ -256,11 +256,11 @@ class AnchorMatcher:
             self._begin(leader.queue[-1])
 
     def _choose_leader(self, now: float) -> CameraQueue:
-        if not self._presence.is_silent(self._anchor, now):
+        if not self._liveness.is_silent(self._anchor, now):
             return self._anchor
         heard = [camera for camera in self._cameras.values() if camera.heard is not None]
         for camera in heard:
-            if not self._presence.is_silent(camera, now):
+            if not self._liveness.is_silent(camera, now):
                 return camera
         if self._anchor.heard is None and self._leader is self._anchor:
             return max(heard, key=lambda camera: camera.heard, default=self._anchor)
@@ -278,8 +278,8 @@ class AnchorMatcher:
 
     def _accept(self, image: QueuedImage, now: float) -> None:
         camera = image.camera
-        self._suspects.note_good(camera)
-        self._presence.hear(camera, now)
+        self._jump_detection.note_good(camera)
+        self._liveness.hear(camera, now)
         camera.append(image)
         for pending in self._pending:
             pending.decide(camera, self._max_diff_ns)
@@ -332,7 +332,7 @@ class AnchorMatcher:
         if camera.heard is None:
             reasons = ", ".join(f"{number} {reason}" for reason, number in camera.dropped.items())
             return f"no usable image received ({reasons})"
-        if now >= self._presence.waits_until(camera):
+        if now >= self._liveness.waits_until(camera):
             return f"silent for {now - camera.heard:.1f} s"
         if nearest is None:
             return "no usable image received since the start or the last reset"
@@ -357,9 +357,9 @@ class AnchorMatcher:
             self._correct_clock(camera)
             self._accept(image, now)
             return None
-        supporters = self._suspects.take_supporters(image)
+        supporters = self._jump_detection.take_supporters(image)
         if not supporters:
-            self._suspects.keep(image)
+            self._jump_detection.keep(image)
             return None
         newest = max(other.last_stamp for other in self._cameras.values() if other.last_stamp is not None)
         self.reset()
@@ -371,7 +371,7 @@ class AnchorMatcher:
 
     def _correct_clock(self, camera: CameraQueue) -> None:
         """Forget a camera's images whose stamps turned out to be ahead of everybody else's."""
-        self._suspects.drop(camera)
+        self._jump_detection.drop(camera)
         for pending in self._pending:
             mistaken = pending.nearest.pop(camera.name, None)
             if mistaken is not None:

@@ -1,4 +1,4 @@
-"""Seconds that pass as fast as the cameras' time does: a bag played at half speed has twice as long for everything."""
+"""Seconds that pass as fast as the cameras' time: a bag played at half speed gets twice as long for everything."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import threading
 import time
 from collections.abc import Callable
 
+__all__ = ["PlaybackClock"]
+
 STOPPED = 0.5  # steady seconds without an advance after which a simulated clock counts as stopped
 
 
-class Pace:
-    """Steady seconds that follow a simulated clock while it runs, and the computer's own while it stands still.
+class PlaybackClock:
+    """Seconds that follow a simulated clock while it runs, and the computer's own clock while it stands still.
 
     Waiting times are meant in the cameras' time: at a quarter of the speed, images that belong together arrive four
-    times as far apart. But a recording that has ended, or a paused one, must not stop the waiting for ever.
+    times as far apart. But waiting must also end when a recording is over or paused.
 
     Args:
         clock_ns: the simulated clock, nanoseconds; it may stand still, jump back, or be 0 before it starts.
@@ -28,7 +30,7 @@ class Pace:
         self._last_ns = clock_ns()
 
     def now(self) -> float:
-        """Seconds since some moment; never goes back."""
+        """Seconds since an arbitrary moment; they never go back."""
         with self._lock:
             steady, clock_ns = self._steady(), self._clock_ns()
             since_last = steady - self._last_steady

@@ -10,6 +10,8 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from renderocc_ros.rclpy_private import parameter_overrides
+
 FOLLOWED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
@@ -48,7 +50,7 @@ class AdaptiveSubscription:
         self._listen(self._reliability, {durability})
 
     def _is_overridden(self, kind: QoSPolicyKind) -> bool:
-        return f"qos_overrides.{self._resolved}.subscription.{kind.name.lower()}" in self._node._parameter_overrides
+        return f"qos_overrides.{self._resolved}.subscription.{kind.name.lower()}" in parameter_overrides(self._node)
 
     def _listen(self, reliability: ReliabilityPolicy, durabilities: set[DurabilityPolicy]) -> None:
         """One subscription of each durability, all of this reliability; those that are there already are kept."""

@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from renderocc_model.rosio.tf_buffer import TransformBuffer
-from renderocc_ros.frame.worker import Worker
+from renderocc_ros.frame.configured import ConfiguredNode
 from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import Complaints, plain
-from renderocc_ros.input.intake import Intake
-from renderocc_ros.parameters import NodeConfig
-
-if TYPE_CHECKING:  # it loads PyTorch, which takes seconds: the node is on the graph before that
-    from renderocc_model.inference.predictor import Predictor
+from renderocc_ros.health.throttled_log import ThrottledLog, printable
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 LIVE = 86_400.0  # seconds: stamps further from the clock are a recording's, played without its clock
-RECENT = 5.0  # seconds for which a complaint colours the report
-MOST_TEXT = 4000  # characters of a status, whatever the network made the node complain of
+RECENT = 5.0  # seconds for which a fault in the log raises the level of its line
+MOST_TEXT = 4000  # characters of a text or value: parts of them come from the network
 FRAME_LIMIT = 5.0  # seconds after which the frame under way counts as stuck
 MOST_CONFLICTS = 5  # frames named that are published in contradicting ways
 
 
 @dataclass
 class NodeReport:
-    """What a report is made of; parts are None while the node is unconfigured.
+    """What a report is made from.
 
-    Times are steady seconds; clock_ns is the node's clock.
+    Attributes:
+        state: of the lifecycle.
+        error: why the node does not work; empty if it does.
+        configured: the node's parts; None while it is unconfigured.
+        log: the faults.
+        times: durations of the stages.
+        clock_ns: the node's clock, nanoseconds.
+        simulated_time: whether that is the time of /clock.
+        now: steady seconds.
     """
 
     state: str
     error: str
-    config: NodeConfig | None
-    predictor: Predictor | None
-    intake: Intake | None
-    worker: Worker | None
-    complaints: Complaints
+    configured: ConfiguredNode | None
+    log: ThrottledLog
     times: StageTimes
-    transforms: TransformBuffer
     clock_ns: int
     simulated_time: bool
     now: float
@@ -67,15 +64,20 @@ class Line:
 def diagnostics_message(report: NodeReport, node_name: str, stamp) -> DiagnosticArray:
     """The report as a message; `stamp` is a builtin_interfaces Time, names start with the node's."""
     lines = [_node_line(report)]
-    if report.intake is not None:
-        lines += [_camera_line(report, camera) for camera in report.intake.cameras]
-        lines += [_frames_line(report), _latency_line(report), _network_line(report), _tf_line(report)]
+    if (parts := report.configured) is not None:
+        lines += [_camera_line(report, parts, camera) for camera in parts.intake.cameras]
+        lines += [
+            _frames_line(report, parts),
+            _latency_line(report),
+            _network_line(report, parts),
+            _tf_line(report, parts),
+        ]
     message = DiagnosticArray()
     message.header.stamp = stamp
     hardware = node_name.strip("/")
     for line in lines:
-        values = [KeyValue(key=key, value=plain(value, MOST_TEXT)) for key, value in line.values.items()]
-        text = plain("; ".join(dict.fromkeys(line.texts)), MOST_TEXT) or "ok"
+        values = [KeyValue(key=key, value=printable(value, MOST_TEXT)) for key, value in line.values.items()]
+        text = printable("; ".join(dict.fromkeys(line.texts)), MOST_TEXT) or "ok"
         message.status.append(
             DiagnosticStatus(
                 level=line.level, name=f"{hardware}: {line.name}", message=text, hardware_id=hardware, values=values
@@ -85,9 +87,9 @@ def diagnostics_message(report: NodeReport, node_name: str, stamp) -> Diagnostic
 
 
 def _recent(report: NodeReport, line: Line, subject: str) -> None:
-    for who, _, complaint in report.complaints.current(report.now, RECENT):
-        if who == subject:
-            line.warn(complaint.text)
+    for about, _, entry in report.log.current(report.now, RECENT):
+        if about == subject:
+            line.warn(entry.text)
 
 
 def _node_line(report: NodeReport) -> Line:
@@ -106,10 +108,10 @@ def _node_line(report: NodeReport) -> Line:
     return line
 
 
-def _camera_line(report: NodeReport, camera: str) -> Line:
+def _camera_line(report: NodeReport, parts: ConfiguredNode, camera: str) -> Line:
     line = Line(f"camera {camera}")
-    statistics = report.intake.statistics()[camera]
-    calibration = report.intake.calibrations.get(camera)
+    statistics = parts.intake.statistics()[camera]
+    calibration = parts.intake.calibrations.get(camera)
     line.values = {
         "rate": f"{statistics.rate:.2f} Hz",
         "age": "never received" if statistics.age is None else f"{statistics.age:.3f} s",
@@ -120,32 +122,32 @@ def _camera_line(report: NodeReport, camera: str) -> Line:
         if calibration is None
         else f"{calibration.model.width}x{calibration.model.height} {calibration.model.distortion_model}",
     }
-    absent = line.fail if report.intake.past_start or report.state != "active" else line.warn
+    absent = line.fail if parts.intake.past_start or report.state != "active" else line.warn
     if report.state != "active":
         pass  # no image is taken, whether the camera sends any or not
     elif statistics.age is None:
-        absent(f"no image yet on {report.config.image_topic_of(camera)}; its view is unknown")
+        absent(f"no image yet on {parts.config.image_topic_of(camera)}; its view is unknown")
     elif statistics.silent:
         line.fail(f"silent for {statistics.age:.1f} s; its view is unknown")
     if calibration is None:
-        absent(f"no usable camera_info on {report.config.camera_info_topic_of(camera)}; its view is unknown")
-    frame = report.worker.last_frame
+        absent(f"no usable camera_info on {parts.config.camera_info_topic_of(camera)}; its view is unknown")
+    frame = parts.worker.last_frame
     if frame is not None and camera in frame.missing:
         line.warn(frame.missing[camera])
     _recent(report, line, f"camera '{camera}'")
     return line
 
 
-def _frames_line(report: NodeReport) -> Line:
-    worker = report.worker
+def _frames_line(report: NodeReport, parts: ConfiguredNode) -> Line:
+    worker = parts.worker
     counters, frame, begun = worker.counters, worker.last_frame, worker.begun
     line = Line("frames")
     line.values = {
         "published": str(counters.published),
-        "skipped, a newer one was there": str(counters.skipped),
-        "withheld, too few cameras": str(counters.withheld + report.intake.too_few[0]),
+        "skipped, a newer one was there": str(counters.skipped + parts.intake.skipped),
+        "withheld, too few cameras": str(counters.withheld + parts.intake.too_few[0]),
         "failed": str(counters.failed),
-        "anchor camera": frame.anchor if frame is not None else report.intake.anchor,
+        "anchor camera": frame.anchor if frame is not None else parts.intake.anchor,
         "cameras in the last one": ", ".join(frame.used) if frame is not None else "",
     }
     if frame is not None and report.clock_ns:
@@ -162,9 +164,9 @@ def _frames_line(report: NodeReport) -> Line:
     if report.state == "active" and worker.failed_in_row > 1:
         line.fail(f"nothing published: the last {worker.failed_in_row} frames failed")
     if frame is not None and frame.occupancy is None:
-        line.fail(f"nothing published: {len(frame.used)} usable cameras, min_cameras is {report.config.min_cameras}")
-    if frame is not None and frame.anchor != report.intake.anchor:
-        line.warn(f"'{frame.anchor}' stands in for the anchor camera '{report.intake.anchor}'")
+        line.fail(f"nothing published: {len(frame.used)} usable cameras, min_cameras is {parts.config.min_cameras}")
+    if frame is not None and frame.anchor != parts.intake.anchor:
+        line.warn(f"'{frame.anchor}' stands in for the anchor camera '{parts.intake.anchor}'")
     _recent(report, line, "frame")
     return line
 
@@ -177,9 +179,9 @@ def _latency_line(report: NodeReport) -> Line:
     return line
 
 
-def _network_line(report: NodeReport) -> Line:
+def _network_line(report: NodeReport, parts: ConfiguredNode) -> Line:
     line = Line("network")
-    predictor = report.predictor
+    predictor = parts.predictor
     line.values = {
         "preset": predictor.config.name,
         "device": str(predictor.device),
@@ -188,32 +190,32 @@ def _network_line(report: NodeReport) -> Line:
         "threshold": f"{predictor.threshold:.3g}",
     }
     untrained = bool(predictor.provenance.get("untrained"))
-    packaged = "none" if untrained else f"{report.config.preset}, in the package"
-    line.values["checkpoint"] = report.config.checkpoint or packaged
+    packaged = "none" if untrained else f"{parts.config.preset}, in the package"
+    line.values["checkpoint"] = parts.config.checkpoint or packaged
     if untrained:
         line.warn("UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
     _recent(report, line, "checkpoint")
     return line
 
 
-def _tf_line(report: NodeReport) -> Line:
+def _tf_line(report: NodeReport, parts: ConfiguredNode) -> Line:
     line = Line("tf")
-    frame = report.worker.last_frame
+    frame = parts.worker.last_frame
     if frame is not None and frame.ego_motion_missing:
         line.warn(f"static mounts are used: {frame.ego_motion_missing}")
-    if report.transforms.full:
+    if parts.transforms.full:
         line.warn(
             "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up "
             "and configure the node if static mounts are missing"
         )
-    conflicts = report.transforms.conflicts
+    conflicts = parts.transforms.conflicts
     for conflict in conflicts[:MOST_CONFLICTS]:
         line.warn(str(conflict))
     if len(conflicts) > MOST_CONFLICTS:
         line.warn(f"{len(conflicts) - MOST_CONFLICTS} more frames are published in contradicting ways")
     line.values = {
-        "frames": str(len(report.transforms.frames())),
-        "ignored, too old": str(report.transforms.ignored_old),
+        "frames": str(len(parts.transforms.frames())),
+        "ignored, too old": str(parts.transforms.ignored_old),
     }
     _recent(report, line, "TF")
     return line

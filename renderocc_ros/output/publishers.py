@@ -29,10 +29,14 @@ class OutputPublishers:
 
     Args:
         node: their owner; inactive nodes publish nothing.
-        cameras: names, one pair of rendered views each.
+        cameras: camera names; each has its rendered views.
+        config: the node's parameters.
+    Attributes:
+        config: replace it when a parameter changes.
     """
 
-    def __init__(self, node: LifecycleNode, cameras: tuple[str, ...]) -> None:
+    def __init__(self, node: LifecycleNode, cameras: tuple[str, ...], config: NodeConfig) -> None:
+        self.config = config
         self._node = node
         overriding = QoSOverridingOptions.with_default_policies()
 
@@ -56,8 +60,9 @@ class OutputPublishers:
     def publish_classes(self, classes: ClassTable) -> None:
         self._publishers["classes"].publish(String(data=outputs.classes_json(classes)))
 
-    def publish(self, frame: Frame, config: NodeConfig) -> None:
-        """All topics of one frame. The grid is latched and always made; the rest only when someone listens."""
+    def publish(self, frame: Frame) -> None:
+        """Publish all topics of a frame. The grid is latched and always made; the rest only if somebody subscribes."""
+        config = self.config
         occupancy, stamp, base = frame.occupancy, frame.stamp_ns, config.base_frame
         if self._wanted("points") or self._wanted("markers"):
             surface = outputs.surface_voxels(occupancy)

@@ -130,7 +130,8 @@ class _Recorded:
 
 
 def _read(bag: Path) -> _Recorded:
-    from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+    from renderocc_ros.input.discovery import cameras_on_graph
+    from renderocc_ros.parameters import NodeConfig
 
     config = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
     with Bag(bag) as recording:

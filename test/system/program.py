@@ -49,7 +49,7 @@ def program_environment(domain: int | None = None) -> dict[str, str]:
     return made
 
 
-def node_command(parameters: Mapping[str, object], *arguments: str, module: str = "renderocc_ros.node") -> list[str]:
+def node_command(parameters: Mapping[str, object], *arguments: str, module: str = "renderocc_ros.main") -> list[str]:
     """Command of the node with parameters given as ROS arguments."""
     command = ["-m", module, "--ros-args", *arguments]
     for name, value in parameters.items():

@@ -70,19 +70,18 @@ def our_stages() -> dict[str, Callable]:
 
     from renderocc_model.geometry.transforms import transform_from
     from renderocc_model.images.preprocessing import normalise
-    from renderocc_model.rosio import cdr
     from renderocc_model.rosio.tf_buffer import TransformBuffer
     from renderocc_ros.frame.mounts import BODY_FROM_OPTICAL, quaternion_from_euler
     from renderocc_ros.frame.pipeline import ViewTables, decode_view
     from renderocc_ros.frame.placement import place_cameras
-    from renderocc_ros.health.throttled_log import Complaints
+    from renderocc_ros.health.throttled_log import ThrottledLog
     from renderocc_ros.input.intake import Intake
     from renderocc_ros.output import messages as outputs
     from renderocc_ros.parameters import NodeConfig
 
     config = NodeConfig(cameras=CAMERAS, max_future=0.0)
-    intake = Intake(config, CAMERAS, Complaints(print), lambda: 0)
     tables, transforms = ViewTables(128, 352), TransformBuffer()
+    intake = Intake(config, CAMERAS, transforms, ThrottledLog(print), ThrottledLog(lambda text: None), lambda: 0)
     mounts = {
         camera: transform_from(np.zeros(3), quaternion_from_euler(0, 0, yaw)) @ BODY_FROM_OPTICAL
         for camera, yaw in zip(CAMERAS, YAWS)
@@ -91,20 +90,12 @@ def our_stages() -> dict[str, Callable]:
     state = {}
 
     def match(images, infos, tf):
-        for transform in cdr.read_tf(tf):
-            transforms.set(
-                transform.parent,
-                transform.child,
-                transform.stamp_ns,
-                transform.translation,
-                transform.quaternion,
-                False,
-            )
+        intake.add_tf(tf, static=False)
         for camera, info in zip(CAMERAS, infos):
-            intake.on_camera_info(camera, info)
+            intake.add_camera_info(camera, info)
         for camera, image in zip(CAMERAS, images):
-            intake.on_image(camera, bytes(memoryview(image)), False)
-        matched = state["matched"] = intake.poll()
+            intake.add(camera, bytes(memoryview(image)), False)
+        matched = state["matched"] = intake.mailbox.take(0).matched
         frames = {camera: (image.frame_id, stamp_ns) for camera, (stamp_ns, image) in matched.entries.items()}
         placements = place_cameras(transforms, frames, matched.stamp_ns, "base_link", "odom", 0.0, mounts)
         assert len(placements.base_from_camera) == len(CAMERAS) and placements.odom_from_base is not None

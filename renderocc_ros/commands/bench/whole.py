@@ -188,7 +188,7 @@ def measure(kind: Kind, frames: int, domain: int, parameters: dict[str, str] | N
 
     environment = dict(os.environ, ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    command = ["-m", "renderocc_ros.node", "--ros-args", "-p", f"cameras:=[{', '.join(CAMERAS)}]"]
+    command = ["-m", "renderocc_ros.main", "--ros-args", "-p", f"cameras:=[{', '.join(CAMERAS)}]"]
     for name, value in (parameters or {}).items():
         command += ["-p", f"{name}:={value}"]
     context = Context()

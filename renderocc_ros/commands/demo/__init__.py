@@ -25,7 +25,8 @@ from renderocc_ros.commands.demo.report import headline, latest_diagnostics, rep
 from renderocc_ros.commands.demo.truth import Comparison, compare
 from renderocc_ros.commands.doctor.bag import check_bag
 from renderocc_ros.commands.replay import check_arguments
-from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+from renderocc_ros.input.discovery import cameras_on_graph
+from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.process import prepare_process
 
 EXAMPLE = "example: renderocc demo --bag recording --out demo_output"
@@ -89,7 +90,7 @@ def node_command(cameras: tuple[str, ...], config: NodeConfig, volumes: Path, ch
     }
     if checkpoint:
         parameters["checkpoint"] = checkpoint
-    command = ["-m", "renderocc_ros.node", "--ros-args"]
+    command = ["-m", "renderocc_ros.main", "--ros-args"]
     for name, value in parameters.items():
         command += ["-p", f"{name}:={value}"]
     return command

@@ -14,7 +14,8 @@ from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.mounts import parse_mounts
-from renderocc_ros.parameters import NodeConfig, cameras_on_graph
+from renderocc_ros.input.discovery import cameras_on_graph
+from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["check_bag"]
 

@@ -14,7 +14,7 @@ VARIABLE = "RENDEROCC_EXHAUSTED"
 def main() -> int:
     import torch
 
-    from renderocc_ros import node
+    from renderocc_ros import main as program
     from renderocc_ros.frame.pipeline import FramePipeline
 
     process = FramePipeline.process
@@ -25,7 +25,7 @@ def main() -> int:
         return process(self, matched, calibrations)
 
     FramePipeline.process = exhausted
-    return node.main()
+    return program.main()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""The cameras' calibrations, from their CameraInfo messages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.tf_buffer import LONGEST_NAME
+from renderocc_ros.health.throttled_log import ThrottledLog
+from renderocc_ros.parameters import NodeConfig
+
+__all__ = ["Calibration", "Calibrations", "check_frame_id"]
+
+MOST_BYTES_OF_CAMERA_INFO = 64 << 10  # one has about 400, and 8 for each coefficient of D
+STAMP_AND_FRAME_ID = 4 + 8  # where a frame_id begins: after encapsulation, sec and nanosec
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A camera's intrinsics from its CameraInfo, and the optical frame that the CameraInfo names."""
+
+    model: CameraModel
+    frame_id: str
+
+
+class Calibrations:
+    """Keeps the last usable calibration of each camera.
+
+    Args:
+        config: the node's parameters.
+        cameras: names of all cameras.
+        log: receives CameraInfo that cannot be used, and what differs from the training.
+        events: receives new and changed calibrations.
+        compare_rig: given {camera: model} of all cameras, returns how they differ from the rig of the training, one
+            line each.
+    Attributes:
+        known: {camera: calibration}; replaced, never changed in place, so that another thread can keep it.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        cameras: tuple[str, ...],
+        log: ThrottledLog,
+        events: ThrottledLog,
+        compare_rig: Callable[[dict[str, CameraModel]], list[str]],
+    ) -> None:
+        self.known: dict[str, Calibration] = {}
+        self._config = config
+        self._cameras = cameras
+        self._log = log
+        self._events = events
+        self._compare_rig = compare_rig
+        self._bodies: dict[str, bytes] = {}
+
+    def add(self, camera: str, buffer: bytes) -> bool:
+        """Take in a CameraInfo. An unusable one is reported, and the last usable one stays.
+
+        Returns:
+            Whether it has changed the camera's calibration.
+        """
+        subject, now = f"camera '{camera}'", time.monotonic()
+        try:
+            if len(buffer) > MOST_BYTES_OF_CAMERA_INFO:
+                raise ValueError(
+                    f"it has {len(buffer)} bytes; expected at most {MOST_BYTES_OF_CAMERA_INFO}; repair its publisher"
+                )
+            body = buffer[STAMP_AND_FRAME_ID:]
+            if self._bodies.get(camera) == body:
+                return False
+            message = cdr.read_camera_info(buffer)
+            check_frame_id(message.frame_id)
+            model = camera_model_from_info(message)
+        except ValueError as error:
+            text = f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}"
+            self._log.report(subject, "camera_info", text, now)
+            return False
+        self._bodies[camera] = body
+        self._log.resolve(subject, "camera_info")
+        calibration = Calibration(model, message.frame_id)
+        if self.known.get(camera) == calibration:  # other bytes, same meaning: CDR's padding is not always zero
+            return False
+        self.known = {**self.known, camera: calibration}
+        text = f"{model.width}x{model.height}, {model.distortion_model}, frame {message.frame_id}"
+        self._events.report(subject, "calibration", text, now)
+        if len(self.known) == len(self._cameras):
+            for warning in self._compare_rig({name: known.model for name, known in self.known.items()}):
+                self._log.report("checkpoint", warning, warning, now)
+        return True
+
+
+def check_frame_id(frame_id: str) -> None:
+    """Raises ValueError if a frame_id is longer than any frame's name."""
+    if len(frame_id) > LONGEST_NAME:
+        raise ValueError(
+            f"its frame_id has {len(frame_id)} characters; expected at most {LONGEST_NAME}; repair the camera's driver"
+        )
