@@ -83,8 +83,9 @@ def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> l
 
 
 def _exposure(u: np.ndarray) -> dict:
-    # Real cameras protect the sky: their pictures are darker than those that are metered for the ground.
-    return {"stops": float(1.7 * (u[0] - 1.05) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
+    # Real cameras often protect the sky, and then their pictures are darker than those metered for the ground; but some
+    # show a sunlit road as white.
+    return {"stops": float(3.0 * (u[0] - 0.7) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
 
 
 def _blur(u: np.ndarray) -> dict:
