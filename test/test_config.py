@@ -187,6 +187,7 @@ BOMB = b"a0: &a0 %(open)s\n" + b"".join(
         (b"x: 2026-13-45\n", "month must be in 1..12"),
         (b"x: " + b"9" * 5000 + b"\n", "not readable YAML"),
     ],
+    ids=lambda value: repr(value[:24]),  # some are megabytes
 )
 def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path, content, reason):
     path = tmp_path / "bad.yaml"

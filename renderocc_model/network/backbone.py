@@ -48,6 +48,9 @@ class ImageBackbone(nn.Module):
         self._renormalise = self.mean != IMAGE_MEAN or self.std != IMAGE_STD
         if config.recompute:
             self.net.set_grad_checkpointing(True)
+            for module in self.net.modules():  # timm before 1.0.31 recomputes from what a later module has written over
+                if getattr(module, "inplace", False):
+                    module.inplace = False
         if pretrained and config.pretrained not in ("none", "timm"):
             load_backbone_weights(self.net, config.pretrained)
 
