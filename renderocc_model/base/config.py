@@ -89,7 +89,7 @@ def configuration(cls: type[T]) -> type[T]:
 
     if "__post_init__" in vars(cls):
         raise TypeError(f"{cls.__name__}: write the conditions in check(); __post_init__ is made by @configuration")
-    cls.__post_init__ = __post_init__
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     return dataclass(frozen=True)(cls)
 
 
@@ -249,7 +249,7 @@ def _convert(
         if len(members) != 1:
             raise TypeError(f"{where}: '{name}' is declared {kind}; a setting has one type, which may be optional")
         return _convert(value, members[0], field, where, name, default)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if isinstance(value, kind):
             return value
         return _build(kind, value, where, name, default if isinstance(default, kind) else None)

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
             choices=setting.choices,
             metavar=metavar,
             help=text,
-            **({"nargs": "+"} if several else {}),
+            nargs="+" if several else None,
         )
 
 

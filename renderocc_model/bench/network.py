@@ -85,7 +85,7 @@ def measure(config: ModelConfig, device: torch.device, precision: str, frames: i
     pictures = np.random.default_rng(0).integers(0, 256, (CAMERAS, height, width, 3), dtype=np.uint8)
     predictor = Predictor(checkpoint, device=device, precision=precision)
     ways = {"plain": plain_way(checkpoint, tables, device, precision), "vehicle": vehicle_way(predictor, tables)}
-    times = {way: {stage: [] for stage in (*STAGES, "frame", "cpu")} for way in WAYS}
+    times: dict[str, dict[str, list[float]]] = {way: {stage: [] for stage in (*STAGES, "frame", "cpu")} for way in WAYS}
     for frame in range(_UNCOUNTED + frames):
         moved = _moved(poses, frame)
         for way in WAYS:
@@ -98,7 +98,7 @@ def measure(config: ModelConfig, device: torch.device, precision: str, frames: i
         before = reset_peak(device)
         _timed(partial(ways[way], pictures, poses), device)
         peaks[way] = peak_bytes(device) - before
-    results = {}
+    results: dict[str, dict] = {}
     for way in WAYS:
         medians = {name: statistics.median(seconds) for name, seconds in times[way].items() if seconds}
         stages = {stage: medians[stage] for stage in STAGES}

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -231,6 +232,7 @@ def measure(way: str, case: Case, frames: int, launch: Launch | None = None) -> 
     upstream = torch.randn(case.plan.cells, context.shape[1], generator=generator).to(context)
     names = ("forward", "both", *(("cpu_forward", "cpu") if device.type == "cpu" else ()))
     spent: dict[str, list[float]] = {name: [] for name in names}
+    result: Any = None
     peak, slow = 0, way != "ours" and device.type == "cpu"
     for number in range(1 + SLOW_RUNS if slow else WARM_RUNS + frames):
         depth.grad = context.grad = result = None

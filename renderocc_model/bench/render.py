@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,12 +109,13 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
     warm_up(way)
     if way == "textbook":  # channels first, as its networks give them
         density, semantics = density[None, None], semantics.permute(3, 0, 1, 2)[None].contiguous()
-    inputs = [density.requires_grad_(), semantics.requires_grad_()]
+    inputs = density.requires_grad_(), semantics.requires_grad_()
     gradients = sum(value.numel() * 4 for value in inputs) // 1024
     spent: dict[str, list[float]] = {"forward": [], "both": [], "cpu": []}
     if way == "ours":  # what is set up once, some 35 MiB, next to nothing for the other ways, is not counted
         torch.autograd.backward(draw(way, *inputs, rays), upstream)
     density.grad = semantics.grad = None
+    results: Any = None
     before = reset_peak(density.device)
     for _ in range(frames if way == "ours" else min(frames, SLOW_RUNS)):
         density.grad = semantics.grad = results = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def table(figures: dict, ways: list[str]) -> list[str]:
         for what, key, scale, unit in units:
             values = [row[way][key] / scale if row[way] else None for way in ways]
             cells = ["out of memory" if value is None else f"{value:.3g} {unit}" for value in values]
-            ours = max(values[-1], 1e-9)
+            ours = max(values[-1] or 0.0, 1e-9)
             cells += ["" if value is None else f"{value / ours:.1f}" for value in values[:-1]]
             cells.append(f"{1e3 * row['floor']:.3g} ms" if key == "both" else "")
             lines.append(f"| {row['field']} | {row['dtype']} | {what} | " + " | ".join(cells) + " |")
@@ -113,9 +114,10 @@ def measure(
     density, semantics = (value.detach() for value in field)
     if way == "textbook":  # channels first, as its networks give them
         density, semantics = density[None, None], semantics.permute(3, 0, 1, 2)[None].contiguous()
-    inputs = [density.clone().requires_grad_(), semantics.clone().requires_grad_()]
+    inputs = density.clone().requires_grad_(), semantics.clone().requires_grad_()
     upstream = [torch.from_numpy(values).to(device) for values in scene.upstream_gradients()]
     spent: dict[str, list[float]] = {"forward": [], "both": []}
+    results: Any = None
     peak = 0
     for run in range(WARM_RUNS + frames):
         inputs[0].grad = inputs[1].grad = results = None
@@ -165,7 +167,7 @@ def packed(density: Tensor, semantics: Tensor, grid: VoxelGrid, rays: Rays, step
     points = rays.origins[indices] + (starts + delta / 2)[:, None] * rays.directions[indices]
     size, lower = torch.tensor(grid.shape, device=device), torch.tensor(grid.lower, device=device)
     places = (((points - lower) / grid.voxel_size - 0.5) / (size - 1) * 2 - 1).flip(-1)[None, None, None]
-    options = {"align_corners": True, "padding_mode": "border"}
+    options: dict[str, Any] = {"align_corners": True, "padding_mode": "border"}
     sigma = functional.grid_sample(density[None, None], places, **options).flatten()
     logits = functional.grid_sample(semantics.permute(3, 0, 1, 2)[None], places, **options)[0, :, 0, 0].T
     weights = nerfacc.render_weight_from_density(starts, starts + delta, sigma, ray_indices=indices, n_rays=count)[0]

@@ -38,9 +38,9 @@ def textbook(
     points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
     places = ((points - lower) / grid.voxel_size - 0.5) / (size - 1) * 2 - 1
     places = places.flip(-1)[None, None]  # grid_sample names the last axis first
-    options = {"align_corners": True, "padding_mode": "border"}
-    sigma = functional.grid_sample(density, places, **options)[0, 0, 0] * (distances < far[:, None])
-    logits = functional.grid_sample(semantics, places, **options)[0, :, 0]
+    sigma = functional.grid_sample(density, places, padding_mode="border", align_corners=True)[0, 0, 0]
+    sigma = sigma * (distances < far[:, None])
+    logits = functional.grid_sample(semantics, places, padding_mode="border", align_corners=True)[0, :, 0]
     alpha = 1 - torch.exp(-sigma * delta)
     left = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-10], dim=1), dim=1)[:, :-1]
     weights = left * alpha

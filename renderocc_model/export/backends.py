@@ -76,6 +76,7 @@ def load_exported(
         raise ValueError(
             f"precision is {precision}, but {path.name} computes in float32 with {backend}; leave precision auto"
         )
+    network: ExportedNetwork
     if backend == "onnxruntime":
         network = OnnxRuntimeNetwork(path, description.config, device, threads)
     elif backend == "tensorrt":

@@ -6,6 +6,7 @@ Not run so far: while this was written, no machine with TensorRT was to be had.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class TensorRTNetwork:
         self._tables = TablesOfGeometry(config)
         self._shapes = {"density": config.grid.shape, "semantics": (*config.grid.shape, config.class_count)}
         self._largest: dict[str, tuple[int, ...]] = {}
-        self._context = None
+        self._context: Any = None
 
     def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
         given = dict(zip(INPUTS, (pictures, geometry.cameras[0], *self._tables(geometry).in_order())))

@@ -46,7 +46,7 @@ class VirtualCamera:
         """
         forward = np.subtract(self.target, self.eye).astype(float)
         right = np.cross(forward, (0, 0, 1))
-        if np.linalg.norm(right) < 1e-9 * max(np.linalg.norm(forward), 1e-300):
+        if np.linalg.norm(right) < 1e-9 * max(float(np.linalg.norm(forward)), 1e-300):
             raise ValueError(f"eye {self.eye} is at or straight above or below target {self.target}; move it sideways")
         forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
         transform = np.eye(4)
@@ -63,7 +63,7 @@ def default_camera(occupancy: Occupancy, aspect: float = 16 / 9) -> VirtualCamer
         aspect: width of the picture divided by its height.
     """
     lower, upper = np.array(occupancy.grid.lower), np.array(occupancy.grid.upper)
-    length = max(upper[:2] - lower[:2])
+    length = float((upper[:2] - lower[:2]).max())
     target = np.array([*(lower + upper)[:2] / 2, lower[2]]) - (0.17 * length, 0.02 * length, 0)
     corners = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (upper - lower) + lower
     distance = 0.5 * length
@@ -91,7 +91,7 @@ def bird_eye_view(occupancy: Occupancy, pixels_per_voxel: int = 4) -> np.ndarray
     labels = np.take_along_axis(occupancy.semantics, top[:, :, None], axis=2)[:, :, 0]
     shade = 0.7 + 0.3 * (top + 1) / heights
     painted = occupancy.classes.palette()[labels] * shade[:, :, None]
-    cells = np.where(occupied.any(axis=2)[:, :, None], painted, _ground_cells(occupancy))
+    cells = np.where(occupied.any(axis=2, keepdims=True), painted, _ground_cells(occupancy))
     cells = np.rint(cells).astype(np.uint8)[::-1, ::-1]
     picture = np.ascontiguousarray(cells.repeat(pixels_per_voxel, axis=0).repeat(pixels_per_voxel, axis=1))
     to_pixels = pixels_per_voxel / occupancy.grid.voxel_size
@@ -131,8 +131,8 @@ def perspective_view(
 
 def _ground_cells(occupancy: Occupancy) -> np.ndarray:
     """(X, Y, 3) colours of the floor under columns that are seen or not."""
-    seen = (~occupancy.unknown).any(axis=2)
-    return np.where(seen[:, :, None], FREE_COLOUR, UNKNOWN_COLOUR).astype(np.float64)
+    seen = (~occupancy.unknown).any(axis=2, keepdims=True)
+    return np.where(seen, FREE_COLOUR, UNKNOWN_COLOUR).astype(np.float64)
 
 
 def _has_origin(occupancy: Occupancy) -> bool:

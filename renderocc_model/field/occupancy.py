@@ -34,6 +34,8 @@ PLY_VERTEX = np.dtype(
     ]
 )
 
+_PLY_NAMES = PLY_VERTEX.names or ()
+
 
 @dataclass(frozen=True, eq=False)
 class OccupiedVoxels:
@@ -71,6 +73,11 @@ class Occupancy:
     Raises:
         ValueError: an array has another shape than the grid, or another type.
     """
+
+    # What makes the arrays of a predicted volume.
+    _make_visible: Callable[[], np.ndarray]
+    _make_confidence: Callable[[], np.ndarray]
+    _make_field: Callable[[], SemanticDensityField]
 
     def __init__(
         self,
@@ -122,6 +129,7 @@ class Occupancy:
     @cached_property
     def semantics(self) -> np.ndarray:
         semantics = np.where(self.visible, np.uint8(self.classes.free), np.uint8(UNLABELLED))
+        assert self._voxels is not None  # of a predicted volume
         semantics.reshape(-1)[self._voxels.index] = self._voxels.labels
         return semantics
 
@@ -225,14 +233,14 @@ class Occupancy:
         vertices = np.empty(len(labels), PLY_VERTEX)
         colours = self.classes.palette()[labels]
         columns = (*centres.T, *colours.T, labels, confidence)
-        for name, column in zip(PLY_VERTEX.names, columns):
+        for name, column in zip(_PLY_NAMES, columns):
             vertices[name] = column
         kinds = {"<f4": "float", "|u1": "uchar"}
         header = ["ply", "format binary_little_endian 1.0", f"comment voxel_size {self.grid.voxel_size}"]
         header += [f"comment frame {self.grid.frame}"]
         header += [f"comment class {index} {name}" for index, name in enumerate(self.classes.names)]
         header += [f"element vertex {len(vertices)}"]
-        header += [f"property {kinds[PLY_VERTEX[name].str]} {name}" for name in PLY_VERTEX.names]
+        header += [f"property {kinds[PLY_VERTEX[name].str]} {name}" for name in _PLY_NAMES]
         header += ["end_header", ""]
 
         with replacing(Path(path)) as partial, partial.open("wb") as file:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .distortion import make_lens
+from .distortion import BrownConrady, KannalaBrandt, make_lens
 
 __all__ = ["CameraModel"]
 
@@ -48,7 +48,11 @@ class CameraModel:
         K.setflags(write=False)
         object.__setattr__(self, "K", K)
         object.__setattr__(self, "coefficients", tuple(float(value) for value in self.coefficients))
-        object.__setattr__(self, "_lens", make_lens(self.distortion_model, self.coefficients))
+        _ = self._lens  # checks the model and its coefficients
+
+    @cached_property
+    def _lens(self) -> BrownConrady | KannalaBrandt:
+        return make_lens(self.distortion_model, self.coefficients)
 
     def _key(self) -> tuple:
         return self.width, self.height, self.K.tobytes(), self.distortion_model, self.coefficients

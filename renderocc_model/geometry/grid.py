@@ -92,8 +92,8 @@ class VoxelGrid:
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 3:
             raise ValueError(f"grid: points have shape {points.shape}; expected (N, 3)")
-        cells = np.floor((points - self.lower) / self.voxel_size)
-        inside = ((cells >= 0) & (cells < self.shape)).all(axis=1)  # false for NaN
+        cells = np.floor((points - np.array(self.lower)) / self.voxel_size)
+        inside = ((cells >= 0) & (cells < np.array(self.shape))).all(axis=1)  # false for NaN
         indices = np.full(points.shape, -1, dtype=np.int64)
         indices[inside] = cells[inside].astype(np.int64)
         return indices, inside

@@ -162,7 +162,7 @@ class UndistortTable:
         self.region = self._needed_region(reduced)
         origin = np.array([self.region[1].start, self.region[0].start]) // self.factor
         maps = np.where(self.valid[..., None], reduced - origin, 0.0).astype(np.float32)
-        self._maps = cv2.convertMaps(maps, None, cv2.CV_16SC2)
+        self._maps = cv2.convertMaps(maps, np.empty(0, np.float32), cv2.CV_16SC2)
 
     @property
     def reduced_shape(self) -> tuple[int, int]:
@@ -198,7 +198,8 @@ class UndistortTable:
             )
         if out is not None:
             self._check_out(out)
-        picture = cv2.remap(reduced, *self._maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+        places, fractions = self._maps
+        picture = cv2.remap(reduced, places, fractions, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
         if self._invalid.size:
             picture.reshape(-1, 3)[self._invalid] = FILL_COLOUR
         return picture

@@ -179,7 +179,8 @@ def _jpeg_header(data: np.ndarray) -> _Header:
             if size is None:
                 raise ImageError("JPEG has no frame header before its data; it is corrupt")
             in_order = in_order and offset + 4 < data.size and data[offset + 4] == components  # one scan of all colours
-            return _Header(*size, True, offset + 2 + length, frame if in_order else 0, bool(is_common))
+            height, width = size
+            return _Header(height, width, True, offset + 2 + length, frame if in_order else 0, bool(is_common))
         offset += 2 + length
     raise ImageError(f"JPEG of {data.size} bytes ends inside its header, or has no end of segments; it is truncated")
 
@@ -222,7 +223,7 @@ def check_png_chunks(data: np.ndarray) -> None:
     Raises:
         ImageError: cut off, a checksum that is wrong, or more chunks than encoders write.
     """
-    content, offset = memoryview(np.ascontiguousarray(data)), len(_PNG_SIGNATURE)
+    content, offset = np.ascontiguousarray(data).data, len(_PNG_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         if offset + 12 > len(content):
             break

@@ -185,7 +185,7 @@ class Predictor:
 
     def prepare(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[UndistortTable], np.ndarray]:
         """Undistort and resize pictures: the first three arguments of `predict`. Arguments and errors of `__call__`."""
-        if self._rig is None:
+        if self._rig is None or self._preprocessor is None:
             raise ValueError("this predictor has no rig; make it with Predictor(checkpoint, rig), or use predict()")
         if not isinstance(images, Mapping):
             raise ValueError(
@@ -223,7 +223,7 @@ class Predictor:
         if self._recorder is not None and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
         if cameras.frames is not None:
-            return self._replay(cameras, views, base_from_camera)
+            return self._replay(cameras, cameras.frames, views, base_from_camera)
         pictures = self._upload(views)
         geometry = cameras.frustums.place(base_from_camera)
         if self._exported is not None:
@@ -270,6 +270,7 @@ class Predictor:
     def _run_network(
         self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
     ) -> Prediction:
+        assert self._network is not None  # what is exported is run elsewhere
         previous = self._moved_previous(odom_from_base)
         prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
         self._previous = None
@@ -292,6 +293,7 @@ class Predictor:
     def _record(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> None:
         """Make these cameras' frames replayable; where that cannot be, say so once and go on without."""
         self._camera_sets.release_frames(_CAPTURES - 1)
+        assert self._network is not None  # what is exported is never recorded
         inputs = self._inputs(cameras, base_from_camera)
         try:
             cameras.frames = FixedFrames(
@@ -313,8 +315,10 @@ class Predictor:
                 stacklevel=3,
             )
 
-    def _replay(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> Occupancy:
-        frames, record = cameras.frames, cameras.frames.record
+    def _replay(
+        self, cameras: CameraSet, frames: FixedFrames, views: np.ndarray | Tensor, base_from_camera: np.ndarray
+    ) -> Occupancy:
+        record = frames.record
         frames.upload(views)
         found, prediction = frames.run(self._inputs(cameras, base_from_camera))
         if not record.is_sound(found):

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -100,7 +101,7 @@ def _create(config: BackboneConfig, images: ImageConfig, use_hub: bool) -> nn.Mo
         near = difflib.get_close_matches(config.name, timm.list_models(), 3)
         hint = f"near it: {', '.join(near)}" if near else "timm.list_models() lists its networks"
         raise ValueError(f"backbone.name is {config.name!r}, which timm has not; {hint}")
-    options = {}
+    options: dict[str, Any] = {}
     if timm.get_pretrained_cfg(config.name).fixed_input_size:
         options["img_size"] = (images.height, images.width)
     if config.drop_path > 0:

@@ -316,7 +316,13 @@ def _metadata(path: Path, metadata: object) -> dict:
             f"{path}: has checkpoint format {str(version)[:40]}, this package reads {FORMAT_VERSION}; "
             f"update the package or export the checkpoint anew"
         )
-    kinds = {"model": dict, "classes": dict, "threshold": (int, float), "rig": (dict, type(None)), "provenance": dict}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "model": dict,
+        "classes": dict,
+        "threshold": (int, float),
+        "rig": (dict, type(None)),
+        "provenance": dict,
+    }
     for key, kind in kinds.items():
         if key not in content or not isinstance(content[key], kind):
             raise CheckpointError(f"{path}: its metadata lacks a proper {key!r}; export the checkpoint anew")

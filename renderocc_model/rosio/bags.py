@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rosbags.interfaces import Qos
+from rosbags.interfaces import ConnectionExtRosbag2, Qos
 
 from renderocc_model.base.plain_yaml import read_yaml
 from renderocc_model.rosio.bounds import StorageReader, bounded_qos, open_bounded, unpack_file, unpacked_message
@@ -170,6 +170,7 @@ class Bag:
             ) from None
         for file, reader in self._readers:
             for connection in reader.connections:
+                assert isinstance(connection.ext, ConnectionExtRosbag2)
                 form = connection.ext.serialization_format
                 if form not in ("cdr", ""):
                     raise BagError(
@@ -188,8 +189,8 @@ class Bag:
             topic = self.topics.get(name)
             if topic and not topic.qos:
                 with damage_named(self.path / "metadata.yaml"):
-                    qos = tuple(bounded_qos(entry.get("offered_qos_profiles") or []))
-                self.topics[topic.name] = Topic(topic.name, topic.type, topic.count, qos)
+                    described_qos = tuple(bounded_qos(entry.get("offered_qos_profiles") or []))
+                self.topics[topic.name] = Topic(topic.name, topic.type, topic.count, described_qos)
 
 
 def open_storage(file: Path) -> StorageReader:

@@ -46,7 +46,7 @@ _SPARE_DISK = 1 << 28  # what unpacking leaves free
 _BLOCK = 1 << 20
 
 
-class MeasuredPath(type(Path())):
+class MeasuredPath(type(Path())):  # type: ignore[misc]  # Path itself has no flavour before Python 3.12
     """A path whose files, when read, take memory for what is there, not for what a damaged length asks for."""
 
     __slots__ = ()

@@ -92,7 +92,7 @@ class PointField(NamedTuple):
     name: str
     offset: int
     datatype: int
-    count: int
+    count: int  # type: ignore[assignment]  # ROS calls it so, over the method of tuples
 
 
 # sensor_msgs/PointField INT8 .. FLOAT64
@@ -289,8 +289,8 @@ def read_camera_info(buffer) -> CameraInfoMessage:
     intrinsics = cursor.float64("k", 9).reshape(3, 3)
     rectification = cursor.float64("r", 9).reshape(3, 3)
     projection = cursor.float64("p", 12).reshape(3, 4)
-    binning_x, binning_y, *corner, do_rectify = cursor.numbers("roi", "IIIIIIB")
-    roi = RegionOfInterest(*corner, cursor.boolean("roi.do_rectify", do_rectify))
+    binning_x, binning_y, x, y, roi_height, roi_width, do_rectify = cursor.numbers("roi", "IIIIIIB")
+    roi = RegionOfInterest(x, y, roi_height, roi_width, cursor.boolean("roi.do_rectify", do_rectify))
     return CameraInfoMessage(
         stamp_ns,
         frame_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -117,8 +118,9 @@ def write_point_cloud(
     head = _Bytes()
     head.header(stamp_ns, frame_id)
     head.pack("I", 1, count)
-    head.pack("I", len(POINT_DTYPE.names))
-    for name, (kind, offset) in POINT_DTYPE.fields.items():
+    fields: Mapping = POINT_DTYPE.fields or {}
+    head.pack("I", len(fields))
+    for name, (kind, offset, *_) in fields.items():
         head.string(name)
         head.pack("I", offset)
         head.pack("B", _POINT_FIELD_DATATYPE[kind.str[1:]])
@@ -127,7 +129,7 @@ def write_point_cloud(
     head.pack("I", POINT_DTYPE.itemsize, points.nbytes)
     head.pack("I", points.nbytes)
     is_dense = bool(np.isfinite(xyz).all())
-    return b"".join((head.data, points, struct.pack("<B", is_dense)))
+    return b"".join((head.data, points.data, struct.pack("<B", is_dense)))
 
 
 def write_markers(
@@ -172,7 +174,7 @@ def write_markers(
     head.pack("I", count)
     if count:  # an empty sequence is followed by no alignment for the elements it does not have
         head.pack("d")
-    return b"".join((head.data, centres, struct.pack("<I", count), colours, _MARKER_END))
+    return b"".join((head.data, centres.data, struct.pack("<I", count), colours.data, _MARKER_END))
 
 
 def write_occupancy_grid(
@@ -213,7 +215,7 @@ def write_occupancy_grid(
     head.pack("d", origin_x, origin_y, origin_z, *_IDENTITY_ORIENTATION)
     head.pack("I", values.size)
     rows = np.ascontiguousarray(values.T, np.int8)  # x runs fastest in the message
-    return b"".join((head.data, rows))
+    return b"".join((head.data, rows.data))
 
 
 def write_image(stamp_ns: int, frame_id: str, array: ArrayLike, encoding: str) -> bytes:
@@ -247,7 +249,7 @@ def write_image(stamp_ns: int, frame_id: str, array: ArrayLike, encoding: str) -
     head.pack("B", 0)  # is_bigendian
     head.pack("I", step)
     head.pack("I", array.nbytes)
-    return b"".join((head.data, np.ascontiguousarray(array, kind)))
+    return b"".join((head.data, np.ascontiguousarray(array, kind).data))
 
 
 def write_compressed_image(stamp_ns: int, frame_id: str, format: str, data: bytes) -> bytes:

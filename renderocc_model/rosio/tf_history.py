@@ -84,9 +84,9 @@ class FrameHistory:
         self.stamps: list[int] = []
         self.parents: list[str] = []
         self.links: list[Link] = []
-        self._latest_claim = earlier._latest_claim if earlier else ""
-        self._claims = earlier._claims if earlier else ()
-        self._switches = earlier._switches if earlier else 0
+        self._latest_claim: str = earlier._latest_claim if earlier else ""
+        self._claims: tuple[str, ...] = earlier._claims if earlier else ()
+        self._switches: int = earlier._switches if earlier else 0
 
     def forget(self, first: int, last: int) -> None:
         del self.stamps[first:last], self.parents[first:last], self.links[first:last]

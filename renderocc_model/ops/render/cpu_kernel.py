@@ -83,8 +83,7 @@ def _walk(grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
     # by -x and +y to +x: two threads share the grid along x, so that what each touches is one piece of memory.
     sector = (torch.atan2(directions[:, 0], directions[:, 1]) * (SECTORS / math.tau)).floor()
     order = (sector + 0.5 * directions[:, 2].clamp(-0.99, 0.99)).argsort(stable=True)
-    shape = tuple(int(size) for size in grid.shape)
-    return _Walk(shape, table.numpy(), order.numpy(), counts.numpy(), float(delta))
+    return _Walk(grid.shape, table.numpy(), order.numpy(), counts.numpy(), float(delta))
 
 
 class _March(torch.autograd.Function):
@@ -135,7 +134,8 @@ class _March(torch.autograd.Function):
 
         in_threads(work, range(parts), parts)
         _add_up(loops, own, walk.shape)
-        return *(torch.from_numpy(sum_) if want else None for sum_, want in zip(own[0], wanted)), None
+        for_density, for_table = (torch.from_numpy(sum_) if want else None for sum_, want in zip(own[0], wanted))
+        return for_density, for_table, None
 
 
 def _add_up(loops, own: list[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: tuple[int, int, int]) -> None:

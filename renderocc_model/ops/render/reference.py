@@ -120,7 +120,7 @@ def render(
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
     sample_distances = None
-    if return_weights:
+    if weights is not None:
         sample_distances = _sample_distances(near, delta, weights.shape[1])
     return RenderResult(
         distance, semantics, opacity, weights, sample_distances, spread * delta if return_distortion else None
@@ -199,7 +199,7 @@ def trilinear(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     shape = tuple(grid.shape)
     strides = (shape[1] * shape[2], shape[2], 1)
     index_type = torch.int32 if math.prod(shape) < 2**31 else torch.int64
-    base, sides = None, []
+    base, sides = torch.zeros(points.shape[:-1], dtype=index_type, device=points.device), []
     for axis in range(3):
         coordinate = (points[..., axis] - grid.lower[axis]) / grid.voxel_size - 0.5
         coordinate = coordinate.clamp(0, shape[axis] - 1)
@@ -207,7 +207,7 @@ def trilinear(points: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
         fraction = coordinate - cell
         sides.append(torch.stack((1 - fraction, fraction), dim=-1))
         offset = cell.to(index_type) * strides[axis]
-        base = offset if base is None else base + offset
+        base = base + offset
     # An axis of one voxel has no second plane: its fraction is 0 and both of its corners are the same voxel.
     hop = [stride if size > 1 else 0 for stride, size in zip(strides, shape)]
     corners = [x * hop[0] + y * hop[1] + z * hop[2] for x in (0, 1) for y in (0, 1) for z in (0, 1)]

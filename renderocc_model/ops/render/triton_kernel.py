@@ -139,7 +139,7 @@ def _enter(loops, grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
                 BLOCK=_RAYS_A_PROGRAM,
                 enable_fp_fusion=False,
             )
-    return _Walk(tuple(int(size) for size in grid.shape), places, counts, nears, float(delta), limit)
+    return _Walk(grid.shape, places, counts, nears, float(delta), limit)
 
 
 class _March(torch.autograd.Function):

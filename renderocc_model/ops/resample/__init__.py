@@ -11,6 +11,7 @@ reduced, where one level is between them now and then.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from .layout import PLANAR, PixelLayout
@@ -56,10 +57,7 @@ def resample(
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
     if backend == "auto":
         backend = "reference" if data.device.type == "cpu" else "triton"
-    if backend == "reference":
-        from . import reference as chosen
-    else:
-        from . import triton_kernel as chosen
+    chosen = importlib.import_module(f".{'reference' if backend == 'reference' else 'triton_kernel'}", __name__)
     if obstacle := chosen.obstacle(data):
         raise ValueError(f"backend {backend!r} {obstacle}")
     if out is None:

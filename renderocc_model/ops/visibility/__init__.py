@@ -76,12 +76,12 @@ def visible_voxels(
             f"{len(views)} views, {len(poses)} poses, {len(present)} entries of present and {len(masks)} masks; "
             f"give one of each for every camera"
         )
-    kept = np.flatnonzero(present)
+    kept = np.flatnonzero(present).tolist()
     for number in kept:
         if not np.isfinite(poses[number]).all():
             raise ValueError(f"base_from_camera of camera {number} is not finite; leave the camera out by `present`")
     backend = choose(field.device, backend)
-    if not len(kept):
+    if not kept:
         return torch.zeros(field.grid.shape, dtype=torch.bool, device=field.device)
     frusta = ViewFrusta(
         field.grid,

@@ -104,7 +104,8 @@ class ViewFrusta:
 
     def of_table(self, cameras: Tensor) -> CameraFrusta:
         """The frusta of a `camera_table`, on whatever device it lies."""
-        return CameraFrusta(cameras, *self._rays_and_masks, self._limit)
+        directions, owner, masks = self._rays_and_masks
+        return CameraFrusta(cameras, directions, owner, masks, self._limit)
 
     def camera_table(self, base_from_camera: np.ndarray) -> np.ndarray:
         """`CameraFrusta.cameras` of these (N, 4, 4) poses; errors as of `at`."""

@@ -239,7 +239,7 @@ def _sum_rows(typing, into, row, depth, table, point, pixel, begin, end):
     def generate(context, builder, signature, arguments):
         target, rows = (_Rows(context, builder, signature.args[k], arguments[k]) for k in (0, 3))
         depth, point, pixel = (_entry(context, builder, signature.args[k], arguments[k]) for k in (2, 4, 5))
-        row, begin, end = arguments[1], *arguments[6:]
+        row, begin, end = arguments[1], arguments[6], arguments[7]
 
         def work(block, _):
             totals, one = block.zeros(), context.get_constant(types.intp, 1)
