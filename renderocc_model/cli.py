@@ -59,7 +59,7 @@ FROM_ROS = (
 FROM_PIP = "python3 -m pip install -r requirements.txt"
 FROM_PATH = "take its folder off PYTHONPATH, or put that of this package before it"
 
-# Import name -> what to do where it is missing; a name that is not here is our own fault and keeps its traceback.
+# Import name -> what to do where it is missing. Any other name is a fault of this package: the traceback stays.
 REMEDIES: dict[str, str] = {
     **dict.fromkeys(
         ("rclpy", "rcl_interfaces", "rosgraph_msgs", "sensor_msgs", "geometry_msgs", "nav_msgs", "visualization_msgs"),
@@ -75,7 +75,7 @@ REMEDIES: dict[str, str] = {
 }
 
 
-# What makes a command need less memory.
+# The option that makes a command need less memory.
 LESS: dict[str, str] = {
     **dict.fromkeys(("label", "prepare", "metrics"), "fewer --jobs"),
     "simulate": "fewer --jobs, or smaller images",
@@ -150,7 +150,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def end_at_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does; commands that have their own way set it later."""
+    """Let SIGTERM end this process as Ctrl-C does; commands that handle it themselves replace this handler later."""
 
     def terminate(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
@@ -167,7 +167,7 @@ def run(name: str, arguments: list[str]) -> int:
     try:
         return int(getattr(importlib.import_module(module), function)(arguments) or 0)
     except ImportError as error:
-        if words := out_of_machine(name, error):  # a library that there is no memory to load
+        if words := out_of_machine(name, error):  # there was no memory to load a library
             print(f"renderocc {name}: {words}", file=sys.stderr)
             return 1
         missing = (error.name or "").partition(".")[0]
@@ -202,7 +202,7 @@ def foreign_training() -> str:
 
 
 def out_of_machine(name: str, error: Exception) -> str:
-    """What to say of an error of disk or memory that a command has not explained itself; empty for any other."""
+    """One line for an error of disk or memory that the command itself did not handle; empty for any other error."""
     return machine_error(error, less=LESS.get(name, "a smaller input"))
 
 

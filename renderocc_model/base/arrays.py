@@ -1,6 +1,7 @@
-"""Arrays from .npz files of anyone's making: every size is checked before memory is taken, and no code is run.
+"""Arrays from .npz files that are not trusted: every size is checked before memory is taken, and no code is run.
 
-`numpy.load` takes what a header asks for before it looks whether the file has it, and unpacks whatever a member holds.
+`numpy.load` takes the memory that a header asks for before it knows whether the file has that much, and unpacks without
+a limit.
 Here a member's type, shape and size must agree with each other, with the archive's directory and with a limit.
 """
 

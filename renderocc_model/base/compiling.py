@@ -1,7 +1,7 @@
-"""Numba's compiler, as all loops here are given to it.
+"""The settings with which Numba compiles all loops of this package.
 
-Numba looks at the file of a loop alone to tell whether what it has on disk is up to date: who changes here how loops
-are compiled touches those files, too.
+Numba keeps compiled loops on disk. It compiles a loop again when the loop's own file has changed, and looks at no other
+file: after a change of the settings here, touch the files of the loops.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def compiler(fastmath: Collection[str] = (), nogil: bool = True) -> Callable:
     """A decorator: compile at the first call, keep it on disk where that is possible, divide by zero as NumPy does.
 
     Args:
-        fastmath: LLVM's flags of what may be done to floating point; none is IEEE arithmetic.
-        nogil: whether the interpreter goes on meanwhile, for loops that run in several threads.
+        fastmath: LLVM's flags that allow less exact floating-point arithmetic; none of them is IEEE arithmetic.
+        nogil: release the interpreter's lock, for loops that run in several threads.
     """
     options = {"nogil": nogil, "error_model": "numpy", "fastmath": set(fastmath)}
 

@@ -8,8 +8,8 @@ A configuration class is written once,
         colour: str = setting("white", "colour of the light", choices=("white", "red"))
 
 and is then built from code, from YAML (`load_config`), or from `a.b=value` words of a command line
-(`apply_overrides`). All of them check types, ranges and names, and say what is wrong and where. `settings_of` lists
-the leaves of a class, for ROS parameters and help texts.
+(`apply_overrides`). Each of these ways checks types, ranges and names, and says what is wrong and where.
+`settings_of` lists the leaves of a class, for ROS parameters and help texts.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def setting(
     """A field of a configuration class.
 
     Args:
-        default: the value when nothing is said; a nested configuration is given as an instance.
+        default: the value where none is given; a nested configuration is given as an instance.
         help: what it means and its unit, one sentence.
         minimum, maximum: inclusive bounds of a number, or of each number of a tuple.
         choices: the values allowed, of the field or of each entry of a tuple.
@@ -133,6 +133,10 @@ def settings_of(config: Any, prefix: str = "") -> Iterator[Setting]:
 def from_mapping(cls: type[T], mapping: Mapping, where: str = "configuration", base: T | None = None) -> T:
     """Build a configuration class, or any dataclass with type hints, from nested plain data.
 
+        >>> from renderocc_model.network.config import DepthConfig
+        >>> from_mapping(DepthConfig, {"maximum": 40.0, "count": 80})
+        DepthConfig(minimum=1.0, maximum=40.0, count=80, spacing='linear')
+
     Args:
         cls: the class.
         mapping: names to values; lists stand for tuples, mappings for nested classes.
@@ -155,7 +159,11 @@ def to_mapping(config: Any) -> Any:
 
 
 def apply_overrides(config: T, overrides: Sequence[str], where: str = "override") -> T:
-    """The configuration with `a.b=value` words applied, all of them before anything is checked.
+    """The configuration with `a.b=value` words applied; it is checked once, after the last of them.
+
+        >>> from renderocc_model.network.config import DepthConfig
+        >>> apply_overrides(DepthConfig(), ["spacing=log", "count=32"])
+        DepthConfig(minimum=1.0, maximum=28.0, count=32, spacing='log')
 
     Values are YAML: `true`, `0.5`, `[1, 2]`, `null`; a value for a text field is taken as it is.
 
@@ -179,7 +187,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Sequence[str] = ()) -
 def load_yaml(path: str | Path) -> dict:
     """The mapping in a YAML file; an empty file is an empty mapping.
 
-    Only plain data is built, a key given twice is refused, and `1e-4` is a number, as everywhere but in YAML 1.1.
+    Only plain data is built, a key that is given twice is refused, and `1e-4` is a number.
 
     Raises:
         ValueError: unreadable, larger than a configuration can be, not YAML, or not a mapping at the top.
@@ -196,7 +204,7 @@ def load_yaml(path: str | Path) -> dict:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# How it is done
+# Checks and conversions
 
 
 def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
@@ -240,7 +248,7 @@ def _build(cls: type, mapping: Any, where: str, path: str, base: Any) -> Any:
 def _convert(
     value: Any, kind: Any, field: dataclasses.Field, where: str, name: str, default: Any = dataclasses.MISSING
 ) -> Any:
-    """The value as `kind`, checked; `default` is what a nested mapping leaves unsaid."""
+    """The value as `kind`, checked; `default` holds the values that a nested mapping leaves out."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

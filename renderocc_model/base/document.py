@@ -1,4 +1,4 @@
-"""Sections of a Markdown document that a command writes, between marks; what is around them is somebody's prose."""
+"""Sections of a Markdown document that a command writes between marks. The text around them is left as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["write_section"]
 
 
 def write_section(document: Path, name: str, text: str, heading: str = "", note: str = "") -> None:
-    """Replace what stands between a section's marks; where there are none, heading, marks and text are appended.
+    """Replace the text between a section's marks. Where there are no marks, append heading, marks and text.
 
     The marks are <!-- name --> (or <!-- name: note -->) and <!-- /name -->.
 
@@ -19,7 +19,7 @@ def write_section(document: Path, name: str, text: str, heading: str = "", note:
         document: made where it is missing.
         text: Markdown.
         heading: of a section that is new, with its #.
-        note: to whoever reads the source.
+        note: for people who read the source of the document.
     Raises:
         ValueError: only one of the marks is there, or not in this order.
     """

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["replacing"]
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; when the body is done, that file takes the place of `path` in one step.
+    """Write a file in one step: the body writes to a temporary path, which then takes the place of `path`.
 
     Readers see the old file or the whole new one, also after a power cut. When the body raises, the temporary file is
     removed and `path` is as it was. The new file has the permissions that `open` would give it.

@@ -1,4 +1,4 @@
-"""What a doctor or a preflight finds: one line each, with a remedy where something is wrong."""
+"""Findings of `renderocc doctor` and `renderocc check`: one line each, with a remedy where something is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Finding:
     """One finding.
 
     Attributes:
-        level: 'ok', 'warn' (it works, but not as one would wish) or 'FAIL' (it cannot).
+        level: 'ok', 'warn' (it works, but worse than it could) or 'FAIL' (it cannot work).
         subject: what it is about.
         text: what was found.
         remedy: what to do.

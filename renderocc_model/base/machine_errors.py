@@ -1,4 +1,4 @@
-"""How a command ends when the machine gives out: one line that says what ran out and what to do."""
+"""Errors of the machine, not of the program: one line that says whether disk or memory ran out, and what to do."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ _AGAIN = "give the same command again"
 
 
 def machine_error(error: BaseException, place: object = "", less: str = "fewer --jobs") -> str:
-    """One line for an error of the disk or of memory, empty for any other.
+    """The line that a command prints for an error of the disk or of memory; empty for any other error.
+
+        >>> machine_error(OSError(28, "No space left on device", "runs/tiny/state.pt"))
+        'runs/tiny/state.pt: the disk is full; make room and give the same command again'
+        >>> machine_error(ValueError("expected four numbers"))
+        ''
 
     Args:
         error: what was raised, by Python, NumPy, PyTorch, OpenCV, SQLite or safetensors.
-        place: the file or folder that was being written; what the error itself names goes before.
+        place: the file or folder that was being written. A file that the error itself names is given instead.
         less: the setting that makes the command need less memory.
     """
     text = " ".join(str(error).split())
@@ -52,7 +57,8 @@ def machine_error(error: BaseException, place: object = "", less: str = "fewer -
 def says_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any library, or one that it was raised from, means that memory or threads have run out.
 
-    llvmlite says that its library may be missing where the loader had no memory for it; the loader's words are behind.
+    llvmlite says that its library may be missing where the loader had no memory for it. The loader's own error is the
+    one that it was raised from.
     """
     text = str(error)
     no_thread = isinstance(error, RuntimeError) and text == os.strerror(errno.EAGAIN)  # std::thread's only words

@@ -1,4 +1,4 @@
-"""Manners of worker processes: they leave stopping to the process they work for, and end when it does."""
+"""How worker processes end: with the process that they work for, which alone answers Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def serve_parent(parent: int) -> None:
-    """To be called first in a worker process.
+    """Tie a worker process to its parent; to be called first in the worker.
 
-    Ctrl-C reaches all processes of a terminal; the parent answers it. SIGTERM ends a worker at once, and so does the
-    end of its parent, however that comes about: else a worker waits for its next task for ever.
+    Ctrl-C reaches all processes of a terminal. The parent answers it, the worker ignores it. SIGTERM ends a worker at
+    once. So does the end of its parent, even by SIGKILL: without this, a worker would wait for its next task for ever.
 
     Args:
         parent: process id of the process it works for.
@@ -25,5 +25,5 @@ def serve_parent(parent: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before this was said
+    if os.getppid() != parent:  # it ended before this function was called
         os._exit(1)

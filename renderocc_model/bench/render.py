@@ -143,7 +143,7 @@ def draw(way: str, density: Tensor, semantics: Tensor, rays: Rays) -> tuple[Tens
 
 
 def warm_up(way: str) -> None:
-    """Load, and where need be compile, what a way is made of, on four rays."""
+    """Run a way on four rays, so that its code is loaded and compiled before times are taken."""
     grid, rays = VoxelGrid((-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), 1.0), scene.bench_rays()[:4]
     density, semantics = torch.ones(2, 2, 2, requires_grad=True), torch.ones(2, 2, 2, scene.CLASSES, requires_grad=True)
     if way == "textbook":

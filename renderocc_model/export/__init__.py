@@ -55,7 +55,7 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
     with torch.no_grad():
         program = torch.export.export(function, _example(checkpoint), dynamic_shapes=_free_sizes())
     with replacing(path) as partial, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # both writers wonder about parts of PyTorch that are not used here
+        warnings.simplefilter("ignore")  # both writers warn of parts of PyTorch that are not used here
         if form == "onnx":
             _write_onnx(program, metadata, partial)
         else:
@@ -95,7 +95,7 @@ def _metadata(checkpoint: Checkpoint, form: str, source: str) -> str:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, metadata: str, path: Path) -> None:
-    # The exporter tells of its inner life at length: steps, graphs without shapes, packages it would also like.
+    # The exporter logs its steps, graphs without shapes, and packages that it could also use.
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -1,9 +1,9 @@
-"""What of a .pt2 archive torch may see: tensors, and a graph of ATen operations on them, nothing that runs to be read.
+"""The parts of a .pt2 archive that torch may read: tensors, and a graph of ATen operations on them. None runs code.
 
 `torch.export.load` unpickles objects, links libraries, evaluates expressions, executes guards and looks up functions by
-name, all as the file asks, so that a file of somebody else's can do what it likes. An exported network needs none of
-it. Here its parts are checked one by one, by what is allowed, and copied into a new archive in memory; torch reads that
-one, never the file, so that it cannot see what was not looked at.
+name, all as the file asks. So a file from a stranger could do anything. An exported network needs none of this. Here
+each part is compared with what is allowed and copied into a new archive in memory. Torch reads that copy and never the
+file, so it sees nothing that was not checked.
 """
 
 from __future__ import annotations

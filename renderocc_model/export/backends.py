@@ -1,4 +1,4 @@
-"""Exported networks at work: one class for each runtime, all called as `network(pictures, geometry)`."""
+"""Running exported networks: one class for each runtime, all called as `network(pictures, geometry)`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ExportedNetwork = Callable[[Tensor, LiftGeometry], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported network that is ready, and what its file says of it."""
+    """An exported network that is ready to run, and the description in its file."""
 
     network: ExportedNetwork
     description: Description

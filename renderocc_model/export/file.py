@@ -1,4 +1,4 @@
-"""What an exported file says of itself, read without the runtime that runs it."""
+"""The description in an exported file, read without the runtime that runs the file."""
 
 from __future__ import annotations
 

@@ -65,7 +65,11 @@ class ClassTable:
         return tuple(index for index in range(len(self)) if index != self.free)
 
     def id_of(self, name: str) -> int:
-        """Id of the class with this name; ValueError lists the names there are."""
+        """Id of the class with this name; ValueError lists the names there are.
+
+        >>> OCC3D_NUSCENES.id_of("car")
+        4
+        """
         if name not in self.names:
             raise ValueError(f"classes: there is no class '{name}'; the table has {', '.join(self.names)}")
         return self.names.index(name)

@@ -85,5 +85,9 @@ class SemanticDensityField:
 
 
 def occupancy_probability(density: Tensor, voxel_size: float) -> Tensor:
-    """1 - exp(-sigma * voxel_size) of any densities, 1/m."""
+    """1 - exp(-sigma * voxel_size) of densities in 1/m, of any shape.
+
+    >>> occupancy_probability(torch.tensor([0.0, 1.0, 10.0]), voxel_size=0.4).tolist()  # doctest: +ELLIPSIS
+    [0.0, 0.3296..., 0.9816...]
+    """
     return -torch.expm1(-density * voxel_size)

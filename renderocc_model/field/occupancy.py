@@ -1,4 +1,4 @@
-"""What is where around the vehicle: occupied with a class, free, or unknown, voxel by voxel."""
+"""Occupancy volumes: each voxel around the vehicle is occupied with a class, free, or unknown."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class OccupiedVoxels:
 class Occupancy:
     """The occupancy of a grid at one moment.
 
-    Arrays of all voxels are made when they are first asked for, where a predictor made the volume: what it fetches from
-    its device are the occupied voxels and which voxels are visible. They are not to be written to.
+    A predictor fetches from its device only the occupied voxels and which voxels are visible. The arrays of all voxels
+    are then made when they are first read. Do not write to them.
 
     Attributes:
         grid: where the voxels are.
@@ -148,7 +148,7 @@ class Occupancy:
 
     @property
     def unknown(self) -> np.ndarray:
-        """(X, Y, Z) bool: nobody looked."""
+        """(X, Y, Z) bool: no camera sees the voxel, or something hides it."""
         return self.semantics == UNLABELLED
 
     def surface(self) -> np.ndarray:

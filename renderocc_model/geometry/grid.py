@@ -82,6 +82,10 @@ class VoxelGrid:
     def index_of(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Voxels that hold the given points; a voxel owns its lower faces and not its upper ones.
 
+            >>> OCC3D_GRID.index_of(np.array([[0.1, 0.0, -0.9], [50.0, 0.0, 0.0]]))
+            (array([[100, 100,   0],
+                   [ -1,  -1,  -1]]), array([ True, False]))
+
         Args:
             points: (N, 3), metres in `frame`. NaN and infinite points are outside.
         Returns:

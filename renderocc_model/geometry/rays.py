@@ -160,8 +160,12 @@ def camera_rays(view: View, base_from_camera: np.ndarray, stride: int = 1) -> Ra
 def distance_from_depth(depth, directions):
     """Euclidean distance along a ray from z-depth: distance = depth * |d| / d_z.
 
-    A depth image holds the z coordinate in the optical frame; what a ray travels is longer towards the image's corners
-    (by 41% at 45 degrees). NumPy arrays and tensors alike.
+    A depth image holds the z coordinate in the optical frame. The way along the ray is longer towards the image's
+    corners: by 41 % at 45 degrees. NumPy arrays and tensors alike.
+
+        >>> directions = np.array([[0.0, 0.0, 1.0], [0.75, 0.0, 1.0]])
+        >>> distance_from_depth(np.array([8.0, 8.0]), directions)
+        array([ 8., 10.])
 
     Args:
         depth: (...) z-depth in metres.

@@ -22,6 +22,10 @@ _NEARLY_PARALLEL = 1.0 - 1e-12  # cosine above which sin(angle) is too small to 
 def invert(a_from_b: np.ndarray) -> np.ndarray:
     """b_from_a of a rigid transform (or a stack of them), by transposing the rotation.
 
+        >>> odom_from_base = transform_from([10.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0])
+        >>> transform_points(invert(odom_from_base), [[12.0, 3.0, 0.0]])
+        array([[2., 3., 0.]])
+
     Args:
         a_from_b: (..., 4, 4), rotation and translation only.
     Returns:

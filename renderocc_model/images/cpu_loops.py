@@ -1,7 +1,7 @@
 """Loops over pixels for the CPU, compiled by Numba when they are first called (a second each; kept on disk).
 
-Only what OpenCV has no single pass for: halving what is not interleaved colours yet, and normalising. One thread, which
-does not hold the interpreter: the node decodes several cameras beside each other.
+Only work that OpenCV cannot do in one pass: halving pictures that are not interleaved colours yet, and normalising.
+They run in one thread without the interpreter's lock: the node decodes several cameras at the same time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is worked out once for a set of cameras, and kept while the same cameras deliver."""
+"""What is computed once for a set of cameras, and kept while frames come from the same cameras."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CameraSet:
 
 
 class CameraSets:
-    """The sets of cameras that were used last; one that drops out now and then makes a few.
+    """The sets of cameras that were used last. A camera that drops out now and then makes several sets.
 
     Args:
         kept: how many at most.
@@ -59,7 +59,7 @@ class CameraSets:
     def of(self, tables: Sequence[UndistortTable]) -> CameraSet:
         """The set of these very tables: a new calibration makes new ones."""
         config, device, minimum = self._arguments
-        key = tuple(id(table) for table in tables)  # which the set keeps: nobody else gets their ids
+        key = tuple(id(table) for table in tables)  # the set keeps the tables, so no other object gets their ids
         found = self._sets.pop(key, None) or CameraSet(config, tables, device, minimum)
         if len(self._sets) >= self._kept:
             self._sets.pop(next(iter(self._sets)))

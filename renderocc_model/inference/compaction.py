@@ -1,4 +1,4 @@
-"""From the densities of all voxels to a list of the occupied ones, and to the bytes that travel from a GPU.
+"""From the densities of all voxels to a list of the occupied ones, and to the bytes that are copied from a GPU.
 
 Two ways to the same list: `found_voxels` has as many entries as there are occupied voxels, which the host has to wait
 for; `packed_voxels` has room for a fixed number of them, so that a CUDA graph can hold it, and is one piece of memory.

@@ -1,4 +1,4 @@
-"""Where a network runs and in which numbers: devices, precisions, what a CPU is good at."""
+"""On which device and in which precision a network runs."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from .prepared_network import InferenceNetwork, Prediction
 
 __all__ = ["Occupancy", "Predictor"]
 
-_FRAMES_BEFORE_CAPTURE = 1  # a set of cameras that is gone with its first frame is not worth it
+_FRAMES_BEFORE_CAPTURE = 1  # a set of cameras that delivers one frame only is not worth a recording
 _CAPTURES = 3  # sets of cameras whose frames are kept recorded, with their memory
 
 
@@ -50,7 +50,7 @@ class Predictor:
         predictor = Predictor("checkpoint.safetensors", rig)
         occupancy = predictor({name: rgb_picture_of(name) for name in rig.names})
 
-    The checkpoint's network is left as it is: a copy is made ready for inference (`inference`). On CUDA devices the
+    The checkpoint's network is left as it is: a copy is made ready for inference. On CUDA devices the
     second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
     replayed for later ones (`fixed_frames`); models that join frames, and exported ones, are run without.
 
@@ -237,7 +237,7 @@ class Predictor:
         """(N, height, width, 3) uint8 memory to write the views of the next frame into, before `predict` is given it.
 
         On CUDA devices it is pinned once these cameras' frames are recorded: what is written there is not copied on the
-        host again. Its content is anyone's between two frames.
+        host again. Between two frames its content is undefined.
         """
         frames = self._camera_sets.of(tables).frames
         return np.empty((len(tables), *self.view_size, 3), np.uint8) if frames is None else frames.buffer
@@ -247,7 +247,7 @@ class Predictor:
         self._previous = None
 
     def warm_up(self, cameras: int = 6) -> None:
-        """Run on grey pictures, then reset: the first frame shall not pay for taking memory and choosing kernels."""
+        """Run on grey pictures, then reset: memory is taken and kernels are chosen before the first real frame."""
         height, width = self.view_size
         views, poses = surround_cameras(cameras, height, width)
         tables = [UndistortTable(CameraModel(width, height, view.K, "plumb_bob", (0.0,) * 5), view) for view in views]

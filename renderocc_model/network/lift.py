@@ -25,9 +25,9 @@ __all__ = [
     "depth_bin_edges",
 ]
 
-# What the depth prediction is told of a camera: fx / width, fy / height, (cx + 1/2) / width, (cy + 1/2) / height,
-# height above the base frame's origin [m], upward component of the optical axis, upward component of the image's x
-# axis. Yaw and position on the ground plane do not change what a depth looks like, so they are left out.
+# Camera parameters that the depth prediction is given: fx / width, fy / height, (cx + 1/2) / width,
+# (cy + 1/2) / height, height above the base frame's origin [m], upward component of the optical axis, upward component
+# of the image's x axis. Yaw and position on the ground plane do not change what a depth looks like: they are left out.
 CAMERA_PARAMETERS = 7
 
 
@@ -206,8 +206,8 @@ def _checked_intrinsics(config: ModelConfig, view: PinholeView, number: int) -> 
 class DepthContextHead(nn.Module):
     """Per-pixel depth distribution and context from image features, aware of the camera (as in BEVDepth).
 
-    Equal pictures mean other depths under another focal length, mounting height or pitch; a gate computed from the
-    camera's parameters lets one set of weights serve unlike cameras.
+    The same picture means other depths under another focal length, mounting height or pitch. A gate computed from the
+    camera's parameters lets one set of weights serve different cameras.
 
     Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one
     over D, and context (M, C, h, w).

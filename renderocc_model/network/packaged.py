@@ -23,7 +23,8 @@ def packaged_checkpoint(preset: str) -> Path | None:
 def checkpoint_file(named: str | Path) -> Path:
     """The file that is meant: a path, or the name of a preset whose trained network is in the package.
 
-    An existing file of that name comes first. What is neither is given back, for the one who opens it to complain.
+    An existing file of that name comes first. A name that is neither is returned as a path: opening it fails then, and
+    the error names it.
     """
     path = Path(named)
     return path if path.is_file() else packaged_checkpoint(str(named)) or path

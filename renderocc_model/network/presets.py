@@ -79,7 +79,11 @@ PRESETS = {config.name: config for config in (TINY, BASE, PAPER)}
 
 
 def preset(name: str, overrides: Sequence[str] = ()) -> ModelConfig:
-    """The preset of this name with `a.b=value` words applied; ValueError lists the names there are."""
+    """The preset of this name with `a.b=value` words applied; ValueError lists the names there are.
+
+    >>> preset("tiny", ["lift.depth.count=32"]).lift.depth.count
+    32
+    """
     if name not in PRESETS:
         raise ValueError(f"there is no preset '{name}'; choose one of {', '.join(PRESETS)}")
     return apply_overrides(PRESETS[name], overrides)

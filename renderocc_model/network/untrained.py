@@ -1,4 +1,4 @@
-"""Networks with random weights whose output has some of everything, for tests and first looks."""
+"""Networks with random weights whose output has free and occupied voxels of many classes, for tests and trials."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def untrained_checkpoint(
 ) -> Checkpoint:
     """A checkpoint of random weights, a function of its arguments (up to the rounding of the device).
 
-    Freshly initialised layers barely pass on what their input says: every voxel would get the same density and class.
-    So the last three layers are scaled on pictures of noise: features of every height vary over the ground plane, about
-    one voxel in 20 is occupied, and nearly every class is somewhere the most likely.
+    The output of freshly initialised layers hardly depends on their input: every voxel would get the same density and
+    class. So the last three layers are scaled on pictures of noise. Then features of every height vary over the ground
+    plane, about one voxel in 20 is occupied, and nearly every class is the most likely one somewhere.
 
     Raises:
         ValueError: the class table does not fit the configuration's class_count.

@@ -1,4 +1,4 @@
-"""What operators need to run their compiled loops: a choice, a compiler, threads, and the right device."""
+"""What operators need to run their compiled loops: the choice of a backend, its module, threads, and the device."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cpu_loops_of(package: str, doing: str) -> ModuleType:
     """The module `cpu_loops` of an operator's package, which loads Numba.
 
     Args:
-        doing: what is not possible without, as a sentence begins.
+        doing: what needs the loops, as the subject of the error's sentence.
     Raises:
         ModuleNotFoundError: Numba is not installed.
     """

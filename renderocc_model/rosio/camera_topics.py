@@ -1,4 +1,4 @@
-"""What one camera's topics hold, read message by message: stamps, sizes, calibration, and what is wrong with them."""
+"""One camera's topics, read message by message: stamps, sizes, calibration, and faults in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms over time: what /tf and /tf_static said, answered as tf2's BufferCore answers, or refused as it refuses.
+"""Transforms over time from /tf and /tf_static. Lookups give the answers and the errors of tf2's BufferCore.
 
 Frames form a forest. A lookup walks from both frames up to where they meet, takes each link at the stamp asked for
 (linear in translation, slerp in rotation between the two samples around it), and never goes beyond the samples there
@@ -45,8 +45,8 @@ class TransformBuffer:
         max_samples: most samples kept of each moving frame; the oldest go first.
         max_frames: most frame names; transforms that would add more are refused.
         max_total: most samples kept of all frames together (about 400 bytes each); when they are there, a new sample
-            takes the place of the oldest of its own frame (from the third on), so that nobody's history is lost to
-            somebody else's.
+            takes the place of the oldest of its own frame (from the third on), so that no frame loses its history to
+            another one.
     Attributes:
         ignored_old: number of transforms not taken because they were older than the history.
     """

@@ -36,10 +36,10 @@ class TransformError(ValueError):
 
 
 class UnknownFrame(TransformError):
-    """A lookup of a frame that nobody has named.
+    """A lookup of a frame that no transform has named.
 
-    What may be meant is worked out when the text is read, so not under the buffer's lock, and from a bounded amount of
-    text: whoever can send names could else make every lookup slow.
+    The hint at a similar name is computed when the text is read, so not under the buffer's lock, and from a bounded
+    amount of text. Otherwise a sender of long names could make every lookup slow.
     """
 
     def __init__(self, argument: str, name: str, known: tuple[str, ...]):
