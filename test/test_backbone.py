@@ -114,8 +114,8 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("config", "images", "reason"),
     [
-        (BackboneConfig(name="resnet_50"), SMALL, "which timm has not; near it: .*resnet50"),
-        (BackboneConfig(name="hf-hub:someone/something"), SMALL, "which timm has not"),
+        (BackboneConfig(name="resnet_50"), SMALL, "which timm does not have; near it: .*resnet50"),
+        (BackboneConfig(name="hf-hub:someone/something"), SMALL, "which timm does not have"),
         (BackboneConfig(name="test_resnet", levels=(3, 7), stride=16), SMALL, "gives no feature maps"),
         (BackboneConfig(name="test_resnet", levels=(3, 4), stride=8), SMALL, "change backbone.stride to 16"),
         (LITE0, ImageConfig(height=64, width=100), "must be multiples of 32"),

@@ -351,7 +351,7 @@ def test_a_backbone_that_timm_does_not_have_is_refused_and_nothing_is_fetched(pa
     content = read_checkpoint_metadata(path)
     content["model"]["backbone"]["name"] = name
     change_metadata(path, model=content["model"])
-    assert "which timm has not" in refusal(path)
+    assert "which timm does not have" in refusal(path)
 
 
 def test_a_checkpoint_never_fetches_pretrained_weights(path):
