@@ -6,7 +6,7 @@ import argparse
 import typing
 from typing import TypeVar
 
-from renderocc_model.base.config import Setting, settings_of
+from renderocc_model.base.config import Setting, from_mapping, settings_of
 
 __all__ = ["add_arguments", "from_arguments"]
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
-    """Add one option for each setting of a flat configuration class: `max_gap` becomes `--max-gap`.
+def add_arguments(parser: argparse._ActionsContainer, cls: type) -> None:
+    """Add one option for each setting of a configuration class: `max_gap` becomes `--max-gap`, in nested classes too.
 
     A setting that is true or false becomes a switch; its default must be false. A tuple takes one word or more.
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type) -> None:
         cls: decorated with `configuration`.
     """
     for setting in settings_of(cls):
-        flag, text = f"--{setting.name.replace('_', '-')}", _help(setting)
+        flag, text = f"--{_own_name(setting).replace('_', '-')}", _help(setting)
         if setting.type is bool:
             assert setting.default is False, f"{flag}: a switch can only turn a setting on"
             parser.add_argument(flag, action="store_true", help=text)
@@ -52,8 +52,18 @@ def from_arguments(arguments: argparse.Namespace, cls: type[T]) -> T:
     Raises:
         ValueError: a value is out of range, or the values do not fit together.
     """
-    given = {setting.name: getattr(arguments, setting.name) for setting in settings_of(cls)}
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    given: dict = {}
+    for setting in settings_of(cls):
+        *parents, name = setting.name.split(".")
+        value, place = getattr(arguments, name), given
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    return from_mapping(cls, given, where="options")
+
+
+def _own_name(setting: Setting) -> str:
+    return setting.name.rpartition(".")[2]
 
 
 def _help(setting: Setting) -> str:

@@ -170,6 +170,43 @@ class TransformBuffer:
             below = [name for chain in (up, down) for name in takewhile(lambda name: name != meeting, chain)]
             return min((self._frames[name].stamps[-1] for name in below if not self._frames[name].static), default=0)
 
+    def trajectories(self, target: str, source: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """target_from_source at every sample of each moving link between them, also of samples with equal stamps.
+
+        Returns:
+            for each moving link, where it has samples at which there is a transform: stamps (N,) int64 ascending, and
+            transforms (N, 4, 4) float64. Empty if no link moves, or there is no connection.
+        """
+        target, source = _stripped(target), _stripped(source)
+        with self._changed:
+            try:
+                chain = self._newest_chain(source, (target,)) + self._newest_chain(target, (source,))
+            except TransformError:
+                return []
+            moving = [self._frames[name] for name in dict.fromkeys(chain) if name in self._frames]
+            found = [self._trajectory(target, source, frame) for frame in moving if not frame.static]
+        return [(stamps, poses) for stamps, poses in found if len(stamps)]
+
+    def _trajectory(self, target: str, source: str, frame: FrameHistory) -> tuple[np.ndarray, np.ndarray]:
+        stamps, poses = [], []
+        for index, stamp_ns in enumerate(frame.stamps):
+            try:
+                up, down = self._walk(target, source, stamp_ns)
+            except TransformError:
+                continue
+            if all(one is not frame for one, _ in (*up, *down)):
+                continue  # above where the two meet
+            ways = []
+            for way in (up, down):
+                links = []
+                for one, bracket in way:
+                    own = one is frame and one.parents[index] == one.parents[bracket[0]]
+                    links.append(one.links[index] if own else one.link(stamp_ns, *bracket))
+                ways.append(composed(links))
+            stamps.append(stamp_ns)
+            poses.append(matrix(inverse_times(ways[1], ways[0])))
+        return np.array(stamps, np.int64), np.array(poses).reshape(-1, 4, 4)
+
     def wait_for(self, target: str, source: str, stamp_ns: int, timeout: float) -> np.ndarray:
         """`lookup`, waiting up to `timeout` seconds for data that may still come (never for data that cannot).
 

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.base.findings import Finding
+from renderocc_model.rosio.motion import MotionLimits
 
 __all__ = ["main"]
 
@@ -53,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
         default=0.1,
         metavar="S",
         help="largest time in seconds between a frame and its images (default 0.1)",
+    )
+    add_arguments(
+        made.add_argument_group("motion; where the vehicle moves otherwise, nothing is related"), MotionLimits
     )
     made.add_argument(
         "--samples", type=int, default=50, metavar="N", help="decode N label images of each camera (default 50; 0: all)"

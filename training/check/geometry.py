@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from argparse import Namespace
 
 import numpy as np
 
+from renderocc_model.base.config_arguments import from_arguments
 from renderocc_model.base.findings import Findings
 from renderocc_model.rosio.camera_topics import CameraTopics
+from renderocc_model.rosio.motion import MotionLimits, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformError
 from training.recordings.frames import pose_gap
 
@@ -116,11 +119,24 @@ def implausible(base_from_camera: np.ndarray) -> list[str]:
     return texts
 
 
-def check_poses(findings: Findings, contents: Contents, base_frame: str, odom_frame: str, max_gap: float) -> None:
-    """Check that every image has an ego pose. There is one finding for each unbroken row of images without."""
+def check_poses(findings: Findings, contents: Contents, options: Namespace) -> None:
+    """Check that the ego pose does not jump, and that every image has one.
+
+    There is one finding for each unbroken row of images without a pose. Images inside a jump are not among them: they
+    are left out, and the jump is named.
+
+    Args:
+        findings: gets the faults.
+        contents: contents of the recording.
+        options: the options of `renderocc check`.
+    """
+    base_frame, odom_frame, max_gap = options.base_frame, options.odom_frame, options.max_pose_gap
     if not odom_frame:
         findings.ok("ego motion", "the vehicle stands still (--odom-frame is empty)")
         return
+    jumps = find_jumps(contents.transforms, odom_frame, base_frame, from_arguments(options, MotionLimits))
+    for text in jumps.texts(contents.time_text):
+        findings.warn("ego motion", text, "what is before it and what is after it are not related", "/tf")
     missing = 0
     for camera in contents.cameras.values():
         stretches = _stretches(contents, sorted(set(camera.stamps)), base_frame, odom_frame, max_gap)

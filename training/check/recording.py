@@ -75,7 +75,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
         _check_stamps(findings, contents, f"cloud {cloud}", cloud, stamps, "cloud")
     check_lidars(findings, contents, options.base_frame)
     mounts = check_mounts(findings, contents, options.base_frame)
-    check_poses(findings, contents, options.base_frame, options.odom_frame, options.max_pose_gap)
+    check_poses(findings, contents, options)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
     try:
         classes = class_table(options.classes, bag.path, sidecars[0].path if sidecars else None)

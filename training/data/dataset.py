@@ -88,7 +88,7 @@ class Sample:
 
     recording, frame, epoch, index: where it comes from.
     current: the frame to predict.
-    previous: earlier frames of the recording, nearest first; fewer at its beginning.
+    previous: earlier frames of the recording, nearest first; fewer at its beginning and after a jump of the ego pose.
     rays: labelled rays in base_link of the current frame, with distances (0 where only the class is known), classes
         (255 where only the distance is) and frame_offsets.
     ray_cameras: (R,) int64, the camera of each ray, whatever frame it is of.
@@ -181,7 +181,7 @@ class RayDataset(torch.utils.data.Dataset):
         shape = (config.height, config.width)
         changes = [draw_image_change(rng, config.augment, *shape) for _ in tables.cameras]
         current = self._views(tables, frame, changes, change)
-        earlier = range(frame - 1, max(frame - 1 - config.previous, -1), -1)
+        earlier = tables.in_piece(frame, range(frame - 1, frame - 1 - config.previous, -1))
         previous = tuple(self._views(tables, one, changes, change) for one in earlier)
         rays, cameras = self._rays(rng, tables, frame, change)
         truth = tables.truth_arrays(frame) if config.truth else None
@@ -268,8 +268,7 @@ class RayDataset(torch.utils.data.Dataset):
     def _still(self, tables: Tables, frame: int, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The frame and its neighbours, ascending (F,), and what is left out of each (F, C + 1): in others than the
         frame, classes that move or are unknown."""
-        wanted = {frame + offset for offset in offsets if 0 <= frame + offset < len(tables)}
-        frames = np.array(sorted({frame, *wanted}))
+        frames = np.array(sorted({frame, *tables.in_piece(frame, (frame + offset for offset in offsets))}))
         moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
         return frames, (frames != frame)[:, None] & moves
 
@@ -307,8 +306,8 @@ class RayDataset(torch.utils.data.Dataset):
         self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray
     ) -> tuple[Rays, np.ndarray]:
         """Labelled rays drawn by weight from the current frame and the auxiliary ones."""
-        others = [frame + offset for offset in self.config.auxiliary_offsets]
-        frames = np.array([frame, *(other for other in others if 0 <= other < len(tables))])
+        others = tables.in_piece(frame, (frame + offset for offset in self.config.auxiliary_offsets))
+        frames = np.array([frame, *others])
         starts = tables.starts[frames]  # (frames, N, C + 2)
         sizes = np.diff(starts, axis=2)
         groups = np.stack([sizes[0].sum(axis=0), sizes[1:].sum(axis=(0, 1))])  # (2, C + 1)

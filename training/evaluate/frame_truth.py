@@ -63,7 +63,8 @@ def truth_of(tables: Tables, frame: int, grid: VoxelGrid, truth_grid: VoxelGrid 
 
 
 def ray_origins(tables: Tables, frame: int, grid: VoxelGrid, lidar: Sequence[float] = DEFAULT_ORIGIN) -> np.ndarray:
-    """Origins of RayIoU's rays: the LiDAR's positions in all frames of the recording, in base_link of this frame.
+    """Origins of RayIoU's rays: the LiDAR's positions in all frames of the recording, in base_link of this
+    frame. Frames that a jump of the ego pose separates from this one are left out.
 
     Args:
         tables: the recording.
@@ -74,7 +75,8 @@ def ray_origins(tables: Tables, frame: int, grid: VoxelGrid, lidar: Sequence[flo
         (N, 3) origins that `select_origins` selects.
     """
     base_from_odom = invert(tables.odom_from_base[frame])
-    places = [transform_points(base_from_odom @ pose, np.array([lidar], float))[0] for pose in tables.odom_from_base]
+    poses = tables.odom_from_base[tables.pieces == tables.pieces[frame]]
+    places = [transform_points(base_from_odom @ pose, np.array([lidar], float))[0] for pose in poses]
     return select_origins(np.array(places), grid)
 
 

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.rosio.motion import MotionLimits
 
 __all__ = ["main"]
 
@@ -91,6 +93,16 @@ def parser() -> argparse.ArgumentParser:
         default="odom",
         help="the fixed frame in TF (default odom); '' for a vehicle that stands still",
     )
+    made.add_argument(
+        "--max-pose-gap",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
+    )
+    add_arguments(
+        made.add_argument_group("motion; where the vehicle moves otherwise, nothing is related"), MotionLimits
+    )
     made.add_argument("--preview", type=Path, metavar="DIR", help="write images with their labels drawn over them")
     made.add_argument("--preview-count", type=int, default=10, metavar="N", help="previews of each camera (default 10)")
     made.add_argument(
@@ -133,9 +145,22 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or sidecar_of(bag)
     if out.exists():
         raise ValueError(f"{out} exists; name another folder with --out, or remove it")
-    with Recording(bag, None, arguments.base_frame, arguments.odom_frame, arguments.cameras) as recording:
+    with Recording(
+        bag,
+        None,
+        arguments.base_frame,
+        arguments.odom_frame,
+        arguments.cameras,
+        arguments.max_pose_gap,
+        from_arguments(arguments, MotionLimits),
+    ) as recording:
         for note in recording.notes:
             print(f"renderocc label: {note}", file=sys.stderr)
+        for text in recording.jumps.texts(recording.time_text):
+            print(
+                f"renderocc label: warning: {bag}: ego pose on /tf: {text}; nothing is labelled across it",
+                file=sys.stderr,
+            )
         sources, notes = find_sources(recording, arguments)
         for key, value in notes.items():
             print(f"{key}: {value}", file=sys.stderr)

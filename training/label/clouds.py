@@ -128,7 +128,23 @@ class LidarClouds:
         """
         if self.topic.nearest(stamp_ns, self.limit_ns) is None:
             raise NoCloud(f"no cloud on {self.topic.topic} within {self.limit_ns / 1e9:g} s")
-        return [self._cloud(stamp) for stamp in self.topic.around(stamp_ns, self.sweeps)]
+        near = self.topic.around(stamp_ns, self.sweeps)
+        if len(self.recording.jumps):
+            near = self._in_same_piece(stamp_ns)
+        return [self._cloud(stamp) for stamp in near]
+
+    def _in_same_piece(self, stamp_ns: int) -> list[int]:
+        """The stamps of the nearest clouds that no jump of the ego pose separates from a moment."""
+        recording = self.recording
+        recording.odom_from_base(stamp_ns)  # raises where the moment itself is inside a jump
+        related = [stamp for stamp in self.topic.stamps if recording.related(stamp, stamp_ns)]
+        near = sorted(related, key=lambda stamp: (abs(stamp - stamp_ns), stamp))[: self.sweeps]
+        if not near or abs(near[0] - stamp_ns) > self.limit_ns:
+            raise NoCloud(
+                f"no cloud on {self.topic.topic} within {self.limit_ns / 1e9:g} s on the same side of a jump of the "
+                "ego pose"
+            )
+        return near
 
     def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
         """Pose (4, 4) of the LiDAR at the cloud's stamp in the camera's optical frame at the image's stamp.

@@ -18,10 +18,12 @@ from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
 from renderocc_model.field.classes import TABLES
+from renderocc_model.rosio.motion import MotionLimits
 
 from ..recordings.frames import FrameIndex, Recording, RecordingError
 from ..recordings.notes import class_table, find_sidecar, recording_name
 from .extract import Extractor
+from .pieces import piece_starts, related_images
 from .shard import ShardWriter, is_prepared
 from .tables import TablesError, describe_camera, read_header
 
@@ -53,6 +55,7 @@ class PrepareConfig:
         "labelled pixels to keep of each image, drawn at random; 0 keeps all (dense labels take 8 bytes a pixel)",
         minimum=0,
     )
+    motion: MotionLimits = MotionLimits()
     skip_unposed: bool = setting(False, "leave out frames that have no ego pose, instead of refusing the recording")
 
 
@@ -86,10 +89,11 @@ def prepare_recording(
         return out / name
     table = class_table(config.classes, bag, labels)
     with Recording(
-        bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap
+        bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap, config.motion
     ) as recording:
         _refuse_unusable(recording, config)
-        frames = _posed(recording, recording.frames(config.anchor or None, config.max_time_diff), config.skip_unposed)
+        frames = related_images(recording, recording.frames(config.anchor or None, config.max_time_diff))
+        frames = _posed(recording, frames, config.skip_unposed)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
             extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image)
@@ -104,7 +108,8 @@ def prepare_recording(
                 describe_camera(camera, recording.models[camera], recording.mount(camera))
                 for camera in recording.cameras
             ]
-            return writer.seal(cameras, table.to_dict(), len(table))
+            jumps = recording.jumps.texts(recording.time_text)
+            return writer.seal(cameras, table.to_dict(), len(table), piece_starts(recording, frames), jumps)
 
 
 def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
@@ -216,6 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in failures:
         print(f"renderocc prepare: {text}", file=sys.stderr)
     print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
+    for name in names:
+        for text in read_header(arguments.out / name).get("jumps", ()) if (arguments.out / name).is_dir() else ():
+            print(f"renderocc prepare: warning: {name}: ego pose on /tf: {text}; nothing is related across it")
     if len(failures) < len(tasks):
         print(_summary([arguments.out / name for name in names]))
         print(f"wrote {arguments.out.resolve()}")

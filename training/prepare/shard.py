@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,23 @@ class ShardWriter:
             os.replace(partial, path)
         return load_directions(self.out, model)
 
-    def seal(self, cameras: list[dict], classes: dict, class_count: int) -> Path:
-        """Write arrays and header from the journal, and rename the folder."""
+    def seal(
+        self,
+        cameras: list[dict],
+        classes: dict,
+        class_count: int,
+        piece_starts: Sequence[int] = (),
+        jumps: Sequence[str] = (),
+    ) -> Path:
+        """Write arrays and header from the journal, and rename the folder.
+
+        Args:
+            cameras: entries of the header.
+            classes: the labels' class table, for the header.
+            class_count: number of its classes.
+            piece_starts: numbers of the frames before which the ego pose jumps, ascending.
+            jumps: lines about these jumps, for people.
+        """
         columns, encodings = self._columns()
         counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count + 1)
         ends = np.cumsum(counts.reshape(self.done, -1), axis=1).reshape(counts.shape)
@@ -203,6 +219,8 @@ class ShardWriter:
             "unlabelled": int(totals[-1]),
             "image_bytes": self._files["images.bin"].tell(),
             "truth_bytes": self._files["truth.bin"].tell(),
+            "piece_starts": list(piece_starts),
+            "jumps": list(jumps),
         }
         (self.folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         for file in self._files.values():

@@ -3,7 +3,8 @@
 A folder appears under its name when all of it is written (see `prepare`). Its files, for F frames, N cameras, C classes
 and M labelled pixels:
 
-    header.json            version, plan (data and settings), cameras, classes, counts
+    header.json            version, plan (data and settings), cameras, classes, counts, `piece_starts`: numbers of the
+                           frames before which the ego pose jumps (frames before and after are never related)
     stamps.npy             (F,) int64, the frames' moments
     image_stamps.npy       (F, N) int64, 0 if a camera has no image
     images.npy             (F, N, 3) int64: offset and length in images.bin, and index of the header's `encodings`;
@@ -30,6 +31,7 @@ import json
 import mmap
 import operator
 import tokenize
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +126,8 @@ class Tables:
         classes: the labels' class table.
         class_counts: (C,) labelled pixels of each class.
         unlabelled_count: number of pixels of known distance and unknown class.
+        pieces: (F,) int64, the number of each frame's piece. The ego pose jumps between pieces, so that frames of
+            different pieces must not be related.
         stamps, image_stamps, images, base_from_camera, odom_from_base, starts, truth, pixels, distances: see above.
     Raises:
         TablesError: it does not exist, has another version, or its files do not have the sizes in the header.
@@ -152,6 +156,7 @@ class Tables:
             frames, count, image_bytes, truth_bytes = (
                 operator.index(header[name]) for name in ("frames", "pixels", "image_bytes", "truth_bytes")
             )
+            self.pieces = _pieces([operator.index(start) for start in header.get("piece_starts", ())], frames)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise self._damaged(HEADER, f"is not what `renderocc prepare` writes ({error!r})") from None
         self._maps: list[mmap.mmap] = []
@@ -168,6 +173,11 @@ class Tables:
 
     def __reduce__(self) -> tuple:
         return Tables, (self.folder,)  # a worker maps the files itself; pickling maps would copy them
+
+    def in_piece(self, frame: int, others: Iterable[int]) -> list[int]:
+        """Those of other frames, in their order, that exist and that no jump of the ego pose separates from a frame."""
+        inside = (other for other in others if 0 <= other < len(self))
+        return [other for other in inside if self.pieces[other] == self.pieces[frame]]
 
     def image(self, frame: int, camera: int) -> tuple[np.ndarray, RawEncoding | None] | None:
         """The bytes of an image, and its format if it is raw; None if the camera has no image."""
@@ -259,6 +269,12 @@ class Tables:
 
     def _damaged(self, name: str, why: str) -> TablesError:
         return TablesError(f"{self.folder / name}: {why}; the file is damaged; copy it again, or prepare it again")
+
+
+def _pieces(starts: list[int], frames: int) -> np.ndarray:
+    if starts != sorted(set(starts)) or not all(0 < start < frames for start in starts):
+        raise ValueError(f"piece_starts is {starts} for {frames} frames")
+    return np.searchsorted(np.array(starts, np.int64), np.arange(frames), side="right").astype(np.int64)
 
 
 def load_directions(root: Path, model: CameraModel) -> np.ndarray:

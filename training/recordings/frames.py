@@ -15,6 +15,7 @@ from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
@@ -22,6 +23,7 @@ from .label_images import LabelImageError, depth_image, semantic_image
 __all__ = [
     "FrameIndex",
     "ImageSource",
+    "JumpError",
     "Message",
     "Recording",
     "RecordingError",
@@ -40,6 +42,10 @@ Message = cdr.ImageMessage | cdr.CompressedImageMessage
 
 class RecordingError(ValueError):
     """The recording cannot be used for training. The text names the file, the topic, the time and what to do."""
+
+
+class JumpError(RecordingError):
+    """Two moments cannot be related, because the ego pose jumps between them. The text has the jump's time and size."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class Recording:
         odom_frame: the fixed frame in TF. When it is empty, the vehicle stands still.
         cameras: names of the cameras to use. None uses all that have images and camera_info.
         max_pose_gap: longest time in seconds from a stamp to the ego poses before and after it.
+        limits: how the vehicle can move; where the ego pose moves otherwise, the recording falls into pieces that are
+            not related to each other.
     Attributes:
         bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
         cameras: names. Camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
@@ -86,6 +94,7 @@ class Recording:
         optical_frames: {camera: frame_id}.
         stamps: {camera: stamps of its images, ascending}.
         transforms: all of /tf and /tf_static.
+        jumps: where the ego pose jumps.
         notes: faults that do not prevent reading.
     Raises:
         BagError: the file cannot be read.
@@ -100,6 +109,7 @@ class Recording:
         odom_frame: str = "odom",
         cameras: Sequence[str] | None = None,
         max_pose_gap: float = 0.5,
+        limits: MotionLimits = MotionLimits(),
     ) -> None:
         self.path = Path(path)
         self.labels_path = None if labels is None else Path(labels)
@@ -121,6 +131,7 @@ class Recording:
                 for kind in _DECODERS
             }
             self._read_index()
+            self.jumps: Jumps = find_jumps(self.transforms, odom_frame, base_frame, limits)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Recording:
@@ -168,7 +179,7 @@ class Recording:
         """Ego pose (4, 4). It is the identity when odom_frame is empty.
 
         Raises:
-            RecordingError: /tf has no poses near the stamp.
+            RecordingError: /tf has no poses near the stamp, or the pose jumps there.
         """
         if not self.odom_frame:
             return np.eye(4)
@@ -184,16 +195,33 @@ class Recording:
                 f"{where}: the nearest poses are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave this "
                 "part out, or record /tf without gaps"
             )
+        self._check_related(stamp_ns, stamp_ns)
         return pose
+
+    def related(self, one_ns: int, other_ns: int) -> bool:
+        """Whether the ego pose does not jump between two moments, so that one can be seen from the other."""
+        return self.jumps.between(one_ns, other_ns) is None
+
+    def _check_related(self, one_ns: int, other_ns: int) -> None:
+        jump = self.jumps.between(one_ns, other_ns)
+        if jump is not None:
+            raise JumpError(
+                f"{self.path}: the ego pose on /tf cannot be used at {self.time_text(jump.after_ns)}: {jump}; what is "
+                "before it and what is after it are not related"
+            )
 
     def base_from_camera(self, camera: str, stamp_ns: int, at_stamp_ns: int) -> np.ndarray:
         """Pose of the camera at one stamp in base_link at another stamp, (4, 4).
 
         inv(odom_from_base(at)) @ odom_from_base(stamp) @ mount, as in the node.
+
+        Raises:
+            RecordingError: there is no pose or mount. JumpError: the ego pose jumps between the two moments.
         """
         mount = self.mount(camera, stamp_ns)
         if stamp_ns == at_stamp_ns or not self.odom_frame:
             return mount
+        self._check_related(stamp_ns, at_stamp_ns)
         return invert(self.odom_from_base(at_stamp_ns)) @ self.odom_from_base(stamp_ns) @ mount
 
     def image_message(self, camera: str, stamp_ns: int) -> Message:

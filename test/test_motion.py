@@ -1,0 +1,275 @@
+"""Jumps of the ego pose: what no vehicle does is found, what vehicles do is not, and nothing is related across it."""
+
+import numpy as np
+import pytest
+import tiny_bag
+from realdata import REALDATA, needs_realdata
+from tiny_bag import FRAME_NS, LATER_NS, START_NS, Plan, write_bag
+
+from renderocc_model.base.findings import Findings
+from renderocc_model.rosio.motion import MotionLimits, find_jumps, jumps_of
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+from training.check import main as check
+from training.data.dataset import RayDataset, SampleConfig
+from training.evaluate.frame_truth import ray_origins
+from training.prepare import PrepareConfig, main, prepare_recording
+from training.prepare.tables import Tables, TablesError
+from training.recordings.frames import JumpError, Recording
+
+S = 1_000_000_000
+LIMITS = MotionLimits()
+UNIT = (0.0, 0.0, 0.0, 1.0)
+
+
+def drive(rate: float, speed: float, seconds: float = 10.0, noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Stamps (N,) and poses (N, 4, 4) along x."""
+    stamps = np.round(np.arange(round(seconds * rate)) * 1e9 / rate).astype(np.int64)
+    poses = np.tile(np.eye(4), (len(stamps), 1, 1))
+    poses[:, 0, 3] = speed * stamps / 1e9
+    poses[:, :3, 3] += np.random.default_rng(0).normal(0, noise, (len(stamps), 3))
+    return stamps, poses
+
+
+def turned(angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+# ------------------------------------------------------------------------------------------------ which steps are jumps
+
+
+@pytest.mark.parametrize("rate, speed, noise", [(100, 20, 0.02), (50, 5, 0), (10, 30, 0.1), (2, 60, 0.1), (1, 13, 0.1)])
+def test_a_steady_drive_has_no_jump(rate, speed, noise):
+    assert jumps_of(*drive(rate, speed, noise=noise), LIMITS) == []
+
+
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_braking_accelerating_and_turning_hard_are_no_jumps(every):
+    # 10 m/s^2 down from 30 m/s, 6 m/s^2 up to 20 m/s, and then a curve of 0.45 rad/s, which are 9 m/s^2 sideways.
+    t = np.arange(0, 15, 0.1)
+    speed = np.where(t < 5, np.clip(30 - 10 * t, 0, None), np.clip(6 * (t - 5), 0, 20))
+    heading = np.where(t < 10, 0, 0.45 * (t - 10))
+    poses = np.array([turned(angle) for angle in heading])
+    poses[:, 0, 3], poses[:, 1, 3] = np.cumsum(0.1 * speed * np.cos(heading)), np.cumsum(0.1 * speed * np.sin(heading))
+    assert jumps_of(np.round(t * S).astype(np.int64)[::every], poses[::every], LIMITS) == []
+
+
+def test_a_jump_has_the_stamps_of_its_poses_and_its_size():
+    stamps, poses = drive(50, 5)
+    poses[100:, 1, 3] += 3
+    (jump,) = jumps_of(stamps, poses, LIMITS)
+    # Pose 99 is at 1.98 s and pose 100 at 2.00 s; 3 m sideways and 0.1 m ahead.
+    assert (jump.before_ns, jump.after_ns) == (1_980_000_000, 2_000_000_000)
+    assert jump.distance == pytest.approx(np.hypot(3, 0.1)) and jump.turn == pytest.approx(0, abs=1e-9)
+    assert str(jump) == "it jumps: moves 3.00 m within 0.020 s (150 m/s)"
+
+
+@pytest.mark.parametrize(
+    "rate, speed, shift",
+    [
+        (50, 5, (0, 0.7, 0)),  # less than the speed limit allows: 0.35 m in 20 ms and 0.5 m of noise
+        (10, 30, (0, 2, 0)),  # to the side of a fast vehicle, whose speed hardly changes
+        (10, 30, (-3, 0, 0)),  # stands still for one step
+        (1, 1.3, (60, 0, 0)),  # a speed that vehicles have, but not this one before and after
+        (20, 10, (0, 0, 2.5)),  # in height
+    ],
+)
+def test_a_step_that_does_not_go_on_from_the_motion_beside_it_is_a_jump(rate, speed, shift):
+    stamps, poses = drive(rate, speed)
+    middle = len(stamps) // 2
+    poses[middle:, :3, 3] += shift
+    found = jumps_of(stamps, poses, LIMITS)
+    assert [jump.after_ns for jump in found] == [stamps[middle]]
+
+
+def test_a_sudden_turn_is_a_jump_and_a_fast_one_is_not():
+    stamps, poses = drive(50, 0)
+    poses[:] = [turned(2.5 * t / S) for t in stamps]  # 143 degrees a second
+    assert jumps_of(stamps, poses, LIMITS) == []
+    poses[200:] = poses[200:] @ turned(np.radians(20))
+    (jump,) = jumps_of(stamps, poses, LIMITS)
+    assert jump.turn == pytest.approx(np.radians(20) + 2.5 * 0.02)
+
+
+def test_one_wrong_pose_is_jumped_to_and_back_from():
+    stamps, poses = drive(10, 20)
+    poses[40, 0, 3] += 8
+    assert [jump.after_ns for jump in jumps_of(stamps, poses, LIMITS)] == [stamps[40], stamps[41]]
+
+
+def test_two_publishers_that_disagree_jump_at_every_pose():
+    stamps, poses = drive(50, 5, 1.0)
+    stamps, poses = np.repeat(stamps, 2), np.repeat(poses, 2, axis=0)
+    poses[1::2, 0, 3] += 4
+    assert len(jumps_of(stamps, poses, LIMITS)) == 99
+
+
+def test_limits_can_be_set():
+    stamps, poses = drive(50, 5)
+    poses[100:, 1, 3] += 3
+    assert jumps_of(stamps, poses, MotionLimits(max_pose_step=4.0)) == []
+    stamps, poses = drive(10, 100)
+    assert jumps_of(stamps, poses, MotionLimits(max_speed=120.0)) == []
+    assert len(jumps_of(stamps, poses, LIMITS)) == 99  # 10 m a step; 7.5 m are allowed
+
+
+def test_a_correction_that_comes_seldom_is_not_hidden_by_interpolation():
+    buffer = TransformBuffer(history=1e9)
+    for step in range(100):
+        buffer.set("odom", "base_link", step * S // 50, (step * 0.02, 0, 0), UNIT)
+    for step in range(2):
+        buffer.set("map", "odom", step * S, (0, 30.0 * step, 0), UNIT)  # 30 m/s, if it were a motion
+    assert len(find_jumps(buffer, "odom", "base_link", LIMITS)) == 0
+    # Only the poses up to the last correction are in map: 0 to 1 s. The vehicle drives 1 m/s.
+    (jump,) = find_jumps(buffer, "map", "base_link", MotionLimits(max_speed=20.0)).items
+    assert (jump.before_ns, jump.after_ns) == (0, S) and jump.distance == pytest.approx(np.hypot(30, 1))
+
+
+def test_moments_are_related_up_to_the_poses_at_a_jump():
+    buffer = TransformBuffer(history=1e9)
+    for step, x in enumerate([0.0, 0.1, 0.2, 50.3, 50.4]):
+        buffer.set("odom", "base_link", step * 100, (x, 0, 0), UNIT)
+    jumps = find_jumps(buffer, "odom", "base_link", LIMITS)
+    assert [(jump.before_ns, jump.after_ns) for jump in jumps.items] == [(200, 300)]
+    related = {(a, b): jumps.between(a, b) is None for a in (200, 201, 300) for b in (100, 200, 201, 300, 400)}
+    assert related == {
+        (200, 100): True, (200, 200): True, (200, 201): False, (200, 300): False, (200, 400): False,
+        (201, 100): False, (201, 200): False, (201, 201): False, (201, 300): False, (201, 400): False,
+        (300, 100): False, (300, 200): False, (300, 201): False, (300, 300): True, (300, 400): True,
+    }  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------------------- in recordings
+
+
+def with_jump(folder, monkeypatch, at_s: float):
+    """Eight frames, 0.5 s apart, whose poses, one every 20 ms, are 40 m to the left from a time on."""
+    true = tiny_bag.odom_from_base
+
+    def pose(stamp_ns):
+        shifted = true(stamp_ns)
+        shifted[1, 3] += 40.0 * (stamp_ns >= START_NS + round(at_s * S))
+        return shifted
+
+    monkeypatch.setattr(tiny_bag, "odom_from_base", pose)
+    return write_bag(folder, Plan(frames=8))
+
+
+@pytest.fixture
+def jumping(tmp_path, monkeypatch):
+    """A jump between the poses at 1.48 s and 1.50 s, where frame 3 is."""
+    return with_jump(tmp_path / "drive", monkeypatch, 1.49)
+
+
+def test_a_recording_relates_nothing_across_a_jump(jumping):
+    before, after = START_NS + 2 * FRAME_NS, START_NS + 3 * FRAME_NS
+    with Recording(jumping) as recording:
+        assert recording.related(before, before + LATER_NS) and not recording.related(before, after)
+        recording.base_from_camera("wide", before + LATER_NS, before)
+        with pytest.raises(JumpError, match=r"1700000001\.500 s \(\+1\.600 s .*moves 40\.0.* m within 0\.020 s"):
+            recording.base_from_camera("wide", after + LATER_NS, before)
+        with pytest.raises(JumpError, match="jumps"):
+            recording.odom_from_base(after - 10_000_000)
+
+
+def test_training_takes_no_rays_and_no_views_from_the_other_side(jumping, tmp_path):
+    out = tmp_path / "tables"
+    tables = Tables(prepare_recording(jumping, None, out, PrepareConfig()))
+    assert tables.pieces.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    config = SampleConfig(height=32, width=64, rays=4000, previous=2)
+    dataset = RayDataset(out, config)
+    offsets = [set(dataset.sample(0, index).rays.frame_offsets.tolist()) for index in range(8)]
+    assert offsets[2] == {-2, -1, 0} and offsets[3] == {0, 1, 2, 3} and offsets[5] == {-2, -1, 0, 1, 2}
+    assert [len(dataset.sample(0, index).previous) for index in range(8)] == [0, 1, 2, 0, 1, 2, 2, 2]
+    for index in range(8):
+        # The cameras are within 2 m of base_link; over three frames the vehicle drives 3 m.
+        assert np.abs(dataset.sample(0, index).rays.origins.numpy()).max() < 5.0
+        assert np.abs(dataset.rays_of(index, offsets=(-3, -2, -1, 1, 2, 3)).origins.numpy()).max() < 5.0
+
+
+def test_a_frame_loses_the_images_that_are_on_the_other_side(tmp_path, monkeypatch):
+    # Between 1.50 s and 1.52 s: frame 3 of the front camera is before it, and its image of the wide one, 30 ms later,
+    # after it. The moments are those of the front camera.
+    bag = with_jump(tmp_path / "drive", monkeypatch, 1.51)
+    tables = Tables(prepare_recording(bag, None, tmp_path / "tables", PrepareConfig()))
+    assert (tables.image_stamps > 0).tolist() == [[True, True]] * 3 + [[True, False]] + [[True, True]] * 4
+    assert tables.pieces.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_a_frame_inside_a_jump_is_left_out(tmp_path, monkeypatch):
+    # Between 1.52 s and 1.54 s; frame 3 of the wide camera is at 1.53 s, where there is no pose.
+    bag = with_jump(tmp_path / "drive", monkeypatch, 1.53)
+    tables = Tables(prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(anchor="wide")))
+    assert [(stamp - START_NS - LATER_NS) // FRAME_NS for stamp in tables.stamps] == [0, 1, 2, 4, 5, 6, 7]
+    assert tables.pieces.tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_rays_of_rayiou_begin_only_where_the_vehicle_was_without_a_jump(jumping, tmp_path):
+    tables = Tables(prepare_recording(jumping, None, tmp_path / "tables", PrepareConfig()))
+    from renderocc_model.geometry.grid import OCC3D_GRID
+
+    origins = ray_origins(tables, 0, OCC3D_GRID)
+    assert np.abs(origins[:, 1]).max() < 1.0  # the jump is 40 m along y, at the edge of the grid
+
+
+def test_tables_without_pieces_are_one_and_wrong_pieces_are_refused(jumping, tmp_path):
+    import json
+
+    folder = prepare_recording(jumping, None, tmp_path / "tables", PrepareConfig())
+    header = json.loads((folder / "header.json").read_text())
+    assert header["piece_starts"] == [3] and "1700000001.500 s" in header["jumps"][0]
+    for starts, message in (([0], "piece_starts"), ([3, 3], "piece_starts"), ([8], "piece_starts"), (["a"], "header")):
+        (folder / "header.json").write_text(json.dumps(header | {"piece_starts": starts}))
+        with pytest.raises(TablesError, match=message):
+            Tables(folder)
+    del header["piece_starts"]
+    (folder / "header.json").write_text(json.dumps(header))
+    assert Tables(folder).pieces.tolist() == [0] * 8
+
+
+def test_check_and_prepare_name_the_jump_once_with_its_time_and_size(jumping, tmp_path, capsys):
+    assert check([str(jumping)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "jump" in line]
+    assert len(lines) == 1 and lines[0].startswith("warn  ego motion: /tf: at 1700000001.500 s (+1.600 s into")
+    assert "moves 40.0" in lines[0]
+    assert check([str(jumping), "--max-pose-step", "50"]) == 0
+    assert "jump" not in capsys.readouterr().out
+    assert main([str(jumping), "--out", str(tmp_path / "tables"), "--jobs", "1"]) == 0
+    assert capsys.readouterr().out.count("warning: drive: ego pose on /tf: at 1700000001.500 s") == 1
+
+
+def test_nothing_that_is_inside_jumps_can_be_prepared(tmp_path, monkeypatch, capsys):
+    true = tiny_bag.odom_from_base
+    poses = list(range(START_NS - 101_000_000, START_NS + 2 * S, 20_000_000))
+
+    def pose(stamp_ns):
+        shifted = true(stamp_ns)
+        shifted[1, 3] += 40.0 * (poses.index(stamp_ns) % 2)
+        return shifted
+
+    monkeypatch.setattr(tiny_bag, "odom_from_base", pose)
+    bag = write_bag(tmp_path / "two_publishers", Plan(frames=4, poses=poses))
+    assert main([str(bag), "--out", str(tmp_path / "tables"), "--jobs", "1"]) == 2
+    assert "all 4 frames are inside jumps" in capsys.readouterr().err
+    with Recording(bag) as recording:
+        texts = recording.jumps.texts(recording.time_text)
+    assert len(texts) == 6 and "times more" in texts[-1]
+
+
+@needs_realdata
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["ddad_6cam", "nuscenes_keyframe", "fisheye_4cam"])
+def test_real_recordings_have_no_jump(name):
+    with Recording(REALDATA / name, max_pose_gap=2.0) as recording:
+        assert len(recording.jumps) == 0
+
+
+def test_the_doctor_names_the_jump(jumping):
+    pytest.importorskip("rclpy")
+    from renderocc_ros.commands.doctor.bag import check_bag
+    from renderocc_ros.parameters import NodeConfig
+
+    findings = Findings()
+    check_bag(findings, jumping, NodeConfig())
+    lines = [item.line() for item in findings.items if item.level != "ok" and "jump" in item.text]
+    assert len(lines) == 1 and "1700000001.500 s" in lines[0] and "moves 40.0" in lines[0]
