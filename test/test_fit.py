@@ -14,6 +14,8 @@ from training.prepare import PrepareConfig, prepare_recording
 from training.study.fit import fit_frames, fit_table
 from training.train.config import load_train_config
 
+pytestmark = pytest.mark.slow
+
 ROAD = 11
 
 

@@ -22,6 +22,8 @@ from training.simulate.trace import Tracer
 from training.simulate.variety import KINDS, stream
 from training.simulate.weather import Weather
 
+pytestmark = pytest.mark.slow
+
 STORE = get_typestore(Stores.ROS2_JAZZY)
 SEED = 12
 
