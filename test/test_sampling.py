@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from training.data.sampling import balance_weights, draw_group_counts, frame_weights
-from training.prepare.subset import choose
 
 
 def test_the_balance_is_that_of_the_paper():
@@ -102,19 +101,3 @@ def test_as_many_come_as_are_wanted():
     for count in (1, 2, 17, 499, 999, 1000):
         counts = draw_group_counts(rng, [10, 900, 90], [1000, 1e-3, 0.3], count)
         assert counts.sum() == count and (counts <= [10, 900, 90]).all()
-
-
-@pytest.mark.parametrize(("size", "count"), [(6, 3), (50, 3)])
-def test_every_item_is_chosen_as_often(size, count):
-    """Both ways of `choose`: a permutation for many, repeated draws for few."""
-    rng = np.random.default_rng(6)
-    picks = [choose(rng, size, count) for _ in range(6_000)]
-    assert all(len(set(pick.tolist())) == count for pick in picks)
-    assert stats.chisquare(np.bincount(np.concatenate(picks), minlength=size)).pvalue > 0.001
-    pairs = np.array([[pick.min(), pick.max()] for pick in picks])
-    assert pairs.min() == 0 and pairs.max() == size - 1
-
-
-def test_more_than_there_are_cannot_be_chosen():
-    with pytest.raises(ValueError, match="5 of 4"):
-        choose(np.random.default_rng(0), 4, 5)
