@@ -69,7 +69,7 @@ def leave_graph(node: RenderOccNode | None, executor: SingleThreadedExecutor | N
         executor.shutdown()
     if node is not None:
         node.destroy_node()
-    gc.collect()  # what a signal has left half made holds on to the node
+    gc.collect(1)  # what a signal has left half made is young; all of PyTorch takes seconds on a busy computer
     rclpy.try_shutdown()
 
 
