@@ -19,7 +19,7 @@ from .town import Town
 from .trace import Hits, Tracer, dot, place, rotate
 from .traffic import SHADOW_REACH
 
-__all__ = ["Lidar", "CameraRenderer", "CameraImage", "camera_offsets", "town_rig"]
+__all__ = ["Lidar", "CameraRenderer", "LabelledImage", "camera_offsets", "town_rig"]
 
 # Mounts like nuScenes': name, x, y, z in base_link, heading in degrees, horizontal field of view in degrees.
 _MOUNTS = (
@@ -64,7 +64,7 @@ def camera_offsets(rig: Rig) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class CameraImage:
+class LabelledImage:
     """An image with its labels.
 
     Attributes:
@@ -130,7 +130,7 @@ class CameraRenderer:
         inside = (column >= -0.5) & (column < model.width - 0.5) & (row >= -0.5) & (row < model.height - 0.5)
         return np.stack([column, row], -1), inside & ~behind
 
-    def render(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> CameraImage:
+    def render(self, town: Town, static: Tracer, t: float, rng: np.random.Generator) -> LabelledImage:
         """Render the image at a time in seconds, with its labels."""
         model = self.camera.model
         shape = (model.height, model.width)
@@ -151,7 +151,7 @@ class CameraRenderer:
         semantic = np.where(labelled, hits.class_id, np.uint8(UNLABELLED)).reshape(shape)
         depth = np.where(labelled, hits.distance * self._directions[:, 2], 0).astype(np.float32).reshape(shape)
         image[~self._seen.reshape(shape)] = 0
-        return CameraImage(image, semantic, np.maximum(depth, 0))
+        return LabelledImage(image, semantic, np.maximum(depth, 0))
 
     def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
         """The camera's image, (height, width, 3) uint8, of linear radiance."""
