@@ -369,3 +369,25 @@ def test_the_real_recordings_fit(name, count):
     findings, rig = looked_at(REALDATA / name)
     assert [item.line() for item in findings.items if item.level != "ok"] == []
     assert len(rig) == count
+
+
+def test_a_template_that_fits_calibrations_but_no_images_is_a_failure_and_no_crash(tmp_path):
+    recording = Recording(tmp_path / "bag")
+    recording.writer.open()
+    for stamp in range(T0, T0 + 500_000_000, 100_000_000):
+        recording.info("left", stamp)
+        recording.write(
+            "/left/image_rect_compressed", stamp, "sensor_msgs/msg/CompressedImage",
+            header=recording.header(stamp, "left_optical"), format="jpeg",
+            data=cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].ravel(),
+        )  # fmt: skip
+    recording.writer.close()
+    findings = Findings()
+    assert check_bag(findings, recording.folder, NodeConfig()) is None
+    (said,) = [item for item in findings.items if item.level == "FAIL"]
+    # A template for a topic that does not end in /compressed would not help: none is proposed.
+    assert "/left/image_rect_compressed" in said.remedy and "set image_topic" not in said.remedy
+    for config in (NodeConfig(image_topic="{camera}/image_rect_compressed"), NodeConfig(cameras=("left",))):
+        findings = Findings()
+        assert check_bag(findings, recording.folder, config) is None
+        assert not findings.could_run

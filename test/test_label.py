@@ -18,7 +18,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABE
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
 from training.label import main
-from training.label.clouds import LabelField, LabelledCloud, LidarClouds
+from training.label.clouds import LabelField, LabelledCloud, LidarClouds, null_returns
 from training.label.from_clouds import labels_from_clouds
 from training.label.from_images import Segmenter, recorded_classes, recorded_depth
 from training.label.mapping import ClassMapping, LabelError, load_mapping, mapping_from
@@ -555,3 +555,18 @@ def test_a_field_of_floats_is_read_as_ids_if_they_are_whole():
     mapping = ClassMapping.identity(OCC3D_NUSCENES)
     assert mapping.of_ids(np.array([4.0, 255.0], np.float32)).tolist() == [4, 255]
     assert LabelField("label", mapping).name == "label" and Occlusion().height > 0
+
+
+def test_beams_without_a_return_are_no_points():
+    random = np.random.default_rng(0)
+    points = random.uniform(-40, 40, (1000, 3))
+    points[:300, 0] = 12.0  # a wall: one coordinate alone is the same
+    points[300:310] = 5.0, 1.0, 0.5  # ten returns of one place, as of several echoes
+    assert not null_returns(points).any()
+    for null in ((0.0, 0.0, 0.0), (-0.0, 1e-9, 0.0), (0.8, 0.0, 2.0)):  # the last as moved into the vehicle's frame
+        given = points.copy()
+        given[::4] = null
+        assert null_returns(given).tolist() == [index % 4 == 0 for index in range(1000)]
+    points[5] = 0.0
+    assert np.flatnonzero(null_returns(points)).tolist() == [5]
+    assert null_returns(np.empty((0, 3))).shape == (0,)

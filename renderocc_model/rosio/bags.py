@@ -107,16 +107,24 @@ class Bag:
         Yields:
             (topic, record time in ns, the message's CDR bytes with their encapsulation header).
         Raises:
-            BagError: the file is damaged at this place.
+            BagError: the file is damaged at this place; or its index lists messages of a topic, and there are none.
         """
         unpack = unpacked_message if self._compression() == "message" else None
         for file, reader in self._readers:
             connections = [c for c in reader.connections if c.msgcount and (topics is None or c.topic in topics)]
             if not connections:
                 continue
+            unseen = {connection.topic for connection in connections}
             with damage_named(file):
                 for connection, stamp_ns, data in reader.messages(connections, start_ns, stop_ns):
+                    unseen.discard(connection.topic)
                     yield connection.topic, stamp_ns, unpack(data) if unpack else data
+            if unseen and start_ns is None and stop_ns is None:
+                remedy = "mcap recover IN -o OUT" if file.suffix == ".mcap" else "sqlite3 IN .recover | sqlite3 OUT"
+                raise BagError(
+                    f"{file}: its summary counts messages on {', '.join(sorted(unseen))}, but its index lists none; "
+                    f"write the index again: {remedy}"
+                )
 
     def _compression(self) -> str:
         mode = str(self._metadata.get("compression_mode") or "").lower()
@@ -134,9 +142,9 @@ class Bag:
             loose = sorted(file.name for file in path.iterdir() if file.suffix in (".mcap", ".db3"))
             remedy = "this folder is not a rosbag2 recording"
             if loose:
-                remedy = (
-                    f"the recorder was killed before writing it: ros2 bag reindex {path}, or name {loose[0]} itself"
-                )
+                remedy = f"the recorder was killed before writing it: ros2 bag reindex {path}"
+                part = f"name {loose[0]} itself" if len(loose) == 1 else f"name one of its {len(loose)} files, which is"
+                remedy += f", or {part}" + (" only a part of the recording" if len(loose) > 1 else "")
             raise BagError(f"{path}: no metadata.yaml in it; {remedy}")
         self._metadata = read_metadata(metadata_path)
         files = [path / PurePosixPath(name).name for name in self._metadata["relative_file_paths"]]

@@ -17,11 +17,30 @@ from training.recordings.stamped_topic import StampedTopic
 
 from .mapping import ClassMapping, LabelError
 
-__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "POINT_CLOUD"]
+__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "POINT_CLOUD", "null_returns"]
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 # One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
+
+_AT_ORIGIN = 0.01  # metres; a LiDAR measures nothing so near
+_SAME_PLACE = 100  # points with the same coordinates
+
+
+def null_returns(xyz: np.ndarray) -> np.ndarray:
+    """Which points (N, 3) stand for beams without a return, (N,) bool.
+
+    Drivers of organised clouds put such points at the sensor's origin. In a cloud that was moved into another frame
+    they are all at one other place, which the beams of a LiDAR do not hit again and again.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        null = np.abs(xyz).max(axis=1, initial=0.0) < _AT_ORIGIN
+    values, counts = np.unique(xyz[:, 0], return_counts=True)
+    for value in values[(counts >= _SAME_PLACE) & np.isfinite(values)]:
+        rows = np.flatnonzero(xyz[:, 0] == value)
+        _, place, times = np.unique(xyz[rows], axis=0, return_inverse=True, return_counts=True)
+        null[rows[times[place.ravel()] >= _SAME_PLACE]] = True
+    return null
 
 
 class NoCloud(LabelError):
@@ -32,7 +51,7 @@ class NoCloud(LabelError):
 class LabelledCloud:
     """A cloud's points xyz (N, 3) float64 in `frame_id`, and their class ids (N,) uint8, or None without classes.
 
-    Points that are no surface (noise, sky, the vehicle itself) are left out.
+    Points that are no surface (noise, sky, the vehicle itself) and beams without a return are left out.
     """
 
     stamp_ns: int
@@ -173,7 +192,7 @@ class LidarClouds:
         except ValueError as error:
             where = f"{self.recording.path}: {self.topic.topic} at {self.recording.time_text(stamp_ns)}"
             raise LabelError(f"{where}: {error}") from None
-        kept = np.isfinite(xyz).all(axis=1)
+        kept = np.isfinite(xyz).all(axis=1) & ~null_returns(xyz)
         if classes is not None:
             kept &= classes != NO_SURFACE
             classes = classes[kept]

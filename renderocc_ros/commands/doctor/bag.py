@@ -10,7 +10,7 @@ import numpy as np
 from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.rosio import cdr
-from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.bags import Bag, BagError, Topic
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.rosio.motion import MotionLimits, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -52,7 +52,7 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
         rate = f", {(topic.count - 1) / length:.1f} Hz" if topic.count > 1 and length > 0 else ""
         findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{rate}")
     cameras = _find_cameras(findings, bag, config)
-    if cameras is None:
+    if not cameras:
         return None
     transforms = _read(findings, bag, cameras, seconds)
     usable = [camera for camera in cameras.values() if _check_camera(findings, camera)]
@@ -77,13 +77,16 @@ def _holds(bag: Bag, topic: str, kind: str) -> bool:
     return topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count > 0
 
 
-def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics] | None:
-    """The cameras the node would use: those of its parameter, or those whose topics fit the templates; None if none."""
+def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics]:
+    """The cameras the node would use: those of its parameter, or those whose topics fit the templates.
+
+    If there are none, a finding says so.
+    """
     types = [(topic.name, [topic.type]) for topic in bag.topics.values() if topic.count]
     found = config.cameras or cameras_on_graph(types, config, "/")
     if not found:
         findings.fail("cameras", f"no topics fit {config.image_topic} with {config.camera_info_topic}", _suggest(bag))
-        return None
+        return {}
     cameras = {}
     for name in found:
         raw, info = _absolute(config.image_topic_of(name)), _absolute(config.camera_info_topic_of(name))
@@ -103,6 +106,8 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
             cameras[name] = CameraTopics(name, f"{raw}/compressed" if compressed else raw, info, compressed)
     if cameras:
         findings.ok("cameras", f"{len(cameras)}: {', '.join(cameras)}")
+    else:
+        findings.fail("cameras", f"none of {', '.join(found)} has images and a calibration", "mend what is named above")
     return cameras
 
 
@@ -113,18 +118,26 @@ def _absolute(topic: str) -> str:
 def _suggest(bag: Bag) -> str:
     """Templates that would fit: an image topic and a camera_info topic under the same name."""
     infos = {topic.name.rpartition("/")[0] for topic in bag.topics.values() if topic.type == _INFO}
-    for topic in bag.topics.values():
-        if topic.type in (_IMAGE, _COMPRESSED):
-            name = topic.name.removesuffix("/compressed")
-            parent, _, last = name.rpartition("/")
-            if parent in infos:
-                return f"set image_topic: '{{camera}}/{last}'"
-    images = [topic.name for topic in bag.topics.values() if topic.type in (_IMAGE, _COMPRESSED)]
+    images = [topic for topic in bag.topics.values() if topic.type in (_IMAGE, _COMPRESSED)]
+    usable = [topic.name for topic in images if topic.type == _IMAGE]
+    usable += [topic.name.removesuffix("/compressed") for topic in images if _is_beside_raw(topic)]
+    for name in usable:
+        parent, _, last = name.rpartition("/")
+        if parent in infos:
+            return f"set image_topic: '{{camera}}/{last}'"
     if not images:
         return "the recording has no image topics; record them"
     if not infos:
         return "the recording has no camera_info; record it, or publish the calibration while replaying"
-    return f"set image_topic and camera_info_topic; its images are on {', '.join(images[:4])}"
+    names = ", ".join(topic.name for topic in images[:4])
+    if not usable:
+        return f"its compressed images are on {names}, but their topics must end in /compressed; remap them"
+    return f"set image_topic and camera_info_topic; its images are on {names}"
+
+
+def _is_beside_raw(topic: Topic) -> bool:
+    """Whether the node can find these images: compressed ones are on TOPIC/compressed."""
+    return topic.type == _COMPRESSED and topic.name.endswith("/compressed")
 
 
 def _read(findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], seconds: float) -> TransformBuffer:
