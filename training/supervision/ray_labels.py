@@ -18,14 +18,15 @@ __all__ = ["RayLabels"]
 
 @dataclass(frozen=True, eq=False)
 class RayLabels:
-    """What each of R rays is a label of; float32 weights, 0 where it is none.
+    """The labels of R rays. `returned`, `beyond` and `classified` are float32 weights, 0 for rays that do not count.
 
-    distances: (R,) measured metres; 1 where there is none.
-    exits: (R,) metres to where the ray leaves the grid.
-    channels: (R,) int64, the logit of its class; -1 for none.
-    returned: (R,) it met something in the grid.
-    beyond: (R,) it left the grid.
-    classified: (R,) its class is that of something in the grid.
+    Attributes:
+        distances: (R,) measured distance, metres; 1 without a distance.
+        exits: (R,) distance at which the ray leaves the grid, metres.
+        channels: (R,) int64, index of the logit of the ray's class; -1 for none.
+        returned: (R,) the ray has a return in the grid.
+        beyond: (R,) the ray leaves the grid.
+        classified: (R,) the ray has a class, of a surface in the grid.
     """
 
     distances: Tensor
@@ -37,7 +38,7 @@ class RayLabels:
 
     @staticmethod
     def of(config: SupervisionConfig, grid: VoxelGrid, channel_table: Tensor, rays: Rays) -> RayLabels:
-        """Sort rays by what they say (`Supervision`), with `channel_table` (256,) the logit of each class id."""
+        """Sort rays as described in `Supervision`. `channel_table` (256,) has the logit of each class id."""
         assert rays.distances is not None, "labelled rays have distances"
         distances, kinds = rays.distances.to(torch.float32), RayKinds.of(rays, grid)
         weights = torch.ones_like(distances) if rays.weights is None else rays.weights.to(torch.float32)
@@ -57,5 +58,5 @@ class RayLabels:
 
     @property
     def used(self) -> Tensor:
-        """(R,) weights of rays that are a label of anything."""
+        """(R,) weights of rays that have any label."""
         return self.classified + self.beyond

@@ -1,6 +1,6 @@
-"""The rule by which a ray's label is read, the same one in training, evaluation and pictures.
+"""The rule for a ray's label. It is the same in training, evaluation and drawings.
 
-How its rendering is read: `renderocc_model.ops.render.surfaces`.
+The rule for a ray's rendering is in `renderocc_model.ops.render.surfaces`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ __all__ = ["RayKinds"]
 
 @dataclass(frozen=True, eq=False)
 class RayKinds:
-    """What the measured distance d of each of R rays says; a ray that begins outside of the grid says nothing.
+    """The kinds of R rays, by their measured distance d. A ray whose origin is outside the grid has no kind.
 
-    far: (R,) float32 metres to where the ray leaves the grid.
-    inside: (R,) bool, it begins in the grid.
-    measured: (R,) d is a distance: neither 0 nor NaN nor infinite.
-    returned: (R,) it met something in the grid: d < far.
-    beyond: (R,) it left the grid: d >= far.
+    Attributes:
+        far: (R,) float32, distance at which the ray leaves the grid, metres.
+        inside: (R,) bool, the origin is in the grid.
+        measured: (R,) bool, d is a distance: not 0, NaN or infinite.
+        returned: (R,) bool, the ray has a return in the grid: d < far.
+        beyond: (R,) bool, the ray leaves the grid: d >= far.
     """
 
     far: Tensor

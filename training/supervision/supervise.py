@@ -1,4 +1,4 @@
-"""Supervision: what a batch's labels say of the network's output, as named and weighted loss terms."""
+"""Computes the named and weighted loss terms of a batch from the network's output and the labels."""
 
 from __future__ import annotations
 
@@ -28,35 +28,39 @@ __all__ = ["LossWeights", "Supervision", "SupervisionConfig", "channel_table"]
 
 
 class Supervision:
-    """What labels say of a network's output; built once for a run.
+    """The losses of a run. It is built once.
 
-    What a ray says depends on its measured distance d and on where it leaves the grid:
+    How a ray is used depends on its measured distance d and on where it leaves the grid:
 
-    - d before the exit: a return in the grid. Depth and, if it has one, class are learnt.
-    - d behind the exit: the way through the grid is empty. No label of what is seen beyond; term `empty`.
-    - no distance: nothing, unless `class_only_rays`.
-    - origin outside of the grid: nothing, as what lies before the grid is not modelled.
+    - d before the exit: a return in the grid. Depth is learned, and the class if the ray has one.
+    - d behind the exit: the ray's path through the grid is empty (term `empty`). Its class is not used.
+    - no distance: the ray is not used, unless `class_only_rays` is set.
+    - origin outside the grid: the ray is not used, because the space before the grid is not modelled.
 
-    All are rendered at once. `depth` compares logarithms of depths (SILog). The plain sum D = sum_i w_i t_i is short
-    of what was hit by the share of light that was not stopped, so that it is right where it should not be: a wall at
-    20 m of opacity 1/2 reads 10 m, and one at 40 m 20 m; and more density anywhere, in front of the surface too, makes
-    it longer as long as light is left. It also begins at 0, where the logarithm has no end. With depth_completion
-    `exit` the light that is left counts where it leaves the grid, D + (1 - O) t_far: the mean distance that light
-    travels in the grid. It lies between 0 and t_far, is right only for the right surface or a mixture about it, and
-    density makes it shorter, most of all density in front, which is where the error of an empty ray is.
+    All rays are rendered together. `depth` compares logarithms of depths (SILog). The plain sum D = sum_i w_i t_i is
+    too
+    short by the share of light that is not stopped: a wall at 20 m with opacity 1/2 gives 10 m, and a wall at 40 m
+    gives 20 m. As long as light is left, more density makes it longer, even in front of the surface. It also starts at
+    0, where the logarithm is infinite. With depth_completion `exit`, light that is left counts with the distance at
+    which it leaves the grid, D + (1 - O) t_far. This is the mean distance that light travels in the grid. It is between
+    0 and t_far, and is right only for the right surface, or for a mixture around it. Density makes it shorter, most of
+    all density in front of the surface, where the errors of an empty ray are.
 
-    depth_loss `termination` renders no depth: it asks how likely light ends where it returned (`termination_terms`).
+    depth_loss `termination` renders no depth. It uses the probability that light ends at the return
+    (`termination_terms`).
 
-    depth_target `contracted` is the authors' code, for the study: s = t / (t + r) takes the place of t, times r =
-    `contraction_radius`, compared with z-depth; the distortion is that of s. (The authors' points are contracted
-    outside of a ball of radius r as well, and returns up to 52 m are labels; here what leaves the grid is no label.)
+    depth_target `contracted` is that of the authors' code, for the study: t is replaced by s = t / (t + r), times r =
+    `contraction_radius`, which is compared with z-depth; the distortion is that of s. (The authors also contract points
+    outside a ball of radius r, and use returns up to 52 m as labels. Here returns outside the grid are not labels.)
 
     Args:
-        classes: the labels' table; logit i is class classes.occupied_ids[i].
-        class_counts: (len(classes),) labels of each class over the training recordings.
-        device: of the outputs and batches.
+        config: how labels are used.
+        model: the model's settings.
+        classes: the labels' class table. Logit i is class classes.occupied_ids[i].
+        class_counts: (len(classes),) labels of each class in the training recordings.
+        device: device of the outputs and batches.
     Raises:
-        ValueError: there is not one count for each class, or the model has not one logit for each but free.
+        ValueError: the number of counts is not that of classes, or the number of logits not that of classes but free.
     """
 
     def __init__(
@@ -91,22 +95,21 @@ class Supervision:
         generator: torch.Generator | None = None,
         figures: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The loss terms of a batch, weighted; their sum is the loss.
+        """The weighted loss terms of a batch. Their sum is the loss.
 
-        Each term is the mean over the batch's B frames of the term of one frame, where a frame without such labels
-        counts as 0. So the loss of a batch is the mean of the losses of its parts, however frames are spread over
-        processes or gradient accumulation.
+        Each term is the mean over the batch's B frames; a frame without such labels counts as 0. So the loss of a batch
+        is the mean of the losses of its parts, and does not depend on how frames are distributed to processes or parts.
 
         Args:
-            output: of the network for the batch; taken as float32.
-            batch: on the output's device.
-            generator: where query points and samples lie.
+            output: the network's output for the batch; it is converted to float32.
+            batch: the batch, on the output's device.
+            generator: random numbers for the positions of query points and samples.
             figures: receives figures to log, detached numbers that are not weighted: `rays/labelled`, `rays/beyond`
                 and `rays/unused` of the batch, where rays are rendered `opacity/labelled`, `opacity/beyond` and
                 `depth/abs_rel`, means over the batch's rays, and the numbers of labelled voxels `label_voxels/free`,
                 `label_voxels/occupied` (of 2D labels) and `voxels/labelled` (of 3D truth).
         Returns:
-            The terms in use, in the order of `LossWeights`, each a number that hangs on the output.
+            The terms in use, in the order of `LossWeights`, each a number that depends on the output.
         Raises:
             ValueError: labels do not fit the model (cameras, grids), or, on the CPU, a density is not finite.
         """
@@ -193,7 +196,7 @@ class _Frame:
         return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
 
     def label_voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Terms of the voxels that 2D labels mark; zeros for a sample without them."""
+        """Terms of the voxels that 2D labels mark; zeros for a sample without such voxels."""
         config, field, weights = self.config, self.field, self.config.weights
         if not config.uses("voxels") or config.labels_3d == "only":
             return {}
@@ -212,7 +215,7 @@ class _Frame:
         return terms
 
     def voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Terms of the 3D truth; zeros, so that every batch has the same terms, for a frame without any."""
+        """Terms of the 3D truth. They are zero for a frame without truth, so that all batches have the same terms."""
         config, field = self.config, self.field
         if config.labels_3d == "off":
             return {}

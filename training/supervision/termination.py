@@ -1,12 +1,13 @@
-"""Depth as a likelihood: where the light of labelled rays ends, in place of a comparison of rendered distances.
+"""Ray termination: the likelihood that the light of a labelled ray ends at its return. No rendered distance is
+compared.
 
-A field of density sigma stops light as a Poisson process stops particles. With tau the optical depth, the integral of
-sigma along a ray, light gets as far as a window around the return and ends in it with probability
+A field of density sigma stops light as a Poisson process stops particles. Let tau be the optical depth, the integral of
+sigma along a ray. Light reaches a window around the return and ends in it with probability
 
-    p = exp(-tau_before) (1 - exp(-tau_window)),    -log p = tau_before - log(1 - exp(-tau_window)),
+    p = exp(-tau_before) (1 - exp(-tau_window)),    -log p = tau_before - log(1 - exp(-tau_window)).
 
-and a ray that was seen to leave the grid has p = exp(-tau) over its whole way. No expected depth is compared, so a fog
-that happens to have the right mean distance is as unlikely as it looks.
+A ray whose label is outside the grid has p = exp(-tau) over its whole path. As no expected depth is compared, a fog
+with the right mean distance is as unlikely as it should be.
 """
 
 from __future__ import annotations

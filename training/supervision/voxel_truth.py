@@ -1,4 +1,4 @@
-"""3D truth for a model whose grid is all or a part of the truth's: cropped by coordinates, as targets."""
+"""Turns 3D truth into targets for a model, whose grid may be a part of the truth's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def crop_slices(whole: VoxelGrid, part: VoxelGrid) -> tuple[slice, slice, slice]
 def voxel_targets(
     truth: dict[str, Tensor], whole: VoxelGrid, part: VoxelGrid, channels: Tensor, classes: ClassTable
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What 3D truth says of the voxels of `part`.
+    """Targets for the voxels of `part`, from 3D truth.
 
     Args:
         truth: "semantics" (X, Y, Z) class ids of `whole`, 255 unknown; "mask_camera" (X, Y, Z), what the cameras see.
