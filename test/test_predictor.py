@@ -397,7 +397,7 @@ def test_real_rigs_are_served(recording, checkpoint):
             name = next((name for name in rig.names if f"/{name}/" in connection.topic), None)
             if name not in images and connection.msgtype == "sensor_msgs/msg/CompressedImage" and name:
                 data = np.asarray(reader.deserialize(raw, connection.msgtype).data)
-                images[name] = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+                images[name] = np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
     assert set(images) == set(rig.names)
     occupancy = Predictor(checkpoint, rig, "cpu")(images)
     assert occupancy.occupied.any() and (occupancy.semantics == FREE).any() and occupancy.unknown.any()
