@@ -31,28 +31,28 @@ ARGUMENTS = [
     (
         "cameras",
         "",
-        "camera names, separated by commas; empty: those of params_file, of the bag, or found on the graph",
+        "camera names, separated by commas; empty: those in params_file, in the bag, or on the graph",
     ),
     ("namespace", "", "namespace of the node; its topics and relative camera topics move with it"),
-    ("autostart", "", "configure and activate the node without being asked; empty: as params_file says, or true"),
-    ("respawn", "false", "start the node again, 2 s later, whenever it ends before launch does: for vehicles"),
-    ("use_sim_time", "", "take the time from /clock; empty: as params_file says, or true when a bag is played"),
+    ("autostart", "", "whether the node configures and activates itself; empty: as in params_file, or true"),
+    ("respawn", "false", "start the node again, after 2 s, if it ends before launch does; for vehicles"),
+    ("use_sim_time", "", "take the time from /clock; empty: as in params_file, or true if a bag is played"),
     ("rosbag", "", "path of a rosbag2 folder (MCAP or SQLite) to play once the node is active"),
     ("rate", "1.0", "playing speed of the bag"),
-    ("loop", "false", "play the bag again and again"),
+    ("loop", "false", "repeat the bag until launch ends"),
     ("rviz", "false", "open RViz with config/renderocc.rviz"),
     ("rviz_config", str(SHARE / "config" / "renderocc.rviz"), "RViz configuration"),
-    ("log_level", "info", "debug, info, warn, error or fatal; or of one logger: renderocc:=debug"),
+    ("log_level", "info", "debug, info, warn, error or fatal; for one logger alone: renderocc:=debug"),
 ]
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 LOG_LEVEL = re.compile(r"([^:=\s]+:=)?(debug|info|warn|error|fatal)", re.IGNORECASE)
 
 
 def is_true(name: str, text: str) -> bool:
-    """What an argument's word means.
+    """Whether an argument's word means true.
 
     Raises:
-        RuntimeError: it is neither a word for true nor one for false.
+        RuntimeError: the word means neither true nor false.
     """
     word = text.strip().lower()
     if word not in TRUE + FALSE:
@@ -61,13 +61,13 @@ def is_true(name: str, text: str) -> bool:
 
 
 def parameters_in_file(path: str, node: str) -> dict:
-    """The parameters of a node in a ROS parameter file, under its name or a wildcard that fits it.
+    """The parameters that a ROS parameter file has for a node, under its name or a wildcard that fits it.
 
     Args:
         path: the file.
         node: the node's full name, e.g. "/robot/renderocc".
     Raises:
-        RuntimeError: it is no such file.
+        RuntimeError: there is no such file, or it is not a parameter file.
     """
     if not Path(path).is_file():
         raise RuntimeError(f"params_file:={path}: there is no such file")
@@ -98,7 +98,7 @@ def sections(content, name: str = ""):
 
 
 def cameras_in_bag(bag: Path) -> list:
-    """Names X of the topics X/camera_info whose X/image_raw has messages in the bag too, by its metadata.yaml."""
+    """Names of the cameras whose NAME/camera_info and NAME/image_raw both have messages, by the bag's metadata.yaml."""
     metadata = bag / "metadata.yaml"
     if not metadata.is_file():
         raise RuntimeError(f"rosbag:={bag}: there is no {metadata}; give the folder that `ros2 bag record` wrote")
@@ -115,12 +115,12 @@ def cameras_in_bag(bag: Path) -> list:
 class StartWhenActive:
     """Starts an action once a lifecycle node is active; `look` is for an OpaqueFunction.
 
-    The node is asked for its state again and again: a node that is quick is active before launch hears its transition
-    events, and those are not repeated.
+    It asks the node for its state repeatedly. Transition events are not enough: a fast node is active before launch
+    receives them, and they are not repeated.
     """
 
     PERIOD = 0.3  # seconds between two looks
-    PATIENCE = 20  # looks without an answer after which the question counts as lost; a node that loads answers late
+    PATIENCE = 20  # looks after which an unanswered question is asked again; a node that is loading answers late
 
     def __init__(self, node: LifecycleNode, action: Action) -> None:
         self.node, self.action = node, action
@@ -140,8 +140,7 @@ class StartWhenActive:
 
 
 def launch_nodes(context):
-    """Look at every argument, and make the actions only when all are understood: an error in the middle would leave
-    behind what was started before it."""
+    """Check every argument first, and then make the actions: an error in between would leave processes running."""
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     for name in ("params_file", "checkpoint", "rosbag", "rviz_config"):  # shells leave the ~ in name:=~/path
         value[name] = os.path.expanduser(value[name])
@@ -173,7 +172,7 @@ def launch_nodes(context):
 
 
 def given_parameters(value: dict, in_file: dict, bag: Path | None) -> dict:
-    """The node's parameters that are not as params_file has them: those given as arguments, and what a bag needs."""
+    """The node's parameters that differ from params_file: those given as arguments, and those that a bag needs."""
     parameters = {name: is_true(name, value[name]) for name in ("autostart", "use_sim_time") if value[name]}
     if bag and "use_sim_time" not in in_file:
         parameters.setdefault("use_sim_time", True)
@@ -194,7 +193,7 @@ def given_parameters(value: dict, in_file: dict, bag: Path | None) -> dict:
 
 
 def play(value: dict, bag: Path) -> ExecuteProcess:
-    """The player of the bag."""
+    """The process that plays the bag."""
     try:
         usable = 0 < float(value["rate"]) < math.inf
     except ValueError:
@@ -209,12 +208,12 @@ def play(value: dict, bag: Path) -> ExecuteProcess:
 
 
 def open_rviz(value: dict, simulated_time: bool, cameras_move: bool) -> Node:
-    """RViz in the node's namespace, its topics moved there.
+    """RViz in the node's namespace, with its topics moved there.
 
     Args:
-        value: of the arguments.
-        simulated_time: whether RViz takes its time from /clock, as the node does.
-        cameras_move: whether the namespace moves the images too, which it does not where their names are absolute.
+        value: {argument: value}.
+        simulated_time: whether RViz takes its time from /clock.
+        cameras_move: whether the namespace moves the images too; it does not if their names are absolute.
     """
     try:
         get_package_prefix("rviz2")
@@ -238,7 +237,7 @@ def open_rviz(value: dict, simulated_time: bool, cameras_move: bool) -> Node:
 
 
 def rviz_remappings(config: str, namespace: str, cameras_move: bool) -> list:
-    """(name in an RViz configuration, name in the namespace) of what the namespace moves; other topics stay."""
+    """(name in an RViz configuration, name in the namespace) of each topic that the namespace moves."""
     namespace = namespace.strip("/")
     if not namespace:
         return []

@@ -1,4 +1,4 @@
-"""NodeConfig as ROS parameters: declared with descriptions and ranges, read back as one checked object."""
+"""NodeConfig as ROS parameters: declare them with descriptions and ranges, read them back as one checked object."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from renderocc_model.base.config import Setting, from_mapping, settings_of
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.rclpy_private import parameter_overrides
 
-OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # parameters that every node has
+OF_ROS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # parameters of every node
 
 
 def parameter_descriptor(setting: Setting) -> ParameterDescriptor:
     """Description, range and choices of a NodeConfig field as `ros2 param describe` shows them."""
-    descriptor = ParameterDescriptor(description=setting.help, dynamic_typing=True)  # so that 1 is taken for 1.0
+    descriptor = ParameterDescriptor(description=setting.help, dynamic_typing=True)  # so that ROS accepts 1 for 1.0
     if setting.choices:
         descriptor.additional_constraints = "one of: " + ", ".join(setting.choices)
     if setting.minimum is not None and setting.type is int:
@@ -34,13 +34,13 @@ def declare_parameters(node: Node) -> list[str]:
     """Declare every field of NodeConfig.
 
     Returns:
-        What is wrong with the values that were given, one line each; those parameters have their defaults and wait for
-        `ros2 param set`, so that a node with one wrong value can be asked and mended.
+        One line for each given value that is wrong. These parameters have their defaults until `ros2 param set` changes
+        them, so that a node with a wrong value can be inspected and corrected.
     """
     wrong = []
     for setting in settings_of(NodeConfig):
         descriptor = parameter_descriptor(setting)
-        # ROS cannot tell the type of an empty list: [""] stands for it.
+        # ROS cannot infer the type of an empty list; [""] stands for it.
         default = list(setting.default) or [""] if isinstance(setting.default, tuple) else setting.default
         try:
             node.declare_parameter(setting.name, default, descriptor)
@@ -51,7 +51,7 @@ def declare_parameters(node: Node) -> list[str]:
 
 
 def unknown_parameters(node: Node) -> dict[str, str]:
-    """{name: what to say of it} of the parameters that were given and that the node does not have."""
+    """{name: warning} of the given parameters that the node does not have."""
     known = [setting.name for setting in settings_of(NodeConfig)]
     unknown = {}
     for name in sorted(set(parameter_overrides(node)) - set(known)):
@@ -63,7 +63,11 @@ def unknown_parameters(node: Node) -> dict[str, str]:
 
 
 def read_config(node: Node, changed: Mapping | None = None) -> NodeConfig:
-    """The node's parameters, with the changed ones in their place.
+    """The node's parameters as one object.
+
+    Args:
+        node: its parameters are declared.
+        changed: {name: value} that replace the current values.
 
     Raises:
         ValueError: a value is of the wrong type or out of range, or two contradict each other.

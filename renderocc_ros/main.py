@@ -17,23 +17,27 @@ __all__ = ["main"]
 
 USAGE = """usage: renderocc_node [--ros-args -p NAME:=VALUE --params-file FILE ...]
 
-The node `renderocc`: cameras and TF in, occupancy out. Without parameters it takes every camera that it finds.
+The node `renderocc` turns camera images and TF into occupancy. Without parameters it uses every camera on the graph.
 example: renderocc_node --ros-args -p cameras:="[front, left, right]" -p "image_topic:=<camera>/image"
-All parameters, with their meaning and range, are in config/renderocc.yaml; `ros2 param describe` tells them too."""
+config/renderocc.yaml has all parameters with meaning and range; `ros2 param describe` shows them too."""
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT, SIGTERM or the shutdown transition; status 2 for arguments that ROS cannot read."""
+    """Run the node until SIGINT, SIGTERM or the shutdown transition.
+
+    Returns:
+        Exit status: 0, or 2 if ROS cannot read the arguments.
+    """
     words = sys.argv[1:] if args is None else args
     if {"-h", "--help"} & set(words):
-        with contextlib.suppress(BrokenPipeError):  # as of `renderocc_node --help | head -1`
+        with contextlib.suppress(BrokenPipeError):  # as in `renderocc_node --help | head -1`
             print(USAGE)
         return 0
     prepare_process()
     end_at_first_signal()
     node = executor = None
     try:
-        with signals_later():  # a node half made could not be taken off the graph
+        with signals_later():  # an unfinished node could not be taken off the graph
             start_ros(args)
             node = RenderOccNode()
             executor = SingleThreadedExecutor()
@@ -51,25 +55,26 @@ def main(args: list[str] | None = None) -> int:
 
 
 def spin(node: RenderOccNode, executor: SingleThreadedExecutor) -> None:
-    """Run the callbacks until the node has ended, whatever one of them does."""
+    """Run the callbacks until the node has ended. A callback that fails does not end it."""
     while rclpy.ok() and not node.ended:  # rclpy's spin_until_future_complete keeps a reference for each callback
         try:
             executor.spin_once()
-        except Exception as error:  # of one callback, out of memory perhaps; the others get their chance
+        except Exception as error:  # one callback has failed, perhaps for want of memory; the others continue
             if isinstance(error, ExternalShutdownException):
                 raise
             node.report_failure(error)
 
 
 def leave_graph(node: RenderOccNode | None, executor: SingleThreadedExecutor | None) -> None:
-    """Give everything back, so that no other program sees the node any longer, also where the process ends at once."""
+    """Give everything back, so that no other program sees the node any longer, even if the process ends at once."""
     if node is not None:
         node.release()
     if executor is not None:
         executor.shutdown()
     if node is not None:
         node.destroy_node()
-    gc.collect(1)  # what a signal has left half made is young; all of PyTorch takes seconds on a busy computer
+    # Objects that a signal has left unfinished refer to the node. They are young; collecting all of PyTorch takes seconds.
+    gc.collect(1)
     rclpy.try_shutdown()
 
 

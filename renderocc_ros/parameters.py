@@ -1,4 +1,4 @@
-"""The node's parameters: one frozen dataclass, from which ROS declarations, checks and the README table come."""
+"""The node's parameters: one frozen dataclass. ROS declarations, checks and the README's table are made from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting
 
-# What `ros2 param set` can change while the node runs; the rest is read when the node is configured.
+# Parameters that `ros2 param set` can change while the node runs. The others are read when the node is configured.
 RUNTIME_PARAMETERS = {
     "threshold",
     "max_markers",
@@ -19,15 +19,15 @@ RUNTIME_PARAMETERS = {
     "save_directory",
 }
 
-MOST_CAMERAS = 64  # who publishes camera topics without end must not get a subscription for each
-MOST_NAME = 100  # characters of a camera's name, which is part of topics; ROS allows 247 in these
-# What stands for a camera's name in a template. On the command line of ROS a value that begins with `{` is read as a
-# mapping of YAML; `<camera>/image_raw` is not.
+MOST_CAMERAS = 64  # a hostile publisher could otherwise make the node subscribe to topics without end
+MOST_NAME = 100  # characters of a camera's name; it is part of topic names, which ROS limits to 247
+# Placeholders for a camera's name in a template. On its command line, ROS reads a value that begins with `{` as a
+# mapping in YAML; `<camera>/image_raw` has no such problem.
 CAMERA_MARKS = ("{camera}", "<camera>")
 CAMERA_MARK = "{camera}"
-# What ROS allows in topics; below ROS a sender can announce anything.
+# Names that ROS allows in topics. A sender that does not use ROS can announce any name.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
-_SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # by ROS itself
+_SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # ROS replaces these itself
 
 
 @configuration
@@ -41,58 +41,73 @@ class NodeConfig:
     # Cameras
     cameras: tuple[str, ...] = setting(
         (),
-        "camera names, in the order of the network's views; "
-        "empty: every camera found on the graph when the node is configured",
+        "names of the cameras, in the order of the network's views; "
+        "empty: every camera that is on the graph when the node is configured",
     )
-    anchor_camera: str = setting("", "the camera whose stamps the outputs carry; empty: the first of `cameras`")
+    anchor_camera: str = setting("", "camera whose stamps the outputs have; empty: the first of `cameras`")
     image_topic: str = setting(
         "{camera}/image_raw",
-        "template of the raw image topic, {camera} or <camera> standing for the name; "
-        "compressed images are looked for at TOPIC/compressed",
+        "template of the raw image topic; {camera} or <camera> stands for the camera's name; "
+        "compressed images are expected at TOPIC/compressed",
     )
     camera_info_topic: str = setting("{camera}/camera_info", "template of the calibration topic")
     camera_frame: str = setting(
         "", "template of the optical frame, e.g. {camera}_optical; empty: the frame_id of the images"
     )
     image_transport: str = setting(
-        "auto", "which image messages to subscribe to", choices=("auto", "raw", "compressed")
+        "auto",
+        "kind of image messages to subscribe to; auto: both, the raw ones if both are published",
+        choices=("auto", "raw", "compressed"),
     )
 
     # Frames
     base_frame: str = setting("base_link", "frame of the grid and of every output: x forward, y left, z up")
     odom_frame: str = setting(
-        "odom", "fixed frame for ego motion between camera stamps and frames; empty: use the static mounts only"
+        "odom",
+        "fixed frame for ego motion between image stamps; "
+        "empty: no ego motion, cameras are placed by their mounts alone",
     )
     mounts: tuple[str, ...] = setting(
         (),
-        "mounts of cameras that no TF places, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]",
+        "poses of cameras that are not in TF, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]",
     )
     tf_timeout: float = setting(
-        0.1, "how long a frame waits for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0
+        0.1, "longest wait of a frame for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0
     )
     startup_grace: float = setting(
         2.0,
-        "how long the first images wait for the mounts and calibrations of their cameras, which a recording may hold "
-        "after them [s]",
+        "longest wait of the first images for the mounts and calibrations of their cameras, "
+        "which may come later in a recording [s]",
         minimum=0.0,
         maximum=60.0,
     )
-    tf_history: float = setting(10.0, "how much of /tf is kept [s]", minimum=0.5, maximum=600.0)
+    tf_history: float = setting(10.0, "time for which transforms of /tf are kept [s]", minimum=0.5, maximum=600.0)
 
     # Matching
     max_camera_time_diff: float = setting(
-        0.1, "images further than this from the anchor's stamp are not matched to it [s]", minimum=0.0, maximum=5.0
+        0.1,
+        "largest difference between the stamps of an image and of the anchor's image in one frame [s]",
+        minimum=0.0,
+        maximum=5.0,
     )
     max_wait: float = setting(
-        0.15, "how long a frame waits for its last cameras after the anchor's image came [s]", minimum=0.0, maximum=5.0
+        0.15,
+        "longest wait of a frame for its other cameras, from the arrival of the anchor's image [s]",
+        minimum=0.0,
+        maximum=5.0,
     )
     camera_timeout: float = setting(
-        2.0, "a camera silent for this long is reported and not waited for [s]", minimum=0.05, maximum=60.0
+        2.0,
+        "time of silence after which a camera is reported and frames do not wait for it [s]",
+        minimum=0.05,
+        maximum=60.0,
     )
-    min_cameras: int = setting(1, "with fewer usable cameras nothing is published", minimum=1, maximum=64)
+    min_cameras: int = setting(
+        1, "least number of usable cameras in a frame; with fewer, nothing is published", minimum=1, maximum=64
+    )
     max_future: float = setting(
         1.0,
-        "images stamped further than this ahead of the node's clock are dropped [s]; 0: never",
+        "largest time that an image's stamp may be ahead of the node's clock; others are dropped [s]; 0: no limit",
         minimum=0.0,
         maximum=3600.0,
     )
@@ -100,38 +115,45 @@ class NodeConfig:
     # Network
     checkpoint: str = setting(
         "",
-        "path of a .safetensors checkpoint, or of what `renderocc export` wrote; "
-        "empty: the trained network of `preset` in the package, which has `tiny`",
+        "path of a .safetensors checkpoint, or of a file that `renderocc export` wrote; "
+        "empty: the network of `preset` that comes with the package",
     )
     preset: str = setting(
         "tiny",
-        "the network where no checkpoint is named; if it is not in the package, untrained: its output means nothing",
+        "network to use if `checkpoint` is empty; the package has a trained `tiny`, "
+        "the others are untrained and their output means nothing",
         choices=("tiny", "base", "paper"),
     )
-    device: str = setting("auto", "auto: CUDA where there is any, else the CPU", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto", "device of the network; auto: CUDA if there is a GPU, else the CPU", choices=("auto", "cpu", "cuda")
+    )
     backend: str = setting(
         "auto",
-        "what runs the network; auto: torch, and onnxruntime for .onnx files",
+        "library that runs the network; auto: onnxruntime for .onnx files, else torch",
         choices=("auto", "torch", "onnxruntime", "tensorrt"),
     )
     precision: str = setting(
         "auto",
-        "auto: 16 bits where the device multiplies them fast (CUDA, CPUs with bfloat16), else single precision",
+        "numbers that the network computes with; "
+        "auto: 16 bits if the device is fast with them (CUDA, CPUs with bfloat16), else float32",
         choices=("auto", "float32", "float16", "bfloat16"),
     )
     image_decoding: str = setting(
         "cpu",
-        "where images are decoded; cuda: JPEGs by nvJPEG, raw images by one kernel",
+        "device that decodes images; cuda: JPEG with nvJPEG, raw images with one kernel",
         choices=("cpu", "cuda"),
     )
     threshold: float = setting(
-        0.0, "occupied above this probability; 0: the threshold stored in the checkpoint", minimum=0.0, maximum=0.999
+        0.0,
+        "probability above which a voxel is occupied; 0: the threshold in the checkpoint",
+        minimum=0.0,
+        maximum=0.999,
     )
-    cpu_threads: int = setting(0, "threads of the network on the CPU; 0: all cores", minimum=0, maximum=256)
+    cpu_threads: int = setting(0, "number of CPU threads of the network; 0: one for each core", minimum=0, maximum=256)
 
     # Outputs
     max_markers: int = setting(
-        50_000, "at most this many cubes in ~/markers; the nearest are kept", minimum=0, maximum=1_000_000
+        50_000, "largest number of cubes in ~/markers; the nearest voxels are kept", minimum=0, maximum=1_000_000
     )
     grid_min_height: float = setting(
         0.3, "lower edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0
@@ -140,16 +162,22 @@ class NodeConfig:
         2.0, "upper edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0
     )
     grid_ignored_classes: tuple[str, ...] = setting(
-        ("driveable_surface", "other_flat", "sidewalk", "terrain"), "classes that are ground, not obstacles, in ~/grid"
+        ("driveable_surface", "other_flat", "sidewalk", "terrain"),
+        "classes that count as ground, not as obstacles, in ~/grid",
     )
     rendered_stride: int = setting(
-        4, "one ray of ~/rendered/<camera> for this many pixels of the network's view", minimum=1, maximum=64
+        4,
+        "step between the rays of ~/rendered/<camera>, in pixels of the network's view; 4: one ray for 4 x 4 pixels",
+        minimum=1,
+        maximum=64,
     )
     save_directory: str = setting(
-        "~/.ros/renderocc", "~/save writes here or, if changed, to folders in it; nowhere else"
+        "~/.ros/renderocc",
+        "folder that ~/save writes to; "
+        "while the node runs it can only be changed to a folder inside the one it started with",
     )
-    diagnostics_period: float = setting(1.0, "time between two /diagnostics [s]", minimum=0.1, maximum=60.0)
-    autostart: bool = setting(True, "configure and activate without being asked")
+    diagnostics_period: float = setting(1.0, "time between two messages on /diagnostics [s]", minimum=0.1, maximum=60.0)
+    autostart: bool = setting(True, "whether the node configures and activates itself, once its cameras are there")
 
     def check(self) -> None:
         for name in ("image_topic", "camera_info_topic"):
@@ -199,7 +227,7 @@ class NodeConfig:
         return _filled(self.camera_info_topic, camera)
 
     def camera_frame_of(self, camera: str) -> str:
-        """The optical frame; empty where the images name it."""
+        """The optical frame; empty if the images name it."""
         return _filled(self.camera_frame, camera)
 
     def save_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""Settings of a process that ROS and PyTorch read once, when they are loaded, and how a process ends."""
+"""Settings that ROS and PyTorch read once, when they are loaded; signals; and how a process ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def config_file(name: str) -> Path:
     """A file of the folder `config`, in the source tree, a ROS install or a Python environment.
 
     Raises:
-        FileNotFoundError: it is in none of them.
+        FileNotFoundError: it is in none of these places.
     """
     folders = [Path(__file__).resolve().parent.parent]
     folders += [
@@ -38,13 +38,13 @@ def config_file(name: str) -> Path:
 
 
 def prepare_process() -> None:
-    """Call before rclpy and torch are imported or initialised; what the user has set is left alone.
+    """Make the settings; call it before ROS and PyTorch start their threads. Settings of the user stay.
 
-    - Threads of a network that wait for each other sleep instead of spinning: on a computer that is busy with other
-      programs too, as vehicles' are, spinning makes a frame take many times as long.
+    - Threads of the network sleep while they wait for each other, instead of spinning. On a computer that also runs
+      other programs, as in a vehicle, spinning makes a frame take many times as long.
     - Fast DDS gets buffers that hold a burst of images (config/fastdds.xml says why).
-    - Threads share two heaps: of glibc's eight for each core, twenty threads, and new ones after each configuration,
-      fill one after the other with what lies between images and volumes: hundreds of MiB in an hour.
+    - All threads share two heaps. glibc would make eight for each core, and about twenty threads, with new ones after
+      each configuration, would fill them with fragments: hundreds of MiB in an hour.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not any(variable in os.environ for variable in PROFILE_VARIABLES):
@@ -53,7 +53,7 @@ def prepare_process() -> None:
 
 
 def share_heaps(count: int) -> None:
-    """Let glibc make no more than so many heaps; elsewhere, and where MALLOC_ARENA_MAX is set, nothing is changed."""
+    """Let glibc make at most `count` heaps. Other C libraries, and MALLOC_ARENA_MAX if it is set, stay as they are."""
     if "MALLOC_ARENA_MAX" in os.environ:
         return
     with contextlib.suppress(AttributeError, OSError):  # another C library
@@ -61,16 +61,16 @@ def share_heaps(count: int) -> None:
 
 
 def return_free_memory() -> None:
-    """Give the system what glibc keeps of freed memory; a network that is made and one that goes leave much of it."""
+    """Give the system the freed memory that glibc keeps. Making a network and releasing one leave much of it."""
     with contextlib.suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def end_at_first_signal() -> None:
-    """The first SIGINT or SIGTERM raises KeyboardInterrupt in the main thread; later ones change nothing.
+    """Let the first SIGINT or SIGTERM raise KeyboardInterrupt in the main thread, and ignore later ones.
 
     Ctrl-C on `ros2 launch` comes twice, from the terminal and from launch. The second must not kill a process that is
-    about to end by itself, so it stays ignored while Python shuts down. For rclpy.init without its own handlers.
+    ending already, so it stays ignored while Python shuts down. Use it with rclpy.init without rclpy's own handlers.
     """
 
     def interrupt(_number, _frame) -> None:
@@ -83,8 +83,10 @@ def end_at_first_signal() -> None:
 
 @contextlib.contextmanager
 def signals_later() -> Iterator[None]:
-    """SIGINT and SIGTERM are heard at the end of the block: an exception in the middle of loading PyTorch can end the
-    process in C++. Elsewhere than in the main thread, where no signal is heard, nothing is changed."""
+    """Delay SIGINT and SIGTERM to the end of the block: an exception while PyTorch is loading can crash it in C++.
+
+    In other threads than the main one it does nothing, because Python handles signals only there.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -103,18 +105,19 @@ def signals_later() -> Iterator[None]:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once. It must have given everything back, its ROS node above all: what ends without that
-    stays on the graph of other programs for 20 s, and its shared memory until the next boot.
+    """End this process at once, without the interpreter's clean-up.
 
-    The interpreter would still collect all objects of PyTorch: a second or more, and five on a busy computer.
+    The process must have given everything back, above all its ROS node. Otherwise other programs see the node for 20 s,
+    and its shared memory stays until the next boot. The interpreter's clean-up would collect all objects of PyTorch,
+    which takes a second or more, and five on a busy computer.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+        with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it is closed
             stream.flush()
     os._exit(status)
 
 
 def ignore_signals() -> None:
-    """For a process that already ends. Unlike a Python handler, SIG_IGN holds while the interpreter shuts down too."""
+    """Ignore signals while the process ends. Unlike a handler, SIG_IGN also works in the shutdown."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Start ROS with a program's arguments; what ROS refuses becomes one line that says how to write it."""
+"""Start ROS with a program's arguments. Arguments that ROS refuses become an error of one line with the remedy."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 
 __all__ = ["RosArgumentsError", "start_ros"]
 
-_PLACES = re.compile(r",? at /\S+\.c:\d+")  # of ROS's own source
+_PLACES = re.compile(r",? at /\S+\.c:\d+")  # places in ROS's own source
 _MAPPING = re.compile(r"(?P<name>[\w./]+):=(?P<value>\{.*)")
 
 
 class RosArgumentsError(ValueError):
-    """What stands after --ros-args cannot be read."""
+    """The arguments after --ros-args cannot be read."""
 
 
 def start_ros(args: Sequence[str] | None, **options) -> None:
-    """rclpy.init without its signal handlers.
+    """Call rclpy.init without its signal handlers.
 
     Args:
-        args: those of the program, without its name; None for this process's.
-        options: as of rclpy.init.
+        args: the program's arguments without its name; None for those of this process.
+        options: as for rclpy.init.
     Raises:
-        RosArgumentsError: ROS cannot read them, or a file that they name.
+        RosArgumentsError: ROS cannot read the arguments, or a file that they name.
     """
     import rclpy
     from rclpy.impl.implementation_singleton import rclpy_implementation as implementation
@@ -42,7 +42,7 @@ def start_ros(args: Sequence[str] | None, **options) -> None:
 
 
 def explained(kind: str, text: str, words: Sequence[str]) -> str:
-    """One line for what ROS said of the arguments `words`, with the remedy where it is known."""
+    """One line for what ROS reported about the arguments `words`, with the remedy if it is known."""
     if kind == "UnknownROSArgsError":
         return f"unknown arguments after --ros-args: {text}"
     text = _PLACES.sub("", text.removeprefix("failed to initialize rcl: "))

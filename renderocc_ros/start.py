@@ -1,7 +1,7 @@
-"""What `renderocc_node` runs: the node, with signals heard from the first moment.
+"""Entry point of `renderocc_node`: handles signals from the first moment, then loads and runs the node.
 
-Loading ROS takes a second or more. A signal that comes meanwhile ends the process as it would later, with status 0 and
-a line that says so, not with a traceback out of somebody's import.
+Loading ROS takes a second or more. A signal during that time ends the process as it does later: with status 0 and one
+line, not with a traceback from the middle of an import.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["main"]
 
 def end_while_loading(number: int, _frame) -> None:
     print(f"ended by {signal.Signals(number).name} while loading", file=sys.stderr, flush=True)
-    os._exit(0)  # an import half done, in this thread or another, can be left in no better way
+    os._exit(0)  # an unfinished import, in this thread or another, leaves no better way to end
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """As `renderocc_ros.main.main`, whose handlers take over once it is loaded."""
+    """Run `renderocc_ros.main.main`; its signal handlers take over once it is loaded."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end_while_loading)
     from renderocc_ros.main import main as run

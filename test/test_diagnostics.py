@@ -348,8 +348,8 @@ def test_a_flood_of_frames_is_said_until_a_reset_forgets_it(setup):
         setup.transforms.set("odom", child, START, (0, 0, 0), IDENTITY)
     assert setup.status("tf") == (
         WARN,
-        "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up "
-        "and configure the node if static mounts are missing",
+        "the memory for /tf is full: a publisher floods it or invents frames; stop it, then call ~/reset, or clean "
+        "up and configure the node if static mounts are missing",
     )
     setup.transforms.clear()
     assert setup.status("tf") == (OK, "ok")

@@ -1,7 +1,6 @@
-"""The publishers of a recording's topics, and their pacing: what `renderocc replay` plays with.
+"""Publishes a recording's topics at the pace of the recording, for `renderocc replay`.
 
-Each topic is offered with the QoS it was recorded with, so that a latched /tf_static is latched again, all of its
-messages.
+Each topic is offered with the QoS that it was recorded with. A latched /tf_static is latched again, with all messages.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ __all__ = ["Part", "Played", "Player", "ReplayError", "is_latched", "message_cla
 
 CLOCK_TOPIC = "/clock"
 CDR_HEADER_BYTES = 4
-SETTLED_S = 0.5  # after the last change of who listens, the other side has matched too
-DISCOVERED_S = 3.0  # by then every program that was there is found; one that is found early must not hide the others
+SETTLED_S = 0.5  # after the last change of subscriptions, the other side has matched too
+DISCOVERED_S = 3.0  # time to discover every running program, so that playing does not begin with the first one
 ACKNOWLEDGE_S = 3.0
 NO_LIMIT_S = 2**31 - 1  # DDS writes "infinite" as this many seconds or more
 DEFAULT_DEPTH = {"/tf": 100}  # what tf2's broadcaster uses; 10 elsewhere
 MAX_LATCHED = 5000
-SHORTEST_LOOP_S = 0.1  # a recording of one instant would otherwise repeat as fast as the machine can
+SHORTEST_LOOP_S = 0.1  # a recording of a single moment would otherwise repeat without a pause
 
 
 class ReplayError(ValueError):
-    """A request that cannot be played: what came, what is there, what to do."""
+    """The request cannot be played. The text says what was asked, what there is, and what to do."""
 
 
 @dataclass
@@ -44,10 +43,10 @@ class Played:
     """What a replay did.
 
     Attributes:
-        messages: published, over all loops, without /clock.
-        loops: complete passes over the recording.
-        skipped: topic -> why it was not played.
-        late_s: the longest that a message went out after its time.
+        messages: number of messages published, over all loops, without /clock.
+        loops: number of complete passes over the recording.
+        skipped: {topic: why it was not played}.
+        late_s: longest delay of a message, seconds.
         seconds: steady time from the first to the last message.
     """
 
@@ -86,12 +85,12 @@ def message_class(type_name: str) -> type:
     """Import a message class by its recorded name, 'sensor_msgs/msg/Image'.
 
     Raises:
-        ReplayError: the package or the message is not installed; says what to install.
+        ReplayError: the package or the message is not installed; the text says what to install.
     """
     package, _, name = type_name.partition("/")
     name = name.rpartition("/")[2]
     try:
-        if not _has_messages(package):  # looked at first: to import any package that a recording names would run it
+        if not _has_messages(package):  # checked first: importing a package that a recording names would run its code
             raise ImportError(f"no module named '{package[:80]}.msg'")
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except ImportError as error:
@@ -114,8 +113,9 @@ def _has_messages(package: str) -> bool:
 def qos_profile(topic: Topic):
     """The rclpy QoSProfile to publish a topic with: the strongest that any recorded publisher offered.
 
-    Reliable serves reliable and best-effort subscriptions alike, transient local serves volatile ones too, so the
-    strongest offer reaches everyone who was reached in the recording. Without a record: reliable, volatile.
+    A reliable publisher serves best-effort subscriptions too, and a transient local one serves volatile ones too.
+    Therefore the strongest offer reaches every subscription that was reached in the recording. If the recording has no
+    QoS: reliable and volatile.
     """
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -125,8 +125,8 @@ def qos_profile(topic: Topic):
     recorded_depth = max((offer.depth for offer in offers), default=0)
     depth = recorded_depth if 0 < recorded_depth <= MAX_LATCHED else DEFAULT_DEPTH.get(topic.name, 10)
     if latched:
-        # Several publishers kept `depth` messages each; one writer has to keep them all, and a static transform is
-        # never superseded.
+        # Several publishers kept `depth` messages each, and one publisher has to keep them all. Static transforms do
+        # not replace each other.
         everything = topic.count if topic.name.endswith("/tf_static") else depth * len(offers)
         depth = min(max(depth, everything), MAX_LATCHED)
     profile = QoSProfile(
@@ -140,14 +140,14 @@ def qos_profile(topic: Topic):
 
 
 def is_latched(topic: Topic) -> bool:
-    """True where a late subscriber is meant to receive what was published before."""
+    """Whether a late subscription receives messages that were published before."""
     if not topic.qos:
         return topic.name.endswith("/tf_static")
     return any(offer.durability is QosDurability.TRANSIENT_LOCAL for offer in topic.qos)
 
 
 def carry_time_limits(profile, offers: Sequence[Qos]) -> None:
-    """Offer the recorded deadline, lifespan and lease where every publisher had the same finite one."""
+    """Offer the recorded deadline, lifespan and lease if all publishers had the same finite one."""
     from rclpy.duration import Duration
 
     for name in ("deadline", "lifespan", "liveliness_lease_duration"):
@@ -159,7 +159,7 @@ def carry_time_limits(profile, offers: Sequence[Qos]) -> None:
 
 
 class Player:
-    """Publishers for a recording's topics, and the pacing; a context manager around a node of its own."""
+    """Publishes a recording's topics with a node of its own; a context manager."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class Player:
         from rclpy.qos import QoSProfile, ReliabilityPolicy
         from rosgraph_msgs.msg import Clock
 
-        # Reliable reaches subscriptions of both kinds; only the newest time is of use.
+        # A reliable publisher reaches subscriptions of both kinds. Only the newest time is of use.
         return self._node.create_publisher(
             Clock, CLOCK_TOPIC, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         )
@@ -232,10 +232,10 @@ class Player:
     def wait_for_subscriptions(
         self, limit_s: float, stamp_ns: int, stop: threading.Event, say: Callable[[str], None]
     ) -> None:
-        """Wait until someone listens: discovery takes a second or two, and what is published before is lost.
+        """Wait for subscriptions: discovery takes a second or two, and earlier messages are lost.
 
-        Ends when every topic has a subscription, or some have and there was time to find the others, or at the limit;
-        the time on /clock stands still at `stamp_ns` meanwhile.
+        The wait ends when every topic has a subscription, or when some have one and there was time to discover the
+        others, or at the limit. Meanwhile the time on /clock stays at `stamp_ns`.
         """
         if limit_s == 0:
             return
@@ -267,7 +267,7 @@ class Player:
         self._name_incompatible(say)
 
     def _name_incompatible(self, say: Callable[[str], None]) -> None:
-        """Name subscriptions that exist but cannot match what was recorded, which DDS leaves silent."""
+        """Report subscriptions whose QoS does not match the recorded QoS; DDS does not report them."""
         from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
         for name, publisher in self.publishers.items():
@@ -290,7 +290,7 @@ class Player:
     def play(
         self, part: Part, rate: float, loop: bool, stop: threading.Event, advance: Callable[[float], None]
     ) -> None:
-        """Publish the part at its pace, once or until `stop`."""
+        """Publish the part at its recorded pace times `rate`, once or until `stop`."""
         began = time.monotonic()
         while not stop.is_set():
             self._play_once(part, rate, stop, advance)
@@ -331,7 +331,7 @@ class Player:
     def _pause_until(self, due: float, began: float, start_ns: int, rate: float, stop: threading.Event) -> None:
         """Sleep until a point of steady time, publishing /clock at its rate meanwhile.
 
-        Times are absolute, so what one pause overshoots is not added to the next.
+        Times are absolute, so that delays do not add up.
         """
         while not stop.is_set():
             now = time.monotonic()
@@ -348,7 +348,7 @@ class Player:
             self.publish_clock(start_ns + round((tick - began) * rate * 1e9))
 
     def wait_until_acknowledged(self, stop: threading.Event) -> None:
-        """Stay until reliable subscribers have everything: a publisher that is destroyed takes its queue with it."""
+        """Wait until reliable subscriptions have received everything: destroying a publisher loses its queue."""
         from rclpy.duration import Duration
 
         deadline = time.monotonic() + (ACKNOWLEDGE_S if not stop.is_set() else 0.0)
@@ -359,7 +359,7 @@ class Player:
 
 
 def remapped(bag: Bag, remap: Mapping[str, str]) -> dict[str, str]:
-    """Recorded name -> name to publish on, both made absolute.
+    """{recorded name: name to publish on}, both absolute.
 
     Raises:
         ReplayError: the recording has no such topic.

@@ -1,6 +1,6 @@
-"""Play a rosbag2 recording onto its topics, for machines without `ros2 bag`.
+"""`renderocc replay`: play a rosbag2 recording on its topics, for machines without `ros2 bag`.
 
-Messages go out as the bytes that were recorded: nothing is deserialised, no stamp is changed.
+Messages are published as the recorded bytes: nothing is deserialised, and no stamp is changed.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ def play(
     progress: bool = False,
     ros_args: Sequence[str] = (),
 ) -> Played:
-    """Play a recording with a node and context of its own; returns when it is over or `stop` is set.
+    """Play a recording with a node and context of its own. Returns at the end, or when `stop` is set.
 
     Args:
         path: folder with metadata.yaml, or one .mcap or .db3 file.
         rate: recorded seconds per second, > 0.
-        loop: begin again at the end; stamps then go back, as with any looped recording.
-        clock_hz: publish /clock (record time) this often and before each message; None for no /clock.
+        loop: begin again at the end; stamps then go back.
+        clock_hz: publish /clock (record time) at this rate and before each message; None for no /clock.
         topics: names or shell patterns to play; None for all.
-        start, duration: the part to play, in recorded seconds from the first message. Latched messages from before
-            `start` are published first: a recording without its /tf_static is of little use.
-        wait_for: the most seconds to wait for subscriptions before the first message.
-        remap: recorded name -> name to publish on.
+        start, duration: the part to play, in recorded seconds from the first message. Earlier latched messages, such as
+            /tf_static, are published first.
+        wait_for: most seconds to wait for subscriptions before the first message.
+        remap: {recorded name: name to publish on}.
         stop: set it to end the replay early.
-        say: receives one line at a time of what a person should know; default: standard error.
+        say: receives messages for the user, one line each; default: standard error.
         progress: draw a progress bar on standard error.
         ros_args: passed to rclpy, starting with '--ros-args'.
     Raises:
@@ -99,7 +99,11 @@ def check_arguments(rate: float, clock_hz: float | None, start: float, duration:
 
 
 def choose_topics(bag: Bag, wanted: Sequence[str] | None, with_clock: bool, played: Played) -> list[Topic]:
-    """The topics to play; empty ones are left out, a name that is not in the recording is an error."""
+    """The topics to play, without empty ones.
+
+    Raises:
+        ReplayError: a wanted name or pattern fits no topic of the recording.
+    """
     names = set(bag.topics)
     if wanted is not None:
         names = set()
@@ -118,7 +122,7 @@ def choose_topics(bag: Bag, wanted: Sequence[str] | None, with_clock: bool, play
 
 @contextlib.contextmanager
 def progress_bar(seconds: float, shown: bool) -> Iterator[Callable[[float], None]]:
-    """`with progress_bar(seconds, shown) as advance`: `advance(position)` moves it; nothing is drawn unless shown."""
+    """`with progress_bar(seconds, shown) as advance`: `advance(position)` moves the bar, if it is shown."""
     if not shown:
         yield lambda position: None
         return
@@ -131,7 +135,7 @@ def progress_bar(seconds: float, shown: bool) -> Iterator[Callable[[float], None
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc replay",
-        description="Play a rosbag2 recording (MCAP or SQLite3) onto its topics, with the QoS it was recorded with.",
+        description="Play a rosbag2 recording (MCAP or SQLite3) on its topics, with the QoS it was recorded with.",
         epilog="example: renderocc replay recordings/drive_01 --clock --rate 0.5 --topics '/front/*' /tf /tf_static",
     )
     made.add_argument("bag", type=Path, help="folder with metadata.yaml, or one .mcap or .db3 file")
@@ -173,7 +177,7 @@ def parse_remaps(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def ros_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split off '--ros-args ... [--]', which `ros2 launch` appends to what it starts."""
+    """(own arguments, ROS arguments). `ros2 launch` appends '--ros-args ... [--]' to the command."""
     own, ros, target = [], [], None
     for argument in argv:
         if argument == "--ros-args":
@@ -186,7 +190,7 @@ def ros_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc replay`: exit status 0 at the end or after Ctrl-C, 2 where nothing could be played."""
+    """Run `renderocc replay`. Exit status: 0 at the end or after Ctrl-C, 2 if nothing could be played."""
     own, ros_args = ros_arguments(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(own)
     stop = threading.Event()
@@ -211,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     finally:
         if stop.is_set():
-            ignore_signals()  # launch repeats the terminal's Ctrl-C; it must not kill what ends already
+            ignore_signals()  # launch repeats the terminal's Ctrl-C, which must not kill a process that is ending
         else:
             for number, handler in previous.items():
                 signal.signal(number, handler)

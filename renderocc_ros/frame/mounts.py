@@ -1,4 +1,4 @@
-"""Camera mounts given as parameters, for cameras that no TF places."""
+"""Camera mounts from the parameter `mounts`, for cameras that are not in TF."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0,
 def quaternion_from_euler(roll: float, pitch: float, yaw: float) -> np.ndarray:
     """(x, y, z, w) of rotations about the fixed x, then y, then z axis, radians.
 
-    It comes from tf_transformations where that is there.
+    It uses tf_transformations if that is installed.
     """
     try:
         from tf_transformations import quaternion_from_euler as convert
@@ -38,11 +38,11 @@ def parse_mounts(texts: tuple[str, ...], cameras: tuple[str, ...]) -> dict[str, 
     Args:
         texts: entries like "front: 1.5 0 1.6 0 0.1 0", the camera's x y z in metres and roll pitch yaw in radians of
             its body (x forward along the optical axis, y left, z up) in the base frame.
-        cameras: the names that may occur.
+        cameras: the names that are allowed.
     Returns:
         {camera: (4, 4) base_from_camera of its optical frame}.
     Raises:
-        ValueError: an entry cannot be read; it is named.
+        ValueError: an entry cannot be read; the text names it.
     """
     mounts = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""From the node's parameters to a predictor that is ready for its first frame."""
+"""Make the predictor that the node's parameters ask for, ready for its first frame."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from renderocc_ros.process import return_free_memory, signals_later
 
 
 def make_predictor(config: NodeConfig, logger):
-    """Load or make the network, move it to its device, and say what it is and where it runs.
+    """Load or make the network, move it to its device, and log what it is and where it runs.
 
     Raises:
-        ValueError: the checkpoint cannot be used, or the device is not there.
+        ValueError: the checkpoint cannot be used, or there is no such device.
     """
-    logger.info("loading PyTorch")  # each of these lines before what can take long on a busy computer
+    logger.info("loading PyTorch")  # each of these lines comes before a step that can take long on a busy computer
     with signals_later():
         import cv2
         import torch

@@ -1,4 +1,4 @@
-"""One frame, from matched image bytes to an occupancy volume: placement, decoding, the network."""
+"""One frame: from the bytes of a set of images to an occupancy volume, by placement, decoding and the network."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ if TYPE_CHECKING:  # they load PyTorch, which takes seconds: the node is on the 
     from renderocc_model.inference.device_decoding import DeviceDecoder
     from renderocc_model.inference.predictor import Predictor
 
-MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose that stands still; then none does until it goes on
+MOST_WAITS_IN_VAIN = 3  # frames in a row that wait for an ego pose and get none; later ones wait only after a new pose
 
 
 @dataclass
 class Frame:
     """What became of one matched set.
 
-    stamp_ns, anchor: of the outputs. occupancy: None when fewer than `min_cameras` cameras could be used.
-    used: cameras whose images went in. missing: {camera: reason} for the others. ego_motion_missing: why the static
-    mounts were used, or empty. views, base_from_camera, stamps, optical_frames: of the cameras used, for rendering.
+    stamp_ns, anchor: stamp of the outputs, and the camera that it comes from.
+    arrival: steady seconds at which the last image arrived.
+    occupancy: the volume; None if fewer than `min_cameras` cameras could be used.
+    used: cameras whose images the network got.
+    missing: {camera: reason} of all others.
+    ego_motion_missing: why there was no ego motion; empty if there was.
+    views, base_from_camera, stamps, optical_frames: {camera: ...} of the cameras used, for rendering.
     """
 
     stamp_ns: int
@@ -58,13 +62,13 @@ class Frame:
 
 
 class ViewTables:
-    """The resampling table of each camera, made when its calibration or its mount is new, then kept.
+    """The resampling table of each camera. It is made when the calibration or the mount is new, and then kept.
 
     Args:
-        height, width: the network's view.
+        height, width: size of the network's view.
     """
 
-    REMOUNTED = 0.02  # radians a mount must turn for the view's horizon to be looked for again
+    REMOUNTED = 0.02  # radians; a mount that turns by more gets a new view, with its horizon in the middle
 
     def __init__(self, height: int, width: int) -> None:
         self._size = (height, width)
@@ -86,9 +90,9 @@ def decode_view(image: CameraImage, table: UndistortTable, out: np.ndarray | Non
     Args:
         out: as in `UndistortTable.apply`.
     Returns:
-        (height, width, 3) uint8 RGB, `out` if it is given.
+        (height, width, 3) uint8 RGB; `out` if it is given.
     Raises:
-        ValueError: the message or its pixels cannot be read, or its size is not the calibration's.
+        ValueError: the message or its pixels cannot be read, or the image's size is not that of the calibration.
     """
     if image.compressed:
         return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, out)
@@ -112,15 +116,18 @@ def decode_view_on_device(
 
 
 def pixels_of(message: cdr.ImageMessage) -> tuple:
-    """The arguments of `decode_raw` that an image message holds, in its order."""
+    """The arguments of `decode_raw` that an image message holds, in order."""
     return message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
 
 
 def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoding that this package does not know, where cv_bridge is installed and does.
+    """Decode an encoding that only cv_bridge knows.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: cv_bridge is not there, or does not know the encoding either.
+        ValueError: cv_bridge is not installed, or does not know the encoding either.
     """
     known = ", ".join(ENCODINGS)
     try:
@@ -134,7 +141,7 @@ def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
 
     try:
         return CvBridge().imgmsg_to_cv2(deserialize_message(buffer, Image), "rgb8")
-    # Built for another NumPy, it can be imported but not used, and fails with an error of its loader's choice.
+    # A cv_bridge that was built for another NumPy can be imported, but fails here with any of these errors.
     except (CvBridgeError, AttributeError, ImportError, RuntimeError, SystemError, TypeError, ValueError) as error:
         raise ValueError(
             f"encoding is '{encoding}' and cv_bridge cannot convert it ({error}); expected one of {known}"
@@ -142,15 +149,15 @@ def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:
 
 
 class FramePipeline:
-    """Turns matched sets into occupancy; used by one thread at a time.
+    """Turns sets of images into occupancy. One thread at a time may use it.
 
     Args:
         config: the node's parameters.
         cameras: names of all cameras.
         predictor: the network.
-        transforms: filled by the TF callbacks.
-        log: receives what is wrong.
-        times: durations of the stages.
+        transforms: the transforms of /tf and /tf_static.
+        log: receives what is wrong with images, calibrations and TF.
+        times: receives the durations of the stages.
     """
 
     def __init__(
@@ -184,7 +191,7 @@ class FramePipeline:
         self._predictor.reset()
 
     def lacking(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> list[str]:
-        """Cameras of a set without a calibration or without a mount so far."""
+        """Cameras of a set that have no calibration or no mount yet."""
         lacking = []
         for camera, (stamp_ns, _) in matched.entries.items():
             if camera not in calibrations:
@@ -198,7 +205,7 @@ class FramePipeline:
         return lacking
 
     def process(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Frame:
-        """Run one matched set; what cannot be used is reported by name and left out."""
+        """Turn a set into a frame. Cameras that cannot be used are reported by name and left out."""
         arrival = max(image.arrival for _, image in matched.entries.values())
         frame = Frame(matched.stamp_ns, matched.anchor, arrival)
         for camera, reason in matched.missing.items():
@@ -260,14 +267,14 @@ class FramePipeline:
             self._log.report(
                 "ego motion",
                 "TF",
-                f"using the static mounts, a moving vehicle's cameras will disagree: {placements.ego_motion_missing}",
+                f"using the static mounts, so cameras of a moving vehicle disagree: {placements.ego_motion_missing}",
                 time.monotonic(),
             )
         frame.ego_motion_missing = placements.ego_motion_missing
         return placements
 
     def _patience(self) -> float:
-        """Seconds a frame may wait for its ego pose: none when several have waited in vain and no pose came since."""
+        """Seconds that a frame may wait for its ego pose; 0 after several waits in vain, until a new pose comes."""
         try:
             newest = self._transforms.latest(self._config.odom_frame, self._config.base_frame)
         except TransformError:
@@ -290,7 +297,7 @@ class FramePipeline:
     def _decode(
         self, frame: Frame, matched: MatchedSet, tables: dict[str, UndistortTable]
     ) -> tuple[tuple[str, ...], np.ndarray | Tensor | None]:
-        """Cameras whose images could be decoded, and their views, (N, height, width, 3); None if there is no camera."""
+        """The cameras whose images could be decoded, and their (N, height, width, 3) views; None without a camera."""
         if not tables:
             return (), None
         views = self._view_buffer(list(tables.values()))
@@ -298,7 +305,7 @@ class FramePipeline:
             self._decoders.submit(self._decode_one, camera, matched.entries[camera][1], table, view)
             for (camera, table), view in zip(tables.items(), views)
         ]
-        wait(waiting)  # all of them: when one fails, none shall go on writing into what the next frame is written into
+        wait(waiting)  # for all, even if one fails: the next frame uses the same memory
         decoded = {}
         for index, (camera, result) in enumerate(zip(tables, waiting)):
             try:
@@ -316,7 +323,7 @@ class FramePipeline:
             decode_view_on_device(image, table, self._device_decoder, camera, view)
 
     def _view_buffer(self, tables: list[UndistortTable]) -> np.ndarray | Tensor:
-        """(N, height, width, 3) uint8 where views are wanted."""
+        """(N, height, width, 3) uint8 for the views, on the device that decodes."""
         if self._device_decoder is None:
             return self._predictor.view_buffer(tables)
         import torch

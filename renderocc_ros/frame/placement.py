@@ -1,4 +1,4 @@
-"""Where each camera stood when it took its image, seen from the vehicle at the anchor's stamp."""
+"""The pose of each camera when it took its image, in the vehicle's base frame at the anchor's stamp."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
-FARTHEST = 1000.0  # metres: no camera is mounted that far from the base, no vehicle goes that far between two images
+FARTHEST = 1000.0  # metres; no camera is mounted so far from the base, and no vehicle moves so far between images
 
 
 @dataclass
 class Placements:
     """Camera poses of one frame.
 
-    base_from_camera: {camera: (4, 4)}, optical frame to the base frame at the anchor's stamp.
-    mounts: {camera: (4, 4)}, optical frame to the base frame, both at the camera's own stamp: where it is bolted on.
-    odom_from_base: (4, 4) ego pose at the anchor's stamp, or None without ego motion.
-    unplaced: {camera: reason}, cameras with no path from the base frame to their optical frame.
-    ego_motion_missing: why the static mounts were used instead of ego motion; empty when ego motion was used.
+    base_from_camera: {camera: (4, 4)} from the optical frame to the base frame at the anchor's stamp.
+    mounts: {camera: (4, 4)} from the optical frame to the base frame, both at the camera's own stamp.
+    odom_from_base: (4, 4) ego pose at the anchor's stamp; None without ego motion.
+    unplaced: {camera: reason} of the cameras that TF does not connect to the base frame.
+    ego_motion_missing: why there is no ego motion; empty if there is.
     """
 
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
@@ -41,17 +41,17 @@ def place_cameras(
 ) -> Placements:
     """Place each camera at its own stamp: inv(odom_from_base(anchor)) @ odom_from_base(its stamp) @ base_from_camera.
 
-    Without ego motion at every stamp (no odom frame, or /tf does not reach that far) all cameras get their mount alone,
-    so that they stay consistent with each other, and the reason is given.
+    If the ego pose is missing at any of the stamps (no odom frame, or /tf does not reach that far), all cameras get
+    their mount alone, so that they stay consistent with each other, and `ego_motion_missing` gives the reason.
 
     Args:
-        transforms: what /tf and /tf_static have said.
+        transforms: the transforms of /tf and /tf_static.
         cameras: {name: (optical frame, image stamp)}.
-        anchor_stamp_ns: the stamp of the outputs.
+        anchor_stamp_ns: stamp of the outputs.
         base_frame: frame of the outputs.
         odom_frame: fixed frame; empty means no ego motion.
-        timeout: how long to wait for /tf to reach the newest stamp, seconds.
-        fixed_mounts: {camera: (4, 4)} for cameras that TF is not asked about.
+        timeout: longest wait for /tf to reach the newest stamp, seconds.
+        fixed_mounts: {camera: (4, 4)} for cameras whose mount does not come from TF.
     """
     fixed_mounts = fixed_mounts or {}
     placements = Placements()
@@ -79,7 +79,7 @@ def _ego_motion(
     timeout: float,
     placements: Placements,
 ) -> dict[int, np.ndarray]:
-    """{stamp: base at the anchor's stamp from base at this stamp}; empty when it cannot be had."""
+    """{stamp: (4, 4) base at the anchor's stamp from base at this stamp}; empty without ego motion."""
     if not odom_frame:
         placements.ego_motion_missing = "parameter 'odom_frame' is empty"
         return {}
@@ -96,7 +96,7 @@ def _ego_motion(
         if not _near(pose):
             placements.ego_motion_missing = (
                 f"'{base_frame}' jumps by more than {FARTHEST:g} m in '{odom_frame}' within "
-                f"{abs(stamp_ns - anchor_stamp_ns) * 1e-9:.3f} s; look at what publishes it"
+                f"{abs(stamp_ns - anchor_stamp_ns) * 1e-9:.3f} s; check its publisher"
             )
             return {}
     placements.odom_from_base = odom_from_base[anchor_stamp_ns]
@@ -104,5 +104,5 @@ def _ego_motion(
 
 
 def _near(pose: np.ndarray) -> bool:
-    """Whether a (4, 4) pose is of this vehicle: beyond that, numbers lose their meaning and then their range."""
+    """Whether a (4, 4) pose can be one of this vehicle. Larger numbers are errors, and can overflow later."""
     return bool(np.abs(pose[:3, 3]).max() <= FARTHEST)  # false for NaN too

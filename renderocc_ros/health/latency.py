@@ -1,4 +1,4 @@
-"""How long each stage of a frame takes: recent durations and their percentiles."""
+"""How long the stages of a frame take: recent durations and their percentiles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StageTimes:
 
     @contextmanager
     def measure(self, stage: str):
-        """Time the body of a `with` statement on the steady clock; a body that raises is not counted."""
+        """Time the body of a `with` statement; a body that raises is not counted."""
         start = time.monotonic()
         yield
         self.add(stage, time.monotonic() - start)

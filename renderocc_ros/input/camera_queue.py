@@ -1,26 +1,26 @@
-"""The images of one camera that are still needed, and what became of all the others."""
+"""The images of one camera that are still needed, and counts of what became of the others."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
-# How many recent intervals, and at least how many, tell how soon a camera's next image can come.
+# Most and fewest recent intervals from which the time of a camera's next image is predicted.
 _INTERVALS, _FEWEST_INTERVALS = 10, 3
 _ARRIVALS = 20
 
 
 class CameraStatistics(NamedTuple):
-    """What became of a camera's images.
+    """What became of a camera's images: received = matched + the sum of dropped + held.
 
-    received = matched + the sum of dropped + held.
+    received: images that came. matched: images that a set has used. held: images still waiting.
     dropped: {reason: number}: 'stamp_zero', 'duplicate', 'out_of_order', 'late' (not newer than the last set),
         'unmatched' (no set needed it), 'queue_full', 'superseded' (skipped for a newer set), 'too_few' (the anchor's,
         of a set below min_cameras), 'wrong_clock', 'reset'.
     rate: images per second by arrival, 0 while silent.
-    age: seconds since the last usable image came in; None if there was none.
-    stamp_ns: stamp of the newest image taken in; None if there was none since the last reset.
-    silent: whether it is not waited for.
+    age: seconds since the last usable image came in; None if none came.
+    stamp_ns: stamp of the newest image; None if none came since the last reset.
+    silent: whether the camera has been silent for the timeout.
     """
 
     received: int
@@ -34,7 +34,7 @@ class CameraStatistics(NamedTuple):
 
 
 class QueuedImage:
-    """One image on its way; `holders` counts queue, suspects and sets that still need it."""
+    """One image that waits. `holders` counts what still needs it: the queue, the jump detection, and sets."""
 
     __slots__ = ("camera", "stamp_ns", "payload", "arrived", "holders", "led", "used", "fate")
 
@@ -50,7 +50,7 @@ class QueuedImage:
         return self
 
     def release(self, fate: str) -> None:
-        """One holder less; the first fate given counts, if no set ever used the image."""
+        """Let one holder go. If no set has used the image, it is counted under the first fate that was given."""
         self.holders -= 1
         self.fate = self.fate or fate
         if not self.holders and not self.used:
@@ -58,7 +58,7 @@ class QueuedImage:
 
 
 class CameraQueue:
-    """The images of one camera that may still be needed, rising in stamp, and its history.
+    """The images of one camera that may still be needed, in the order of their stamps, and its history.
 
     Attributes:
         last_stamp: stamp of the newest image taken in since the last restart.
@@ -90,7 +90,7 @@ class CameraQueue:
         return min(self.queue, key=lambda image: abs(image.stamp_ns - stamp_ns), default=None)
 
     def decided(self, stamp_ns: int, max_diff_ns: int) -> bool:
-        """Whether no image still to come can be nearer to the stamp than those in the queue."""
+        """Whether no image still to come can be nearer to the stamp than the images in the queue."""
         if not self.queue:
             return False
         gap = stamp_ns - self.queue[-1].stamp_ns
@@ -105,7 +105,7 @@ class CameraQueue:
         del self.queue[:count]
 
     def prune(self, floor_ns: int | None, size: int) -> None:
-        """Give up what no set at or after `floor_ns` can need, and what is more than `size`."""
+        """Give up the images that no set at or after `floor_ns` can need, and the oldest ones beyond `size`."""
         if floor_ns is not None:
             not_after = sum(image.stamp_ns <= floor_ns for image in self.queue)
             self.forget(max(0, not_after - 1), "unmatched")

@@ -1,24 +1,25 @@
-"""Puts together the images of several cameras that belong to one moment: those nearest in stamp to the anchor camera's.
+"""Joins the images of several cameras that belong to one moment: those nearest in stamp to the anchor camera's image.
 
-Nothing here looks at a clock: `now` is steady time in seconds, given by the caller, so every rule can be tested.
+Nothing here reads a clock: the caller gives `now` in steady seconds, so every rule can be tested.
 
-The rules
-- Every image of the anchor becomes a set. It is matched, per camera, with the image nearest in stamp, at most
-  `max_time_diff` away; of two equally near the earlier.
-- A set is ready once no image still to come could be nearer: the camera has an image at or after the anchor's stamp
-  (stamps of a camera only rise), or its newest is earlier by no more than half the shortest of its recent intervals.
-  Else it is ready `max_wait` after the anchor's image came in, with what there is.
-- A camera that sent nothing usable for `camera_timeout` is not waited for. Pauses of all cameras together do not count,
-  so that slow playback of a recording does not look like the death of its cameras.
-- Sets come out in the order of their stamps. Every image of the anchor gets one whatever the rates are, and none can be
-  starved by later ones: its deadline stands, and a full queue makes its oldest ready. Only after a stall (a set overdue
-  by more than another `max_wait` while a newer one is ready) are older ones skipped.
-- When the anchor sends nothing usable for `camera_timeout`, the next camera in order that does takes its place until
-  the anchor returns.
-- Per camera, images whose stamp does not rise are dropped. If stamps fall by more than `jump_back` seconds, two images
-  in support of it (of two cameras, or in a row of one while no other goes on as before) make it a `TimeJump`: the bag
-  has looped or the clock was set back. A single such image is a stray, a camera that alone goes back has a wrong clock,
-  and one that comes back to where the others are had wrong stamps before; none disturbs the rest.
+The rules:
+- Every image of the anchor becomes a set. Each other camera adds its image that is nearest in stamp, at most
+  `max_time_diff` away; of two equally near images, the earlier one.
+- A set is ready once no image still to come can be nearer. A camera can send no nearer one if it has an image at or
+  after the anchor's stamp (its stamps only rise), or if its newest image is earlier by at most half the shortest of its
+  recent intervals. Otherwise the set is ready `max_wait` after the anchor's image came in, with the images that came.
+- No set waits for a camera that sent nothing usable for `camera_timeout`. Time in which all cameras were silent does
+  not count, so that slow playback of a recording does not look like the death of its cameras.
+- Sets come out in the order of their stamps. Every image of the anchor gets a set, whatever the rates are. Later images
+  cannot hold a set back: its deadline stays, and a full queue makes its oldest set ready. Older sets are skipped only
+  after a stall: a set is overdue by more than another `max_wait` and a newer one is ready.
+- If the anchor sends nothing usable for `camera_timeout`, the next camera in order that does takes its place until the
+  anchor returns.
+- An image is dropped if its stamp is not later than its camera's last one. If a stamp falls by more than `jump_back`
+  seconds, a second image must confirm that time has gone back: of another camera, or of the same camera while no other
+  camera continues as before. Then it is a `TimeJump`: the bag has looped, or the clock was set back. A single such
+  image is dropped. A camera that alone goes back has a wrong clock and is left out. A camera that comes back to the
+  time of the others had wrong stamps before. None of these disturbs the other cameras.
 """
 
 from __future__ import annotations
@@ -26,77 +27,29 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .camera_liveness import CameraLiveness
 from .camera_queue import CameraQueue, CameraStatistics, QueuedImage
 from .clock_jumps import ClockJumpDetection
+from .matched_set import MatchedSet, PendingSet, TimeJump, why_missing
 
 __all__ = ["AnchorMatcher", "CameraStatistics", "MatchedSet", "TimeJump"]
 
 _NANOSECONDS = 1_000_000_000
 
 
-class MatchedSet(NamedTuple):
-    """Images of one moment.
-
-    entries: {camera: (stamp_ns, payload)} in the order of the cameras, the anchor's among them.
-    missing: {camera: why it is not there} for all others.
-    arrived: when the anchor's image came in, in the steady seconds that the caller counts.
-    """
-
-    stamp_ns: int
-    anchor: str
-    entries: dict[str, tuple[int, Any]]
-    missing: dict[str, str]
-    arrived: float
-
-
-class TimeJump(NamedTuple):
-    """Stamps have gone back: from the newest stamp seen to the earliest of the new ones."""
-
-    camera: str
-    from_ns: int
-    to_ns: int
-
-
-class _Pending:
-    """A set that is being put together; `nearest` holds the matches that are decided."""
-
-    __slots__ = ("image", "nearest", "deadline")
-
-    def __init__(self, image: QueuedImage, max_wait: float):
-        self.image = image.hold()
-        self.nearest: dict[str, QueuedImage] = {}
-        self.deadline = image.arrived + max_wait
-
-    def __lt__(self, other: _Pending) -> bool:
-        return self.image.stamp_ns < other.image.stamp_ns
-
-    def decide(self, camera: CameraQueue, max_diff_ns: int) -> None:
-        if camera is self.image.camera or camera.name in self.nearest:
-            return
-        if camera.decided(self.image.stamp_ns, max_diff_ns):
-            self.nearest[camera.name] = camera.nearest(self.image.stamp_ns).hold()
-
-    def release(self, fate: str) -> None:
-        self.image.fate = fate
-        self.image.release(fate)
-        for image in self.nearest.values():
-            image.release("unmatched")
-
-
 class AnchorMatcher:
-    """Matches cameras to an anchor; see the rules above. Not locked: call it from one thread or under one lock.
+    """Matches cameras to an anchor by the rules above. It has no lock: call it from one thread or under one lock.
 
     Args:
-        cameras: names, in the order of the entries; the order also says which camera stands in for the anchor.
+        cameras: names, in the order of the entries. The first one that is alive stands in for a silent anchor.
         anchor: the camera whose stamps the sets have.
         max_time_diff: seconds that a camera's stamp may differ from the anchor's.
         max_wait: seconds to wait for the other cameras after the anchor's image came in.
-        camera_timeout: seconds of silence after which a camera is not waited for.
-        min_cameras: least number of cameras in a set; with fewer, none is given out.
-        jump_back: seconds by which stamps must fall to be a jump of the clock and not disorder.
+        camera_timeout: seconds of silence after which nothing waits for a camera.
+        min_cameras: least number of cameras in a set; smaller sets are not given out.
+        jump_back: stamps that fall by more seconds than this may be a jump of time; others are disorder.
         queue_size: most images kept per camera.
     Attributes:
         too_few: number of sets not given out because they had fewer than `min_cameras`.
@@ -127,7 +80,7 @@ class AnchorMatcher:
         self._min_cameras = min_cameras
         self._jump_back_ns = round(jump_back * _NANOSECONDS)
         self._queue_size = queue_size
-        self._pending: list[_Pending] = []
+        self._pending: list[PendingSet] = []
         self._jump_detection = ClockJumpDetection(self._jump_back_ns)
         self._last_output: int | None = None
         self.too_few = 0
@@ -142,10 +95,10 @@ class AnchorMatcher:
         """Take in an image; `poll` afterwards.
 
         Returns:
-            A `TimeJump` if this image confirms that stamps have gone back. The matcher has then already started anew
-            and holds the new images; everything else that depends on time is the caller's to clear.
+            A `TimeJump` if this image confirms that stamps have gone back. The matcher has then started afresh and
+            holds the new images. The caller clears everything else that depends on time.
         Raises:
-            ValueError: a camera that was not configured.
+            ValueError: the camera is not one of `cameras`.
         """
         state = self._cameras.get(camera)
         if state is None:
@@ -174,13 +127,13 @@ class AnchorMatcher:
             index = ready.pop(0)
             pending = self._pending[index]
             if ready and now > pending.deadline + self._max_wait:
-                continue  # a stall: skip to newer ones, and drop this with whatever is older than what comes out
+                continue  # a stall: skip this one; it is dropped with all sets older than the one that comes out
             for older in self._pending[:index]:
                 older.release("superseded")
             del self._pending[: index + 1]
             ready = [later - index - 1 for later in ready]
             matched = self._put_together(pending, now)
-            while self._pending and not self._is_new(self._pending[0].image):  # of the camera that led before
+            while self._pending and not self._is_new(self._pending[0].image):  # sets of the camera that led before
                 self._pending.pop(0).release("late")
             for camera in self._cameras.values():
                 self._prune(camera)
@@ -192,8 +145,8 @@ class AnchorMatcher:
         """When to `poll` again if nothing is added before; None if only an image can change anything."""
         times = []
         for pending in self._pending:
-            silent_at = [self._liveness.waits_until(camera) for camera in self._undecided(pending, now)]
-            times.append(min(pending.deadline, max(silent_at, default=now)))
+            given_up = [self._liveness.waits_until(camera) for camera in self._undecided(pending, now)]
+            times.append(min(pending.deadline, max(given_up, default=now)))
         leader_silent_at = self._liveness.silent_at(self._leader)
         if leader_silent_at is not None and leader_silent_at > now:
             others = [camera for camera in self._cameras.values() if camera is not self._leader]
@@ -203,7 +156,7 @@ class AnchorMatcher:
         return max(now, min(times)) if times else None
 
     def reset(self) -> None:
-        """Forget all images and stamps (a jump of the clock, a reset of the node); counters and rates go on."""
+        """Forget all images and stamps, for a jump of the clock or a reset of the node. Counters and rates stay."""
         for pending in self._pending:
             pending.release("reset")
         self._pending.clear()
@@ -213,23 +166,23 @@ class AnchorMatcher:
         self._last_output = None
 
     def statistics(self, now: float) -> dict[str, CameraStatistics]:
-        """Per camera, in order, for diagnostics."""
+        """Statistics of each camera, in order, for diagnostics."""
         return {
             name: camera.statistics(now, self._liveness.is_silent(camera, now))
             for name, camera in self._cameras.items()
         }
 
     def resume(self, now: float) -> None:
-        """After a pause in which no image was taken in: every camera has `camera_timeout` again."""
+        """Give every camera `camera_timeout` again, after a pause in which no image was taken in."""
         self._liveness.resume(self._cameras.values(), now)
 
     def past_start(self, now: float) -> bool:
-        """Whether `camera_timeout` has passed since the first image or poll; before, nobody can be called missing."""
+        """Whether `camera_timeout` has passed since the first image or poll. Earlier, none is missing."""
         return self._liveness.past_start(now)
 
-    # ---- who is there
+    # ---- which camera leads
 
-    def _undecided(self, pending: _Pending, now: float) -> list[CameraQueue]:
+    def _undecided(self, pending: PendingSet, now: float) -> list[CameraQueue]:
         """The cameras that a set still waits for."""
         return [
             camera
@@ -240,16 +193,16 @@ class AnchorMatcher:
         ]
 
     def _lead(self, now: float) -> None:
-        """See who leads, and let a camera that has just taken over start with its newest image."""
+        """Choose the leading camera, and begin a set with its newest image if it has just taken over."""
         leader = self._choose_leader(now)
         changed = leader is not self._leader
         self._leader = leader
         if not self._leads_on(leader):
             return
-        # An image that waited longer is a leftover, unless there will be no other: a recording of one moment.
+        # An image that came long ago is not used, unless no other will come: a recording of one moment.
         fresh = changed and now - leader.queue[-1].arrived <= self._max_wait
         if fresh or self._anchor.heard is None and self._liveness.is_silent(leader, now):
-            if leader is self._anchor:  # it is back: its own set, not the stand-in's of the same moment
+            if leader is self._anchor:  # it is back: drop the sets that its stand-in has begun
                 for pending in self._pending:
                     pending.release("superseded")
                 self._pending.clear()
@@ -267,7 +220,7 @@ class AnchorMatcher:
         return self._leader
 
     def _leads_on(self, camera: CameraQueue) -> bool:
-        """Whether the camera's newest image could lead a set: it never did, is in none, and is newer than the last."""
+        """Whether the camera's newest image can lead a set: it is in no set yet, and newer than the last one."""
         newest = camera.queue[-1] if camera.queue else None
         return newest is not None and not newest.led and not newest.used and self._is_new(newest)
 
@@ -292,10 +245,10 @@ class AnchorMatcher:
         self._prune(camera)
 
     def _begin(self, image: QueuedImage) -> None:
-        if len(self._pending) >= self._queue_size:  # nobody polled for so long; never happens to who does
+        if len(self._pending) >= self._queue_size:  # only if `poll` was not called for so long
             self._pending.pop(0).release("superseded")
         image.led = True
-        pending = _Pending(image, self._max_wait)
+        pending = PendingSet(image, self._max_wait)
         for camera in self._cameras.values():
             pending.decide(camera, self._max_diff_ns)
         insort(self._pending, pending)
@@ -305,14 +258,15 @@ class AnchorMatcher:
         full = index == 0 and len(self._pending) >= self._queue_size
         return full or now >= pending.deadline or not self._undecided(pending, now)
 
-    def _put_together(self, pending: _Pending, now: float) -> MatchedSet | None:
+    def _put_together(self, pending: PendingSet, now: float) -> MatchedSet | None:
         anchor, entries, missing = pending.image, {}, {}
         for name, camera in self._cameras.items():
             image = anchor if camera is anchor.camera else pending.nearest.get(name) or camera.nearest(anchor.stamp_ns)
             if image is not None and abs(image.stamp_ns - anchor.stamp_ns) <= self._max_diff_ns:
                 entries[name] = image
             else:
-                missing[name] = self._why_missing(camera, image, anchor.stamp_ns, now)
+                silent = now >= self._liveness.waits_until(camera)
+                missing[name] = why_missing(camera, image, anchor.stamp_ns, now, silent, self._max_time_diff)
         self.last_missing = missing
         if len(entries) < self._min_cameras:
             self.too_few += 1
@@ -326,27 +280,13 @@ class AnchorMatcher:
         payloads = {name: (image.stamp_ns, image.payload) for name, image in entries.items()}
         return MatchedSet(anchor.stamp_ns, anchor.camera.name, payloads, missing, anchor.arrived)
 
-    def _why_missing(self, camera: CameraQueue, nearest: QueuedImage | None, stamp_ns: int, now: float) -> str:
-        if not camera.received:
-            return "no image received"
-        if camera.heard is None:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in camera.dropped.items())
-            return f"no usable image received ({reasons})"
-        if now >= self._liveness.waits_until(camera):
-            return f"silent for {now - camera.heard:.1f} s"
-        if nearest is None:
-            return "no usable image received since the start or the last reset"
-        gap = (nearest.stamp_ns - stamp_ns) / _NANOSECONDS
-        side = "later" if gap > 0 else "earlier"
-        return f"nearest image is {abs(gap):.3f} s {side} than the anchor's, more than {self._max_time_diff:g} s"
-
     def _prune(self, camera: CameraQueue) -> None:
         camera.prune(self._pending[0].image.stamp_ns if self._pending else self._last_output, self._queue_size)
 
     # ---- stamps that go back
 
     def _went_back(self, image: QueuedImage, now: float) -> TimeJump | None:
-        """An image more than `jump_back` before the last of its camera: whose mistake is it?"""
+        """Decide about an image that is more than `jump_back` earlier than its camera's last one."""
         camera, stamp_ns = image.camera, image.stamp_ns
         output_agrees = self._last_output is None or self._last_output - stamp_ns <= self._jump_back_ns
         if output_agrees and any(
@@ -370,7 +310,7 @@ class AnchorMatcher:
         return TimeJump(camera.name, newest, min(new.stamp_ns for new in (*supporters, image)))
 
     def _correct_clock(self, camera: CameraQueue) -> None:
-        """Forget a camera's images whose stamps turned out to be ahead of everybody else's."""
+        """Forget a camera's images whose stamps turned out to be ahead of all other cameras'."""
         self._jump_detection.drop(camera)
         for pending in self._pending:
             mistaken = pending.nearest.pop(camera.name, None)

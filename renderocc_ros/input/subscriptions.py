@@ -1,4 +1,4 @@
-"""Raw subscriptions that follow what the publishers offer: reliability, latching, raw or compressed images."""
+"""Subscriptions to serialised messages that adapt to their publishers: reliability, durability, compression."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ FOLLOWED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 
 class AdaptiveSubscription:
-    """A subscription to CDR bytes that hears every publisher of its topic.
+    """A subscription to CDR bytes that receives from every publisher of its topic.
 
-    It starts reliable, so that large images arrive whole, and becomes best effort when a publisher offers only that; it
-    becomes latched when all publishers are (a calibration that is published once). QoS overrides of the node win.
+    It begins reliable, so that large images arrive whole, and becomes best effort when a publisher offers only that. It
+    becomes transient local (latched) when all publishers are, as for a calibration that is published once. QoS
+    overrides of the node have priority.
 
     Args:
         node: its owner.
-        message_type: of the topic.
-        topic: its name, relative to the node.
+        message_type: message class of the topic.
+        topic: name of the topic, relative to the node.
         callback: called with the message's bytes, encapsulation header included.
         depth: messages kept for the callback.
-        latched: stay transient local, as /tf_static needs, beside a second subscription where publishers are volatile;
-            what both hear is delivered twice.
+        latched: keep a transient local subscription, as /tf_static needs. If a publisher is volatile, there is a second
+            subscription, and messages that both receive are delivered twice.
     """
 
     def __init__(
@@ -41,8 +42,8 @@ class AdaptiveSubscription:
         self._resolved = node.resolve_topic_name(topic)
         self._depth = depth
         self._latched = latched
-        # A policy that is declared as a parameter keeps its first value for ever: of those that follow the publishers,
-        # only what the user has set is declared, and then it does not follow.
+        # A policy that is declared as a parameter keeps its first value for ever. Therefore a policy that follows the
+        # publishers is declared only if the user has set it, and then it does not follow.
         self._overridden = [kind for kind in FOLLOWED if self._is_overridden(kind)]
         self._subscriptions: dict[DurabilityPolicy, Subscription] = {}
         self._reliability = ReliabilityPolicy.RELIABLE
@@ -53,7 +54,7 @@ class AdaptiveSubscription:
         return f"qos_overrides.{self._resolved}.subscription.{kind.name.lower()}" in parameter_overrides(self._node)
 
     def _listen(self, reliability: ReliabilityPolicy, durabilities: set[DurabilityPolicy]) -> None:
-        """One subscription of each durability, all of this reliability; those that are there already are kept."""
+        """Have one subscription of each durability, all with this reliability; keep those that exist already."""
         if reliability != self._reliability:
             self.destroy()
             self._reliability = reliability
@@ -63,7 +64,7 @@ class AdaptiveSubscription:
             self._subscriptions[durability] = self._create(reliability, durability)
 
     def _create(self, reliability: ReliabilityPolicy, durability: DurabilityPolicy) -> Subscription:
-        def nothing(_info) -> None:  # an incompatible offer is followed, not warned about
+        def nothing(_info) -> None:  # incompatible offers need no warning: `follow_publishers` adapts to them
             pass
 
         kinds = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, *self._overridden)
@@ -78,7 +79,7 @@ class AdaptiveSubscription:
         )
 
     def follow_publishers(self) -> None:
-        """Adapt to the publishers that are there now; without any, nothing changes."""
+        """Adapt to the publishers that exist now; without publishers, nothing changes."""
         offers = [info.qos_profile for info in self._node.get_publishers_info_by_topic(self._resolved)]
         if not offers:
             return
@@ -101,11 +102,16 @@ class AdaptiveSubscription:
 class ImageSubscription:
     """One camera's images, raw or compressed.
 
-    With transport `auto` both topics are listened to; where both are published only the raw one is, since a second copy
-    of every image would cost its bandwidth. When the raw publisher goes, the compressed one is taken again.
+    With transport `auto` it subscribes to both topics. If both are published it keeps only the raw one, because a
+    second copy of every image costs bandwidth. When the raw publisher goes, it subscribes to the compressed one again.
 
     Args:
+        node: owner of the subscriptions.
+        raw_type, compressed_type: message classes.
+        topic: name of the raw topic; compressed images are at TOPIC/compressed.
+        transport: auto, raw or compressed.
         callback: called with (bytes, whether they are a CompressedImage).
+        depth: messages kept for the callback.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""/diagnostics: each camera, the frames, each stage's latency, the network, TF and the clock, with what is wrong."""
+"""/diagnostics: state and faults of the node, each camera, frames, latencies, network and TF."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog, printable
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
-LIVE = 86_400.0  # seconds: stamps further from the clock are a recording's, played without its clock
+LIVE = 86_400.0  # seconds; images whose stamps are further from the clock come from a recording played without --clock
 RECENT = 5.0  # seconds for which a fault in the log raises the level of its line
 MOST_TEXT = 4000  # characters of a text or value: parts of them come from the network
 FRAME_LIMIT = 5.0  # seconds after which the frame under way counts as stuck
-MOST_CONFLICTS = 5  # frames named that are published in contradicting ways
+MOST_CONFLICTS = 5  # most frames to name whose publishers contradict each other
 
 
 @dataclass
@@ -45,7 +45,7 @@ class NodeReport:
 
 @dataclass
 class Line:
-    """One DiagnosticStatus; `warn` and `fail` raise its level and add to its text."""
+    """One DiagnosticStatus. `warn` and `fail` raise its level and add to its text."""
 
     name: str
     level: bytes = OK
@@ -124,7 +124,7 @@ def _camera_line(report: NodeReport, parts: ConfiguredNode, camera: str) -> Line
     }
     absent = line.fail if parts.intake.past_start or report.state != "active" else line.warn
     if report.state != "active":
-        pass  # no image is taken, whether the camera sends any or not
+        pass  # images are not taken in, whether the camera sends any or not
     elif statistics.age is None:
         absent(f"no image yet on {parts.config.image_topic_of(camera)}; its view is unknown")
     elif statistics.silent:
@@ -205,8 +205,8 @@ def _tf_line(report: NodeReport, parts: ConfiguredNode) -> Line:
         line.warn(f"static mounts are used: {frame.ego_motion_missing}")
     if parts.transforms.full:
         line.warn(
-            "no more of /tf is kept: a publisher makes up frames or floods; stop it, then call ~/reset, or clean up "
-            "and configure the node if static mounts are missing"
+            "the memory for /tf is full: a publisher floods it or invents frames; stop it, then call ~/reset, or clean "
+            "up and configure the node if static mounts are missing"
         )
     conflicts = parts.transforms.conflicts
     for conflict in conflicts[:MOST_CONFLICTS]:

@@ -1,4 +1,4 @@
-"""From an occupancy volume to the arrays and bytes of each output topic."""
+"""Turn an occupancy volume into the arrays and bytes of each output topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN_CELL, FREE_CELL, OCCUPIED_CELL = -1, 0, 100
 
 @dataclass(frozen=True)
 class SurfaceVoxels:
-    """Occupied voxels with a face that is not covered, in the grid's frame.
+    """Occupied voxels with at least one open face, in the grid's frame.
 
     centres: (N, 3) float32, metres. labels: (N,) uint8 class ids. confidence: (N,) float32 occupancy probability.
     """
@@ -31,7 +31,7 @@ class SurfaceVoxels:
         return len(self.labels)
 
     def nearest(self, count: int) -> SurfaceVoxels:
-        """The `count` voxels nearest to the frame's origin (all of them when there are no more)."""
+        """The `count` voxels nearest to the frame's origin; all voxels if there are fewer."""
         if len(self) <= count:
             return self
         if count <= 0:
@@ -42,7 +42,7 @@ class SurfaceVoxels:
 
 
 def surface_voxels(occupancy: Occupancy) -> SurfaceVoxels:
-    """Gather the surface voxels of a volume; those of a predicted one are known already."""
+    """The surface voxels of a volume."""
     return SurfaceVoxels(*occupancy.surface_points())
 
 
@@ -55,9 +55,8 @@ def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, f
 def markers_message(
     surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str
 ) -> bytes:
-    """MarkerArray with one CUBE_LIST, all opaque.
-
-    One translucent cube makes RViz blend the whole list, unsorted by depth.
+    """MarkerArray with one CUBE_LIST. All cubes are opaque: RViz would blend a list with one translucent cube as a
+    whole, without sorting it by depth.
     """
     colours = np.ones((len(surface), 4), np.float32)
     colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
@@ -65,19 +64,19 @@ def markers_message(
 
 
 def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, ground: tuple[str, ...]) -> np.ndarray:
-    """What a vehicle needs to know of each column of the grid.
+    """The state of each column of the grid within a band of heights.
 
-    A cell is occupied if a voxel of the band is occupied by something that is not ground; free if every voxel of the
-    band is known to be free, or is ground, or lies under ground that was seen in the band; else unknown. Ground above
-    the band says nothing: it may be a bridge, under which nobody looked. Values are crisp because planners read them
-    so: nav2's trinary maps take everything below 100 for free.
+    A cell is occupied if a voxel of the band is occupied by something that is not ground. It is free if every voxel of
+    the band is known to be free, or is ground, or lies below ground that was seen in the band. Otherwise it is unknown.
+    Ground above the band does not make a cell free: it may be a bridge with something unseen below. There are no values
+    in between, because nav2's trinary maps read everything below 100 as free.
 
     Args:
         occupancy: the volume.
         lowest, highest: the band, metres in the grid's frame; voxels whose centre lies in it count.
-        ground: names of classes that can be driven or walked on; names the class table lacks have no effect.
+        ground: names of classes that can be driven or walked on. Names that the class table lacks have no effect.
     Returns:
-        (X, Y) int8: OCCUPIED_CELL, FREE_CELL or UNKNOWN_CELL. All unknown where the band holds no voxel.
+        (X, Y) int8: OCCUPIED_CELL, FREE_CELL or UNKNOWN_CELL; all unknown if the band holds no voxel.
     """
     heights = occupancy.grid.lower[2] + (np.arange(occupancy.grid.shape[2]) + 0.5) * occupancy.grid.voxel_size
     band = (heights >= lowest) & (heights <= highest)

@@ -1,4 +1,4 @@
-"""The node's output topics: created together, and built only as far as somebody listens."""
+"""The node's output topics. Messages are built only for topics that somebody subscribes to."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class OutputPublishers:
     """Lifecycle publishers of ~/points, ~/markers, ~/grid and ~/classes, and of semantic, depth and camera_info in
     ~/rendered/<camera>.
 
-    The camera_info is that of both views: image_transport's subscribers to a camera, depth_image_proc among them, look
-    for it beside the image, under its stamp.
+    The camera_info belongs to both views. Subscribers such as depth_image_proc expect it beside the image, with the
+    same stamp.
 
     Args:
         node: their owner; inactive nodes publish nothing.
@@ -100,7 +100,7 @@ class OutputPublishers:
         self._send(f"{camera}/camera_info", outputs.rendered_camera_info(view, stride, stamp, optical_frame))
         if wanted == {"camera_info"}:
             return
-        # Loads PyTorch, which a node without a network yet is spared.
+        # Imported here because it loads PyTorch, which a node without a network does not need.
         from renderocc_ros.output.rendered_views import rendered_view
 
         colours, depth = rendered_view(frame.occupancy, view, frame.base_from_camera[camera], stride)

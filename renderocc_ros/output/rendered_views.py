@@ -1,4 +1,4 @@
-"""What the field looks like from a camera: class colours and depth, read from rays as in training and evaluation."""
+"""Class colours and depth of the field as a camera sees it, rendered along rays as in training and evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rendered_view(
     rows, columns = camera_ray_shape(view, stride)
     rays = camera_rays(view, base_from_camera, stride)
     with torch.inference_mode():
-        # The reference, as the compiled loops would be loaded, or even compiled, between two frames of a drive.
+        # The reference implementation: loading or compiling the other ones would delay a frame while driving.
         result = render(occupancy.field, rays.to(occupancy.field.device), step=1.0, backend="reference")
         grid = occupancy.field.grid
         far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)[1].to(result.distance)

@@ -1,7 +1,7 @@
-"""Where `~/save` may write: the folder that the node was started with, and nothing else.
+"""Files of `~/save`, only inside the folder that the node was started with.
 
-Whoever can reach the node's parameter services can change `save_directory`. Only the one who starts the node says which
-part of the disk is meant.
+Anybody who reaches the node's parameter services can change `save_directory`. Only the person who starts the node
+decides which part of the disk it may write to.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from renderocc_ros.parameters import NodeConfig
 
 
 class SaveFolder:
-    """The folder given at the start; afterwards `save_directory` can only be it or a folder in it.
+    """The folder given at the start. Later, `save_directory` can only be this folder or a folder inside it.
 
     Args:
-        start: the parameter as it was when the node started; `~` and environment variables are expanded.
+        start: the parameter when the node started; `~` and environment variables are expanded.
     """
 
     def __init__(self, start: str) -> None:
         self._start = start
         try:
             self.root = _path(start)
-        except OSError:  # said by the first ~/save
+        except OSError:  # the first ~/save reports it
             self.root = None
 
     def check(self, wanted: str) -> None:
-        """Raises ValueError, for the one who asks for it, if a new value leads out of the folder."""
+        """Raises ValueError, with a text for whoever sets the parameter, if a new value is outside the folder."""
         if wanted == self._start:
             return
-        # What a variable holds is not the business of who sets parameters; the answer of ~/save would tell it.
+        # The answer of ~/save would reveal the content of an environment variable to anybody who sets parameters.
         if "$" in wanted or not self._contains(wanted):
             raise ValueError(
                 f"save_directory is {wanted[:200]!r}; while the node runs it can only become a folder in "
-                f"{self._start!r}, with which the node was started; start it with the folder that is meant"
+                f"{self._start!r}, with which the node was started; start it with the folder that you want"
             )
 
     def save(self, frame: Frame, config: NodeConfig) -> list[Path]:
-        """Write a frame's volume as <stamp>.npz and .ply, both whole or neither; the folder is made if need be.
+        """Write a frame's volume as <stamp>.npz and <stamp>.ply, both or neither; make the folder if necessary.
 
         Raises:
-            OSError: it cannot be written, or the folder has come to lead elsewhere, by a link.
+            OSError: it cannot be written, or a link in the folder leads outside.
         """
         folder = _path(config.save_directory)
         if self.root is None or not folder.is_relative_to(self.root):
             raise OSError(f"it leads out of {self._start}, with which the node was started")
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{frame.stamp_ns}.npz", folder / f"{frame.stamp_ns}.ply"]
-        new = [path for path in paths if not os.path.lexists(path)]  # what an earlier ~/save wrote stays
+        new = [path for path in paths if not os.path.lexists(path)]  # files of an earlier ~/save stay
         try:
             frame.occupancy.save_npz(paths[0])
             frame.occupancy.save_ply(paths[1])
