@@ -73,7 +73,7 @@ def leave_graph(node: RenderOccNode | None, executor: SingleThreadedExecutor | N
         executor.shutdown()
     if node is not None:
         node.destroy_node()
-    # Objects that a signal has left unfinished refer to the node. They are young; collecting all of PyTorch takes seconds.
+    # Objects that a signal has left unfinished refer to the node. They are young: collecting all would take seconds.
     gc.collect(1)
     rclpy.try_shutdown()
 
