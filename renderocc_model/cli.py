@@ -70,7 +70,10 @@ REMEDIES: dict[str, str] = {
     ),
     **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "ruamel"), FROM_PIP),
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
-    **dict.fromkeys(("rosbags", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"),
+    **dict.fromkeys(
+        ("rosbags", "lz4", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"
+    ),
+    "backports": "python3 -m pip install backports.zstd",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "python3 -m pip install -r requirements-export.txt"),
 }
 

@@ -12,6 +12,7 @@ MODULES = (
     "renderocc_model.base.config",
     "renderocc_model.base.machine_errors",
     "renderocc_model.base.plain_yaml",
+    "renderocc_model.export.archive",
     "renderocc_model.field.classes",
     "renderocc_model.field.field",
     "renderocc_model.geometry.grid",

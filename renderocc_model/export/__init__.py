@@ -15,6 +15,7 @@ import torch
 
 from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.export.archive import check_torch_version
 from renderocc_model.export.file import ENDINGS
 from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pooling_tables
 from renderocc_model.network.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
@@ -38,8 +39,8 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
         form: "onnx" or "torch_export".
         source: what the checkpoint is called, for the provenance.
     Raises:
-        ValueError: the form is not known, the file's name does not end as it should, or the model joins the previous
-            frame.
+        ValueError: the form is not known, the file's name does not end as it should, torch is too old for .pt2 files,
+            or the model joins the previous frame.
         ImportError: a package for writing ONNX is missing.
         OSError: the file cannot be written.
     """
@@ -50,6 +51,8 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
         raise ValueError(f"{path}: format {form} has the ending {ENDINGS[form]}; name it {path.stem}{ENDINGS[form]}")
     if form == "onnx":
         import onnxscript  # noqa: F401  before the minutes that tracing takes, and named if it is missing
+    else:
+        check_torch_version(torch.__version__)
     function = ExportedFunction(checkpoint.network.eval().requires_grad_(False)).eval()
     metadata = _metadata(checkpoint, form, source)
     with torch.no_grad():

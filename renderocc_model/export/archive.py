@@ -17,7 +17,9 @@ from typing import Any
 
 from renderocc_model.network.checkpoint import METADATA_KEY, CheckpointError
 
-__all__ = ["checked_archive"]
+__all__ = ["check_torch_version", "checked_archive"]
+
+_OLDEST_TORCH = (2, 8)  # whose archives have the layout that is checked here
 
 _WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
 _PROGRAM, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -53,6 +55,22 @@ _EXPRESSION_WORDS = re.compile(
     r"|positive|integer|nonnegative|true|false|True|False)"
 )
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
+
+
+def check_torch_version(version: str) -> None:
+    """Refuse a torch that writes and reads .pt2 archives of another layout.
+
+        >>> check_torch_version("2.8.0+cu128")
+        >>> check_torch_version("2.6.0")
+        Traceback (most recent call last):
+        ValueError: .pt2 files need torch 2.8 or newer, and this is 2.6.0; update torch, or use format onnx
+
+    Args:
+        version: torch.__version__.
+    """
+    major, minor = version.split(".")[:2]
+    if (int(major), int(minor)) < _OLDEST_TORCH:
+        raise ValueError(f".pt2 files need torch 2.8 or newer, and this is {version}; update torch, or use format onnx")
 
 
 def checked_archive(path: Path) -> io.BytesIO:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from renderocc_model.export.archive import checked_archive
+from renderocc_model.export.archive import check_torch_version, checked_archive
 from renderocc_model.export.file import ENDINGS, is_exported, read_description
 from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
 from renderocc_model.network.checkpoint import CheckpointError, Description
@@ -67,7 +67,7 @@ def load_exported(
         threads: of onnxruntime on the CPU; 0: as many as torch has.
     Raises:
         CheckpointError: the file cannot be used.
-        ValueError: the backend is not installed, or does not run on the device.
+        ValueError: the backend is not installed, is too old for the file, or does not run on the device.
     """
     path = Path(path)
     assert is_exported(path)
@@ -125,6 +125,7 @@ class TorchExportNetwork:
     """A .pt2 archive, run by torch on any of its devices."""
 
     def __init__(self, path: Path, config: ModelConfig, device: torch.device) -> None:
+        check_torch_version(torch.__version__)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
