@@ -111,7 +111,7 @@ def test_the_node_runs_an_exported_network():
     running = System(exported_file("onnx")[1])
     try:
         until_active(running)
-        assert running.node._predictor.backend == "onnxruntime"
+        assert running.node._configured.predictor.backend == "onnxruntime"
         running.send()
         wait_until(lambda: running.points, 20, "points")
         assert isinstance(running.points[-1], PointCloud2) and running.points[-1].width > 0

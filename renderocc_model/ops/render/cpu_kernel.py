@@ -58,7 +58,7 @@ def render(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How rays go through a grid, as the loops want it.
+    """How rays go through a grid, in the form that the loops take.
 
     shape: (X, Y, Z).
     rays: (R, 7) float64, see `cpu_loops.march_forward`.

@@ -309,7 +309,7 @@ def _gather_parts(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros."""
     empty = len(order) - sum(len(part[0]) for part in parts)
-    # The sum of no elements: zeros that know the field, so that backward() works when every ray misses.
+    # The sum of no elements: zeros that depend on the field, so that backward() works when every ray misses.
     zero = density[:0].sum() + table[:0].sum()
     longest = max((part[-1].shape[1] for part in parts), default=0) if return_weights else 0
     columns = [[zero.expand(empty)], [zero.expand(empty, table.shape[1])], [zero.expand(empty)], [zero.expand(empty)]]

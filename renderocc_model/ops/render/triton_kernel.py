@@ -1,6 +1,6 @@
 """Volume rendering on GPUs: the loops of `triton_loops` as a PyTorch function, without waiting for the device.
 
-Gradients are scattered by atomic additions, whose order is nobody's: of float32, they are the same in every run to
+Gradients are scattered by atomic additions in no fixed order: of float32, they are the same in every run to
 rounding. Under `torch.use_deterministic_algorithms(True)` they are of integers instead, in units so small that the
 largest sum that can be still fits into 63 bits, and the same input gives the same bytes: for integers of 64 bits as
 many as gradients.
