@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderocc_model.geometry.distortion import BrownConrady, KannalaBrandt, make_lens
+from renderocc_model.geometry.distortion import BrownConrady, KannalaBrandt, conventional_distortion, make_lens
 
 ZERO = np.zeros(3)
 BROWN = {
@@ -228,3 +228,49 @@ def test_a_lens_that_cannot_be_says_what_is_wrong(model, coefficients, message):
     with pytest.raises(ValueError) as error:
         make_lens(model, coefficients)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["fisheye", "Kannala-Brandt", "kannala_brandt4", "KB4", "Equidistant", "equidistant"])
+def test_the_fisheye_model_is_known_by_its_other_names(name):
+    assert conventional_distortion(name, (0.1, 0, 0, 0.2)) == ("equidistant", (0.1, 0, 0, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "model", "kept"),
+    [
+        ("Plumb_Bob", (0.1, 0.2, 0, 0), "plumb_bob", (0.1, 0.2, 0, 0)),
+        ("radtan", (0.1, 0.2, 0, 0, 0.3), "plumb_bob", (0.1, 0.2, 0, 0, 0.3)),
+        ("plumb_bob", (0.1, 0.2, 0, 0, 0.3, 0, 0, 0), "plumb_bob", (0.1, 0.2, 0, 0, 0.3)),
+        ("rational polynomial", (1, 2, 3, 4, 5, 6, 7, 8, 0), "rational_polynomial", (1, 2, 3, 4, 5, 6, 7, 8)),
+        ("equidistant", (0.1, 0, 0, 0, 0), "equidistant", (0.1, 0, 0, 0)),
+        ("equidistant", (0, 0, 0, 0), "equidistant", (0, 0, 0, 0)),  # a fisheye lens without corrections
+        ("", (), "plumb_bob", ()),
+        ("none", (0, 0, 0, 0, 0), "plumb_bob", ()),
+        ("pinhole", (0, 0, 0), "plumb_bob", ()),
+        ("Inverse Brown Conrady", (0, 0, 0, 0, 0), "plumb_bob", ()),
+        ("rational_polynomial", (), "plumb_bob", ()),
+        ("plumb_bob", (0, 0, 0), "plumb_bob", ()),
+    ],
+)
+def test_names_and_zeros_that_say_nothing_are_understood(name, given, model, kept):
+    assert conventional_distortion(name, given) == (model, kept)
+    make_lens(model, kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("plumb_bob", (1, 2, 3, 4, 5, 6, 7, 8), "plumb_bob has 8 coefficients.*are those of rational_polynomial"),
+        ("rational_polynomial", (1, 2, 3, 4, 5), "rational_polynomial has 5 coefficients.*are those of plumb_bob"),
+        ("equidistant", (1, 2, 3, 4, 5), "equidistant has 5 coefficients; expected 4"),
+        ("equidistant", (), "equidistant has 0 coefficients; expected 4"),
+        ("", (0.1, 0, 0, 0, 0), "distortion_model is ''"),
+        ("pinhole", (0, 0, math.nan), "distortion_model is 'pinhole'"),
+        ("Inverse Brown Conrady", (0.1, 0, 0, 0, 0), "'Inverse Brown Conrady'; expected one of plumb_bob"),
+        ("thin_prism_fisheye", (0, 0, 0, 0), "'thin_prism_fisheye'"),  # no pinhole, although all are zero
+        ("double_sphere", (), "'double_sphere'"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_with_the_model_that_fits(name, given, message):
+    with pytest.raises(ValueError, match=message):
+        conventional_distortion(name, given)

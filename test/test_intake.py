@@ -146,7 +146,7 @@ def test_a_calibration_is_read_once_and_again_when_it_changes():
     [
         (info(k=[0.0] * 9), "K is all zeros"),
         (info(k=[float("nan")] * 9), "K"),
-        (info(distortion_model="magic"), "magic"),
+        (info(distortion_model="magic", d=[0.1, 0.0, 0.0, 0.0, 0.0]), "magic"),
         (info(width=0), "0"),
     ],
 )

@@ -217,7 +217,7 @@ def test_tables_without_pieces_are_one_and_wrong_pieces_are_refused(jumping, tmp
 
     folder = prepare_recording(jumping, None, tmp_path / "tables", PrepareConfig())
     header = json.loads((folder / "header.json").read_text())
-    assert header["piece_starts"] == [3] and "1700000001.500 s" in header["jumps"][0]
+    assert header["piece_starts"] == [3] and "1700000001.500 s" in header["warnings"][0]
     for starts, message in (([0], "piece_starts"), ([3, 3], "piece_starts"), ([8], "piece_starts"), (["a"], "header")):
         (folder / "header.json").write_text(json.dumps(header | {"piece_starts": starts}))
         with pytest.raises(TablesError, match=message):
@@ -235,7 +235,7 @@ def test_check_and_prepare_name_the_jump_once_with_its_time_and_size(jumping, tm
     assert check([str(jumping), "--max-pose-step", "50"]) == 0
     assert "jump" not in capsys.readouterr().out
     assert main([str(jumping), "--out", str(tmp_path / "tables"), "--jobs", "1"]) == 0
-    assert capsys.readouterr().out.count("warning: drive: ego pose on /tf: at 1700000001.500 s") == 1
+    assert capsys.readouterr().err.count("drive: ego pose on /tf: at 1700000001.500 s") == 1
 
 
 def test_nothing_that_is_inside_jumps_can_be_prepared(tmp_path, monkeypatch, capsys):

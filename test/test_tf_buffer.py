@@ -642,3 +642,16 @@ def test_frames_made_up_without_end_take_bounded_memory_and_nobody_elses_history
 def test_a_frame_name_as_long_as_a_book_is_refused_without_repeating_it():
     error = refusal(TransformBuffer().set, "odom", "x" * 100_000, 1, (0, 0, 0), (0, 0, 0, 1))
     assert error.kind == "invalid" and "100000 characters" in str(error) and len(str(error)) < 300
+
+
+def test_a_static_frame_that_is_published_again_elsewhere_is_a_conflict():
+    buffer = TransformBuffer()
+    for x in (1.0, 1.0, 1.0005):  # the same, and the same but for rounding
+        buffer.set("base", "cam", 0, (x, 0, 0), UNIT, static=True)
+    assert buffer.conflicts == []
+    buffer.set("base", "cam", 7 * S, (1.3, 0, 0.4), yaw(2), static=True)
+    (conflict,) = buffer.conflicts
+    # From (1.0005, 0, 0): 0.2995 along x and 0.4 up are 0.4997 m.
+    assert (conflict.child, conflict.stamp_ns) == ("cam", 7 * S)
+    assert "frame 'cam' is published on /tf_static again with other values, 0.500 m and 2.00 degrees" in str(conflict)
+    np.testing.assert_allclose(buffer.lookup("base", "cam", 0)[:3, 3], (1.3, 0, 0.4))  # as in tf2

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.distortion import conventional_distortion
 from renderocc_model.rosio.cdr_reader import CameraInfoMessage
 
 __all__ = ["camera_model_from_info"]
+
+_IN_THE_MIDDLE, _OFF_THE_MIDDLE = 0.12, 0.2  # distances of a principal point from the middle, shares of the size
 
 
 def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
@@ -22,6 +25,7 @@ def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
         )
     K = np.asarray(message.K, np.float64).reshape(3, 3).copy()
     width, height = message.width, message.height
+    original = K[:2, 2].copy()
     if message.roi.width and message.roi.height:
         K[0, 2] -= message.roi.x_offset
         K[1, 2] -= message.roi.y_offset
@@ -34,4 +38,33 @@ def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
         K[0] /= binning_x
         K[1] /= binning_y
         width, height = width // binning_x, height // binning_y
-    return CameraModel(width, height, K, message.distortion_model, tuple(message.D))
+    _check_not_applied_before(message, original, K[:2, 2], (width, height))
+    return CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D))
+
+
+def _check_not_applied_before(
+    message: CameraInfoMessage, before: np.ndarray, after: np.ndarray, size: tuple[int, int]
+) -> None:
+    """Refuse a K that is of the picture already, beside the binning or region of interest that made it.
+
+    Drivers that fill in both put the principal point of K into the picture's middle, and far from it once binning and
+    region are applied, as they have to be (REP 104).
+    """
+    if np.array_equal(before, after) or not np.isfinite(before).all() or min(size) < 1:
+        return
+    middle = (np.array(size) - 1) / 2
+    off_before, off_after = (np.abs(point - middle) / np.array(size) for point in (before, after))
+    if off_before.max() > _IN_THE_MIDDLE or off_after.max() < _OFF_THE_MIDDLE:
+        return
+    roi = message.roi
+    names = []
+    if message.binning_x > 1 or message.binning_y > 1:
+        names.append(f"binning {message.binning_x}x{message.binning_y}")
+    if roi.width and roi.height:
+        names.append(f"roi {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset})")
+    raise ValueError(
+        f"camera_info has {' and '.join(names)}, but its K is that of the {size[0]}x{size[1]} picture already: its "
+        f"principal point ({before[0]:.1f}, {before[1]:.1f}) is in the picture's middle, and would be at "
+        f"({after[0]:.1f}, {after[1]:.1f}) if they were applied; set K, width and height of the full sensor, or "
+        "those of the picture without binning and roi"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,10 +14,34 @@ from renderocc_model.images.encodings import ENCODINGS
 from . import cdr
 from .camera_info import camera_model_from_info
 
-__all__ = ["GAP", "CameraTopics", "StampFault", "stamp_faults"]
+__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "stamp_faults"]
 
 _MOST_COMPLAINTS = 10
 GAP = 5.0  # times the median interval from which a pause is a gap
+
+
+@dataclass
+class Complaint:
+    """A fault of a camera's messages.
+
+    Attributes:
+        topic: their topic.
+        recorded_ns: record time of the first such message.
+        text: what is wrong with it. Texts that differ in their numbers only are of one fault.
+        count: how many messages have it.
+    """
+
+    topic: str
+    recorded_ns: int
+    text: str
+    count: int = 1
+
+    def __str__(self) -> str:
+        return self.text if self.count == 1 else f"{self.text} (and {self.count - 1} more such messages)"
+
+
+def _kind(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", text)
 
 
 @dataclass
@@ -32,7 +57,7 @@ class CameraTopics:
         size: (height, width) of the first image.
         model: the calibration.
         recorded_later_s: the most that a stamp differs from when its image was recorded.
-        complaints: messages that cannot be used, the first few: (topic, record time, what is wrong).
+        complaints: what is wrong with messages that cannot be used, once for each kind of fault.
     """
 
     name: str
@@ -44,7 +69,7 @@ class CameraTopics:
     size: tuple[int, int] | None = None
     model: CameraModel | None = None
     recorded_later_s: float = 0.0
-    complaints: list[tuple[str, int, str]] = field(default_factory=list)
+    complaints: list[Complaint] = field(default_factory=list)
 
     def take(self, topic: str, recorded_ns: int, data: bytes) -> None:
         """A message of one of the two topics; what is wrong with it is noted."""
@@ -54,8 +79,15 @@ class CameraTopics:
             else:
                 self.take_image(data, recorded_ns)
         except ValueError as error:
-            if len(self.complaints) < _MOST_COMPLAINTS:
-                self.complaints.append((topic, recorded_ns, str(error)))
+            self._complain(topic, recorded_ns, str(error))
+
+    def _complain(self, topic: str, recorded_ns: int, text: str) -> None:
+        for complaint in self.complaints:
+            if complaint.topic == topic and _kind(complaint.text) == _kind(text):
+                complaint.count += 1
+                return
+        if len(self.complaints) < _MOST_COMPLAINTS:
+            self.complaints.append(Complaint(topic, recorded_ns, text))
 
     def take_info(self, data: bytes) -> None:
         """A CameraInfo.

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .tf_history import Conflict, FrameHistory, TransformError, UnknownFrame, checked_link
-from .tf_link import composed, inverse_times, matrix
+from .tf_history import Conflict, FrameHistory, TransformError, UnknownFrame, change_of, checked_link
+from .tf_link import Link, composed, inverse_times, matrix
 
 __all__ = ["LONGEST_NAME", "Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
 
@@ -109,6 +109,7 @@ class TransformBuffer:
             if static and (frame.parents != [parent] or frame.links != [link]):
                 self._static_answers.clear()
             self._names.update((parent, child))  # known from now on even if the sample is too old, as in tf2
+            conflict = _static_conflict(frame, parent, child, stamp_ns, link) if static else None
             before = len(frame.stamps)
             most = self._max_samples if self._total < self._max_total else max(2, min(before, self._max_samples))
             taken = frame.insert(stamp_ns, parent, link, self._history_ns, most)
@@ -116,7 +117,7 @@ class TransformBuffer:
             if not taken:
                 self.ignored_old += 1
                 return False
-            conflict = frame.claim(child, parent, stamp_ns)
+            conflict = frame.claim(child, parent, stamp_ns) or conflict
             if conflict is not None:
                 self._conflicts[child] = conflict
             if self._waiting:
@@ -360,6 +361,14 @@ class TransformBuffer:
             return f"'{self._newest_chain(name)[-1]}'"
         except TransformError:  # asked for a moment before the loop was made
             return "a loop"
+
+
+def _static_conflict(frame: FrameHistory, parent: str, child: str, stamp_ns: int, link: Link) -> Conflict | None:
+    """The conflict of a static transform with the one before it; None if it is the same, or the first."""
+    if not frame.links or frame.parents != [parent]:
+        return None
+    change = change_of(frame.links[0], link)
+    return Conflict(child, (f"under '{parent}' (static)",), 1, stamp_ns, change) if change else None
 
 
 def _stripped(name: str) -> str:

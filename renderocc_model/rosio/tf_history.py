@@ -15,6 +15,7 @@ from .tf_link import Link, interpolate
 
 _NANOSECONDS = 1_000_000_000
 _MOST_CLAIMS_REMEMBERED = 8
+_SAME_DISTANCE, _SAME_ANGLE = 1e-3, 0.02  # metres and degrees within which two calibrations are the same
 _MOST_COMPARED = 300  # names that a hint is chosen from
 _LONGEST_COMPARED = 100  # characters of a name that a hint is given for
 _LEAST_LIKENESS = 0.8  # of a hint: twice the letters in common, over the letters of both
@@ -61,14 +62,24 @@ class UnknownFrame(TransformError):
 
 
 class Conflict(NamedTuple):
-    """A frame that is published in contradicting ways: under two parents by turns, or as both moving and static."""
+    """A frame that is published in contradicting ways.
+
+    Under two parents by turns, as both moving and static, or as static with different values; `change` says how these
+    differ.
+    """
 
     child: str
     claims: tuple[str, ...]
     switches: int
     stamp_ns: int
+    change: str = ""
 
     def __str__(self) -> str:
+        if self.change:
+            return (
+                f"frame '{self.child}' is published on /tf_static again with other values, {self.change}; only the "
+                "last ones count, also for earlier images; publish it once"
+            )
         claims = " and ".join(self.claims)
         return f"frame '{self.child}' is published {claims} by turns ({self.switches} switches); stop one publisher"
 
@@ -172,6 +183,16 @@ class FrameHistory:
             f"({gap} {'later' if past else 'earlier'}) {link}"
         )
         return TransformError("extrapolation_past" if past else "extrapolation_future", text, not past)
+
+
+def change_of(before: Link, after: Link) -> str:
+    """How two values of a static transform differ, as text; empty if they are the same but for rounding."""
+    distance = math.dist(before[:3], after[:3])
+    cosine = min(1.0, abs(sum(a * b for a, b in zip(before[3:], after[3:]))))
+    angle = math.degrees(2 * math.acos(cosine))
+    if distance < _SAME_DISTANCE and angle < _SAME_ANGLE:
+        return ""
+    return f"{distance:.3f} m and {angle:.2f} degrees away"
 
 
 def checked_link(parent: str, child: str, translation: Sequence[float], quaternion: Sequence[float]) -> Link:

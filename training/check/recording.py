@@ -22,6 +22,8 @@ from .labels import LabelReport, check_labels, check_truth
 
 __all__ = ["check_recording"]
 
+_MEND_INFO = "correct it where it is published and in the recording, or leave the camera out with --cameras"
+_MEND_IMAGE = "cut the recording there, or leave the camera out with --cameras"
 _CLOCK_SLACK_S = 5.0  # largest difference between an image's stamp and its record time
 
 
@@ -127,8 +129,11 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
 
 def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) -> None:
     subject = f"camera '{camera.name}'"
-    for topic, recorded_ns, text in camera.complaints:
-        findings.fail(subject, text, "cut the recording there, or record again", topic, contents.time_text(recorded_ns))
+    for complaint in camera.complaints:
+        of_info = complaint.topic == camera.info_topic
+        remedy = _MEND_INFO if of_info else _MEND_IMAGE
+        time = contents.time_text(complaint.recorded_ns)
+        findings.fail(subject, str(complaint), remedy, complaint.topic, time)
     if camera.model is not None:
         check_calibration(findings, camera)
     if camera.size_mismatch():

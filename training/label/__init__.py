@@ -154,13 +154,8 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.max_pose_gap,
         from_arguments(arguments, MotionLimits),
     ) as recording:
-        for note in recording.notes:
-            print(f"renderocc label: {note}", file=sys.stderr)
-        for text in recording.jumps.texts(recording.time_text):
-            print(
-                f"renderocc label: warning: {bag}: ego pose on /tf: {text}; nothing is labelled across it",
-                file=sys.stderr,
-            )
+        for text in recording.warnings():
+            print(f"renderocc label: warning: {text}", file=sys.stderr)
         sources, notes = find_sources(recording, arguments)
         for key, value in notes.items():
             print(f"{key}: {value}", file=sys.stderr)

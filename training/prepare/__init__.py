@@ -108,8 +108,8 @@ def prepare_recording(
                 describe_camera(camera, recording.models[camera], recording.mount(camera))
                 for camera in recording.cameras
             ]
-            jumps = recording.jumps.texts(recording.time_text)
-            return writer.seal(cameras, table.to_dict(), len(table), piece_starts(recording, frames), jumps)
+            starts = piece_starts(recording, frames)
+            return writer.seal(cameras, table.to_dict(), len(table), starts, recording.warnings())
 
 
 def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
@@ -221,9 +221,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in failures:
         print(f"renderocc prepare: {text}", file=sys.stderr)
     print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
-    for name in names:
-        for text in read_header(arguments.out / name).get("jumps", ()) if (arguments.out / name).is_dir() else ():
-            print(f"renderocc prepare: warning: {name}: ego pose on /tf: {text}; nothing is related across it")
+    for folder in filter(Path.is_dir, (arguments.out / name for name in names)):
+        for text in read_header(folder).get("warnings", ()):
+            print(f"renderocc prepare: warning: {text}", file=sys.stderr)
     if len(failures) < len(tasks):
         print(_summary([arguments.out / name for name in names]))
         print(f"wrote {arguments.out.resolve()}")

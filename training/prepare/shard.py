@@ -178,7 +178,7 @@ class ShardWriter:
         classes: dict,
         class_count: int,
         piece_starts: Sequence[int] = (),
-        jumps: Sequence[str] = (),
+        warnings: Sequence[str] = (),
     ) -> Path:
         """Write arrays and header from the journal, and rename the folder.
 
@@ -187,7 +187,7 @@ class ShardWriter:
             classes: the labels' class table, for the header.
             class_count: number of its classes.
             piece_starts: numbers of the frames before which the ego pose jumps, ascending.
-            jumps: lines about these jumps, for people.
+            warnings: lines about the recording, for people.
         """
         columns, encodings = self._columns()
         counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count + 1)
@@ -220,7 +220,7 @@ class ShardWriter:
             "image_bytes": self._files["images.bin"].tell(),
             "truth_bytes": self._files["truth.bin"].tell(),
             "piece_starts": list(piece_starts),
-            "jumps": list(jumps),
+            "warnings": list(warnings),
         }
         (self.folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         for file in self._files.values():

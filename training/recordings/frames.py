@@ -202,6 +202,12 @@ class Recording:
         """Whether the ego pose does not jump between two moments, so that one can be seen from the other."""
         return self.jumps.between(one_ns, other_ns) is None
 
+    def warnings(self) -> list[str]:
+        """What does not prevent reading but should be known, for people: the notes, and the jumps of the ego pose."""
+        across = "nothing is related across it"
+        jumps = self.jumps.texts(self.time_text)
+        return [*self.notes, *(f"{self.path}: ego pose on /tf: {text}; {across}" for text in jumps)]
+
     def _check_related(self, one_ns: int, other_ns: int) -> None:
         jump = self.jumps.between(one_ns, other_ns)
         if jump is not None:
@@ -370,6 +376,7 @@ class Recording:
                 else:
                     self._take_transforms(topic, recorded_ns, data)
         self._pose_stamps = sorted(set(self._pose_stamps))
+        self.notes += [f"{self.path}: {conflict}" for conflict in self.transforms.conflicts]
         self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
         for camera in self.cameras:
             if 0 in self._images[camera].recorded:

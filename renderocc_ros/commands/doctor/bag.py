@@ -174,8 +174,8 @@ def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
     """Calibration, sizes and stamps of one camera; True where the node can use it."""
     subject = f"camera '{camera.name}'"
     if camera.complaints:
-        topic, _, text = camera.complaints[0]
-        findings.warn(subject, f"{topic}: {text}")
+        for complaint in camera.complaints:
+            findings.warn(subject, f"{complaint.topic}: {complaint}")
         return False
     if camera.model is None or camera.size is None:
         missing = "image" if camera.size is None else "calibration"
