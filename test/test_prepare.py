@@ -358,4 +358,5 @@ def test_recordings_of_one_name_and_sidecars_of_another_number_are_refused(bag, 
 def test_every_setting_is_an_option_with_the_same_words():
     text = " ".join(prepare.parser().format_help().split())
     for setting in settings_of(PrepareConfig):
-        assert f"--{setting.name.replace('_', '-')} " in text and setting.help in text, setting.name
+        option = setting.name.rpartition(".")[2].replace("_", "-")  # of a nested class, its own name
+        assert f"--{option} " in text and setting.help in text, setting.name
