@@ -25,7 +25,11 @@ from renderocc_model.rosio import cdr
 from renderocc_ros.commands import bench
 from renderocc_ros.commands.bench import node as bench_node
 from renderocc_ros.commands.bench import whole
-from renderocc_ros.commands.bench.conventional_baseline import UsualInput, usual_outputs, usual_transforms
+from renderocc_ros.commands.bench.conventional_baseline import (
+    ConventionalInput,
+    conventional_outputs,
+    conventional_transforms,
+)
 from renderocc_ros.frame.pipeline import decode_view
 from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.output import messages as outputs
@@ -67,7 +71,7 @@ def test_each_way_is_measured_by_a_process_of_its_own_whose_last_line_counts(mon
     program.chmod(0o755)
     monkeypatch.setattr(bench_node.sys, "executable", str(program))
     assert bench_node.run(7) == {
-        part: {"called": f"-m renderocc_ros.commands.bench.node {part} 7"} for part in ("ours", "usual")
+        part: {"called": f"-m renderocc_ros.commands.bench.node {part} 7"} for part in ("ours", "conventional")
     }
 
 
@@ -102,9 +106,9 @@ def occupancy() -> Occupancy:
 
 @pytest.fixture(scope="module")
 def both(occupancy) -> tuple[tuple, tuple]:
-    """(markers, cloud, grid) as ROS reads them: ours, the usual way's."""
+    """(markers, cloud, grid) as ROS reads them: ours, the conventional baseline's."""
     surface = outputs.surface_voxels(occupancy)
-    cells = outputs.height_band_cells(occupancy, 0.6, 2.2, ())  # the voxels 4 ... 7, as the usual way takes them
+    cells = outputs.height_band_cells(occupancy, 0.6, 2.2, ())  # the voxels 4 ... 7, as the baseline takes them
     ours = (
         outputs.markers_message(surface, occupancy.classes, occupancy.grid.voxel_size, 0, "base_link"),
         outputs.points_message(surface, occupancy.classes, 0, "base_link"),
@@ -113,32 +117,32 @@ def both(occupancy) -> tuple[tuple, tuple]:
     types = (MarkerArray, PointCloud2, OccupancyGrid)
     return tuple(
         tuple(deserialize_message(buffer, kind) for buffer, kind in zip(buffers, types))
-        for buffers in (ours, usual_outputs(occupancy))
+        for buffers in (ours, conventional_outputs(occupancy))
     )
 
 
 def test_both_ways_publish_the_same_cubes(both):
-    (ours,), (usual,) = both[0][0].markers, both[1][0].markers
+    (ours,), (conventional,) = both[0][0].markers, both[1][0].markers
     assert len(ours.points) == len(ours.colors) > 1000
-    places = [np.array([[point.x, point.y, point.z] for point in marker.points]) for marker in (ours, usual)]
+    places = [np.array([[point.x, point.y, point.z] for point in marker.points]) for marker in (ours, conventional)]
     np.testing.assert_allclose(*places, atol=1e-6)  # single precision on our side
-    colours = [np.array([[c.r, c.g, c.b, c.a] for c in marker.colors]) for marker in (ours, usual)]
+    colours = [np.array([[c.r, c.g, c.b, c.a] for c in marker.colors]) for marker in (ours, conventional)]
     np.testing.assert_array_equal(*colours)
     for name in ("header", "ns", "id", "type", "action", "pose", "scale"):
-        assert getattr(ours, name) == getattr(usual, name), name
+        assert getattr(ours, name) == getattr(conventional, name), name
 
 
 def test_both_ways_publish_the_same_cloud_byte_for_byte(both):
-    ours, usual = both[0][1], both[1][1]
-    assert bytes(ours.data) == bytes(usual.data)
-    assert ours == usual
+    ours, conventional = both[0][1], both[1][1]
+    assert bytes(ours.data) == bytes(conventional.data)
+    assert ours == conventional
 
 
 def test_both_ways_publish_a_grid_of_the_same_cells(both):
-    """In its band, and without the classes that are ground, of which the usual way knows nothing."""
-    ours, usual = both[0][2], both[1][2]
-    assert (ours.info.width, ours.info.height, ours.info.resolution) == (20, 20, usual.info.resolution)
-    assert list(ours.data) == list(usual.data)
+    """In its band, and without the classes that are ground, which the conventional baseline does not know."""
+    ours, conventional = both[0][2], both[1][2]
+    assert (ours.info.width, ours.info.height, ours.info.resolution) == (20, 20, conventional.info.resolution)
+    assert list(ours.data) == list(conventional.data)
     assert set(ours.data) == {-1, 0, 100}
 
 
@@ -152,19 +156,21 @@ def test_both_ways_give_the_network_the_same_input():
     info.k = [0.8 * width, 0.0, width / 2, 0.0, 0.8 * width, height / 2, 0.0, 0.0, 1.0]
     model = CameraModel(width, height, np.array(info.k).reshape(3, 3), "plumb_bob", tuple(info.d))
     view = network_view(model, 128, 352)
-    usual = UsualInput(serialize_message(info), view).network_input(image)
+    conventional = ConventionalInput(serialize_message(info), view).network_input(image)
     ours = decode_view(CameraImage(serialize_message(image), False, "", 0.0), UndistortTable(model, view))
     ours = normalise(torch.from_numpy(ours[None]))[0].numpy()
-    assert usual.shape == ours.shape == (3, 128, 352) and usual.dtype == np.float32
+    assert conventional.shape == ours.shape == (3, 128, 352) and conventional.dtype == np.float32
     # Two grey levels of 255, divided by a standard deviation of 0.225, are 0.035.
-    assert np.abs(usual - ours).max() < 0.036
+    assert np.abs(conventional - ours).max() < 0.036
 
 
 def test_both_ways_read_the_same_transforms():
     message = transform_message("odom", "base_link", 7, (1.0, -2.0, 0.5), (0.5, -0.5, 0.5, 0.5))
     buffer = serialize_message(TFMessage(transforms=[message]))
-    (usual,), (ours,) = usual_transforms(buffer), cdr.read_tf(buffer)
-    np.testing.assert_allclose(usual, transform_from(np.array(ours.translation), np.array(ours.quaternion)), atol=1e-12)
+    (conventional,), (ours,) = conventional_transforms(buffer), cdr.read_tf(buffer)
+    np.testing.assert_allclose(
+        conventional, transform_from(np.array(ours.translation), np.array(ours.quaternion)), atol=1e-12
+    )
 
 
 # ---- the whole node ---
@@ -203,7 +209,7 @@ def results() -> dict:
             "memory_kib": kib,
         }
 
-    return {"ours": of(10.0, 20 * 1024), "usual": of(200.0, 100 * 1024)}
+    return {"ours": of(10.0, 20 * 1024), "conventional": of(200.0, 100 * 1024)}
 
 
 def played(frames: int) -> dict:

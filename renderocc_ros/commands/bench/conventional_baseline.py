@@ -1,7 +1,8 @@
-"""The same node parts written the usual way, to measure the byte paths against: typed callbacks, cv2, message objects.
+"""A conventional baseline for the node's byte paths: typed callbacks, cv2 and message objects.
 
-This is what most ROS 2 Python nodes do, and it is written as carefully as they are: maps computed once, NumPy views
-where they are customary, a loop where messages want one object per point. Only `renderocc bench node` uses it.
+Most ROS 2 nodes in Python are written like this. The baseline is written with care: maps are computed once, NumPy views
+are used where they are customary, and loops only where messages need one object for each point. Only `renderocc bench
+node` uses it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import View
 
 
-class UsualInput:
-    """A typed image to normalised network input, one camera."""
+class ConventionalInput:
+    """Turns the typed images of one camera into normalised network input."""
 
     def __init__(self, info: bytes, view: View) -> None:
         message = deserialize_message(info, CameraInfo)
@@ -42,8 +43,8 @@ class UsualInput:
         return np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32)
 
 
-def usual_transforms(buffer: bytes) -> list[np.ndarray]:
-    """A serialised TFMessage as matrices, through message objects."""
+def conventional_transforms(buffer: bytes) -> list[np.ndarray]:
+    """The transforms of a serialised TFMessage as (4, 4) matrices, through message objects."""
     matrices = []
     for transform in deserialize_message(buffer, TFMessage).transforms:
         q, t = transform.transform.rotation, transform.transform.translation
@@ -58,7 +59,7 @@ def usual_transforms(buffer: bytes) -> list[np.ndarray]:
     return matrices
 
 
-def usual_outputs(occupancy: Occupancy) -> tuple[bytes, bytes, bytes]:
+def conventional_outputs(occupancy: Occupancy) -> tuple[bytes, bytes, bytes]:
     """MarkerArray, PointCloud2 and OccupancyGrid of a volume, with one object or one `pack` per voxel."""
     grid, palette = occupancy.grid, occupancy.classes.palette()
     i, j, k = np.nonzero(occupancy.surface())

@@ -1,9 +1,9 @@
-"""`renderocc bench node`: the node without its network, ours against the usual way, each in a process of its own.
+"""The node without its network against the conventional baseline, each in a process of its own.
 
 One frame is six raw 1600x900 bgr8 images with their camera_infos and a /tf message, from serialised messages to network
 input, then 50,000 occupied surface voxels from a volume to serialised MarkerArray, PointCloud2 and OccupancyGrid.
-Receiving and sending are the middleware's and cost both the same; turning messages into Python objects and back is the
-node's.
+Receiving and sending belong to the middleware and cost the same for both. Turning messages into Python objects and back
+belongs to the node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CAMERAS = ("front", "front_left", "front_right", "back", "back_left", "back_righ
 YAWS = (0.0, 0.96, -0.96, 3.14159, 1.92, -1.92)
 WIDTH, HEIGHT = 1600, 900
 VOXELS = 50_000
-PARTS = ("ours", "usual")
+PARTS = ("ours", "conventional")
 STAGES = ("receiving and matching", "input", "output")
 
 
@@ -65,7 +65,7 @@ def occupancy_with_surface():
 
 
 def our_stages() -> dict[str, Callable]:
-    """{stage: function of (images, infos, tf)} of this package's node; a stage's result is the next one's business."""
+    """{stage: function of (images, infos, tf)} of this package's node. Each stage uses the result of the one before."""
     import torch
 
     from renderocc_model.geometry.transforms import transform_from
@@ -121,16 +121,20 @@ def our_stages() -> dict[str, Callable]:
     return {"receiving and matching": match, "input": decode, "output": publish}
 
 
-def usual_stages() -> dict[str, Callable]:
-    """The same three stages with message objects."""
+def conventional_stages() -> dict[str, Callable]:
+    """The same three stages of the conventional baseline."""
     from renderocc_model.geometry.camera_model import CameraModel
     from renderocc_model.geometry.undistortion import network_view
-    from renderocc_ros.commands.bench.conventional_baseline import UsualInput, usual_outputs, usual_transforms
+    from renderocc_ros.commands.bench.conventional_baseline import (
+        ConventionalInput,
+        conventional_outputs,
+        conventional_transforms,
+    )
 
     focal = 0.8 * WIDTH
     K = np.array([[focal, 0.0, WIDTH / 2], [0.0, focal, HEIGHT / 2], [0.0, 0.0, 1.0]])
     view = network_view(CameraModel(WIDTH, HEIGHT, K, "plumb_bob", (-0.1, 0.02, 0.0, 0.0, 0.0)), 128, 352)
-    inputs: dict[str, UsualInput] = {}
+    inputs: dict[str, ConventionalInput] = {}
     occupancy = occupancy_with_surface()
     state = {}
 
@@ -138,11 +142,11 @@ def usual_stages() -> dict[str, Callable]:
         from rclpy.serialization import deserialize_message
         from sensor_msgs.msg import CameraInfo, Image
 
-        usual_transforms(tf)
+        conventional_transforms(tf)
         for camera, info in zip(CAMERAS, infos):
             deserialize_message(info, CameraInfo)
             if camera not in inputs:
-                inputs[camera] = UsualInput(info, view)
+                inputs[camera] = ConventionalInput(info, view)
         # A synchroniser holds one message of each camera until all are there.
         state["messages"] = [deserialize_message(image, Image) for image in images]
 
@@ -150,23 +154,23 @@ def usual_stages() -> dict[str, Callable]:
         np.stack([inputs[camera].network_input(message) for camera, message in zip(CAMERAS, state["messages"])])
 
     def publish(images, infos, tf):
-        usual_outputs(occupancy)
+        conventional_outputs(occupancy)
 
     return {"receiving and matching": match, "input": decode, "output": publish}
 
 
 def measure(part: str, frames: int) -> dict:
-    """CPU seconds of each stage, median over frames, and this process's peak memory above what it had when loaded."""
+    """CPU seconds of each stage as medians over frames, and the process's peak memory without what loading took."""
     import cv2
     import torch
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     pixels = np.random.default_rng(1).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    stages = our_stages() if part == "ours" else usual_stages()
+    stages = our_stages() if part == "ours" else conventional_stages()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent: dict[str, list[float]] = {stage: [] for stage in stages}
-    for index in range(frames + 1):  # the first frame makes tables and loads libraries: not counted
+    for index in range(frames + 1):  # the first frame is not counted: it makes tables and loads libraries
         frame = serialised_frame(index, pixels)
         for stage, function in stages.items():
             start = time.process_time()
@@ -182,7 +186,7 @@ def measure(part: str, frames: int) -> dict:
 
 
 def run(frames: int) -> dict:
-    """Both ways, each in its own process, on one thread. Returns {part: what `measure` returned}."""
+    """Measure both, each in its own process with one thread. Returns {part: result of `measure`}."""
     results = {}
     for part in PARTS:
         done = subprocess.run([sys.executable, "-m", __name__, part, str(frames)], capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """The whole node, in a process of its own, on six cameras that this process publishes: frames a second and latency.
 
-First frames one at a time, each sent when the one before has come out: latency without waiting. Then more than the
-node can take, CAMERA_RATE sets of images a second: what comes out of it is its frame rate, the newest set winning.
+First it sends frames one at a time, each after the output of the one before: this gives the latency without waiting.
+Then it sends more than the node can process, CAMERA_RATE sets of images a second: this gives the frame rate.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from renderocc_ros.commands.demo.node import Child, NodeFailed
 __all__ = ["KINDS", "lines_of", "run"]
 
 CAMERA_RATE = 30.0  # Hz
-FLOOD = 6.0  # seconds of it
-PAUSE = 0.05  # seconds between two frames one at a time: the node has to do after it has published, too
-FEWEST_IMAGES = 5  # of the first camera; with one more of each next one, the same set comes again after 2,520 frames
-STAMP = slice(4, 12)  # of a message's bytes: its header comes first, behind the four that every message begins with
-START_UP, ONE_FRAME = 180.0, 20.0  # seconds to wait at most
+FLOOD = 6.0  # seconds at CAMERA_RATE
+PAUSE = 0.05  # seconds between two single frames: the node also works after it has published
+FEWEST_IMAGES = 5  # of the first camera, and one more for each next camera: a set repeats after 2,520 frames
+STAMP = slice(4, 12)  # bytes of a message that hold its stamp, after four bytes of encapsulation
+START_UP, ONE_FRAME = 180.0, 20.0  # longest waits, seconds
 STAGES = ("placement", "decode", "network", "publish", "total")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Images as cameras send them."""
+    """Size and format of the cameras' images."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ KINDS = (Kind(1600, 900, True), Kind(704, 256, True), Kind(1600, 900, False))
 
 
 def street_like(width: int, height: int, seed: int) -> np.ndarray:
-    """(height, width, 3) uint8 noise with about as much detail at every scale as a photograph: its JPEG is as large."""
+    """(height, width, 3) uint8 noise with detail at every scale: its JPEG is as large as that of a photograph."""
     generator = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 110.0, np.float32)
     for cells in (4, 8, 16, 32, 64, 128, 256, 512):
@@ -58,10 +58,10 @@ def street_like(width: int, height: int, seed: int) -> np.ndarray:
 
 
 class SixCameras:
-    """Six cameras around a vehicle that stands, in a scene that moves: no two frames of a measurement are alike.
+    """Six cameras around a standing vehicle, with images that change: no two frames of a measurement are alike.
 
-    Each camera repeats its images, and each has one more of them than the camera before. On a road no frame comes
-    again, so what a program keeps for repeated frames must not make it faster here.
+    Each camera repeats its images, and has one more of them than the camera before. On a road no frame repeats, so
+    a program that keeps results for repeated frames must not be faster here.
     """
 
     def __init__(self, node, kind: Kind) -> None:
@@ -77,7 +77,7 @@ class SixCameras:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         image_type, topic = (CompressedImage, "image_raw/compressed") if kind.jpeg else (Image, "image_raw")
         focal, mounts = 0.7 * kind.width, []
-        self._parts: list[tuple] = []  # publisher, messages to send by turns: bytes with room for a stamp
+        self._parts: list[tuple] = []  # publisher, and messages to send in turn, as bytes with room for a stamp
         images = []
         for index, (camera, yaw) in enumerate(zip(CAMERAS, YAWS)):
             info = CameraInfo(height=kind.height, width=kind.width, distortion_model="plumb_bob")
@@ -110,7 +110,7 @@ class SixCameras:
         self._pose_message = TFMessage(transforms=[self._pose])
 
     def send(self) -> tuple[bytes, float]:
-        """One set, stamped now. Returns the stamp's bytes, and the steady time when the last image is handed over."""
+        """Publish a set with the current stamp. Returns the stamp's bytes, and the steady time after the last image."""
         stamp = divmod(time.time_ns(), 1_000_000_000)
         self._pose.header.stamp.sec, self._pose.header.stamp.nanosec = stamp
         self._tf.publish(self._pose_message)
@@ -136,7 +136,7 @@ def _image_message(image_type: type, pixels: np.ndarray, jpeg: bool):
 
 
 class OutputListener:
-    """Receives the node's clouds and diagnostics, in a thread."""
+    """Receives the node's clouds and diagnostics in a thread."""
 
     def __init__(self, node, context) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
@@ -164,7 +164,7 @@ class OutputListener:
                 self.latency = {value.key: value.value for value in status.values}
 
     def wait_for(self, stamp: bytes, seconds: float) -> bool:
-        """Whether the cloud of this stamp was heard within this time."""
+        """Whether the cloud of this stamp came within this time."""
         with self._clouds:
             return self._clouds.wait_for(lambda: stamp in self.heard, seconds)
 
@@ -222,12 +222,12 @@ def _first_frame(child: Child, cameras: SixCameras, outputs: OutputListener) -> 
         if time.monotonic() > end:
             raise NodeFailed(f"the node published nothing within {START_UP:.0f} s:\n{child.log.read_text()[-2000:]}")
         outputs.wait_for(cameras.send()[0], 0.5)
-    for _ in range(3):  # behind what is still under way
+    for _ in range(3):  # after the frames that are still being processed
         _one_frame(child, cameras, outputs)
 
 
 def _one_frame(child: Child, cameras: SixCameras, outputs: OutputListener) -> float:
-    """Seconds from handing over the last image until the cloud is heard."""
+    """Seconds from publishing the last image until the cloud came."""
     time.sleep(PAUSE)
     stamp, sent = cameras.send()
     if not outputs.wait_for(stamp, ONE_FRAME):
@@ -237,7 +237,7 @@ def _one_frame(child: Child, cameras: SixCameras, outputs: OutputListener) -> fl
 
 
 def _stages(child: Child, outputs: OutputListener) -> dict[str, float]:
-    """Medians by the node's diagnostics, of the next message."""
+    """Medians in the next diagnostics of the node."""
     outputs.latency = {}
     end = time.monotonic() + 10
     while not outputs.latency:
@@ -250,20 +250,20 @@ def _stages(child: Child, outputs: OutputListener) -> dict[str, float]:
 
 
 def _flood(cameras: SixCameras, outputs: OutputListener) -> float:
-    """Frames a second that come out when more go in."""
+    """Frames a second that come out while more go in."""
     start = time.monotonic()
     sent = 0
     while time.monotonic() - start < FLOOD:
         cameras.send()
         sent += 1
         time.sleep(max(0.0, start + sent / CAMERA_RATE - time.monotonic()))
-    begin = start + 1.0  # what was empty is filled by then
+    begin = start + 1.0  # by then all queues are full
     heard = [moment for moment in sorted(outputs.heard.values()) if moment >= begin]
     return (len(heard) - 1) / (heard[-1] - heard[0]) if len(heard) > 1 else len(heard) / (FLOOD - 1.0)
 
 
 def run(frames: int) -> dict:
-    """{name of a kind: what `measure` returned}, on a domain that is this process's own."""
+    """{name of a kind: what `measure` returned}, on a ROS domain of this process alone."""
     domain = 1 + os.getpid() % 100
     return {kind.name: measure(kind, frames, domain) for kind in KINDS}
 

@@ -1,6 +1,6 @@
-"""`renderocc demo`: the real node on a recording, heard by an ordinary subscriber; pictures and figures at the end.
+"""`renderocc demo`: run the node on a recording, subscribe to its outputs, and write pictures and a report.
 
-Without --bag it records a street of the simulated town first, with its exact 3D truth, and says how right the node was.
+Without --bag it first records a street of the simulated town with its exact 3D truth, and compares the node with that.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from renderocc_ros.process import prepare_process
 
 EXAMPLE = "example: renderocc demo --bag recording --out demo_output"
 SEED, FRAMES = 7, 10
-LOOKED_AT = 5.0  # seconds of a recording in which its cameras' calibrations and mounts are looked for
-SETTLED, LAST_FRAME = 3.0, 30.0  # seconds without a frame after which no more is waited for, and the most to wait
+LOOKED_AT = 5.0  # seconds from the start of a recording that are searched for calibrations and mounts
+SETTLED, LAST_FRAME = 3.0, 30.0  # seconds without a frame that end the wait for more, and the longest wait
 TOWNS = {"training": range(1000, 1040), "validation": range(2000, 2010), "test": range(3000, 3010)}  # by seed
 
 
 def about_town(seed: int) -> str:
-    """Whether the networks of this package can know a town."""
+    """A sentence on whether the network in the package was trained on a town."""
     used = ", ".join(f"{part} those of seeds {seeds[0]} to {seeds[-1]}" for part, seeds in TOWNS.items())
     part = next((part for part, seeds in TOWNS.items() if seed in seeds), None)
     if part is None:
@@ -46,7 +46,7 @@ def about_town(seed: int) -> str:
 
 
 def simulated_recording(out: Path, seed: int, frames: int) -> Path:
-    """A recording of the simulated town with its 3D truth, made once and kept in the output folder."""
+    """A recording of the simulated town with its 3D truth; made once, then kept in the output folder."""
     bag = out / f"town_{seed}"
     if not (bag / "metadata.yaml").exists():
         print(f"no recording given: simulating a street with six cameras (seed {seed})", flush=True)
@@ -59,10 +59,10 @@ def headings_of_cameras(bag: Path, config: NodeConfig) -> tuple[dict[str, float 
     """The recording's cameras, in the order of a rig from the front to the left, and how many frames it has.
 
     Returns:
-        camera -> where it looks, radians from straight ahead to the left, None where TF does not say; the number of
-        images of the first, which looks ahead most.
+        {camera: heading in radians, from straight ahead to the left; None if TF does not give it}, and the number of
+        images of the first camera, which looks ahead most.
     Raises:
-        BagError: the recording cannot be read, or there is no camera in it.
+        BagError: the recording cannot be read, or has no camera.
     """
     with Bag(bag) as recording:
         topics = [(topic.name, [topic.type]) for topic in recording.topics.values()]
@@ -97,7 +97,7 @@ def node_command(cameras: tuple[str, ...], config: NodeConfig, volumes: Path, ch
 
 
 def listen(node: Child, player: Child, subscriber: Subscriber) -> None:
-    """Until the recording has ended and no more frames come, have every frame saved."""
+    """Have every frame saved, until the recording has ended and no more frames come."""
     frames, newest, end = 0, time.monotonic(), math.inf
     while time.monotonic() < min(end, newest + SETTLED if end < math.inf else end):
         node.check()
@@ -114,11 +114,11 @@ def listen(node: Child, player: Child, subscriber: Subscriber) -> None:
 
 
 def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) -> None:
-    """Start everything, wait for the recording's end, write what came."""
+    """Play the recording to the node, and write pictures, report and outputs."""
     config = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
     headings, frames = headings_of_cameras(bag, config)
     volumes = out / "volumes"
-    for old in [*volumes.glob("*.npz"), *volumes.glob("*.ply")]:  # of an earlier run, of another recording perhaps
+    for old in [*volumes.glob("*.npz"), *volumes.glob("*.ply")]:  # from an earlier run, perhaps on another recording
         old.unlink()
     command = node_command(tuple(headings), config, volumes, checkpoint)
     with tempfile.TemporaryDirectory(prefix=".outputs_", dir=out) as folder:
@@ -137,8 +137,8 @@ def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) ->
 def play_and_listen(
     bag: Path, out: Path, rate: float, command: list[str], cameras: tuple[str, ...], outputs: Path
 ) -> Subscriber:
-    """Play the recording to the node; what came of it, also as a bag at `outputs`."""
-    # A domain of its own on this machine only: a demo must not speak to anybody's robot.
+    """Play the recording to the node. Returns what was received; `outputs` becomes a bag of it."""
+    # A ROS domain of its own, on this machine only: a demo must not talk to a robot.
     prepare_process()
     os.environ.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
     environment = dict(os.environ)
@@ -202,19 +202,20 @@ def main(argv: list[str]) -> int:
         "occupancy/<stamp>.npz in Occ3D's layout; default: a simulated street",
     )
     parser.add_argument(
-        "--seed", type=int, default=SEED, help=f"of the simulated street (default {SEED}, a town not used in training)"
+        "--seed",
+        type=int,
+        default=SEED,
+        help=f"seed of the simulated street (default {SEED}, a town not used in training)",
     )
-    parser.add_argument("--frames", type=int, default=FRAMES, help=f"of the simulated street (default {FRAMES})")
-    parser.add_argument("--checkpoint", default="", help="network (default: the one in the package, if it has any)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo_output"), help="folder for what is written (default: demo_output)"
-    )
+    parser.add_argument("--frames", type=int, default=FRAMES, help=f"frames of the simulated street (default {FRAMES})")
+    parser.add_argument("--checkpoint", default="", help="network (default: the one in the package)")
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="output folder (default: demo_output)")
     parser.add_argument(
         "--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)"
     )
     arguments = parser.parse_args(argv)
     try:
-        check_arguments(arguments.rate, None, 0.0, None, 0.0)  # now, and not when the node is loaded
+        check_arguments(arguments.rate, None, 0.0, None, 0.0)  # before the node is loaded
         if arguments.checkpoint and not checkpoint_file(arguments.checkpoint).exists():
             raise ValueError(f"--checkpoint {arguments.checkpoint}: there is no such file")
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def check_machine(findings: Findings) -> None:
 
 
 def _import(findings: Findings, name: str, remedy: str):
-    """The module, or None after saying why it cannot be imported."""
+    """The module; None, after a finding that says why, if it cannot be imported."""
     try:
         return importlib.import_module(name)
     except Exception as error:  # a binary that does not fit raises anything: OSError, AttributeError, RuntimeError
@@ -155,7 +155,7 @@ def _check_ros(findings: Findings) -> None:
 
 
 def _check_network(findings: Findings) -> None:
-    """How this shell's nodes find others: the settings that keep two terminals from seeing each other."""
+    """How nodes of this shell discover others: settings that keep two terminals from seeing each other."""
     domain = os.environ.get("ROS_DOMAIN_ID", "")
     if domain and not (domain.isdigit() and 0 <= int(domain) <= 232):
         findings.fail("ROS_DOMAIN_ID", f"is {domain!r}", "export a number from 0 to 101")
@@ -220,7 +220,7 @@ def _check_room(findings: Findings) -> None:
 
 
 def _available_memory() -> int | None:
-    """Bytes that a new process can have; None where the system does not say."""
+    """Bytes that a new process can have; None if the system does not tell."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -236,18 +236,18 @@ def parser() -> argparse.ArgumentParser:
         description="Say what of machine, ROS, recording, checkpoint and parameters fits together; one line each.",
         epilog="example: renderocc doctor --bag recordings/drive_01 --params vehicle.yaml",
     )
-    made.add_argument("--bag", type=Path, help="a recording that the node is meant to run on")
-    made.add_argument("--checkpoint", type=Path, help="the network that it is meant to use")
-    made.add_argument("--params", type=Path, help="a ROS parameter file for the node")
+    made.add_argument("--bag", type=Path, help="recording that the node is to run on")
+    made.add_argument("--checkpoint", type=Path, help="network that the node is to use")
+    made.add_argument("--params", type=Path, help="ROS parameter file of the node")
     made.add_argument(
-        "--seconds", type=float, default=60.0, help="look at the first SECONDS of the recording (default 60)"
+        "--seconds", type=float, default=60.0, help="check the first SECONDS of the recording (default 60)"
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc doctor`: exit status 0 where the node could run, 1 where it could not."""
+    """Run `renderocc doctor`. Exit status: 0 if the node can run, 1 if it cannot."""
     arguments = parser().parse_args(argv)
     findings = examine(arguments.bag, arguments.checkpoint, arguments.params, arguments.seconds)
     if arguments.json:

@@ -1,4 +1,4 @@
-"""The doctor's checks of a recording: everything the node will ask of it, asked beforehand and without ROS."""
+"""The doctor's checks of a recording: everything that the node needs, checked beforehand and without ROS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from renderocc_ros.parameters import NodeConfig
 __all__ = ["check_bag"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
-_TF_MARGIN_S = 1.0  # poses this long after the last image looked at are read too
+_TF_MARGIN_S = 1.0  # seconds after the last checked image in which poses are read too
 _CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
 
 
@@ -46,7 +46,7 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
         findings.fail("bag", f"{bag.path}: the recording holds no messages")
         return None
     length = (bag.end_ns - bag.start_ns) / 1e9
-    looked = f", of which the first {seconds:g} s are looked at" if length > seconds else ""
+    looked = f", of which the first {seconds:g} s are checked" if length > seconds else ""
     findings.ok("bag", f"{bag.path}: {bag.message_count} messages, {length:.1f} s{looked}")
     for topic in bag.topics.values():
         rate = f", {(topic.count - 1) / length:.1f} Hz" if topic.count > 1 and length > 0 else ""
@@ -141,7 +141,7 @@ def _is_beside_raw(topic: Topic) -> bool:
 
 
 def _read(findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], seconds: float) -> TransformBuffer:
-    """Read what the node would: headers of all images, the first image's size, calibrations, transforms."""
+    """Read what the node would read: headers of all images, size of the first, calibrations, transforms."""
     transforms = TransformBuffer(history=1e9, max_samples=1_000_000)
     bad: dict[str, str] = {}
     stop = bag.start_ns + round(seconds * 1e9)
@@ -171,7 +171,7 @@ def _take_transforms(transforms: TransformBuffer, topic: str, data: bytes, bad: 
 
 
 def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
-    """Calibration, sizes and stamps of one camera; True where the node can use it."""
+    """Check calibration, sizes and stamps of one camera; True if the node can use it."""
     subject = f"camera '{camera.name}'"
     if camera.complaints:
         for complaint in camera.complaints:
@@ -179,7 +179,7 @@ def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
         return False
     if camera.model is None or camera.size is None:
         missing = "image" if camera.size is None else "calibration"
-        findings.warn(subject, f"no {missing} in the part looked at", "raise --seconds")
+        findings.warn(subject, f"no {missing} in the checked part", "raise --seconds")
         return False
     if camera.size_mismatch():
         findings.warn(subject, camera.size_mismatch(), "publish a matching camera_info")
@@ -207,7 +207,7 @@ def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
 def _check_mounts(
     findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
 ) -> Rig | None:
-    """Where each camera sits on the vehicle, from the parameter `mounts` or TF."""
+    """The pose of each camera on the vehicle, from the parameter `mounts` or TF."""
     try:
         fixed = parse_mounts(config.mounts, tuple(camera.name for camera in cameras))
     except ValueError as error:
@@ -240,7 +240,7 @@ def _check_mounts(
 def _check_ego_motion(
     findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
 ) -> None:
-    """odom_frame to base_frame at the stamp of every image."""
+    """Check that the ego pose is known at the stamp of every image."""
     if not config.odom_frame:
         findings.ok("ego motion", "parameter odom_frame is empty: cameras are placed by their mounts alone")
         return
@@ -273,7 +273,7 @@ def _check_ego_motion(
 
 
 def _check_matching(findings: Findings, cameras: list[CameraTopics], anchor_name: str, config: NodeConfig) -> None:
-    """How often every camera has an image near the anchor's, and how far apart they are."""
+    """Check how often all cameras have an image near the anchor's, and how far apart the stamps are."""
     anchor = next(camera for camera in cameras if camera.name == anchor_name)
     stamps = np.array(anchor.stamps)
     worst, complete = 0.0, np.ones(len(stamps), bool)

@@ -58,7 +58,7 @@ def check_params(findings: Findings, path: Path | None) -> NodeConfig:
 
 
 def _sections(findings: Findings, path: Path) -> list[tuple[str, Mapping]] | None:
-    """(node name, its ros__parameters) of a parameter file; None after saying what is wrong with it."""
+    """(node name, its ros__parameters) of each section of a parameter file; None, after a finding, if it is wrong."""
     try:
         document = read_yaml(path)
     except OSError as error:
@@ -79,7 +79,7 @@ def _sections(findings: Findings, path: Path) -> list[tuple[str, Mapping]] | Non
 
 
 def _find_sections(document: object, name: str) -> Iterator[tuple[str, Mapping]]:
-    """ROS nests node names as it likes: /ns: {node: {ros__parameters: ...}} is /ns/node."""
+    """ROS allows nested node names: /ns: {node: {ros__parameters: ...}} is /ns/node."""
     if not isinstance(document, Mapping):
         return
     for key, value in document.items():
@@ -98,7 +98,7 @@ def _flattened(section: Mapping, prefix: str = "") -> Iterator[tuple[str, object
 
 
 def _has_ros_type(findings: Findings, path: Path, name: str, value: object, default: object) -> bool:
-    """ROS refuses an int for a double parameter and the reverse; plain YAML checks would let them pass."""
+    """ROS refuses an int for a double parameter, and a double for an int; a YAML parser does not."""
     kind = type(default)
     if kind is tuple:
         good, wanted = (
