@@ -44,10 +44,11 @@ def label_voxel_losses(
     channels = channel_table[voxels["semantics"].to(torch.int64)]
     named = occupied & (channels >= 0)
     weights = _shared_out(channels.clamp(min=0), named, field.class_count, config.class_power)
-    semantics = losses.semantic_cross_entropy(
-        field.semantics.flatten(0, 2), channels.flatten(), class_weights, weights.flatten()
-    )
-    return occupancy, semantics
+    logits, channels, weights = field.semantics.flatten(0, 2), channels.flatten(), weights.flatten()
+    if logits.device.type == "cpu":  # a GPU would have to be waited for to know how many rows there are
+        rows = named.flatten().nonzero()[:, 0]
+        logits, channels, weights = logits.index_select(0, rows), channels[rows], weights[rows]
+    return occupancy, losses.semantic_cross_entropy(logits, channels, class_weights, weights)
 
 
 def _shared_out(groups: Tensor, counted: Tensor, count: int, power: float) -> Tensor:
