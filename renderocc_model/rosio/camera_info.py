@@ -39,7 +39,7 @@ def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
         K[1] /= binning_y
         width, height = width // binning_x, height // binning_y
     _check_not_applied_before(message, original, K[:2, 2], (width, height))
-    return CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D))
+    return CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D.tolist()))
 
 
 def _check_not_applied_before(

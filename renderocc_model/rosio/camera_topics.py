@@ -14,7 +14,7 @@ from renderocc_model.images.encodings import ENCODINGS
 from . import cdr
 from .camera_info import camera_model_from_info
 
-__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "stamp_faults"]
+__all__ = ["GAP", "CameraTopics", "Complaint", "check_encoding", "StampFault", "stamp_faults"]
 
 _MOST_COMPLAINTS = 10
 GAP = 5.0  # times the median interval from which a pause is a gap
@@ -42,6 +42,20 @@ class Complaint:
 
 def _kind(text: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", text)
+
+
+def check_encoding(data: bytes) -> None:
+    """Check that the pixels of a serialised sensor_msgs/Image can be decoded.
+
+    Raises:
+        ValueError: its encoding is not known.
+    """
+    encoding = cdr.read_image(data).encoding
+    if encoding not in ENCODINGS:
+        raise ValueError(
+            f"encoding {encoding!r} cannot be decoded; expected one of {', '.join(ENCODINGS)}; convert the images "
+            "(image_proc, or the camera driver's pixel format)"
+        )
 
 
 @dataclass
@@ -109,18 +123,16 @@ class CameraTopics:
         stamp_ns, frame_id = cdr.read_header(data)
         self.stamps.append(stamp_ns)
         self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
-        if self.compressed:
-            size = compressed_size(cdr.read_compressed_image(data).data)
+        message = cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
+        if isinstance(message, cdr.CompressedImageMessage):
+            size = compressed_size(message.data)
         else:
-            message = cdr.read_image(data)
             size = (message.height, message.width)
-            if message.encoding not in ENCODINGS:
-                raise ValueError(
-                    f"encoding {message.encoding!r} is not in the built-in table; cv_bridge is needed for it"
-                )
         if self.size is None:
             self.size, self.frame_id = size, frame_id
-        elif size != self.size:
+        if not self.compressed:
+            check_encoding(data)
+        if size != self.size:
             before, now = (f"{width}x{height}" for height, width in (self.size, size))
             raise ValueError(f"images change their size from {before} to {now}; record with one size")
 

@@ -95,6 +95,8 @@ def _print(report: dict, good: str) -> None:
     print(f"{report['recording']}")
     for item in report["findings"]:
         print(Finding(**item).line())
+    if any(item["level"] == "warn" and item["subject"] == "labelling" for item in report["findings"]):
+        good = f"{good} with the options that the warnings name"
     failures, warnings = (sum(item["level"] == level for item in report["findings"]) for level in ("FAIL", "warn"))
     verdict = (good, "training would fail", "cannot be read")[report["status"]]
     print(f"{report['recording']}: {verdict}: {failures} failures, {warnings} warnings")

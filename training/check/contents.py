@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from tqdm import tqdm
 
 from renderocc_model.base.findings import Findings
@@ -30,6 +31,7 @@ class Contents:
         cameras: cameras with images and calibration.
         uncalibrated: names of cameras with images but without camera_info.
         clouds: {topic: (frame of the first cloud, stamps in the order of recording)}.
+        cloud_points: {topic: points in all of its clouds}; in the first cloud, points without a place do not count.
         transforms: all of /tf and /tf_static.
         pose_stamps: stamps of the ego poses on /tf, ascending.
         start_ns: record time of the first message.
@@ -39,6 +41,7 @@ class Contents:
     uncalibrated: tuple[str, ...]
     start_ns: int
     clouds: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
+    cloud_points: dict[str, int] = field(default_factory=dict)
     transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
     pose_stamps: list[int] = field(default_factory=list)
 
@@ -87,7 +90,10 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
 def _take_cloud(contents: Contents, topic: str, data: bytes) -> None:
     cloud = cdr.read_point_cloud(data)
     if topic not in contents.clouds:
-        cloud.xyz()  # checks the fields of the first cloud; the others are alike
+        points = int(np.isfinite(cloud.xyz()).all(axis=1).sum())  # checks the fields, too; the other clouds are alike
+    else:
+        points = len(cloud)
+    contents.cloud_points[topic] = contents.cloud_points.get(topic, 0) + points
     contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
 
 

@@ -152,7 +152,7 @@ def check_poses(findings: Findings, contents: Contents, options: Namespace) -> N
                 "/tf",
                 begin,
             )
-    if not missing and contents.cameras:
+    if not missing and any(camera.stamps for camera in contents.cameras.values()):
         findings.ok("ego motion", f"{base_frame} has a pose in {odom_frame} at every image of every camera")
 
 

@@ -18,6 +18,7 @@ from training.recordings.notes import class_table, find_sidecar
 
 from .contents import Contents, read_contents
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
+from .labelling import check_labelling
 from .labels import LabelReport, check_labels, check_truth
 
 __all__ = ["check_recording"]
@@ -83,7 +84,9 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
         classes = class_table(options.classes, bag.path, sidecars[0].path if sidecars else None)
     except ValueError as error:
         findings.fail("classes", str(error))
-    if not options.no_labels:
+    if options.no_labels:
+        check_labelling(findings, contents, bag)
+    else:
         labelled = check_labels(findings, contents, [*sidecars, bag], classes, options.samples)
     volumes = check_truth(findings, contents, bag.path, classes, options.max_time_diff)
     return {

@@ -173,6 +173,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 lambda done: bar.update(done - bar.n),
             )
         print(coverage_table(coverage, sources.classes))
+        empty = [name for name in coverage.labelled if not coverage.depths[name] and not coverage.classified.get(name)]
+        for camera in empty:
+            text = f"camera '{camera}': not one pixel of its images could be labelled; look at its mount on /tf_static"
+            print(f"renderocc label: warning: {bag}: {text}", file=sys.stderr)
     if arguments.preview:
         print(f"wrote previews to {arguments.preview}")
     print(f"wrote {out}")

@@ -112,7 +112,7 @@ def write_labels(
         jobs: number of threads.
         on_image: called with the number of images that are done.
     Raises:
-        ValueError: a source cannot be read, or no image can be labelled.
+        ValueError: a source cannot be read, or no image or not one pixel can be labelled.
     """
     _check_outside(recording.path, out, preview)
     coverage = Coverage(images={camera: len(recording.stamps[camera]) for camera in recording.cameras})
@@ -131,6 +131,12 @@ def write_labels(
         if not coverage.labelled:
             count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
             raise LabelError(f"{recording.path}: no image could be labelled; {count}, first {first}: {reason}")
+        if not any(coverage.depths.values()) and not any(coverage.classified.values()):
+            raise LabelError(
+                f"{recording.path}: {sum(coverage.labelled.values())} images, and not one pixel could be labelled: "
+                "clouds or depth images are empty, or no point is in the view of a camera; look at the cameras' and "
+                "the LiDAR's mounts on /tf_static (renderocc check), and at --min-depth"
+            )
         write_note(partial, sources.classes, recording.path, notes)
     return coverage
 

@@ -12,6 +12,7 @@ import numpy as np
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.rosio import cdr
 from training.recordings.frames import Recording, seconds_text
+from training.recordings.lidar_topics import other_lidars
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
@@ -85,10 +86,9 @@ def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTop
         return None
     topic = find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar")
     if topic is None:
-        raise LabelError(
-            f"{recording.path}: there is no PointCloud2 topic for depth; record the LiDAR, or name depth images with "
-            "--depth-topic"
-        )
+        others = other_lidars(recording.bag)
+        remedy = others or "record the LiDAR, or name depth images with --depth-topic"
+        raise LabelError(f"{recording.path}: there is no PointCloud2 topic for depth; {remedy}")
     return StampedTopic(recording.bag, topic)
 
 

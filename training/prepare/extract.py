@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
-from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.decoding import compressed_size, decode_compressed
+from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio.cdr import CompressedImageMessage
 
@@ -19,6 +20,8 @@ from .tables import COMPRESSED
 __all__ = ["Extractor"]
 
 _FORWARD = 1e-3  # smallest z of a pixel's unit direction; with less, a z-depth does not give a distance
+
+_REDUCED = 8  # images are decoded once, that much smaller, to find those that training could not decode
 
 
 class Extractor:
@@ -96,13 +99,13 @@ class Extractor:
         model = self.recording.models[camera]
         where = f"{self.recording.topic('image', camera)} at {self.recording.time_text(stamp_ns)}"
         if isinstance(message, CompressedImageMessage):
-            try:
-                size = compressed_size(message.data)
-            except ImageError as error:
-                raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
+            size = self._checked(where, lambda: compressed_size(message.data))
+            self._checked(where, lambda: decode_compressed(message.data, _REDUCED if min(size) >= 8 * _REDUCED else 1))
             encoding: object = COMPRESSED
         else:
             size = (message.height, message.width)
+            layout = (message.height, message.width, message.step, message.encoding)
+            self._checked(where, lambda: check_raw(message.data, *layout))
             names = ("encoding", "height", "width", "step", "is_bigendian")
             encoding = {name: getattr(message, name) for name in names}
         if size != (model.height, model.width):
@@ -111,6 +114,14 @@ class Extractor:
                 "matching camera_info"
             )
         return message.data.tobytes(), encoding
+
+    @staticmethod
+    def _checked(where: str, read):
+        """What `read` returns. RecordingError: the image is one that training cannot decode."""
+        try:
+            return read()
+        except ImageError as error:
+            raise RecordingError(f"{where}: {error}; cut the recording there, or record again") from None
 
     def _labelled(self, camera: str, stamp_ns: int, messages: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels (M, 2) and distances (M,) by class, and counts (C + 1,) by class; pixels without class come last."""

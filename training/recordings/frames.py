@@ -15,6 +15,7 @@ from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.camera_topics import check_encoding
 from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
@@ -370,6 +371,8 @@ class Recording:
                     stamp_ns, frame_id = self._named(source, recorded_ns, cdr.read_header, data)
                     source.recorded.setdefault(stamp_ns, recorded_ns)
                     if bag is self.bag and topic in frames:
+                        if not source.compressed:
+                            self._named(source, recorded_ns, check_encoding, data)
                         self.optical_frames.setdefault(frames[topic], frame_id)
                 elif topic in infos:
                     self._take_info(infos[topic], topic, recorded_ns, data)
