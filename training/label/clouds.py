@@ -23,7 +23,7 @@ POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 # One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
 
-_AT_ORIGIN = 0.01  # metres; a LiDAR measures nothing so near
+_AT_ORIGIN = 1e-6  # metres; drivers write zeros, which may have been rotated
 _SAME_PLACE = 100  # points with the same coordinates
 
 
