@@ -130,10 +130,12 @@ def test_a_depth_that_is_not_used_gives_no_gradient(used):
 
 
 def test_windows_hold_the_same_samples_as_in_float64_from_places_exact_to_a_millionth_of_a_voxel():
-    rays = Rays.concatenate([
-        random_rays(3000, OCC3D_GRID),
-        rays_of(*[((x, 0.1, 1), d) for x in (0, 0.1, -40, 40, 41) for d in ((1, 0, 0), (-1, 0, 0), (0, 1, 0))]),
-    ])  # fmt: skip
+    rays = Rays.concatenate(
+        [
+            random_rays(3000, OCC3D_GRID),
+            rays_of(*[((x, 0.1, 1), d) for x in (0, 0.1, -40, 40, 41) for d in ((1, 0, 0), (-1, 0, 0), (0, 1, 0))]),
+        ]
+    )
     starts, ends, offsets = windows(len(rays))
     starts, ends = 8 * starts, 8 * ends
     starts[::13] = (starts[::13] / 0.2).round() * 0.2 + 0.1  # on samples, where a ray begins in the grid

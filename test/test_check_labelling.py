@@ -28,11 +28,16 @@ def cloud(stamp_ns: int, points: np.ndarray, frame: str = "base_link") -> bytes:
     time = kinds["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
     field = kinds["sensor_msgs/msg/PointField"]
     message = kinds[CLOUD](
-        header=kinds["std_msgs/msg/Header"](stamp=time, frame_id=frame), height=1, width=len(points),
+        header=kinds["std_msgs/msg/Header"](stamp=time, frame_id=frame),
+        height=1,
+        width=len(points),
         fields=[field(name=axis, offset=4 * i, datatype=7, count=1) for i, axis in enumerate("xyz")],
-        is_bigendian=False, point_step=12, row_step=12 * len(points), is_dense=True,
+        is_bigendian=False,
+        point_step=12,
+        row_step=12 * len(points),
+        is_dense=True,
         data=np.frombuffer(points.astype("<f4").tobytes(), np.uint8),
-    )  # fmt: skip
+    )
     return bytes(STORE.serialize_cdr(message, CLOUD))
 
 

@@ -82,9 +82,14 @@ def test_another_package_of_the_name_training_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "renderocc_model.cli", "--help"], ["-m", "renderocc_model.cli", "simulate", "--help"],
-                ["-m", "renderocc_model.cli", "nonsense"], ["-m", "renderocc_ros.start", "--help"]],
-)  # fmt: skip
+    "command",
+    [
+        ["-m", "renderocc_model.cli", "--help"],
+        ["-m", "renderocc_model.cli", "simulate", "--help"],
+        ["-m", "renderocc_model.cli", "nonsense"],
+        ["-m", "renderocc_ros.start", "--help"],
+    ],
+)
 def test_a_reader_that_closes_the_pipe_is_no_error(command):
     """As `renderocc --help | head -1`: the pipe has no reader before anything is written."""
     reader, writer = os.pipe()

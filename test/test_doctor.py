@@ -377,10 +377,13 @@ def test_a_template_that_fits_calibrations_but_no_images_is_a_failure_and_no_cra
     for stamp in range(T0, T0 + 500_000_000, 100_000_000):
         recording.info("left", stamp)
         recording.write(
-            "/left/image_rect_compressed", stamp, "sensor_msgs/msg/CompressedImage",
-            header=recording.header(stamp, "left_optical"), format="jpeg",
+            "/left/image_rect_compressed",
+            stamp,
+            "sensor_msgs/msg/CompressedImage",
+            header=recording.header(stamp, "left_optical"),
+            format="jpeg",
             data=cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].ravel(),
-        )  # fmt: skip
+        )
     recording.writer.close()
     findings = Findings()
     assert check_bag(findings, recording.folder, NodeConfig()) is None

@@ -130,8 +130,10 @@ def test_an_argument_that_cannot_be_is_named_before_anything_is_started(launch_f
     (tmp_path / "bare.yaml").write_text("renderocc:\n  ros__parameters:\n    image_topic: {camera}/image\n")
     (tmp_path / "flat.yaml").write_text("cameras: [front]\n")
     bag_with(tmp_path / "bag", {"/a/image_raw": 2, "/a/camera_info": 2})
-    paths = {f"{{{name}}}": str(tmp_path / file) for name, file in
-             (("bag", "bag"), ("bad", "bad.yaml"), ("bare", "bare.yaml"), ("flat", "flat.yaml"))}  # fmt: skip
+    paths = {
+        f"{{{name}}}": str(tmp_path / file)
+        for name, file in (("bag", "bag"), ("bad", "bad.yaml"), ("bare", "bare.yaml"), ("flat", "flat.yaml"))
+    }
     with pytest.raises(RuntimeError, match=named):
         launched(launch_file, **{name: paths.get(value, value) for name, value in values.items()})
 
@@ -141,9 +143,17 @@ def test_an_argument_that_cannot_be_is_named_before_anything_is_started(launch_f
 
 @pytest.mark.parametrize(
     ("section", "applies"),
-    [("/**", True), ("renderocc", False), ("/robot/renderocc", True), ("/**/renderocc", True), ("/*/renderocc", True),
-     ("/*", False), ("/robot/other", False), ("/robot/renderocc_2", False)],
-)  # fmt: skip
+    [
+        ("/**", True),
+        ("renderocc", False),
+        ("/robot/renderocc", True),
+        ("/**/renderocc", True),
+        ("/*/renderocc", True),
+        ("/*", False),
+        ("/robot/other", False),
+        ("/robot/renderocc_2", False),
+    ],
+)
 def test_only_sections_of_the_file_that_are_the_nodes_count(launch_file, tmp_path, section, applies):
     path = tmp_path / "vehicle.yaml"
     path.write_text(f"{section}:\n  ros__parameters: {{use_sim_time: true}}\n")

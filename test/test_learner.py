@@ -58,15 +58,25 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder, monkeypatch):
         ("tiny", ["precision=bfloat16", "supervision.mode=both"], {"depth", "semantics", "query_occupancy"}),
         ("tiny", ["accumulate=2", "sample.augment.mirror_y=1.0"], {"depth", "semantics"}),
         ("base", ["supervision.mode=query"], {"query_occupancy", "query_semantics"}),
-        ("tiny", ["supervision.mode=render+voxels", "supervision.depth_loss=termination", "sample.augment.rotation=1"],
-         {"termination", "return_voxel", "semantics", "label_voxel_occupancy", "label_voxel_semantics",
-          "label_voxels/occupied", "label_voxels/free"}),
+        (
+            "tiny",
+            ["supervision.mode=render+voxels", "supervision.depth_loss=termination", "sample.augment.rotation=1"],
+            {
+                "termination",
+                "return_voxel",
+                "semantics",
+                "label_voxel_occupancy",
+                "label_voxel_semantics",
+                "label_voxels/occupied",
+                "label_voxels/free",
+            },
+        ),
         ("paper", [], {"depth", "semantics"}),
         ("paper", ["precision=bfloat16", "sample.augment.rotation=0.5"], {"depth", "semantics"}),
         ("tiny", ["supervision.labels_3d=only"], {"voxel_occupancy", "voxel_semantics"}),
         ("tiny", ["supervision.labels_3d=with", "sample.augment.mirror_x=1.0"], {"voxel_occupancy", "depth"}),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_model_and_supervision_learns(folder, preset, words, terms):
     grid = to_mapping(load_train_config(small_settings(folder)).model.grid)
     words = [*words, *(f"{GRID}.{name}={value}" for name, value in grid.items())]

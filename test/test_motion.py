@@ -133,10 +133,22 @@ def test_moments_are_related_up_to_the_poses_at_a_jump():
     assert [(jump.before_ns, jump.after_ns) for jump in jumps.items] == [(200, 300)]
     related = {(a, b): jumps.between(a, b) is None for a in (200, 201, 300) for b in (100, 200, 201, 300, 400)}
     assert related == {
-        (200, 100): True, (200, 200): True, (200, 201): False, (200, 300): False, (200, 400): False,
-        (201, 100): False, (201, 200): False, (201, 201): False, (201, 300): False, (201, 400): False,
-        (300, 100): False, (300, 200): False, (300, 201): False, (300, 300): True, (300, 400): True,
-    }  # fmt: skip
+        (200, 100): True,
+        (200, 200): True,
+        (200, 201): False,
+        (200, 300): False,
+        (200, 400): False,
+        (201, 100): False,
+        (201, 200): False,
+        (201, 201): False,
+        (201, 300): False,
+        (201, 400): False,
+        (300, 100): False,
+        (300, 200): False,
+        (300, 201): False,
+        (300, 300): True,
+        (300, 400): True,
+    }
 
 
 # -------------------------------------------------------------------------------------------------------- in recordings

@@ -97,9 +97,14 @@ def test_depths_are_those_of_a_march_in_numpy(shape, step):
         if chosen.last[row] > chosen.first[row] and not starts[row] <= place[row] < ends[row]:
             continue  # a sample that stands for a window without one: the test below
         expected = march(
-            field, rays.origins[row].numpy(), rays.directions[row].numpy(),
-            starts[row].item(), ends[row].item(), step, offsets[row].item(),
-        )  # fmt: skip
+            field,
+            rays.origins[row].numpy(),
+            rays.directions[row].numpy(),
+            starts[row].item(),
+            ends[row].item(),
+            step,
+            offsets[row].item(),
+        )
         assert [result.before[row].item(), result.window[row].item()] == pytest.approx(expected, abs=1e-12), row
 
 

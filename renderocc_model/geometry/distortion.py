@@ -252,9 +252,24 @@ _SYNONYMS = {
 }
 # Parts of the names of models that are no pinhole even where all coefficients are zero.
 _NO_PINHOLE = (
-    "fisheye", "equi", "omni", "mei", "unified", "sphere", "spheric", "eucm", "fov", "theta", "scaramuzza", "ocam",
-    "cylind", "panoram", "stereographic", "kb", "kannala",
-)  # fmt: skip
+    "fisheye",
+    "equi",
+    "omni",
+    "mei",
+    "unified",
+    "sphere",
+    "spheric",
+    "eucm",
+    "fov",
+    "theta",
+    "scaramuzza",
+    "ocam",
+    "cylind",
+    "panoram",
+    "stereographic",
+    "kb",
+    "kannala",
+)
 
 
 def conventional_distortion(name: str, coefficients: Sequence[float]) -> tuple[str, tuple[float, ...]]:

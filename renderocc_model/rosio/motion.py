@@ -35,9 +35,10 @@ class MotionLimits:
     max_yaw_rate: float = setting(3.0, "largest rate at which it turns, about any axis [rad/s]", minimum=0.0)
     max_climb_rate: float = setting(10.0, "largest speed up or down [m/s]", minimum=0.0)
     max_pose_step: float = setting(
-        0.5, "noise of the ego poses: a step that is longer than the limits allow by no more than this is no jump [m]",
+        0.5,
+        "noise of the ego poses: a step that is longer than the limits allow by no more than this is no jump [m]",
         minimum=0.0,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

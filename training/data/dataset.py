@@ -257,9 +257,15 @@ class RayDataset(torch.utils.data.Dataset):
             base_from_base = change if one == frame else base_from_odom @ tables.odom_from_base[one]
             for camera, directions in enumerate(tables.directions):
                 marks.add_pixels(
-                    directions, base_from_base @ tables.base_from_camera[one, camera], starts[row, camera],
-                    tables.pixels, tables.distances, left_out[row], stride, int(rng.integers(stride)),
-                )  # fmt: skip
+                    directions,
+                    base_from_base @ tables.base_from_camera[one, camera],
+                    starts[row, camera],
+                    tables.pixels,
+                    tables.distances,
+                    left_out[row],
+                    stride,
+                    int(rng.integers(stride)),
+                )
         rays = self._evenly(tables, frame, config.voxel_rays, config.auxiliary_offsets, change, rng.random())[0]
         assert rays.distances is not None and rays.classes is not None
         marks.add_rays(*(one.numpy() for one in (rays.origins, rays.directions, rays.distances, rays.classes)))

@@ -100,9 +100,18 @@ class VoxelMarks:
         rotation = np.ascontiguousarray(base_from_camera[:3, :3], np.float64) * scale
         origin = (np.asarray(base_from_camera[:3, 3], np.float64) - lower) * scale
         mark(
-            self.grid.shape, directions, rotation, origin, np.ascontiguousarray(starts), left_out, first, stride,
-            pixels, distances, self._votes,
-        )  # fmt: skip
+            self.grid.shape,
+            directions,
+            rotation,
+            origin,
+            np.ascontiguousarray(starts),
+            left_out,
+            first,
+            stride,
+            pixels,
+            distances,
+            self._votes,
+        )
 
     def labels(self) -> VoxelLabels:
         """What has been marked so far. Of several classes with equally many returns a voxel has the lowest id."""

@@ -35,10 +35,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--width", type=int, help="image width of the default rig, about that of a random one (704)")
     made.add_argument("--height", type=int, help="image height of the default rig (default 256)")
     made.add_argument(
-        "--random-rig", action="store_true",
+        "--random-rig",
+        action="store_true",
         help="draw the cameras from the seed: 4 to 7, pinholes and fisheyes of 50 to 190 degrees, 0.5 to 2.2 m high, "
         "some images lost, the car's own body in view; rig.yaml in the recording's folder says which they are",
-    )  # fmt: skip
+    )
     for kind, what in KINDS.items():
         if kind != "rig":
             made.add_argument(f"--random-{kind}", action="append_const", dest="varied", const=kind, help=f"draw {what}")

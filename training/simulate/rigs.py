@@ -130,8 +130,14 @@ def _fisheyes(rng: np.random.Generator) -> list[_Wish]:
     found = []
     for heading in (0, 90, 180, 270):
         low, top = (1.5, 2.2) if high else (0.5, 0.95) if heading in (0, 180) else (0.75, 1.25)
-        found.append(_Wish(heading + rng.normal(0, 5), rng.uniform(low, top), pitch + rng.normal(0, 4),
-                           float(np.clip(view + rng.normal(0, 4), 130, 190))))  # fmt: skip
+        found.append(
+            _Wish(
+                heading + rng.normal(0, 5),
+                rng.uniform(low, top),
+                pitch + rng.normal(0, 4),
+                float(np.clip(view + rng.normal(0, 4), 130, 190)),
+            )
+        )
     for heading in list(rng.permutation([0, 180, 60, -60]))[: rng.integers(0, 4)]:
         found.append(_Wish(heading + rng.normal(0, 5), rng.uniform(1.1, 1.7), rng.uniform(-2, 8), rng.uniform(50, 110)))
     return found
@@ -165,8 +171,9 @@ def _model(rng: np.random.Generator, view: float, width: int) -> CameraModel:
         if not valid[0]:
             continue
         focal = columns / 2 / edge[0, 0]
-        K = np.array([[focal, 0, (columns - 1) / 2 + offset[0]], [0, focal * squeeze, (rows - 1) / 2 + offset[1]],
-                      [0, 0, 1]])  # fmt: skip
+        K = np.array(
+            [[focal, 0, (columns - 1) / 2 + offset[0]], [0, focal * squeeze, (rows - 1) / 2 + offset[1]], [0, 0, 1]]
+        )
         model = CameraModel(columns, rows, K, name, shrunk)
         corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]], float)
         if fisheye or np.isfinite(model.unproject(corners)).all():
@@ -203,9 +210,13 @@ def _rotation(heading: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def _mount(
-    rng: np.random.Generator, wish: _Wish, turn: np.ndarray, model: CameraModel, tracer: Tracer | None,
+    rng: np.random.Generator,
+    wish: _Wish,
+    turn: np.ndarray,
+    model: CameraModel,
+    tracer: Tracer | None,
     body: Mesh | None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """base_from_camera (4, 4): on the body's surface where the camera looks away from it, or above its roof."""
     mount = np.eye(4)
     mount[:3, :3] = turn

@@ -262,8 +262,11 @@ def _facade(colour, at):
     gloss = 0.5 * pane * np.where(inside > 0.7, 0.5, 1.0)
     if at.lit:
         bright = scramble(column + 3, floor, at.seed * np.float32(1.7))
-        return (np.where(bright < 0.4 * at.lit, mix(albedo, (0.5, 0.4, 0.27), pane), albedo), gloss,
-                pane * (bright < 0.4 * at.lit) * (0.05 + bright))  # fmt: skip
+        return (
+            np.where(bright < 0.4 * at.lit, mix(albedo, (0.5, 0.4, 0.27), pane), albedo),
+            gloss,
+            pane * (bright < 0.4 * at.lit) * (0.05 + bright),
+        )
     return (albedo, gloss)
 
 

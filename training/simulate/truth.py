@@ -190,9 +190,13 @@ class Voxeliser:
             self._model_samples(model)
 
     def voxelise(
-        self, t: float, moving: list[tuple[Mesh, np.ndarray]], tracer: Tracer, body: Mesh | None = None,
+        self,
+        t: float,
+        moving: list[tuple[Mesh, np.ndarray]],
+        tracer: Tracer,
+        body: Mesh | None = None,
         lost: Collection[int] = (),
-    ) -> TruthVolumes:  # fmt: skip
+    ) -> TruthVolumes:
         """The truth around base_link.
 
         Args:

@@ -86,9 +86,10 @@ class SupervisionConfig:
     query: QueryConfig = setting(QueryConfig(), "3D points on rays")
     label_voxels: LabelVoxelConfig = setting(LabelVoxelConfig(), "2D labels as voxels")
     depth_loss: str = setting(
-        "silog", "what the distance of a ray is compared with: its rendered depth (the paper), or where its light ends",
+        "silog",
+        "what the distance of a ray is compared with: its rendered depth (the paper), or where its light ends",
         choices=("silog", "termination"),
-    )  # fmt: skip
+    )
     termination: TerminationConfig = setting(TerminationConfig(), "settings of depth_loss=termination")
     step: float = setting(0.5, "distance between samples of a rendered ray, voxels", 0.01, 10.0)
     variance_focus: float = setting(0.85, "SILog: 1 ignores a wrong scale, 0 does not", 0.0, 1.0)

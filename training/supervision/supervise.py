@@ -160,11 +160,14 @@ class _Frame:
         if config.labels_3d == "only":
             return terms
         labels = RayLabels.of(config, self.field.grid, self.channels, self.rays)
-        _add(sums, {
-            "rays/labelled": (labels.classified > 0).sum(),
-            "rays/beyond": (labels.beyond > 0).sum(),
-            "rays/unused": (labels.used == 0).sum(),
-        })  # fmt: skip
+        _add(
+            sums,
+            {
+                "rays/labelled": (labels.classified > 0).sum(),
+                "rays/beyond": (labels.beyond > 0).sum(),
+                "rays/unused": (labels.used == 0).sum(),
+            },
+        )
         holding = None if self.label_voxels is None else self.label_voxels["occupied"]
         if config.uses("render"):
             cosine = None
@@ -190,9 +193,15 @@ class _Frame:
             return {}
         model = self.supervision.model
         bins = depth_bin_targets(
-            self.rays, self.ray_cameras, self.base_from_camera, self.intrinsics, self.present, model.feature_shape,
-            model.backbone.stride, self.supervision.depth_edges,
-        )  # fmt: skip
+            self.rays,
+            self.ray_cameras,
+            self.base_from_camera,
+            self.intrinsics,
+            self.present,
+            model.feature_shape,
+            model.backbone.stride,
+            self.supervision.depth_edges,
+        )
         return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
 
     def label_voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
