@@ -9,12 +9,12 @@ import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.images.decoding import compressed_size
-from renderocc_model.images.encodings import ENCODINGS
 
 from . import cdr
 from .camera_info import camera_model_from_info
+from .pixel_format import PixelFormat
 
-__all__ = ["GAP", "CameraTopics", "Complaint", "check_encoding", "StampFault", "stamp_faults"]
+__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "stamp_faults"]
 
 _MOST_COMPLAINTS = 10
 GAP = 5.0  # times the median interval from which a pause is a gap
@@ -44,20 +44,6 @@ def _kind(text: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", text)
 
 
-def check_encoding(data: bytes) -> None:
-    """Check that the pixels of a serialised sensor_msgs/Image can be decoded.
-
-    Raises:
-        ValueError: its encoding is not known.
-    """
-    encoding = cdr.read_image(data).encoding
-    if encoding not in ENCODINGS:
-        raise ValueError(
-            f"encoding {encoding!r} cannot be decoded; expected one of {', '.join(ENCODINGS)}; convert the images "
-            "(image_proc, or the camera driver's pixel format)"
-        )
-
-
 @dataclass
 class CameraTopics:
     """One camera, as far as its messages were given to `take_info` and `take_image`.
@@ -71,6 +57,7 @@ class CameraTopics:
         size: (height, width) of the first image.
         model: the calibration.
         recorded_later_s: the most that a stamp differs from when its image was recorded.
+        pixels: what the pixels of the images mean.
         complaints: what is wrong with messages that cannot be used, once for each kind of fault.
     """
 
@@ -83,6 +70,7 @@ class CameraTopics:
     size: tuple[int, int] | None = None
     model: CameraModel | None = None
     recorded_later_s: float = 0.0
+    pixels: PixelFormat = field(default_factory=PixelFormat)
     complaints: list[Complaint] = field(default_factory=list)
 
     def take(self, topic: str, recorded_ns: int, data: bytes) -> None:
@@ -130,8 +118,7 @@ class CameraTopics:
             size = (message.height, message.width)
         if self.size is None:
             self.size, self.frame_id = size, frame_id
-        if not self.compressed:
-            check_encoding(data)
+        self.pixels.take(message)
         if size != self.size:
             before, now = (f"{width}x{height}" for height, width in (self.size, size))
             raise ValueError(f"images change their size from {before} to {now}; record with one size")

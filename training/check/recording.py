@@ -137,6 +137,9 @@ def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) 
         remedy = _MEND_INFO if of_info else _MEND_IMAGE
         time = contents.time_text(complaint.recorded_ns)
         findings.fail(subject, str(complaint), remedy, complaint.topic, time)
+    if camera.pixels.warning:
+        remedy = "let the driver shift the bits to the top, or publish 8 bits"
+        findings.warn(subject, camera.pixels.warning, remedy, camera.image_topic)
     if camera.model is not None:
         check_calibration(findings, camera)
     if camera.size_mismatch():

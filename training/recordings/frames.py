@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
-from renderocc_model.rosio.camera_topics import check_encoding
 from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
+from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
@@ -362,6 +363,7 @@ class Recording:
             sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
         infos = {f"/{camera}/camera_info": camera for camera in self.cameras}
         frames = {source.topic: camera for camera, source in self._images.items()}
+        pixels = {camera: PixelFormat() for camera in self.cameras}
         for bag in {id(source.bag): source.bag for source in sources.values()}.values():
             topics = {source.topic for source in sources.values() if source.bag is bag}
             extra = {"/tf", "/tf_static", *infos} if bag is self.bag else set()
@@ -371,14 +373,15 @@ class Recording:
                     stamp_ns, frame_id = self._named(source, recorded_ns, cdr.read_header, data)
                     source.recorded.setdefault(stamp_ns, recorded_ns)
                     if bag is self.bag and topic in frames:
-                        if not source.compressed:
-                            self._named(source, recorded_ns, check_encoding, data)
+                        look = partial(_look, pixels[frames[topic]], source.compressed)
+                        self._named(source, recorded_ns, look, data)
                         self.optical_frames.setdefault(frames[topic], frame_id)
                 elif topic in infos:
                     self._take_info(infos[topic], topic, recorded_ns, data)
                 else:
                     self._take_transforms(topic, recorded_ns, data)
         self._pose_stamps = sorted(set(self._pose_stamps))
+        self.notes += [f"{self.topic('image', name)}: {one.warning}" for name, one in pixels.items() if one.warning]
         self.notes += [f"{self.path}: {conflict}" for conflict in self.transforms.conflicts]
         self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
         for camera in self.cameras:
@@ -408,6 +411,10 @@ class Recording:
         except ValueError as error:
             if len(self.notes) < _MAX_NOTES:
                 self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
+
+
+def _look(pixels: PixelFormat, compressed: bool, data: bytes) -> None:
+    pixels.take(cdr.read_compressed_image(data) if compressed else cdr.read_image(data))
 
 
 def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:

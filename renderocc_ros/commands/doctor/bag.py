@@ -184,6 +184,8 @@ def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
     if camera.size_mismatch():
         findings.warn(subject, camera.size_mismatch(), "publish a matching camera_info")
         return False
+    if camera.pixels.warning:
+        findings.warn(subject, camera.pixels.warning, "let the driver shift the bits to the top, or publish 8 bits")
     height, width = camera.size
     fov = np.degrees(sum(camera.model.horizontal_extent))
     stamps = np.array(camera.stamps)
