@@ -58,7 +58,7 @@ fuzz:
 
 stops:
 	@$(PYTHON) tools/make_environment.py --venv $(VENV) --extra test
-	@RENDEROCC_STOPS=$(or $(STOPS),50) $(VENV)/bin/python -m pytest test/test_leaving.py
+	@RENDEROCC_STOPS=$(or $(STOPS),50) $(VENV)/bin/python -m pytest test/test_stopping.py
 
 # Campaigns: the options are shown by e.g. `make faults FAULTS=--help`; results lie in campaign_output.
 CAMPAIGN = PYTHONPATH="$(CURDIR)/test:$$PYTHONPATH" $(VENV)/bin/python -m campaign

@@ -1,4 +1,4 @@
-"""Visibility by Triton against the PyTorch reference. Run by `test_visibility_loops`, in a process of its own: Triton
+"""Visibility by Triton against the PyTorch reference. Run by `test_visibility_kernels`, in a process of its own: Triton
 decides when it is imported whether its kernels are interpreted, as they are without a GPU."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from test_visibility_loops import CASES, case, check_against_reference
+from test_visibility_kernels import CASES, case, check_against_reference
 
 from renderocc_model.ops.visibility import cast, triton_kernel
 
