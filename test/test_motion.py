@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_bag
 from realdata import REALDATA, needs_realdata
+from test_check_labelling import CLOUD, cloud, copied
 from tiny_bag import FRAME_NS, LATER_NS, START_NS, Plan, write_bag
 
 from renderocc_model.base.findings import Findings
@@ -12,6 +13,7 @@ from renderocc_model.rosio.tf_buffer import TransformBuffer
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate.frame_truth import ray_origins
+from training.label import main as label
 from training.prepare import PrepareConfig, main, prepare_recording
 from training.prepare.tables import Tables, TablesError
 from training.recordings.frames import JumpError, Recording
@@ -285,3 +287,25 @@ def test_the_doctor_names_the_jump(jumping):
     check_bag(findings, jumping, NodeConfig())
     lines = [item.line() for item in findings.items if item.level != "ok" and "jump" in item.text]
     assert len(lines) == 1 and "1700000001.500 s" in lines[0] and "moves 40.0" in lines[0]
+
+
+def test_no_image_is_labelled_with_a_cloud_from_the_other_side(tmp_path, monkeypatch, capsys):
+    # Between 1.50 s and 1.52 s: the cloud at 1.50 s labels the front image of 1.50 s, but not the wide one of 1.53 s.
+    bag = with_jump(tmp_path / "drive", monkeypatch, 1.51)
+    stamps = [START_NS + frame * FRAME_NS for frame in range(8)]
+    points = np.random.default_rng(0).uniform((5, -5, 0), (20, 5, 3), (500, 3))
+    added = [(at + 1000, "/lidar/points", CLOUD, cloud(at, points)) for at in stamps]
+    made = copied(bag, tmp_path / "made", added)
+    assert label([str(made)]) == 0
+    said = capsys.readouterr()
+    assert "at 1700000001.520 s" in said.err and "it jumps: moves 40." in said.err
+    assert "1 images without labels, first wide at 1700000001.530 s" in said.out
+    with Recording(made, tmp_path / "made_labels") as recording:
+        assert recording.label_stamps("front", "depth") == stamps
+        assert recording.label_stamps("wide", "depth") == [at + LATER_NS for at in stamps if at != stamps[3]]
+
+
+@pytest.mark.parametrize("command", [check, label])
+def test_a_limit_that_is_no_number_is_named(jumping, capsys, command):
+    assert command([str(jumping), "--max-speed", "nan"]) == 2
+    assert "'max_speed' is nan" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.base.config_arguments import add_arguments
+from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.findings import Finding
 from renderocc_model.rosio.motion import MotionLimits
 
@@ -74,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.labels and len(arguments.labels) != len(arguments.bags):
         text = f"{len(arguments.bags)} recordings but {len(arguments.labels)} label bags; give one for each"
         print(f"renderocc check: {text}", file=sys.stderr)
+        return 2
+    try:
+        from_arguments(arguments, MotionLimits)
+    except ValueError as error:
+        print(f"renderocc check: {error}", file=sys.stderr)
         return 2
     reports = []
     for index, bag in enumerate(arguments.bags):
