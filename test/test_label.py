@@ -570,3 +570,9 @@ def test_beams_without_a_return_are_no_points():
     points[5] = 0.0
     assert np.flatnonzero(null_returns(points)).tolist() == [5]
     assert null_returns(np.empty((0, 3))).shape == (0,)
+
+
+def test_depth_that_is_packed_by_rvl_is_named():
+    message = cdr.read_compressed_image(cdr.write_compressed_image(0, "f", "16UC1; compressedDepth rvl", bytes(40)))
+    with pytest.raises(ValueError, match="is RVL, which is not read; set the publisher's"):
+        recorded_depth(message, 2, 2)

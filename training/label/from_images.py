@@ -37,6 +37,11 @@ def recorded_depth(message: ImageMessage | CompressedImageMessage, height: int, 
         return depth_image(message, height, width)
     if message.data.size <= _DEPTH_HEADER.size:
         raise LabelImageError(f"compressedDepth image of {message.data.size} bytes is cut off")
+    if "rvl" in message.format.lower():
+        raise LabelImageError(
+            f"the format {message.format!r} is RVL, which is not read; set the publisher's compressedDepth format to "
+            "png, or convert the topic with image_transport republish"
+        )
     _, first, second = _DEPTH_HEADER.unpack_from(message.data.data)
     png = np.ascontiguousarray(message.data[_DEPTH_HEADER.size :])
     if message.format.split(";")[0].strip() != "32FC1":
