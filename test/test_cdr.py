@@ -289,7 +289,7 @@ def test_errors_name_message_field_and_finding():
     with pytest.raises(cdr.MessageError, match="'header.frame_id' is not UTF-8"):
         cdr.read_header(raw)
     raw[16:20] = b"abcd"
-    with pytest.raises(cdr.MessageError, match="'header.frame_id' is not text closed by its only NUL"):
+    with pytest.raises(cdr.MessageError, match="'header.frame_id' is not text with a single NUL at its end"):
         cdr.read_header(raw)
     raw = bytearray(serialize(camera_info()))
     raw[-1] = 2

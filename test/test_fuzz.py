@@ -271,11 +271,11 @@ def test_translations_whose_sum_is_infinite_are_refused():
     buffer = TransformBuffer()
     for parent, child in (("a", "b"), ("b", "c")):
         buffer.set(parent, child, 5, (1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    with pytest.raises(TransformError, match="from frame .c. to frame .a. is longer than numbers reach"):
+    with pytest.raises(TransformError, match="from frame .c. to frame .a. is not finite"):
         buffer.lookup("a", "c", 5)
     buffer.set("a", "d", 0, (-1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
     buffer.set("a", "d", 10, (1.7e308, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    with pytest.raises(TransformError, match="longer than numbers reach"):  # between two samples
+    with pytest.raises(TransformError, match="is not finite"):  # between two samples
         buffer.lookup("a", "d", 5)
 
 

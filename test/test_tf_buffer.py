@@ -192,7 +192,7 @@ def test_a_lookup_of_a_name_as_long_as_a_book_is_refused_without_repeating_or_co
     buffer = moving((1, 0), (2, 0), child="x" * LONGEST_NAME)
     error = refusal(buffer.lookup, "odom", "x" * (LONGEST_NAME + 1), S)
     assert error.kind == "unknown_frame" and not error.may_come
-    assert str(error) == "source_frame of a lookup has 1001 characters; expected at most 1000; repair who names it"
+    assert str(error) == "source_frame of a lookup has 1001 characters; expected at most 1000; correct the name"
 
 
 def test_two_trees_are_named_by_their_roots():

@@ -190,7 +190,7 @@ def load_yaml(path: str | Path) -> dict:
     Only plain data is built, a key that is given twice is refused, and `1e-4` is a number.
 
     Raises:
-        ValueError: unreadable, larger than a configuration can be, not YAML, or not a mapping at the top.
+        ValueError: unreadable, larger than a configuration file may be, not YAML, or not a mapping at the top.
     """
     try:
         content = read_yaml(path)

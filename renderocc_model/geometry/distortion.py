@@ -1,9 +1,10 @@
 """Lens distortion: from directions to distorted normalised image coordinates and back, for the models ROS publishes.
 
 A lens maps the direction (x, y, z) of a point, in the optical frame, to a point on the plane at z = 1.
-`BrownConrady` is `plumb_bob` and `rational_polynomial`, `KannalaBrandt` is `equidistant`. Polynomials fitted to the
-inside of an image fold over somewhere outside it, where directions far off the axis come back to pixels that show
-something else; each model therefore knows the largest angle up to which it is invertible, and maps nothing beyond it.
+`BrownConrady` is the lens of `plumb_bob` and `rational_polynomial`, `KannalaBrandt` that of `equidistant`. A polynomial
+fitted to the inside of an image folds over somewhere outside it: directions far off the axis would be mapped to pixels
+that show something else. Each lens therefore knows the largest angle up to which it is invertible, and maps nothing
+beyond it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import numpy as np
 __all__ = ["DISTORTION_MODELS", "BrownConrady", "KannalaBrandt", "conventional_distortion", "make_lens"]
 
 _NEWTON_STEPS = 30
-_CONVERGED = 1e-14  # step, in normalised coordinates relative to 1 + radius, below which nothing changes any more
+_CONVERGED = 1e-14  # Newton steps below this have converged; normalised coordinates, relative to 1 + radius
 _ACCEPTED = 1e-12  # residual, in normalised coordinates, of a solution: 1e-9 px at a focal length of 1000 px
-_LARGEST_COEFFICIENT = 1e6  # real ones reach hundreds; more is a corrupt message
+_LARGEST_COEFFICIENT = 1e6  # those of real lenses reach hundreds; larger ones mean a corrupt message
 _STEEPEST = math.tan(math.radians(89.9))  # largest tangent of the off-axis angle that is searched for a solution
 
 
@@ -81,7 +82,7 @@ class BrownConrady:
         return directions
 
     def _bent(self, plane: np.ndarray) -> np.ndarray:
-        """Everything but the tilt: (N, 2) undistorted to (N, 2) distorted."""
+        """The distortion without the tilt: (N, 2) undistorted to (N, 2) distorted."""
         x, y = plane[:, 0], plane[:, 1]
         r2 = x * x + y * y
         k1, k2, k3 = self.radial
@@ -163,7 +164,7 @@ class BrownConrady:
         growth = (top + 2 * squared * top.deriv()) * bottom - 2 * squared * top * bottom.deriv()
         reach = _STEEPEST**2
         fold = math.sqrt(min(_smallest_positive_root(growth, reach), _smallest_positive_root(bottom, reach)))
-        return fold * (1 - 1e-9)  # on this side of the fold or pole, however its root was rounded
+        return fold * (1 - 1e-9)  # below the fold or pole, even if its root was rounded up
 
     def _fold_in_all_directions(self, limit: float) -> float:
         """Largest radius up to `limit` inside which the Jacobian determinant is positive, over 90 directions."""
@@ -176,7 +177,7 @@ class BrownConrady:
             return (determinant.reshape(len(radii), -1) > 0).all(axis=1)
 
         low, high = 0.0, limit
-        for _ in range(6):  # each pass narrows the first failure to 1/200 of the interval
+        for _ in range(6):  # each pass narrows the interval of the first failure to 1/200
             radii = np.tan(np.linspace(math.atan(low), math.atan(high), 201))[1:]
             good = is_one_to_one(radii)
             if good.all():
@@ -220,7 +221,7 @@ class KannalaBrandt:
         distorted = theta * self.growth(theta * theta)
         with np.errstate(invalid="ignore", divide="ignore"):
             valid = (theta < self.largest_angle) & np.isfinite(directions).all(axis=1)
-            valid &= (sideways > 0) | (directions[:, 2] > 0)  # straight back, and no direction at all, lead nowhere
+            valid &= (sideways > 0) | (directions[:, 2] > 0)  # straight back and the zero vector have no image
             points = directions[:, :2] * np.where(sideways > 0, distorted / sideways, 1.0)[:, None]
         points[~valid] = np.nan
         return points, valid
@@ -275,9 +276,9 @@ _NO_PINHOLE = (
 def conventional_distortion(name: str, coefficients: Sequence[float]) -> tuple[str, tuple[float, ...]]:
     """A distortion model and its coefficients as a camera_info has them, in the names and counts of `make_lens`.
 
-    Names may be written in any way and be the usual synonyms. Zeros behind a model's last coefficient say nothing and
-    are left out. A model that is not known, or none, with no coefficients or zeros, is no distortion, unless its name
-    is of a lens that is no pinhole.
+    A name may be a usual synonym; case, spaces, hyphens and underscores do not matter. Zeros after a model's last
+    coefficient are left out. An unknown or empty name without coefficients, or with zeros alone, means no distortion,
+    unless it is the name of a lens that is no pinhole.
 
         >>> conventional_distortion("Kannala-Brandt", (0.1, 0.0, 0.0, 0.0, 0.0))
         ('equidistant', (0.1, 0.0, 0.0, 0.0))
@@ -338,7 +339,7 @@ def make_lens(distortion_model: str, coefficients: tuple[float, ...]) -> BrownCo
     if not all(abs(value) <= _LARGEST_COEFFICIENT for value in coefficients):  # false for NaN
         raise ValueError(
             f"{distortion_model} coefficients are {tuple(coefficients)}; "
-            f"expected finite numbers of ordinary size, recalibrate"
+            f"expected finite numbers of ordinary size; recalibrate"
         )
     return KannalaBrandt(coefficients) if distortion_model == "equidistant" else BrownConrady(coefficients)
 

@@ -69,7 +69,7 @@ def _load(module: str, needed: Sequence[str], sentence: str, requirement: str) -
         if error.name not in needed:
             raise
         raise ModuleNotFoundError(
-            f"{sentence}: python3 -m pip install {requirement} (backend='reference' does without, slowly)",
+            f"{sentence}: python3 -m pip install {requirement} (backend='reference' works without it, slowly)",
             name=error.name,
         ) from None
 

@@ -1,9 +1,9 @@
 """Reads serialised ROS 2 messages (CDR) without message objects; pixels stay where they are, as views.
 
 Both byte orders are read. Every declared length is checked against the bytes that are left before anything is made from
-it, so a broken message costs no memory. Bytes after the last field are ignored, as ROS's own deserialisers ignore them
-(transports pad). What a message says is not judged here (a step that does not fit a width, a K of zeros), only whether
-it can be read.
+it, so a broken message takes no memory. Bytes after the last field are ignored, as ROS's own deserialisers ignore them
+(transports pad). Only whether a message can be read is checked here, not its values (a step that does not fit a width,
+a K of zeros).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 _NANOSECONDS = 1_000_000_000
 _ENCAPSULATION_BYTES = 4
 _LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "iI", "7d", "IIIIIIB")} for order in "<>"}
-# The least a TransformStamped can take: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
+# Smallest size of a TransformStamped: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
 _SMALLEST_TRANSFORM = 72
 # Transforms become Python objects, a dozen times the size of their bytes. No robot has as many frames.
 _MOST_TRANSFORMS = 10_000
@@ -60,7 +60,7 @@ class RegionOfInterest(NamedTuple):
 
 
 class CameraInfoMessage(NamedTuple):
-    """sensor_msgs/CameraInfo. D (n,), K (3, 3), R (3, 3), P (3, 4): float64, own memory."""
+    """sensor_msgs/CameraInfo. D (n,), K (3, 3), R (3, 3), P (3, 4): float64, copied."""
 
     stamp_ns: int
     frame_id: str
@@ -92,7 +92,7 @@ class PointField(NamedTuple):
     name: str
     offset: int
     datatype: int
-    count: int  # type: ignore[assignment]  # ROS calls it so, over the method of tuples
+    count: int  # type: ignore[assignment]  # the name in ROS; it hides the method of tuples
 
 
 # sensor_msgs/PointField INT8 .. FLOAT64
@@ -100,7 +100,7 @@ POINT_FIELD_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f
 
 
 class PointCloudMessage(NamedTuple):
-    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes, `column` takes values out."""
+    """sensor_msgs/PointCloud2. `data` is a flat uint8 view into the message's bytes; `column` reads values from it."""
 
     stamp_ns: int
     frame_id: str
@@ -118,7 +118,7 @@ class PointCloudMessage(NamedTuple):
         return self.height * self.width
 
     def column(self, name: str) -> np.ndarray:
-        """One field of every point, row after row, in native byte order and own memory.
+        """One field of every point, row after row, in native byte order, copied.
 
         Returns:
             (points,), or (points, count) for a field of several values.
@@ -132,10 +132,10 @@ class PointCloudMessage(NamedTuple):
         if field.datatype not in POINT_FIELD_TYPES:
             raise MessageError(f"PointCloud2: field '{name}' has datatype {field.datatype}; expected 1 to 8")
         kind = np.dtype((">" if self.is_bigendian else "<") + POINT_FIELD_TYPES[field.datatype])
-        count = max(field.count, 1)  # some drivers leave it 0
+        count = max(field.count, 1)  # some drivers leave the field's count at 0
         points = self.height * self.width
         if points == 0:
-            values = np.empty(0, kind)  # whatever the other side and the field's count claim
+            values = np.empty(0, kind)  # without points, steps and counts do not matter
         else:
             if field.offset + count * kind.itemsize > self.point_step:
                 raise MessageError(
@@ -154,7 +154,7 @@ class PointCloudMessage(NamedTuple):
         return values[:, 0] if count == 1 else values
 
     def xyz(self) -> np.ndarray:
-        """(points, 3) float64, metres in `frame_id`; points without a return are NaN as sent. Errors as `column`."""
+        """(points, 3) float64, metres in `frame_id`; points without a return stay NaN. Errors as in `column`."""
         columns = [self.column(axis) for axis in "xyz"]
         for axis, column in zip("xyz", columns):
             if column.ndim > 1:
@@ -163,7 +163,7 @@ class PointCloudMessage(NamedTuple):
 
 
 class _Cursor:
-    """Walks over one message; every step first makes sure that the bytes are there."""
+    """Reads one message from front to back. Each read first checks that the bytes are there."""
 
     __slots__ = ("message", "view", "order", "layouts", "offset")
 
@@ -212,12 +212,12 @@ class _Cursor:
 
     def string(self, field: str) -> str:
         length = self.uint32(field)
-        if length == 0:  # not what the standard asks for, but written by some and read by all
+        if length == 0:  # against the standard, but some writers send it and all readers accept it
             return ""
         start = self.skip(field, length, 1)
         raw = bytes(self.view[start : start + length])
         if raw.find(0) != length - 1:
-            raise MessageError(f"{self.message}: '{field}' is not text closed by its only NUL: {raw[:40]!r}")
+            raise MessageError(f"{self.message}: '{field}' is not text with a single NUL at its end: {raw[:40]!r}")
         try:
             return str(raw[:-1], "utf-8")
         except UnicodeDecodeError:
@@ -243,7 +243,7 @@ def read_header(buffer) -> tuple[int, str]:
     """The stamp in nanoseconds and the frame of any message that begins with a std_msgs/Header.
 
     Raises:
-        MessageError: the bytes do not hold that much.
+        MessageError: the bytes are too few for a header.
     """
     return _Cursor(buffer, "Header").header()
 
@@ -311,8 +311,7 @@ def read_point_cloud(buffer) -> PointCloudMessage:
     """A sensor_msgs/PointCloud2; its `data` is not copied, see `read_image`.
 
     Raises:
-        MessageError: the bytes are cut short or are not such a message. Whether the fields fit the bytes is checked
-            when they are taken out.
+        MessageError: the bytes are cut short or are not such a message. `column` checks whether a field fits the bytes.
     """
     cursor = _Cursor(buffer, "PointCloud2")
     stamp_ns, frame_id = cursor.header()

@@ -50,7 +50,7 @@ class _Bytes:
     def string(self, text: str) -> None:
         raw = text.encode()
         if 0 in raw:
-            raise ValueError(f"{text!r} holds a NUL character, which no ROS string can carry")
+            raise ValueError(f"{text!r} holds a NUL character, which a ROS string cannot hold")
         self.pack("I", len(raw) + 1)
         self.data += raw + b"\x00"
 
@@ -67,7 +67,8 @@ class _Bytes:
 
 
 def _marker_end() -> bytes:
-    """What a marker without texture, text and mesh ends with; stands at a multiple of 4, the most that it aligns to."""
+    """The last fields of a marker without texture, text and mesh; they begin at a multiple of 4, their largest
+    alignment."""
     end = _Bytes(encapsulation=b"")
     end.string("")  # texture_resource
     end.header(0, "")  # texture
@@ -172,7 +173,7 @@ def write_markers(
     head.pack("i", 0, 0)  # lifetime: until replaced
     head.pack("B", 0)  # frame_locked
     head.pack("I", count)
-    if count:  # an empty sequence is followed by no alignment for the elements it does not have
+    if count:  # an empty sequence has no elements, so nothing is aligned after it
         head.pack("d")
     return b"".join((head.data, centres.data, struct.pack("<I", count), colours.data, _MARKER_END))
 
@@ -186,7 +187,7 @@ def write_occupancy_grid(
     origin_y: float,
     origin_z: float = 0.0,
 ) -> bytes:
-    """A serialised nav_msgs/OccupancyGrid, its axes along those of the frame.
+    """A serialised nav_msgs/OccupancyGrid; its axes are parallel to those of the frame.
 
     Args:
         stamp_ns: stamp in nanoseconds, also given as the map's load time.

@@ -1,9 +1,9 @@
 """Transforms over time from /tf and /tf_static. Lookups give the answers and the errors of tf2's BufferCore.
 
 Frames form a forest. A lookup walks from both frames up to where they meet, takes each link at the stamp asked for
-(linear in translation, slerp in rotation between the two samples around it), and never goes beyond the samples there
-are. Differences to tf2, all on purpose: stamp zero is a time like any other (ask `latest` for the newest), infinities
-are refused like NaN, and a leading '/' is stripped in questions too.
+(linear in translation, slerp in rotation between the two samples around it), and never extrapolates. Intended
+differences from tf2: stamp zero is a time like any other (`latest` gives the newest), infinities are refused like NaN,
+and a leading '/' is stripped in lookups too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_NAME = 1000  # characters of a frame's name; those of real vehicles have
 
 
 class FrameInfo(NamedTuple):
-    """What is known of a child frame: its newest parent and, unless static, the samples kept and the time they span."""
+    """A child frame: its newest parent and, unless it is static, the samples kept and the time they span."""
 
     parent: str
     static: bool
@@ -38,15 +38,15 @@ class FrameInfo(NamedTuple):
 
 
 class TransformBuffer:
-    """What is known of the frames; every method may be called from any thread.
+    """The transforms between frames over time; every method may be called from any thread.
 
     Args:
         history: seconds kept of each moving frame, counted back from its newest sample.
         max_samples: most samples kept of each moving frame; the oldest go first.
         max_frames: most frame names; transforms that would add more are refused.
-        max_total: most samples kept of all frames together (about 400 bytes each); when they are there, a new sample
-            takes the place of the oldest of its own frame (from the third on), so that no frame loses its history to
-            another one.
+        max_total: most samples kept of all frames together (about 400 bytes each). At this limit a new sample replaces
+            the oldest one of its own frame, unless that has fewer than two; so no frame loses its history to another
+            one.
     Attributes:
         ignored_old: number of transforms not taken because they were older than the history.
     """
@@ -81,21 +81,21 @@ class TransformBuffer:
         quaternion: Sequence[float],
         static: bool = False,
     ) -> bool:
-        """Take in parent_from_child at a stamp.
+        """Add parent_from_child at a stamp.
 
         Args:
             parent, child: frame names; one leading '/' is stripped.
-            stamp_ns: its stamp in nanoseconds; means nothing for a static one.
+            stamp_ns: its stamp in nanoseconds; a static transform holds at every time.
             translation: (x, y, z) in metres.
             quaternion: (x, y, z, w) of any length but zero; it is normalised, as tf2 does.
-            static: whether it came over /tf_static: it then holds at all times, and replaces what was known of the
-                child.
+            static: whether it came over /tf_static: it then holds at all times, and replaces the child's earlier
+                transforms.
         Returns:
-            False if it is older than the history kept and was ignored, as tf2 ignores it. After a jump back of the
-            clock by more than the history every moving transform is, until `clear`.
+            False if it is older than the history kept and was ignored, as tf2 ignores it. After the clock jumps back by
+            more than the history, every moving transform is ignored until `clear`.
         Raises:
             TransformError: kind 'invalid': an empty name, parent and child the same, NaN or infinity, a quaternion of
-                zeros, too many frames, a name too long. What was known stays as it was.
+            zeros, too many frames, a name too long. The buffer then stays as it was.
         """
         parent, child = _stripped(parent), _stripped(child)
         link = checked_link(parent, child, translation, quaternion)
@@ -128,11 +128,11 @@ class TransformBuffer:
         """target_from_source at a stamp: 4x4 float64, acts on column vectors of `source`.
 
         Raises:
-            TransformError: unknown frame, no connection, no data, extrapolation, loop, or translations beyond all
-                measure; see `TransformError.kind`.
+            TransformError: unknown frame, no connection, no data, extrapolation, loop, or a translation that is not
+            finite; see `TransformError.kind`.
         """
         target, source = _stripped(target), _stripped(source)
-        if target == source:  # as in tf2, also for frames never heard of
+        if target == source:  # as in tf2, also for unknown frames
             return np.eye(4)
         with self._changed:
             known = self._static_answers.get((target, source))
@@ -143,9 +143,9 @@ class TransformBuffer:
             top_from_source = composed(frame.link(stamp_ns, *bracket) for frame, bracket in up)
             top_from_target = composed(frame.link(stamp_ns, *bracket) for frame, bracket in down)
             link = inverse_times(top_from_target, top_from_source)
-            if not math.isfinite(link[0] + link[1] + link[2]):  # finite samples whose sum is not
-                text = f"the way from frame [{source}] to frame [{target}] is longer than numbers reach"
-                raise TransformError("invalid", f"TF_NAN_INPUT: {text}; repair the publisher of such translations")
+            if not math.isfinite(link[0] + link[1] + link[2]):  # each sample is finite, their sum is not
+                text = f"the translation from frame [{source}] to frame [{target}] is not finite"
+                raise TransformError("invalid", f"TF_NAN_INPUT: {text}; repair the publisher of these transforms")
             answer = matrix(link)
             if all(frame.static for frame, _ in up) and all(frame.static for frame, _ in down):
                 self._static_answers[target, source] = answer.copy()
@@ -175,7 +175,7 @@ class TransformBuffer:
         """target_from_source at every sample of each moving link between them, also of samples with equal stamps.
 
         Returns:
-            for each moving link, where it has samples at which there is a transform: stamps (N,) int64 ascending, and
+            for each moving link with samples at which there is a transform: stamps (N,) int64 ascending, and
             transforms (N, 4, 4) float64. Empty if no link moves, or there is no connection.
         """
         target, source = _stripped(target), _stripped(source)
@@ -209,10 +209,10 @@ class TransformBuffer:
         return np.array(stamps, np.int64), np.array(poses).reshape(-1, 4, 4)
 
     def wait_for(self, target: str, source: str, stamp_ns: int, timeout: float) -> np.ndarray:
-        """`lookup`, waiting up to `timeout` seconds for data that may still come (never for data that cannot).
+        """`lookup`, waiting up to `timeout` seconds for data that may still come; raises at once if none can.
 
         Raises:
-            TransformError: as `lookup`; after the wait, with the reason that holds then.
+            TransformError: as `lookup`; after a wait, the reason at its end.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -234,8 +234,8 @@ class TransformBuffer:
         names; static transforms stay.
 
         Args:
-            newer_than_ns: forget only what is later. After a jump back to T, T keeps the transforms of the new pass
-                that came in before the jump was noticed.
+            newer_than_ns: forget only samples after this stamp. After a jump back to T, passing T keeps the new
+                transforms that arrived before the jump was noticed.
         """
         with self._changed:
             for frame in self._frames.values():
@@ -249,7 +249,8 @@ class TransformBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether `max_total` samples or `max_frames` names are kept: histories grow no more, or frames are refused."""
+        """Whether `max_total` samples or `max_frames` names are reached: histories no longer grow, or new frames are
+        refused."""
         return self._total >= self._max_total or len(self._names) >= self._max_frames
 
     @property
@@ -278,8 +279,8 @@ class TransformBuffer:
             raise TransformError(
                 "invalid",
                 f"ignoring transform with child_frame_id '{child}' and frame_id '{parent}': {len(self._names)} frames "
-                "are known, and no more are kept; stop the publisher that makes up names, then call the node's "
-                "~/reset, or clean it up and configure it if static mounts are missing",
+                "are known, and no more are kept; stop the publisher of ever new names, then call the node's "
+                "~/reset; if static mounts are missing then, clean the node up and configure it",
             )
 
     def _check_known(self, **frames: str) -> None:
@@ -288,7 +289,7 @@ class TransformBuffer:
                 raise TransformError("unknown_frame", f"{argument} of a lookup is empty; name a frame")
             if len(name) > LONGEST_NAME:
                 text = f"{argument} of a lookup has {len(name)} characters; expected at most {LONGEST_NAME}"
-                raise TransformError("unknown_frame", f"{text}; repair who names it")
+                raise TransformError("unknown_frame", f"{text}; correct the name")
             if name not in self._names:
                 raise UnknownFrame(argument, name, tuple(self._names))
 
@@ -359,7 +360,7 @@ class TransformBuffer:
     def _newest_root(self, name: str) -> str:
         try:
             return f"'{self._newest_chain(name)[-1]}'"
-        except TransformError:  # asked for a moment before the loop was made
+        except TransformError:  # the loop was made a moment ago
             return "a loop"
 
 

@@ -18,14 +18,14 @@ _MOST_CLAIMS_REMEMBERED = 8
 _SAME_DISTANCE, _SAME_ANGLE = 1e-3, 0.02  # metres and degrees within which two calibrations are the same
 _MOST_COMPARED = 300  # names that a hint is chosen from
 _LONGEST_COMPARED = 100  # characters of a name that a hint is given for
-_LEAST_LIKENESS = 0.8  # of a hint: twice the letters in common, over the letters of both
+_LEAST_LIKENESS = 0.8  # least similarity for a hint: twice the common letters over the letters of both names
 
 
 class TransformError(ValueError):
     """A transform that cannot be given or taken, and why.
 
     Attributes:
-        kind: 'invalid' (refused by `set`, or beyond all numbers in a lookup), 'unknown_frame', 'disconnected',
+        kind: 'invalid' (refused by `set`, or not finite in a lookup), 'unknown_frame', 'disconnected',
             'no_data' (a frame with one sample or none), 'extrapolation_past', 'extrapolation_future' or 'loop'.
         may_come: whether a later message could still bring what is missing, so that waiting makes sense.
     """
@@ -39,8 +39,8 @@ class TransformError(ValueError):
 class UnknownFrame(TransformError):
     """A lookup of a frame that no transform has named.
 
-    The hint at a similar name is computed when the text is read, so not under the buffer's lock, and from a bounded
-    amount of text. Otherwise a sender of long names could make every lookup slow.
+    The hint at a similar name is computed when the text is read, not under the buffer's lock, and from a bounded amount
+    of text. Otherwise a sender of long names could make every lookup slow.
     """
 
     def __init__(self, argument: str, name: str, known: tuple[str, ...]):
@@ -90,7 +90,8 @@ class FrameHistory:
     __slots__ = ("static", "stamps", "parents", "links", "_latest_claim", "_claims", "_switches")
 
     def __init__(self, static: bool, earlier: FrameHistory | None = None):
-        """earlier: what the frame had while it was static, or not yet; only who published it is taken over."""
+        """earlier: the history that this one replaces when a frame turns static or moving; only its claims are taken
+        over."""
         self.static = static
         self.stamps: list[int] = []
         self.parents: list[str] = []
@@ -103,7 +104,8 @@ class FrameHistory:
         del self.stamps[first:last], self.parents[first:last], self.links[first:last]
 
     def insert(self, stamp_ns: int, parent: str, link: Link, history_ns: int, max_samples: int) -> bool:
-        """As TimeCache::insertData: drop what has become old, refuse what is too old, keep order, skip repetitions."""
+        """Insert as TimeCache::insertData: drop old samples, refuse one that is too old, keep the order, skip
+        repetitions."""
         if self.static:
             self.stamps, self.parents, self.links = [stamp_ns], [parent], [link]
             return True
@@ -128,7 +130,7 @@ class FrameHistory:
         return True
 
     def bracket(self, stamp_ns: int) -> tuple[int, int]:
-        """Indices of the samples before and after; equal where one sample alone is the answer.
+        """Indices of the samples before and after a stamp; equal if one sample alone gives the answer.
 
         Raises:
             IndexError: there is no sample, or the stamp is before the first or after the last.
@@ -153,7 +155,8 @@ class FrameHistory:
         return interpolate(self.links[older], self.links[newer], (stamp_ns - begin) / (end - begin))
 
     def claim(self, child: str, parent: str, stamp_ns: int) -> Conflict | None:
-        """Notes what the newest message says of the frame; a conflict if an earlier claim returns after another."""
+        """Record the parent that the newest message claims; returns a conflict if an earlier claim comes back after
+        another."""
         claim = f"under '{parent}'" + (" (static)" if self.static else "")
         if claim == self._latest_claim:
             return None
@@ -198,8 +201,8 @@ def change_of(before: Link, after: Link) -> str:
 def checked_link(parent: str, child: str, translation: Sequence[float], quaternion: Sequence[float]) -> Link:
     """The link with a unit quaternion.
 
-    BufferCore has a tolerance of 0.01 on |q|^2, but since ROS 2 it goes through a rotation matrix before it looks,
-    which normalises any quaternion that has a direction: TF_DENORMALIZED_QUATERNION is left for those that have none.
+    BufferCore has a tolerance of 0.01 on |q|^2. But in ROS 2 it converts to a rotation matrix before this check, which
+    normalises any quaternion that has a direction. So only a quaternion without one is TF_DENORMALIZED_QUATERNION.
 
     Raises:
         TransformError: kind 'invalid', where BufferCore::setTransform refuses too (and for infinities).

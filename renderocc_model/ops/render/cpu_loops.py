@@ -6,14 +6,14 @@ One ray at a time, sample after sample, in the notation of `reference`. What mak
   in eight *slots*, one for each parity of (x, y, z), so that a voxel keeps its slot as long as it is a corner of the
   ray's cell: one *visit*. Density is read when a visit begins, and the weight sum_i w_i c_i that the voxel gathers from
   the ray's samples (c_i: trilinear weights) is used once, when it ends: S += (sum_i w_i c_i) s_voxel.
-- Backward likewise, in one row of logits read and one row of gradients written a visit: g_S . s_voxel, interpolated, is
-  the semantic part of dL/dw_i, and g_S sum_i w_i c_i is the voxel's gradient. Weights are computed again; samples and
-  visits of the one ray at work are kept, in some 50 kB that stay in the core's cache.
-- Visits that gather next to nothing are not looked up, and a ray ends where next to no light is left.
+- The backward pass reads one row of logits and writes one row of gradients for each visit: g_S . s_voxel, interpolated,
+  is the semantic part of dL/dw_i, and g_S sum_i w_i c_i is the voxel's gradient. Weights are computed again. Samples
+  and visits are kept for one ray at a time, in some 50 kB that stay in the core's cache.
+- Logits are not read for visits of negligible weight, and a ray ends where its transmittance is negligible.
 
-Positions, transmittance and sums along a ray are float64, they are few; all else is float32.
-The functions that are made of LLVM's instructions stand in this file too, as Numba looks at this file alone to tell
-whether what it has on disk is up to date.
+Positions, transmittance and sums along a ray are float64, as they are few; all else is float32. The functions that emit
+LLVM instructions are in this file too, because Numba checks this file alone to decide whether its cache on disk is up
+to date.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ...base.compiling import compiler
 
 __all__ = ["LANES", "add_columns", "compiled", "march_backward", "march_forward", "repeated"]
 
-# What a ray of 500 samples leaves out is less than 5e-9 of 1, and 1e-9: a tenth of float32's rounding.
+# A ray of 500 samples loses less than 5e-9 of weight and 1e-9 of light: a tenth of float32's rounding.
 NEGLIGIBLE_WEIGHT = np.float32(1e-11)
 NEGLIGIBLE_LIGHT = 1e-9
-PREFETCH = 12  # visits: how long before its turn a row is asked for
+PREFETCH = 12  # a row is prefetched this many visits before it is used
 LANES = 8  # numbers in a vector
 
 compiled = compiler(fastmath=("reassoc", "contract", "nsz", "arcp"))
@@ -55,8 +55,8 @@ def _row(context, builder, array_type, array, row):
 def _each_part(context, builder, columns, work):
     """Emit work(byte offset, type) for all of a row: vectors of eight, then single numbers.
 
-    Rows are short and their length, 17 classes perhaps, is not known to the compiler, whose own vector loops take 32
-    numbers at a time and leave such rows to single steps.
+    Rows are short (17 classes, for example), and the compiler does not know their length. Its own vector loops take 32
+    numbers at a time and would process such a row one number at a time.
     """
     constant, single = functools.partial(context.get_constant, types.intp), ir.FloatType()
     whole = builder.and_(columns, constant(-LANES))
@@ -117,7 +117,7 @@ def _dot(typing, one, one_row, other, other_row):
             product = builder.fmul(*values, flags=("contract",))
             builder.store(builder.fadd(builder.load(total), product, flags=("contract",)), total)
 
-        # The sums start from zero every time, also where a caller's loop comes by again.
+        # Written at run time, so that the sums start from zero in every pass of a caller's loop.
         builder.store(ir.Constant(single, 0.0), tail)
         builder.store(ir.Constant(vector, [0.0] * LANES), lanes)
         _each_part(context, builder, columns, work)
@@ -131,7 +131,7 @@ def _dot(typing, one, one_row, other, other_row):
 
 @intrinsic
 def _prefetch(typing, table, row):
-    """Ask for the first and the last number of a row to be brought into the cache."""
+    """Prefetch the first and the last number of a row into the cache."""
 
     def generate(context, builder, signature, arguments):
         start, columns = _row(context, builder, signature.args[0], arguments[0], arguments[1])
@@ -152,7 +152,8 @@ def _prefetch(typing, table, row):
 
 @compiled
 def _alpha(depth):
-    """1 - exp(-depth) of a depth >= 0, to 1e-10 of itself; the depths of near-empty space need no exponential."""
+    """1 - exp(-depth) of a depth >= 0, with a relative error of 1e-10; the small depths of near-empty space need no
+    exponential."""
     if depth < 0.125:  # the Taylor series; its first term left out is depth^8 / 8!
         series = 1.0 - depth * (1.0 / 5.0 - depth * (1.0 / 30.0 - depth * (1.0 / 210.0)))
         return depth * (1.0 - depth * (0.5 - depth * (1.0 / 6.0) * (1.0 - depth * 0.25 * series)))
@@ -161,7 +162,7 @@ def _alpha(depth):
 
 @compiled
 def _place(position, size):
-    """Lower corner of the cell along one axis, and the weight of that of its corners that has an odd number.
+    """Lower corner of the cell along one axis, and the weight of its odd-numbered corner.
 
     Args:
         position: in voxels from the first centre; clamped to the centres.
@@ -183,16 +184,16 @@ def _corners(x1, y1, z1):
 
 @compiled
 def _arrivals(x, y, z, shape, voxel, slots, arriving):
-    """Which slots' voxels are not corners of the cell (x, y, z), with its even and odd numbers along each axis.
+    """Find the slots whose voxels are not corners of the cell (x, y, z).
 
     An axis of one voxel has no second corner: the odd slots hold the same voxel, with weight 0.
 
     Args:
-        voxel: (8,) what the slots hold.
+        voxel: (8,), the voxels in the slots.
         slots: (9,), written: the slots that change.
-        arriving: (8,), written: what each slot has to hold.
+        arriving: (8,), written: the voxel that each slot has to hold.
     Returns:
-        how many change.
+        how many slots change.
     """
     x_even, x_odd = x + (x & 1), min(x | 1, shape[0] - 1)
     y_even, y_odd = y + (y & 1), min(y | 1, shape[1] - 1)
@@ -218,13 +219,13 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
     Args:
         density, table: (V,) and (V, C) float32.
         shape: (X, Y, Z).
-        rays: (R, 7) float64: where a ray enters the grid and its way from one sample to the next, in voxels from the
-            first centre; and in metres, how far that is from its origin.
+        rays: (R, 7) float64: where a ray enters the grid, in voxels from the first centre; its step from sample to
+            sample, in voxels; and the distance from its origin to the entry, in metres.
         order: (r,) int64, the rays to render.
         counts: (R,) int64, samples of each ray.
         delta: metres between samples.
         distance, semantics, opacity, distortion: (R,), (R, C), (R,), (R,) float32, written.
-        steps: (R,) int64, written: samples until no light was left.
+        steps: (R,) int64, written: samples until the light was negligible.
     """
     voxel, arriving, slots = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(9, np.int64)
     sigma, gathered = np.empty(8, np.float32), np.empty(8, np.float32)
@@ -279,9 +280,9 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
 
 # --- backward --------------------------------------------------------------------------------------------------------
 
-# Of each sample i of a ray (n, at most): w_i, T_{i+1}, R_i; trilinear weights (n, 8), visits of the eight slots (n, 8).
+# For each sample i of a ray (at most n): w_i, T_{i+1}, R_i; trilinear weights (n, 8), visits of the eight slots (n, 8).
 Samples = namedtuple("Samples", ("weights", "lights", "moments", "corners", "visits"))
-# Of each visit (8 n, at most): its voxel; sum_i w_i c_i; g_S . s_voxel; the gradient of the voxel's density.
+# For each visit (at most 8 n): its voxel; sum_i w_i c_i; g_S . s_voxel; the gradient of the voxel's density.
 Visits = namedtuple("Visits", ("voxels", "gathered", "projected", "pushed"))
 
 
@@ -293,9 +294,9 @@ def march_backward(
 
     Args:
         density, table, shape, rays, order, delta: as for `march_forward`.
-        steps: (R,) int64, what that wrote.
+        steps: (R,) int64, as `march_forward` wrote them.
         upstream: gradients of distance, semantics, opacity and distortion, shaped as these, float32.
-        wanted: (bool, bool), whether the gradients of density and logits are.
+        wanted: (bool, bool), whether the gradients of density and logits are wanted.
         into_density, into_table: as density and table, or empty where not wanted; added to.
         touched: (X * Y,) bool, set for the columns of voxels that are added to.
     """
@@ -339,7 +340,7 @@ def _any(numbers):
 
 @compiled
 def _record(density, shape, ray, count, delta, samples, visits, touched):
-    """March along a ray, as `march_forward` does, and write down its samples and visits. Returns how many visits."""
+    """March along a ray as `march_forward` does, and record its samples and visits. Returns the number of visits."""
     voxel, arriving, slots = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(9, np.int64)
     sigma, current = np.empty(8, np.float32), np.empty(8, np.int32)
     voxel[:] = -1
@@ -382,7 +383,7 @@ def _record(density, shape, ray, count, delta, samples, visits, touched):
 
 @compiled
 def _exchange(table, gradient, row, count, visits, wanted, into_table):
-    """Each visited voxel's logits give their projection on the ray's gradient, and get their share of it."""
+    """Project each visited voxel's logits on the ray's gradient, and add the voxel's share of that gradient."""
     for visit in range(count):
         ahead = visits.voxels[min(visit + PREFETCH, count - 1)]
         if wanted[0]:
@@ -396,7 +397,7 @@ def _exchange(table, gradient, row, count, visits, wanted, into_table):
 
 @compiled
 def _push(g_distance, g_opacity, g_spread, near, count, delta, semantic, samples, visits):
-    """dL/dsigma_i = delta (T_{i+1} a_i - sum_{j>i} w_j a_j) of a ray's samples, given to its visits; a_i = dL/dw_i.
+    """dL/dsigma_i = delta (T_{i+1} a_i - sum_{j>i} w_j a_j) of a ray's samples, added to its visits; a_i = dL/dw_i.
 
     The distortion's part of a_i is g_spread (R_i + sum_{j>i} (j - i) w_j + w_i / 3), g_spread = 2 delta dL/ddistortion.
     """

@@ -1,31 +1,32 @@
 """The loops of the renderer for GPUs, in Triton, in the notation of `reference`.
 
-One warp works on one ray (RAYS, if they are tuned to be more), SAMPLES samples of it at a time (a *tile*):
+One warp works on one ray (on RAYS rays, where tuning chose more), SAMPLES samples of it at a time (a *tile*):
 
-- What belongs to a sample (its place, its eight trilinear weights, density, optical depth, weight w_i) is worked out
-  with a sample to a lane. Prefix sums run over the lanes of a warp; nothing waits for another warp.
-- What belongs to a class is worked out with a class to a lane: a row of logits is one access of neighbouring
-  addresses, SAMPLES of them under way at once. Each corner's place is worked out once for its density and its logits.
-- A ray ends with the tile in which its light falls below NEGLIGIBLE_LIGHT, and rows whose weight is next to nothing are
-  not read: empty space costs density alone.
-- Places are fixed-point numbers, 32 bits of voxel and 32 of fraction: a sum of integers is exact, while float32 would
-  leave 16 bits of fraction at the far end of 200 voxels, and few GPUs have fast float64.
+- The numbers of a sample (position, eight trilinear weights, density, optical depth, weight w_i) are computed with one
+  sample in each lane. Prefix sums run over the lanes of a warp; nothing waits for another warp.
+- The numbers of a class are computed with one class in each lane: a row of logits is one access of neighbouring
+  addresses, and SAMPLES of these loads are in flight at once. Each corner's index is computed once for its density and
+  its logits.
+- A ray ends with the tile in which its light falls below NEGLIGIBLE_LIGHT, and rows of negligible weight are not read:
+  in empty space only densities are read.
+- Positions are fixed-point numbers, 32 bits of voxel and 32 of fraction: a sum of integers is exact, while float32
+  would leave 16 bits of fraction at the far end of 200 voxels, and few GPUs have fast float64.
 
-Backward, tiles go from back to front. The optical depth and the moment at each tile's beginning were written down on
-the way forward (8 bytes for SAMPLES samples); weights are computed again. What a ray adds to one voxel in neighbouring
-samples is added up between lanes before it goes out: at half a voxel a step, a voxel is a corner of three samples or
-four, and atomic additions are what takes longest. For that corners are numbered by the parity of (x, y, z), so that a
+The backward pass takes tiles from back to front. The forward pass has stored the optical depth and the moment at each
+tile's beginning (8 bytes for SAMPLES samples); weights are computed again. What a ray adds to one voxel in neighbouring
+samples is summed between lanes before it is written: at half a voxel a step, a voxel is a corner of three or four
+samples, and atomic additions take the longest. For this, corners are numbered by the parity of (x, y, z), so that a
 voxel keeps its number, as in `cpu_loops`.
 
-Bytes, for 17 classes: a sample reads 8 corners of 4 (1 + 17) bytes in float32, 576 bytes, from the caches mostly, as
-neighbouring samples share corners. Main memory has to give the field once and take the gradients once: for
-200 x 200 x 16 voxels 46 MB forward, and backward 46 MB read and 46 MB written (field in float32; 23 MB, 23 MB and
-46 MB in bfloat16). At 3.35 TB/s, an H100's, that is 14 and 28 us: the floor. The H100's second-level cache holds the
-whole field, and what it delivers to samples is the next bound: for the 5 million samples of the bench's 38,400 rays
-2.9 GB, less what the first-level cache keeps; at some 5.5 TB/s 0.2 to 0.5 ms forward. Instructions, as compiled for an
-H100: 58 of a warp for each sample forward, 212 backward (counted, with 32 samples a tile and 17 classes in float32;
-half of those backward belong to the additions), so that 132 processors of four a cycle at 1.7 GHz take 0.3 and 1.2 ms
-at the least. These are estimates: `renderocc bench render` measures.
+Bytes, for 17 classes: a sample reads 8 corners of 4 (1 + 17) bytes in float32, 576 bytes, mostly from the caches, as
+neighbouring samples share corners. Main memory has to read the field once and write the gradients once: for 200 x 200 x
+16 voxels 46 MB forward, and backward 46 MB read and 46 MB written (field in float32; 23 MB, 23 MB and 46 MB in
+bfloat16). At an H100's 3.35 TB/s that takes at least 14 and 28 us. The H100's second-level cache holds the whole field,
+and its bandwidth is the next bound: the 5 million samples of the bench's 38,400 rays read 2.9 GB, less what the
+first-level cache keeps; at some 5.5 TB/s that is 0.2 to 0.5 ms forward. Instructions, as compiled for an H100: for each
+sample 58 warp instructions forward and 212 backward (counted, with 32 samples a tile and 17 classes in float32; half of
+those backward belong to the additions). On 132 multiprocessors with four instructions a cycle at 1.7 GHz they take at
+least 0.3 and 1.2 ms. These are estimates: `renderocc bench render` measures.
 """
 
 from __future__ import annotations
@@ -49,15 +50,15 @@ __all__ = [
 if not hasattr(tl, "gather"):
     raise ImportError(
         f"rendering on a GPU needs Triton 3.2 or newer, which comes with PyTorch 2.6, and this is {triton.__version__} "
-        "(backend='reference' does without, slowly)"
+        "(backend='reference' works without it, slowly)"
     )
 
-# As in `cpu_loops`: what a ray leaves out is a tenth of float32's rounding.
+# As in `cpu_loops`: what a ray loses is a tenth of float32's rounding.
 NEGLIGIBLE_WEIGHT = tl.constexpr(1e-11)
 OPAQUE_DEPTH = tl.constexpr(20.7)  # -ln of a NEGLIGIBLE_LIGHT of 1e-9
-# A sample this deep lets 1e-14 through. More would say no more, and would drown the others in a tile's sum.
+# A sample of this optical depth lets 1e-14 of the light through. Larger depths would swamp the others in a tile's sum.
 DEEPEST = tl.constexpr(32.0)
-VOXEL = tl.constexpr(2**32)  # in a place
+VOXEL = tl.constexpr(2**32)  # one voxel, in fixed point
 
 
 # --- where rays enter ------------------------------------------------------------------------------------------------
@@ -91,15 +92,15 @@ def enter(
     LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """How rays go through the grid: `reference.sample_counts` in float64, and places in fixed point.
+    """Find each ray's samples in the grid: counts as `reference.sample_counts` in float64, positions in fixed point.
 
-    Compile without fused multiplication and addition: a far end rounded otherwise can be a sample more.
+    Compile without fused multiply-add: other rounding of the far end can add a sample.
 
     Args:
         origins, directions: (R, 3) of any floating-point type.
         nears: (R,) float32, written, metres.
         counts: (R,) int32, written: samples of each ray, at most LIMIT; 0 also where a number is NaN.
-        walk: (R, 6) int64, written: place of the first sample in voxels from the first centre, and the step.
+        walk: (R, 6) int64, written: position of the first sample in voxels from the first centre, and the step.
         LOWER, UPPER, SIZE, DELTA: the grid's box, its voxel and the distance between samples, metres.
     """
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -131,7 +132,8 @@ def enter(
 def _axis(start, step, along, SIZE: tl.constexpr):
     """Along one axis, the even and the odd voxel that samples lie between, and the weight of the odd one.
 
-    Places are clamped to the centres. An axis of one voxel has no odd one: it stands for itself, with weight 0.
+    Positions are clamped to the centres. On an axis of one voxel, that voxel stands for the odd one, too, with weight
+    0.
     """
     place = start[:, None] + along.to(tl.int64) * step[:, None]
     place = tl.minimum(tl.maximum(place, 0), (SIZE - 1) * VOXEL)
@@ -145,7 +147,8 @@ def _axis(start, step, along, SIZE: tl.constexpr):
 
 @triton.jit
 def cells_of(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.constexpr, WIDE: tl.constexpr):
-    """What `corner_of` needs of samples number `along`, (rays, samples): rows and weights along the three axes."""
+    """The input of `corner_of` for samples number `along`, (rays, samples): offsets and weights along the three
+    axes."""
     walk += 6 * ray
     start, step = tl.load(walk, mask=exists, other=0), tl.load(walk + 3, mask=exists, other=0)
     x_even, x_odd, x = _axis(start, step, along, X)
@@ -153,7 +156,7 @@ def cells_of(walk, ray, exists, along, X: tl.constexpr, Y: tl.constexpr, Z: tl.c
     y_even, y_odd, y = _axis(start, step, along, Y)
     start, step = tl.load(walk + 2, mask=exists, other=0), tl.load(walk + 5, mask=exists, other=0)
     z_even, z_odd, z = _axis(start, step, along, Z)
-    if WIDE:  # so many voxels or logits that their numbers need 64 bits
+    if WIDE:  # with this many voxels or logits, indices need 64 bits
         x_even, x_odd = x_even.to(tl.int64), x_odd.to(tl.int64)
     return x_even * (Y * Z), x_odd * (Y * Z), y_even * Z, y_odd * Z, z_even, z_odd, x, y, z
 
@@ -174,7 +177,7 @@ def corner_of(cells, corner):
 def densities(density, cells, exists):
     """sigma_i of a tile's samples, 0 where there is none; NaN stays."""
     sigma = tl.zeros(exists.shape, tl.float32)
-    for corner in tl.static_range(8):  # written out, so that all eight are under way at once
+    for corner in tl.static_range(8):  # unrolled, so that all eight loads are in flight at once
         voxel, weight = corner_of(cells, corner)
         sigma += weight * tl.load(density + voxel, mask=exists, other=0.0).to(tl.float32)
     return sigma
@@ -189,10 +192,10 @@ def _optical_depth(density, cells, exists, delta):
 
 @triton.jit
 def _rows(table, voxel, wanted, column, CLASSES: tl.constexpr):
-    """Logits (rays, samples, columns) of voxels (rays, samples). Where not wanted, they are those of some other sample
-    of the ray that is; where there is no such class or sample, 0.
+    """Logits (rays, samples, columns) of voxels (rays, samples). A row that is not wanted repeats that of a wanted
+    sample of the same ray; without such a sample it is 0. Columns beyond the classes are 0.
 
-    A mask of single rows would take as many instructions as all the rest.
+    Masking single rows would take as many instructions as all the rest.
     """
     stand_in = tl.max(tl.where(wanted, voxel, -1), 1)[:, None]
     voxel = tl.maximum(tl.where(wanted, voxel, stand_in), 0)
@@ -211,13 +214,14 @@ def _alpha(depth):
 
 @triton.jit
 def _before(sums, lane):
-    """Sums of what comes before a sample, from inclusive ones. (Subtracting would lose all that is small.)"""
+    """Exclusive prefix sums, from inclusive ones. (Subtracting a sample's own number would lose small sums to
+    rounding.)"""
     return tl.where(lane > 0, tl.gather(sums, tl.maximum(lane - 1, 0), axis=1), 0.0)
 
 
 @triton.jit
 def _behind(sums, lane, SAMPLES: tl.constexpr):
-    """Sums of what comes behind a sample, from inclusive sums from the end."""
+    """Exclusive suffix sums, from inclusive ones."""
     return tl.where(lane < SAMPLES - 1, tl.gather(sums, tl.minimum(lane + 1, SAMPLES - 1), axis=1), 0.0)
 
 
@@ -251,7 +255,8 @@ def march_forward(
     SAMPLES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Render RAYS rays from program_id(0) * RAYS on, and of their classes BLOCK from program_id(1) * BLOCK on.
+    """Render RAYS rays, the first being program_id(0) * RAYS, and BLOCK of their classes, from program_id(1) * BLOCK
+    on.
 
     Args:
         density, table: (V,) and (V, CLASSES), of 16 or 32 bits.
@@ -259,7 +264,7 @@ def march_forward(
         distance, semantics, opacity, distortion: (R,), (R, CLASSES), (R,), (R,) float32, written (distortion: if
             DISTORTION).
         saved: (R, LONGEST, 2) float32, optical depth and moment R_i at the beginning of each tile, written if SAVE.
-        tiles: (R,) int32, how many tiles there was light for, written if SAVE.
+        tiles: (R,) int32, number of tiles until the light was negligible, written if SAVE.
         delta: metres between samples.
         rays: R.
     """
@@ -304,7 +309,7 @@ def march_forward(
         mask = exists[:, None] & (column < CLASSES)[None, :]
         tl.store(semantics + ray[:, None] * CLASSES + column[None, :], tl.sum(logits, 1), mask=mask)
     if tl.program_id(1) == 0:
-        seen = _alpha(tau)  # in [0, 1], which a sum of weights may leave by its rounding
+        seen = _alpha(tau)  # in [0, 1]; a sum of weights may leave it by rounding
         tl.store(opacity + ray, seen, mask=exists)
         tl.store(distance + ray, near * seen + delta * reach, mask=exists)
         if DISTORTION:
@@ -318,9 +323,10 @@ def march_forward(
 
 @triton.jit
 def gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexpr):
-    """Add up two values over neighbouring samples with the same voxel, into the first of each run.
+    """Sum two values over neighbouring samples with the same voxel (a run), into the run's first sample.
 
-    A voxel is a corner of neighbouring samples only, as its surroundings are convex. Runs end at multiples of RUN.
+    The samples that have a voxel as a corner are neighbours, as they lie in a convex region. Runs end at multiples of
+    RUN.
 
     Returns:
         one, other, whether a sample is the first of its run.
@@ -328,7 +334,7 @@ def gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexp
     leads = lane >= 0
     if RUN > 1:
         for distance in tl.static_range(1, RUN):
-            if (distance & (distance - 1)) == 0:  # 1, 2, 4, ...: then each holds the sum of 2 x distance from it on
+            if (distance & (distance - 1)) == 0:  # 1, 2, 4, ...: each then holds the sum of 2 x distance samples
                 ahead = tl.minimum(lane + distance, SAMPLES - 1)
                 same = ((lane + distance) // RUN == lane // RUN) & (tl.gather(voxel, ahead, axis=1) == voxel)
                 one += tl.where(same, tl.gather(one, ahead, axis=1), 0.0)
@@ -339,7 +345,7 @@ def gather_runs(voxel, one, other, lane, RUN: tl.constexpr, SAMPLES: tl.constexp
 
 @triton.jit
 def add_to(into, value, mask, scale, FIXED: tl.constexpr):
-    """Atomic addition; FIXED: of integers, in units of 1 / scale, whose sum does not depend on the order."""
+    """Atomic addition. If FIXED, it adds integers in units of 1 / scale, whose sum does not depend on the order."""
     if FIXED:
         tl.atomic_add(into, (value * scale).to(tl.int64), mask=mask, sem="relaxed")
     else:
@@ -394,11 +400,11 @@ def march_backward(
     g_spread = 2 delta dL/ddistortion.
 
     Args:
-        density ... rays: as for `march_forward`, with what it wrote.
+        density ... rays: as for `march_forward`, after it has written its results.
         g_distance, g_semantics, g_opacity, g_distortion: gradients of the results, shaped as these, float32; those of
             semantics and distortion are read if SEMANTIC and DISTORTION.
         into_density, into_table: as density and table, float32, or int64 if FIXED; added to if OF_DENSITY and OF_TABLE.
-        scales: (2,) float32, read if FIXED: what 1 is in into_density and in into_table.
+        scales: (2,) float32, read if FIXED: the integers that mean 1 in into_density and in into_table.
         RUN: how many neighbouring samples are searched for the same voxel, a power of two.
     """
     ray = tl.program_id(0).to(tl.int64) * RAYS + tl.arange(0, RAYS)
@@ -415,7 +421,7 @@ def march_backward(
     density_scale, table_scale = 1.0, 1.0
     if FIXED:
         density_scale, table_scale = tl.load(scales), tl.load(scales + 1)
-    semantic = exists & False  # of a ray: has it gradients other than zero? Rays without a class need no logits.
+    semantic = exists & False  # whether a ray has a gradient of semantics other than 0; others need no logits
     if SEMANTIC:
         for first_class in range(0, CLASSES, BLOCK):
             gradient = _upstream(g_semantics, ray, exists, first_class + tl.arange(0, BLOCK), CLASSES)

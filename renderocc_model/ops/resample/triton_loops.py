@@ -1,14 +1,14 @@
 """The resampling kernel for GPUs, in Triton.
 
-One lane makes one pixel of the view. It interpolates between four pixels of the reduced picture, and makes each of
-these from the camera's bytes: FACTOR x FACTOR of them in every colour, halved and halved again with one rounding to 8
-bits a time, as the CPU does it. The reduced picture is nowhere in memory; each byte of it is made by about four
-neighbouring lanes, out of the first-level cache.
+One lane makes one pixel of the view. It interpolates between four pixels of the reduced picture, and computes each of
+these from the camera's bytes: in every colour the mean of FACTOR x FACTOR pixels, by repeated halving with one rounding
+to 8 bits each time, as the CPU does it. The reduced picture is never stored. About four neighbouring lanes compute each
+byte of it, from the first-level cache.
 
-Bytes, for six 1600x900 pictures and views of 352x128: the rows that the views show, 2.8 MB a picture in rgb8, read once
-from memory: 17 MB, 5 us at 3.35 TB/s. Loads: 4 x 16 bytes in three colours a pixel, 52 million in all, 1.6 million of a
-warp; at one a cycle in each of 132 processors 7 us, and some times that, as they are not of neighbouring addresses.
-These are estimates; nothing has been timed.
+Bytes, for six 1600x900 pictures and views of 352x128: the rows that the views show, 2.8 MB a picture in rgb8, are read
+once from memory: 17 MB, 5 us at 3.35 TB/s. Loads: 4 x 16 bytes in three colours a pixel, 52 million in all, or 1.6
+million warp loads. At one a cycle on each of 132 multiprocessors they take 7 us, and several times as long because
+their addresses are not neighbours. These are estimates; nothing has been timed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["COLOURS", "MONO16", "MOSAIC", "NV12", "PACKED", "resample"]
 COLOURS, MONO16, NV12, PACKED, MOSAIC = 0, 1, 2, 3, 4  # LAYOUT
 _COLOURS, _MONO16, _NV12, _PACKED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
-# BT.601 in video range: OpenCV's integers, times 2^20, and what `images.encodings` multiplies reduced nv12 with.
+# BT.601 in video range: OpenCV's integers, times 2^20, and the factors of `images.encodings` for reduced nv12.
 LUMA, RED_V, GREEN_U = tl.constexpr(1220542), tl.constexpr(1673527), tl.constexpr(-409993)
 GREEN_V, BLUE_U, HALF = tl.constexpr(-852492), tl.constexpr(2116026), tl.constexpr(1 << 19)
 LUMA_REAL, RED_V_REAL, GREEN_U_REAL = tl.constexpr(1.164), tl.constexpr(1.596), tl.constexpr(-0.391)
@@ -33,7 +33,7 @@ GREEN_V_REAL, BLUE_U_REAL = tl.constexpr(-0.813), tl.constexpr(2.018)
 
 @triton.jit
 def _wide(data, at, exists, BIG: tl.constexpr):
-    """A number of two bytes, int32."""
+    """A two-byte number as int32."""
     first = tl.load(data + at, mask=exists, other=0).to(tl.int32)
     second = tl.load(data + at + 1, mask=exists, other=0).to(tl.int32)
     return first * 256 + second if BIG else second * 256 + first
@@ -106,7 +106,7 @@ def _from_yuv(y, u, v):
 
 @triton.jit
 def _from_mean_yuv(y, u, v):
-    """RGB of a mean, by real numbers, as `images.encodings` converts reduced nv12."""
+    """RGB of a mean, in floating point, as `images.encodings` converts reduced nv12."""
     luma, u, v = LUMA_REAL * (y - 16).to(tl.float32), (u - 128).to(tl.float32), (v - 128).to(tl.float32)
     green = _rounded(luma + GREEN_U_REAL * u + GREEN_V_REAL * v)
     return _rounded(luma + RED_V_REAL * v), green, _rounded(luma + BLUE_U_REAL * u)
@@ -122,7 +122,7 @@ def _packed(data, row, column, step, exists, LUMA_AT: tl.constexpr, FACTOR: tl.c
         v = tl.load(data + at + 3 - LUMA_AT, mask=exists, other=0).to(tl.int32)
         red, green, blue = _from_yuv(y, u, v)
     else:
-        # Groups are halved as they are; the last halving is of converted pixels.
+        # All halvings but the last are of YUV numbers; the last is of converted pixels.
         HALVED: tl.constexpr = FACTOR // 2
         red, green, blue = tl.zeros_like(row), tl.zeros_like(row), tl.zeros_like(row)
         for line in range(2):
@@ -159,7 +159,7 @@ def _nv12(data, row, column, step, plane, exists, FACTOR: tl.constexpr):
 def _mosaic_pixel(
     data, row, column, step, top, left, bottom, right, exists, RED_ROW: tl.constexpr, RED_COLUMN: tl.constexpr
 ):
-    """RGB of a pixel between its eight neighbours; the outermost of the region repeat those next to them."""
+    """RGB of a pixel from its eight neighbours; the outermost pixels of the region repeat the pixels next to them."""
     row = tl.minimum(tl.maximum(row, top + 1), bottom - 2)
     column = tl.minimum(tl.maximum(column, left + 1), right - 2)
     data += row * step + column
@@ -282,10 +282,10 @@ def resample(
     """Make a view.
 
     Args:
-        data: (bytes,) uint8, from the picture's row `0` of the numbers below on.
+        data: (bytes,) uint8; row numbers below count from its first row.
         places: (pixels, 2) int16, column and row in the reduced region; fractions: (pixels,) int16, 32 y + x in 32nds,
             -1 where the camera has no pixel.
-        out: uint8, or floating-point numbers if NORMALISED; elements from one row, column, channel to the next.
+        out: uint8, or floating-point numbers if NORMALISED; its strides over rows, columns and channels, in elements.
         width: of the view. step: bytes. plane: offset of nv12's chroma, or bytes from one colour to the next.
         top, left, bottom, right: the table's region, in pixels, of whole blocks.
         LAYOUT: COLOURS, ACROSS bytes a pixel, red at FIRST and blue at SECOND if they are not planes (FIRST -1: planes;

@@ -1,10 +1,11 @@
 """The loops of ray termination for CPUs, compiled by Numba when they are first called (and kept on disk).
 
-A ray is placed first: the cell and the fractions of all its samples go into some kilobytes that stay in the core's
-nearest cache. That loop and the sum forward have no branches, so that the compiler makes vectors and gathers of them,
-which the renderer's walk from voxel to voxel (`ops.render.cpu_loops`) does not allow; that pays where a voxel is a row
-of logits, and here it is one number. Backward adds eight numbers a sample, in float64, so that the many rays that meet
-near a sensor do not round each other away. Nothing is read of the field there: the depths are linear in it.
+For each ray, the cells and fractions of all samples are computed first; they take some kilobytes that stay in the
+core's first-level cache. This loop and the forward sum have no branches, so the compiler can use vector and gather
+instructions. The renderer's walk from voxel to voxel (`ops.render.cpu_loops`) does not allow that: it pays where a
+voxel is a row of logits, but here it is one number. The backward pass adds eight numbers for each sample. It adds in
+float64, because near a sensor many rays meet in one voxel and float32 sums would lose small terms. It does not read the
+field, as the depths are linear in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ...base.compiling import compiler
 __all__ = ["follow_back", "march_backward", "march_forward"]
 
 _summed = compiler(fastmath=("reassoc", "contract", "nsz", "arcp"))
-# Places are finite numbers. What is summed may not be, and shall be seen in the result.
+# Positions are always finite. Summed values may not be, and the result must show it.
 _placed = compiler(fastmath=("reassoc", "contract", "nsz", "arcp", "nnan", "ninf"))
 _exact = compiler()
 
@@ -26,9 +27,9 @@ def _place(ray, count, shape, strides, cells, fractions):
     """The cell of each of `count` samples, and how far the sample is from its lower corner.
 
     Args:
-        ray: (6,) float64, place of the first sample in voxels from the first centre, and the way to the next.
+        ray: (6,) float64, position of the first sample in voxels from the first centre, and the step to the next.
         shape: (X, Y, Z).
-        strides: from a voxel to the next along x, y, z.
+        strides: of the density, from a voxel to the next along x, y, z.
         cells: (n,) int64, written: the voxel at the cell's lower corner.
         fractions: (3, n) float32, written.
     """
@@ -98,7 +99,7 @@ def march_forward(density, shape, rays, chosen, first, last, delta, before, wind
 
 @_exact
 def _room(chosen, last):
-    """For the cells and fractions of the longest ray."""
+    """Arrays for the cells and fractions of the longest ray."""
     longest = 0
     for row in chosen:
         longest = max(longest, last[row])
@@ -150,15 +151,15 @@ def march_backward(shape, rays, chosen, first, last, delta, g_before, g_window, 
 
 @_exact
 def follow_back(marks, shape, lower, size, rays, begin, steps, delta, runs):
-    """How many steps back towards the sensor lie in marked voxels without a break, in the arithmetic of `reference`.
+    """Count the steps back towards the sensor until the first one outside marked voxels, as `reference` rounds.
 
     Args:
         marks: (V,) uint8.
         lower: corner of the grid, metres.
         size: of a voxel, metres.
         rays: (R, 6) float64, origins in metres and directions.
-        begin: (R,) float64, metres along the ray.
-        steps: (R,) int64, at most.
+        begin: (R,) float64, where the steps begin, metres along the ray.
+        steps: (R,) int64, the most to count.
         delta: metres of a step.
         runs: (R,) int64, written.
     """

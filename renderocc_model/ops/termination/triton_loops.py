@@ -1,12 +1,13 @@
 """The loops of ray termination for GPUs, in Triton, with the walk of `ops.render.triton_loops`.
 
-As there, one warp works on one ray, a sample to a lane, places are fixed-point numbers, and what a ray adds to one
-voxel in neighbouring samples is added up between lanes before it goes out. Both depths are plain sums: no sample waits
-for those before it, nothing is written down on the way forward, and backward reads nothing of the field.
+As there, one warp works on one ray with one sample in each lane, positions are fixed-point numbers, and what a ray adds
+to one voxel in neighbouring samples is summed between lanes before it is written. Both depths are plain sums: no sample
+waits for those before it, the forward pass stores nothing for the backward pass, and the backward pass does not read
+the field.
 
-Bytes: a sample reads, or adds to, eight numbers, mostly in the caches. Main memory has to give the density once and
-take its gradient once: 2.6 MB each for 200 x 200 x 16 voxels in float32, less than a microsecond of an H100's 3.35
-TB/s. So instructions and atomic additions are the bound. None of this has been measured on a GPU.
+Bytes: a sample reads, or adds to, eight numbers, mostly in the caches. Main memory has to read the density once and
+write its gradient once: 2.6 MB each for 200 x 200 x 16 voxels in float32, less than a microsecond of an H100's 3.35
+TB/s. So the bound is instructions and atomic additions. None of this has been measured on a GPU.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ __all__ = ["enter", "follow_back", "mark_returns", "march_backward", "march_forw
 
 @triton.jit
 def _samples_before(place, far, near, offset, DELTA: tl.constexpr):
-    """How many samples of a ray lie before a place and in the grid, as float64."""
+    """Number of samples of a ray that lie in the grid and before a distance along it, as float64."""
     return tl.maximum(tl.ceil((tl.minimum(place, far) - near) / DELTA - offset), 0.0)
 
 
 @triton.jit
 def _way(origins, directions, ray, exists, LOWER: tl.constexpr, UPPER: tl.constexpr):
-    """(near, far, whether a ray passes the grid) in float64, as `ops.render.reference.intersect_box`; not if a number
+    """(near, far, whether a ray passes the grid) in float64, as `ops.render.reference.intersect_box`; false if a number
     is NaN."""
     near, far = tl.zeros(ray.shape, tl.float64), tl.full(ray.shape, float("inf"), tl.float64)
     for axis in tl.static_range(3):
@@ -60,15 +61,15 @@ def enter(
     MOVED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`reference.sample_ranges` in float64, and places in fixed point.
+    """Find each ray's samples: ranges as `reference.sample_ranges` in float64, positions in fixed point.
 
-    Compile without fused multiplication and addition: a border rounded otherwise can be a sample more.
+    Compile without fused multiply-add: other rounding of a border can add a sample.
 
     Args:
         origins, directions: (R, 3) of any floating-point type.
         starts, ends, offsets: (R,) of any floating-point type; offsets are read if MOVED.
         first, last: (R,) int32, written: samples before the window, and before its end.
-        walk: (R, 6) int64, written: place of the first sample in voxels from the first centre, and the step.
+        walk: (R, 6) int64, written: position of the first sample in voxels from the first centre, and the step.
         LOWER, UPPER, SIZE, DELTA: the grid's box, its voxel and the distance between samples, metres.
     """
     ray = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -118,7 +119,7 @@ def march_forward(
     RAYS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
-    """Depths of RAYS rays from program_id(0) * RAYS on.
+    """Depths of RAYS rays, the first being program_id(0) * RAYS.
 
     Args:
         density: (V,), of 16 or 32 bits.
@@ -170,7 +171,7 @@ def march_backward(
         walk ... rays: as for `march_forward`.
         g_before, g_window: (R,) float32, gradients of the results.
         into: (V,) float32, or int64 if FIXED; added to.
-        scales: (1,) float32, read if FIXED: what 1 is in `into`.
+        scales: (1,) float32, read if FIXED: the integer that means 1 in `into`.
         RUN: how many neighbouring samples are searched for the same voxel, a power of two.
     """
     ray = tl.program_id(0).to(tl.int64) * RAYS + tl.arange(0, RAYS)
@@ -180,7 +181,7 @@ def march_backward(
     push_before = tl.load(g_before + ray, mask=exists, other=0.0) * delta
     push_window = tl.load(g_window + ray, mask=exists, other=0.0) * delta
     end = tl.where(push_window == 0.0, begin, end)
-    end = tl.where((push_before == 0.0) & (push_window == 0.0), 0, end)  # as of rays that count nothing
+    end = tl.where((push_before == 0.0) & (push_window == 0.0), 0, end)  # such rays add nothing
     scale = 1.0
     if FIXED:
         scale = tl.load(scales)
@@ -203,7 +204,7 @@ def march_backward(
 
 @triton.jit
 def _voxel_at(origins, directions, ray, wanted, place, LOWER: tl.constexpr, SIZE: tl.constexpr, SHAPE: tl.constexpr):
-    """(the voxel at `place` metres along a ray as int64, whether there is one)."""
+    """(index of the voxel at `place` metres along a ray as int64, whether it is in the grid)."""
     voxel, inside = tl.zeros(ray.shape, tl.int64), wanted
     for axis in tl.static_range(3):
         origin = tl.load(origins + 3 * ray + axis, mask=wanted, other=0.0).to(tl.float64)
@@ -254,7 +255,7 @@ def follow_back(
     FOLLOW: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`reference.return_windows` in float64; compile without fused multiplication and addition.
+    """`reference.return_windows` in float64; compile without fused multiply-add.
 
     Args:
         origins, directions: (R, 3) of any floating-point type.

@@ -17,7 +17,7 @@ compiled = compiler(fastmath=("contract", "nsz"))
 
 @compiled
 def cast_rays(density, cameras, directions, owner, first, last, limit, step, distances):
-    """Write for rays first..last-1 the distance at which the densities at their samples sum up to more than `limit`."""
+    """Write for rays first..last-1 the distance at which the sum of the densities at their samples exceeds `limit`."""
     X, Y, Z = density.shape
     flat = density.reshape(-1)
     for ray in range(first, last):
@@ -68,7 +68,7 @@ def mark_voxels(cameras, distances, masks, first, last, bias, nearest, visible):
 def _mark_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
     dx, dy = np.float32(x) + _HALF - camera[0], np.float32(y) + _HALF - camera[1]
     width, height, rows, columns = camera[21], camera[22], int(camera[24]), int(camera[25])
-    # Homogeneous pixel (u, v, w) of a point: a part of (x, y) and, for each unit of z, another.
+    # Homogeneous pixel (u, v, w) of a point: a part from (x, y), and another for each unit of z.
     u, v, w = camera[12] * dx + camera[13] * dy, camera[15] * dx + camera[16] * dy, camera[18] * dx + camera[19] * dy
     uz, vz, wz = camera[14], camera[17], camera[20]
     # In the view: on the inner side of the pyramid's four faces, and not behind the camera.
@@ -91,7 +91,7 @@ def _mark_column(camera, distances, masks, x, y, Z, bias, nearest, visible):
             low = max(low, -f / fz)
         else:
             high = min(high, -f / fz)
-    # First into the grid: a face upright but for rounding is crossed beyond all integers, which would turn negative.
+    # Clamped before rounding: an almost upright face is crossed at a height that would overflow an integer.
     bottom = math.ceil(min(max(low + camera[2] - _HALF, _ZERO), np.float32(Z)))
     top = math.floor(max(min(high + camera[2] - _HALF, np.float32(Z - 1)), -_ONE))
     if bottom > top:

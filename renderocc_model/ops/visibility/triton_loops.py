@@ -25,7 +25,7 @@ def cast_rays(
     RAYS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
-    """RAYS rays of a program, SAMPLES samples of each at a time, until all have ended."""
+    """Cast RAYS rays in each program, SAMPLES samples of each at a time, until all have ended."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     there = ray < rays
     camera = cameras + tl.load(owner + ray, there, 0) * NUMBERS
@@ -36,7 +36,7 @@ def cast_rays(
     dx = tl.load(camera + 3) * a + tl.load(camera + 4) * b + tl.load(camera + 5) * c
     dy = tl.load(camera + 6) * a + tl.load(camera + 7) * b + tl.load(camera + 8) * c
     dz = tl.load(camera + 9) * a + tl.load(camera + 10) * b + tl.load(camera + 11) * c
-    # A ray along an axis's faces lies between them all the way, or misses: a tiny slope says the same without 0 / 0.
+    # A ray parallel to a pair of faces stays between them or misses: a tiny slope gives the same result without 0 / 0.
     near = tl.zeros([RAYS], tl.float32)
     far = tl.full([RAYS], float("inf"), tl.float32)
     sx = tl.where(tl.abs(dx) < 1e-20, 1e-20, dx)
@@ -66,7 +66,7 @@ def cast_rays(
         passed += tl.sum((live & (depth <= limit)).to(tl.int32), 1)
         total += tl.sum(value, 1)
         first += SAMPLES
-        # Rays that have ended need no more: when all have, so has the program.
+        # Rays that have ended need no more samples; the program ends when all have.
         longest = tl.max(tl.where(total <= limit, count, 0), 0)
     ended = near + passed.to(tl.float32) * step
     tl.store(distances + ray, tl.where(passed < count, ended, float("inf")), there)
@@ -91,7 +91,7 @@ def mark_voxels(
     MASKED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK voxels of a program, by all cameras. ROWS, COLUMNS: of the masks."""
+    """Mark BLOCK voxels in each program, for all cameras. ROWS, COLUMNS: size of the masks."""
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = voxel < count
     z = voxel % Z

@@ -2,8 +2,8 @@
 
 A cell's sum, and a pixel's gradient, stay in registers, up to 64 channels at a time, until they are complete.
 
-Numba looks at this file alone to tell whether what it has on disk is up to date: who changes the operations on rows in
-the renderer's loops, which are used here, touches this file, too.
+Numba checks this file alone to decide whether its cache on disk is up to date. This file uses row operations of the
+renderer's loops: after a change of those, change this file, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def _place_points(start, step, depths, sizes, index, first, last):
-    """Cells of the points of the planes first ... last - 1, of one depth bin in one view each.
+    """Find the cells of the points of planes first ... last - 1; a plane is one depth bin of one view.
 
     Rounded as PyTorch rounds, after each operation, so that points fall into the same cells on every device.
 
@@ -64,7 +64,7 @@ place_points = compiler()(_place_points)
 
 @compiled
 def count_points(index, cells, per_frame, cell, counts, first, last):
-    """Cells of the points first ... last - 1 in a batch, and how many of these points each cell has.
+    """Find the cells of the points first ... last - 1 in a batch, and count these points in each cell.
 
     Args:
         index: (points,) int64, cells of a frame or -1.
@@ -90,10 +90,10 @@ def count_points(index, cells, per_frame, cell, counts, first, last):
 
 @compiled
 def share_out(counts, start):
-    """From how many points each part of them puts into each cell, where it puts them.
+    """From the number of points that each part has in each cell, compute where the part writes them.
 
     Args:
-        counts: (parts, cells) int32; becomes the place of the first point of each.
+        counts: (parts, cells) int32; overwritten with the place of the first point of each part in each cell.
         start: (cells + 1,) int32, written: where each cell begins.
     """
     parts, cells = counts.shape
@@ -109,16 +109,16 @@ def share_out(counts, start):
 
 @compiled
 def write_points(cell, places, point, pixel, per_view, area, first, last):
-    """Put the points first ... last - 1 to the others of their cells.
+    """Write the points first ... last - 1 into the lists of their cells.
 
     Args:
         cell: (points,) int32.
-        places: (cells,) int32, where the next point of each cell goes; counted up.
-        point, pixel: (points,) int32, written where points of these go.
+        places: (cells,) int32, where the next point of each cell is written; advanced for each point.
+        point, pixel: (points,) int32, written at the places of these points.
         per_view, area: points and pixels of a view.
     """
     begin = first
-    while begin < last:  # in rows of one bin of one view, in which pixels are numbered as points are
+    while begin < last:  # bin by bin of each view: within one, pixel minus point is constant
         end = min(last, begin - begin % area + area)
         shift = begin // per_view * area - (begin - begin % area)
         for one in range(begin, end):
@@ -132,7 +132,7 @@ def write_points(cell, places, point, pixel, per_view, area, first, last):
 
 # --- sums in registers -----------------------------------------------------------------------------------------------
 
-_VECTORS = (8, 4, 2, 1)  # of LANES channels that are worked on together, the most first
+_VECTORS = (8, 4, 2, 1)  # vectors of LANES channels in a block, largest block first
 _CONTRACT = ("contract",)
 
 
@@ -165,7 +165,7 @@ class _Rows:
 
 
 class _Block:
-    """Neighbouring channels that are worked on together, in vectors; or a single one."""
+    """Neighbouring channels that are processed together, as vectors; or a single channel."""
 
     def __init__(self, context, builder, column, kind, count: int) -> None:
         self.builder, self.kind = builder, kind
@@ -174,7 +174,7 @@ class _Block:
 
     def zeros(self) -> list:
         totals = [cgutils.alloca_once(self.builder, self.kind) for _ in self.parts]
-        for total in totals:  # each time that a loop comes by
+        for total in totals:  # at run time, in every pass of a caller's loop
             self.builder.store(self.zero, total)
         return totals
 
@@ -198,7 +198,7 @@ class _Block:
 
 
 def _like(kind, element):
-    """A vector of such elements, if the kind is one."""
+    """The element type, or a vector of it if `kind` is a vector."""
     return ir.VectorType(element, LANES) if isinstance(kind, ir.VectorType) else element
 
 
@@ -321,7 +321,7 @@ def pool_cells_to_bfloat16(depth, context, start, point, pixel, pooled, first, l
         for channel in range(channels):
             exact = bits[0, channel]
             half = np.uint32(0x7FFF) + ((exact >> np.uint32(16)) & np.uint32(1))
-            # Adding to the bits of a number that is none could make one of it.
+            # Rounding up the bits of a NaN could turn it into a number.
             none = (exact & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
             pooled[cell, channel] = np.uint16(0x7FC0) if none else np.uint16((exact + half) >> np.uint32(16))
 

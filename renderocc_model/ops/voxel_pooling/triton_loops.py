@@ -1,17 +1,18 @@
 """The loops of voxel pooling for GPUs, in Triton.
 
-Forward, one warp works on CELLS neighbouring cells, POINTS points of each at a time, with a channel to a lane: the rows
-of a tile are all under way at once, and cells that have few points do not leave the warp waiting for one row after the
-other. Of a cell with more than PIECE points a program sums the first PIECE; the pieces beyond were summed before by
-programs of their own (`pool_pieces`), and their sums, a row each, are added. So no program is long, where the cells
-before a camera have a thousand points and most cells a few, and the order of all sums is fixed.
+Forward, one warp works on CELLS neighbouring cells, POINTS points of each at a time, with one channel in each lane. All
+rows of a tile are in flight at once, so that the warp does not wait for one row after the other in cells with few
+points. Some cells in front of a camera have a thousand points, most cells a few. To keep programs short, a program sums
+only the first PIECE points of a cell. Other programs (`pool_pieces`) have summed the further pieces before, and their
+sums, one row each, are added. The order of all sums is fixed.
 
-Backward, one warp works on one pixel, BINS bins at a time: the row of the gradient at a bin's cell is read once, for
-the bin's depth (its product with the pixel's context) and for the context (its share by the depth).
+Backward, one warp works on one pixel, BINS bins at a time. The gradient's row at a bin's cell is read once and used
+twice: for the gradient of the bin's depth (product with the pixel's context) and of the context (product with the
+depth).
 
-Bytes, for six views of 40 x 100 features, 118 bins, 80 channels of 16 bits and 200 x 200 cells: main memory gives point
-and pixel of the 1.2 million points inside the grid (9 MB), depths (11 MB) and context (4 MB) and takes the result
-(6 MB): 30 MB, which an H100's 3.35 TB/s need 9 us for. Each point reads a row of context from the second-level cache,
+Bytes, for six views of 40 x 100 features, 118 bins, 80 channels of 16 bits and 200 x 200 cells: main memory reads point
+and pixel of the 1.2 million points inside the grid (9 MB), depths (11 MB) and context (4 MB) and writes the result (6
+MB): 30 MB, or 9 us at an H100's 3.35 TB/s. Each point reads a row of context from the second-level cache,
 160 bytes: 0.2 GB, at some 5.5 TB/s 35 us. These are estimates: `renderocc bench pool` measures.
 """
 
@@ -83,8 +84,8 @@ def pool_pieces(
     Args:
         depth, context, point, pixel, start, stride: as for `pool_cells`.
         before, cell_of_piece: `PoolingPlan.further`.
-        sums: (pieces, CHANNELS) float32, written as far as there are pieces.
-        cells: their number.
+        sums: (pieces, CHANNELS) float32, written for the pieces that there are.
+        cells: number of cells.
         PIECES: length of cell_of_piece.
     """
     piece = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
@@ -128,9 +129,9 @@ def pool_cells(
         depth: (points,) of any floating-point type.
         context: pixels with CHANNELS neighbouring numbers each, `stride` numbers from one pixel to the next.
         point, pixel, start: see `PoolingPlan`.
-        before, sums: `PoolingPlan.further` and what `pool_pieces` has made of it.
+        before, sums: `PoolingPlan.further` and the sums that `pool_pieces` wrote.
         pooled: (cells, CHANNELS), written.
-        WIDE: places in context need 64 bits.
+        WIDE: whether offsets in context need 64 bits.
     """
     cell = tl.program_id(0) * CELLS + tl.arange(0, CELLS)
     exists = cell < cells
@@ -178,7 +179,7 @@ def push_back(
         into_depth: as depth, written.
         into_context: (pixels, CHANNELS), written.
         NUMBER, AREA: depth bins, pixels of a view.
-        BLOCK: channels or more: all of them are at hand at once.
+        BLOCK: at least CHANNELS, as all channels are processed at once.
     """
     pixel = tl.program_id(0)
     channel, number = tl.arange(0, BLOCK), tl.arange(0, BINS)
