@@ -89,5 +89,5 @@ def test_launches_are_compared_in_a_table():
 
 def test_a_way_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(bench_pool.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="`bench pool` ours: ended without a word"):
+    with pytest.raises(RuntimeError, match="`bench pool` ours: ended without a message"):
         bench_pool.run("ours", 1, 1)

@@ -62,11 +62,11 @@ def test_the_table_shows_times_memory_and_ratios(monkeypatch, capsys):
     assert "38,400 rays through 200 x 200 x 16 voxels of 17 classes, steps of 0.5 voxels" in printed
     assert f"CPU, {torch.get_num_threads()} threads, float32" in printed
     assert "| opaque | forward + backward | 60 s | 20 s | 1 s | 60.0 | 20.0 |" in printed
-    assert "| transparent | CPU time of it | 120 s | 40 s | 2 s | 60.0 | 20.0 |" in printed
+    assert "| transparent | CPU time of both | 120 s | 40 s | 2 s | 60.0 | 20.0 |" in printed
     assert "| 6.14e+04 MiB | 2.05e+04 MiB | 1.02e+03 MiB | 60.0 | 20.0 |" in printed
 
 
 def test_a_way_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_render.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="`bench render` ours, opaque: ended without a word"):
+    with pytest.raises(RuntimeError, match="`bench render` ours, opaque: ended without a message"):
         bench_render.run("ours", "opaque", 1, 1, tmp_path)

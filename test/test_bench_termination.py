@@ -42,7 +42,7 @@ def test_ways_that_do_not_agree_are_no_figures():
     with pytest.raises(RuntimeError, match="ours and reference differ by 0.1 of 4 in depth of the window"):
         bench_termination.compare("ours", values, other)
     other[0] = torch.tensor([1, 1, 1, float("inf")])
-    with pytest.raises(RuntimeError, match="what is finite in start"):
+    with pytest.raises(RuntimeError, match="which numbers are finite in start"):
         bench_termination.compare("ours", values, other)
 
 
@@ -70,7 +70,7 @@ def test_the_table_shows_times_memory_and_ratios(monkeypatch, capsys):
 
 def test_a_way_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_termination.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="`bench termination` ours: ended without a word"):
+    with pytest.raises(RuntimeError, match="`bench termination` ours: ended without a message"):
         bench_termination.run("ours", 1, 1, tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_what_the_device_cannot_decode_is_decoded_on_the_cpu_and_said_once_for_e
         view = decoder.view_from_compressed(TABLE, png, camera)
         assert np.array_equal(view.numpy(), view_from_raw(TABLE, picture.reshape(-1), 200, 320, 960, "rgb8"))
     assert [camera for camera, _ in said] == ["front", "back"]
-    assert said[0][1] == "its images are decoded on the CPU: no JPEG of the kind that nvJPEG decodes"
+    assert said[0][1] == "its images are decoded on the CPU: not a JPEG that nvJPEG decodes"
 
 
 def test_a_jpeg_that_the_device_refuses_is_the_cpus_to_judge(said):
@@ -137,7 +137,7 @@ def test_bad_raw_images_are_refused_in_the_words_of_the_cpu(decoder):
 
 
 def test_torchvisions_decoder_is_for_cuda_devices():
-    with pytest.raises(ValueError, match="device is 'cpu'; images are decoded on CUDA devices"):
+    with pytest.raises(ValueError, match="device is 'cpu'; a DeviceDecoder needs a CUDA device"):
         DeviceDecoder("cpu", print)
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, target in BENCHES.items():
         if arguments.what in (name, "all"):
             result, lines = load(target)(arguments.frames)
-            if not figures:  # not before: it loads torch, and a bench may set what torch reads when it is loaded
+            if not figures:  # late: it loads torch, and a bench may first set what torch reads when it is loaded
                 figures["machine"] = machine()
                 print(figures["machine"])
             figures[name] = result

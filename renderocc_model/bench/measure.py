@@ -13,7 +13,8 @@ __all__ = ["copy_speed", "peak_bytes", "reset_peak", "stopwatch"]
 
 
 def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
-    """Starts now. Each call marks a time and returns a function for its seconds, which waits for the device."""
+    """A clock that starts now. Each call marks a time; it returns a function that waits for the device and gives
+    seconds."""
     if device.type != "cuda":
         start = time.perf_counter()
         return lambda: (lambda seconds: lambda: seconds)(time.perf_counter() - start)
@@ -34,7 +35,7 @@ def stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
 
 
 def copy_speed(device: torch.device | str, size: int = 2**29) -> float:
-    """Bytes a second, read and written, of a copy of so many bytes."""
+    """Bytes a second, read and written, of copying `size` bytes."""
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target, times = torch.empty_like(source), []
     for _ in range(10):
@@ -45,9 +46,9 @@ def copy_speed(device: torch.device | str, size: int = 2**29) -> float:
 
 
 def reset_peak(device: torch.device) -> int:
-    """Let the peak of memory begin again, and say from where, in bytes.
+    """Restart the measurement of peak memory; returns the bytes in use now.
 
-    On the CPU it is the whole process's, and what is free goes back to the system first.
+    On the CPU these are the whole process's bytes; free memory is first returned to the system.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -59,7 +60,7 @@ def reset_peak(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory since `reset_peak`."""
+    """The most bytes in use since `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     lines = Path("/proc/self/status").read_text().splitlines()

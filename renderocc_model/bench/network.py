@@ -38,8 +38,8 @@ __all__ = ["STAGES", "WAYS", "bench_network", "measure"]
 CAMERAS = 6
 STAGES = ("upload", "network", "post-processing", "download")
 WAYS = ("plain", "vehicle")
-_UNCOUNTED = 3  # frames: kernels are compiled, a graph is recorded
-_FEW = 3  # frames of `base` where there is no GPU: each takes seconds
+_UNCOUNTED = 3  # first frames: kernels are compiled, a graph is recorded
+_FEW = 3  # frames of `base` without a GPU: each takes seconds
 Clock = Callable[[str], None]  # called at the end of each stage with its name
 
 
@@ -75,8 +75,8 @@ def bench_network(frames: int) -> tuple[dict, list[str]]:
 def measure(config: ModelConfig, device: torch.device, precision: str, frames: int) -> dict:
     """{way: {"stages": {stage: seconds}, "frame": seconds, "cpu": seconds of CPU time, "peak_bytes": bytes}}.
 
-    Medians. Where a graph is replayed, its stages cannot be told apart: the network's share is that of a graph of the
-    network alone, and the frame is the whole call of `predict`, with the host's work.
+    Medians. Stages within a replayed graph cannot be measured: the network's time is that of a graph of the network
+    alone. The frame is the whole call of `predict`, with the host's work.
     """
     checkpoint = untrained_checkpoint(config, OCC3D_NUSCENES, 0, device)
     height, width = config.images.height, config.images.width
@@ -94,7 +94,7 @@ def measure(config: ModelConfig, device: torch.device, precision: str, frames: i
                 for stage, seconds in spent.items():
                     times[way][stage].append(seconds)
     peaks = {}
-    for way in WAYS:  # after the times: what is asked of the system for it makes a frame slower
+    for way in WAYS:  # after the times, because measuring the peak slows a frame down
         before = reset_peak(device)
         _timed(partial(ways[way], pictures, poses), device)
         peaks[way] = peak_bytes(device) - before
@@ -181,9 +181,9 @@ def _timed(work: Callable, device: torch.device) -> dict[str, float]:
 
 
 def _tell_stages_apart(predictor: Predictor, tables: list, stages: dict, pictures: np.ndarray) -> None:
-    """What upload and the network alone take of the replayed frame that `stages` has under "network"."""
+    """Split the time of a replayed frame, which `stages` has under "network", into upload, network and the rest."""
     frames = predictor._camera_sets.of(tables).frames
-    if frames is None:  # it could not be recorded
+    if frames is None:  # the graph could not be recorded
         return
     device, whole = predictor.device, stages["network"]
     with torch.inference_mode():

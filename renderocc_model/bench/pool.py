@@ -1,16 +1,16 @@
 """`renderocc bench pool`: voxel pooling, forward and backward, ours against PyTorch.
 
-Six cameras around the vehicle, as the sizes below say; every way gets the same depths and context.
+Six cameras around the vehicle, in the sizes listed below; every way gets the same depths and context.
 
     textbook    depth times context at every frustum point, then `index_add_` into the cells
     reference   `pool(..., backend="reference")`: `embedding_bag` by the plan, no features of frustum points
     ours        `pool(..., backend="cpu")` or `"triton"`
 
-The plan is made beforehand, as where nothing moves; what it costs, where poses change with every frame, stands beside
-it. All results are compared before the figures are given. On the CPU each way runs in a process of its own, and memory
-is that process's peak beyond inputs, results and gradients. "Of a copy" is how fast memory would have to be for what
-has to be read and written once (points and pixels inside, depths, context, result; backward also cells and gradients),
-over what a copy on the same device does.
+The plan is made beforehand, as for cameras that do not move. A second table gives its cost, for poses that change with
+every frame. All results are compared before the figures are given. On the CPU each way runs in a process of its own,
+and memory is that process's peak beyond inputs, results and gradients. "Of a copy" is a speed relative to that of a
+copy on the same device. The speed is the bytes that have to be read and written once (points and pixels inside, depths,
+context, result; backward also cells and gradients), over the time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CAMERAS = 6
 WARM_RUNS = 2
 SLOW_RUNS = 2  # of PyTorch's ways on the CPU
-TOLERANCE = 1e-5  # of the largest number: sums of a thousand products in float32
+TOLERANCE = 1e-5  # relative to the largest number: sums of a thousand products in float32
 LAUNCHES = (
     Launch(),
     Launch(cells=1, points=16),
@@ -58,7 +58,7 @@ LAUNCHES = (
     Launch(numbers=4096),
 )
 
-# What peers give a figure for: 640 x 1600 images pooled into 200 x 200 cells, 0.82 ms on a GPU like an RTX 3090.
+# The size for which others publish a figure: 640 x 1600 images, 200 x 200 cells, 0.82 ms on a GPU like an RTX 3090.
 PEERS = (
     "images.height=640",
     "images.width=1600",
@@ -77,7 +77,8 @@ SIZES: dict[str, ModelConfig] = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What is pooled: depth (N, D, H, W) float32, context (N, C, H, W) with channels last in memory, and where to."""
+    """The input of pooling: depth (N, D, H, W) float32, context (N, C, H, W) with channels last in memory, and the
+    plan."""
 
     depth: Tensor
     context: Tensor
@@ -86,7 +87,7 @@ class Case:
 
     @property
     def floor_bytes(self) -> tuple[int, int]:
-        """What has to be read and written forward, and forward and backward."""
+        """Bytes that have to be read and written forward, and forward and backward."""
         inside, width = int((self.index >= 0).sum()), self.context.element_size()
         result = self.plan.cells * self.context.shape[1] * width
         depth, context = self.depth.numel() * 4, self.context.numel() * width
@@ -156,7 +157,7 @@ def table(figures: dict, device: str) -> list[str]:
 
 
 def launch_table(rows: list[dict]) -> list[str]:
-    """Forward and backward of other ways to cut the work, in bfloat16, to choose `triton_kernel.LAUNCH` by."""
+    """Times of forward and backward with other launch sizes, in bfloat16, for the choice of `triton_kernel.LAUNCH`."""
     lines = ["| forward + backward by launch | " + " | ".join(SIZES) + " |", "|" + "---|" * (len(SIZES) + 1)]
     for row in rows:
         lines.append(f"| {row['launch']} | " + " | ".join(f"{1e3 * row[size]:.3g} ms" for size in SIZES) + " |")
@@ -168,7 +169,7 @@ def run(way: str, threads: int, frames: int) -> list[dict]:
     command = [sys.executable, "-m", __name__, way, str(threads), str(frames)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"`bench pool` {way}: {done.stderr.strip()[-2000:] or 'ended without a word'}")
+        raise RuntimeError(f"`bench pool` {way}: {done.stderr.strip()[-2000:] or 'ended without a message'}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -197,7 +198,7 @@ def make_case(config: ModelConfig, dtype: torch.dtype, device: str) -> tuple[Cas
 
     def place():
         base_from_camera = poses.copy()
-        base_from_camera[:, 0, 3] += 1e-6 * next(moved)  # the same poses as before would cost nothing
+        base_from_camera[:, 0, 3] += 1e-6 * next(moved)  # with the same poses as before it would take no time
         return frustums.place(base_from_camera)
 
     seconds = median_of(place, 5, torch.device(device))
@@ -221,10 +222,10 @@ def median_of(work, runs: int, device: torch.device) -> float:
 
 
 def measure(way: str, case: Case, frames: int, launch: Launch | None = None) -> dict:
-    """Median seconds of forward, of forward and backward, on the CPU also of its cores together; peak bytes.
+    """Median seconds of forward, and of forward and backward; on the CPU also seconds of CPU time; peak bytes.
 
     Raises:
-        RuntimeError: the results are not those of the reference, so that times say nothing.
+        RuntimeError: the results are not those of the reference, so the times mean nothing.
     """
     device = case.depth.device
     depth, context = (value.detach().requires_grad_() for value in (case.depth, case.context))

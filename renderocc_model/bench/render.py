@@ -1,8 +1,8 @@
 """`renderocc bench render`: volume rendering, forward and backward, ours against PyTorch, each in a process of its own.
 
 38,400 rays from the cameras of seven frames of a drive go through 200 x 200 x 16 voxels of 17 classes in steps of half
-a voxel; what is differentiated are distance, semantics and opacity. Two fields: one nearly transparent, as networks
-begin, where every sample counts, and one with ground and walls, as they end.
+a voxel; gradients are those of distance, semantics and opacity. Two fields: one nearly transparent, like an untrained
+network's, where every sample counts, and one with ground and walls, like a trained network's.
 
     textbook    trilinear `grid_sample` at all samples of all rays, and a cumulative product
     reference   `render(..., backend="reference")`: no logits of samples, rays in chunks, chunks computed again backward
@@ -87,7 +87,7 @@ def table(figures: dict) -> list[str]:
     for kind in scene.FIELDS:
         lines.append(row(kind, "forward", "forward", 1, "s"))
         lines.append(row(kind, "forward + backward", "both", 1, "s"))
-        lines.append(row(kind, "CPU time of it", "cpu", 1, "s"))
+        lines.append(row(kind, "CPU time of both", "cpu", 1, "s"))
         lines.append(row(kind, "peak memory beyond inputs and gradients", "memory_kib", 1024, "MiB"))
     return lines
 
@@ -97,7 +97,7 @@ def run(way: str, kind: str, threads: int, frames: int, folder: Path) -> dict:
     command = [sys.executable, "-m", __name__, way, kind, str(threads), str(frames), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"`bench render` {way}, {kind}: {done.stderr.strip()[-2000:] or 'ended without a word'}")
+        raise RuntimeError(f"`bench render` {way}, {kind}: {done.stderr.strip()[-2000:] or 'ended without a message'}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -112,7 +112,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
     inputs = density.requires_grad_(), semantics.requires_grad_()
     gradients = sum(value.numel() * 4 for value in inputs) // 1024
     spent: dict[str, list[float]] = {"forward": [], "both": [], "cpu": []}
-    if way == "ours":  # what is set up once, some 35 MiB, next to nothing for the other ways, is not counted
+    if way == "ours":  # the set-up of the first call (35 MiB; other ways need almost none) is not counted
         torch.autograd.backward(draw(way, *inputs, rays), upstream)
     density.grad = semantics.grad = None
     results: Any = None
@@ -157,7 +157,7 @@ def warm_up(way: str) -> None:
 def compare(folder: Path, kind: str) -> None:
     """
     Raises:
-        RuntimeError: two ways do not agree, so that their times say nothing.
+        RuntimeError: two ways do not agree, so their times mean nothing.
     """
     names = ("distance", "semantics", "opacity", "gradient of density", "gradient of semantics")
     with np.load(folder / f"reference_{kind}.npz") as expected:

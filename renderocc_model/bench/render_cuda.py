@@ -5,9 +5,9 @@
     nerfacc     the same with nerfacc's public functions on packed samples, where it is installed
     triton      `render(..., backend="triton")`
 
-Times are medians by the device's own clock, memory is PyTorch's peak beyond inputs, results and gradients. The floor
-is what main memory takes for the field, once forward and once backward, and for its gradients, at the speed of a copy
-measured beside it. A second table shows other ways to cut the work, to choose `triton_kernel.LAUNCH` by.
+Times are medians by the device's own clock, memory is PyTorch's peak beyond inputs, results and gradients. The floor is
+the time that main memory needs for the field, once forward and once backward, and for its gradients, at the measured
+speed of a copy. A second table shows other launch sizes, for the choice of `triton_kernel.LAUNCH`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def measure(
 
     Args:
         field: density (X, Y, Z) and logits (X, Y, Z, C).
-        launch: another way to cut the work of `triton`.
+        launch: other launch sizes of `triton`.
     """
     device = field[0].device
     density, semantics = (value.detach() for value in field)
@@ -181,7 +181,7 @@ def packed(density: Tensor, semantics: Tensor, grid: VoxelGrid, rays: Rays, step
 def compare(way: str, expected: list[Tensor], found: list[Tensor], dtype: torch.dtype) -> None:
     """
     Raises:
-        RuntimeError: two ways do not agree, so that their times say nothing.
+        RuntimeError: two ways do not agree, so their times mean nothing.
     """
     tolerance = scene.TOLERANCE + (0 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
     names = ("distance", "semantics", "opacity", "gradient of density", "gradient of semantics")
@@ -192,5 +192,5 @@ def compare(way: str, expected: list[Tensor], found: list[Tensor], dtype: torch.
 
 
 def floor_seconds(field: list[Tensor], bytes_a_second: float) -> float:
-    """What memory takes for the field, forward and backward, and for its gradients."""
+    """Seconds that memory needs for the field, forward and backward, and for its gradients."""
     return 3 * sum(value.numel() * value.element_size() for value in field) / bytes_a_second

@@ -17,7 +17,7 @@ __all__ = ["bench_field", "bench_rays", "textbook", "upstream_gradients"]
 
 GRID, CLASSES, RAYS, STEP = OCC3D_GRID, 17, 38_400, 0.5
 FIELDS = ("transparent", "opaque")
-TOLERANCE = 2e-4  # of the largest number: the float32 of the textbook's products of transmittances
+TOLERANCE = 2e-4  # relative to the largest number: the textbook multiplies transmittances in float32
 
 
 def textbook(

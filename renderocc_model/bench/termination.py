@@ -1,14 +1,14 @@
 """`renderocc bench termination`: ray termination, forward and backward, ours against PyTorch.
 
-The rays and the opaque field of `bench render`, 38,400 rays through 200 x 200 x 16 voxels in steps of half a voxel. Of
-ten rays that meet the ground or return at a random place nine did, and the tenth left the grid. What is differentiated
-are both optical depths. Where the windows begin is measured beside it, as it is found once for each ray.
+The rays and the opaque field of `bench render`, 38,400 rays through 200 x 200 x 16 voxels in steps of half a voxel. A
+ray ends on the ground or at a random place before it. Nine of ten such rays in the grid are marked as returned.
+Gradients are those of both optical depths. Finding the windows is timed separately, as it is done once for each ray.
 
     textbook    trilinear `grid_sample` at all samples of all rays, sums over masks; every number of a sample is kept
     reference   `termination(..., backend="reference")`: rays in chunks, chunks computed again backward
     ours        `termination(..., backend="cpu")`, on a CUDA device "triton"
 
-On the CPU each way has a process of its own, and times are of the processor, so that they hold on a busy machine. All
+On the CPU each way has a process of its own, and times are CPU times, which hold on a busy machine, too. All
 results are compared before the figures are given.
 """
 
@@ -41,7 +41,7 @@ __all__ = ["bench_termination", "main"]
 
 WAYS = ("textbook", "reference", "ours")
 SLOW_RUNS = 3  # of the ways that are not ours
-TOLERANCE = 1e-4  # of all numbers' sum: in float32 a sample on a window's border may be on either side of it
+TOLERANCE = 1e-4  # relative to the sum of all: in float32 a sample may fall on either side of a window's border
 LAUNCHES = tuple(
     triton_kernel.Launch(**cut)
     for cut in ({}, {"run": 1}, {"run": 4}, {"run": 32}, {"samples": 64, "warps": 2}, {"rays": 4, "warps": 4})
@@ -80,7 +80,7 @@ def table(figures: dict[str, dict]) -> list[str]:
         ("windows", "windows", 1e-3, "ms"),
         ("forward", "forward", 1e-3, "ms"),
         ("forward + backward", "both", 1e-3, "ms"),
-        ("the same on the clock", "clock", 1e-3, "ms"),
+        ("the same in wall-clock time", "clock", 1e-3, "ms"),
         ("peak memory beyond inputs and gradients", "memory", 2**20, "MiB"),
     )
     lines = [
@@ -99,12 +99,12 @@ def run(way: str, threads: int, frames: int, folder: Path) -> dict:
     command = [sys.executable, "-m", __name__, way, str(threads), str(frames), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"`bench termination` {way}: {done.stderr.strip()[-2000:] or 'ended without a word'}")
+        raise RuntimeError(f"`bench termination` {way}: {done.stderr.strip()[-2000:] or 'ended without a message'}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
-    """The same on a CUDA device, by its own clock, with other ways to cut the work and what memory takes at least."""
+    """The same on a CUDA device, by its own clock, with other launch sizes and the least time that memory needs."""
     figures: dict = {"device": torch.cuda.get_device_name(), "copy_gb_s": copy_speed(device) / 1e9}
     figures["reference"], expected = measure("reference", frames, device)
     for way in ("textbook", "ours"):
@@ -125,16 +125,16 @@ def measure(
     """Median seconds, and peak bytes of forward and backward; and windows, depths and the density's gradient.
 
     Args:
-        launch: another way to cut the work of ours on a GPU.
+        launch: other launch sizes of ours on a GPU.
     """
     rays, distances, returned = bench_labels()
     rays, distances, returned = rays.to(device), distances.to(device), returned.to(device)
-    # All ways get the same windows: rounding may put a place into the next voxel.
+    # All ways get the same windows, because rounding may put a sample into the next voxel.
     given = return_windows(scene.GRID, rays, distances, returned, backend="reference")
     density = scene.bench_field("opaque")[0].to(device).requires_grad_()
     generator = torch.Generator().manual_seed(3)
     upstream = [torch.randn(len(rays), generator=generator).to(device) for _ in range(2)]
-    torch.autograd.backward(depths(way, density, rays, *given, launch), upstream)  # what is compiled and set up once
+    torch.autograd.backward(depths(way, density, rays, *given, launch), upstream)  # first call: compilation and set-up
     windows = windows_of(way, rays, distances, returned)
     spent: dict[str, list[float]] = {"windows": [], "forward": [], "both": [], "clock": []}
     results: tuple[Tensor, ...] = ()
@@ -159,7 +159,7 @@ def measure(
 
 
 def processor_stopwatch(device: torch.device) -> Callable[[], Callable[[], float]]:
-    """`measure.stopwatch` of the processor's time, that of all threads together."""
+    """`measure.stopwatch` for CPU time, summed over all threads."""
     start = time.process_time()
     return lambda: (lambda seconds: lambda: seconds)(time.process_time() - start)
 
@@ -188,7 +188,7 @@ def depths(
 def textbook(
     density: Tensor, grid: VoxelGrid, rays: Rays, starts: Tensor, ends: Tensor, step: float
 ) -> tuple[Tensor, Tensor]:
-    """Optical depths as they are usually written, with every number of every sample in memory."""
+    """Optical depths as usually written, with every number of every sample in memory."""
     delta, device = step * grid.voxel_size, density.device
     size, lower = torch.tensor(grid.shape, device=device), torch.tensor(grid.lower, device=device)
     near, far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)
@@ -206,7 +206,7 @@ def textbook(
 def textbook_windows(
     grid: VoxelGrid, rays: Rays, distances: Tensor, returned: Tensor, step: float
 ) -> tuple[Tensor, Tensor]:
-    """Windows with every look of every ray in memory; rays begin in the grid."""
+    """Windows with every step of every ray in memory; rays begin in the grid."""
     delta, margin = step * grid.voxel_size, grid.voxel_size
     marks = reference.mark_voxels(grid, rays, distances, returned).view(-1)
     begin = torch.where(returned, distances - margin, 0).clamp(min=0)
@@ -231,13 +231,13 @@ def bench_labels() -> tuple[Rays, Tensor, Tensor]:
 def compare(way: str, expected: Sequence[Tensor], found: Sequence[Tensor]) -> None:
     """
     Raises:
-        RuntimeError: two ways do not agree, so that their times say nothing.
+        RuntimeError: two ways do not agree, so their times mean nothing.
     """
     names = ("start", "end", "depth before", "depth of the window", "gradient of density")
     for name, one, other in zip(names, expected, found):
         finite = torch.isfinite(one)
         if not torch.equal(finite, torch.isfinite(other)):
-            raise RuntimeError(f"{way} and reference differ by what is finite in {name}")
+            raise RuntimeError(f"{way} and reference differ in which numbers are finite in {name}")
         apart, total = (one - other)[finite].abs().sum(), one[finite].abs().sum()
         if not apart <= TOLERANCE * total:
             raise RuntimeError(f"{way} and reference differ by {float(apart):.3g} of {float(total):.3g} in {name}")

@@ -35,9 +35,9 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
 
     Args:
         checkpoint: on the CPU.
-        path: of the file; its name ends in .onnx or .pt2, as `form` wants it.
+        path: of the file; its name ends in .onnx or .pt2, according to `form`.
         form: "onnx" or "torch_export".
-        source: what the checkpoint is called, for the provenance.
+        source: name of the checkpoint, for the provenance.
     Raises:
         ValueError: the form is not known, the file's name does not end as it should, torch is too old for .pt2 files,
             or the model joins the previous frame.
@@ -50,7 +50,7 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
     if path.suffix != ENDINGS[form]:
         raise ValueError(f"{path}: format {form} has the ending {ENDINGS[form]}; name it {path.stem}{ENDINGS[form]}")
     if form == "onnx":
-        import onnxscript  # noqa: F401  before the minutes that tracing takes, and named if it is missing
+        import onnxscript  # noqa: F401  tried before tracing, which takes minutes; the error names it
     else:
         check_torch_version(torch.__version__)
     function = ExportedFunction(checkpoint.network.eval().requires_grad_(False)).eval()

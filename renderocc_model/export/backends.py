@@ -108,7 +108,7 @@ class OnnxRuntimeNetwork:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an exception for each kind of damage, and no base class for them
+        except Exception as error:  # onnxruntime's exceptions for damaged files have no common base class
             raise CheckpointError(
                 f"{path}: onnxruntime cannot use it ({str(error)[:200]}); export the checkpoint again"
             ) from error
@@ -136,7 +136,7 @@ class TorchExportNetwork:
                     program = move_to_device_pass(program, device)
         except CheckpointError:
             raise
-        except Exception as error:  # whatever a damaged archive makes the readers raise
+        except Exception as error:  # on a damaged archive the readers raise errors of many types
             raise CheckpointError(
                 f"{path}: torch cannot load it ({str(error)[:200]}); export the checkpoint again with this version"
             ) from error

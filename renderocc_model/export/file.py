@@ -24,7 +24,7 @@ _PARTS = {
     _SPARSE: {1: _TENSOR, 2: _TENSOR},
 }
 _EXTERNAL_DATA = 13  # field of TensorProto: the file that its values are in
-_MOST_NESTED = 12  # graphs within graphs, counted in messages
+_MOST_NESTED = 12  # depth of graphs within graphs, in messages
 _AGAIN = "export the checkpoint again with `renderocc export`"
 
 
@@ -48,7 +48,7 @@ def read_description(path: str | Path) -> Description:
         ) from None
     except CheckpointError:
         raise
-    except Exception:  # zip's and zlib's own errors, of which there are many: anything, on arbitrary bytes
+    except Exception:  # on arbitrary bytes zip and zlib raise errors of many types
         raise CheckpointError(f"{path}: is truncated or damaged; copy it again, or {_AGAIN}") from None
     if text is None:
         raise CheckpointError(f"{path}: has no {METADATA_KEY!r} metadata; {_AGAIN}")
@@ -60,16 +60,16 @@ def _archive_metadata(path: Path) -> str | None:
         for entry in archive.infolist():
             if entry.filename.endswith(f"/{METADATA_KEY}") and entry.file_size <= _MAX_METADATA_BYTES:
                 if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise ValueError("packed in a way that unpacks without bound")
-                if entry.compress_size > path.stat().st_size:  # as much would be allocated to read it
+                    raise ValueError("compressed by a method whose output size cannot be limited")
+                if entry.compress_size > path.stat().st_size:  # reading would allocate this much
                     raise ValueError("claims more bytes than the file has")
-                with archive.open(entry) as file:  # `archive.read` unpacks all there is and cuts it off afterwards
+                with archive.open(entry) as file:  # `archive.read` would decompress everything first
                     return file.read(_MAX_METADATA_BYTES).decode()
     return None
 
 
 def _onnx_metadata(path: Path) -> str | None:
-    """Protocol buffers by hand: a field is a number and its wire type, then its length or value; others are skipped."""
+    """Parses the protocol buffer itself: a field is its number and wire type, then its length or value."""
     content = memoryview(path.read_bytes())
     _check_whole(path, content, _MODEL)
     for field, value in _fields(content):
@@ -81,7 +81,7 @@ def _onnx_metadata(path: Path) -> str | None:
 
 
 def _check_whole(path: Path, message: memoryview, kind: str, depth: int = 0) -> None:
-    """Refuses a model whose values are in other files: it could name any file of this computer."""
+    """Refuse a model with tensors in other files: it could name any file on this computer."""
     if depth > _MOST_NESTED:
         raise ValueError("nested too deeply")
     for field, value in _fields(message):
@@ -93,7 +93,7 @@ def _check_whole(path: Path, message: memoryview, kind: str, depth: int = 0) -> 
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(number, bytes) of the fields that have a length; ValueError where the message is none."""
+    """(number, bytes) of the fields that have a length; ValueError if the message is not a protocol buffer."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

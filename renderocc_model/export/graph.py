@@ -1,10 +1,10 @@
 """The network as one function of plain tensors, made of operators that every runtime has.
 
-Voxel pooling is where runtimes differ. Scattered additions that meet in one place are no way: TensorRT's parser drops
-ScatterND's reduction (onnx/onnx-tensorrt, issue 957), onnxruntime's ScatterND loses additions when it has several CPU
-threads (of 800 to each cell up to 708, in 1.32), and its ScatterElements works on one thread and takes longer than half
-the network. So each cell's points are listed beforehand, in rows of equal length: what is left for the graph is to
-gather and to sum, in an order that is always the same. The lists are inputs: other cameras need no new export.
+Runtimes differ in voxel pooling. Scattered additions into one place do not work everywhere: TensorRT's parser drops
+ScatterND's reduction (onnx/onnx-tensorrt, issue 957). onnxruntime's ScatterND loses additions when it has several CPU
+threads (in 1.32, up to 708 of the 800 into each cell), and its ScatterElements works on one thread and takes longer
+than half the network. So each cell's points are listed beforehand, in rows of equal length. The graph only gathers and
+sums, always in the same order. The lists are inputs: other cameras need no new export.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class PoolingTables:
             not full. All points of a row are of one cell.
         pixel_index: (R, ROW) int64, the pixel of each of these points, counted through (N, h, w).
         crowded: (Q, M) int64, for each cell of more than one row its rows; R, a row of zeros, where it has fewer.
-        cell_row: (cells,) int64, where the sum of a cell is found: below R a row, R zeros, R + 1 + q of the crowded.
+        cell_row: (cells,) int64, where the sum of a cell is: r < R for row r, R for no points, R + 1 + q for row q of
+            `crowded`.
     """
 
     depth_index: Tensor
@@ -66,7 +67,7 @@ def pooling_tables(geometry: LiftGeometry, cells: int) -> PoolingTables:
     row_end = rows_of_cell.cumsum(0)
     first_row = row_end - rows_of_cell
     rank = torch.arange(len(point), device=device) - (counts.cumsum(0) - counts)[cell]
-    place = first_row[cell] * ROW + rank  # in the flattened rows: those of a cell are next to each other
+    place = first_row[cell] * ROW + rank  # in the flattened rows, where the points of a cell are next to each other
     rows = max(int(row_end[-1]), 2)
     depth_index = torch.full((rows * ROW,), flat.numel(), device=device)
     pixel_index = torch.zeros(rows * ROW, dtype=torch.int64, device=device)
@@ -103,7 +104,7 @@ class TablesOfGeometry:
 
 
 class ExportedFunction(nn.Module):
-    """From camera views and where they look to density and semantics: what an exported file computes.
+    """What an exported file computes: density and semantics from camera views and their geometry.
 
     Raises:
         ValueError: the model joins the previous frame, which an exported one cannot.

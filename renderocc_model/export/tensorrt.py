@@ -1,6 +1,6 @@
 """An exported .onnx file in TensorRT 10, where that is installed.
 
-Not run so far: while this was written, no machine with TensorRT was to be had.
+It has not been run yet, as no machine with TensorRT was available.
 """
 
 from __future__ import annotations

@@ -57,9 +57,9 @@ class CameraSets:
         self._sets: dict[tuple[int, ...], CameraSet] = {}
 
     def of(self, tables: Sequence[UndistortTable]) -> CameraSet:
-        """The set of these very tables: a new calibration makes new ones."""
+        """The set of these tables, compared as objects: a new calibration makes new ones."""
         config, device, minimum = self._arguments
-        key = tuple(id(table) for table in tables)  # the set keeps the tables, so no other object gets their ids
+        key = tuple(id(table) for table in tables)  # the set keeps its tables, so ids stay unique
         found = self._sets.pop(key, None) or CameraSet(config, tables, device, minimum)
         if len(self._sets) >= self._kept:
             self._sets.pop(next(iter(self._sets)))
@@ -67,7 +67,7 @@ class CameraSets:
         return found
 
     def release_frames(self, kept: int) -> None:
-        """Give back the fixed memory of all sets but those used last."""
+        """Free the fixed memory of all sets but the `kept` used last."""
         with_frames = [cameras for cameras in self._sets.values() if cameras.frames is not None]
         for cameras in with_frames[: max(0, len(with_frames) - kept)]:
             cameras.frames, cameras.used = None, 0

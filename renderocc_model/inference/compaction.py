@@ -17,7 +17,7 @@ from .prepared_network import Prediction
 
 __all__ = ["Record", "found_voxels", "occupied_and_surface", "packed_voxels"]
 
-_HEADER = 4  # int32: occupied voxels, whether all densities are finite and none is negative, nothing, nothing
+_HEADER = 4  # int32: occupied voxels, whether all densities are finite and none is negative, unused, unused
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,12 @@ def found_voxels(
 def packed_voxels(
     prediction: Prediction, confidence: Tensor, visible: Tensor, threshold: Tensor, channel_ids: Tensor, record: Record
 ) -> Tensor:
-    """The same, and what is visible, as the bytes (record.size,) of a record. No shape depends on what is found."""
+    """The occupied voxels, and the visible ones, as the bytes (record.size,) of a record. No shape depends on the
+    data."""
     occupied, surface = (part.view(-1) for part in occupied_and_surface(confidence, visible, threshold))
     capacity, device = record.capacity, occupied.device
     place = torch.cumsum(occupied, 0, dtype=torch.int32)
-    # What is not occupied, or finds no room, goes to one more entry, which is left out. Empty entries say voxel 0.
+    # Voxels that are not occupied or exceed the capacity go to an extra entry, which is dropped. Empty entries hold 0.
     slot = torch.where(occupied & (place <= capacity), place - 1, capacity).long()
     numbers = torch.arange(record.voxels, device=device)
     index = torch.zeros(capacity + 1, dtype=torch.int64, device=device).scatter_(0, slot, numbers)[:capacity]

@@ -1,4 +1,4 @@
-"""Record what a function launches on a GPU, to launch it again as one piece."""
+"""Record the work that a function launches on a GPU, to launch it again as a whole."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 __all__ = ["record_graph"]
 
-_WARM_UPS = 3  # runs before the recording: kernels are compiled and chosen, and memory is taken, in the first
+_WARM_UPS = 3  # runs before the recording: the first compiles and chooses kernels and takes memory
 T = TypeVar("T")
 
 
 def record_graph(function: Callable[[], T], device: torch.device) -> Callable[[], T]:
-    """Record a function that works on memory that stays where it is, by a CUDA graph.
+    """Record a function that works on fixed memory as a CUDA graph.
 
-    What it returns lies in memory of the graph: each replay writes there again. Convolutions are chosen by trying
-    them, as their sizes will not change.
+    Its result lies in memory of the graph: each replay overwrites it. Convolution algorithms are chosen by timing them,
+    as sizes will not change.
 
     Args:
         function: launches the same work in every call, and never waits for the device.

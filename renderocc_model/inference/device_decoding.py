@@ -2,7 +2,7 @@
 
 The counterpart of `view_from_raw` and `view_from_compressed` in `images.preprocessing`. Raw images give the same view,
 byte for byte (`ops.resample`). JPEGs are decoded in full by nvJPEG, through torchvision, and then reduced, while the
-CPU's decoder reduces as it decodes: views differ by about a level in the mean, as much as two decoders do.
+CPU's decoder reduces as it decodes: views differ by about one level on average, as much as between two decoders.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class DeviceDecoder:
 
     Args:
         device: a CUDA device.
-        say: told once for each camera whose images the device cannot decode, and which are decoded on the CPU: the
-            camera's name and why.
+        say: called once for each camera whose images are decoded on the CPU because the device cannot: with the
+            camera's name and the reason.
         decode_jpeg: (bytes,) uint8 on the CPU -> (3, height, width) uint8 RGB on the device; RuntimeError where it
             cannot. Torchvision's if it is not given.
     Raises:
@@ -78,15 +78,15 @@ class DeviceDecoder:
     def view_from_compressed(
         self, table: UndistortTable, data: np.ndarray, camera: str = "", out: Tensor | None = None
     ) -> Tensor:
-        """A camera's view of a JPEG or PNG; results as of `view_from_raw`, errors as of the function in `preprocess`.
+        """A camera's view of a JPEG or PNG; results as of `view_from_raw`, errors as of `images.preprocessing`.
 
         Args:
-            camera: its name, if it has to be named to `say`.
+            camera: its name, for `say`.
         """
         height, width = compressed_size(data)
         check_camera_size(table.model, height, width)
         if not is_common_jpeg(data):
-            return self._on_cpu(table, data, camera, "no JPEG of the kind that nvJPEG decodes", out)
+            return self._on_cpu(table, data, camera, "not a JPEG that nvJPEG decodes", out)
         held = torch.empty(data.size, dtype=torch.uint8)
         held.numpy()[:] = data
         try:
@@ -94,7 +94,7 @@ class DeviceDecoder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            # The CPU knows whether it is corrupt, and then raises.
+            # The CPU's decoder finds out whether the image is corrupt, and raises if so.
             return self._on_cpu(table, data, camera, str(error).split("\n")[0], out)
         if tuple(picture.shape) != (3, height, width):
             raise ImageError(f"JPEG decoded to {tuple(picture.shape)} but its header says {width}x{height}")
@@ -110,7 +110,7 @@ class DeviceDecoder:
         return sent if out is None else out.copy_(sent)
 
     def _sent(self, parts: list[np.ndarray]) -> Tensor:
-        """(bytes,) on the device, on their way there on the current stream."""
+        """(bytes,) on the device; the copy runs on the current stream."""
         on_cuda = self.device.type == "cuda"
         held = torch.empty(sum(part.size for part in parts), dtype=torch.uint8, pin_memory=on_cuda)
         np.concatenate(parts, out=held.numpy())
@@ -126,7 +126,7 @@ def _nvjpeg(device: torch.device) -> Callable[[Tensor], Tensor]:
     import cv2
 
     if device.type != "cuda":
-        raise ValueError(f"device is '{device}'; images are decoded on CUDA devices, or on the CPU without this")
+        raise ValueError(f"device is '{device}'; a DeviceDecoder needs a CUDA device; decode on the CPU without it")
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError as error:

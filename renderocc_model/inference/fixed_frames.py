@@ -1,7 +1,7 @@
-"""Frames of one set of cameras in memory that stays where it is: what a CUDA graph needs to be replayed.
+"""Frames of one set of cameras in fixed memory, which the replay of a CUDA graph needs.
 
-Inputs are copied into fixed tensors from pinned memory; the computation, recorded once, reads them and leaves one piece
-of bytes (`compaction.Record`), which is copied into pinned memory. The host waits once, for that.
+Inputs are copied from pinned memory into fixed tensors. The computation, recorded once, reads them and writes one block
+of bytes (`compaction.Record`), which is copied into pinned memory. The host waits once, for this copy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Recorder = Callable[[Callable[[], tuple[Tensor, Prediction]]], Callable[[], tupl
 
 @dataclass(frozen=True, eq=False)
 class FrameInputs:
-    """Of one frame, besides its pictures.
+    """Inputs of one frame besides its pictures.
 
     Attributes:
         lift_cameras: (N, CAMERA_PARAMETERS) float32 on the device.
@@ -49,10 +49,10 @@ class FixedFrames:
         network: one that does not join frames.
         view_frusta: of the cameras.
         channel_ids: (C,) uint8 class ids of the logits' channels, on the device.
-        first: inputs of a frame; others must have their shapes.
+        first: inputs of a frame; those of later frames must have the same shapes.
         pictures: (N, H, W, 3), the shape of a frame's pictures.
-        device: where all happens.
-        recorder: makes the computation faster to repeat; None: it is called for every frame.
+        device: where everything is computed.
+        recorder: turns the computation into one that repeats faster; None: the computation is called as it is.
         capacity: occupied voxels there is room for; an eighth of the grid, if left out.
     Raises:
         RuntimeError: what the recorder raises.
@@ -93,7 +93,7 @@ class FixedFrames:
         return self._host_pictures.numpy()
 
     def upload(self, views: np.ndarray | Tensor) -> None:
-        """Begin to copy a frame's pictures to the device; the host can work out where its cameras stand meanwhile."""
+        """Begin to copy a frame's pictures to the device; meanwhile the host can compute the cameras' poses."""
         views = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
         if self._device.type == "cuda" and views.device.type == "cpu" and not views.is_pinned():
             views = self._host_pictures.copy_(views)
@@ -110,7 +110,7 @@ class FixedFrames:
         self._host_record.copy_(record, non_blocking=True)
         own = prediction.detached()
         if self._device.type == "cuda":
-            torch.cuda.current_stream(self._device).synchronize()  # the one time that the host waits
+            torch.cuda.current_stream(self._device).synchronize()  # the only wait of the host
         return self._host_record.numpy(), own
 
     def network_alone(self) -> Prediction:
@@ -123,7 +123,7 @@ class FixedFrames:
         if inputs.threshold is not self._threshold_given:
             self._threshold.copy_(inputs.threshold)
             self._threshold_given = inputs.threshold
-        if inputs.plan is not self._plan_given:  # the same one while nothing moves
+        if inputs.plan is not self._plan_given:  # the same object while no camera moves
             self._plan.copy_(inputs.plan)
             self._lift_cameras.copy_(inputs.lift_cameras)
             self._plan_given = inputs.plan
@@ -141,5 +141,5 @@ class FixedFrames:
 def _copied(plan: PoolingPlan) -> PoolingPlan:
     parts = {name: getattr(plan, name).clone() for name in ("cell", "start", "point", "pixel")}
     copied = replace(plan, **parts)
-    copied.tensors()  # makes what it makes when first asked for, before something is recorded
+    copied.tensors()  # compute its lazy tensors now, before anything is recorded
     return copied

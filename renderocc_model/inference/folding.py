@@ -43,10 +43,10 @@ def folded_for_inference(network: OccupancyNetwork) -> OccupancyNetwork:
 
 
 def fold_batch_norms(module: nn.Module, run: Callable[[], object]) -> int:
-    """Put each batch norm that is all that ever reads a convolution's output into that convolution.
+    """Fold each batch norm into the convolution before it, if nothing else reads that convolution's output.
 
-    What follows what is seen by running the module, not guessed from the order in which its parts were made: any timm
-    network will do. y = (W x + b - mean) * scale + shift is a convolution with weights W * scale and bias
+    The order of operations is seen by running the module, not guessed from the order of its parts: any timm network
+    works. y = (W x + b - mean) * scale + shift is a convolution with weights W * scale and bias
     (b - mean) * scale + shift; the products are made in float64. Activations that belong to a norm stay.
 
     Args:
@@ -68,7 +68,7 @@ def fold_batch_norms(module: nn.Module, run: Callable[[], object]) -> int:
 
 
 class _Uses(TorchDispatchMode):
-    """Notes what reads the outputs of convolutions while it is active."""
+    """Records what reads the outputs of convolutions while it is active."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class _Uses(TorchDispatchMode):
             if type(part) in _NORMS and part.running_mean is not None and not part.training
         }
         self._made: dict[int, nn.Module] = {}  # id of an output: the convolution that made it
-        self._kept: list[Tensor] = []  # an id is a tensor's own only as long as the tensor is there
+        self._kept: list[Tensor] = []  # kept alive, so that no other tensor gets its id
         self._runs: dict[nn.Module, int] = {}
         self._readers: dict[nn.Module, list[nn.Module | None]] = {}
 
@@ -101,7 +101,7 @@ class _Uses(TorchDispatchMode):
         return result
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Convolutions that ran once and whose output one norm, which ran once, and nothing else has read."""
+        """Pairs (convolution, norm) that ran once each, where only the norm read the convolution's output."""
         return [
             (convolution, readers[0])
             for convolution, readers in self._readers.items()

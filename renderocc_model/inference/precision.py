@@ -65,7 +65,7 @@ def chosen_precision(precision: str, device: torch.device) -> str:
 
 
 def exported_device(device: torch.device | str, backend: str) -> torch.device:
-    """`chosen_device` for an exported network: onnxruntime works on the CPU, if it is left the choice."""
+    """`chosen_device` for an exported network: with "auto", onnxruntime works on the CPU."""
     return chosen_device("cpu" if backend == "onnxruntime" and str(device) == "auto" else device)
 
 

@@ -39,7 +39,7 @@ from .prepared_network import InferenceNetwork, Prediction
 
 __all__ = ["Occupancy", "Predictor"]
 
-_FRAMES_BEFORE_CAPTURE = 1  # a set of cameras that delivers one frame only is not worth a recording
+_FRAMES_BEFORE_CAPTURE = 1  # for a set of cameras that delivers a single frame, recording does not pay
 _CAPTURES = 3  # sets of cameras whose frames are kept recorded, with their memory
 
 
@@ -52,7 +52,7 @@ class Predictor:
 
     The checkpoint's network is left as it is: a copy is made ready for inference. On CUDA devices the
     second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
-    replayed for later ones (`fixed_frames`); models that join frames, and exported ones, are run without.
+    replayed for later ones (`fixed_frames`); models that join frames, and exported ones, run without a graph.
 
     Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call:
     the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
@@ -131,9 +131,9 @@ class Predictor:
         precision: str = "auto",
         classes: ClassTable = OCC3D_NUSCENES,
     ) -> Predictor:
-        """A predictor with random weights, the same for the same seed: for tests, and to see everything around it work.
+        """A predictor with random weights, the same for the same seed: for tests and first trials.
 
-        Its output means nothing, but has some of everything: see `untrained_checkpoint`.
+        Its output means nothing, but has free and occupied voxels of many classes: see `untrained_checkpoint`.
         """
         config = preset_named(preset) if isinstance(preset, str) else preset
         device = chosen_device(device)
@@ -175,7 +175,7 @@ class Predictor:
 
         Args:
             images: camera name -> (H, W, 3) uint8 RGB of the camera's own size; cameras left out are absent, and what
-                only they would see is unknown.
+            only these would see is unknown.
             odom_from_base: (4, 4) pose of the vehicle, for models that join the previous frame.
 
         Raises:
@@ -210,7 +210,8 @@ class Predictor:
 
         Args:
             views: (N, height, width, 3) uint8 RGB, N >= 1, of `view_size`; an array, or a tensor on any device.
-            tables: N tables the views were made with; their pinhole view and which of its pixels exist are looked at.
+            tables: N tables the views were made with; only their pinhole views and the masks of existing pixels are
+                used.
             base_from_camera: (N, 4, 4) poses of the optical frames in the grid's frame at the output's stamp.
             odom_from_base: (4, 4) pose of the vehicle at the output's stamp, or None if it is not known.
 
@@ -270,7 +271,7 @@ class Predictor:
     def _run_network(
         self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
     ) -> Prediction:
-        assert self._network is not None  # what is exported is run elsewhere
+        assert self._network is not None  # other runtimes run exported networks
         previous = self._moved_previous(odom_from_base)
         prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
         self._previous = None
@@ -291,9 +292,9 @@ class Predictor:
         return pictures.to(self.device, non_blocking=True)
 
     def _record(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> None:
-        """Make these cameras' frames replayable; where that cannot be, say so once and go on without."""
+        """Record these cameras' frames for replay; if that is not possible, warn once and go on without."""
         self._camera_sets.release_frames(_CAPTURES - 1)
-        assert self._network is not None  # what is exported is never recorded
+        assert self._network is not None  # exported networks are never recorded
         inputs = self._inputs(cameras, base_from_camera)
         try:
             cameras.frames = FixedFrames(
@@ -322,8 +323,8 @@ class Predictor:
         frames.upload(views)
         found, prediction = frames.run(self._inputs(cameras, base_from_camera))
         if not record.is_sound(found):
-            raise _unusable("densities that are negative or no finite numbers")
-        if record.count(found) > record.capacity:  # a grid that is full of something
+            raise _unusable("densities that are negative or not finite")
+        if record.count(found) > record.capacity:  # more occupied voxels than the record has room for
             return self._occupancy(prediction, cameras, base_from_camera)
         bits, shape = record.visible_bits(found), self.grid.shape
 
@@ -338,7 +339,7 @@ class Predictor:
         return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._voxel_threshold)
 
     def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
-        """Occupied, free and unknown (design: unknown is what no camera sees, or what lies behind what they see)."""
+        """Occupied, free and unknown voxels; unknown ones are outside all views or hidden behind others."""
         lowest, highest = (float(value) for value in prediction.density.aminmax())
         if not (lowest >= 0 and highest < float("inf")):
             raise _unusable(f"densities from {lowest} to {highest}")

@@ -1,4 +1,5 @@
-"""A network made ready for inference: norms folded, weights of the type it computes in, classes where asked for."""
+"""A network prepared for inference: norms folded, weights in the type it computes in, classes only of voxels asked
+for."""
 
 from __future__ import annotations
 
@@ -21,17 +22,17 @@ from .precision import PRECISIONS, autocast
 
 __all__ = ["InferenceNetwork", "Prediction"]
 
-_FEWEST_ROWS = 256  # below which the work does not depend on them
+_FEWEST_ROWS = 256  # with fewer rows the work takes as long
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network says of one frame: density everywhere, classes of the voxels that are asked for.
+    """A network's output for one frame: density everywhere, and classes of the voxels that are asked for.
 
     Attributes:
         density: (X, Y, Z) float32 >= 0, 1/m.
         voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
-        head: makes float32 logits (..., C) of any of them, (..., K).
+        head: computes float32 logits (..., C) from any of them, (..., K).
         volume: as in `NetworkOutput`.
     """
 
@@ -43,9 +44,9 @@ class Prediction:
     def logits_at(self, rows: Tensor) -> Tensor:
         """Class logits (M, C) of the voxels with these flat indices (M,).
 
-        On a CPU they are worked out for the next power of two of rows: oneDNN compiles a multiplication for each number
-        of rows it meets and keeps a thousand of them, some 300 kB each, and a moving vehicle has a new number in each
-        frame.
+        On a CPU the number of rows is padded to a power of two. oneDNN compiles a multiplication for each number of
+        rows that it meets, and keeps a thousand of them, some 300 kB each; on a moving vehicle this number changes in
+        every frame.
         """
         table = self.voxels.reshape(-1, self.voxels.shape[-1])
         if rows.device.type != "cpu":
@@ -56,11 +57,11 @@ class Prediction:
 
     @torch.inference_mode()
     def field(self, grid: VoxelGrid) -> SemanticDensityField:
-        """Density and the logits of all voxels; they are computed now."""
+        """Density and the logits of all voxels; the logits are computed now."""
         return SemanticDensityField(grid, self.density, self.head(self.voxels))
 
     def detached(self) -> Prediction:
-        """The same in memory of its own."""
+        """A copy in its own memory."""
         return Prediction(self.density.clone(), self.voxels.clone(), self.head)
 
 
@@ -72,10 +73,10 @@ class InferenceNetwork:
       computed in float32 as before. A network with layer norms (transformers) stays under autocast: the sums along its
       residual connections need float32.
     - From bytes to the backbone's own normalisation is one multiplication and one addition.
-    - Class logits are computed of the voxels that are asked for.
+    - Class logits are computed only for the voxels that are asked for.
 
     Args:
-        network: is left as it is.
+        network: is not changed.
         device, precision: where it computes, and a key of PRECISIONS.
     Raises:
         CheckpointError: a weight does not fit into the precision's type.
@@ -107,7 +108,7 @@ class InferenceNetwork:
         Args:
             pictures: (N, H, W, 3) uint8 RGB on the device.
             cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
-            plan: where their points go.
+            plan: the pooling plan of their points.
             previous: as in `OccupancyNetwork.forward`.
         """
         network = self._network

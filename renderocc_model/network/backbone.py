@@ -49,7 +49,7 @@ class ImageBackbone(nn.Module):
         self._renormalise = self.mean != IMAGE_MEAN or self.std != IMAGE_STD
         if config.recompute:
             self.net.set_grad_checkpointing(True)
-            for module in self.net.modules():  # timm before 1.0.31 recomputes from what a later module has written over
+            for module in self.net.modules():  # timm before 1.0.31 recomputes from overwritten activations
                 if getattr(module, "inplace", False):
                     module.inplace = False
         if pretrained and config.pretrained not in ("none", "timm"):
@@ -158,7 +158,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the readers raise
+    except Exception as error:  # on a damaged file the readers raise errors of many types
         raise ValueError(f"{path}: cannot be read as weights ({type(error).__name__}: {str(error)[:200]})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):

@@ -86,7 +86,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of the network in it; the attributes are those of `Checkpoint`."""
+    """The description of a network in its file; the attributes are those of `Checkpoint`."""
 
     config: ModelConfig
     classes: ClassTable
@@ -150,7 +150,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     path = checkpoint_file(path)
     table, content = _read(path)
     config, classes = _configuration(path, content)
-    # A skeleton without memory first: the file, whose size is known, must hold just what the network it names needs.
+    # First build the network without memory: the file must hold exactly the tensors that this network needs.
     try:
         with torch.device("meta"):
             skeleton = build_network(config)
@@ -186,12 +186,12 @@ def checkpoint_metadata(
     rig_summary: Mapping | None = None,
     provenance: Mapping | None = None,
 ) -> dict:
-    """What is stored of a network besides its tensors, as plain data; arguments of `save_checkpoint`."""
+    """The metadata stored besides a network's tensors, as plain data; arguments as of `save_checkpoint`."""
     return {
         "format_version": FORMAT_VERSION,
         "model": to_mapping(network.config),
         "classes": classes.to_dict(),
-        # Programs that know no curve read the number.
+        # Readers that do not know curves use this number.
         "threshold": threshold.flat if isinstance(threshold, DistanceThreshold) else threshold,
         "threshold_by_distance": threshold.to_dict() if isinstance(threshold, DistanceThreshold) else None,
         "rig": rig_summary,

@@ -69,7 +69,7 @@ def warp_volume(volume: Volume, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     mask = (inside & volume.valid.view(-1, *[1] * axes)).unsqueeze(1)
     # grid_sample's coordinates run from -1 to 1 between the outer faces, and name the last axis first.
     normalised = ((2 * place + 1) / counts - 1).flip(-1).float()
-    # On the border cells' outer halves the nearest centre holds.
+    # In the outer halves of border cells the nearest centre's value is used.
     warped = F.grid_sample(features.float(), normalised, mode="bilinear", padding_mode="border", align_corners=False)
     return torch.where(mask, warped, 0.0).to(features.dtype), mask.to(features.dtype)
 

@@ -26,7 +26,7 @@ class VoxelFeatures(nn.Module):
         self.project = nn.Conv2d(inputs, heights * channels, 1) if dimensions == 2 else nn.Conv3d(inputs, channels, 1)
 
     def forward(self, volume: Tensor) -> Tensor:
-        features = self.project(volume).movedim(1, -1)  # free of copies: the convolution works channels-last
+        features = self.project(volume).movedim(1, -1)  # without a copy: the convolution works channels-last
         return features.unflatten(-1, self._split) if volume.ndim == 4 else features
 
 
@@ -50,7 +50,7 @@ class VoxelHeads(nn.Module):
         return self.density_of(features), self.logits_of(features)
 
     def density_of(self, features: Tensor) -> Tensor:
-        """The density alone: what is needed before it is known which voxels need a class."""
+        """The density alone. It decides which voxels need a class."""
         return F.softplus(_single(self.density(features).squeeze(-1)))
 
     def logits_of(self, features: Tensor) -> Tensor:

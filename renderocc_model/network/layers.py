@@ -18,7 +18,7 @@ def convolution(dimensions: int, inputs: int, outputs: int, kernel: int = 3, str
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a way around them (He et al., 2016), in `dimensions` dimensions."""
+    """Two convolutions with a skip connection (He et al., 2016), in `dimensions` dimensions."""
 
     def __init__(self, dimensions: int, channels: int) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ CAMERA_PARAMETERS = 7
 
 
 class PinholeView(Protocol):
-    """What is needed of a view; `renderocc_model.geometry.undistortion.View` is one."""
+    """The parts of a view that are used here; `renderocc_model.geometry.undistortion.View` has them."""
 
     @property
     def width(self) -> int: ...
@@ -183,7 +183,7 @@ class Frustums:
         return torch.tensor(parameters, dtype=torch.float32, device=self._device)[None]
 
 
-_FAR_OUTSIDE = -1e8  # cells: no depth bin reaches back from there, and 32-bit integers still count it
+_FAR_OUTSIDE = -1e8  # in cells: no depth bin reaches the grid from there, and 32-bit integers can hold it
 
 
 def _checked_intrinsics(config: ModelConfig, view: PinholeView, number: int) -> np.ndarray:

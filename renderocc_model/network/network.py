@@ -22,7 +22,7 @@ __all__ = ["NetworkOutput", "OccupancyNetwork", "build_network"]
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What the network says of a batch of frames.
+    """The network's output for a batch of frames.
 
     Attributes:
         density: (B, X, Y, Z) >= 0, 1/m.

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "weights"
 def packaged_checkpoint(preset: str) -> Path | None:
     """The trained network of a preset, such as `tiny`; None where the package has none of that name.
 
-    None is also what a source tree without its weights gives.
+    In a source tree without weights it is None, too.
     """
     if not preset.isidentifier():  # a path is no name of a preset
         return None
@@ -21,7 +21,7 @@ def packaged_checkpoint(preset: str) -> Path | None:
 
 
 def checkpoint_file(named: str | Path) -> Path:
-    """The file that is meant: a path, or the name of a preset whose trained network is in the package.
+    """The checkpoint file for a path, or for the name of a preset whose trained network is in the package.
 
     An existing file of that name comes first. A name that is neither is returned as a path: opening it fails then, and
     the error names it.

@@ -1,4 +1,4 @@
-"""What a network remembers of the rigs it was trained on, compared with the rig it runs on.
+"""The summary of the rigs that a network was trained on, and its comparison with the rig it runs on.
 
 A summary is plain data that JSON can hold, in one of three forms:
 
@@ -21,7 +21,7 @@ _SHAPE_CHANGE = 0.02  # relative change of width to height beyond which a view s
 _FOV_CHANGE = 0.1  # relative change of a field of view beyond which a network sees objects at an untrained size
 _HEIGHT_CHANGE = 0.3  # metres
 _YAW_CHANGE = math.radians(15)
-_FEW_RIGS = 8  # up to as many are remembered one by one
+_FEW_RIGS = 8  # up to this many are stored one by one
 _RANGES = ("width", "shape", "horizontal_fov", "mount_height")
 
 
@@ -115,7 +115,7 @@ def _differences(trained: Mapping, now: Mapping) -> list[str]:
 
 
 def _outside_ranges(ranges: Mapping, rig_count: int, now: Mapping) -> list[str]:
-    """Sentences about what lies outside of all that was in training, a tenth (heights: 0.3 m) beyond it allowed."""
+    """Sentences about numbers outside the ranges of training, with a tolerance of a tenth (heights: 0.3 m)."""
     warnings = []
     low, high = ranges["count"]
     if not low <= now["count"] <= high:
