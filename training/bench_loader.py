@@ -1,7 +1,8 @@
 """`renderocc bench loader`: the cost of a training sample from prepared tables, and from the recording itself.
 
-Six images of 256x704 of the town are written as recordings, with dense labels and with labels of a LiDAR's density, and
-are prepared. A sample is six views and 38,400 of the labelled rays of seven frames. CPU time of one core is measured.
+Six images of 256x704 of the town are written as recordings and prepared, once with dense labels and once with as many
+labels as a LiDAR gives. A sample is six views, and 38,400 of the labelled rays of seven frames. CPU time of one core is
+measured.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .simulate.write import encode
 __all__ = ["bench_loader"]
 
 WIDTH, HEIGHT = 704, 256
-LABELS = 5_000  # labelled pixels a camera and frame, as a 32-beam LiDAR gives them
+LABELS = 5_000  # labelled pixels per camera and frame, as from a 32-beam LiDAR
 SHORT, LONG = 10, 40  # frames of the recordings
 _START_NS, _FRAME_NS = 1_700_000_000_000_000_000, 500_000_000
 
@@ -44,7 +45,7 @@ Pictures = dict[str, tuple[bytes, np.ndarray, np.ndarray]]
 
 
 def bench_loader(frames: int) -> tuple[dict, list[str]]:
-    """Measure CPU time and memory of a sample. Returns figures and a Markdown table.
+    """Measure the CPU time and memory of a sample. Returns figures and a Markdown table.
 
     Args:
         frames: number of samples; medians are reported.
@@ -62,7 +63,7 @@ def bench_loader(frames: int) -> tuple[dict, list[str]]:
 
 
 def measure(folder: Path, frames: int) -> dict:
-    """Seconds, bytes and KiB of memory of each kind of recording: 'sparse', the same but 'long', and 'dense'."""
+    """Seconds, bytes and KiB of memory for each recording: 'sparse', 'long' (the same with more frames), 'dense'."""
     rig = town_rig(WIDTH, HEIGHT)
     pictures = town_pictures(folder / "town", rig)
     figures: dict = {"labels": LABELS, "rays": SampleConfig().rays}
@@ -137,10 +138,10 @@ def town_pictures(folder: Path, rig: Rig) -> Pictures:
 
 
 def write_recording(folder: Path, rig: Rig, pictures: Pictures, frames: int, labels: int | None) -> Path:
-    """A recording that shows the same pictures in every frame, with other labelled pixels each time.
+    """A recording with the same images in every frame, but other labelled pixels.
 
     Args:
-        labels: labelled pixels a camera; None for all that have a label.
+        labels: labelled pixels per camera; None for all that have a label.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -155,10 +156,10 @@ def write_recording(folder: Path, rig: Rig, pictures: Pictures, frames: int, lab
 
 
 class BagLoader:
-    """Makes samples directly from a recording: it decodes labels, transforms them to 3D and draws rays, every time.
+    """Makes samples directly from a recording: for each sample it decodes labels, moves them to 3D and draws rays.
 
     Rays are drawn with exponential keys for every labelled pixel (Efraimidis and Spirakis). The rest is as in
-    `RayDataset`; the pixels' directions are kept, too.
+    `RayDataset`; as there, the pixels' directions are cached.
     """
 
     def __init__(self, recording: Recording, config: SampleConfig, dataset: RayDataset) -> None:
@@ -200,7 +201,7 @@ class BagLoader:
         return np.stack(views), rays
 
     def _labelled(self, index: int, now_ns: int, offset: int) -> list[tuple[np.ndarray, ...]]:
-        """Every labelled pixel of a frame as columns, one tuple a camera."""
+        """All labelled pixels of a frame as columns, one tuple for each camera."""
         parts: list[tuple[np.ndarray, ...]] = []
         recording, frame = self._recording, self._frames[index]
         wanted = [(kind, camera, stamp) for kind in ("semantic", "depth") for camera, stamp in frame.images.items()]
@@ -239,7 +240,7 @@ def _files(rng: np.random.Generator, camera: Camera, picture: tuple, labels: int
 
 
 def _seconds(work: Callable[[int], object], times: int) -> float:
-    """Median CPU time of this process for one call, after one that is not counted."""
+    """Median CPU time of this process for one call; the first call is not counted."""
     work(0)
     durations = []
     for number in range(times):
@@ -250,7 +251,7 @@ def _seconds(work: Callable[[int], object], times: int) -> float:
 
 
 def _memory_kib() -> int:
-    """What this process has in memory, mapped files and all."""
+    """The memory of this process in KiB, mapped files included."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 

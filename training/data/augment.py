@@ -1,10 +1,10 @@
 """Augmentation of images and of the vehicle's frame, with geometry kept consistent.
 
-Image: a view is resized, cropped and flipped by one affine map of its pixels, which is multiplied to its intrinsics
-from the left. Rays are in base_link and do not change. Bird's eye: base_link is turned and mirrored about its z axis,
-so camera poses, rays, ego poses and 3D truth are all multiplied by one matrix. A mirrored view is that of a camera
-whose x axis points the other way. So focal lengths stay positive, and every mirroring gives poses of determinant -1,
-which all later code accepts.
+Image: one affine map of its pixels resizes, crops and flips a view. The intrinsics are multiplied by it from the left.
+Rays are in base_link and do not change. Bird's eye: base_link is rotated about z, and mirrored in x and y, so camera
+poses, rays, ego poses and 3D truth are all multiplied by one matrix. A mirrored view is that of a camera whose x axis
+points the other way. So focal lengths stay positive, and every mirroring gives poses of determinant -1, which all later
+code accepts.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ImageChange:
     offset: float = 0.0
 
     def image(self, view: np.ndarray) -> np.ndarray:
-        """The changed view, (H, W, 3) uint8 of the same size; outside of the old one, mean grey."""
+        """The changed view, (H, W, 3) uint8 of the same size; mean grey outside of the old view."""
         if not np.array_equal(self.pixels, np.eye(3)):
             size = (view.shape[1], view.shape[0])
             view = cv2.warpAffine(
@@ -84,7 +84,7 @@ class ImageChange:
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig, height: int, width: int) -> ImageChange:
-    """Draw a random change of one view. The number of random numbers that it takes does not depend on settings."""
+    """Draw a random change of one view. It always draws as many random numbers, whatever the settings are."""
     zoom, right, down, flip, brightness, contrast = rng.random(6)
     scale = config.zoom_out + (config.zoom_in - config.zoom_out) * zoom
     pixels = np.eye(3)
@@ -116,16 +116,16 @@ def bird_eye_change(rng: np.random.Generator, config: AugmentConfig) -> np.ndarr
 
 
 def change_volume(volume: np.ndarray, grid: VoxelGrid, new_from_old: np.ndarray, outside: int) -> np.ndarray:
-    """A volume of the old base frame seen in the new one: each voxel takes what its centre had.
+    """A volume of the old base frame in the new one: each voxel takes the value of the old voxel that holds its centre.
 
-    Exact for mirrorings of a grid that lies evenly about the axis, nearest neighbour otherwise.
+    This is exact if a grid is mirrored that is symmetric about the axis, and nearest-neighbour sampling otherwise.
 
     Args:
         volume: (X, Y, Z).
         outside: value of voxels whose centre lay outside of the grid, for example UNLABELLED.
     """
     if volume.shape != grid.shape:
-        raise ValueError(f"volume has shape {volume.shape}, the grid {grid.shape}; give the grid that it is of")
+        raise ValueError(f"volume has shape {volume.shape}, the grid {grid.shape}; give the volume's own grid")
     old_from_new = np.linalg.inv(new_from_old)
     centres = transform_points(old_from_new, grid.centres().reshape(-1, 3).astype(np.float64))
     indices, inside = grid.index_of(centres)
@@ -135,7 +135,7 @@ def change_volume(volume: np.ndarray, grid: VoxelGrid, new_from_old: np.ndarray,
 
 
 def change_truth(truth: dict, grid: VoxelGrid, new_from_old: np.ndarray) -> dict:
-    """Occ3D arrays in the new base frame; what comes from outside of the grid is unlabelled and under no mask."""
+    """Occ3D arrays in the new base frame. Voxels from outside of the old grid are unlabelled and in no mask."""
     if np.array_equal(new_from_old, np.eye(4)):
         return truth
     return {

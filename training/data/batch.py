@@ -1,4 +1,4 @@
-"""Stacks samples to batches for the network and the losses, with the lift geometry of every frame."""
+"""Stacks samples into batches for the network and the losses, with the lift geometry of every frame."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["Batch", "BatchMaker", "Frames", "make_batch"]
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """One moment of each of B vehicles: what the network is given.
+    """One frame of each of B vehicles: the network's input.
 
     Attributes:
-        images: (B, N, 3, H, W) uint8 RGB; channels lie last in memory. Where a camera is not present, that of the first
-            one that is, so that batch statistics are of pictures; zeros where there is no such frame.
-        geometry: where the feature pixels go.
+        images: (B, N, 3, H, W) uint8 RGB; channels lie last in memory. A camera that is not present has the image of
+            the first one that is, so that batch statistics come from real images; zeros if the frame is missing.
+        geometry: the voxels that feature pixels go to.
         intrinsics: (B, N, 3, 3) float64 of the views.
         base_from_camera: (B, N, 4, 4) float64, base_link at the frame's own moment.
         present: (B, N) bool.
         odom_from_base: (B, 4, 4) float64.
-        valid: (B,) bool; false for samples that have no such frame.
+        valid: (B,) bool; false for samples without this frame.
     """
 
     images: Tensor
@@ -55,12 +55,12 @@ class Batch:
 
     Attributes:
         current: the frames to predict.
-        previous: earlier frames, nearest first; as many for all, `valid` where a sample has them.
-        rays: of each sample, labelled rays in base_link of its current frame; counts differ.
+        previous: earlier frames, nearest first; the same number for all samples, `valid` for those that have them.
+        rays: of each sample, labelled rays in base_link of its current frame; their numbers differ.
         ray_cameras: of each sample (R,) int64, the camera of each ray.
         truth: of each sample, Occ3D arrays (X, Y, Z) uint8 of its current frame, or None.
         label_voxels: of each sample, the voxels that its labels mark (`VoxelLabels` by name), or None.
-        names: of each sample, recording and frame, for messages.
+        names: of each sample, recording and frame, for error messages.
         indices: of each sample, its index in the dataset.
     """
 
@@ -143,13 +143,14 @@ class BatchMaker:
 
 
 def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | None = None) -> Batch:
-    """Stack samples and work out where their feature pixels go, on the CPU.
+    """Stack samples and compute the voxels of their feature pixels, on the CPU.
 
     Args:
-        samples: one or more, views of the model's image size. Those of fewer cameras than others are filled up with
-            absent ones.
-        config: of the model.
-        previous: number of earlier frames; the most that a sample has when None. Samples with fewer are padded.
+        samples: one or more, with views of the model's image size. Samples with fewer cameras than others are padded
+            with absent cameras.
+        config: settings of the model.
+        previous: number of earlier frames; if None, the largest number that a sample has. Samples with fewer are
+            padded.
     Raises:
         ValueError: there is no sample, or the views are not of the model's size.
     """
@@ -172,7 +173,7 @@ def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | N
 
 
 def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], config: ModelConfig) -> Frames:
-    """Stack one frame of each sample; one that is missing (None) has the current frame's cameras, all absent."""
+    """Stack one frame of each sample. A missing frame (None) has the cameras of the current one, all absent."""
     most = max(len(sample.current.present) for sample in samples)
     filled = [_filled_up(sample.current if view is None else view, most) for view, sample in zip(views, samples)]
     valid = np.array([view is not None for view in views])
@@ -199,7 +200,7 @@ def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], confi
 
 
 def _filled_up(frame: FrameViews, count: int) -> FrameViews:
-    """The frame with as many cameras; those that it lacks are absent, and otherwise like its first one."""
+    """The frame padded to a number of cameras. Added cameras are absent, and otherwise copies of the first one."""
     lacking = count - len(frame.present)
     if not lacking:
         return frame
@@ -213,7 +214,7 @@ def _filled_up(frame: FrameViews, count: int) -> FrameViews:
 
 
 def _geometry(config: ModelConfig, size: tuple[int, int], intrinsics, base_from_camera, present) -> LiftGeometry:
-    """Of one frame. Making the frustums anew costs a millisecond, as placing them does, so none are kept."""
+    """The lift geometry of one frame. Frustums are not cached, because making them takes only a millisecond."""
     views = [View(size[1], size[0], K) for K in intrinsics]
     return Frustums(config, views).place(base_from_camera, present)
 
@@ -223,7 +224,7 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A structure of dataclasses, tuples and dicts with `change` applied to its tensors."""
+    """A copy of a structure of dataclasses, tuples and dicts, with `change` applied to its tensors."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):

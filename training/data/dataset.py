@@ -29,7 +29,7 @@ from .voxelise import VoxelMarks
 
 __all__ = ["EpochSampler", "FrameViews", "RayDataset", "Sample", "SampleConfig", "split_recordings"]
 
-_OF_SAMPLE, _OF_ORDER = 1, 2  # last word of a seed: what the random numbers are for
+_OF_SAMPLE, _OF_ORDER = 1, 2  # last word of a seed: the purpose of the random numbers
 
 
 @configuration
@@ -45,10 +45,10 @@ class SampleConfig:
     balance_gain: float = setting(0.005, "g in W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
     balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
     balanced_share: float = setting(
-        1.0, "share of the rays that are drawn by W_b; the rest is drawn by W_t only (1 in the paper)", 0.0, 1.0
+        1.0, "share of the rays that are drawn with W_b; the others are drawn with W_t alone (1 in the paper)", 0.0, 1.0
     )
     previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
-    truth: bool = setting(False, "load the 3D truth if there is any")
+    truth: bool = setting(False, "load the 3D truth if a recording has it")
     voxels: bool = setting(False, "mark the voxels of the labels, also those of the auxiliary frames")
     voxel_rays: int = setting(30_000, "largest number of rays for finding free voxels, spread evenly", minimum=1)
     voxel_returns: int = setting(
@@ -63,14 +63,14 @@ class SampleConfig:
 
 @dataclass(frozen=True, eq=False)
 class FrameViews:
-    """What the network sees of one frame.
+    """One frame as the network gets it.
 
-    stamp_ns: the frame's moment.
-    views: (N, H, W, 3) uint8 RGB, undistorted; zeros where a camera is not present.
+    stamp_ns: the frame's time.
+    views: (N, H, W, 3) uint8 RGB, undistorted; zeros for cameras that are not present.
     present: (N,) bool.
     intrinsics: (N, 3, 3) of the views.
-    base_from_camera: (N, 4, 4), base_link at the frame's own moment; the mount where a camera is not present. Of
-        determinant -1 where an augmentation mirrored the view or the vehicle.
+    base_from_camera: (N, 4, 4), base_link at the frame's own time; the mount for cameras that are not present. The
+        determinant is -1 if an augmentation mirrored the view or the vehicle.
     odom_from_base: (4, 4).
     """
 
@@ -86,12 +86,12 @@ class FrameViews:
 class Sample:
     """One training sample.
 
-    recording, frame, epoch, index: where it comes from.
+    recording, frame, epoch, index: its origin.
     current: the frame to predict.
     previous: earlier frames of the recording, nearest first; fewer at its beginning and after a jump of the ego pose.
-    rays: labelled rays in base_link of the current frame, with distances (0 where only the class is known), classes
-        (255 where only the distance is) and frame_offsets.
-    ray_cameras: (R,) int64, the camera of each ray, whatever frame it is of.
+    rays: labelled rays in base_link of the current frame, with distances (0 if only the class is known), classes (255
+        if only the distance is known) and frame_offsets.
+    ray_cameras: (R,) int64, the camera of each ray, also of rays of other frames.
     truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
     label_voxels: {"semantics", "occupied", "free"} of the labels (`VoxelLabels`), or None.
     """
@@ -113,19 +113,19 @@ class RayDataset(torch.utils.data.Dataset):
 
     Args:
         folder: what `renderocc prepare` wrote.
-        config: what a sample holds.
-        recordings: names; all that are complete when None.
-        seed: with epoch and index, what every random choice follows from.
-        class_counts: (C,) frequencies for the balance of classes; those of the recordings when None. Give those of the
-            training recordings to the held-out ones.
-        grid: of the 3D truth, which is needed to turn it.
-        label_grid: of the voxels that labels mark; needed where `config.voxels` asks for them.
+        config: the contents of a sample.
+        recordings: names; None takes all that are complete.
+        seed: with epoch and index, it determines every random choice.
+        class_counts: (C,) frequencies for the balance of classes; None takes those of the recordings. Give held-out
+            recordings the counts of the training recordings.
+        grid: grid of the 3D truth, which is needed to rotate or mirror it.
+        label_grid: grid of the voxels that labels mark; needed if `config.voxels` is set.
     Attributes:
         classes: the labels' class table.
         class_counts: (C,).
-        camera_names: of the first recording, in the order of its views' axis N. Others may have other cameras.
+        camera_names: those of the first recording, in the order of its views' axis N. Others may have other cameras.
     Raises:
-        TablesError: nothing there, or recordings that do not fit together (classes, versions).
+        TablesError: there are no tables, or the recordings do not fit together (classes, versions).
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class RayDataset(torch.utils.data.Dataset):
         self.camera_names = tuple(camera.name for camera in self._tables[0].cameras)
         counts = sum(tables.class_counts for tables in self._tables) if class_counts is None else class_counts
         self.class_counts = np.array(counts, np.int64)
-        # Pixels without a class are a group of their own behind the classes: not rare (W_b = 1), and taken as static.
+        # Pixels without a class form a group after the classes: not rare (W_b = 1), and treated as static.
         dynamic = np.isin(np.arange(len(self.classes) + 1), self.classes.dynamic)
         frame_part = frame_weights(dynamic, self.config.static_weight, self.config.dynamic_weight)
         balance = balance_weights(self.class_counts, self.config.balance_gain, self.config.balance_cap)
@@ -166,14 +166,14 @@ class RayDataset(torch.utils.data.Dataset):
         return int(self._ends[-1])
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_undistort": {}}  # made anew where it is needed
+        return {**self.__dict__, "_undistort": {}}  # computed again where it is needed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of an (epoch, index), as `EpochSampler` gives them."""
+        """The sample of an (epoch, index) key from `EpochSampler`."""
         return self.sample(*key)
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """The sample of an epoch and an index; the same whenever and wherever it is asked for."""
+        """The sample of an epoch and an index. It is the same at any time and in any process."""
         tables, frame = self.recording_of(index)
         rng = np.random.default_rng([self.seed, epoch, index, _OF_SAMPLE])
         config = self.config
@@ -187,14 +187,14 @@ class RayDataset(torch.utils.data.Dataset):
         truth = tables.truth_arrays(frame) if config.truth else None
         if truth is not None and not np.array_equal(change, np.eye(4)):
             if self.grid is None:
-                raise ValueError("3D truth cannot be turned without its grid; give the dataset its grid")
+                raise ValueError("3D truth cannot be rotated or mirrored without its grid; give the dataset its grid")
             truth = change_truth(truth, self.grid, change)
         voxels = self._voxels(rng, tables, frame, change) if config.voxels else None
         tables.release()
         return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth, voxels)
 
     def rigs(self) -> list[Rig]:
-        """The cameras of each recording, equal rigs once, in the order of the recordings."""
+        """The cameras of the recordings, in their order; equal rigs appear once."""
         rigs = (Rig(tuple(Camera(one.name, one.model, one.mount) for one in each.cameras)) for each in self._tables)
         return list(dict.fromkeys(rigs))
 
@@ -206,18 +206,18 @@ class RayDataset(torch.utils.data.Dataset):
         return self._tables[recording], index - (int(self._ends[recording - 1]) if recording else 0)
 
     def rays_of(self, index: int, limit: int | None = None, offsets: Sequence[int] = ()) -> Rays:
-        """Labelled rays of a frame without drawing or weights, for evaluation.
+        """All labelled rays of a frame, or evenly spread ones, for evaluation. None are drawn at random.
 
         Args:
-            limit: at most as many, evenly spread; all when None.
-            offsets: neighbouring frames whose rays are taken too, but for those of classes that move or are unknown.
+            limit: largest number of rays; None for all.
+            offsets: neighbouring frames whose rays are added, except those of classes that move or are unknown.
         """
         return self.rays_by_camera(index, limit, offsets)[0]
 
     def rays_by_camera(
         self, index: int, limit: int | None = None, offsets: Sequence[int] = ()
     ) -> tuple[Rays, np.ndarray, tuple[str, ...]]:
-        """The rays of `rays_of`, the number of each one's camera (R,), and the cameras' names."""
+        """The rays of `rays_of`, the number (R,) of each ray's camera, and the cameras' names."""
         tables, frame = self.recording_of(index)
         rays, cameras = self._evenly(tables, frame, limit, offsets, np.eye(4))
         tables.release()
@@ -226,8 +226,8 @@ class RayDataset(torch.utils.data.Dataset):
     def _evenly(
         self, tables: Tables, frame: int, limit: int | None, offsets: Sequence[int], change: np.ndarray, place=0.0
     ) -> tuple[Rays, np.ndarray]:
-        """The rays of `rays_of` in the changed base_link, whose even steps begin at `place`, 0 to below 1, of one; and
-        their cameras."""
+        """The rays of `rays_of` in the changed base_link, and their cameras. `place`, 0 to below 1, is the start of
+        the even steps, as a share of one."""
         frames, left_out = self._still(tables, frame, offsets)
         starts = tables.starts[frames]  # (frames, N, C + 2)
         sizes = np.where(left_out[:, None], 0, np.diff(starts, axis=2)).ravel()
@@ -244,9 +244,9 @@ class RayDataset(torch.utils.data.Dataset):
     def _voxels(
         self, rng: np.random.Generator, tables: Tables, frame: int, change: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The voxels that labels mark: returns of the frame and, of what does not move, of the auxiliary ones."""
+        """The voxels that labels mark, with returns of the frame, and of static classes in the auxiliary frames."""
         config = self.config
-        assert self.label_grid is not None, "samples with voxels have their grid"
+        assert self.label_grid is not None, "samples with voxels need a grid"
         marks = VoxelMarks(self.label_grid, len(self.classes))
         frames, left_out = self._still(tables, frame, config.auxiliary_offsets)
         starts = tables.starts[frames]
@@ -272,8 +272,8 @@ class RayDataset(torch.utils.data.Dataset):
         return marks.labels().arrays()
 
     def _still(self, tables: Tables, frame: int, offsets: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The frame and its neighbours, ascending (F,), and what is left out of each (F, C + 1): in others than the
-        frame, classes that move or are unknown."""
+        """The frame and its neighbours (F,), ascending, and the classes to leave out of each (F, C + 1): in neighbours,
+        those that move or are unknown."""
         frames = np.array(sorted({frame, *tables.in_piece(frame, (frame + offset for offset in offsets))}))
         moves = np.isin(np.arange(len(tables.classes) + 1), (*tables.classes.dynamic, len(tables.classes)))
         return frames, (frames != frame)[:, None] & moves
@@ -329,7 +329,7 @@ class RayDataset(torch.utils.data.Dataset):
         return self._gather(tables, np.sort(np.concatenate(rows)), np.sort(frames), frame, change)
 
     def _draw(self, rng: np.random.Generator, sizes: np.ndarray) -> np.ndarray:
-        """How many rays each class of the frame, and then of the others, gives."""
+        """The number of rays to draw from each class of the frame, then from each class of the other frames."""
         unbalanced, drawn = round((1 - self.config.balanced_share) * self.config.rays), np.zeros_like(sizes)
         if unbalanced:
             drawn = draw_group_counts(rng, sizes, self._frame_weights.ravel(), unbalanced)
@@ -338,13 +338,13 @@ class RayDataset(torch.utils.data.Dataset):
     def _gather(
         self, tables: Tables, rows: np.ndarray, frames: np.ndarray, frame: int, change: np.ndarray
     ) -> tuple[Rays, np.ndarray]:
-        """Rays of rows of the tables, in the changed base_link of `frame`; and their cameras.
+        """The rays in these rows of the tables, in the changed base_link of `frame`, and their cameras.
 
-        `rows` ascend, so that memory is read in order; they are of `frames`, which ascend too.
+        `rows` ascend, so that memory is read in order. They belong to `frames`, which ascend too.
         """
         count = len(tables.classes)
         starts = tables.starts[frames]  # (frames, N, C + 2)
-        # Rows of a cell (frame, camera, class or none) lie together, in this order: a row's cell is found by bisection.
+        # Rows of a cell (frame, camera, class or none) lie together, in this order, so bisection finds a row's cell.
         cells = np.searchsorted(starts[..., :-1].ravel(), rows, side="right") - 1
         planes, classes = np.divmod(cells, count + 1)
         classes[classes == count] = UNLABELLED
@@ -386,16 +386,16 @@ class RayDataset(torch.utils.data.Dataset):
         first = self._tables[0]
         for tables in self._tables[1:]:
             if tables.classes != first.classes:
-                raise TablesError(f"{tables.folder}: its classes are not those of {first.folder}; train on one table")
+                raise TablesError(f"{tables.folder}: its classes are not those of {first.folder}; use one class table")
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """Yields the (epoch, index) keys of an epoch in random order. `StepSampler` distributes them.
+    """Yields the (epoch, index) keys of an epoch in random order. `StepSampler` distributes them to processes.
 
     Args:
         size: number of samples in the dataset.
         seed: seed of the order.
-        epoch: number of the epoch; each has another order.
+        epoch: number of the epoch, which changes the order.
     """
 
     def __init__(self, size: int, seed: int = 0, epoch: int = 0) -> None:
@@ -410,9 +410,9 @@ class EpochSampler(torch.utils.data.Sampler):
 
 
 def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Divide recordings into training and held-out ones. A recording is never divided, as its frames look alike.
+    """Divide recordings into training and held-out ones. A recording is never divided, because its frames look alike.
 
-    Recordings are ordered by a digest of their names, so that few change sides when others are added.
+    Recordings are ordered by a digest of their names, so that few change sides if recordings are added.
 
     Args:
         names: names of the recordings.

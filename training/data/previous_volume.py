@@ -15,8 +15,8 @@ __all__ = ["previous_volume"]
 def previous_volume(network: OccupancyNetwork, batch: Batch) -> Volume | None:
     """The volume of each sample's previous frame, moved to its current frame; None if the batch has no such frames.
 
-    It is computed without gradient, because at run time it exists already (BEVDet4D). Batch normalisation runs as in
-    any forward pass.
+    It is computed without gradient, as in BEVDet4D, because at run time it is there already. Batch normalisation runs
+    as in any forward pass.
     """
     if not batch.previous:
         return None

@@ -23,7 +23,7 @@ def balance_weights(counts: np.ndarray, gain: float = 0.005, cap: float = 1000.0
     """W_b = exp(gain * (N_max / N_c - 1)), at most `cap` (RenderOcc, weighted ray sampling).
 
     Args:
-        counts: (C,) labelled pixels of each class over the training recordings; a class without any gets the cap.
+        counts: (C,) labelled pixels of each class in the training recordings; a class without any gets the cap.
     Returns:
         (C,) float64; 1 for the most frequent class.
     """
@@ -43,19 +43,19 @@ def frame_weights(dynamic: np.ndarray, static_weight: float = 0.3, dynamic_weigh
 
     Args:
         dynamic: (C,) bool, the classes that move by themselves.
-        static_weight, dynamic_weight: of a ray of another frame, on a static and on a dynamic class.
+        static_weight, dynamic_weight: weight of a ray of another frame, on a static and on a dynamic class.
     """
     dynamic = np.asarray(dynamic, bool)
     return np.stack([np.ones(len(dynamic)), np.where(dynamic, dynamic_weight, static_weight)])
 
 
 def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    """How many items each group gives to a weighted sample without replacement.
+    """The number of items of each group in a weighted sample without replacement.
 
     Args:
         sizes: (G,) items in each group.
-        weights: (G,) weight of each of a group's items; items of weight 0 are never drawn.
-        count: items to draw; fewer come where fewer have a positive weight.
+        weights: (G,) weight of every item in a group; items of weight 0 are never drawn.
+        count: items to draw; the sample is smaller if fewer items have a positive weight.
     Returns:
         (G,) int64, at most `sizes`.
     """
@@ -67,8 +67,9 @@ def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.n
     while (wanted := count - int(drawn.sum())) > 0 and left.any():
         if left.sum() <= wanted:
             return drawn + left
-        # Keys are exponential with rate W. Those below a threshold are a binomial number in each group, and given the
-        # number, independent. With too few below it, the rest start anew: an exponential has no memory.
+        # Keys are exponential with rate W. The number of keys below a threshold is binomial in each group; given this
+        # number, the keys are independent. If there are too few, the other keys are drawn again above the threshold,
+        # because an exponential distribution has no memory.
         threshold = _threshold(left, weights, wanted)
         below = rng.binomial(left, -np.expm1(-weights * threshold))
         if below.sum() > wanted:
@@ -78,7 +79,7 @@ def draw_group_counts(rng: np.random.Generator, sizes: np.ndarray, weights: np.n
 
 
 def _threshold(sizes: np.ndarray, weights: np.ndarray, wanted: int) -> float:
-    """A key below which a little more than `wanted` items are expected; how close it is changes only the speed."""
+    """A key below which slightly more than `wanted` items are expected. An inexact value only costs speed."""
     goal = min(wanted + 6 * math.sqrt(wanted) + 6, (wanted + float(sizes.sum())) / 2)
 
     def expected(key: float) -> float:
@@ -96,9 +97,9 @@ def _threshold(sizes: np.ndarray, weights: np.ndarray, wanted: int) -> float:
 def _smallest(
     rng: np.random.Generator, counts: np.ndarray, weights: np.ndarray, threshold: float, wanted: int
 ) -> np.ndarray:
-    """How many of the `wanted` smallest keys each group has, given `counts` keys of it below the threshold."""
+    """The number of each group's keys among the `wanted` smallest, given `counts` keys below the threshold."""
     groups = np.repeat(np.arange(len(counts)), counts)
     rates = weights[groups]
-    keys = -np.log1p(rng.random(len(groups)) * np.expm1(-rates * threshold)) / rates  # exponential, cut off there
+    keys = -np.log1p(rng.random(len(groups)) * np.expm1(-rates * threshold)) / rates  # exponential, truncated
     first = np.argpartition(keys, wanted - 1)[:wanted]
     return np.bincount(groups[first], minlength=len(counts))

@@ -19,7 +19,7 @@ class VoxelLabels:
     """The labels of a grid's voxels. A voxel that is neither occupied nor free is unknown.
 
     Attributes:
-        semantics: (X, Y, Z) uint8, the class of most returns in a voxel; 255 without a return of known class.
+        semantics: (X, Y, Z) uint8, the most frequent class of a voxel's returns; 255 without a return of known class.
         occupied: (X, Y, Z) bool, the voxel has a return.
         free: (X, Y, Z) bool, rays pass the voxel, and it has no return.
     """
@@ -34,18 +34,18 @@ class VoxelLabels:
         return self.occupied | self.free
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The three by name, as a `Sample` holds them."""
+        """The three arrays by name, as a `Sample` holds them."""
         return {"semantics": self.semantics, "occupied": self.occupied, "free": self.free}
 
 
 class VoxelMarks:
     """Marks labelled rays in the voxels of a grid.
 
-    A voxel that holds a return is occupied, one that rays only pass is free. A ray whose return lies behind the grid
-    passes all voxels on its way. Pixels and rays without a distance (0, negative or NaN) say nothing.
+    A voxel that holds a return is occupied. A voxel that rays only pass is free. A ray whose return is behind the grid
+    passes all voxels on its way. Pixels and rays without a distance (0, negative or NaN) are not used.
 
     Args:
-        class_count: ids of the class table; a label of this id or above, 255 among them, is of unknown class.
+        class_count: number of ids in the class table; larger ids, such as 255, are unknown classes.
     """
 
     def __init__(self, grid: VoxelGrid, class_count: int) -> None:
@@ -54,12 +54,12 @@ class VoxelMarks:
         self._passed = np.zeros(grid.size, bool)
 
     def add_rays(self, origins: np.ndarray, directions: np.ndarray, distances: np.ndarray, classes: np.ndarray) -> None:
-        """Mark returns, and the voxels on the way to them. A ray that begins outside of the grid says nothing.
+        """Mark returns, and the voxels on the way to them. A ray that begins outside of the grid is not used.
 
         Args:
             origins: (R, 3) metres in the grid's frame.
             directions: (R, 3) unit vectors.
-            distances: (R,) metres along the ray; infinite where it was seen to leave the grid.
+            distances: (R,) metres along the ray; infinite if the ray is known to leave the grid.
             classes: (R,) ids.
         Raises:
             ValueError: an origin or a direction is not finite.
@@ -84,15 +84,15 @@ class VoxelMarks:
         stride: int = 1,
         first: int = 0,
     ) -> None:
-        """Mark the returns of one image's labelled pixels, and nothing before them: much faster than `add_rays`.
+        """Mark the returns of one image's labelled pixels, but no free voxels. This is much faster than `add_rays`.
 
         Args:
             directions: (H, W, 3) float32 unit directions of the pixels in the camera's frame.
             base_from_camera: (4, 4) of determinant 1 or, mirrored, -1.
-            starts: (C + 2,) rows of the next two by class, as `Tables` have them.
+            starts: (C + 2,) first row of each class in `pixels` and `distances`, as in `Tables`.
             pixels, distances: (M, 2) column and row, (M,) metres.
-            left_out: (C + 1,) bool, classes that do not count.
-            stride, first: every which pixel of a class is taken, and from which one on.
+            left_out: (C + 1,) bool, classes that are not used.
+            stride, first: of each class, every `stride`-th pixel is used, beginning with number `first`.
         """
         from .voxelise_loops import mark
 
@@ -114,7 +114,7 @@ class VoxelMarks:
         )
 
     def labels(self) -> VoxelLabels:
-        """What has been marked so far. Of several classes with equally many returns a voxel has the lowest id."""
+        """The labels marked so far. If classes have equally many returns in a voxel, it gets the lowest id."""
         from .voxelise_loops import elect
 
         occupied, semantics = np.zeros(self.grid.size, bool), np.full(self.grid.size, UNLABELLED, np.uint8)

@@ -1,4 +1,4 @@
-"""The loops of `voxelise`, compiled by Numba when they are first called (a second or two; kept on disk)."""
+"""The loops of `voxelise`, compiled by Numba when they are first called (a second or two) and cached on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["elect", "mark", "walk"]
 
 compiled = compiler()
 
-_MOST = 65_535  # votes that are counted
+_MOST = 65_535  # the largest number of votes that is counted
 
 
 @compiled
@@ -25,16 +25,16 @@ def walk(
 ) -> None:
     """Walk each ray until the voxel of its return, or out of the grid.
 
-    Step for step the arithmetic of `traversal.traverse`, one ray after the other.
+    The arithmetic is that of `traversal.traverse`, but one ray is processed after the other.
 
     Args:
         shape: voxels in x, y, z.
         origins, directions: (R, 3) float64; origins in voxels from the lower corner.
-        distances: (R,) float64 of the returns in voxels, infinite where the ray leaves the grid. Rays without one (0,
-            negative, NaN) and rays that begin outside of the grid are left out.
-        names: (R,) int64, the row of `votes` that a return counts in.
-        votes: (rows, voxels) uint16, receives one more in the voxel of each return.
-        passed: (voxels,) bool, receives true where a ray goes through before its return.
+        distances: (R,) float64 of the returns in voxels, infinite if the ray leaves the grid. Rays without a distance
+            (0, negative, NaN) and rays that begin outside of the grid are left out.
+        names: (R,) int64, the row of `votes` in which a return counts.
+        votes: (rows, voxels) uint16, incremented at the voxel of each return.
+        passed: (voxels,) bool, set at the voxels that a ray passes before its return.
     """
     for ray in range(len(origins)):
         ox, oy, oz = origins[ray]
@@ -43,7 +43,7 @@ def walk(
         if not (distance > 0 and 0 <= ox < shape[0] and 0 <= oy < shape[1] and 0 <= oz < shape[2]):
             continue
         x, y, z = int(ox), int(oy), int(oz)
-        # The plane that is crossed next on each axis; a ray along an axis never crosses those of the others.
+        # The next plane on each axis. A ray along an axis never crosses planes of the other axes.
         px, py, pz = x + (dx > 0), y + (dy > 0), z + (dz > 0)
         sx, sy, sz = (1 if dx > 0 else -1), (1 if dy > 0 else -1), (1 if dz > 0 else -1)
         tx = (px - ox) / dx if dx != 0 else np.inf
@@ -88,18 +88,18 @@ def mark(
     distances: np.ndarray,
     votes: np.ndarray,
 ) -> None:
-    """Vote for the voxels that the labelled pixels of one image returned from.
+    """Count votes for the voxels that hold returns of one image's labelled pixels.
 
     Args:
         shape: voxels in x, y, z.
         places: (H, W, 3) float32 unit directions of the image's pixels in the camera's frame.
         rotation, origin: (3, 3), (3,) float64, voxels from metres of the camera's frame: rotation @ place + origin.
-        starts: (rows + 1,) rows of `pixels` of each class, as tables have them.
-        left_out: (rows,) bool, classes that do not count.
-        first, stride: which pixels of each class are taken.
+        starts: (rows + 1,) first row of each class in `pixels`, as in the tables.
+        left_out: (rows,) bool, classes that are not used.
+        first, stride: of each class, every `stride`-th pixel is used, beginning with number `first`.
         pixels: (M, 2) column and row.
-        distances: (M,) float32 metres; those that are not above 0 are left out.
-        votes: (rows, voxels) uint16, receives one more in the voxel of each return in the grid.
+        distances: (M,) float32 metres; pixels whose distance is not above 0 are left out.
+        votes: (rows, voxels) uint16, incremented at the voxel of each return in the grid.
     """
     for name in range(len(left_out)):
         if left_out[name]:
@@ -121,12 +121,13 @@ def mark(
 
 @compiled
 def elect(votes: np.ndarray, occupied: np.ndarray, semantics: np.ndarray) -> None:
-    """Which voxels have votes, and the class with the most.
+    """Find the voxels with votes, and their class with the most votes.
 
     Args:
-        votes: (C + 1, voxels) uint16, those of unknown class last.
-        occupied: (voxels,) bool, receives true where there are any; holds false.
-        semantics: (voxels,) uint8, receives the class of most votes, the first of several; is left where none is known.
+        votes: (C + 1, voxels) uint16; the last row is the unknown class.
+        occupied: (voxels,) bool, all false; set where there are votes.
+        semantics: (voxels,) uint8, receives the class with the most votes, the lowest id of several; not changed where
+            only the unknown class has votes.
     """
     most = np.zeros(votes.shape[1], np.uint16)
     for name in range(len(votes) - 1):

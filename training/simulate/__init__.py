@@ -43,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     for kind, what in KINDS.items():
         if kind != "rig":
             made.add_argument(f"--random-{kind}", action="append_const", dest="varied", const=kind, help=f"draw {what}")
-    made.add_argument("--random-all", action="store_true", help="all that --random-... draw, the rig too")
+    made.add_argument(
+        "--random-all", action="store_true", help="draw everything that the --random-... options draw, the rig included"
+    )
     made.add_argument("--no-lidar", action="store_true", help="record no clouds")
     made.add_argument("--no-labels", action="store_true", help="record no 2D labels")
     made.add_argument("--no-truth", action="store_true", help="write no 3D truth (occupancy/<stamp>.npz)")
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _vehicle(arguments: argparse.Namespace) -> Vehicle:
-    """The recording car that the arguments name."""
+    """The recording car that the arguments ask for."""
     from renderocc_model.geometry.rig import Rig
 
     from .rigs import Vehicle, random_vehicle
@@ -96,7 +98,7 @@ def _vehicle(arguments: argparse.Namespace) -> Vehicle:
     width, height = arguments.width, arguments.height
     if arguments.random_rig or arguments.random_all:
         if arguments.rig or height is not None:
-            raise ValueError("--random-rig draws the cameras and their heights in pixels; leave --rig and --height out")
+            raise ValueError("--random-rig draws the cameras and their image heights; leave --rig and --height out")
         return random_vehicle(arguments.seed, width)
     if arguments.rig and (width is not None or height is not None):
         raise ValueError("--width and --height size the default rig; edit the rig file instead")
@@ -106,7 +108,7 @@ def _vehicle(arguments: argparse.Namespace) -> Vehicle:
 
 
 def _record(out: Path, vehicle: Vehicle, settings, record) -> tuple[int, float]:
-    """Record with a progress bar. Returns the number of messages, and the seconds without building the town."""
+    """Record with a progress bar. Returns the number of messages, and the seconds after the town was built."""
     from tqdm import tqdm
 
     began = None

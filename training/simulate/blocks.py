@@ -124,7 +124,7 @@ def _field(builder, block, rng, trees) -> None:
 
 
 def _parking_lot(builder, block, rng, trees) -> None:
-    """Rows of bays as `textures` paints them: every 2.7 m, two rows of 5 m for every 16 m."""
+    """Rows of parking bays as `textures` paints them: bays of 2.7 m by 5 m, two rows in every 16 m."""
     for column in range(int(block.x0 / 2.7) + 2, int(block.x1 / 2.7) - 1):
         for row in range(int(block.y0 // 16), int(block.y1 // 16) + 1):
             for inset, yaw in ((2.5, np.pi / 2), (13.5, -np.pi / 2)):
@@ -153,7 +153,7 @@ def _parking_lot(builder, block, rng, trees) -> None:
 
 
 def _site(builder, block, rng, trees) -> None:
-    """A building site: machines, a shell of concrete, containers, heaps, barriers around."""
+    """A building site with barriers around it: machines, a concrete shell, containers, heaps."""
     centre = np.array([(block.x0 + block.x1) / 2, (block.y0 + block.y1) / 2])
     shell = []
     for floor in range(rng.integers(2, 4)):

@@ -17,7 +17,7 @@ from .shapes import Mesh
 
 __all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
 
-# Ids of what stands and moves in a town, by name; the ground's are in `plan`.
+# Class ids of the objects of a town, by name; those of the ground are in `plan`.
 CLASSES = {
     name: OCC3D_NUSCENES.id_of(name)
     for name in (
@@ -42,7 +42,7 @@ _CELL = 24.0  # metres; two circles of 12 m that touch lie in neighbouring cells
 
 
 class Models:
-    """A limited number of different models of each kind, made when they are first needed, so that models repeat."""
+    """A few models of each kind, which repeat in the town. Each is made when it is first needed."""
 
     def __init__(self, rng: np.random.Generator, count: int = 24) -> None:
         self._seed = int(rng.integers(2**31))
@@ -50,10 +50,10 @@ class Models:
         self._made: dict[tuple, Mesh] = {}
 
     def draw(self, rng: np.random.Generator, make, *options) -> Mesh:
-        """One of the models that `make(rng, *options)` gives."""
+        """One of the models of a kind, each made by `make(rng, *options)`."""
         key = (make.__module__, make.__name__, *options, int(rng.integers(self._count)))
         if key not in self._made:
-            # A model depends on its own number only, not on what was drawn before it.
+            # A model depends only on its own number, not on what was drawn before it.
             own = np.random.default_rng([self._seed, zlib.crc32(repr(key).encode())])
             self._made[key] = make(own, *options)
         return self._made[key]
@@ -73,7 +73,7 @@ class _Placed(NamedTuple):
 
 @dataclass
 class Builder:
-    """Collects models and their places. `build` gives a mesh of each.
+    """Collects models and their places. `build` gives their meshes.
 
     Attributes:
         way: (P, 2) plan points that the recording car passes: trees far from all of them have fewer leaves.
@@ -91,17 +91,17 @@ class Builder:
     def put(
         self, mesh: Mesh, name: str, x: float, y: float, yaw: float = 0.0, lift: float = 0.0, tilt: bool = False
     ) -> None:
-        """Stand a mesh at a plan point as one object of a class."""
+        """Place a mesh at a plan point, as one object of a class."""
         self.placed.append(_Placed(mesh, name, x, y, yaw, lift, tilt))
 
     def plant(
         self, rng: np.random.Generator, trees: list[Mesh], x: float, y: float, scale: tuple[float, float] = (0.8, 1.2)
     ) -> None:
-        """Plant one of the trees, turned and scaled at random."""
+        """Place one of the trees, rotated and scaled at random."""
         tree = trees[rng.integers(len(trees))]
         if np.hypot(*(self.way - [x, y]).T).min() > _FAR:
             if id(tree) not in self.thinned:
-                self.thinned[id(tree)] = tree, thinned(tree)  # the tree is kept, so that no other object gets its id
+                self.thinned[id(tree)] = tree, thinned(tree)  # keep the tree, so that no other object gets its id
             tree = self.thinned[id(tree)][1]
         mesh = tree.at(0, 0, 0, rng.uniform(-np.pi, np.pi), rng.uniform(*scale))
         self.put(mesh.seeded(float(rng.uniform(0, 99))), "vegetation", x, y)

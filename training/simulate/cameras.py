@@ -14,8 +14,8 @@ from .write import JPEG_QUALITY
 __all__ = ["Imaging", "blurred_by_motion", "draw_imaging", "lattice", "photograph"]
 
 _SHARP = 0.55  # pixels: the blur of a good lens
-_NOISIEST = 25.0  # factor of the noise variance, of the night too
-_LATTICE = 4  # pixels between those whose motion is worked out
+_NOISIEST = 25.0  # factor of the noise variance, also at night
+_LATTICE = 4  # spacing in pixels of the lattice on which motion is computed
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,19 @@ class Imaging:
     """The image quality of a camera. The defaults are those of a good camera.
 
     Attributes:
-        stops, jitter: exposure above what is metered, and its standard deviation from picture to picture.
+        stops, jitter: exposure above the metered one, and its standard deviation from image to image, in stops.
         shutter: seconds over which motion is smeared.
         defocus: standard deviation of the lens's blur, pixels.
-        sharpening: how much of what blur takes away is added again, 0 to about 1.5.
+        sharpening: share of the detail lost to blur that is added again, 0 to about 1.5.
         noise: factor of the sensor's noise variance.
         smoothing: standard deviation of the blur against noise, pixels; 0 for none.
         blotches: amplitude of coarse colour noise.
-        quality: of the JPEG, 1 to 100.
+        quality: JPEG quality, 1 to 100.
         balance: (3,) factors of red, green and blue.
         saturation, contrast: factors.
         lift: brightness of black, 0 to 1.
         vignette: how much darker the corners are.
-        drops: water drops on the lens, for a wet one.
+        drops: number of water drops on the lens.
     """
 
     stops: float = 0.0
@@ -56,12 +56,12 @@ class Imaging:
 
 
 def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> list[Imaging | None]:
-    """Draw the image quality of a car's cameras, which are similar but not equal; None if nothing is varied.
+    """Draw the image quality of a car's cameras, which are similar but not equal. None if `kinds` varies none of it.
 
     Args:
-        seed: of the recording.
+        seed: seed of the recording.
         kinds: which of exposure, blur, noise, jpeg and colour vary.
-        rain: of the weather, 0 to 1.
+        rain: rain of the weather, 0 to 1.
         count: number of cameras.
     """
     if not rain and not kinds & set(_DRAWS):
@@ -72,7 +72,7 @@ def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> l
             common = stream(seed, kind)
             shared = common.random(8)
             for index in range(count):
-                # Most of each number is common to all cameras of the car, some is the camera's own.
+                # Most of the variation is common to all cameras of the car; the rest is the camera's own.
                 own = np.clip(shared + stream(seed, kind, 1 + index).normal(0, 0.06, 8), 0, 1)
                 imagings[index] = replace(imagings[index], **draw(own))
     if rain:
@@ -83,7 +83,7 @@ def draw_imaging(seed: int, kinds: frozenset[str], rain: float, count: int) -> l
 
 
 def _exposure(u: np.ndarray) -> dict:
-    # Real cameras often protect the sky, and then their pictures are darker than those metered for the ground; but some
+    # Real cameras often expose for the sky, so that their images are darker than if exposed for the ground; but some
     # show a sunlit road as white.
     return {"stops": float(3.0 * (u[0] - 0.7) + 0.5 * (u[1] - 0.5)), "jitter": float(0.1 + 0.25 * u[2])}
 
@@ -124,11 +124,11 @@ _DRAWS = {"exposure": _exposure, "blur": _blur, "noise": _noise, "jpeg": _jpeg, 
 
 
 def blurred_by_motion(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """A linear image smeared along what moves during the exposure.
+    """A linear image with motion blur.
 
     Args:
         image: (H, W, 3).
-        flow: (h, w, 2) pixels that what is seen moves by, at a coarser lattice over the same image.
+        flow: (h, w, 2) motion during the exposure, in pixels, on a coarser lattice over the same image.
     """
     height, width = image.shape[:2]
     flow = cv2.resize(flow.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -145,7 +145,7 @@ def blurred_by_motion(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
 
 
 def lattice(shape: tuple[int, int]) -> np.ndarray:
-    """Numbers of the pixels, row by row, whose motion is worked out, (h, w)."""
+    """Indices into the flattened image of the pixels whose motion is computed, (h, w)."""
     rows, columns = (np.arange(size // _LATTICE) * _LATTICE + _LATTICE // 2 for size in shape)
     return rows[:, None] * shape[1] + columns
 
@@ -160,7 +160,7 @@ def photograph(
         imaging: the camera's image quality.
         exposure: multiplies the radiance.
         rain: 0 to 1; streaks in the air have the colour of the `horizon`, (3,) linear.
-        rng: of this picture.
+        rng: random numbers of this image.
     Returns:
         (H, W, 3) uint8 sRGB.
     """
@@ -173,7 +173,7 @@ def photograph(
         image = _through_drops(image, imaging.drops, rng)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32) * (height / width)
     image *= np.maximum(1 - np.float32(imaging.vignette) * (x[None] ** 2 + y[:, None] ** 2), 0)[..., None]
-    gain = max(1.0, 0.4 * exposure)  # what is dark is amplified, with its noise
+    gain = max(1.0, 0.4 * exposure)  # dark images are amplified, and their noise with them
     variance = np.float32(min(imaging.noise * gain, _NOISIEST)) * (np.float32(0.00006) + np.float32(0.0007) * image)
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.sqrt(variance)
     if imaging.blotches:
@@ -203,7 +203,7 @@ def _graded(picture: np.ndarray, imaging: Imaging) -> np.ndarray:
 
 
 def _streaks(height: int, width: int, rain: float, rng: np.random.Generator) -> np.ndarray:
-    """(H, W) float32 how much of the horizon's light falling rain adds: slanting lines, the near ones long."""
+    """(H, W) float32 share of the horizon's light that falling rain adds: slanting streaks, longer for near drops."""
     layer = np.zeros((height, width), np.uint8)
     slant = rng.uniform(-0.25, 0.25)
     count = int(rain * height * width / 700)
@@ -217,7 +217,7 @@ def _streaks(height: int, width: int, rain: float, rng: np.random.Generator) -> 
 
 
 def _through_drops(image: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """The picture through drops on the lens: out of focus within them, a little brighter."""
+    """The image through drops on the lens: inside a drop it is out of focus and a little brighter."""
     height, width = image.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     for x, y, radius in zip(rng.uniform(0, width, count), rng.uniform(0, height, count), rng.random(count)):

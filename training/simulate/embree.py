@@ -1,7 +1,8 @@
-"""Embree, the library that embreex brings, called directly.
+"""Calls Embree directly, from the library in the package embreex.
 
-embreex itself copies meshes vertex by vertex in Python, knows no instances, so that what moves needed a second look at
-every ray, and casts rays one by one. Names and numbers are those of Embree 4's `rtcore.h`.
+The Python interface of embreex is too slow: it copies meshes vertex by vertex, casts rays one by one, and has no
+instances, so that moving objects would need a second cast of every ray. Names and numbers are those of Embree 4's
+`rtcore.h`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COHERENT = 1 << 16  # RTCRayQueryFlags
 _ALL_FEATURES = -1
 
 _POINTER, _WORD, _SIZE = ctypes.c_void_p, ctypes.c_uint, ctypes.c_size_t
-_FUNCTIONS = {  # name: what it returns, what it takes
+_FUNCTIONS = {  # name: type of the result, types of the arguments
     "rtcNewDevice": (_POINTER, [ctypes.c_char_p]),
     "rtcGetDeviceError": (ctypes.c_int, [_POINTER]),
     "rtcNewScene": (_POINTER, [_POINTER]),
@@ -45,7 +46,7 @@ _FUNCTIONS = {  # name: what it returns, what it takes
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Embree as embreex has loaded it: its functions are found through the module that is linked to it."""
+    """The Embree library that embreex has loaded. Its functions are found through the module that is linked to it."""
     library = ctypes.CDLL(rtcore.__file__)
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
@@ -55,7 +56,7 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def _device() -> int:
-    """One device for all scenes of this process: making one takes longer than a small scene."""
+    """One device for all scenes of this process, because making a device takes longer than making a small scene."""
     return _library().rtcNewDevice(None)
 
 
@@ -69,13 +70,13 @@ class Scene:
 
     Args:
         meshes: vertices (V, 3) and faces (F, 3) of each.
-        around: a scene whose meshes, which come first in the numbering, are in this one too, without being built again.
-            It must not itself be around another.
+        around: a scene whose meshes are also in this one, as an instance that is not built again. Its meshes come first
+            in the numbering. It must not contain an instance itself.
     """
 
     def __init__(self, meshes: Sequence[tuple[np.ndarray, np.ndarray]], around: Scene | None = None) -> None:
         library = _library()
-        self._around = around  # lives as long as this
+        self._around = around  # kept alive as long as this scene
         self._scene = library.rtcNewScene(_device())
         weakref.finalize(self, library.rtcReleaseScene, self._scene)
         self.count: int = len(meshes) + (around.count if around else 0)
@@ -86,7 +87,7 @@ class Scene:
             self._attach(self._triangles(vertices, faces))
         library.rtcCommitScene(self._scene)
         if error := library.rtcGetDeviceError(_device()):
-            raise MemoryError(f"Embree could not build a scene of {self.count} meshes: its error {error}")
+            raise MemoryError(f"Embree could not build a scene of {self.count} meshes: Embree's error {error}")
         memory = np.zeros(ROWS * LANES + LANES, np.int32)
         start = -memory.ctypes.data % (4 * LANES) // 4  # lanes must be aligned
         self._ints = memory[start : start + ROWS * LANES].reshape(ROWS, LANES)
@@ -116,18 +117,18 @@ class Scene:
         library = _library()
         library.rtcCommitGeometry(geometry)
         library.rtcAttachGeometry(self._scene, geometry)
-        library.rtcReleaseGeometry(geometry)  # the scene holds it
+        library.rtcReleaseGeometry(geometry)  # the scene keeps it alive
 
     def _packet(self, coherent: bool) -> tuple:
-        """Scene, packet's address, packet: what the loops want to know."""
-        self._ints[-2, :2] = _COHERENT if coherent else 0, _ALL_FEATURES  # of RTCIntersectArguments; no callbacks
+        """The arguments of the loops: the scene, the packet's address, and the packet."""
+        self._ints[-2, :2] = _COHERENT if coherent else 0, _ALL_FEATURES  # for RTCIntersectArguments: no callbacks
         return np.uint64(self._scene), np.uint64(self._ints.ctypes.data), self._floats, self._ints
 
     def intersect(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Distance (`NOTHING` or more: none), mesh (-1: none), triangle, u and v of N rays' first hits.
+        """The first hits of N rays: distance (`NOTHING` or more without a hit), mesh (-1 without), triangle, u and v.
 
         Args:
-            origins, directions: (N, 3) float32, or (1, 3) origins that all share.
+            origins, directions: (N, 3) float32; origins (1, 3) if all rays share one.
         """
         count = len(directions)
         found = [np.empty(count, kind) for kind in (np.float32, np.int32, np.int32, np.float32, np.float32)]
@@ -136,7 +137,7 @@ class Scene:
         return tuple(found)
 
     def nearest(self, origins: np.ndarray, directions: np.ndarray, limit: float) -> np.ndarray:
-        """(N,) float32 metres to the first hits, `limit` where there is none before it."""
+        """(N,) float32 metres to the first hits; `limit` for a ray without a hit before it."""
         none, nothing = np.empty(0, np.int32), np.empty(0, np.float32)
         distance = np.empty(len(directions), np.float32)
         cast(
@@ -155,7 +156,7 @@ class Scene:
         return distance
 
     def blocked(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """(N,) bool: anything lies from origins (N, 3) in the direction (1, 3)."""
+        """(N,) bool: a ray from origin (N, 3) in the direction (1, 3) hits something."""
         result = np.empty(len(origins), bool)
         occluded(np.uint64(_address("rtcOccluded8")), *self._packet(True), origins, direction, result)
         return result

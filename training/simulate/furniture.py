@@ -1,4 +1,4 @@
-"""What stands in streets: lamps, signals, signs, cones, barriers, benches, bins, bicycle racks, shelters."""
+"""Street furniture: lamps, traffic lights, signs, cones, barriers, benches, bins, bicycle racks, shelters."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def barrier(rng: np.random.Generator, kind: str | None = None) -> Mesh:
         (-0.12, 0.35),
         (-0.28, 0.12),
     ]
-    # `extrude` wants convex outlines; a barrier is two of them on top of each other.
+    # `extrude` needs convex outlines, so a barrier is two of them on top of each other.
     foot = extrude([profile[0], profile[1], profile[2], profile[3], profile[6], profile[7]], 1.0)
     stem = extrude([profile[6], profile[3], profile[4], profile[5]], 1.0)
     colour = linear(176, 172, 164) if kind == "concrete" else linear(*[(206, 70, 30), (226, 226, 222)][rng.integers(2)])
@@ -153,12 +153,12 @@ def hydrant(rng: np.random.Generator) -> Mesh:
 
 
 def planter(rng: np.random.Generator) -> Mesh:
-    """The trough only; its bush is vegetation."""
+    """Only the trough; its bush is an object of its own, of the class vegetation."""
     return box((-0.6, -0.6, 0), (0.6, 0.6, 0.55), Surface.CONCRETE, (0.4, 0.38, 0.35), taper=1.08)
 
 
 def rack(rng: np.random.Generator) -> Mesh:
-    """Five hoops to lean bicycles on, along x."""
+    """A bicycle rack of five hoops along x."""
     hoop = [(0, -0.35, 0), (0, -0.35, 0.7), (0, 0, 0.85), (0, 0.35, 0.7), (0, 0.35, 0)]
     return Mesh.join(
         [tube(hoop, 0.03, 6, Surface.PLAIN, (0.45, 0.46, 0.47)).at(x, 0) for x in np.arange(-1.6, 1.7, 0.8)]

@@ -1,4 +1,4 @@
-"""Light at night and on wet ground: street lamps, headlights, and puddles that mirror their surroundings."""
+"""Light at night and on wet ground: street lamps, headlights, and reflections in puddles."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from .weather import Weather
 
 __all__ = ["Lights", "mirror_things", "soak"]
 
-_REACH = 55.0  # metres; lamps that are farther away are left out, as their light is hardly visible
-_STREET = np.array([13.0, 10.5, 7.0], np.float32)  # radiant intensity: 7 m below a quarter of the sun
+_REACH = 55.0  # metres; lamps farther away are left out, because their light is hardly visible
+_STREET = np.array([13.0, 10.5, 7.0], np.float32)  # radiant intensity; at 7 m a quarter of the sun's light
 _HEAD = np.array([34.0, 33.0, 30.0], np.float32)
 _HEADLAMPS = ((3.5, 0.62, 0.68), (3.5, -0.62, 0.68))  # in base_link
-_DIPPED, _SPREAD = np.float32(-0.045), np.array([0.09, 0.35], np.float32)  # radians: down by; beam's height, width
+_DIPPED, _SPREAD = (
+    np.float32(-0.045),
+    np.array([0.09, 0.35], np.float32),
+)  # radians: pitch downwards, and the beam's height and width
 _SOAKED = (
     Surface.ASPHALT,
     Surface.PAVING,
@@ -35,7 +38,7 @@ class Lights:
     """The lamps that are on.
 
     Attributes:
-        street: (L, 3) places of street lamps in odom.
+        street: (L, 3) positions of street lamps in odom.
         odom_from_base: (4, 4) pose of the recording car, whose headlights are on.
     """
 
@@ -43,7 +46,7 @@ class Lights:
     odom_from_base: np.ndarray
 
     def arriving(self, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """Light on surfaces, without shadows: (3, N) from points and unit normals (3, N) in odom."""
+        """Light of the lamps on surfaces, without shadows, (3, N), for points and unit normals (3, N) in odom."""
         total = np.zeros_like(point)
         here = self.odom_from_base[:3, 3]
         near = self.street[np.hypot(*(self.street[:, :2] - here[:2]).T) < _REACH]
@@ -52,7 +55,7 @@ class Lights:
             squared = dot(towards, towards)
             length = np.sqrt(squared)
             facing = np.maximum(dot(normal, towards) / length, 0)
-            down = np.maximum(towards[2] / length, 0)  # lamps shine down, and little sideways
+            down = np.maximum(towards[2] / length, 0)  # lamps shine downwards, and little sideways
             total += _STREET[:, None] * (facing * down / np.maximum(squared, 1))
         ahead, left, up = self.odom_from_base[:3, :3].T.astype(np.float32)
         for place in _HEADLAMPS:
@@ -69,7 +72,7 @@ class Lights:
 
 
 def soak(paint: Paint, hits: Hits, footprint: np.ndarray, wet: float) -> None:
-    """Make the ground's paint wet: darker, and a mirror where puddles stand."""
+    """Make the ground wet: darker, and reflecting where there are puddles."""
     rows = np.flatnonzero(hits.hit & np.isin(hits.surface, _SOAKED) & (hits.normal[2] > 0.8))
     x, y = hits.point[0, rows], hits.point[1, rows]
     puddle = noise(x + 51, y - 17, 0.25, footprint[rows]) * 0.5 + noise(y, x, 1.1, footprint[rows]) * 0.7
@@ -87,12 +90,12 @@ def mirror_things(
     weather: Weather,
     seen: np.ndarray,
 ) -> None:
-    """Put what wet ground mirrors, other than the sky, into `seen`, (3, N), roughly shaded.
+    """Write the objects that wet ground reflects into `seen`, (3, N), roughly shaded. The sky is already there.
 
     Args:
         origin: (3, N) points just above the surface.
-        normal, mirrored: (3, N) unit normals and directions of the mirrored rays.
-        gloss: (N,); little of it mirrors the surroundings as it did.
+        normal, mirrored: (3, N) unit normals, and directions of the reflected rays.
+        gloss: (N,); points of little gloss keep what is in `seen`.
     """
     rows = np.flatnonzero((gloss > 0.1) & (normal[2] > 0.8))
     if not len(rows):

@@ -1,7 +1,7 @@
-"""The simulation's inner loops, compiled by Numba when they are first called and kept on disk.
+"""The simulation's inner loops, compiled by Numba when they are first called, and cached on disk.
 
-Rays go to Embree eight at a time, through the address of its function: compiled code that is kept on disk may hold no
-address itself. The lanes of a packet lie side by side as in Embree's RTCRayHit8.
+Embree casts eight rays at a time. The loops get the address of its function as an argument, because code that is cached
+on disk must not contain addresses. The lanes of a packet lie side by side as in Embree's RTCRayHit8.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from renderocc_model.base.compiling import compiler
 __all__ = ["LANES", "NOTHING", "ROWS", "cast", "interpolate", "merge", "occluded", "read_noise", "spread"]
 
 LANES = 8
-NOTHING = np.float32(1e30)  # how far rays go
+NOTHING = np.float32(1e30)  # metres: the length of rays
 _ORIGIN, _NEAR, _DIRECTION, _TIME, _FAR, _MASK = 0, 3, 4, 7, 8, 9
 _U, _V, _FACE, _GEOMETRY, _INSTANCE = 15, 16, 17, 18, 19
 _VALID, _ARGUMENTS = 22, 23
-ROWS = 25  # of eight numbers, of 4 bytes each
+ROWS = 25  # rows of eight numbers of 4 bytes
 
-compiled = compiler(nogil=False)  # packets of rays are shared, so that one thread at a time may trace
+compiled = compiler(nogil=False)  # threads share one packet, so only one of them may trace at a time
 
 
 @intrinsic
 def _call(typing, function, valid, scene, rays, arguments):
-    """Call rtcIntersect8 or rtcOccluded8, all given by their addresses."""
+    """Call rtcIntersect8 or rtcOccluded8. All arguments are addresses."""
 
     def build(context, builder, signature, values):
         address = ir.IntType(64)
@@ -42,7 +42,7 @@ def _call(typing, function, valid, scene, rays, arguments):
 
 @compiled
 def _load(floats, ints, origins, directions, begin, count, limit):
-    """Put eight rays into a packet; lanes beyond the last ray stay idle."""
+    """Put up to eight rays into a packet; lanes after the last ray are inactive."""
     step = 0 if len(origins) == 1 else 1
     turn = 0 if len(directions) == 1 else 1
     for lane in range(LANES):
@@ -60,14 +60,14 @@ def cast(function, scene, address, floats, ints, origins, directions, limit, shi
     """First hits of N rays.
 
     Args:
-        function, scene, address: of rtcIntersect8, of the scene, of the packet.
+        function, scene, address: addresses of rtcIntersect8, the scene and the packet.
         floats, ints: the packet, (ROWS, LANES), as float32 and as int32.
-        origins, directions: (N, 3) float32, or (1, 3) where all rays share it.
+        origins, directions: (N, 3) float32, or (1, 3) if all rays share one.
         limit: metres.
         shift: added to the numbers of meshes outside the instance.
-        distance: (N,) float32 to be filled; `limit` where nothing is hit.
-        part, face, u, v: (N,) to be filled with mesh (-1: nothing), triangle and barycentric coordinates; empty ones
-            are not wanted.
+        distance: (N,) float32, receives the distance; `limit` without a hit.
+        part, face, u, v: (N,), receive mesh (-1 without a hit), triangle and barycentric coordinates. Arrays of length
+            0 are not filled.
     """
     count = len(distance)
     for begin in range(0, count, LANES):
@@ -84,7 +84,7 @@ def cast(function, scene, address, floats, ints, origins, directions, limit, shi
 
 @compiled
 def occluded(function, scene, address, floats, ints, origins, directions, result):
-    """Whether anything lies along each of N rays, (N,) bool to be filled; the rest as `cast`, but rtcOccluded8."""
+    """Whether each of N rays hits anything, written to (N,) bool; the other arguments as `cast`, with rtcOccluded8."""
     count = len(result)
     for begin in range(0, count, LANES):
         _load(floats, ints, origins, directions, begin, count, NOTHING)
@@ -98,11 +98,12 @@ def interpolate(number, part, face, u, v, faces, normals, texture, directions, n
     """Normals and texture coordinates where rays hit one mesh.
 
     Args:
-        number: of the mesh; other rays are left alone.
+        number: number of the mesh. Rays that hit other meshes are not changed.
         part, face, u, v: (N,) as `cast` fills them.
-        faces, normals, texture: the mesh's.
-        directions: (N, 3); normals are turned against them.
-        normal_out, texture_out: (3, N) float32 to be filled; the third texture coordinate is constant over a triangle.
+        faces, normals, texture: of the mesh.
+        directions: (N, 3); normals are flipped to face the ray.
+        normal_out, texture_out: (3, N) float32, receive the results. The third texture coordinate is constant over a
+            triangle.
     """
     for ray in range(len(part)):
         if part[ray] != number:
@@ -124,7 +125,7 @@ def interpolate(number, part, face, u, v, faces, normals, texture, directions, n
 
 @compiled
 def read_noise(tiles, starts, size, s, t, frequency, footprint, result):
-    """`noise.noise`: bilinear in the level of a pyramid of tiles that fits each footprint; (N,) float32."""
+    """The loop of `noise.noise`: bilinear interpolation in the pyramid level that fits each footprint; (N,) float32."""
     for k in range(len(result)):
         level, scale, ratio = 0, frequency, footprint[k] * frequency
         while ratio >= 2 and level < len(starts) - 1:
@@ -144,12 +145,14 @@ def read_noise(tiles, starts, size, s, t, frequency, footprint, result):
 
 @compiled
 def spread(corners, pieces, shares, points, areas, owner):
-    """`truth.sample_surface`'s points on triangles whose edges fall into a number of pieces.
+    """The loop of `truth.sample_surface`: points on triangles whose edges are divided into equal pieces.
 
     Args:
-        corners: (T, 3, 3) float32; pieces (T,) int64; shares (T, 3) float32, the areas of the triangles.
-        points, areas, owner: (N, 3), (N, 3) float32 and (N,) int64 to be filled: the triangle of each. There are
-            (pieces + 1) (pieces + 2) / 2 points on a triangle.
+        corners: (T, 3, 3) float32.
+        pieces: (T,) int64, pieces of each edge.
+        shares: (T, 3) float32, areas of the triangles.
+        points, areas, owner: (N, 3) and (N, 3) float32, (N,) int64, receive the points, their areas and their
+            triangles. There are (pieces + 1) (pieces + 2) / 2 points on a triangle.
     """
     k = 0
     for row in range(len(pieces)):
@@ -158,7 +161,7 @@ def spread(corners, pieces, shares, points, areas, owner):
             for j in range(count + 1 - i):
                 wa, wb = np.float32(i) / np.float32(count), np.float32(j) / np.float32(count)
                 wc = np.float32(count - i - j) / np.float32(count)
-                # A triangle falls into count^2 small ones, each a third its corners': six meet inside, three at an
+                # A triangle has count^2 small ones. Each gives a third to each corner: six meet inside, three at an
                 # edge, one at a corner.
                 edges = (i == 0) + (j == 0) + (i + j == count)
                 share = (2.0 if edges == 0 else 1.0 if edges == 1 else 1 / 3) / (count * count)
@@ -173,18 +176,18 @@ def spread(corners, pieces, shares, points, areas, owner):
 
 @compiled
 def merge(order, begins, points, areas, merged_points, merged_areas):
-    """Means of points, weighted by the lengths of their areas, and sums of areas, (M, 3) float32 to be filled.
+    """Means of points, weighted by the lengths of their areas, and sums of areas, written to (M, 3) float32.
 
     Args:
-        order: (N,) the points, group by group.
-        begins: (M + 1,) where in `order` each group begins, and N.
+        order: (N,) numbers of the points, group by group.
+        begins: (M + 1,) the start of each group in `order`, and N.
         points, areas: (N, 3) float32.
     """
     for group in range(len(begins) - 1):
         x = y = z = a = b = c = total = 0.0
         for k in order[begins[group] : begins[group + 1]]:
             u, v, w = float(areas[k, 0]), float(areas[k, 1]), float(areas[k, 2])
-            weight = max(math.sqrt(u * u + v * v + w * w), 1e-9)  # a triangle of no area still has a place
+            weight = max(math.sqrt(u * u + v * v + w * w), 1e-9)  # a triangle without area still has a position
             x, y, z = x + weight * points[k, 0], y + weight * points[k, 1], z + weight * points[k, 2]
             a, b, c, total = a + u, b + v, c + w, total + weight
         merged_points[group, 0], merged_points[group, 1], merged_points[group, 2] = x / total, y / total, z / total

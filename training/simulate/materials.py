@@ -12,7 +12,7 @@ from .shapes import Surface
 __all__ = ["Materials", "draw_materials"]
 
 _COUNT = len(Surface)
-# Patterns that may be larger or smaller; others are drawn to a scale of their own (markings, windows, parking bays).
+# Surfaces whose patterns may be scaled. Others have a fixed scale (markings, windows, parking bays).
 _SCALED = (
     Surface.PLAIN,
     Surface.PAVING,
@@ -30,16 +30,16 @@ _OBJECTS = (Surface.FACADE, Surface.ROOF, Surface.BRICK, Surface.LEAVES)  # each
 
 @dataclass(frozen=True)
 class Materials:
-    """How the surfaces of one town differ from the usual ones, by `Surface`.
+    """How the surfaces of one town differ from the default ones. Arrays are indexed by `Surface`.
 
     Attributes:
         tint: (S, 3) factors of the albedo.
         contrast: (S,) factor of the pattern's difference from the surface's colour.
         scale: (S,) how many times larger patterns are.
         stain, stain_size: (S,) amplitude of large stains, and the size of their finest detail in metres.
-        variation: how much objects differ in colour from one another.
+        variation: how much the colours of objects differ.
         paint: (3,) albedo of road markings.
-        wear: 0 to 1, how much of them is gone.
+        wear: 0 to 1, the share of the markings that is worn away.
     """
 
     tint: np.ndarray
@@ -52,13 +52,13 @@ class Materials:
     wear: float
 
     def altered(self, surface: int, colour: np.ndarray, albedo: np.ndarray, at) -> np.ndarray:
-        """Albedo (3, N) of a surface after this town's changes.
+        """Albedo (3, N) of a surface with this town's changes.
 
         Args:
             surface: a `Surface`.
-            colour: (3, N) the surface's plain colour, around which its pattern varies.
+            colour: (3, N) the mean colour of the surface, without its pattern.
             albedo: (3, N) with the pattern.
-            at: where, as the painters see it.
+            at: the points, as the painters get them.
         """
         albedo = colour + (albedo - colour) * np.float32(self.contrast[surface])
         albedo = albedo * self.tint[surface][:, None]

@@ -1,4 +1,4 @@
-"""Random numbers of places: 1/f noise on surfaces, and hashes."""
+"""Random numbers that depend on position alone: 1/f noise on surfaces, and hashes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def noise(s: np.ndarray, t: np.ndarray, texel: float, footprint: np.ndarray) -> 
     Args:
         s, t: (N,) metres.
         texel: metres of the finest detail; the pattern repeats after 512 of them.
-        footprint: (N,) metres that a pixel covers there; coarser than `texel`, the averages are read.
+        footprint: (N,) metres that a pixel covers there. If it is larger than `texel`, averages are read.
     """
     result = np.empty(len(s), np.float32)
     read_noise(_NOISE, _STARTS, _SIZE, *_rows(s, t), np.float32(1 / texel), *_rows(footprint), result)
@@ -49,7 +49,7 @@ def _rows(*values: np.ndarray) -> list[np.ndarray]:
 
 
 def scramble(*keys: np.ndarray | np.floating) -> np.ndarray:
-    """Numbers in [0, 1) that look random, the same for the same keys."""
+    """A hash: pseudo-random numbers in [0, 1), the same for the same keys."""
     total = np.zeros(np.broadcast_shapes(*(np.shape(key) for key in keys)), np.float64)
     for index, key in enumerate(keys):
         total = total + np.asarray(key, np.float64) * (12.9898, 78.233, 37.719, 93.989)[index]

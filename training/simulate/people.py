@@ -33,7 +33,7 @@ def pick(rng: np.random.Generator, colours) -> np.ndarray:
 
 
 def joint(start, end, first: float, second: float, forward: float) -> np.ndarray:
-    """The knee or elbow between two points of the x-z plane, bent forwards (1) or backwards (-1); (2,)."""
+    """The position (2,) of a knee or elbow between two points of the x-z plane, bent forwards (1) or backwards (-1)."""
     start, end = np.asarray(start, float), np.asarray(end, float)
     reach = max(float(np.hypot(*(end - start))), 1e-6)
     reach = min(reach, (first + second) * 0.999)
@@ -49,7 +49,7 @@ def limb(start, middle, end, y_start: float, y_end: float, radii, surface, colou
 
 
 def body(rng: np.random.Generator, hip, lean: float, hands, feet, helmet: bool, hat: bool = False) -> Mesh:
-    """A figure: hip (x, z), lean of its back in radians, hands and feet, each (x, z) right and left."""
+    """A figure: hip (x, z), lean of its back in radians, right and left hands and feet, each (x, z)."""
     shirt, trousers, skin, hair = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _SKIN), pick(rng, _HAIR)
     hip = np.asarray(hip, float)
     up = np.array([np.sin(lean), np.cos(lean)])
@@ -64,7 +64,7 @@ def body(rng: np.random.Generator, hip, lean: float, hands, feet, helmet: bool, 
         (neck[0], 0, neck[1]),
     ]
     torso = tube(trunk, np.array([0.1, 0.145, 0.165, 0.15, 0.06]) * build, 10, Surface.CLOTH, shirt)
-    # Shoulders are wider than a chest is deep.
+    # The body is wider than deep.
     torso.vertices = (torso.vertices * [1, 1.25, 1]).astype(np.float32)
     parts = [torso, blob((head[0], 0, head[1]), (0.1, 0.085, 0.125), 1, colour=skin)]
     top = (head[0] - 0.015, 0, head[1] + 0.035)
@@ -93,7 +93,7 @@ def figure(rng: np.random.Generator, seat, hands, feet, lean: float, helmet: boo
 
 
 def pedestrian(rng: np.random.Generator, walking: bool = True) -> list[Mesh]:
-    """A person of 1.55 to 1.9 m, as `WALK_PHASES` poses of one stride (one pose where it stands)."""
+    """A person 1.55 to 1.9 m tall, as `WALK_PHASES` poses of one stride, or as one pose if the person stands."""
     look = rng.integers(2**31)
     scale = rng.uniform(0.9, 1.08)
     extra = []

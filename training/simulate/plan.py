@@ -20,12 +20,12 @@ __all__ = ["Block", "Plan", "Slopes", "Street"]
 
 KERB = 0.14  # metres
 _KERB_WIDTH = 0.12
-_MARGIN = 90.0  # how far streets run on beyond the outermost junctions
+_MARGIN = 90.0  # how far streets continue beyond the outermost junctions
 _LANE = 3.5
 _BAY = 2.4
 _ISLAND = 0.6  # half-width of a raised median
 
-# Ids of the ground's classes.
+# Class ids of the ground.
 GROUND = DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN = tuple(
     OCC3D_NUSCENES.id_of(name) for name in ("driveable_surface", "other_flat", "sidewalk", "terrain")
 )
@@ -59,7 +59,7 @@ class Street:
 
     @property
     def reach(self) -> float:
-        """From the centre line to the back of the sidewalk."""
+        """Distance from the centre line to the outer edge of the sidewalk."""
         return self.half + _KERB_WIDTH + self.pavement
 
 
@@ -77,12 +77,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Slopes:
-    """Hills other than the usual ones.
+    """Hills that differ from the default ones.
 
     Attributes:
-        steepest: rise over run where all waves of the hills are steepest at once, for example 0.08.
-        shortness: factor of the usual waves' lengths of 140 to 230 m.
-        sway: radians that the car's body pitches and rolls by.
+        steepest: slope (rise over run) where all waves of the hills are steepest at once, for example 0.08.
+        shortness: factor of the default wavelengths of 140 to 230 m.
+        sway: largest pitch and roll of the car's body, radians.
     """
 
     steepest: float
@@ -99,9 +99,9 @@ class Plan:
     """Streets, blocks, the bend and the hills of one town.
 
     Args:
-        rng: what all of it is drawn from.
+        rng: random numbers for all of it.
         size: number of streets each way.
-        slopes: hills other than the usual ones, which rise by 6 % at most.
+        slopes: hills that differ from the default ones, which rise by 6 % at most.
     Attributes:
         along_y, along_x: streets that run along plan y and plan x, ascending by their centre.
         blocks: what lies between them.
@@ -126,12 +126,12 @@ class Plan:
     def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
         columns, rows = _gaps(self.along_y), _gaps(self.along_x)
         inner = [(i, j) for i in range(1, len(columns) - 1) for j in range(1, len(rows) - 1)]
-        # Every use occurs in the middle of the town; dealt from a shuffled pack, the rest at random.
+        # Every use occurs in the middle of the town, in shuffled order. The uses of the other blocks are random.
         pack = list(rng.permutation(list(self.USES) * 2 + ["dense"] * 3 + ["houses"] * 3))[: len(inner)]
         while len(pack) < len(inner):
             pack.append(rng.choice(self.USES, p=[0.4, 0.3, 0.12, 0.08, 0.05, 0.05]))
         uses = dict(zip(inner, pack))
-        uses[2, 2], uses[1, 2] = "plaza", "houses"  # on both sides of where the recording begins
+        uses[2, 2], uses[1, 2] = "plaza", "houses"  # on both sides of the recording's start
         blocks = []
         for i, (x0, x1) in enumerate(columns):
             for j, (y0, y1) in enumerate(rows):
@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def extent(self) -> tuple[float, float, float, float]:
-        """Plan x0, y0, x1, y1 of the whole sheet."""
+        """Plan x0, y0, x1, y1 of the whole ground."""
         return (
             self.along_y[0].centre - _MARGIN,
             self.along_x[0].centre - _MARGIN,
@@ -204,7 +204,7 @@ class Plan:
         Args:
             x, y, yaw, lift, tilt: numbers or arrays of one shape.
             lift: metres above the ground.
-            tilt: lean with the slope, as what stands on wheels does; otherwise upright.
+            tilt: objects lean with the slope, as vehicles do; otherwise they stand upright.
         """
         x, y, yaw, lift, tilt = np.broadcast_arrays(x, y, yaw, lift, tilt)
         turn, c, s = self.heading(x, y, yaw), np.cos(yaw), np.sin(yaw)
@@ -223,7 +223,7 @@ class Plan:
         return pose
 
     def ground(self) -> Mesh:
-        """The whole ground as one sheet, each cell with its own paint and class."""
+        """The whole ground as one mesh; each cell has its own surface, colour and class."""
         xs, ys = (
             _grid_lines(self.along_y, self.extent[0], self.extent[2]),
             _grid_lines(self.along_x, self.extent[1], self.extent[3]),
@@ -301,7 +301,7 @@ class Plan:
             for street in own:
                 on_street = np.abs(centre_across - street.centre) < street.half
                 crossing = np.min([np.abs(centre_along - s.centre) - s.half for s in others], axis=0) < 0
-                # The nearest junction and on which side of it the cell lies.
+                # The nearest junction, and the side of it on which the cell lies.
                 gaps = np.stack([np.abs(centre_along - s.centre) - s.half for s in others])
                 nearest = gaps.argmin(0)
                 junction = np.array([s.centre for s in others])[nearest]
@@ -344,7 +344,7 @@ def _streets(rng: np.random.Generator, count: int) -> list[Street]:
 
 
 def _gaps(streets: list[Street]) -> list[tuple[float, float]]:
-    """Intervals between the sidewalks of neighbouring streets, and beyond the outermost."""
+    """Intervals between the sidewalks of neighbouring streets, and beyond the outermost streets."""
     edges = [-np.inf] + [value for s in streets for value in (s.centre - s.reach, s.centre + s.reach)] + [np.inf]
     gaps = [(edges[k], edges[k + 1]) for k in range(0, len(edges), 2)]
     first, last = streets[0].centre - _MARGIN, streets[-1].centre + _MARGIN
@@ -352,7 +352,7 @@ def _gaps(streets: list[Street]) -> list[tuple[float, float]]:
 
 
 def _grid_lines(streets: list[Street], low: float, high: float) -> np.ndarray:
-    """Ascending grid lines: every border between surfaces, and others so that no cell is wider than 3 m."""
+    """Ascending grid lines: every border between surfaces, and more lines so that no cell is wider than 3 m."""
     lines = {low, high}
     for street in streets:
         offsets = [0.0, street.half, street.half + _KERB_WIDTH, street.reach, street.reach + 2.0]

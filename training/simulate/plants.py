@@ -14,7 +14,7 @@ _GREENS = [(74, 98, 40), (88, 112, 44), (60, 86, 42), (96, 116, 56), (104, 108, 
 def leaf_cards(
     points: np.ndarray, outward: np.ndarray, size: float, colour: np.ndarray, rng: np.random.Generator
 ) -> Mesh:
-    """Clusters of leaves: one bent four-cornered card at each point, facing roughly outwards."""
+    """Clusters of leaves: at each point a bent quadrilateral (a card) that faces roughly outwards."""
     count = len(points)
     facing = outward + rng.normal(0, 0.6, (count, 3))
     facing /= np.linalg.norm(facing, axis=1, keepdims=True)
@@ -33,7 +33,7 @@ def leaf_cards(
     )
     first = np.arange(count)[:, None] * 4
     faces = np.stack([first + [0, 1, 2], first + [0, 2, 3]], 1).reshape(-1, 3)
-    # A crown is shaded as a whole: its leaves' normals are those of the crown, somewhat shaken.
+    # A crown is shaded as a whole: its leaves have the normals of the crown, with some noise.
     normals = np.repeat(outward + 0.35 * facing, 4, axis=0)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     texture = np.stack([corners[..., 0], corners[..., 2], corners[..., 1] * 0], -1).reshape(-1, 3)
@@ -84,10 +84,10 @@ def tree(rng: np.random.Generator, height: float | None = None) -> Mesh:
 
 
 def thinned(mesh: Mesh, keep: int = 3, growth: float = 1.6) -> Mesh:
-    """A tree for afar: one in `keep` of its leaf cards, larger. From 120 m on a card is two pixels wide."""
+    """A tree for large distances: one in `keep` of its leaf cards, enlarged. At 120 m a card is two pixels wide."""
     first, after = mesh.faces[:-1], mesh.faces[1:]
     begins = (mesh.surface[:-1] == Surface.LEAVES) & (first == first[:, :1] + [0, 1, 2]).all(1)
-    begins &= (after == first[:, :1] + [0, 2, 3]).all(1)  # as `leaf_cards` makes them, and no other shape
+    begins &= (after == first[:, :1] + [0, 2, 3]).all(1)  # shapes that `leaf_cards` makes, and no others
     cards = np.flatnonzero(begins)
     kept = np.ones(len(mesh.faces), bool)
     dropped = np.delete(cards, np.s_[::keep])

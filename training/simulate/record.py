@@ -40,8 +40,8 @@ __all__ = ["Settings", "record"]
 
 START_NS = 1_700_000_000_000_000_000
 _POSE_NS = 20_000_000  # 50 Hz
-_LIDAR, _TRUTH = -1, -2  # numbers of the tasks beside cameras
-_BEFORE_S, _AFTER_S = 0.5, 0.2  # poses are recorded for so long before and after the sensors' stamps
+_LIDAR, _TRUTH = -1, -2  # sensor numbers of tasks other than cameras
+_BEFORE_S, _AFTER_S = 0.5, 0.2  # how long poses begin before and end after the sensors' stamps
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Settings:
 
     Attributes:
         seed: seed of town, weather and noise.
-        frames, rate: number of frames, and of frames in a second.
+        frames, rate: number of frames, and frames per second.
         lidar, labels, truth: whether to write the LiDAR's clouds, the 2D labels, and the 3D truth beside the bag.
         storage: "mcap" or "sqlite3".
         jobs: worker processes; 1 renders in this process.
-        varied: keys of `variety.KINDS`: what else is drawn at random from the seed.
+        varied: keys of `variety.KINDS`: what else is random.
     Raises:
         ValueError: a setting is out of range.
     """
@@ -116,14 +116,14 @@ class SensorSimulator:
             cameras = [(camera, self.offsets[camera.camera.name]) for camera in self.cameras]
             self.voxeliser = Voxeliser(town, cameras, self.lidar)
             self.voxeliser.prepare(0.0)
-        # Use everything once that is compiled or read from disk at its first use, before workers fork.
+        # Some code is compiled or read from disk at its first use. Do this before workers fork.
         up = np.array([[0.0, 0.0, 1.0]])
         self.static.trace(np.zeros(3), up)
         self.static.blocked(up, up[0])
         noise(np.ones(1), np.ones(1), 1.0, np.ones(1))
 
     def work(self, task: tuple[int, tuple[int, ...]]) -> list[Any]:
-        """Simulate sensors in one frame. Gives a camera's files, the LiDAR's cloud, or the truth's .npz as bytes."""
+        """Simulate sensors in one frame. Yields a camera's files, the LiDAR's cloud, or the truth's .npz as bytes."""
         frame, sensors = task
         t = frame_ns(self.settings, frame) / 1e9
         around = self._all_around(t) if min(sensors) < 0 else None
@@ -152,7 +152,7 @@ class SensorSimulator:
         return encode(picture.image, semantic, depth, renderer.imaging.quality if renderer.imaging else JPEG_QUALITY)
 
 
-_simulator: SensorSimulator | None = None  # set before the workers fork, which inherit it
+_simulator: SensorSimulator | None = None  # set before the workers fork, so that they inherit it
 
 
 def _work(task: tuple[int, tuple[int, ...]]) -> list[Any]:
@@ -181,7 +181,7 @@ def _one_thread() -> Iterator[None]:
 def render(
     town: Town, vehicle: Vehicle, settings: Settings, tasks: list[tuple[int, tuple[int, ...]]]
 ) -> Iterator[list[dict[str, bytes] | Cloud | bytes]]:
-    """Yield the results of tasks in order, from as many processes as the settings say."""
+    """Yield the results of tasks in order, computed by `settings.jobs` processes."""
     with _one_thread():
         simulator = SensorSimulator(town, vehicle, settings)
     if settings.jobs == 1:
@@ -190,7 +190,7 @@ def render(
     # Workers are forked, so that they share the town and its tree: hundreds of megabytes that take seconds to make.
     global _simulator
     _simulator = simulator
-    # They are forked while only one CPU is allowed, and must be allowed to use all.
+    # They are forked while this process may use only one CPU; let them use all.
     start = (_start_worker, (os.getpid(), os.sched_getaffinity(0)))
     executor = ProcessPoolExecutor(settings.jobs, multiprocessing.get_context("fork"), *start)
     try:
@@ -251,7 +251,7 @@ def _in_order_of_stamps(results, tasks, sensors) -> Iterator[tuple]:
 
 def _tasks(vehicle: Vehicle, sensors: list[int], settings: Settings) -> list[tuple[int, tuple[int, ...]]]:
     """The tasks of all frames, frame by frame."""
-    # Truth and LiDAR are at the same moment, so they are made together.
+    # Truth and LiDAR have the same time, so they are made together.
     groups = [tuple(sensor for sensor in sensors if sensor < 0)] + [(sensor,) for sensor in sensors if sensor >= 0]
     groups = [group for group in groups if group]
     lost = [vehicle.lost(settings.seed, frame) for frame in range(settings.frames)]

@@ -1,4 +1,4 @@
-"""Random recording cars: mounts and lenses of their cameras, and the car's body in their views."""
+"""Random recording cars: the mounts and lenses of their cameras, and the car's body in the images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .variety import stream
 
 __all__ = ["Vehicle", "random_vehicle"]
 
-_REAR_AXLE = 0.31  # of a car's length behind its middle, where `vehicles.car` puts the rear wheels
-_MOST_BODY = 0.45  # share of a picture that the car's own body may fill
+_REAR_AXLE = 0.31  # share of a car's length by which `vehicles.car` puts the rear wheels behind its middle
+_MOST_BODY = 0.45  # largest share of an image that the car's own body may fill
 _SIDES = ("front", "front_left", "left", "rear_left", "rear", "rear_right", "right", "front_right")
-_ASPECTS = (4 / 3, 16 / 10, 16 / 9, 2.0, 2.75)  # of sensors that driver assistance and recording cars use
+_ASPECTS = (4 / 3, 16 / 10, 16 / 9, 2.0, 2.75)  # aspect ratios of sensors in cars
 _STANDARD_WIDTH = 704
 
 
@@ -32,9 +32,9 @@ class Vehicle:
 
     Attributes:
         rig: its cameras.
-        body: its own body in base_link, without a class; None where no camera can see any of it.
-        missing: chance that an image is not recorded, by camera name; cameras that are not named lose none.
-        random: drawn from a seed: no file says what its cameras are.
+        body: its own body in base_link, without a class; None if no camera sees it.
+        missing: probability that an image is not recorded, by camera name; 0 for cameras that are not named.
+        random: the cameras are drawn from a seed, so no rig file describes them.
     """
 
     rig: Rig
@@ -43,7 +43,7 @@ class Vehicle:
     random: bool = False
 
     def lost(self, seed: int, frame: int) -> frozenset[int]:
-        """Numbers of the cameras that record nothing in a frame."""
+        """Numbers of the cameras without an image in a frame."""
         draws = stream(seed, "rig", 1 + frame).random(len(self.rig))
         return frozenset(
             index for index, name in enumerate(self.rig.names) if draws[index] < self.missing.get(name, 0.0)
@@ -52,11 +52,11 @@ class Vehicle:
 
 @dataclass(frozen=True)
 class _Wish:
-    """What a camera should be, before there is a body to mount it on: angles in degrees, metres."""
+    """A camera as it is drawn, before it is mounted on a body: angles in degrees, lengths in metres."""
 
     heading: float
     height: float
-    pitch: float  # downwards
+    pitch: float  # positive downwards
     view: float
 
 
@@ -64,9 +64,9 @@ def random_vehicle(seed: int, width: int | None = None) -> Vehicle:
     """The recording car of a seed: 4 to 7 cameras, 0.5 to 2.2 m high, views of 50 to 190 degrees, any heading.
 
     Args:
-        seed: same seed, same car.
-        width: pixels that a camera's image is about as wide as (0.8 to 1.25 times; fisheyes have a third more, as they
-            spread them over twice the angle); 704 where it is not given.
+        seed: the same seed gives the same car.
+        width: approximate image width in pixels (images have 0.8 to 1.25 times as much; fisheyes a third more, because
+            they cover twice the angle); default 704.
     Raises:
         ValueError: the width is out of range.
     """
@@ -87,7 +87,7 @@ def random_vehicle(seed: int, width: int | None = None) -> Vehicle:
         mount = _mount(rng, wish, turn, model, tracer, body)
         cameras.append(Camera(name, model, mount, f"{name}_optical"))
     missing = {}
-    if rng.random() < 0.35:  # the first camera gives the frames their moments: it is never lost
+    if rng.random() < 0.35:  # the first camera's stamps are those of the frames, so its images are never lost
         for index in rng.choice(np.arange(1, len(cameras)), size=rng.integers(1, 3), replace=False):
             missing[cameras[index].name] = float(rng.uniform(0.1, 0.7))
     return Vehicle(Rig(tuple(cameras)), body, missing, random=True)
@@ -101,13 +101,13 @@ def _body(rng: np.random.Generator) -> Mesh:
 
 
 def _wishes(rng: np.random.Generator) -> list[_Wish]:
-    """Where cameras look: all around in rings, four fisheyes with or without others, or any mixture."""
+    """The directions of the cameras: a ring, four fisheyes with or without pinholes, or any mixture."""
     kind = rng.choice(["ring", "fisheyes", "mixture"], p=[0.45, 0.25, 0.3])
     return {"ring": _ring, "fisheyes": _fisheyes, "mixture": _mixture}[str(kind)](rng)
 
 
 def _ring(rng: np.random.Generator) -> list[_Wish]:
-    """Pinholes of about one height and pitch, evenly spread; sometimes one of them is not there."""
+    """A ring of pinholes of similar height and pitch, evenly spread; sometimes one is missing."""
     count = int(rng.integers(5, 8))
     height, pitch = rng.uniform(1.0, 2.1), rng.uniform(-3, 12)
     overlap = rng.uniform(1.0, 1.45)
@@ -124,7 +124,7 @@ def _ring(rng: np.random.Generator) -> list[_Wish]:
 
 
 def _fisheyes(rng: np.random.Generator) -> list[_Wish]:
-    """One fisheye on each side, low as for parking or on the roof, and up to three pinholes."""
+    """One fisheye on each side, either low (for parking) or on the roof, and up to three pinholes."""
     high = rng.random() < 0.35
     view, pitch = rng.uniform(150, 188), rng.uniform(0, 15) if high else rng.uniform(8, 42)
     found = []
@@ -144,7 +144,7 @@ def _fisheyes(rng: np.random.Generator) -> list[_Wish]:
 
 
 def _mixture(rng: np.random.Generator) -> list[_Wish]:
-    """Cameras that have nothing in common but that they look different ways."""
+    """Cameras drawn independently, except that they look in different directions."""
     count = int(rng.integers(4, 8))
     found = []
     for index in range(count):
@@ -156,7 +156,7 @@ def _mixture(rng: np.random.Generator) -> list[_Wish]:
 
 
 def _model(rng: np.random.Generator, view: float, width: int) -> CameraModel:
-    """Optics with a horizontal view of so many degrees: fisheyes from 120 on, with black corners at the widest."""
+    """A camera model with a horizontal view of `view` degrees: a fisheye from 120 on; the widest have black corners."""
     fisheye = view > 120
     scale = rng.uniform(0.8, 1.25) * (4 / 3 if fisheye else 1.0)
     columns = 2 * round(width * scale / 2)
@@ -182,7 +182,7 @@ def _model(rng: np.random.Generator, view: float, width: int) -> CameraModel:
 
 
 def _distortion(rng: np.random.Generator, fisheye: bool) -> tuple[str, np.ndarray]:
-    """A distortion model and coefficients of ordinary size."""
+    """A distortion model, with coefficients of a usual size."""
     if fisheye:
         return "equidistant", rng.uniform(-1, 1, 4) * (0.08, 0.03, 0.01, 0.002)
     kind = rng.random()
@@ -235,7 +235,7 @@ def _mount(
         on_roof = outward * rng.uniform(0.2, 0.8) * (0.9, 0.7, 0)
         place = np.array([middle - 0.2, 0, max(wish.height, roof + 0.06)]) + on_roof
         step = outward * (0.3, 0.2, 0) + (0, 0, 0.05)
-    for _ in range(6):  # further out, as on an arm, until it sees more than the car
+    for _ in range(6):  # move it outwards, as on an arm, until the car's body fills little of the image
         if place[2] < 2.2 and _share_of_body(model, turn, place, tracer) > _MOST_BODY:
             place = place + step
     mount[:3, 3] = place[0], place[1], np.clip(place[2], 0.5, 2.2)
@@ -243,7 +243,7 @@ def _mount(
 
 
 def _share_of_body(model: CameraModel, turn: np.ndarray, place: np.ndarray, tracer: Tracer) -> float:
-    """Which part of a picture the car's own body fills."""
+    """The share of an image that the car's own body fills."""
     u, v = np.meshgrid(np.linspace(0, model.width - 1, 20), np.linspace(0, model.height - 1, 14))
     directions = model.unproject(np.stack([u.ravel(), v.ravel()], -1))
     directions = directions[np.isfinite(directions).all(1)]

@@ -1,4 +1,4 @@
-"""The recording car's sensors: cameras with stamps of their own, and a spinning LiDAR."""
+"""The recording car's sensors: cameras, each with its own stamps, and a spinning LiDAR."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOUNTS = (
     ("cam_back_left", 1.04, 0.48, 1.56, 110.0, 70.0),
     ("cam_back_right", 1.04, -0.48, 1.56, -110.0, 70.0),
 )
-_SPIN = 0.05  # seconds of one LiDAR turn, over which the cameras fire one after the other
+_SPIN = 0.05  # seconds of one LiDAR turn, during which the cameras are triggered one after the other
 
 
 def town_rig(width: int = 704, height: int = 256) -> Rig:
@@ -99,7 +99,7 @@ class CameraRenderer:
         self._half_angle = max(model.horizontal_extent) + 0.1
         self._pinhole = model.distortion_model != "equidistant" and not any(model.coefficients)
         x, y, z = self._directions[self._seen].T
-        # Tangents of the widest angles sideways and up or down; a lens that sees (nearly) backwards has none.
+        # Tangents of the widest horizontal and vertical angles; None for a lens that sees (nearly) backwards.
         self._widest = (
             None if z.min() < 0.15 else (float(np.abs(x / z).max()) * 1.05, float(np.abs(y / z).max()) * 1.05)
         )
@@ -154,7 +154,7 @@ class CameraRenderer:
         return LabelledImage(image, semantic, np.maximum(depth, 0))
 
     def _photograph(self, light, town: Town, t: float, origin, directions, hits: Hits, rng) -> np.ndarray:
-        """The camera's image, (height, width, 3) uint8, of linear radiance."""
+        """The camera's image, (height, width, 3) uint8, from linear radiance."""
         imaging = self.imaging
         if imaging is None:
             return develop(light, meter(light, rng.normal(0, 0.15)), rng)
@@ -164,7 +164,7 @@ class CameraRenderer:
         return photograph(light, imaging, exposure, town.weather.rain, town.weather.horizon, rng)
 
     def _flow(self, town: Town, t: float, origin, directions, hits: Hits) -> np.ndarray:
-        """Motion of a lattice of pixels until a later time, (h, w, 2) pixels; 0 on the car's own body."""
+        """Motion of a lattice of pixels between two times, (h, w, 2) pixels; 0 on the car's own body."""
         model = self.camera.model
         pixels = lattice((model.height, model.width))
         chosen = pixels.ravel()

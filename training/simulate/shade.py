@@ -1,4 +1,4 @@
-"""Light: sun, sky, shadows, haze, and the camera that turns radiance into a photograph."""
+"""Light: sun, sky, shadows and haze, and the conversion of radiance to an image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .weather import Weather
 __all__ = ["BRIGHTEST", "develop", "footprints", "meter", "radiance", "sky", "tone"]
 
 _CLOUD = np.array([0.92, 0.92, 0.93], np.float32)
-_AMBIENT_REACH = 5.0  # metres within which something overhead keeps the sky's light away
+_AMBIENT_REACH = 5.0  # metres within which objects hide the sky's light
 
 
 def sky(directions: np.ndarray, weather: Weather, pixel: float, detail: bool = True) -> np.ndarray:
-    """Radiance from the sky along unit directions (3, N); below the horizon, the horizon's. (3, N)."""
+    """Radiance (3, N) of the sky along unit directions (3, N). Below the horizon it is that of the horizon."""
     up = np.maximum(directions[2], 0.0)
     blend = np.minimum(1.0, up * 1.6) ** 0.55
     colour = weather.horizon[:, None] + (weather.zenith - weather.horizon)[:, None] * blend
@@ -49,10 +49,10 @@ def _power(x: np.ndarray, doublings: int) -> np.ndarray:
 def footprints(
     hits: Hits, directions: np.ndarray, pixel: float, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Metres along both texture axes that a pixel covers, from its neighbours where they lie on the same surface.
+    """Metres that a pixel covers along both texture axes, from its neighbours if they are on the same surface.
 
     Args:
-        hits, directions: of an image's rays, row by row; directions (3, N).
+        hits, directions: those of an image's rays, row by row; directions (3, N).
         pixel: radians between neighbouring pixels.
         shape: (height, width).
     """
@@ -79,11 +79,11 @@ def radiance(
     materials: Materials | None = None,
     lights: Lights | None = None,
 ) -> np.ndarray:
-    """Light that arrives along each ray of an image, directions (3, N): (height, width, 3) float32 linear.
+    """Radiance along each ray of an image, directions (3, N): (height, width, 3) float32 linear.
 
     Args:
-        materials: how surfaces differ from the usual ones.
-        lights: street lamps and headlights, where they are on.
+        materials: how surfaces differ from the default ones.
+        lights: street lamps and headlights; None if they are off.
     """
     along, across = footprints(hits, directions, pixel, shape)
     surface = paint(hits, along, across, materials, weather.lamps)
@@ -98,7 +98,7 @@ def radiance(
     albedo, translucency = columns(surface.albedo, rows), surface.translucency[rows]
     facing = dot(normal, weather.sun)
     lit = np.where(facing > 0, facing, -facing * translucency * 0.6) + translucency * 0.25
-    off = normal * (2e-3 + 2e-4 * distance)  # above the surface, that rays which leave it do not hit it
+    off = normal * (2e-3 + 2e-4 * distance)  # above the surface, so that rays from it do not hit it
     towards = np.flatnonzero(lit > 0.004)
     side = np.where(facing[towards] < 0, np.float32(-1), np.float32(1))
     origin = columns(point, towards) + columns(off, towards) * side
@@ -124,9 +124,9 @@ def radiance(
 
 
 def sky_openness(tracer, point, off, normal, rows, shape, rng) -> np.ndarray:
-    """How much of the sky reaches each point, 0.22 to 1: random rays, averaged over neighbours."""
+    """Share of the sky's light that reaches each point, 0.22 to 1: random rays, averaged over neighbours."""
     row, column = np.divmod(rows, shape[1])
-    chosen = np.flatnonzero((row % 2 == 0) & (column % 2 == 0))  # averaged anyway: a quarter of the rays will do
+    chosen = np.flatnonzero((row % 2 == 0) & (column % 2 == 0))  # a quarter is enough, as results are averaged
     around = rng.standard_normal((3, len(chosen)), dtype=np.float32)
     around /= np.maximum(np.sqrt(dot(around, around)), 1e-6)
     direction = columns(normal, chosen) * np.float32(1.02) + around
@@ -140,10 +140,10 @@ def sky_openness(tracer, point, off, normal, rows, shape, rng) -> np.ndarray:
 
 
 def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float, wet) -> None:
-    """Add the mirrored sky and sun of glossy surfaces to (3, N) light.
+    """Add reflections of sky and sun on glossy surfaces to (3, N) light.
 
     Args:
-        wet: where wet ground mirrors what stands on it too: the tracer, and (3, N) points just above the surface.
+        wet: the tracer, and (3, N) points just above the surface, if wet ground reflects objects too.
     """
     rows = np.flatnonzero(gloss > 0.015)
     gloss, normal, view, shadow = gloss[rows], columns(normal, rows), columns(view, rows), shadow[rows]
@@ -154,7 +154,7 @@ def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float,
     seen = sky(mirrored, weather, pixel, detail=False)
     street = 0.14 * (weather.horizon + weather.sun_colour * 0.4)[:, None]
     blend = np.clip(mirrored[2] * 6 + 0.4, 0, 1)
-    # Houses stand around: near the horizon a mirror shows them rather than the sky.
+    # Near the horizon, reflections show the houses around rather than the sky.
     houses = np.clip(1.25 - mirrored[2] * 2.2, 0, 1) * 0.55
     seen = street + (seen * (1 - houses) + street * (1.6 * houses - 1)) * blend
     if wet is not None:
@@ -167,7 +167,7 @@ def _reflect(light, gloss, normal, view, shadow, weather: Weather, pixel: float,
 
 
 def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.ndarray:
-    """A photograph of linear radiance: lens blur, vignette, sensor noise, tone curve.
+    """An image from linear radiance: lens blur, vignette, sensor noise, tone curve.
 
     Args:
         image: (height, width, 3) linear.
@@ -186,25 +186,25 @@ def develop(image: np.ndarray, exposure: float, rng: np.random.Generator) -> np.
 
 
 def tone(image: np.ndarray) -> np.ndarray:
-    """sRGB, uint8, of exposed radiance of any shape."""
+    """The sRGB values, uint8, of exposed radiance of any shape."""
     steps = np.sqrt(np.clip(image, 0, BRIGHTEST) * np.float32((len(_CURVE) - 1) ** 2 / BRIGHTEST))
     return _CURVE[(steps + np.float32(0.5)).astype(np.int32)]
 
 
 def _tone_curve(count: int) -> np.ndarray:
-    """sRGB values (count,) uint8 of exposed radiance 0 to `BRIGHTEST`, in steps that are even in its square root."""
+    """A table (count,) uint8 of sRGB values for exposed radiance 0 to `BRIGHTEST`, in even steps of its square root."""
     curve = np.linspace(0, 1, count) ** 2 * BRIGHTEST * 0.8
-    # A filmic curve (Hable's fit by Narkowicz): a straight middle, shoulders towards black and white.
+    # A filmic curve (Hable's fit by Narkowicz): straight in the middle, flat towards black and white.
     curve = np.clip(curve * (2.51 * curve + 0.03) / (curve * (2.43 * curve + 0.59) + 0.14), 0, 1)
     srgb = np.where(curve <= 0.0031308, 12.92 * curve, 1.055 * np.power(np.maximum(curve, 1e-6), 1 / 2.4) - 0.055)
     return (srgb * 255 + 0.5).astype(np.uint8)
 
 
-BRIGHTEST = 8.0  # of exposed radiance: all above is white
+BRIGHTEST = 8.0  # exposed radiance above this is white
 _CURVE = _tone_curve(8192)
 
 
 def meter(image: np.ndarray, jitter: float) -> float:
-    """The exposure an automatic camera chooses, `jitter` stops off: middle grey over its lower three quarters."""
+    """The exposure of an automatic camera, wrong by `jitter` stops: the lower three quarters become middle grey."""
     lower = image[image.shape[0] // 4 :: 4, ::4].mean(-1)
     return float(0.21 / np.exp(np.log(np.clip(lower, 0.01, 2.0)).mean()) * 2.0**jitter)

@@ -48,7 +48,7 @@ class Mesh:
     Attributes:
         vertices: (V, 3) float32, metres.
         normals: (V, 3) float32, unit; equal on a flat face's corners, averaged where a shape is round.
-        texture: (V, 3) float32: two coordinates along the surface in metres and a number that tells copies apart.
+        texture: (V, 3) float32: two coordinates along the surface in metres, and a seed for the pattern of each copy.
         faces: (F, 3) int32.
         surface: (F,) uint8, a `Surface`.
         colour: (F, 3) float32, linear RGB albedo.
@@ -94,7 +94,7 @@ class Mesh:
 
     @cached_property
     def lattice(self) -> np.ndarray:
-        """(48, 3) points spread over the bounding box, none on its sides, for tests of visibility."""
+        """(48, 3) points spread inside the bounding box, for tests of visibility."""
         low, high = self.vertices.min(0), self.vertices.max(0)
         steps = np.stack(np.meshgrid(*(np.linspace(0.03, 0.97, count) for count in (4, 3, 4)), indexing="ij"), -1)
         return (low + (high - low) * steps.reshape(-1, 3)).astype(np.float32)
@@ -105,17 +105,17 @@ class Mesh:
         return self.moved(np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, scale, z], [0, 0, 0, 1]]))
 
     def pitched(self, angle: float) -> Mesh:
-        """A copy turned about y; positive angles lift what lies forward."""
+        """A copy rotated about y; positive angles lift the front."""
         c, s = np.cos(angle), np.sin(angle)
         return self.moved(np.array([[c, 0, -s, 0], [0, 1, 0, 0], [s, 0, c, 0], [0, 0, 0, 1]]))
 
     def labelled(self, class_id: int) -> Mesh:
-        """The same triangles, of one class."""
+        """The same triangles, all of one class."""
         self.class_id = np.full(len(self.faces), class_id, np.uint8)
         return self
 
     def seeded(self, seed: float) -> Mesh:
-        """The same triangles with another number, which makes textures of copies different."""
+        """The same triangles with another seed, so that the textures of copies differ."""
         self.texture = self.texture.copy()
         self.texture[:, 2] = seed
         return self
@@ -135,7 +135,7 @@ def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
-    """A mesh whose faces all have one surface and colour, or one each; unlabelled."""
+    """A mesh without labels. Surface and colour are one for all faces, or one for each."""
     count = len(faces)
     return Mesh(
         np.asarray(vertices, np.float32),
@@ -151,12 +151,12 @@ def make(vertices, normals, texture, faces, surface, colour) -> Mesh:
 def quads(
     corners: np.ndarray, surface=Surface.PLAIN, colour=(0.5, 0.5, 0.5), texture: np.ndarray | None = None
 ) -> Mesh:
-    """Flat four-cornered faces.
+    """Flat quadrilaterals.
 
     Args:
         corners: (Q, 4, 3), counter-clockwise seen from outside.
         surface, colour: one for all, or (Q,) and (Q, 3).
-        texture: (Q, 4, 3); default: metres along the first edge and across it.
+        texture: (Q, 4, 3); by default, metres along the first edge and across it.
     """
     corners = np.asarray(corners, np.float64).reshape(-1, 4, 3)
     along, up = corners[:, 1] - corners[:, 0], corners[:, 3] - corners[:, 0]
@@ -210,7 +210,7 @@ def boxes(lower: np.ndarray, upper: np.ndarray, surface=Surface.PLAIN, colour=(0
 
 @cache
 def ring_faces(rings: int, points: int, closed: bool = True) -> np.ndarray:
-    """Faces between consecutive rings of equally many points (counter-clockwise rings, stacked along their axis)."""
+    """Faces between consecutive rings of points. Rings are counter-clockwise, equally long, and stacked on an axis."""
     i, j = np.meshgrid(np.arange(rings - 1), np.arange(points if closed else points - 1), indexing="ij")
     a, b = i * points + j, i * points + (j + 1) % points
     c, d = b + points, a + points
@@ -232,7 +232,7 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
 
     Args:
         path: (P, 3) points.
-        radii: one, or (P,).
+        radii: one radius, or (P,).
     """
     path = np.asarray(path, np.float64)
     radii = np.full(len(path), radii, np.float64)
@@ -264,7 +264,7 @@ def tube(path, radii, sides: int = 8, surface=Surface.PLAIN, colour=(0.5, 0.5, 0
 
 @cache
 def _tube_faces(rings: int, sides: int, ends: int) -> np.ndarray:
-    """Faces of a tube whose rings are followed by those of its ends, each a fan."""
+    """Faces of a tube, and of its two ends, each a fan. The rings of the ends follow those of the tube."""
     fan = np.stack([np.zeros(sides - 2, int), np.arange(1, sides - 1), np.arange(2, sides)], -1)
     return np.concatenate([ring_faces(rings, sides), *(fan + (rings + end) * sides for end in range(ends))])
 
@@ -300,7 +300,7 @@ def extrude(profile, half_width: float, surface=Surface.PLAIN, colour=(0.5, 0.5,
 
 
 def loft(stations, surfaces: np.ndarray, colours: np.ndarray) -> Mesh:
-    """A body through symmetric cross-sections, closed at both ends: how vehicles are shaped.
+    """A body through symmetric cross-sections, closed at both ends, as used for vehicles.
 
     Args:
         stations: (S, 1 + 2 K): x, then K pairs (half-width, z) from the bottom edge to the top edge.
@@ -401,7 +401,7 @@ def blob(
     surface=Surface.PLAIN,
     colour=(0.5, 0.5, 0.5),
 ) -> Mesh:
-    """An ellipsoid, its vertices moved in or out by up to `rough` of the radius."""
+    """An ellipsoid whose vertices are moved in or out by up to `rough` times the radius."""
     points, faces = sphere_points(divisions)
     if rough and rng is not None:
         points = points * (1 + rng.uniform(-rough, rough, (len(points), 1)))

@@ -1,4 +1,4 @@
-"""A sheet of pictures: what the cameras of some seeds see at first, a row for each seed.
+"""A sheet of images: the first views of the cameras of some seeds, a row for each seed.
 
 python3 -m training.simulate.sheet 1100 1101 1102 --random-all --out sheet.jpg
 """
@@ -24,13 +24,13 @@ _GAP = 3  # pixels
 
 
 def row_of_pictures(seed: int, varied: frozenset[str], width: int, height: int, frame: int = 0) -> np.ndarray:
-    """The pictures of one seed's cameras side by side, JPEG and all, (height, any, 3) uint8 RGB.
+    """The images of one seed's cameras side by side, after JPEG, (height, any, 3) uint8 RGB.
 
     Args:
         varied: keys of `variety.KINDS`.
-        width: of the cameras' images.
-        height: that they are shown in.
-        frame: which, at two a second.
+        width: image width of the cameras.
+        height: image height on the sheet.
+        frame: number of the frame, at two frames per second.
     """
     vehicle = random_vehicle(seed, width) if "rig" in varied else Vehicle(town_rig(width, round(width * 4 / 11)))
     settings = Settings(seed, frame + 1, lidar=False, labels=False, truth=False, varied=varied)
@@ -47,7 +47,7 @@ def row_of_pictures(seed: int, varied: frozenset[str], width: int, height: int, 
 
 
 def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of pictures below one another, padded with white."""
+    """Rows of images below one another, padded with white."""
     widest = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, _GAP), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)[:-_GAP]
@@ -56,13 +56,13 @@ def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> int:
     made = argparse.ArgumentParser(prog="python3 -m training.simulate.sheet", description=__doc__.splitlines()[0])
     made.add_argument("seeds", type=int, nargs="+")
-    made.add_argument("--out", type=Path, required=True, help="picture to write, .jpg or .png")
+    made.add_argument("--out", type=Path, required=True, help="image file to write, .jpg or .png")
     for kind in KINDS:
         made.add_argument(f"--random-{kind}", action="append_const", dest="varied", const=kind)
     made.add_argument("--random-all", action="store_true")
-    made.add_argument("--width", type=int, default=352, help="of the cameras' images (352)")
-    made.add_argument("--height", type=int, default=100, help="of the pictures on the sheet (100)")
-    made.add_argument("--frame", type=int, default=0, help="which frame (0)")
+    made.add_argument("--width", type=int, default=352, help="image width of the cameras (default 352)")
+    made.add_argument("--height", type=int, default=100, help="image height on the sheet (default 100)")
+    made.add_argument("--frame", type=int, default=0, help="number of the frame (default 0)")
     arguments = made.parse_args(argv)
     varied = frozenset(KINDS if arguments.random_all else arguments.varied or ())
     size = (arguments.width, arguments.height, arguments.frame)

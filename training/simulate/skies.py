@@ -14,7 +14,7 @@ _HAZE_M = (600.0, 2000.0)
 
 
 def draw_light(rng: np.random.Generator) -> Weather:
-    """A sky of any kind: the sun at 3 to 75 degrees (60 %), overcast (20 %), dusk and night (10 % each)."""
+    """A random sky: the sun 3 to 75 degrees high (60 %), overcast (20 %), dusk or night (10 % each)."""
     kind = rng.choice(["sun", "overcast", "dusk", "night"], p=[0.6, 0.2, 0.1, 0.1])
     azimuth = rng.uniform(-np.pi, np.pi)
     haze, drift = float(rng.uniform(*_HAZE_M)), float(rng.uniform(0, 1000))
@@ -39,7 +39,7 @@ def draw_light(rng: np.random.Generator) -> Weather:
         zenith = np.array([0.06, 0.09, 0.2]) * rng.uniform(0.5, 1.5)
         horizon = np.array([0.42, 0.30, 0.27]) * rng.uniform(0.5, 1.3)
     else:
-        elevation, clouds = rng.uniform(20, 60), 0.3  # of the moon
+        elevation, clouds = rng.uniform(20, 60), 0.3  # the moon's
         colour = np.array([0.8, 0.9, 1.0]) * rng.uniform(0.0, 0.012)
         zenith = np.array([0.004, 0.005, 0.009]) * rng.uniform(0.5, 2.5)
         horizon = np.array([0.014, 0.011, 0.010]) * rng.uniform(0.5, 2.5)
@@ -61,7 +61,7 @@ def draw_light(rng: np.random.Generator) -> Weather:
 
 
 def draw_weather(weather: Weather, rng: np.random.Generator) -> Weather:
-    """The same light in clear air (58 %), mist or fog (12 %), on roads still wet (15 %), or in rain (15 %)."""
+    """The same light in clear air (58 %), mist or fog (12 %), on wet roads without rain (15 %), or in rain (15 %)."""
     kind = rng.choice(["clear", "fog", "wet", "rain"], p=[0.58, 0.12, 0.15, 0.15])
     amount, wet, drops = rng.random(3)
     if kind == "clear":
@@ -70,7 +70,7 @@ def draw_weather(weather: Weather, rng: np.random.Generator) -> Weather:
         return replace(weather, wet=float(0.4 + 0.6 * wet))
     grey = weather.zenith.mean() * 0.4 + weather.horizon.mean() * 0.6
     if kind == "fog":
-        thick = 1 - amount  # 1: one sees 35 m far
+        thick = 1 - amount  # 1 where the haze is 35 m
         return replace(
             weather,
             haze=float(35 * 10 ** (1.1 * amount)),

@@ -1,4 +1,4 @@
-"""What stands in the streets: trees, lamps, signs, and parked vehicles."""
+"""Objects in the streets: trees, lamps, signs, and parked vehicles."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def furnish_streets(builder: Builder, rng: np.random.Generator, trees: list[Mesh
 
 
 def _furnish(builder, rng, street, kind, at, side, kerb) -> None:
-    """One small thing on the sidewalk."""
+    """Put one small object on the sidewalk."""
     near, back = kerb + 0.5, street.reach - 0.5
     x, y, yaw = beside(street, kind, at, side, near)
     thing = rng.random()
@@ -104,7 +104,7 @@ def park_vehicles(builder: Builder, rng: np.random.Generator) -> None:
                 if rng.random() > 0.62 or not builder.claim(x, y, 2.4):
                     continue
                 name = rng.choice(list(_PARKED), p=list(_PARKED.values()))
-                # Right-hand traffic: what stands on a side looks where that side drives.
+                # Right-hand traffic: parked vehicles face the direction in which their side drives.
                 heading = yaw + np.pi / 2 + (np.pi if rng.random() < 0.06 else 0)
                 make, *options = _MAKERS[name]
                 mesh = builder.models.draw(rng, make, *options)
@@ -119,7 +119,7 @@ def park_vehicles(builder: Builder, rng: np.random.Generator) -> None:
 
 
 def stage_beginning(builder: Builder, rng: np.random.Generator) -> None:
-    """One of every class along the first 60 m of the drive, so that a short recording has them all."""
+    """One object of every class along the first 60 m of the drive, so that a short recording has all classes."""
     plan = builder.plan
     street, row = plan.along_y[1], plan.along_x[1]
     begin = row.centre + row.reach + 15

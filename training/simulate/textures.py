@@ -1,7 +1,7 @@
 """Procedural textures: noise and patterns filtered over a pixel's footprint, and what each surface is painted with.
 
-Everything is evaluated where a ray hit, so there are no image files, and a distant wall does not flicker: patterns are
-integrated over the footprint, noise is read from the level of a pyramid that fits it.
+Textures are computed at the points that rays hit, so there are no image files. Distant surfaces do not flicker, because
+patterns are integrated over the footprint, and noise is read from the pyramid level that fits it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .trace import Hits, columns, put_columns
 
 __all__ = ["Paint", "band", "paint", "stripes"]
 
-_NONE = 255  # where a ray hit nothing
+_NONE = 255  # for rays that hit nothing
 
 
 def stripes(x: np.ndarray, period, width, footprint: np.ndarray) -> np.ndarray:
-    """How much of a footprint around x lies on stripes, where x mod period < width; (N,) 0..1."""
+    """Share (N,) of a footprint around x that lies on stripes, where x mod period < width."""
     footprint = np.maximum(footprint, 1e-4)
     low, high = x - footprint / 2, x + footprint / 2
 
@@ -34,20 +34,20 @@ def stripes(x: np.ndarray, period, width, footprint: np.ndarray) -> np.ndarray:
 
 
 def band(x: np.ndarray, low, high, footprint: np.ndarray) -> np.ndarray:
-    """How much of a footprint around x lies between two values; (N,) 0..1."""
+    """Share (N,) of a footprint around x that lies between two values."""
     half = np.maximum(footprint, 1e-4) / 2
     return np.clip((np.minimum(x + half, high) - np.maximum(x - half, low)) / (2 * half), 0, 1)
 
 
 @dataclass
 class Paint:
-    """What light meets at N points.
+    """The material at N points.
 
     Attributes:
         albedo: (3, N) linear.
-        gloss: (N,) 0..1, how strongly the surroundings are mirrored.
-        glow: (N,) light of its own, in units of white paper in the sun.
-        translucency: (N,) 0..1, how much light comes through from behind (leaves, grass).
+        gloss: (N,) 0..1, strength of reflections.
+        glow: (N,) emitted light; 1 is that of white paper in the sun.
+        translucency: (N,) 0..1, share of light that comes through from behind (leaves, grass).
     """
 
     albedo: np.ndarray
@@ -67,10 +67,10 @@ def paint(
     """The paint of every hit.
 
     Args:
-        hits: N hits; points that hit nothing come back black.
+        hits: N hits; rays without a hit are black.
         along, across: (N,) the footprint of a pixel in metres along the first and the second texture axis.
-        materials: how this town's surfaces differ from the usual ones.
-        lit: 0 to 1, how many windows are lit.
+        materials: how this town's surfaces differ from the default ones.
+        lit: 0 to 1, the share of windows that are lit.
     """
     count = len(hits.distance)
     result = Paint(
@@ -97,7 +97,7 @@ def paint(
 
 @dataclass
 class _Local:
-    """What a painter looks at: the point in odom, texture coordinates, footprints, normal, and how the town differs."""
+    """The points to paint: position in odom, texture coordinates, footprints, normals, and the town's materials."""
 
     point: np.ndarray
     s: np.ndarray
@@ -110,7 +110,7 @@ class _Local:
     lit: float
 
     def scaled(self, scale: np.float32) -> _Local:
-        """Where patterns are `scale` times larger."""
+        """The same points, for patterns that are `scale` times larger."""
         if scale == 1:
             return self
         places = (place / scale for place in (self.point, self.s, self.t))
@@ -124,7 +124,7 @@ class _Local:
         return self.materials.paint / self.materials.tint[surface]
 
     def left_of_paint(self, worn: np.ndarray) -> np.ndarray:
-        """How much of the markings is still there, (N,)."""
+        """Share of the markings that is not worn away, (N,)."""
         return worn if self.materials is None else np.clip(worn - self.materials.wear * (1.3 - 0.6 * worn), 0, 1)
 
     @property
@@ -132,11 +132,11 @@ class _Local:
         return np.maximum(self.along, self.across)
 
     def grain(self, texel: float, shift: float = 0.0) -> np.ndarray:
-        """Noise in texture coordinates; `shift` picks another part of the pattern."""
+        """Noise in texture coordinates; `shift` selects another part of the pattern."""
         return noise(self.s + self.seed * 7.31 + shift, self.t + self.seed * 3.77 - shift, texel, self.footprint)
 
     def ground(self, texel: float, shift: float = 0.0) -> np.ndarray:
-        """Noise in odom's x and y, seamless over everything that lies flat."""
+        """Noise in x and y of odom, without seams on horizontal surfaces."""
         return noise(self.point[0] + shift, self.point[1] - shift, texel, self.footprint)
 
 
@@ -145,8 +145,8 @@ def _plain(colour, at):
 
 
 def _asphalt(colour, at):
-    """Road: s metres from the nearest junction, t metres from the centre line towards the side that drives to it,
-    seed 4 * (half-width in decimetres) + lanes, or -1 on a junction."""
+    """Road. s: metres from the nearest junction. t: metres from the centre line, positive on the side that drives to
+    the junction. seed: 4 * (half-width in decimetres) + lanes, or -1 on a junction."""
     tone = 1 + 0.16 * at.ground(0.35) + 0.12 * at.ground(0.04) + 0.10 * at.ground(0.008, 3.1)
     patch = np.clip(at.ground(0.9, 17.0) * 3 - 4.2, 0, 1)
     albedo = colour * np.maximum(tone, 0.3) * (1 - 0.35 * patch)
@@ -226,7 +226,7 @@ def _kerb(colour, at):
 
 
 def _facade(colour, at):
-    """Wall with windows: s metres along it, t metres above the ground, seed the building's."""
+    """Wall with windows. s: metres along it. t: metres above the ground. seed: that of the building."""
     style = [scramble(at.seed, np.float32(k)) for k in range(8)]
     storey, pitch = 2.9 + 0.5 * style[0], 1.5 + 1.7 * style[1]
     wide, high = pitch * (0.4 + 0.3 * style[2]), 1.25 + 0.6 * style[3]
@@ -255,7 +255,7 @@ def _facade(colour, at):
     inside = scramble(column, floor, at.seed)
     curtain = np.where(inside > 0.7, 0.25 + 0.3 * (inside - 0.7), 0.02 + 0.05 * inside)
     curtain = np.array([[1], [0.96], [0.9]], np.float32) * curtain
-    # Shade from the lintel: the upper part of a pane lies deeper in the wall.
+    # The lintel shades the upper part of a pane.
     depth = np.mod(at.t - sill, storey) / high
     curtain = curtain * (1.15 - 0.75 * np.clip(depth, 0, 1))
     albedo = wall + (curtain - wall) * pane
@@ -304,7 +304,7 @@ def _lamp(colour, at):
 
 
 def _stripes(colour, at):
-    """Bands of the colour and white, 0.3 m wide, slanting."""
+    """Diagonal bands of the colour and white, 0.3 m wide."""
     white = stripes(at.s + at.t, 0.5, 0.25, at.footprint)
     return (mix(colour * (1 + 0.06 * at.grain(0.03)), (0.75, 0.75, 0.72), white), 0.05 + 0 * white)
 

@@ -32,8 +32,8 @@ class Town:
         traffic: all objects that move.
         weather: sun and sky.
         plan: streets and ground.
-        lamps: (L, 3) where street lamps shine from, in odom.
-        materials: how surfaces differ from the usual ones.
+        lamps: (L, 3) positions of the street lamps' bulbs in odom.
+        materials: how surfaces differ from the default ones.
     """
 
     static: Mesh
@@ -74,7 +74,7 @@ def build_town(seed: int, duration: float, varied: Collection[str] = ()) -> Town
 
 
 def _lamps(builder: Builder) -> np.ndarray:
-    """(L, 3) where street lamps shine from: 2.2 m out over the road, 7 m up."""
+    """(L, 3) positions of the street lamps' bulbs: 2.2 m towards the road, 7 m high."""
     if not builder.lamps:
         return np.zeros((0, 3))
     poses = builder.plan.place(*np.array(builder.lamps).T)
@@ -91,7 +91,7 @@ _DRIVEN = {
 
 
 def _let_drive(builder: Builder, traffic: Traffic, rng: np.random.Generator, duration: float) -> None:
-    """Put vehicles into every lane, as dense as possible without contact, and a cyclist ahead of the recording car."""
+    """Fill every lane with vehicles that do not touch, and put a cyclist ahead of the recording car."""
     plan = builder.plan
     x0, y0, x1, y1 = plan.extent
     start = plan.along_x[1].centre + plan.along_x[1].reach

@@ -1,4 +1,4 @@
-"""Ray casting into meshes with Embree: what each ray hits first, and whether anything lies between two points."""
+"""Ray casting into meshes with Embree: the first hit of each ray, and whether anything lies between two points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Hits", "Tracer", "columns", "dot", "place", "put_columns", "rotate"]
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products, (N,), of vectors in columns, (3, N); or of columns with one vector, (3,)."""
+    """Dot products (N,) of column vectors (3, N), or of columns with one vector (3,)."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -27,18 +27,18 @@ def columns(vectors: np.ndarray, rays: np.ndarray) -> np.ndarray:
 
 
 def put_columns(vectors: np.ndarray, rays: np.ndarray, values: np.ndarray) -> None:
-    """vectors[:, rays] = values, row by row: in a third of the time."""
+    """vectors[:, rays] = values, row by row, which takes a third of the time."""
     for row, value in zip(vectors, values):
         row[rays] = value
 
 
 def rotate(a_from_b: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N, 3) of b in a, float32; OpenCV, as BLAS and einsum waste their time on so thin a product."""
+    """Vectors (N, 3) of frame b in frame a, float32. OpenCV is faster than BLAS and einsum at such narrow matrices."""
     return _transformed(np.asarray(a_from_b, np.float32)[:3, :3], vectors)
 
 
 def place(a_from_b: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (N, 3) of b in a, float32."""
+    """Points (N, 3) of frame b in frame a, float32."""
     return _transformed(np.asarray(a_from_b, np.float32)[:3], points)
 
 
@@ -50,9 +50,9 @@ def _transformed(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Hits:
-    """The first thing along each of N rays; columns are undefined where `hit` is False.
+    """The first hit of each of N rays; columns are undefined where `hit` is False.
 
-    Vectors are columns, (3, N): numpy works through long rows, and is slow at many short ones.
+    Vectors are columns, (3, N), because NumPy is fast on long rows and slow on many short ones.
 
     Attributes:
         hit: (N,) bool.
@@ -77,7 +77,7 @@ class Tracer:
     """Casts rays into several meshes at once, the static town and what moves in it.
 
     Args:
-        meshes: in odom; empty ones are left out. A `Tracer` made `with_moved` shares the static mesh's tree.
+        meshes: in odom; empty ones are left out. A `Tracer` from `with_moved` shares the tree of the static mesh.
     """
 
     def __init__(self, meshes: Sequence[Mesh]) -> None:
@@ -126,21 +126,21 @@ class Tracer:
         return hits
 
     def distances(self, origins: np.ndarray, directions: np.ndarray, limit: float = np.inf) -> np.ndarray:
-        """Distances of the first hits only: cheaper than `trace`.
+        """Only the distances of the first hits, which is cheaper than `trace`.
 
         Args:
             origins: (N, 3) or (3,).
             directions: (N, 3), unit.
-            limit: metres; what lies further is not looked for.
+            limit: metres; hits beyond it do not count.
         Returns:
-            (N,) float32, `limit` where there is none.
+            (N,) float32; `limit` for rays without a hit.
         """
         nearest = self._scene.nearest(*_rays(origins, directions), float(np.minimum(limit, NOTHING)))
         nearest[nearest >= NOTHING] = np.inf
         return nearest
 
     def blocked(self, origins: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """(N,) bool: something lies in one direction, (3,), from points, (N, 3)."""
+        """(N,) bool: a ray from each point (N, 3) in one direction (3,) hits something."""
         return self._scene.blocked(*_rays(origins, direction))
 
 
@@ -149,6 +149,6 @@ def _scene(meshes: Sequence[Mesh], around: Scene | None = None) -> Scene:
 
 
 def _rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Origins and directions as float32 rows, contiguous: (N, 3) each, or (1, 3) where all rays share one."""
+    """Origins and directions as contiguous float32, (N, 3) each, or (1, 3) if all rays share one."""
     starts, along = (np.ascontiguousarray(np.atleast_2d(vectors), np.float32) for vectors in (origins, directions))
     return starts, along

@@ -1,4 +1,4 @@
-"""What moves: the recording car's own way through the town, and the traffic that keeps clear of it."""
+"""Motion: the recording car's trajectory through the town, and the traffic, which never touches it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _FAR, SHADOW_REACH = 150.0, 28.0
 
 
 def lane_offset(lanes: int, lane: int = 0) -> float:
-    """Metres right of the centre line where a lane's middle lies; lane 0 is the outermost."""
+    """Distance in metres from the centre line to the right, at which a lane's middle lies; lane 0 is the outermost."""
     return (lanes - lane - 0.5) * 3.5 + (0.3 if lanes == 2 and lane == 1 else 0.0)
 
 
 class Drive:
-    """The recording car's trajectory: clockwise around the middle of the town, for ever.
+    """The recording car's trajectory: a closed loop, clockwise around the middle of the town.
 
     Args:
         plan: the town's plan.
-        start: metres after the first corner where time 0 is.
+        start: position at time 0, metres after the first corner.
     """
 
     def __init__(self, plan: Plan, start: float = 6.0) -> None:
@@ -55,7 +55,7 @@ class Drive:
 
     @property
     def lap(self) -> float:
-        """Seconds until the car is back where it was."""
+        """Seconds for one loop."""
         return float(self._time[-1])
 
     def plan_pose(self, t: float) -> tuple[float, float, float]:
@@ -71,13 +71,13 @@ class Drive:
         )
 
     def odom_from_base(self, t: float) -> np.ndarray:
-        """Pose (4x4) of base_link, on the road under the middle of the rear axle, at a time in seconds."""
+        """Pose (4, 4) of base_link at a time in seconds. It lies on the road, under the middle of the rear axle."""
         pose = self._plan.place(*self.plan_pose(t), tilt=True)
         return pose if self._plan.slopes is None else pose @ _swayed(t, self._plan.slopes.sway)
 
 
 def _swayed(t: float, sway: float) -> np.ndarray:
-    """(4, 4) level_from_base: a body on its springs, pitching and rolling by up to about `sway` radians."""
+    """(4, 4) level_from_base: the body's pitch and roll on its springs, up to about `sway` radians."""
     roll = sway * (0.6 * np.sin(2 * np.pi * 0.31 * t) + 0.4 * np.sin(2 * np.pi * 1.13 * t + 1.0))
     pitch = sway * (0.6 * np.sin(2 * np.pi * 0.23 * t + 2.0) + 0.4 * np.sin(2 * np.pi * 1.37 * t))
     cr, sr, cp, sp = np.cos(roll), np.sin(roll), np.cos(pitch), np.sin(pitch)
@@ -87,7 +87,7 @@ def _swayed(t: float, sway: float) -> np.ndarray:
 
 
 def _rounded(corners: np.ndarray, radius: float) -> np.ndarray:
-    """A closed polyline with rounded corners, clockwise, a point every 0.1 m; begins after the first corner."""
+    """A closed polyline with rounded corners, clockwise, with a point every 0.1 m. It begins after the first corner."""
     pieces = []
     count = len(corners)
     for k in range(count):
@@ -109,7 +109,7 @@ def _speeds(points: np.ndarray, step: np.ndarray) -> np.ndarray:
     heading = np.unwrap(np.arctan2(direction[:, 1], direction[:, 0]))
     turning = np.abs(np.gradient(heading)) / np.maximum(step, 1e-6) > 0.02
     speed = np.where(np.append(turning, turning[0]), _TURNING, _CRUISE)
-    for _ in range(2):  # twice around, so that the end knows of the beginning
+    for _ in range(2):  # two loops, so that braking before the start affects the end
         for order in (range(len(step)), range(len(step) - 1, -1, -1)):
             for k in order:
                 a, b = (k, k + 1) if order.step > 0 else (k + 1, k)
@@ -120,16 +120,16 @@ def _speeds(points: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Mover:
-    """Something that moves along a straight line of the plan.
+    """An object that moves along a straight line of the plan.
 
     Attributes:
-        poses: its mesh, or one for each phase of its stride.
-        x, y, yaw: plan position at time 0 and direction.
+        poses: its mesh, or one mesh for each phase of its stride.
+        x, y, yaw: plan position at time 0, and direction.
         speed: m/s.
         length: metres.
-        until: metres after which it stops existing (the end of its street).
-        began: metres of its way already behind it at time 0; negative where it begins later.
-        wheeled: leans with the slope of the road.
+        until: length of its way in metres; at its end, where the street ends, it disappears.
+        began: metres that it has moved before time 0; negative if it appears later.
+        wheeled: whether it leans with the slope of the road.
     """
 
     poses: list[Mesh]
@@ -151,10 +151,10 @@ class Mover:
 
 
 class Traffic:
-    """Movers that never touch one another or the recording car during a recording.
+    """Moving objects that never touch one another or the recording car during a recording.
 
     Args:
-        duration: seconds that are checked.
+        duration: length of the recording, seconds.
     """
 
     def __init__(self, plan: Plan, drive: Drive, duration: float) -> None:
@@ -180,14 +180,14 @@ class Traffic:
         )
 
     def add(self, mover: Mover, clearance: float = 2.6) -> bool:
-        """Take a mover in, unless it would come within `clearance` metres (between body axes) of another."""
+        """Add a moving object, unless it would come within `clearance` metres (between body axes) of another."""
         x, y = mover.at(self._times)
         exists = np.array([mover.exists(t) for t in self._times])
         half = max(mover.length / 2 - 0.9, 0.0)
         circles, middle, reach = self._body(x, y, np.full(len(x), mover.yaw), 0.0, -half, half)
         middle = np.where(exists[:, None], middle, np.nan)
         middles, reaches = self._middles[: len(self._bodies)], self._reaches[: len(self._bodies)]
-        distance2 = ((middles - middle) ** 2).sum(-1)  # NaN, and so never near, where either does not exist
+        distance2 = ((middles - middle) ** 2).sum(-1)  # NaN, and so never near, while one does not exist
         near = distance2 < (reaches[:, None] + reach + clearance) ** 2
         for index in np.flatnonzero(near.any(1)):
             gap = circles[near[index]][:, :, None] - self._bodies[index][near[index]][:, None]
@@ -206,7 +206,7 @@ class Traffic:
         self._bodies.append(circles)
 
     def mesh(self, t: float, seen_from: np.ndarray) -> Mesh:
-        """What `models` finds all around, as one mesh in odom."""
+        """All models that `models` gives for a view all around, as one mesh in odom."""
         return Mesh.join([model.moved(pose) for model, pose in self.models(t, seen_from)])
 
     def models(
@@ -217,14 +217,14 @@ class Traffic:
         half_angle: float = np.pi,
         reach: float = _FAR,
     ) -> list[tuple[Mesh, np.ndarray]]:
-        """What moves and matters to a sensor at a time: models, each with its odom_from_model (4, 4).
+        """The moving models that a sensor can see at a time, each with its odom_from_model (4, 4).
 
         Args:
             t: seconds.
-            seen_from: (3,) the sensor's place in odom.
-            axis: (3,) direction it looks in; None for all around.
-            half_angle: radians that it sees on either side of its axis. Beyond them only what is near enough to throw
-                a shadow into the picture is kept.
+            seen_from: (3,) the sensor's position in odom.
+            axis: (3,) the sensor's direction; None for a view all around.
+            half_angle: radians that it sees on either side of its axis. Models outside this angle are kept only if
+                they are near enough to cast a shadow into the image.
             reach: metres.
         """
         present = [mover for mover in self.movers if mover.exists(t)]

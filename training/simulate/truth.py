@@ -1,9 +1,9 @@
 """Exact 3D truth of the town in Occ3D's layout: voxels with a surface, their classes, and which sensors see them.
 
 A voxel is occupied if it has the larger part of a surface. A surface is one voxel thick along the axis that it mostly
-faces, and a voxel that it only cuts is free if a neighbour has more of it. Otherwise rays just above a surface would
-end in the air. Surfaces are sampled densely, once for each tile of the town, and each sample has its share of the area.
-Objects on the ground outvote the ground under them.
+faces. A voxel that it only cuts is free if a neighbour has more of it. Otherwise rays just above a surface would end in
+the air. Surfaces are sampled densely, once for each tile of the town, and each sample has its share of the area. In a
+voxel with ground and an object, the object's area has more weight.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .trace import Tracer, place, rotate
 __all__ = ["LONGEST_MOVER", "TruthVolumes", "Voxeliser", "sample_surface"]
 
 _TILE = 16.0  # metres
-_MARGIN = 1.0  # metres: the car leans, the grid with it, and the tiles are chosen as seen from above
+_MARGIN = 1.0  # metres: the grid leans with the car, but tiles are selected as seen from above
 _SPACING = 0.13  # a third of a voxel
-_THIN = 0.1  # metres; the samples of one class in a cube this wide become one
-LONGEST_MOVER = 10.0  # metres from the place of something that moves to its end
+_THIN = 0.1  # metres; the samples of one class in a cube of this width are merged
+LONGEST_MOVER = 10.0  # metres from the position of a moving object to its farthest point
 _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
-_WHOLE = 1.0  # of a voxel's face: a surface that goes on beyond the voxel covers as much, an edge less
-_GOES_ON = 0.6  # of a voxel's face in the rows on either side: no edge, whatever its samples add up to
-_LEAST = 0.02  # of a voxel's face: less is free in any case
-_OBJECT_VOTES = 4  # of a square metre of an object, against 1 of the ground's
+_WHOLE = 1.0  # share of a voxel's face: a surface that continues beyond the voxel covers as much, an edge less
+_GOES_ON = 0.6  # share of a face in the rows on either side: no edge, whatever the samples add up to
+_LEAST = 0.02  # share of a voxel's face: with less, a voxel is free
+_OBJECT_VOTES = 4  # weight of an object's area, where that of the ground is 1
 _PIXEL_STRIDE = 2
 
 
@@ -70,7 +70,7 @@ def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, 
 
 @dataclass(frozen=True)
 class _Samples:
-    """Points of surfaces with their areas, one for each 0.1 m and class, and the rectangle that holds them."""
+    """Samples of surfaces with their areas, one for each class in a cube of 0.1 m, and their bounding rectangle."""
 
     points: np.ndarray
     classes: np.ndarray
@@ -96,7 +96,7 @@ class _Samples:
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """Lengths of (N, 3) vectors; numpy's own takes three times as long."""
+    """Lengths of (N, 3) vectors; NumPy's function takes three times as long."""
     x, y, z = vectors.T
     return np.sqrt(x * x + y * y + z * z)
 
@@ -127,7 +127,9 @@ def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
         along, rows = np.pad(faces[number], 1).ravel(), np.flatnonzero(axis == number)
         here = flat[rows]
         fullest[rows] = np.maximum(along[here - stride], along[here + stride]) <= most[rows]
-        row_sum = along + np.roll(along, stride) + np.roll(along, -stride)  # the padding is empty: nothing wraps around
+        row_sum = (
+            along + np.roll(along, stride) + np.roll(along, -stride)
+        )  # the padding is empty, so nothing wraps around
         goes_on = [
             np.minimum(row_sum[here - aside], row_sum[here + aside]) > _GOES_ON for aside in strides if aside != stride
         ]
@@ -172,7 +174,7 @@ class Voxeliser:
         order = np.argsort(tile_of, kind="stable")
         starts = np.cumsum(counts) - counts
         self._faces = np.split(order, starts[1:])
-        # What of its triangles reaches out of a tile counts: the rectangle that holds them all.
+        # Triangles may reach out of their tile, so this is the rectangle around all of its triangles.
         self._low = np.minimum.reduceat(corners.min(1)[order], starts).astype(float)
         self._high = np.maximum.reduceat(corners.max(1)[order], starts).astype(float)
         corner = np.maximum(np.abs(grid.lower), np.abs(grid.upper))
@@ -182,7 +184,7 @@ class Voxeliser:
         self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
 
     def prepare(self, t: float) -> None:
-        """Sample the surroundings at a time. Called before workers fork, so that they share the samples."""
+        """Sample the surroundings at a time. This is called before workers fork, so that they share the samples."""
         pose = self._town.drive.odom_from_base(t)
         for index in self._tiles_within(pose).tolist():
             self._tile_samples(index)
@@ -205,7 +207,7 @@ class Voxeliser:
                 inside it, but the LiDAR's beams may return from them.
             tracer: a tracer of the static town and of `moving`.
             body: the car's own body in base_link, which hides what is behind it from cameras.
-            lost: numbers of cameras without an image.
+            lost: numbers of the cameras without an image.
         """
         odom_from_base = self._town.drive.odom_from_base(t)
         semantics = self._vote(odom_from_base, moving)
@@ -217,9 +219,9 @@ class Voxeliser:
         return TruthVolumes(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
     def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
-        """Class of every voxel that has the larger part of a surface; `free` elsewhere."""
+        """The class of every voxel that has the larger part of a surface; `free` for the others."""
         near = self._tiles_within(odom_from_base).tolist()
-        # Samples of tiles behind the car are removed, so that memory does not grow with the length of a drive.
+        # Forget the samples of tiles behind the car, so that memory does not grow with the length of a drive.
         self._samples = {index: self._samples[index] for index in near if index in self._samples}
         base_from_odom = invert(odom_from_base)
         placed = [(self._tile_samples(index), base_from_odom) for index in near]
@@ -258,7 +260,7 @@ class Voxeliser:
         return np.flatnonzero(meets & (middle - half < upper).all(1) & (middle + half > lower).all(1))
 
     def _inside(self, part: _Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flat voxel number, class and area along x, y and z (in voxel faces) of the samples inside the grid."""
+        """The samples inside the grid: flat voxel number, class, and area along x, y and z (in voxel faces)."""
         voxel, inside = self._voxels(place(base_from_part, part.points))
         areas = np.abs(rotate(base_from_part, part.areas[inside])) / np.float32(self._grid.voxel_size**2)
         return voxel[inside], part.classes[inside], areas
@@ -291,18 +293,18 @@ class Voxeliser:
         return self._samples[index]
 
     def _voxels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Flat voxel numbers of points in base_link, and which lie inside the grid."""
+        """Flat voxel numbers of points in base_link, and which points lie inside the grid."""
         shape = self._grid.shape
         places = (points - np.array(self._grid.lower, np.float32)) / np.float32(self._grid.voxel_size)
         index = np.floor(places).astype(np.int32)
-        within = index.view(np.uint32) < np.array(shape, np.uint32)  # a negative number is a huge unsigned one
+        within = index.view(np.uint32) < np.array(shape, np.uint32)  # as unsigned numbers, negative ones are huge
         inside = within[:, 0] & within[:, 1] & within[:, 2]
         return (index[:, 0] * shape[1] + index[:, 1]) * shape[2] + index[:, 2], inside
 
     def _seen_by_cameras(
         self, t: float, odom_from_base: np.ndarray, tracer: Tracer, lost: Collection[int]
     ) -> np.ndarray:
-        """Voxels that a camera looks into: no surface between hides their middle, or a pixel's ray ends there."""
+        """The voxels that a camera sees: no surface hides their centre, or the ray of a pixel ends in them."""
         seen = np.zeros(self._grid.size, bool)
         for renderer, offset in (pair for index, pair in enumerate(self._cameras) if index not in lost):
             odom_from_camera = self._town.drive.odom_from_base(t + offset) @ renderer.camera.base_from_camera
@@ -323,7 +325,7 @@ class Voxeliser:
         return seen.reshape(self._grid.shape)
 
     def _centres_in(self, frame_from_base: np.ndarray) -> list[np.ndarray]:
-        """The three coordinates of all voxels' middles in a frame, (X, Y, Z) float32 each."""
+        """The three coordinates of all voxel centres in a frame, (X, Y, Z) float32 each."""
         x, y, z = (np.float32(axis) for axis in self._axes)
         return [
             (row[0] * x)[:, None, None] + (row[1] * y)[:, None] + (row[2] * z + row[3])
@@ -350,7 +352,7 @@ class Voxeliser:
         return seen.reshape(self._grid.shape)
 
     def _beam_of_voxels(self, lidar: Lidar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flat numbers of the voxels that a beam passes within half a voxel of, its number, metres to their middle."""
+        """Voxels with a centre within half a voxel of a beam: flat number, beam's number, and metres to the centre."""
         local = self._grid.centres().reshape(-1, 3) - lidar.base_from_lidar[:3, 3].astype(np.float32)
         far = _lengths(local)
         column = np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int)
@@ -364,7 +366,7 @@ class Voxeliser:
     def _mark_ends(
         self, seen: np.ndarray, base_from_sensor: np.ndarray, directions: np.ndarray, distance: np.ndarray
     ) -> None:
-        """Mark the voxels in which rays end, a hair's breadth behind the surface's near side included."""
+        """Mark the voxels in which rays end, 1 mm behind the surface's near side."""
         hit = np.isfinite(distance) & (distance > 0) & (distance < 80)
         ends = directions[hit] * (distance[hit, None] + np.float32(1e-3))
         voxel, inside = self._voxels(rotate(base_from_sensor, ends) + base_from_sensor[:3, 3].astype(np.float32))

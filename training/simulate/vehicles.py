@@ -1,4 +1,4 @@
-"""Vehicles of every class, each drawn from a random generator: no two cars of the town are quite alike."""
+"""Vehicles of every class. Their shapes and colours are drawn at random."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _YELLOW = linear(232, 168, 20)
 
 
 def paint(rng: np.random.Generator) -> np.ndarray:
-    """A car's colour: mostly the greys that cars have."""
+    """A random car colour, mostly a grey."""
     base = linear(*_PAINTS[rng.integers(len(_PAINTS))])
     return np.clip(base * rng.uniform(0.85, 1.15) + 0.004, 0.004, 0.9)
 
 
 def wheel(x: float, y: float, radius: float, width: float, sides: int = 14) -> Mesh:
-    """A wheel whose outer face lies at |y|, with its rim."""
+    """A wheel with its rim; its outer face lies at |y|."""
     inner = y - np.sign(y) * width / 2
     tyre = cylinder((x, inner, radius), "y", radius, width, sides, Surface.RUBBER, _TYRE)
     rim = cylinder((x, inner + np.sign(y) * 0.006, radius), "y", radius * 0.62, width, 10, Surface.PLAIN, _RIM)
@@ -48,7 +48,7 @@ def wheel(x: float, y: float, radius: float, width: float, sides: int = 14) -> M
 
 
 def wheels(xs, half_width: float, radius: float, width: float = 0.22, arches: bool = False) -> Mesh:
-    """A wheel on both sides at each x; `arches` adds the dark wheel house around it."""
+    """A wheel on both sides at each x; `arches` adds dark wheel arches."""
     parts = []
     for x in xs:
         for side in (-1, 1):
@@ -60,7 +60,7 @@ def wheels(xs, half_width: float, radius: float, width: float = 0.22, arches: bo
 
 
 def lamps(x_front: float, x_rear: float, half_width: float, z_front: float, z_rear: float, size=(0.3, 0.14)) -> Mesh:
-    """Head lamps, tail lamps and number plates, a little outside the body."""
+    """Headlights, tail lights and number plates, a little outside the body."""
     wide, high = size
     parts = []
     for side in (-1, 1):
@@ -175,7 +175,7 @@ def bus(rng: np.random.Generator) -> Mesh:
 
 
 def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
-    """A cab-over cab whose rear wall stands at x."""
+    """A cab-over-engine cab with its rear wall at x."""
     half, height = 1.2, rng.uniform(2.6, 3.1)
 
     def levels(top, cut):
@@ -203,7 +203,7 @@ def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
 
 
 def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
-    """A box, flatbed, tank or tipper truck of 6 to 9 m; as a tractor, cab and chassis alone, 5.4 m."""
+    """A box, flatbed, tank or tipper truck of 6 to 9 m; with `tractor` only cab and chassis, 5.4 m."""
     colour = paint(rng)
     if tractor:
         chassis = box((-3.0, -0.45, 0.6), (0.6, 0.45, 0.95), colour=_UNDER)
@@ -250,7 +250,7 @@ def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
 
 
 def trailer(rng: np.random.Generator, semi: bool = True) -> Mesh:
-    """A semi-trailer of 10 to 13 m (its kingpin 1 m behind the front), or a small flat one with a drawbar."""
+    """A semi-trailer of 10 to 13 m with its kingpin 1 m behind the front, or a small flat trailer with a drawbar."""
     if not semi:
         bed = linear(120, 122, 124)
         parts = [
@@ -296,7 +296,7 @@ def arm(points, width: float, heights, colour) -> Mesh:
 
 
 def excavator(rng: np.random.Generator) -> Mesh:
-    """A crawler excavator, its boom raised over what is in front of it."""
+    """A crawler excavator with its boom raised."""
     colour = _YELLOW if rng.random() < 0.7 else linear(220, 90, 24)
     track = [
         (-1.75, 0.25),
@@ -346,7 +346,7 @@ def wheel_loader(rng: np.random.Generator) -> Mesh:
 
 
 def spoked_wheel(x: float, radius: float, thickness: float, filled: bool) -> Mesh:
-    """A thin wheel in the x-z plane: tyre, and a disc or a few spokes."""
+    """A thin wheel in the x-z plane: a tyre, and a disc or a few spokes."""
     angle = np.linspace(0, 2 * np.pi, 15)
     rim = np.stack([x + radius * np.cos(angle), 0 * angle, radius + radius * np.sin(angle)], -1) * [1, 1, 1]
     parts = [tube(rim, thickness, 5, Surface.RUBBER, _TYRE)]
@@ -360,7 +360,7 @@ def spoked_wheel(x: float, radius: float, thickness: float, filled: bool) -> Mes
 
 
 def bicycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
-    """A bicycle, 1.75 m long; the rider belongs to it."""
+    """A bicycle, 1.75 m long, with its rider, who has the same class."""
     colour = paint(rng)
     frame = [
         [(-0.5, 0, 0.34), (-0.12, 0, 0.32), (-0.28, 0, 0.88)],
@@ -379,7 +379,7 @@ def bicycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
 
 
 def motorcycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
-    """A motorcycle or scooter, 2 m long; the rider belongs to it."""
+    """A motorcycle or scooter, 2 m long, with its rider, who has the same class."""
     colour = paint(rng)
     parts = [
         spoked_wheel(-0.68, 0.3, 0.07, True),

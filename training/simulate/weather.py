@@ -1,4 +1,4 @@
-"""The weather of a recording: sun, sky, clouds, haze, rain, and whether lamps are on."""
+"""The weather of a recording: sun, sky, clouds, haze, rain, and lamps."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["Weather"]
 
 @dataclass(frozen=True)
 class Weather:
-    """Where light comes from.
+    """The light and the air.
 
     Attributes:
         sun: (3,) unit direction towards the sun, in odom.
         sun_colour, zenith, horizon: (3,) linear, in units of the sun's light on white paper.
         clouds: 0 (clear) to 1 (overcast).
-        haze: metres over which a distant surface takes on 63% of the horizon's colour.
-        drift: where in the cloud pattern this sky lies.
-        cloud_light: how bright clouds are.
+        haze: distance in metres at which a surface has 63% of the horizon's colour.
+        drift: offset in the cloud pattern.
+        cloud_light: brightness of clouds.
         lamps: brightness of street lamps, headlights and windows; 0 by day.
         wet: 0 to 1, how wet the ground is.
         rain: 0 to 1, how much rain is in the air.

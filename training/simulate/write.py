@@ -1,4 +1,4 @@
-"""A picture as the files that a recording holds."""
+"""Encodes images and labels as the files that a recording holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JPEG_QUALITY = 92
 def encode(
     image: np.ndarray, semantic: np.ndarray | None, depth: np.ndarray | None, quality: int = JPEG_QUALITY
 ) -> dict[str, bytes]:
-    """A picture as files: JPEG of the image, PNG of the labels (depth in millimetres, 0 beyond 65.5 m)."""
+    """The files of a camera image: JPEG of the image, PNGs of the labels (depth in millimetres, 0 beyond 65.5 m)."""
     files = {"image_raw": cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()}
     if semantic is not None:
         files["semantic"] = semantic_png(semantic)

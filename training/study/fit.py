@@ -1,7 +1,7 @@
 """`renderocc fit`: fit a free field, without any network, to the labels of single frames by the losses of training.
 
-Every voxel has its own density and logits. The result shows in a minute what a loss, a way of drawing rays or a rule
-for points can achieve at best, before a network is trained with it.
+Every voxel has its own density and logits. The result shows within a minute what a loss, a ray sampling or a rule for
+points can achieve at best, before a network is trained with it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from .illustrations import volumes_from_above, write_jpeg
 
 __all__ = ["FitConfig", "Fitted", "fit_frames", "fit_table", "main"]
 
-_FIRST_DENSITY = 0.05  # 1/m, as of a network's heads before training
-_UNEVEN = 0.01  # spread of what the first densities come from, so that no two voxels are alike
+_FIRST_DENSITY = 0.05  # 1/m, that of a network's heads before training
+_UNEVEN = 0.01  # standard deviation of the initial parameters, so that no two voxels are equal
 _NAMES = ("mIoU %", "RayIoU %", "occupied IoU %", "AbsRel", "within 25 %", "2D mIoU %", "threshold", "seconds")
 
 
@@ -52,7 +52,7 @@ class FitConfig:
 
     train: str = setting("", "YAML of the training run that all variants change, beside this file")
     variants: tuple[Variant, ...] = setting((), "settings to compare")
-    learning_rate: float = setting(0.1, "of Adam", 1e-6, 10.0)
+    learning_rate: float = setting(0.1, "learning rate of Adam", 1e-6, 10.0)
 
     def check(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -62,13 +62,13 @@ class FitConfig:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What one variant came to.
+    """The result of one variant.
 
-    fields: of the frames.
-    threshold: of occupancy, found with the frames' own 2D labels.
-    scores: miou, rayiou and occupied IoU against 3D truth (None where there is none), and what `RayScores` says of the
-        frames' own labels, which were learnt from.
-    seconds: of fitting, for each frame.
+    fields: the fitted field of each frame.
+    threshold: threshold of occupancy, found with the frames' own 2D labels.
+    scores: miou, rayiou and occupied IoU against 3D truth (None without truth), and the results of `RayScores` on the
+        frames' own labels, which were also fitted.
+    seconds: time of fitting per frame.
     """
 
     fields: list[SemanticDensityField]
@@ -80,11 +80,11 @@ class Fitted:
 def fit_frames(
     config: TrainConfig, dataset: RayDataset, indices: Sequence[int], steps: int, learning_rate: float
 ) -> Fitted:
-    """Fit a field to each of some frames, and compare with labels and truth.
+    """Fit a field to each of some frames, and compare it with labels and truth.
 
     Args:
         config: its supervision, grid and seed are used.
-        dataset: unvaried samples, with the rays that the supervision takes.
+        dataset: samples without augmentation, with the rays that the supervision uses.
     Raises:
         ValueError: labels do not fit the model's classes, or no ray returns.
     """
@@ -166,16 +166,16 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc fit",
         description="Fit a free field to the labels of single frames with each of several losses, and compare it with "
-        "labels and 3D truth: what a loss can say before a network is asked to. Half a minute for a frame and a loss.",
+        "labels and 3D truth: the best that a loss can achieve. It takes half a minute for a frame and a loss.",
         epilog="example: renderocc fit config/study/fit.yaml --data tables --recordings town_2000 --frames 2 --out "
         "runs/fit; --try rays10 supervision.mode=query sample.rays=10000",
     )
     made.add_argument("config", type=Path, help="YAML of the variants (config/study/fit.yaml)")
     made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")
-    made.add_argument("--recordings", nargs="+", metavar="NAME", help="of that folder (default: all)")
-    made.add_argument("--frames", type=int, default=2, metavar="N", help="frames, evenly spread (default 2)")
-    made.add_argument("--steps", type=int, default=150, metavar="N", help="of each fit (default 150)")
-    made.add_argument("--seed", type=int, default=0, help="of rays, points and the first field (default 0)")
+    made.add_argument("--recordings", nargs="+", metavar="NAME", help="recordings in that folder (default: all)")
+    made.add_argument("--frames", type=int, default=2, metavar="N", help="number of frames, evenly spread (default 2)")
+    made.add_argument("--steps", type=int, default=150, metavar="N", help="steps of each fit (default 150)")
+    made.add_argument("--seed", type=int, default=0, help="seed of rays, points and the initial field (default 0)")
     made.add_argument("--only", nargs="+", metavar="VARIANT", help="fit these variants only; - for none")
     made.add_argument(
         "--try",
@@ -184,9 +184,9 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar=("NAME", "SETTING"),
-        help="one more variant: its name and settings of the training run, a.b=value; may be given several times",
+        help="one more variant: its name, and settings of the training run as a.b=value; may be given several times",
     )
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of fit.md and fit.jpg")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write fit.md and fit.jpg to")
     return made
 
 
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Fitted]:
-    """Fit all that the command line asks for, and write table and picture."""
+    """Fit all variants that the command line asks for, and write the table and the image."""
     for name in ("frames", "steps"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}; expected 1 or more")
@@ -260,7 +260,7 @@ def _write(
     lines = [
         "# A free field fitted to labels",
         f"{len(indices)} frames ({shown}), {arguments.steps} steps, seed {arguments.seed}. Thresholds are found with "
-        "the frames' own 2D labels; AbsRel, within 25 % and 2D mIoU are of labels that were fitted.",
+        "the frames' own 2D labels; AbsRel, within 25 % and 2D mIoU are measured on the labels that were fitted.",
         markdown_table(*fit_table(results)),
         "![Volumes from above: truth and variants](fit.jpg)",
     ]

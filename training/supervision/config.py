@@ -1,4 +1,4 @@
-"""What the network learns from, and how much each part of it counts."""
+"""Settings of supervision: which labels are used, and the weights of the loss terms."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LossWeights:
 
     depth: float = setting(1.0, "with depth_loss=silog: SILog of the rendered depth", 0.0)
     termination: float = setting(
-        1.0, "with depth_loss=termination: the light of a ray ends at its return, or leaves the grid", 0.0
+        1.0, "with depth_loss=termination: the light of a ray must end at its return, or leave the grid", 0.0
     )
     return_voxel: float = setting(
-        1.0, "with depth_loss=termination: a length of one voxel at the return stops the light", 0.0
+        1.0, "with depth_loss=termination: a length of one voxel at the return must stop the light", 0.0
     )
     semantics: float = setting(1.0, "cross-entropy of rendered classes", 0.0)
     distortion: float = setting(0.01, "spread of the weights along a ray, in units of the grid's diagonal", 0.0)
@@ -45,7 +45,7 @@ class TerminationConfig:
 
     margin: float = setting(1.0, "length before and behind the return, voxels", 0.01, 100.0)
     run: bool = setting(
-        True, "also the unbroken row of voxels before the return that have returns of the same sample (grazing rays)"
+        True, "add the unbroken row of voxels before the return that hold returns of the same sample (for grazing rays)"
     )
 
 
@@ -98,7 +98,7 @@ class SupervisionConfig:
     use_semantics: bool = setting(True, "learn from classes")
     auxiliary_rays: bool = setting(True, "use the rays of other frames in a sample")
     class_only_rays: bool = setting(
-        False, "also render classes of rays without a distance; their objects may be outside the grid"
+        False, "also render the classes of rays without a distance, whose objects may be outside the grid"
     )
     depth_target: str = setting(
         "euclidean",
@@ -107,7 +107,7 @@ class SupervisionConfig:
     )
     depth_completion: str = setting(
         "exit",
-        "the depth of light that nothing stops: where the ray leaves the grid, or 0",
+        "depth of light that nothing stops: the distance at which the ray leaves the grid, or 0",
         choices=("exit", "none"),
     )
     contraction_radius: float = setting(39.0, "unit of length of the contracted depth, metres", 0.1)
@@ -126,11 +126,10 @@ class SupervisionConfig:
             )
         if named != ["render"] and not self.use_depth and self.labels_3d != "only":
             raise ValueError(
-                f"mode is {self.mode} but use_depth is false: without distances there are no points and no voxels; use "
-                "mode=render"
+                f"mode is {self.mode} but use_depth is false: points and voxels need distances; use mode=render"
             )
         if self.labels_3d != "only" and not (self.use_depth or self.use_semantics):
-            raise ValueError("use_depth and use_semantics are both false: nothing is left to learn from rays")
+            raise ValueError("use_depth and use_semantics are both false: there is nothing to learn from rays")
         if self.uses("voxels") and not self.auxiliary_rays:
             raise ValueError(
                 "auxiliary_rays is false, but voxels are made of the rays of other frames too; use "

@@ -13,8 +13,8 @@ __all__ = ["depth_bin_targets", "z_depth_cosine"]
 def z_depth_cosine(rays: Rays, cameras: Tensor, base_from_camera: Tensor) -> Tensor:
     """(R,) z-depth per metre of distance: the cosine between each ray and its camera's optical axis.
 
-    For a ray of another frame, the axis is that of the same camera in the current frame, as the sample does not hold
-    the other one; it is off by what the vehicle turned in between.
+    For a ray of another frame, the axis is that of the same camera in the current frame, because the sample does not
+    hold the other one. Its error is the vehicle's rotation between the two frames.
 
     Args:
         cameras: (R,) int64, camera of each ray.
@@ -37,10 +37,10 @@ def depth_bin_targets(
     """The depth bin of the nearest return in each feature pixel (BEVDepth), from the rays of the current frame.
 
     Feature pixel (i, j) stands for the stride x stride image pixels from (stride * i, stride * j) on, whose centres
-    have integer coordinates. Returns outside of the volume count too: depth is known there as well as inside.
+    have integer coordinates. Returns outside of the grid count too, because their depth is known.
 
     Args:
-        rays: with distances; all of the current frame where they have no frame_offsets.
+        rays: rays with distances; without frame_offsets, all are of the current frame.
         cameras: (R,) int64, the camera of each ray.
         base_from_camera: (N, 4, 4).
         intrinsics: (N, 3, 3) of the views.
@@ -49,12 +49,12 @@ def depth_bin_targets(
         stride: image pixels per feature pixel.
         edges: (D + 1,) ascending, metres of z-depth.
     Returns:
-        (N, h, w) int64; -1 where nothing returned, or the nearest return lies in no bin.
+        (N, h, w) int64; -1 for pixels without a return, or whose nearest return lies in no bin.
     """
     height, width = feature_shape
     count = len(base_from_camera)
     dtype = torch.float32
-    assert rays.distances is not None, "labelled rays have distances"
+    assert rays.distances is not None, "labelled rays need distances"
     distances = rays.distances.to(dtype)
     measured = (distances > 0) & (distances < torch.inf) & present[cameras]
     if rays.frame_offsets is not None:
@@ -70,7 +70,7 @@ def depth_bin_targets(
     column, row = ((pixels + 0.5) / stride).floor().unbind(dim=1)
     seen = measured & (depth > 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
-    # What is not seen is written to one place more, which is then cut off.
+    # Returns that are not seen are written to one extra place, which is then removed.
     row, column = (torch.where(seen, place, torch.zeros_like(place)).to(torch.int64) for place in (row, column))
     cell = torch.where(seen, (cameras * height + row) * width + column, count * height * width)
     nearest = torch.full((count * height * width + 1,), torch.inf, device=depth.device)

@@ -1,4 +1,4 @@
-"""Compares the field with voxels that 2D labels mark (`data.voxelise`): occupancy and classes."""
+"""Losses of occupancy and classes on the voxels that 2D labels mark (`data.voxelise`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def label_voxel_losses(
     channel_table: Tensor,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Losses as for 3D supervision, over the voxels that labels mark.
+    """The losses of 3D supervision, over the voxels that labels mark.
 
     Args:
-        voxels: "occupied" and "free" (X, Y, Z) bool, "semantics" (X, Y, Z) uint8 class ids, 255 where none is known.
+        voxels: "occupied" and "free" (X, Y, Z) bool, "semantics" (X, Y, Z) uint8 class ids, 255 if unknown.
         channel_table: (256,) logit of each class id, -1 for none.
         class_weights: (C,).
     Returns:
@@ -45,14 +45,14 @@ def label_voxel_losses(
     named = occupied & (channels >= 0)
     weights = _shared_out(channels.clamp(min=0), named, field.class_count, config.class_power)
     logits, channels, weights = field.semantics.flatten(0, 2), channels.flatten(), weights.flatten()
-    if logits.device.type == "cpu":  # a GPU would have to be waited for to know how many rows there are
+    if logits.device.type == "cpu":  # the number of rows would be known only after waiting for the GPU
         rows = named.flatten().nonzero()[:, 0]
         logits, channels, weights = logits.index_select(0, rows), channels[rows], weights[rows]
     return occupancy, losses.semantic_cross_entropy(logits, channels, class_weights, weights)
 
 
 def _shared_out(groups: Tensor, counted: Tensor, count: int, power: float) -> Tensor:
-    """Weights (X, Y, Z) of voxels that count, 0 of others: share of a voxel's group to minus `power`, of mean 1.
+    """Weights (X, Y, Z) with mean 1: (share of a voxel's group) ^ -power for voxels that count, 0 for the others.
 
     Args:
         groups: (X, Y, Z) int64, 0 to count - 1.

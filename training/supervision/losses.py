@@ -25,10 +25,10 @@ __all__ = [
     "weighted_mean",
 ]
 
-RAREST_COUNT = 10.0  # a class with fewer labels counts as having this many: 1 / log(n) has a pole at n = 1
-SMALLEST_DEPTH = 1e-3  # metres, added on both sides of SILog: no logarithm of 0
-SMALLEST_LIGHT = 1e-6  # transmittance that float32 still tells from none
-SMALLEST_WEIGHT = 1e-12  # in place of a sum of weights that is 0
+RAREST_COUNT = 10.0  # smallest number of labels that is used for a class, because 1 / log(n) has a pole at n = 1
+SMALLEST_DEPTH = 1e-3  # metres, added to both depths in SILog to avoid the logarithm of 0
+SMALLEST_LIGHT = 1e-6  # smallest transmittance that float32 distinguishes from 0
+SMALLEST_WEIGHT = 1e-12  # replaces a sum of weights that is 0
 SMALLEST_OPTICAL_DEPTH = 1e-7  # bounds the loss of an occupied point in empty space to 16
 
 
@@ -51,11 +51,11 @@ def class_weights(counts: Tensor | np.ndarray) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """sum w v / sum w over everything, a number; 0 where the weights' sum is 0 or there are no values.
+    """The weighted mean sum w v / sum w over all values, a number; 0 if the sum of weights is 0 or there are no values.
 
     Args:
-        values: of any shape; not looked at where the weight is 0.
-        weights: >= 0 or bool, of the same shape; all 1 when None.
+        values: of any shape; values of weight 0 are not used.
+        weights: >= 0 or bool, of the same shape; None for 1.
     """
     if weights is None:
         return values.sum() / max(values.numel(), 1)
@@ -74,7 +74,7 @@ def semantic_cross_entropy(
 
     Args:
         logits: (R, C).
-        channels: (R,) int64, the right logit of each; -1 for none, which leaves it out.
+        channels: (R,) int64, index of the correct logit; -1 leaves the ray out.
         class_weights: (C,).
         weights: (R,) >= 0.
     """
@@ -93,16 +93,16 @@ def silog(predicted: Tensor, target: Tensor, weights: Tensor | None = None, vari
     """Scale-invariant logarithmic error of depth, sqrt(mean(g^2) - focus * mean(g)^2) with g = log p - log t.
 
     Eigen et al. 2014; the square root is that of BTS (Lee et al. 2019), whose factor 10 RenderOcc leaves out. It is
-    computed as sqrt(var(g) + (1 - focus) mean(g)^2), which rounding does not make negative. Its gradient has length
-    at most 1 / sqrt(R) however small it is, and is 0 where it is 0.
+    computed as sqrt(var(g) + (1 - focus) mean(g)^2), which rounding does not make negative. The length of its gradient
+    is at most 1 / sqrt(R), however small the error is, and 0 if the error is 0.
 
     Args:
         predicted, target: (R,) metres, > 0; a millimetre is added to both.
         weights: (R,) >= 0.
-        variance_focus: 1 forgives a wrong scale, 0 is the root mean square.
+        variance_focus: with 1 a wrong scale costs nothing, with 0 the result is the root mean square.
     """
     counts = torch.ones_like(predicted, dtype=torch.bool) if weights is None else weights > 0
-    # Values that do not count are replaced before the logarithm: 0 * NaN would be NaN in the gradient.
+    # Values of weight 0 are replaced before the logarithm, because 0 * NaN would be NaN in the gradient.
     predicted, target = predicted.masked_fill(~counts, 1.0), target.masked_fill(~counts, 1.0)
     error = torch.log(predicted + SMALLEST_DEPTH) - torch.log(target + SMALLEST_DEPTH)
     mean = weighted_mean(error, weights)
@@ -112,15 +112,15 @@ def silog(predicted: Tensor, target: Tensor, weights: Tensor | None = None, vari
 
 
 def distortion(weights: Tensor, places: Tensor, length: float) -> Tensor:
-    """How far a ray's weights are spread, sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 length (mip-NeRF 360, eq. 15).
+    """The spread of a ray's weights, sum_ij w_i w_j |s_i - s_j| + 1/3 sum_i w_i^2 length (mip-NeRF 360, eq. 15).
 
-    In O(N): the double sum is 2 sum_i (s_{i+1} - s_i) W_i (W_N - W_i) with W_i = sum_{j<=i} w_j, since a pair's
-    distance is the sum of the gaps that lie between the two. All of its terms are >= 0, so nothing cancels.
+    It is computed in O(N). The double sum is 2 sum_i (s_{i+1} - s_i) W_i (W_N - W_i) with W_i = sum_{j<=i} w_j, because
+    the distance of two samples is the sum of the gaps between them. All terms are >= 0, so nothing cancels.
 
     Args:
-        weights: (R, N) of the samples along each ray, 0 where there is none.
-        places: (R, N) where the samples are, ascending, in any unit.
-        length: of a sample's interval, in the same unit.
+        weights: (R, N) of the samples along each ray, 0 for samples that do not exist.
+        places: (R, N) positions of the samples, ascending, in any unit.
+        length: length of a sample's interval, in the same unit.
     Returns:
         (R,) in that unit.
     """
@@ -133,7 +133,7 @@ def distortion(weights: Tensor, places: Tensor, length: float) -> Tensor:
 def opacity_entropy(opacity: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean of -T log T - (1 - T) log(1 - T), T = 1 - opacity the light behind the last sample (RenderOcc, as in DVGO).
 
-    It is least where a ray is either stopped or let through, and log 2 at the most.
+    It is smallest if the light of a ray is stopped completely or not at all, and at most log 2.
 
     Args:
         opacity: (R,) in [0, 1]. Within 1e-6 of 0 and 1 there is no gradient.
@@ -144,10 +144,10 @@ def opacity_entropy(opacity: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def empty_space(opacity: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of -log(1 - O): what it costs that light was seen to leave the grid (not in the paper).
+    """Mean of -log(1 - O), the loss of rays that leave the grid without a return (not in the paper).
 
-    -log(1 - O) is the optical depth, sum_i sigma_i delta, and the negative log-likelihood of a ray that nothing stops;
-    1e-6 is added to the light, so that it is 13.8 at the most.
+    -log(1 - O) is the optical depth, sum_i sigma_i delta. It is also the negative log-likelihood of a ray that nothing
+    stops. 1e-6 is added to 1 - O, so that the loss is at most 13.8.
 
     Args:
         opacity: (R,) in [0, 1].
@@ -163,7 +163,7 @@ def depth_distribution(predicted: Tensor, bins: Tensor) -> Tensor:
 
     Args:
         predicted: (M, D, h, w), sums to one over D.
-        bins: (M, h, w) int64, the right bin; -1 where there is no label.
+        bins: (M, h, w) int64, the correct bin; -1 without a label.
     """
     right = torch.zeros_like(predicted).scatter_(1, bins.clamp(min=0)[:, None], 1.0)
     labelled = bins >= 0
@@ -183,15 +183,15 @@ def total_variation(values: Tensor) -> Tensor:
 def occupancy_cross_entropy(optical_depth: Tensor, occupied: Tensor, weights: Tensor | None = None) -> Tensor:
     """Binary cross-entropy of occupancy with probability p = 1 - exp(-x), x = sigma * voxel_size.
 
-    -log(1 - p) = x where it is empty and -log p = -log(-expm1(-x)) where it is occupied: no digits are lost at either
-    end, and an empty place that was taken for solid has as much gradient as any.
+    -log(1 - p) = x for empty points, and -log p = -log(-expm1(-x)) for occupied ones. Both are precise near p = 0 and
+    p = 1. The gradient of an empty point does not vanish at large x.
 
     Args:
-        optical_depth: x >= 0, of any shape; 1e-7 is added to it where it is occupied.
+        optical_depth: x >= 0, of any shape; 1e-7 is added for occupied points.
         occupied: bool, of the same shape.
         weights: >= 0, of the same shape.
     """
-    # Each branch sees only its own values: the other's gradient could be infinite, and 0 * infinity is NaN.
+    # Each branch gets only its own values, because the other's gradient could be infinite, and 0 * infinity is NaN.
     solid = torch.where(occupied, optical_depth, torch.ones_like(optical_depth)) + SMALLEST_OPTICAL_DEPTH
     return weighted_mean(torch.where(occupied, -torch.log(-torch.expm1(-solid)), optical_depth), weights)
 
@@ -205,12 +205,12 @@ def voxel_cross_entropy(
     voxel_size: float,
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """3D supervision: occupancy over the voxels that count, and classes over the occupied ones among them.
+    """3D supervision: occupancy of the voxels that count, and classes of the occupied ones among them.
 
     Args:
         density: (X, Y, Z) 1/m.
         semantics: (X, Y, Z, C) logits.
-        channels: (X, Y, Z) int64, the right logit; -1 where there is none.
+        channels: (X, Y, Z) int64, index of the correct logit; -1 for none.
         occupied: (X, Y, Z) bool.
         counted: (X, Y, Z) bool, for example Occ3D's mask_camera and a known truth.
         voxel_size: metres.

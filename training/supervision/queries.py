@@ -1,8 +1,8 @@
 """Query supervision: labelled rays become 3D points that are empty or occupied. Nothing is rendered.
 
 Points before a ray's return are empty, and points just behind it are occupied by the ray's class. If the label is
-outside the grid, all points on the ray are empty. (This is the idea of QueryOcc; it is not in RenderOcc.) A point costs
-one look-up, a rendered ray about a hundred. A point's gradient only reaches the voxels around it.
+outside the grid, all points on the ray are empty. (This is the idea of QueryOcc; it is not in RenderOcc.) A point needs
+one look-up, a rendered ray about a hundred. A point's gradient reaches only the voxels around it.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class QueryConfig:
     )
     weighing: str = setting(
         "ray",
-        "ray: all rays' points count alike, with the shares of empty and occupied points; volume: each voxel counts "
-        "once for all of its points, so that probabilities mean the same near and far",
+        "ray: points of all rays weigh the same, within the shares of empty and occupied points; volume: all voxels "
+        "with points weigh the same, so that probabilities mean the same near and far",
         choices=("ray", "volume"),
     )
     interpolation: str = setting(
@@ -62,10 +62,10 @@ class Queries:
 
     Attributes:
         empty: (E, 3) empty points, metres in base_link.
-        empty_weights: (E,) float32 >= 0; 0 for points that do not count.
+        empty_weights: (E,) float32 >= 0; 0 for points that are not used.
         occupied: (S, 3) occupied points.
         occupied_weights: (S,) float32 >= 0.
-        channels: (S,) int64, index of the right logit of each occupied point; -1 for none.
+        channels: (S,) int64, index of the correct logit of each occupied point; -1 for none.
     """
 
     empty: Tensor
@@ -86,21 +86,21 @@ def draw_queries(
 ) -> Queries:
     """Points on R labelled rays: E = R * empty_points, S = R * occupied_points.
 
-    Their number does not depend on the labels, so that no size has to be read back from a GPU; points that are not
-    known, or outside of the grid, get weight 0. Rays without a measured distance (0 or NaN), and rays that begin
-    outside of the grid, give no point; those whose return lies behind the grid give empty ones up to its face.
+    Their number does not depend on the labels, so that no size has to be read back from a GPU. Points without a label,
+    and points outside of the grid, get weight 0. So do all points of rays without a measured distance (0 or NaN), and
+    of rays that begin outside of the grid. Rays whose return is behind the grid give empty points up to its face.
 
-    Near a surface seen at a low angle, a ray spends metres in the surface's own voxels before it returns (of a road
-    seen from 1.6 m at 15 m, the last 3.7 m are less than a voxel of 0.4 m above it). Points there are not empty in any
-    sense a voxel can have: `occupied_first` leaves them out, and `margin` the last piece at any angle.
+    If a surface is seen at a low angle, the last metres of a ray are in the surface's own voxels. (On a road seen from
+    1.6 m above, at 15 m, the last 3.7 m are less than a voxel of 0.4 m above it.) Points there cannot be called empty:
+    `occupied_first` leaves them out. `margin` leaves out the last piece of a ray at any angle.
 
     Args:
         rays: with distances.
         channels: (R,) int64, logit of each ray's class, -1 for none.
-        grid: of the field that is asked.
-        generator: where along its piece of a ray each point lies; of any device.
-        weights: (R,) >= 0, what each ray's points count; all alike when None.
-        holding: (X, Y, Z) bool, voxels that hold a return, besides those of these rays, for `occupied_first`.
+        grid: grid of the field.
+        generator: random positions of the points within their parts of a ray; on any device.
+        weights: (R,) >= 0, weight of each ray's points; None for 1.
+        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays, for `occupied_first`.
     """
     config = config or QueryConfig()
     origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
@@ -108,12 +108,12 @@ def draw_queries(
     far, returned, known = kinds.far, kinds.returned, kinds.returned | kinds.beyond
     if weights is not None:
         known, returned = known & (weights > 0), returned & (weights > 0)
-    assert rays.distances is not None, "labelled rays have distances"
+    assert rays.distances is not None, "labelled rays need distances"
     distances = rays.distances.to(torch.float32)
     distances = torch.where(known, distances, torch.zeros_like(distances))
     counts = torch.ones_like(distances) if weights is None else weights.to(torch.float32)
 
-    # Stratified: one point at random in each of as many equal parts of the empty way.
+    # Stratified: the empty part of the ray is divided equally, with one random point in each part.
     end = torch.where(returned, (distances - config.margin * grid.voxel_size).clamp(min=0), far)
     parts = torch.arange(config.empty_points, device=end.device)
     empty_at = end[:, None] * (parts + _uniform(distances, config.empty_points, generator)) / max(len(parts), 1)
@@ -145,15 +145,15 @@ def query_losses(
     class_weights: Tensor | None = None,
     config: QueryConfig | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the field says at the points against what is known of them.
+    """Losses of the field at points with labels.
 
     Args:
         field: differentiable in density and semantics.
         class_weights: (C,).
     Returns:
-        occupancy: binary cross-entropy with probability 1 - exp(-sigma * voxel_size), of the chance that light stops
-            on one voxel length; the mean over occupied points times `occupied_share` plus that over empty ones times
-            the rest, or with `weighing` volume the mean over all.
+        occupancy: binary cross-entropy with p = 1 - exp(-sigma * voxel_size), the probability that light stops on one
+            voxel length: the mean over occupied points times `occupied_share`, plus the mean over empty points times
+            1 - `occupied_share`; or with `weighing` volume, the mean over all.
         semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
     """
     config = config or QueryConfig()
@@ -177,7 +177,7 @@ def query_losses(
 
 
 def _by_volume(grid: VoxelGrid, points: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The counts of empty and occupied points, divided by those of all points in the same voxel."""
+    """The weights of empty and occupied points, divided by the sum of weights in the same voxel."""
     voxels = [_voxel_of(one, grid) for one in points]
     totals = torch.zeros(grid.size, dtype=counts[0].dtype, device=counts[0].device)
     for index, one in zip(voxels, counts):
@@ -202,7 +202,7 @@ def _voxel_of(points: Tensor, grid: VoxelGrid) -> Tensor:
 
 def _holding(points: Tensor, counted: Tensor, grid: VoxelGrid) -> Tensor:
     """(voxels,) bool: whether a voxel holds one of the points that count."""
-    # A point that does not count is written to one place more, which is then cut off.
+    # Points of weight 0 are written to one extra place, which is then removed.
     index = torch.where(counted, _voxel_of(points, grid), grid.size)
     return torch.zeros(grid.size + 1, dtype=torch.bool, device=points.device).index_fill_(0, index, True)[:-1]
 
@@ -215,7 +215,7 @@ def density_at(field: SemanticDensityField, points: Tensor) -> Tensor:
 
 
 def _trilinear_logits(field: SemanticDensityField, points: Tensor) -> Tensor:
-    # The weighted sum of eight rows of the table of logits, without a copy of the rows.
+    # The weighted sum of eight rows of the logits, without copying the rows.
     indices, weights = trilinear(points.to(field.dtype), field.grid)
     table = field.semantics.reshape(field.grid.size, field.class_count)
     return functional.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")

@@ -1,4 +1,4 @@
-"""Sorts labelled rays by what they are labels of."""
+"""Sorts labelled rays by the kind of their label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RayLabels"]
 
 @dataclass(frozen=True, eq=False)
 class RayLabels:
-    """The labels of R rays. `returned`, `beyond` and `classified` are float32 weights, 0 for rays that do not count.
+    """The labels of R rays. `returned`, `beyond` and `classified` are float32 weights, 0 for rays that are not such.
 
     Attributes:
         distances: (R,) measured distance, metres; 1 without a distance.
@@ -39,7 +39,7 @@ class RayLabels:
     @staticmethod
     def of(config: SupervisionConfig, grid: VoxelGrid, channel_table: Tensor, rays: Rays) -> RayLabels:
         """Sort rays as described in `Supervision`. `channel_table` (256,) has the logit of each class id."""
-        assert rays.distances is not None, "labelled rays have distances"
+        assert rays.distances is not None, "labelled rays need distances"
         distances, kinds = rays.distances.to(torch.float32), RayKinds.of(rays, grid)
         weights = torch.ones_like(distances) if rays.weights is None else rays.weights.to(torch.float32)
         if not config.auxiliary_rays and rays.frame_offsets is not None:

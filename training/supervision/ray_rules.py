@@ -38,7 +38,7 @@ class RayKinds:
 
     @staticmethod
     def of(rays: Rays, grid: VoxelGrid) -> RayKinds:
-        assert rays.distances is not None, "labelled rays have distances"
+        assert rays.distances is not None, "labelled rays need distances"
         origins, directions, distances = (
             tensor.to(torch.float32) for tensor in (rays.origins, rays.directions, rays.distances)
         )

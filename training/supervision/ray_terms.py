@@ -30,14 +30,14 @@ def render_terms(
     generator: torch.Generator | None = None,
     holding: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Render all rays once and compare with their labels.
+    """Render all rays once and compare them with their labels.
 
     Args:
         z_cosine: (R,) z-depth per metre of distance, for contracted depths only.
         class_weights: (C,).
-        generator, holding: as `termination_terms` takes them.
+        generator, holding: see `termination_terms`.
     Returns:
-        terms: unweighted, those of weight above 0 among depth, termination, return_voxel, semantics, distortion,
+        terms: the unweighted terms of weight above 0 among depth, termination, return_voxel, semantics, distortion,
             opacity and empty.
         sums: detached (2,) weighted sums and sums of weights, for `figures`.
     """
@@ -50,9 +50,9 @@ def render_terms(
     depth = _depth(config, rendered, labels.exits)
     target, returned = labels.distances, labels.returned
     if contracted:
-        assert z_cosine is not None, "contracted depths are compared with z-depth"
+        assert z_cosine is not None, "contracted depths need z-depth"
         target = target * z_cosine
-        returned = returned * (target > 0)  # a wide lens sees what lies behind its own image plane
+        returned = returned * (target > 0)  # a wide lens also sees behind its own image plane
     terms, by_depth = {}, config.use_depth and config.depth_loss == "silog"
     if config.use_depth and config.depth_loss == "termination":
         terms.update(termination_terms(config, field, rays, labels, generator, holding))
@@ -96,12 +96,12 @@ def _depth(config: SupervisionConfig, rendered: RenderResult, exits: Tensor) -> 
 
 
 def _contracted_distortion(config: SupervisionConfig, rendered: RenderResult) -> Tensor:
-    """(R,) distortion of s; the authors take 1 / the number of all samples for a sample's length, as good as 0."""
+    """(R,) distortion of s. The authors' sample length is 1 / (number of all samples), which is practically 0."""
     assert rendered.weights is not None and rendered.sample_distances is not None  # asked for with this target
     places = rendered.sample_distances / (rendered.sample_distances + config.contraction_radius)
     return losses.distortion(rendered.weights, places, 0.0)
 
 
 def _pair(values: Tensor, weights: Tensor) -> Tensor:
-    """(2,) sum of w v and of w, for a mean over frames that is taken later."""
+    """(2,) sums of w v and of w, from which the mean over frames is computed later."""
     return torch.stack([(values.masked_fill(weights == 0, 0) * weights).sum(), weights.sum()])

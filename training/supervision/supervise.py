@@ -38,20 +38,20 @@ class Supervision:
     - origin outside the grid: the ray is not used, because the space before the grid is not modelled.
 
     All rays are rendered together. `depth` compares logarithms of depths (SILog). The plain sum D = sum_i w_i t_i is
-    too
-    short by the share of light that is not stopped: a wall at 20 m with opacity 1/2 gives 10 m, and a wall at 40 m
-    gives 20 m. As long as light is left, more density makes it longer, even in front of the surface. It also starts at
-    0, where the logarithm is infinite. With depth_completion `exit`, light that is left counts with the distance at
-    which it leaves the grid, D + (1 - O) t_far. This is the mean distance that light travels in the grid. It is between
-    0 and t_far, and is right only for the right surface, or for a mixture around it. Density makes it shorter, most of
-    all density in front of the surface, where the errors of an empty ray are.
+    too short by the share of light that is not stopped: a wall at 20 m with opacity 1/2 gives 10 m, and a wall at 40 m
+    gives 20 m. As long as light is left, more density makes D longer, even in front of the surface. D also starts at 0,
+    where the logarithm is infinite. With depth_completion `exit`, the depth is D + (1 - O) t_far: the remaining light
+    counts with the distance at which it leaves the grid. This is the mean distance that light travels in the grid. It
+    is between 0 and t_far, and is correct only for the correct surface, or for a mixture around it. More density makes
+    it shorter. Wrong density in front of the surface does so most.
 
     depth_loss `termination` renders no depth. It uses the probability that light ends at the return
     (`termination_terms`).
 
-    depth_target `contracted` is that of the authors' code, for the study: t is replaced by s = t / (t + r), times r =
-    `contraction_radius`, which is compared with z-depth; the distortion is that of s. (The authors also contract points
-    outside a ball of radius r, and use returns up to 52 m as labels. Here returns outside the grid are not labels.)
+    depth_target `contracted` is that of the authors' code, for the study. It replaces t by r s, with s = t / (t + r)
+    and r = `contraction_radius`, and compares this with z-depth; the distortion is that of s. (The authors also
+    contract points outside a ball of radius r, and use returns up to 52 m as labels. Here returns outside the grid
+    are not labels.)
 
     Args:
         config: how labels are used.
@@ -60,7 +60,8 @@ class Supervision:
         class_counts: (len(classes),) labels of each class in the training recordings.
         device: device of the outputs and batches.
     Raises:
-        ValueError: the number of counts is not that of classes, or the number of logits not that of classes but free.
+        ValueError: the number of counts is not the number of classes, or the number of logits is not that of the
+            classes other than free.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class Supervision:
     ) -> dict[str, Tensor]:
         """The weighted loss terms of a batch. Their sum is the loss.
 
-        Each term is the mean over the batch's B frames; a frame without such labels counts as 0. So the loss of a batch
-        is the mean of the losses of its parts, and does not depend on how frames are distributed to processes or parts.
+        Each term is the mean over the batch's B frames; a frame without labels for it counts as 0. So the loss of a
+        batch is the mean of the losses of its parts. It does not depend on how frames are divided among processes.
 
         Args:
             output: the network's output for the batch; it is converted to float32.

@@ -32,7 +32,7 @@ from .ray_labels import RayLabels
 
 __all__ = ["termination_terms"]
 
-SMALLEST_STOP = 1e-6  # added to the optical depth of what should stop light: bounds the loss to 14
+SMALLEST_STOP = 1e-6  # added to the optical depth that should stop light, so that the loss is at most 14
 
 
 def termination_terms(
@@ -43,20 +43,21 @@ def termination_terms(
     generator: torch.Generator | None,
     holding: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The terms of ray termination, unweighted, those of weight above 0.
+    """The unweighted terms of ray termination whose weight is above 0.
 
-    The window runs from `margin` voxels before the return to as many behind it. At a low angle light is stopped in a
-    surface's own voxels metres before it returns; so it begins, if `run` asks for it, with the unbroken run of voxels
-    before the return that hold returns of the same sample (what `query.occupied_first` is for points).
+    The window reaches from `margin` voxels before the return to as many behind it. At a low angle, a surface's own
+    voxels stop light metres before the return. So with `run`, the window begins with the unbroken run of voxels before
+    the return that hold returns of the same sample (as `query.occupied_first` for points).
 
     Args:
-        generator: where the samples of a ray lie, and the place at the return that should stop the light.
-        holding: (X, Y, Z) bool, voxels that hold a return besides those of these rays.
+        generator: random numbers for the samples of a ray, and for the point at the return that should stop the light.
+        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays.
     Returns:
-        termination: the mean of -log p over returns, plus that of tau over rays that left the grid times their share:
-            how many they are for each return.
-        return_voxel: the mean of -log(1 - exp(-x)) over returns, x the optical depth of one voxel length at a point up
-            to a voxel behind the return. A window of many voxels needs little in each of them; a surface needs more.
+        termination: the mean of -log p over returns, plus the mean of tau over rays that left the grid, times the
+            number of these rays divided by the number of returns.
+        return_voxel: the mean of -log(1 - exp(-x)) over returns, with x the optical depth of one voxel length at a
+            point up to a voxel behind the return. A window of many voxels can stop light with little density in each;
+            this term asks for a surface.
     """
     grid, returned = field.grid, labels.returned > 0
     terms = {}

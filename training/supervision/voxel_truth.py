@@ -1,4 +1,4 @@
-"""Turns 3D truth into targets for a model, whose grid may be a part of the truth's."""
+"""Turns 3D truth into targets for a model, whose grid may be a part of the truth's grid."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from renderocc_model.geometry.grid import VoxelGrid
 
 __all__ = ["crop_slices", "voxel_targets"]
 
-_ALIGNED = 1e-3  # how far apart, in voxels, the two grids' faces may be
+_ALIGNED = 1e-3  # largest distance between faces of the two grids, in voxels
 
 
 def crop_slices(whole: VoxelGrid, part: VoxelGrid) -> tuple[slice, slice, slice]:
-    """Where the voxels of `part` are in volumes of `whole`, which has voxels of the same size and contains it.
+    """The slices of `part` in volumes of `whole`, which contains it and has voxels of the same size.
 
     Raises:
-        ValueError: the voxels are of other sizes, their faces do not coincide, or `part` reaches beyond.
+        ValueError: the voxel sizes differ, the faces do not coincide, or `part` reaches beyond `whole`.
     """
     if whole.frame != part.frame:
         raise ValueError(f"truth is in frame '{whole.frame}', the model's grid in '{part.frame}'; give both one frame")
@@ -51,8 +51,8 @@ def voxel_targets(
     """Targets for the voxels of `part`, from 3D truth.
 
     Args:
-        truth: "semantics" (X, Y, Z) class ids of `whole`, 255 unknown; "mask_camera" (X, Y, Z), what the cameras see.
-            Without a mask every known voxel counts.
+        truth: "semantics" (X, Y, Z) class ids of `whole`, 255 unknown; "mask_camera" (X, Y, Z), the voxels that
+            cameras see. Without a mask every known voxel counts.
         channels: (256,) logit of each class id, -1 for none.
     Returns:
         channels (x, y, z) int64, occupied and counted (x, y, z) bool, for `losses.voxel_cross_entropy`.
