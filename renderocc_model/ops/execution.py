@@ -24,7 +24,7 @@ __all__ = [
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 OLDEST_TRITON = "3.2"  # the first with `gather`; it comes with PyTorch 2.6
-PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; what no ray touches takes no memory
+PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; voxels that no ray touches take no memory
 
 
 def choose_backend(backend: str, obstacle: Callable[[str], str | None]) -> str:
@@ -85,7 +85,7 @@ def in_threads(work: Callable, items: Sequence, threads: int) -> None:
 
 
 def runs_of_equal_work(order: np.ndarray, work: np.ndarray, parts: int) -> list[np.ndarray]:
-    """Cut rows into as many runs of as much work each; a row without work is a little work, too.
+    """Cut rows into `parts` runs of equal work; a row without work counts as a little work.
 
     Args:
         order: (R,) rows in the order in which they are worked on.

@@ -1,8 +1,8 @@
 """Volume rendering on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
 
-Threads are those of the call (`torch.set_num_threads` says how many) and gone when it returns: calls from several
-threads at once do not meet, and a process may be forked after rendering. The same input gives the same bytes for the
-same number of threads.
+Each call starts its own threads (`torch.set_num_threads` sets their number) and ends them before it returns. So calls
+from several threads do not disturb each other, and a process may be forked after rendering. The same input gives the
+same bytes for the same number of threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .reference import RenderResult, checked_inputs, sample_counts
 __all__ = ["obstacle", "render"]
 
 SAMPLES_WORTH_A_THREAD = 2**15  # about two milliseconds
-RUNS_A_THREAD = 8  # forward: so that a thread that was held up leaves work to the others
+RUNS_A_THREAD = 8  # forward: several for each thread, so that others take over work of a delayed one
 SECTORS = 512  # neighbouring rays are those in one of so many directions on the ground
 
 
@@ -58,11 +58,11 @@ def render(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How rays go through a grid, in the form that the loops take.
+    """The samples of rays in a grid, in the form that the loops take.
 
     shape: (X, Y, Z).
     rays: (R, 7) float64, see `cpu_loops.march_forward`.
-    order: (R,) int64, rows of rays such that neighbours pass the same voxels.
+    order: (R,) int64, rows of `rays`, sorted so that neighbours pass the same voxels.
     counts: (R,) int64 samples of a ray.
     delta: metres between samples.
     """
@@ -80,7 +80,7 @@ def _walk(grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
     start = origins + near[:, None] * directions - torch.tensor(grid.lower, dtype=torch.float64)
     table = torch.cat([start / grid.voxel_size - 0.5, directions * (delta / grid.voxel_size), near[:, None]], dim=1)
     # By direction on the ground, then by slope. Cameras of a car are close to each other, whatever the frame. From -y
-    # by -x and +y to +x: two threads share the grid along x, so that what each touches is one piece of memory.
+    # by -x and +y to +x: two threads share the grid along x, so that each writes to one contiguous piece of memory.
     sector = (torch.atan2(directions[:, 0], directions[:, 1]) * (SECTORS / math.tau)).floor()
     order = (sector + 0.5 * directions[:, 2].clamp(-0.99, 0.99)).argsort(stable=True)
     return _Walk(grid.shape, table.numpy(), order.numpy(), counts.numpy(), float(delta))
@@ -118,7 +118,7 @@ class _March(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:2]
         parts = _backward_parts(ctx.steps, 4 * (density.size * wanted[0] + table.size * wanted[1]))
         runs = runs_of_equal_work(walk.order, ctx.steps, parts)
-        # Zeros of NumPy come from the system as they are needed, page by page.
+        # The system provides NumPy's zeros page by page, when they are first written.
         own = [
             (
                 np.zeros(density.size if wanted[0] else 0, np.float32),
@@ -153,12 +153,12 @@ def _add_up(loops, own: list[tuple[np.ndarray, np.ndarray, np.ndarray]], shape: 
 
 
 def _threads(counts: np.ndarray) -> int:
-    """As many threads as the samples are worth."""
+    """Number of threads that pays for so many samples."""
     return max(1, min(torch.get_num_threads(), int(counts.sum()) // SAMPLES_WORTH_A_THREAD))
 
 
 def _backward_parts(steps: np.ndarray, gradient_bytes: int) -> int:
-    """Each thread's gradients are its own until the end: no more threads than there is memory for."""
+    """Number of threads; each has its own gradients until the end, so memory limits it."""
     return min(_threads(steps), 1 + PRIVATE_BYTES // max(gradient_bytes, 1))
 
 

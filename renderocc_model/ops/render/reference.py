@@ -18,9 +18,9 @@ as |t_i - t_j| = |i - j| delta: two running sums instead of all pairs, and no di
 measures along rays of length 1; divide by a length of your choice for a loss without a unit.)
 
 How it is computed: S is linear in the logits of the voxels, so w_i is multiplied into the eight trilinear weights and
-the sum over samples *and* corners is one weighted sum of rows of the logit table (`embedding_bag`). Logits per sample,
-the largest tensor of the textbook form, never exist. Rays are handled in chunks of similar sample counts, and under
-autograd each chunk is computed again in the backward pass: memory is that of one chunk plus O(rays).
+the sum over samples *and* corners is one weighted sum of rows of the logit table (`embedding_bag`). Logits for each
+sample, the largest tensor of the textbook form, are never made. Rays are handled in chunks of similar sample counts,
+and under autograd each chunk is computed again in the backward pass: memory is that of one chunk plus O(rays).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ __all__ = ["RenderResult", "intersect_box", "render", "runs_of_similar_length", 
 
 @dataclass(frozen=True, eq=False)
 class RenderResult:
-    """What R rays see.
+    """Rendered distance, semantics and opacity of R rays.
 
     distance: (R,) sum w_i t_i in metres from the ray's origin. It is the plain sum, not divided by the opacity: where
         light remains (opacity < 1) it is shorter than the distance of what was hit, and 0 for a ray that hits nothing.
-        `mean_distance` divides.
+        `mean_distance` is divided by it.
     semantics: (R, C) sum w_i s_i, plus (1 - O) * background if one was given. It composites whatever the field's
         `semantics` hold: logits give composited logits (softmax comes *after* rendering, as in the paper),
         probabilities give expected probabilities.
@@ -55,7 +55,7 @@ class RenderResult:
     weights: (R, N) w_i if asked for, 0 behind a ray's last sample.
     sample_distances: (R, N) t_i if weights were asked for; behind a ray's last sample they go on in equal steps.
     distortion: (R,) in metres if asked for: how far apart the light of a ray ends, 0 where a ray hits nothing (module
-        docstring of `reference`). The last light that is left counts nowhere.
+        docstring of `reference`). Light that leaves the grid is not counted.
     """
 
     distance: Tensor
@@ -66,7 +66,7 @@ class RenderResult:
     distortion: Tensor | None = None
 
     def mean_distance(self) -> Tensor:
-        """(R,) distance / opacity: where what was hit is on average; NaN where nothing was (opacity 0)."""
+        """(R,) distance / opacity: mean distance of what a ray hits; NaN where it hits nothing (opacity 0)."""
         return self.distance / self.opacity
 
 
@@ -91,7 +91,7 @@ def render(
         background: (C,) or (R, C) semantics behind the grid, composited with the light that is left.
         return_weights: also return (R, N) weights and sample distances (R * N numbers of memory each).
         return_distortion: also return (R,) the distortion loss of each ray in metres.
-        samples_per_chunk: how many samples are worked on at once; about 150 bytes of memory each.
+        samples_per_chunk: number of samples processed at once; about 150 bytes of memory each.
 
     Raises:
         ValueError: step or samples_per_chunk is not positive, the devices differ, or the background has another shape.

@@ -1,9 +1,8 @@
 """Volume rendering on GPUs: the loops of `triton_loops` as a PyTorch function, without waiting for the device.
 
-Gradients are scattered by atomic additions in no fixed order: of float32, they are the same in every run to
-rounding. Under `torch.use_deterministic_algorithms(True)` they are of integers instead, in units so small that the
-largest sum that can be still fits into 63 bits, and the same input gives the same bytes: for integers of 64 bits as
-many as gradients.
+Gradients are scattered by atomic additions in no fixed order. In float32, runs differ by rounding. Under
+`torch.use_deterministic_algorithms(True)` integers are added instead, in units so small that the largest possible sum
+just fits into 63 bits. Then the same input gives the same bytes; this takes a 64-bit integer for each gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["LAUNCH", "Launch", "fixed_point_scales", "obstacle", "render"]
 
 @dataclass(frozen=True)
 class Launch:
-    """How the work is cut.
+    """Launch sizes: how the work is divided among programs.
 
     rays: that share a program, a power of two.
     samples: of a ray at a time, a power of two.
@@ -81,7 +80,7 @@ def render(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How rays go through a grid, see `triton_loops.enter`.
+    """The samples of rays in a grid, see `triton_loops.enter`.
 
     shape: (X, Y, Z).
     places: (R, 6) int64.
@@ -98,7 +97,7 @@ class _Walk:
     limit: int
 
     def constants(self, table: Tensor, launch: Launch) -> dict:
-        """What both loops are compiled for."""
+        """Compile-time constants of both loops."""
         classes = table.shape[1]
         block = min(launch.classes, 1 << max(classes - 1, 0).bit_length())
         return {
@@ -229,9 +228,9 @@ class _March(torch.autograd.Function):
 def _scales(
     walk: _Walk, table: Tensor, distance: Tensor, semantics: Tensor | None, opacity: Tensor, distortion: Tensor | None
 ) -> Tensor:
-    """(2,) float32 powers of two that make integers of the gradients of density and logits: all that R rays of the most
-    samples can add to one voxel stays below 2^62, and what is smaller than 2^-120 is lost. NaN where a gradient is not
-    finite, and the result is NaN, too."""
+    """(2,) float32 powers of two that turn the gradients of density and logits into integers. The most that R rays can
+    add to one voxel stays below 2^62; numbers below 2^-120 are lost. NaN where a gradient is not finite; then the
+    result is NaN, too."""
 
     def largest(values: Tensor | None) -> Tensor:
         if values is None or not values.numel():

@@ -5,8 +5,8 @@ Implementations of one signature, compared with each other in the tests:
     reference       the path of CPUs, `decode_raw` and `UndistortTable.apply`, one pass after the other
     triton          one kernel on CUDA devices (`triton_kernel`)
 
-Both work in the same fixed-point numbers: of raw images they make the same view, byte for byte, but for nv12 that is
-reduced, where one level is between them now and then.
+Both work in the same fixed-point numbers: from raw images they make the same view, byte for byte. Only for reduced nv12
+they sometimes differ by one level.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def resample(
     """A camera's view of the bytes of its picture.
 
     Args:
-        data: (bytes,) uint8 on the device that shall do it.
-        layout: what they are; at least the rows of `table.region` are there.
+        data: (bytes,) uint8 on the device that does the work.
+        layout: of these bytes; at least the rows of `table.region` are there.
         table: of the camera and its view.
         dtype: uint8 (the default), or float32, float16, bfloat16: normalised as by `images.preprocessing.normalise`.
-        out: to be written to, of that type and of the result's shape, with any strides; new memory if not given.
+        out: where the result is written, of its type and shape, with any strides; new memory if not given.
         backend: "reference", for the CPU; "triton", for CUDA devices; or "auto", by the device.
     Returns:
         (height, width, 3) uint8 RGB, or (3, height, width) normalised, channels last in memory.

@@ -38,27 +38,28 @@ def termination(
 ) -> OpticalDepths:
     """Optical depths before and in each ray's window (equations: `reference`).
 
-    Differentiable in the field's density; rays and windows are data and get no gradient, and class logits are not
-    looked at. Half-precision fields are summed in float32, others in their own type.
+    Differentiable in the field's density; rays and windows are data and get no gradient, and class logits are not read.
+    Half-precision fields are summed in float32, others in their own type.
 
-    A sample belongs to the window [start, end) if its t_i lies in it; samples behind it count nowhere. Windows are cut
-    to the grid. A window that reaches into the grid holds a sample at least (`reference.sample_ranges`). Both depths
-    are 0, and know the field, where a ray misses the grid; the window's is 0 where the window lies before or behind the
-    grid. A window before the grid has a depth of 0 before it: leave such rays out.
+    A sample belongs to the window [start, end) if its t_i lies in it; samples behind the window are not counted.
+    Windows are cut to the grid. A window that reaches into the grid holds at least one sample
+    (`reference.sample_ranges`). If a ray misses the grid, both depths are 0 and their gradients are zeros. The window's
+    depth is 0 if the window lies before or behind the grid. A window before the grid has a depth of 0 before it: leave
+    such rays out.
 
     Args:
-        field: what is looked through.
+        field: the density along the rays.
         rays: R >= 0 rays on the field's device.
         starts, ends: (R,) floating point, metres along the ray from its origin; inf, inf for rays that left the grid.
         step: distance between samples, in voxels.
-        offsets: (R,) floating point in [0, 1), where on its step each sample of a ray stands: `torch.rand` for
-            jittered samples; None: in the middle, as the renderer's.
+        offsets: (R,) floating point in [0, 1), position of a ray's samples within their steps: `torch.rand` for
+            jittered samples; None: the middle, as in the renderer.
         backend: "reference"; "cpu" and "triton", for fields on the CPU and on CUDA devices of at most 32 bits; or
             "auto", the one of these that can do what is asked, and "reference" where none can.
 
     Raises:
         ValueError: step is not positive, devices or shapes differ, a window is NaN or an offset is not in [0, 1)
-            (values are looked at on the CPU only), or the backend is unknown or cannot do what is asked.
+            (values are checked on the CPU only), or the backend is unknown or cannot do what is asked.
         ImportError: the loops of a CPU or a GPU are wanted and what compiles them, Numba or Triton, is not installed.
     """
     implementation = _KERNELS.get(choose(field.density, backend), reference)
@@ -79,17 +80,17 @@ def return_windows(
     """Where along each ray its return may lie, for `termination`.
 
     The window reaches from `margin` voxels before the return to as many behind it. Near a surface seen at a low angle a
-    ray spends metres in voxels that the surface fills before it returns: with `follow` the window also takes in the
-    unbroken run of voxels before it that hold returns of these rays, or are marked, looked at step after step, back to
-    the sensor at most.
+    ray spends metres in voxels that the surface fills before it returns: with `follow` the window is extended over the
+    unbroken run of voxels before it that hold returns of these rays, or are marked. The run is followed step by step,
+    back to the sensor at most.
 
     Args:
-        grid: whose voxels are meant.
+        grid: the voxels' grid.
         rays: R >= 0 rays.
         distances: (R,) floating point, measured metres along the ray; read where `returned`.
         returned: (R,) bool, whether something in the grid returned the ray.
         margin: voxels, more than 0.
-        step: from one look to the next on the way back, voxels.
+        step: distance between the places checked on the way back, voxels.
         marks: (X, Y, Z) bool or uint8, not 0 in voxels that hold returns beside those of these rays.
         backend: as for `termination`.
 
@@ -107,7 +108,7 @@ def choose(data: Tensor, backend: str, float64: bool = False) -> str:
 
     Args:
         data: a field's density or, for windows, rays' origins.
-        float64: whether such numbers can be worked on by loops, as windows can.
+        float64: whether the loops can process float64, as for windows.
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """

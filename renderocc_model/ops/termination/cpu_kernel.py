@@ -1,7 +1,8 @@
 """Ray termination on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
 
-Depths do not depend on the number of threads. Gradients are added up by threads of their own, one after the other, in
-float64: the same input gives the same bytes for the same number of threads, and for others but for float32's rounding.
+Depths do not depend on the number of threads. Each thread sums gradients of its own in float64; these are then added in
+a fixed order. The same input gives the same bytes for the same number of threads, and the same numbers up to float32's
+rounding for another number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .reference import (
 __all__ = ["obstacle", "return_windows", "termination"]
 
 SAMPLES_WORTH_A_THREAD = 2**17  # about half a millisecond
-RUNS_A_THREAD = 8  # forward: so that a thread that was held up leaves work to the others
+RUNS_A_THREAD = 8  # forward: several for each thread, so that others take over work of a delayed one
 
 
 def obstacle(data: Tensor) -> str | None:
@@ -63,7 +64,7 @@ def termination(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How rays go through a grid, see `cpu_loops.march_forward`.
+    """The samples of rays in a grid, see `cpu_loops.march_forward`.
 
     shape: (X, Y, Z).
     rays: (R, 6) float64.
@@ -82,7 +83,7 @@ class _Walk:
 
     @property
     def threads(self) -> int:
-        """As many as the samples are worth."""
+        """Number of threads that pays for so many samples."""
         return max(1, min(torch.get_num_threads(), int(self.last.sum()) // SAMPLES_WORTH_A_THREAD))
 
 

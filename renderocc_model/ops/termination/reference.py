@@ -11,7 +11,8 @@ and the probability that it leaves the grid is exp(-tau), with tau of the whole 
 offset 1/2 gives the middles of the steps, and then 1 - exp(-tau of the whole way) is the renderer's opacity.
 
 Both depths are linear in the density: the gradient of voxel v is delta times the sum of v's trilinear weights at the
-samples before the window, times dL/dtau_before, and likewise in the window. Nothing of a sample has to be kept.
+samples before the window, times dL/dtau_before, and likewise in the window. So nothing has to be stored for each
+sample.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["OpticalDepths", "SampleRanges", "mark_voxels", "return_windows", "sa
 
 
 class OpticalDepths(NamedTuple):
-    """What R rays meet, without unit.
+    """Optical depths along R rays, without unit.
 
     before: (R,) >= 0, from the sensor to the window; of the whole way where the window begins behind the grid.
     window: (R,) >= 0, in the window.
@@ -67,7 +68,7 @@ def termination(
     """What `ops.termination.termination` does, on any device and of any type.
 
     Args:
-        samples_per_chunk: how many samples are worked on at once; about 150 bytes of memory each.
+        samples_per_chunk: number of samples processed at once; about 150 bytes of memory each.
     Raises:
         ValueError: samples_per_chunk is not positive, or as `ops.termination.termination`.
     """
@@ -90,7 +91,7 @@ def termination(
             parts.append(checkpoint(_sum_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_sum_chunk(*arguments))
-    # Rays without samples come first in `order`. The sum of no elements: a zero that knows the field.
+    # Rays without samples come first in `order`. An empty sum gives a zero with a gradient (of zeros) in the field.
     nothing = density[:0].sum().expand(len(order) - sum(len(part) for part in parts), 2)
     depths = torch.cat([nothing, *parts])[order.argsort()]
     return OpticalDepths(depths[:, 0], depths[:, 1])
@@ -123,7 +124,7 @@ def check_inputs(
     """
     Raises:
         ValueError: step is not positive, devices differ, the windows or offsets are not one floating-point number for
-            each ray, or (looked at on the CPU only) a window is NaN or an offset is not in [0, 1).
+            each ray, or (checked on the CPU only) a window is NaN or an offset is not in [0, 1).
     """
     if not (math.isfinite(step) and step > 0):
         raise ValueError(f"step is {step}; expected voxels between samples, more than 0, usually 0.5")
@@ -162,9 +163,8 @@ def sample_ranges(
 ) -> SampleRanges:
     """Which samples lie before and in each ray's window, in float64: every implementation takes the same ones.
 
-    A sample lies in the window [start, end) if its t_i does. Where that is none although the window reaches into the
-    grid, the sample on whose step the window's middle lies stands for it, so that light can end there; only rays
-    without any sample have none.
+    A sample lies in the window [start, end) if its t_i does. If a window reaches into the grid but holds no sample, it
+    gets the sample in whose step its middle lies, so that light can end there. Only rays without any sample have none.
     """
     origins, directions, starts, ends = (
         tensor.detach().double() for tensor in (rays.origins, rays.directions, starts, ends)
@@ -258,7 +258,7 @@ def walk_back(
 
     Returns:
         begin: (R,) float64 metres, `margin` voxels before the return; 0 where there is none.
-        steps: (R,) int64; the k-th is looked at in its middle, begin - (k + 1/2) delta.
+        steps: (R,) int64; step k is checked in its middle, begin - (k + 1/2) delta.
     """
     near, far = intersect_box(rays.origins.double(), rays.directions.double(), grid.lower, grid.upper)
     begin = torch.where(returned, distances.double() - margin * grid.voxel_size, 0).clamp(min=0)
@@ -277,11 +277,11 @@ def windows_of(
 def mark_voxels(
     grid: VoxelGrid, rays: Rays, distances: Tensor, returned: Tensor, marks: Tensor | None = None
 ) -> Tensor:
-    """(X, Y, Z) uint8: 1 in voxels that hold the end of a ray that `returned` (R,), and other than 0 in those that are
-    marked already."""
+    """(X, Y, Z) uint8: 1 in voxels that hold the end of a ray that `returned` (R,), and not 0 in voxels that were
+    marked before."""
     distances = torch.where(returned, distances, 0).double()
     voxels, inside = voxels_of(rays.origins.double() + distances[:, None] * rays.directions.double(), grid)
-    # A point that does not count is written to one place more, which is then cut off.
+    # Points that do not count are written to one extra place, which is then cut off.
     voxels = torch.where(returned & inside, voxels, grid.size)
     marked = torch.zeros(grid.size + 1, dtype=torch.uint8, device=voxels.device)
     if marks is not None:

@@ -1,7 +1,7 @@
 """Ray termination on GPUs: the loops of `triton_loops` as a PyTorch function, without waiting for the device.
 
-Gradients are scattered by atomic additions, as the renderer's: under `torch.use_deterministic_algorithms(True)` they
-are of integers, and the same input gives the same bytes (`ops.render.triton_kernel`).
+Gradients are scattered by atomic additions, as in the renderer: under `torch.use_deterministic_algorithms(True)`
+integers are added, and the same input gives the same bytes (`ops.render.triton_kernel`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LAUNCH", "Launch", "obstacle", "return_windows", "termination"]
 
 @dataclass(frozen=True)
 class Launch:
-    """How the work is cut, as in `ops.render.triton_kernel.Launch`.
+    """Launch sizes, as in `ops.render.triton_kernel.Launch`.
 
     rays: that share a program, a power of two.
     samples: of a ray at a time, a power of two.
@@ -71,7 +71,7 @@ def termination(
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """How rays go through a grid, see `triton_loops.enter`.
+    """The samples of rays in a grid, see `triton_loops.enter`.
 
     shape: (X, Y, Z).
     places: (R, 6) int64.
@@ -88,7 +88,7 @@ class _Walk:
     limit: int
 
     def constants(self, launch: Launch) -> dict:
-        """What both loops are compiled for."""
+        """Compile-time constants of both loops."""
         return {
             **dict(zip("XYZ", self.shape)),
             "WIDE": math.prod(self.shape) >= 2**31,

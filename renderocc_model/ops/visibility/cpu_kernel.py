@@ -43,6 +43,6 @@ def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:
 
 
 def _parts(count: int, threads: int) -> list[tuple[int, int]]:
-    """More parts than threads: some rays are long and some short, and no thread shall wait for another."""
+    """More parts than threads: rays differ in length, and no thread should wait for another."""
     edges = np.linspace(0, count, (4 * threads if threads > 1 else 1) + 1).astype(int).tolist()
     return list(zip(edges[:-1], edges[1:]))

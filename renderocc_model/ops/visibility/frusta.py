@@ -21,7 +21,7 @@ CAMERA_NUMBERS = 28
 STEP = 0.75  # voxels between two samples of a ray
 BIAS = 0.5  # voxels that a voxel may lie beyond the end of the rays around it
 NEAREST = 0.05  # voxels in front of a camera from which on points count as in front
-_FARTHEST = 1e9  # voxels or pixels: what the loops' 32 bits can still count
+_FARTHEST = 1e9  # voxels or pixels: the most that the loops can count in 32 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class CameraFrusta:
 
 
 class ViewFrusta:
-    """The frusta of a set of views before it is known where their cameras stand: all that can be worked out once.
+    """The part of the frusta of a set of views that does not depend on the cameras' poses; it is computed once.
 
     Args:
         grid: the volume.
@@ -125,7 +125,7 @@ def _ray_directions(view: View, grid: VoxelGrid) -> tuple[np.ndarray, float]:
     map are its corners.
     """
     reach = max(grid.shape[0], grid.shape[1]) / 2
-    stride = max(1.0, view.K[0, 0] / reach)  # `reach` voxels away, one voxel is that many pixels wide
+    stride = max(1.0, view.K[0, 0] / reach)  # a voxel at a distance of `reach` voxels is this many pixels wide
     columns, rows = math.ceil(view.width / stride), math.ceil(view.height / stride)
     pixels = np.stack(np.meshgrid(np.arange(columns + 1) * stride - 0.5, np.arange(rows + 1) * stride - 0.5), axis=-1)
     return view.directions_of(pixels), stride

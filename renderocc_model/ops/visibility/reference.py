@@ -19,7 +19,7 @@ from .frusta import BIAS, NEAREST, STEP, CameraFrusta
 
 __all__ = ["cast"]
 
-_CPU_RUN, _GPU_RUN = 2**17, 2**25  # samples worked on at once: what fits a core's cache; everything
+_CPU_RUN, _GPU_RUN = 2**17, 2**25  # samples processed at once: what fits into a core's cache; everything
 
 
 def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:
@@ -98,7 +98,7 @@ def _ray_lengths(density: Tensor, table: np.ndarray, frusta: CameraFrusta) -> Te
         part = numbers[first:last]
         start, samples = part[:, 6:7], part[:, 7:8]
         steps = torch.arange(longest, device=device, dtype=torch.float32)
-        # Beyond a ray's own end its last sample is repeated: whatever that adds lies outside the grid.
+        # Beyond a ray's end its last sample is repeated; what this adds lies outside the grid and does not count.
         along = start + (torch.minimum(steps, samples - 1) + 0.5) * STEP
         index = torch.zeros(along.shape, dtype=torch.int32, device=device)
         for axis in range(3):
@@ -153,7 +153,7 @@ def _seen_in_box(
 
 
 def _on_valid_pixels(camera: _Camera, centres: list[np.ndarray], mask: Tensor, device: torch.device) -> Tensor:
-    """Whether the pixel a centre falls on exists; anything for centres outside the view."""
+    """Whether the pixel a centre falls on exists; undefined for centres outside the view."""
     u, v, w = camera.pixels
     scale = _sum(w, centres, device).clamp_(min=NEAREST).reciprocal_()
     column = _sum(u, centres, device).mul_(scale).add_(0.5).clamp_(0, camera.width - 1).to(torch.int32)

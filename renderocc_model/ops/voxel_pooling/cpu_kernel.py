@@ -1,7 +1,7 @@
 """Voxel pooling on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
 
-A cell's sum and a pixel's gradients are one thread's, in a fixed order: the same input gives the same bytes, whatever
-`torch.set_num_threads` says. The threads are gone when a call returns, as the renderer's.
+One thread computes a cell's sum or a pixel's gradients, in a fixed order: the same input gives the same bytes for any
+number of threads (`torch.set_num_threads`). As in the renderer, threads end before a call returns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["obstacle", "pool"]
 
 # About half a millisecond each; starting a thread takes a tenth of one.
 NUMBERS_WORTH_A_THREAD = 2**20  # of depth times context
-RUNS_A_THREAD = 4  # so that a thread that was held up leaves work to the others
+RUNS_A_THREAD = 4  # several for each thread, so that others take over work of a delayed one
 
 
 def obstacle(device: torch.device) -> str | None:
@@ -30,7 +30,7 @@ def obstacle(device: torch.device) -> str | None:
 def pool(depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:
     """What `ops.voxel_pooling.pool` does, for tensors that `ops.voxel_pooling.choose` gives it.
 
-    Memory beyond the result: copies of what is float16, and of depth and context where they lie in another order.
+    Memory beyond the result: copies of float16 tensors, and of depth and context if their memory has another order.
     """
     return _Pool.apply(depth, context, plan)
 
@@ -79,7 +79,7 @@ class _Pool(torch.autograd.Function):
 
 
 def _spread(work: Callable[[int, int], None], items: int, numbers: int, before: Callable[[], np.ndarray]) -> None:
-    """Call work(first, last) for runs of the items, of as much work each.
+    """Call work(first, last) for runs of the items with equal work.
 
     Args:
         numbers: how much work there is at most, as NUMBERS_WORTH_A_THREAD.

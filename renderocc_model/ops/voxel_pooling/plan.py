@@ -1,7 +1,7 @@
 """Which frustum points are summed into which cell: sorted once, used by every forward and backward pass.
 
-Points are counted through (N, D, H, W) and pixels through (N, H, W). With the points of a cell next to each other, a
-cell is a sum that one thread or program makes by itself, in an order that is always the same, and is written once.
+Points are counted through (N, D, H, W) and pixels through (N, H, W). With the points of a cell next to each other, one
+thread or program computes a cell's sum alone, always in the same order, and writes it once.
 Backward needs no order: the gradients of a pixel's depths and of its context are read from the D cells of its points.
 """
 
@@ -34,7 +34,7 @@ class PoolingPlan:
         start: (cells + 1,) int32: the points of cell c are point[start[c]:start[c + 1]].
         point: (N * D * H * W,) int32, the points by cell, then by number; what follows the last cell's is undefined.
         pixel: (N * D * H * W,) int32, the pixels of these.
-        piece: points of a cell that a GPU's program sums; the cells before a camera have a thousand.
+        piece: most points of a cell that one program on a GPU sums; cells in front of a camera have a thousand points.
     """
 
     shape: tuple[int, int, int, int]
@@ -54,8 +54,8 @@ class PoolingPlan:
         """The pieces of `piece` points beyond the first of each cell, for GPUs; made without waiting for the device.
 
         Returns:
-            (cells + 1,) int32, how many there are in the cells before; and (points // piece,) int32, the cell of each,
-            `cells` or more where there are no so many.
+            (cells + 1,) int32, the number of pieces in all cells before; and (points // piece,) int32, the cell of each
+            piece, `cells` or more in entries without a piece.
         """
         pieces = torch.div(self.start.diff() - 1, self.piece, rounding_mode="floor").clamp(min=0)
         before = torch.cat([pieces.new_zeros(1), pieces.cumsum(0)]).to(torch.int32)
@@ -67,7 +67,7 @@ class PoolingPlan:
         return (self.cell, self.start, self.point, self.pixel, *self.further)
 
     def copy_(self, other: PoolingPlan) -> None:
-        """Take over another plan of as many points and cells, in the memory of this one.
+        """Copy another plan with as many points and cells into the memory of this one.
 
         Raises:
             ValueError: the shapes or the numbers of cells differ.
@@ -117,8 +117,8 @@ def make_plan(voxel_index: Tensor, voxel_count: int, frames: int = 1) -> Pooling
         frames: N counts the views of so many frames, one frame after the other; cells of the second frame are
             voxel_count .. 2 * voxel_count - 1 of the result, and so on.
     Raises:
-        ValueError: the shape, the type or a number does not fit; cells beyond the last are noticed on the CPU, and
-            elsewhere taken for none.
+        ValueError: the shape, the type or a number does not fit; cells beyond the last are an error on the CPU, and
+            count as none elsewhere.
         ImportError: on the CPU, Numba is not installed.
     """
     _check(voxel_index, voxel_count, frames)

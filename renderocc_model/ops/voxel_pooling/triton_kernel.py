@@ -1,7 +1,7 @@
 """Voxel pooling on GPUs: the loops of `triton_loops` as a PyTorch function, without waiting for the device.
 
-Nothing is scattered: the same input gives the same bytes. Between calls with plans of as many points and cells nothing
-differs but the numbers in memory, so that a CUDA graph can hold them.
+Nothing is scattered: the same input gives the same bytes. Calls with plans of equal size differ only in the numbers in
+memory, so a CUDA graph can record them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["LAUNCH", "Launch", "obstacle", "pool"]
 
 @dataclass(frozen=True)
 class Launch:
-    """How the work is cut; all are powers of two.
+    """Launch sizes; all are powers of two.
 
     cells: neighbours that share a program.
     points: of each of them at a time.
     channels: at a time at most.
-    numbers: backward, of the gradient at a time: as many bins as they are rows of channels.
+    numbers: backward, numbers of the gradient at a time; divided by the channels this is the number of bins.
     warps: that share a program.
     """
 
@@ -133,7 +133,7 @@ class _Pool(torch.autograd.Function):
 
 
 def _rows(context: Tensor) -> tuple[Tensor, int]:
-    """Context in which the channels of a pixel are neighbours, and how far pixels are from each other."""
+    """Context in which the channels of a pixel are neighbours, and the stride from pixel to pixel."""
     _, channels, height, width = context.shape
     view, channel, row, stride = context.stride()
     if channel != 1 or stride < channels or row != stride * width or view != row * height:
