@@ -56,7 +56,10 @@ def test_a_checkpoint_is_loaded_and_the_log_says_which_and_where_it_runs(checkpo
     predictor = make_predictor(settings(checkpoint=str(checkpoint)), log)
     assert predictor.config.images.height == 64 and predictor.threshold == pytest.approx(0.37)
     assert log.lines == [
+        ("info", "loading PyTorch"),
+        ("info", f"loading the network {checkpoint}"),
         ("info", f"network: {checkpoint}"),
+        ("info", "making the network ready on the CPU, 2 threads"),
         ("info", f"running on the CPU, 2 threads, {predictor.precision}; occupied above 0.37"),
     ]
     assert torch.get_num_threads() == 2 and cv2.getNumThreads() == 1
@@ -84,14 +87,15 @@ def in_the_package(checkpoint, monkeypatch, tmp_path):
 def test_without_a_checkpoint_and_by_its_name_the_network_of_the_package_is_used(in_the_package, parameters):
     log = Log()
     assert make_predictor(settings(**parameters), log).provenance == {"by": "test"}
-    assert log.lines[0] == ("info", f"network: {in_the_package}")
+    assert log.lines[1:3] == [("info", f"loading the network {in_the_package}"), ("info", f"network: {in_the_package}")]
 
 
 @pytest.mark.slow
 def test_a_preset_that_the_package_has_no_network_of_is_untrained_and_warned_of(in_the_package):
     log = Log()
     assert make_predictor(settings(preset="base"), log).provenance["untrained"]
-    assert log.lines[0][0] == "warning" and "UNTRAINED 'base'" in log.lines[0][1]
+    assert log.lines[1] == ("info", "loading the network base")
+    assert log.lines[2][0] == "warning" and "UNTRAINED 'base'" in log.lines[2][1]
 
 
 def test_without_any_checkpoint_the_untrained_network_is_warned_of_with_the_remedy(monkeypatch, tmp_path):
@@ -99,7 +103,8 @@ def test_without_any_checkpoint_the_untrained_network_is_warned_of_with_the_reme
     log = Log()
     predictor = make_predictor(settings(preset="tiny"), log)
     assert predictor.config.name == "tiny" and predictor.provenance["untrained"]
-    level, text = log.lines[0]
+    assert log.lines[1] == ("info", "loading the network tiny")
+    level, text = log.lines[2]
     assert level == "warning" and "UNTRAINED 'tiny'" in text and "set the parameter 'checkpoint'" in text
 
 
