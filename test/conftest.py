@@ -1,10 +1,10 @@
-"""Settings every test shares: this machine only, and message fields that refuse the wrong type."""
+"""Settings of all tests: ROS stays on this machine, and message fields refuse values of a wrong type."""
 
 import os
 import sys
 from pathlib import Path
 
-# ColorRGBA(r=1) would arrive as 0.0 in silence; with this, the message class raises instead.
+# ColorRGBA(r=1) would silently arrive as 0.0; with this setting, the message class raises an error.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,4 +14,4 @@ from renderocc_ros.process import prepare_process  # noqa: E402  (the path comes
 
 prepare_process()
 
-from town import town_bag  # noqa: E402, F401  (one fixture for all files, made once a session)
+from town import town_bag  # noqa: E402, F401  (a fixture for all files, made once for all tests)

@@ -1,4 +1,4 @@
-"""A small network and what `renderocc export` makes of it, written once for a test run: tracing takes seconds."""
+"""A small network and its exported files. They are written once for a test run, because tracing takes seconds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def two_threads():
 
 @lru_cache(maxsize=1)
 def small_checkpoint() -> Path:
-    """A shrunk `tiny` with random weights, threshold 0.3."""
+    """A small version of `tiny` with random weights and threshold 0.3."""
     made = untrained_checkpoint(small_config("tiny"), OCC3D_NUSCENES)
     path = Path(_FOLDER.name) / "small.safetensors"
     save_checkpoint(path, made.network, OCC3D_NUSCENES, 0.3, None, {"by": "test"})
@@ -39,7 +39,7 @@ def small_checkpoint() -> Path:
 
 @lru_cache(maxsize=4)
 def exported_file(form: str, name: str = "tiny") -> tuple[Checkpoint, Path]:
-    """A shrunk preset, and the file that it was exported to."""
+    """A small version of a preset, and its exported file."""
     checkpoint = (
         load_checkpoint(small_checkpoint())
         if name == "tiny"

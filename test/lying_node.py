@@ -1,4 +1,4 @@
-"""The node, but it lies as the variable LIE says: so that it can be seen whether the fault campaign notices."""
+"""A node with a deliberate fault, named by the variable LIE, to test whether the fault campaign notices it."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def everything_is_free() -> None:
 
 
 def nothing_is_unknown() -> None:
-    """In what ~/save writes."""
+    """The fault is in the files of ~/save."""
     real = Occupancy.save_npz
 
     def save_npz(self, path):
@@ -40,7 +40,7 @@ def nobody_is_silent() -> None:
 
 
 def stamps_fall() -> None:
-    """Every other output is published again."""
+    """Every second output is published a second time."""
     real, before = publishers.OutputPublishers.publish, []
 
     def publish(self, frame):

@@ -1,4 +1,4 @@
-"""Buffers that come filled with what is noticed: what nobody writes stays as it is."""
+"""Fills new buffers with conspicuous values, so that tests notice elements that a kernel does not write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def poison_new_buffers(monkeypatch) -> None:
-    """`torch.empty` gives NaN, or large integers, until the test is over."""
+    """Until the test is over, `torch.empty` gives NaN or large integers."""
     make = torch.empty
 
     def poisoned(*sizes, **options):

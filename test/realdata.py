@@ -1,4 +1,4 @@
-"""Where the real recordings are, for the tests that use them; they are not part of the repository."""
+"""Path of the real recordings, for the tests that use them. They are not part of the repository."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """The Triton renderer against the float64 reference: results and every gradient. Run by `test_render_triton`, in a
 process of its own: Triton decides when it is imported whether its kernels are interpreted, as they are without a GPU.
 
-All buffers come filled with NaN, or with large integers: what a kernel leaves unwritten is seen in every test.
+All buffers are filled with NaN or large integers first, so every test notices elements that a kernel does not write.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from renderocc_model.ops.render import reference, render, triton_kernel
 from renderocc_model.ops.render.triton_kernel import Launch
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-MANY = Launch(rays=128, run=2)  # all rays in one program: the interpreter takes its time for each
+MANY = Launch(rays=128, run=2)  # all rays in one program, because the interpreter is slow per program
 ROUNDING = 1e-6  # one rounding of float32 is 6e-8; a result sums up tens of samples
 F32 = torch.float32
 
@@ -35,7 +35,7 @@ def unwritten_buffers_are_poisoned(monkeypatch):
 
 
 def rendered(field, rays, backend, background=None, step=0.5, outputs=OUTPUTS):
-    """Results, and gradients of a random weighting of `outputs`: the reference's in float64 from the same numbers."""
+    """Results, and gradients of a random weighting of `outputs`. The reference gets the same numbers in float64."""
     exact = backend == "reference"
     dtype, device = (torch.float64, "cpu") if exact else (field.dtype, DEVICE)
     inputs = {"density": field.density, "semantics": field.semantics}
@@ -60,7 +60,7 @@ def assert_agree(field, rays, rounding=ROUNDING, **options):
         assert value.dtype == F32
         assert_close(value.cpu(), getattr(expected, name), name, rounding)
     for name, gradient in expected_gradients.items():
-        # A gradient leaves in the type of its tensor: of half precision, rounded to 8 or 11 bits.
+        # A gradient has the type of its tensor. In half precision it is rounded to 8 or 11 bits.
         coarse = 2 * torch.finfo(gradients[name].dtype).eps if gradients[name].dtype != F32 else 0
         assert_close(gradients[name].cpu(), gradient, name, rounding + coarse)
     return result, gradients
@@ -121,7 +121,7 @@ def test_no_rays_and_only_misses_can_be_differentiated(rays):
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3, 1e4])
 def test_empty_thin_and_very_dense_fields_agree(sigma):
-    """Also in empty space, where no weight is, density has a gradient: what would be seen if something were there."""
+    """In empty space the weights are 0, but the gradient of density is not: density there would change the result."""
     field = random_field(UNIT_GRID, dtype=F32)
     field = SemanticDensityField(UNIT_GRID, torch.full((5, 5, 5), sigma), field.semantics)
     assert_agree(field, random_rays(50, UNIT_GRID, dtype=F32))
@@ -177,7 +177,7 @@ def test_field_without_classes_renders_its_geometry():
 
 
 def test_rays_without_a_semantic_gradient_leave_the_logits_alone():
-    """As rays are that have a distance but no class; the others beside them, in one program, are not affected."""
+    """Such are rays with a distance but no class. Other rays in the same program are not affected."""
     field, rays = random_field(UNIT_GRID, dtype=F32).to(DEVICE), random_rays(40, UNIT_GRID, dtype=F32).to(DEVICE)
     labelled = torch.arange(40, device=DEVICE) % 3 == 0
 
@@ -223,7 +223,7 @@ def test_rays_take_as_many_samples_as_in_float64_from_places_exact_to_a_milliont
 
 
 def test_rays_that_are_no_numbers_are_transparent():
-    """Values on a GPU are not looked at by `Rays`. The memory beside the field is not, either."""
+    """`Rays` does not check values on a GPU. The kernel must not read memory outside of the field."""
     rays = random_rays(6, UNIT_GRID, dtype=F32).to(DEVICE)
     rays.origins[0], rays.directions[1], rays.origins[2, 1] = float("nan"), float("nan"), float("inf")
     field = random_field(UNIT_GRID, dtype=F32).to(DEVICE)

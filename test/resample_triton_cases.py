@@ -21,14 +21,14 @@ BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono16": 2, "yuv422": 2,
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch):
-    """The interpreter takes its time for each."""
+    """Use few, large programs, because the interpreter is slow per program."""
     torch.set_num_threads(1)
     if DEVICE == "cpu":
         monkeypatch.setattr(triton_kernel, "BLOCK", 4096)
 
 
 def table_of(factor: int, width: int = WIDTH, height: int = HEIGHT, shift: float = 0.0) -> UndistortTable:
-    """A lens with distortion, and a view that sees past the picture's left edge, of about `factor` pixels a pixel."""
+    """A lens with distortion, and a view beyond the image's left edge; whose pixels are `factor` of the image's wide."""
     K = np.array([[70.0, 0, width / 2 - 0.5], [0, 71.0, height / 2 - 2.0], [0, 0, 1]])
     model = CameraModel(width, height, K, "plumb_bob", (-0.12, 0.03, 0.001, -0.002, 0.0))
     columns, rows = width // factor + 3, height // (factor + 1)
@@ -44,7 +44,7 @@ def picture(layout: PixelLayout, seed: int = 0) -> torch.Tensor:
 
 
 def both(data: torch.Tensor, layout: PixelLayout, table: UndistortTable, dtype=torch.uint8) -> tuple:
-    """(the reference's view, the kernel's), the kernel's into a buffer that is full of something else."""
+    """The views of the reference and of the kernel. The kernel writes into a buffer that holds other values."""
     expected = resample(data, layout, table, dtype, backend="reference")
     out = torch.full_like(expected, 77 if dtype == torch.uint8 else float("nan")).to(DEVICE)
     made = resample(data.to(DEVICE), layout, table, out=out, backend="triton")
@@ -60,7 +60,7 @@ def layout_of(encoding: str, padding: int = 0, rows: tuple | None = None, **fiel
 @pytest.mark.parametrize(
     ("encoding", "factor"),
     [(name, 2) for name in (*ENCODINGS, PLANAR)]
-    + [(name, 1) for name in ("rgb8", "mono16", "yuyv", "nv12", "bayer_gbrg8")]  # the others differ in offsets alone
+    + [(name, 1) for name in ("rgb8", "mono16", "yuyv", "nv12", "bayer_gbrg8")]  # the others differ only in offsets
     + [(name, 4) for name in ("mono8", "nv12", "bayer_rggb8", "uyvy")]
     + [("mono8", 8)],
 )

@@ -1,4 +1,4 @@
-"""What config/renderocc.rviz listens to."""
+"""The topics that config/renderocc.rviz subscribes to."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ __all__ = ["topics_of_rviz"]
 
 
 def topics_of_rviz(path: Path) -> list[str]:
-    """Topics of all displays; those for updates of a map, which need not be there, are left out."""
+    """Topics of all displays, except optional ones for map updates."""
 
     def walk(part):
         if isinstance(part, list):

@@ -29,7 +29,7 @@ _SMALL = [
 
 
 def small_config(name: str = "tiny", *overrides: str) -> ModelConfig:
-    """A preset shrunk, on a backbone timm has for tests; `paper` has a slab for each voxel in z, the others two."""
+    """A small preset, with a test backbone of timm. `paper` has a slab for each voxel in z, the others 2."""
     slabs = "lift.height_slices=4" if name == "paper" else "lift.height_slices=2"
     backbone = (
         ["backbone.name=test_efficientnet"]
@@ -40,7 +40,7 @@ def small_config(name: str = "tiny", *overrides: str) -> ModelConfig:
 
 
 def camera_ring(config: ModelConfig, count: int) -> tuple[list[View], np.ndarray]:
-    """Views (horizontal field of view 70 degrees) looking outwards evenly, 1.6 m above the ground, and their poses."""
+    """Evenly spread views outwards (horizontally 70 degrees wide), 1.6 m above the ground, and their poses."""
     width, height = config.images.width, config.images.height
     focal = width / 2 / np.tan(np.radians(35))
     view = View(width, height, np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]))

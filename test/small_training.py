@@ -61,10 +61,10 @@ def small_settings(folder: Path, preset: str = "tiny", **changes) -> Path:
 
 
 def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """`renderocc train` in a process (and a process group) of its own; both streams come as one.
+    """`renderocc train` in a process and a process group of its own. Its stdout and stderr are one stream.
 
     Args:
-        launcher: what stands between the interpreter and `-m training.train`.
+        launcher: words between the interpreter and `-m training.train`.
     """
     command = [sys.executable, *launcher, "-m", "training.train", *arguments]
     return subprocess.Popen(
@@ -79,7 +79,7 @@ def start_training(*arguments: str, launcher: tuple[str, ...] = ()) -> subproces
 
 
 def read_until(process: subprocess.Popen, text: str) -> str:
-    """What the process says, up to the line with a text in it (or its end)."""
+    """The output of the process up to the first line that contains a text, or up to its end."""
     said = []
     for line in process.stdout:
         said.append(line)

@@ -2,7 +2,7 @@
 `test_termination_triton`, in a process of its own: Triton decides when it is imported whether its kernels are
 interpreted, as they are without a GPU.
 
-All buffers come filled with NaN, or with large integers: what a kernel leaves unwritten is seen in every test.
+All buffers are filled with NaN or large integers first, so every test notices elements that a kernel does not write.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from renderocc_model.ops.termination import reference, return_windows, terminati
 from renderocc_model.ops.termination.triton_kernel import Launch
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-MANY = Launch(rays=128, run=2)  # all rays in one program: the interpreter takes its time for each
+MANY = Launch(rays=128, run=2)  # all rays in one program, because the interpreter is slow per program
 F32 = torch.float32
 
 
@@ -95,7 +95,7 @@ def test_no_ray_one_ray_and_rays_that_miss_agree(count):
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-6, 1e4])
 def test_empty_thin_and_very_dense_fields_agree(sigma):
-    """Also beyond what lets light through: unlike the renderer's opacity, a depth has no end."""
+    """Also where no light is left: unlike the renderer's opacity, an optical depth has no upper limit."""
     field = SemanticDensityField(UNIT_GRID, torch.full((5, 5, 5), sigma), torch.zeros(5, 5, 5, 0))
     assert_agree(field, random_rays(50, UNIT_GRID, dtype=F32), windows(50))
 
@@ -154,7 +154,7 @@ def test_windows_hold_the_same_samples_as_in_float64_from_places_exact_to_a_mill
 
 
 def test_rays_and_windows_that_are_no_numbers_do_no_harm():
-    """Values on a GPU are not looked at by `Rays`. The memory beside the field is not, either. NaN counts as inf."""
+    """`Rays` does not check values on a GPU. Kernels must not read memory outside of the field. NaN counts as inf."""
     rays = random_rays(6, UNIT_GRID, dtype=F32).to(DEVICE)
     rays.origins[0], rays.directions[1], rays.origins[2, 1] = float("nan"), float("nan"), float("inf")
     rays.origins[3], rays.directions[3] = torch.tensor([0, 2.5, 2.5]), torch.tensor([1.0, 0, 0])

@@ -47,7 +47,7 @@ def odom_from_base(stamp_ns: int) -> np.ndarray:
 
 @dataclass
 class Plan:
-    """What a tiny bag holds; `labels(frame, camera)` gives (semantic, depth), None for no labels."""
+    """The contents of a tiny bag. `labels(frame, camera)` gives (semantic, depth), or None for no labels."""
 
     frames: int = 4
     labels: callable = None
@@ -70,7 +70,7 @@ def picture(frame: int, camera: str) -> np.ndarray:
 
 
 def write_bag(folder: Path, plan: Plan = Plan()) -> Path:
-    """Write the recording; poses at 50 Hz from 0.1 s before the first frame to 0.1 s after the last unless given."""
+    """Write the recording. By default poses have 50 Hz, from 0.1 s before the first frame to 0.1 s after the last."""
     labels, images = plan.labels or sparse_labels, plan.images or picture
     last = (plan.frames - 1) * FRAME_NS + 100_000_000
     poses = plan.poses or list(range(START_NS - 100_000_000, START_NS + last + 1, 20_000_000))

@@ -1,4 +1,4 @@
-"""For tests that change how many threads PyTorch has."""
+"""A fixture for tests that change the number of PyTorch's threads."""
 
 from __future__ import annotations
 

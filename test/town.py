@@ -1,4 +1,4 @@
-"""A small recording of the simulated town, made once a session and shared, and copies of it with something changed."""
+"""A small recording of the simulated town, made once for all tests, and copies of it with changes."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ FRAMES, WIDTH, HEIGHT = 3, 352, 128
 
 @pytest.fixture(scope="session")
 def town_bag(tmp_path_factory):
-    """Path of a recording of six cameras with LiDAR, labels and 3D truth; not to be written to. Known to every test."""
+    """Path of a recording of six cameras with LiDAR, labels and 3D truth. Tests must not write to it."""
     from training.simulate.record import Settings, record
     from training.simulate.sensors import town_rig
 
@@ -28,8 +28,8 @@ def rewritten(bag, out, change=None, drop=lambda topic: False, truth=True, types
 
     Args:
         bag, out: folders; `out` must not exist.
-        change: called with (topic, record time, bytes), gives a list of such triples to write; None copies.
-        drop: topics for which this is true are left out, connection and all.
+        change: called with (topic, record time, bytes); returns a list of such triples to write. None copies all.
+        drop: topics for which this is true are left out, with their connections.
         truth: whether to copy the 3D truth too.
         types: {topic: message type} of topics that `change` writes and the recording lacks.
     """
@@ -54,7 +54,7 @@ def rewritten(bag, out, change=None, drop=lambda topic: False, truth=True, types
 
 
 def restamped(data, by_ns):
-    """A serialised message that begins with a header, its stamp moved."""
+    """A serialised message that begins with a header, with another stamp."""
     seconds, nanoseconds = np.frombuffer(data, "<u4", 2, 4).astype(np.int64)
     stamp = int(seconds) * 10**9 + int(nanoseconds) + by_ns
     return data[:4] + np.array(divmod(stamp, 10**9), "<u4").tobytes() + data[12:]

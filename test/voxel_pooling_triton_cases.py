@@ -1,7 +1,7 @@
 """Voxel pooling in Triton against the float64 reference: results and every gradient. Run by
 `test_voxel_pooling_triton`, in a process of its own: see `render_triton_cases`.
 
-All buffers come filled with NaN, or with large integers: what a kernel leaves unwritten is seen in every test.
+All buffers are filled with NaN or large integers first, so every test notices elements that a kernel does not write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from renderocc_model.ops.voxel_pooling.plan import sorted_by_torch
 from renderocc_model.ops.voxel_pooling.triton_kernel import Launch
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-MANY = Launch(cells=64, points=4)  # many cells in one program: the interpreter takes its time for each
+MANY = Launch(cells=64, points=4)  # many cells in one program, because the interpreter is slow per program
 # The interpreter cuts bfloat16 off instead of rounding it.
 BFLOAT16 = 2 if DEVICE == "cpu" else 1
 
@@ -33,7 +33,7 @@ def unwritten_buffers_are_poisoned(monkeypatch):
 
 
 def plan_of(index, cells, piece=8):
-    """Also on the CPU made as on a GPU; of pieces so small that many cells have several."""
+    """A plan, made on the CPU as on a GPU, with pieces so small that many cells have several."""
     index = index.to(DEVICE)
     _, start, point, pixel = sorted_by_torch(index, cells, 1)
     return replace(make_plan(index, cells), start=start, point=point, pixel=pixel, piece=piece)

@@ -129,7 +129,7 @@ class SupervisionConfig:
                 f"mode is {self.mode} but use_depth is false: points and voxels need distances; use mode=render"
             )
         if self.labels_3d != "only" and not (self.use_depth or self.use_semantics):
-            raise ValueError("use_depth and use_semantics are both false: there is nothing to learn from rays")
+            raise ValueError("use_depth and use_semantics are both false: nothing is left to learn from rays")
         if self.uses("voxels") and not self.auxiliary_rays:
             raise ValueError(
                 "auxiliary_rays is false, but voxels are made of the rays of other frames too; use "
