@@ -28,7 +28,7 @@ def few_programs(monkeypatch):
 
 
 def table_of(factor: int, width: int = WIDTH, height: int = HEIGHT, shift: float = 0.0) -> UndistortTable:
-    """A lens with distortion, and a view beyond the image's left edge; whose pixels are `factor` of the image's wide."""
+    """A distorted lens, and a view past the image's left edge with pixels about `factor` image pixels wide."""
     K = np.array([[70.0, 0, width / 2 - 0.5], [0, 71.0, height / 2 - 2.0], [0, 0, 1]])
     model = CameraModel(width, height, K, "plumb_bob", (-0.12, 0.03, 0.001, -0.002, 0.0))
     columns, rows = width // factor + 3, height // (factor + 1)

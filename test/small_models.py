@@ -29,7 +29,7 @@ _SMALL = [
 
 
 def small_config(name: str = "tiny", *overrides: str) -> ModelConfig:
-    """A small preset, with a test backbone of timm. `paper` has a slab for each voxel in z, the others 2."""
+    """A small preset, with a test backbone of timm. `paper` has a slab for each voxel in z, the others two."""
     slabs = "lift.height_slices=4" if name == "paper" else "lift.height_slices=2"
     backbone = (
         ["backbone.name=test_efficientnet"]
