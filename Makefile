@@ -1,4 +1,4 @@
-# `make demo` and `make test` are complete: each makes .venv with everything in it the first time (about three minutes).
+# `make demo` and `make test` are complete: each makes .venv with everything in it the first time (three to six minutes).
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv

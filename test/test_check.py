@@ -86,10 +86,6 @@ def test_a_sound_recording_passes_with_its_numbers(town_bag, capsys):
 # ------------------------------------------------------------------------------------------------- faults, one a copy
 
 
-def no_later_than(data, limit):
-    return stamp_of(data[4:]) < limit  # behind the number of transforms
-
-
 def late_tf(topic, when, data):
     return [] if topic == "/tf" and when < START_NS + SECOND // 4 else [(topic, when, data)]
 

@@ -367,9 +367,9 @@ def test_a_silent_camera_is_named_and_the_others_go_on(system):
 
 
 def test_a_dead_anchor_is_stood_in_for(system):
-    deadline = time.monotonic() + 2.5
+    deadline = time.monotonic() + 20  # it takes 2.5; a busy computer gets its time
     before = len(system.points)
-    while time.monotonic() < deadline:
+    while len(system.points) <= before + 2 and time.monotonic() < deadline:
         system.cameras.frame(system.now(), leave_out=("front",))
         time.sleep(0.2)
     assert len(system.points) > before + 2
