@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from realdata import REALDATA, needs_realdata
-from town import FRAMES, STORE, restamped, rewritten, stamp_of
+from town import FRAMES, STORE, restamped, rewritten
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_topics import stamp_faults
