@@ -30,7 +30,7 @@ from renderocc_ros.commands.bench.conventional_baseline import (
     conventional_outputs,
     conventional_transforms,
 )
-from renderocc_ros.frame.pipeline import decode_view
+from renderocc_ros.frame.decoding import decode_view
 from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.output import messages as outputs
 

@@ -5,7 +5,7 @@ import pytest
 
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.camera_topics import CameraTopics
-from renderocc_model.rosio.cdr_reader import CameraInfoMessage, RegionOfInterest
+from renderocc_model.rosio.cdr_messages import CameraInfoMessage, RegionOfInterest
 
 WHOLE = (0, 0, 0, 0)
 

@@ -18,13 +18,8 @@ from renderocc_model.images.preprocessing import view_from_rgb
 from renderocc_model.inference.device_decoding import DeviceDecoder
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.rosio.tf_buffer import TransformBuffer
-from renderocc_ros.frame.pipeline import (
-    MOST_WAITS_IN_VAIN,
-    FramePipeline,
-    ViewTables,
-    decode_view,
-    decode_view_on_device,
-)
+from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
+from renderocc_ros.frame.pipeline import MOST_WAITS_IN_VAIN, FramePipeline
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.calibrations import Calibration

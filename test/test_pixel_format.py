@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from renderocc_model.rosio.cdr_reader import CompressedImageMessage, ImageMessage
+from renderocc_model.rosio.cdr_messages import CompressedImageMessage, ImageMessage
 from renderocc_model.rosio.pixel_format import PixelFormat
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint16)

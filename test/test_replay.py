@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from system import new_domain
 
 from renderocc_model.rosio.bags import Bag, BagError
-from renderocc_ros.commands.player import ReplayError, is_latched, qos_profile
+from renderocc_ros.commands.recorded_topics import ReplayError, is_latched, qos_profile
 from renderocc_ros.commands.replay import main, play, ros_arguments
 
 pytestmark = pytest.mark.system

@@ -25,7 +25,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.network.backbone import _read_weights
 from renderocc_model.network.checkpoint import CheckpointError
-from renderocc_ros.commands.player import ReplayError, message_class
+from renderocc_ros.commands.recorded_topics import ReplayError, message_class
 from training.evaluate.volumes import read_volume
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import Tables, TablesError

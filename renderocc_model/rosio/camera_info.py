@@ -6,7 +6,7 @@ import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.distortion import conventional_distortion
-from renderocc_model.rosio.cdr_reader import CameraInfoMessage
+from renderocc_model.rosio.cdr_messages import CameraInfoMessage
 
 __all__ = ["camera_model_from_info"]
 

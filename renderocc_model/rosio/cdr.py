@@ -2,14 +2,14 @@
 
 A serialised ROS 2 message is a 4-byte encapsulation header followed by its fields in plain CDR (XCDR1): every number is
 aligned to its own size counted from the end of that header, a string is a uint32 length and its text with a closing
-NUL, a sequence is a uint32 count and its elements. `cdr_reader` takes apart what cameras and TF send, `cdr_writer` puts
-together what the node publishes; this module names both. The bytes are those of
+NUL, a sequence is a uint32 count and its elements. `cdr_reader` takes apart what cameras and TF send, into the types of
+`cdr_messages`; `cdr_writer` puts together what the node publishes; this module names all three. The bytes are those of
 `rclpy.serialization.serialize_message`, except that padding is zero here and whatever was in memory there.
 """
 
 from __future__ import annotations
 
-from .cdr_reader import (
+from .cdr_messages import (
     CameraInfoMessage,
     CompressedImageMessage,
     ImageMessage,
@@ -18,13 +18,8 @@ from .cdr_reader import (
     PointField,
     RegionOfInterest,
     TransformMessage,
-    read_camera_info,
-    read_compressed_image,
-    read_header,
-    read_image,
-    read_point_cloud,
-    read_tf,
 )
+from .cdr_reader import read_camera_info, read_compressed_image, read_header, read_image, read_point_cloud, read_tf
 from .cdr_writer import (
     IMAGE_ENCODINGS,
     POINT_DTYPE,

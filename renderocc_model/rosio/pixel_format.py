@@ -13,7 +13,7 @@ from renderocc_model.images.decoding import compressed_size, is_common_jpeg
 from renderocc_model.images.encodings import ENCODINGS, check_raw
 from renderocc_model.images.reduction import MAX_PIXELS
 
-from .cdr_reader import CompressedImageMessage, ImageMessage
+from .cdr_messages import CompressedImageMessage, ImageMessage
 
 __all__ = ["PixelFormat"]
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from renderocc_model.rosio.bags import Bag, BagError, Topic
-from renderocc_ros.commands.player import CLOCK_TOPIC, Part, Played, Player, ReplayError
+from renderocc_ros.commands.player import CLOCK_TOPIC, Part, Played, Player
+from renderocc_ros.commands.recorded_topics import ReplayError
 from renderocc_ros.process import ignore_signals
 
 __all__ = ["Played", "ReplayError", "main", "play"]

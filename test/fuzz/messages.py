@@ -24,7 +24,7 @@ from .target import Target
 __all__ = ["TARGETS", "camera_info_bytes", "tf_bytes"]
 
 _STAMP = 1_700_000_000_123_456_789
-_CDR = ("renderocc_model/rosio/cdr_reader.py",)
+_CDR = ("renderocc_model/rosio/cdr_reader.py", "renderocc_model/rosio/cdr_messages.py")
 _MAX_PIXELS = 1 << 16  # small, so that a picture's size stays in proportion to the input's
 
 

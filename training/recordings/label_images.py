@@ -7,7 +7,7 @@ import numpy as np
 
 from renderocc_model.images.decoding import check_png_chunks, compressed_size
 from renderocc_model.images.reduction import ImageError
-from renderocc_model.rosio.cdr_reader import CompressedImageMessage, ImageMessage
+from renderocc_model.rosio.cdr_messages import CompressedImageMessage, ImageMessage
 
 __all__ = [
     "FARTHEST",
