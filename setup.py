@@ -20,6 +20,7 @@ ALWAYS = ("numpy", "ruamel.yaml")
 NETWORK = requirements("requirements.txt")
 TRAINING = requirements("requirements-train.txt")
 EXPORT = requirements("requirements-export.txt")
+VIDEO = requirements("requirements-video.txt")
 
 setup(
     name=package_name,
@@ -44,6 +45,7 @@ setup(
         "network": NETWORK,
         "train": [*NETWORK, *TRAINING],
         "export": [*NETWORK, *EXPORT],
+        "video": [*NETWORK, *VIDEO],
         "test": [*NETWORK, *requirements("requirements-test.txt")],
     },
     zip_safe=False,  # weights and configuration are opened as files

@@ -18,8 +18,18 @@ from .cdr_messages import (
     PointField,
     RegionOfInterest,
     TransformMessage,
+    VideoMessage,
 )
-from .cdr_reader import read_camera_info, read_compressed_image, read_header, read_image, read_point_cloud, read_tf
+from .cdr_reader import (
+    read_camera_info,
+    read_compressed_image,
+    read_compressed_video,
+    read_ffmpeg_packet,
+    read_header,
+    read_image,
+    read_point_cloud,
+    read_tf,
+)
 from .cdr_writer import (
     IMAGE_ENCODINGS,
     POINT_DTYPE,
@@ -41,8 +51,11 @@ __all__ = [
     "PointField",
     "RegionOfInterest",
     "TransformMessage",
+    "VideoMessage",
     "read_camera_info",
     "read_compressed_image",
+    "read_compressed_video",
+    "read_ffmpeg_packet",
     "read_header",
     "read_image",
     "read_point_cloud",

@@ -33,6 +33,18 @@ class CompressedImageMessage(NamedTuple):
     data: np.ndarray
 
 
+class VideoMessage(NamedTuple):
+    """One packet of a video: foxglove_msgs/CompressedVideo or ffmpeg_image_transport_msgs/FFMPEGPacket.
+
+    `format` names the codec (`renderocc_model.images.video_packets.codec_of`); `data` is a view into the message's bytes.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    format: str
+    data: np.ndarray
+
+
 class RegionOfInterest(NamedTuple):
     """sensor_msgs/RegionOfInterest, in pixels; all zero means the whole image."""
 

@@ -21,6 +21,7 @@ from .cdr_messages import (
     PointField,
     RegionOfInterest,
     TransformMessage,
+    VideoMessage,
 )
 
 _NANOSECONDS = 1_000_000_000
@@ -143,6 +144,25 @@ def read_compressed_image(buffer) -> CompressedImageMessage:
     cursor = _Cursor(buffer, "CompressedImage")
     stamp_ns, frame_id = cursor.header()
     return CompressedImageMessage(stamp_ns, frame_id, cursor.string("format"), cursor.bytes("data"))
+
+
+def read_compressed_video(buffer) -> VideoMessage:
+    """A foxglove_msgs/CompressedVideo; its `data` is not copied. Arguments and errors are those of `read_image`."""
+    cursor = _Cursor(buffer, "CompressedVideo")
+    stamp_ns, frame_id = cursor.header()  # timestamp and frame_id, which have the same bytes
+    data = cursor.bytes("data")
+    return VideoMessage(stamp_ns, frame_id, cursor.string("format"), data)
+
+
+def read_ffmpeg_packet(buffer) -> VideoMessage:
+    """An ffmpeg_image_transport_msgs/FFMPEGPacket; its `data` is not copied; else as `read_image`."""
+    cursor = _Cursor(buffer, "FFMPEGPacket")
+    stamp_ns, frame_id = cursor.header()
+    cursor.skip("width and height", 8, 4)
+    encoding = cursor.string("encoding")
+    cursor.skip("pts", 8, 8)
+    cursor.skip("flags and is_bigendian", 2, 1)
+    return VideoMessage(stamp_ns, frame_id, encoding, cursor.bytes("data"))
 
 
 def read_camera_info(buffer) -> CameraInfoMessage:
