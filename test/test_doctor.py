@@ -95,7 +95,7 @@ def record(
     recording = Recording(folder)
     with recording.writer:
         for camera in mounts:
-            recording.transform("/tf_static", T0, "base_link", f"{camera}_optical", 1.0, OPTICAL)
+            recording.transform("/tf_static", T0, "base_link", f"{camera}_optical", 1.0 + (camera == "right"), OPTICAL)
         for index in range(*poses):
             recording.transform("/tf", T0 + index * 10**8, "odom", "base_link", 0.5 * index)
         for index in range(5):

@@ -342,6 +342,17 @@ def test_a_camera_that_no_transform_places_is_placed_by_the_parameter(tiny):
     assert frame.base_from_camera["left"][:3, 3].tolist() == [1.0, 2.0, 3.0]
 
 
+def test_a_mount_that_cannot_be_true_is_named_and_used(quick):
+    quick.drive()
+    assert not quick.process().missing and quick.said == []
+    quick.transforms.set("base_link", "left_body", 0, (1.0, 0.5, 1.5), IDENTITY, static=True)
+    quick.images["left"] = raw(frame_id="left_body")
+    assert quick.process().used == CAMERAS
+    (line,) = quick.said
+    assert line.startswith("camera 'left': looks into the sky, 90 degrees up, as if its frame were that of the camera")
+    assert "set the parameter 'camera_frame' or 'mounts'" in line
+
+
 def test_a_lens_that_sees_nothing_ahead_costs_only_its_own_camera(quick):
     """Its principal point lies so far beside the picture that all of it looks more than 55 degrees to the side."""
     # The leftmost pixel is 300 px from the axis, at atan(300 / 150) = 63 degrees.

@@ -14,7 +14,7 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
-from renderocc_ros.frame.mounts import parse_mounts
+from renderocc_ros.frame.mounts import MountChecks, parse_mounts
 from renderocc_ros.frame.placement import Placements, place_cameras
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
@@ -87,6 +87,7 @@ class FramePipeline:
         self._mounts = parse_mounts(config.mounts, cameras)
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
+        self._mount_checks = MountChecks(config.base_frame)
         self._tables = ViewTables(*predictor.view_size)
         self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
         self._decoders = ThreadPoolExecutor(
@@ -198,6 +199,8 @@ class FramePipeline:
     ) -> dict[str, UndistortTable]:
         tables = {}
         for camera, mount in placements.mounts.items():
+            for text in self._mount_checks.faults(camera, mount):
+                self._log.report(f"camera '{camera}'", "mount", text, time.monotonic())
             try:
                 tables[camera] = self._tables.of(camera, calibrations[camera].model, mount)
             except ValueError as error:

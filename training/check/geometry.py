@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from argparse import Namespace
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from renderocc_model.base.config_arguments import from_arguments
 from renderocc_model.base.findings import Findings
+from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.motion import MotionLimits, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformError
@@ -22,11 +22,6 @@ __all__ = ["check_calibration", "check_lidars", "check_mounts", "check_poses"]
 _NARROW, _WIDE = 10.0, 220.0  # smallest and largest horizontal field of view, degrees
 _SQUARE = 1.25  # largest ratio of the focal lengths of square pixels
 _OFF_CENTRE = 0.25  # largest distance of the principal point from the image's centre, share of the image's size
-_HEIGHTS = (-2.5, 5.0)  # metres above base_link, which is on the ground or at the LiDAR on the roof
-_AT_ORIGIN = 0.05  # metres; a camera that is nearer to base_link's origin has no real mount
-_FAR_OUT = 15.0  # largest distance from base_link, metres
-_DOWN, _UP = 60.0, 45.0  # largest pitch of a camera, degrees
-_SAME_PLACE, _SAME_WAY = 0.01, 1.0  # metres, degrees; two cameras cannot be nearer to each other
 
 
 def check_calibration(findings: Findings, camera: CameraTopics) -> None:
@@ -72,14 +67,10 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
                 contents.time_text(camera.stamps[0]),
             )
             continue
-        for text in implausible(mounts[camera.name]):
+        for text in mount_faults(mounts[camera.name]):
             findings.warn(subject, text, f"check the transform from {base_frame} to {camera.frame_id}", "/tf_static")
-    for (name, one), (other, two) in itertools.combinations(mounts.items(), 2):
-        apart = float(np.linalg.norm(one[:3, 3] - two[:3, 3]))
-        turned = math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ two[:3, :3]) - 1) / 2, -1, 1)))
-        if apart < _SAME_PLACE and turned < _SAME_WAY:
-            text = f"'{name}' and '{other}' are mounted at the same place and look the same way"
-            findings.warn("mounts", text, "one of them probably has the other's transform", "/tf_static")
+    for text in shared_mounts(mounts):
+        findings.warn("mounts", text, "one of them probably has the other's transform", "/tf_static")
     return mounts
 
 
@@ -96,27 +87,6 @@ def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> Non
                 "/tf_static",
                 contents.time_text(stamps[0]),
             )
-
-
-def implausible(base_from_camera: np.ndarray) -> list[str]:
-    """The faults of a mount, as texts."""
-    texts = []
-    place, forward, up = base_from_camera[:3, 3], base_from_camera[:3, 2], -base_from_camera[:3, 1]
-    if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
-        texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
-    if np.linalg.norm(place) < _AT_ORIGIN:
-        texts.append("mounted at the origin of the vehicle's frame: its translation was probably never set")
-    if np.linalg.norm(place[:2]) > _FAR_OUT:
-        texts.append(f"mounted {np.linalg.norm(place[:2]):.1f} m away from the vehicle's frame")
-    pitch = math.degrees(math.asin(np.clip(forward[2], -1, 1)))
-    if pitch < -_DOWN:
-        texts.append(f"looks into the ground, {-pitch:.0f} degrees down")
-    elif pitch > _UP:
-        texts.append(f"looks into the sky, {pitch:.0f} degrees up; an optical frame has z forward and y down")
-    elif up[2] < 0.5:
-        turned = math.degrees(math.acos(np.clip(up[2], -1, 1)))
-        texts.append(f"its image is turned by {turned:.0f} degrees; an optical frame has z forward and y down")
-    return texts
 
 
 def check_poses(findings: Findings, contents: Contents, options: Namespace) -> None:

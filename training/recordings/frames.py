@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
@@ -205,10 +206,28 @@ class Recording:
         return self.jumps.between(one_ns, other_ns) is None
 
     def warnings(self) -> list[str]:
-        """What does not prevent reading but should be known, for people: the notes, and the jumps of the ego pose."""
+        """What does not prevent reading but should be known, for people: the notes, mounts that cannot be true, and the
+        jumps of the ego pose."""
         across = "nothing is related across it"
         jumps = self.jumps.texts(self.time_text)
-        return [*self.notes, *(f"{self.path}: ego pose on /tf: {text}; {across}" for text in jumps)]
+        return [
+            *self.notes,
+            *(f"{self.path}: {text}" for text in self._mount_faults()),
+            *(f"{self.path}: ego pose on /tf: {text}; {across}" for text in jumps),
+        ]
+
+    def _mount_faults(self) -> list[str]:
+        mounts = {}
+        for camera in self.cameras:
+            with suppress(RecordingError, IndexError):  # it has no mount or no image, which is said where one is needed
+                mounts[camera] = self.mount(camera)
+        remedy = f"check the transform from {self.base_frame} to"
+        faults = [
+            f"camera '{camera}': {text}; {remedy} {self.optical_frames[camera]}"
+            for camera, mount in mounts.items()
+            for text in mount_faults(mount)
+        ]
+        return [*faults, *(f"cameras {text}" for text in shared_mounts(mounts))]
 
     def _check_related(self, one_ns: int, other_ns: int) -> None:
         jump = self.jumps.between(one_ns, other_ns)

@@ -71,8 +71,8 @@ class SixCameras:
         from sensor_msgs.msg import CameraInfo, CompressedImage, Image
         from tf2_msgs.msg import TFMessage
 
+        from renderocc_model.geometry.mounts import BODY_FROM_OPTICAL
         from renderocc_model.geometry.transforms import quaternion_from_matrix
-        from renderocc_ros.frame.mounts import BODY_FROM_OPTICAL
 
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         image_type, topic = (CompressedImage, "image_raw/compressed") if kind.jpeg else (Image, "image_raw")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.base.findings import Findings
+from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError, Topic
@@ -234,7 +235,15 @@ def _check_mounts(
             )
             continue
         placed.append(Camera(camera.name, camera.model, mount, frame))
-    if placed and len(placed) == len(cameras):
+    mounts = {camera.name: camera.base_from_camera for camera in placed}
+    wrong = {name: faults for name, mount in mounts.items() if (faults := mount_faults(mount))}
+    for name, faults in wrong.items():
+        given = "the entry of parameter mounts" if name in fixed else f"the transform to {config.base_frame}"
+        for text in faults:
+            findings.warn(f"camera '{name}'", text, f"correct {given}, or set camera_frame")
+    for text in shared_mounts(mounts):
+        findings.warn("mounts", text, "one of them probably has the other's transform")
+    if placed and len(placed) == len(cameras) and not wrong:
         findings.ok("mounts", f"every camera has a transform to {config.base_frame}")
     return Rig(tuple(placed)) if placed else None
 
