@@ -389,6 +389,18 @@ def test_static_mounts_are_a_warning_with_the_reason(setup):
     assert setup.status("tf") == (WARN, "static mounts are used: 'odom' does not exist")
 
 
+def test_a_jump_of_the_ego_pose_is_a_warning_with_its_time_and_size(setup):
+    for index in range(6):
+        place = (0.2 * index, 30.0 * (index > 3), 0.0)
+        setup.transforms.set("odom", "base_link", 100 * SECOND + index * SECOND // 50, place, IDENTITY)
+    setup.pipeline.jumps.update()
+    assert setup.value("tf", "jumps of the ego pose") == "1"
+    # From 100.06 s to 100.08 s: 30 m to the left and 0.2 m ahead, 1500 m/s.
+    assert setup.value("tf", "last jump") == "at 100.080 s it jumps: moves 30.00 m within 0.020 s (1500 m/s)"
+    setup.log.report("ego pose", "jump", "at 100.080 s it jumps", setup.now)
+    assert setup.status("tf") == (WARN, "at 100.080 s it jumps")
+
+
 def test_transforms_are_counted(setup):
     setup.transforms.set("base_link", "front_optical", 0, (0, 0, 0), IDENTITY, static=True)
     setup.transforms.set("odom", "base_link", 60 * SECOND, (0, 0, 0), IDENTITY)

@@ -8,7 +8,7 @@ from test_check_labelling import CLOUD, cloud, copied
 from tiny_bag import FRAME_NS, LATER_NS, START_NS, Plan, write_bag
 
 from renderocc_model.base.findings import Findings
-from renderocc_model.rosio.motion import MotionLimits, find_jumps, jumps_of
+from renderocc_model.rosio.motion import JumpWatch, MotionLimits, find_jumps, jumps_of
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
@@ -151,6 +151,57 @@ def test_moments_are_related_up_to_the_poses_at_a_jump():
         (300, 300): True,
         (300, 400): True,
     }
+
+
+def followed(places: list[float], rate: int = 50) -> list[tuple[int, int]]:
+    """The jumps that a watch finds, looking after every pose; places are along x."""
+    buffer = TransformBuffer()
+    watch = JumpWatch(buffer, "odom", "base_link", LIMITS)
+    found = []
+    for step, x in enumerate(places, 1):
+        buffer.set("odom", "base_link", step * S // rate, (x, 0, 0), UNIT)
+        found += [(jump.before_ns, jump.after_ns) for jump in watch.update()]
+    assert watch.count == len(found) == len(watch.jumps)
+    return found
+
+
+def test_a_watch_finds_a_jump_as_soon_as_the_pose_after_it_is_there_and_once():
+    step = S // 50
+    places = [0.1 * number for number in range(100)]
+    assert followed(places) == []
+    jumped = [*places[:50], *(x + 7 for x in places[50:])]
+    assert followed(jumped) == [(50 * step, 51 * step)]
+    once = [*places[:50], places[50] + 7, *places[51:]]
+    assert followed(once) == [(50 * step, 51 * step), (51 * step, 52 * step)]
+
+
+@pytest.mark.parametrize("acceleration", [-9.0, 9.0])
+def test_a_watch_takes_hard_braking_for_what_it_is(acceleration):
+    # 20 m/s, from one second on changed by 9 m/s^2 for two seconds.
+    speed = 20 + acceleration * np.clip(np.arange(200) / 50 - 1, 0, 2)
+    assert followed(list(np.cumsum(speed / 50))) == []
+
+
+def test_a_watch_sees_a_correction_that_comes_seldom_and_begins_anew_when_time_goes_back():
+    buffer = TransformBuffer()
+    watch = JumpWatch(buffer, "map", "base_link", LIMITS)
+    found = []
+    for step in range(1, 301):
+        buffer.set("odom", "base_link", step * S // 50, (0.02 * step, 0, 0), UNIT)
+        if step % 50 == 0:
+            buffer.set("map", "odom", step * S // 50, (0, 30.0 * (step >= 200), 0), UNIT)
+        found += [(jump.before_ns, jump.after_ns) for jump in watch.update()]
+    # Interpolated between its corrections, the pose begins to move by 30 m/s at 3 s and stops at 4 s, which are jumps too.
+    assert (3 * S, 4 * S) in found and all(2.9 * S < before < after < 4.1 * S for before, after in found)
+    buffer.clear()
+    buffer.set("map", "odom", S, (0, 0, 0), UNIT)
+    buffer.set("odom", "base_link", S, (0, 0, 0), UNIT)
+    assert watch.update() == [] and len(watch.jumps) == 0
+
+
+def test_a_watch_without_odometry_finds_nothing():
+    assert JumpWatch(TransformBuffer(), "", "base_link", LIMITS).update() == []
+    assert JumpWatch(TransformBuffer(), "odom", "base_link", LIMITS).update() == []
 
 
 # -------------------------------------------------------------------------------------------------------- in recordings

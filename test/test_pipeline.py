@@ -407,6 +407,60 @@ def test_a_reset_forgets_the_previous_volume():
     np.testing.assert_allclose(third.occupancy.confidence, first.occupancy.confidence, atol=1e-5)
 
 
+# ---- jumps of the ego pose ------------------------------------------------------------------------------------------
+
+
+def drive_with_jump(made: Setup, at_ns: int) -> None:
+    """10 m/s along odom's x, a pose every 20 ms from half a second before START; from a time on 40 m to the left."""
+    for stamp_ns in range(START - SECOND // 2, START + SECOND, SECOND // 50):
+        place = ((stamp_ns - START) * 1e-8, 40.0 * (stamp_ns >= at_ns), 0.0)
+        made.transforms.set("odom", "base_link", stamp_ns, place, IDENTITY)
+
+
+def test_cameras_are_not_placed_across_a_jump_of_the_ego_pose_which_is_named(quick):
+    drive_with_jump(quick, START + 60_000_000)  # the images of a frame are 0, 40 and 80 ms after its stamp
+    frame = quick.process()
+    assert [frame.base_from_camera[camera][:2, 3].tolist() for camera in CAMERAS] == [[1.5, 0], [1.0, 0.5], [-0.5, 0]]
+    assert frame.odom_from_base is None
+    assert "jumps: moves 40.00 m within 0.020 s" in frame.ego_motion_missing
+    (line,) = quick.said
+    # Poses of START + 40 ms and START + 60 ms, 40 m to the left and 0.2 m ahead.
+    assert line.startswith("ego pose: at 100.060 s it jumps: moves 40.00 m within 0.020 s")
+    assert quick.pipeline.jumps.count == 1
+
+
+def test_frames_on_one_side_of_a_jump_are_placed_by_their_ego_motion(quick):
+    drive_with_jump(quick, START + 300_000_000)
+    before, after = quick.process(), quick.process(later_ns=400_000_000)
+    for frame in (before, after):  # 10 m/s for 40 ms
+        assert frame.base_from_camera["left"][:2, 3] == pytest.approx([1.4, 0.5])
+    assert before.jump is None and after.jump.after_ns == START + 300_000_000
+    assert after.odom_from_base[:2, 3] == pytest.approx([4.0, 40.0]) and after.ego_motion_missing == ""
+    assert quick.process(later_ns=500_000_000).jump is None
+
+
+def test_a_volume_from_before_a_jump_is_not_joined():
+    made = Setup(Predictor.untrained(small_config("tiny", "fusion.enabled=true"), device="cpu"))
+    drive_with_jump(made, START + 300_000_000)
+    first, second = made.process(), made.process(later_ns=100_000_000)
+    third, fourth = made.process(later_ns=400_000_000), made.process(later_ns=500_000_000)
+    made.pipeline.close()
+    alone = first.occupancy.confidence
+    np.testing.assert_allclose(third.occupancy.confidence, alone, atol=1e-5)
+    assert not np.allclose(second.occupancy.confidence, alone, atol=1e-5)
+    assert not np.allclose(fourth.occupancy.confidence, alone, atol=1e-5)
+
+
+def test_a_reset_forgets_the_jumps(quick):
+    drive_with_jump(quick, START + 300_000_000)
+    quick.process(), quick.process(later_ns=400_000_000)
+    assert len(quick.pipeline.jumps.jumps) == 1
+    quick.transforms.clear()
+    quick.pipeline.reset()
+    quick.drive()
+    assert quick.process().jump is None and len(quick.pipeline.jumps.jumps) == 0
+
+
 # ---- waiting for the ego pose ---------------------------------------------------------------------------------------
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderocc_model.base.config import configuration, setting
-from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
-__all__ = ["Jump", "Jumps", "MotionLimits", "find_jumps", "jumps_of"]
+__all__ = ["Jump", "JumpWatch", "Jumps", "MotionLimits", "find_jumps", "jumps_of"]
 
 _WINDOW_S = 0.25  # the motion before and after two poses is measured over this time, or over one step if it is longer
 _TURN_SLACK = math.radians(3.0)  # noise of the rotation between two poses
@@ -109,7 +109,9 @@ class Jumps:
         return lines
 
 
-def find_jumps(transforms: TransformBuffer, odom_frame: str, base_frame: str, limits: MotionLimits) -> Jumps:
+def find_jumps(
+    transforms: TransformBuffer, odom_frame: str, base_frame: str, limits: MotionLimits, from_ns: int | None = None
+) -> Jumps:
     """The jumps of base_frame in odom_frame, over all poses in a buffer.
 
     Each moving transform between the two frames is examined at its own stamps, so that a correction that comes less
@@ -120,14 +122,70 @@ def find_jumps(transforms: TransformBuffer, odom_frame: str, base_frame: str, li
         odom_frame: the fixed frame; when empty, the vehicle stands still and does not jump.
         base_frame: the vehicle's frame.
         limits: how it can move.
+        from_ns: look only at poses from this stamp on, and at the few before it.
     """
     if not odom_frame:
         return Jumps()
     found: dict[tuple[int, int], Jump] = {}
-    for stamps, poses in transforms.trajectories(odom_frame, base_frame):
+    for stamps, poses in transforms.trajectories(odom_frame, base_frame, from_ns):
         for jump in jumps_of(stamps, poses, limits):
             found.setdefault((jump.before_ns, jump.after_ns), jump)
     return Jumps(tuple(found[key] for key in sorted(found)))
+
+
+class JumpWatch:
+    """The jumps of a pose that goes on: looks at the poses that are new, and keeps the jumps of the last few seconds.
+
+    Args:
+        transforms: of /tf and /tf_static.
+        odom_frame, base_frame, limits: as for `find_jumps`.
+        memory: seconds for which jumps are kept, counted back from the newest pose.
+    Attributes:
+        jumps: those that are kept.
+        count: how many were found.
+        last: the newest one.
+    """
+
+    def __init__(
+        self,
+        transforms: TransformBuffer,
+        odom_frame: str,
+        base_frame: str,
+        limits: MotionLimits,
+        memory: float = 60.0,
+    ) -> None:
+        self._transforms, self._frames, self._limits = transforms, (odom_frame, base_frame), limits
+        self._memory_ns = round(memory * 1e9)
+        self._newest: int | None = None
+        self._known: dict[tuple[int, int], Jump] = {}
+        self.jumps, self.count = Jumps(), 0
+        self.last: Jump | None = None
+
+    def reset(self) -> None:
+        """Forget the jumps: time has gone back."""
+        self._newest, self._known, self.jumps = None, {}, Jumps()
+
+    def update(self) -> list[Jump]:
+        """Look at the poses that have come since the last call. Returns the jumps among them, in the order of time."""
+        odom_frame, base_frame = self._frames
+        try:
+            newest = self._transforms.latest(odom_frame, base_frame) if odom_frame else 0
+        except TransformError:
+            newest = 0
+        if not newest or newest == self._newest:
+            return []
+        if self._newest is not None and newest < self._newest:
+            self.reset()
+        since = None if self._newest is None else self._newest - round(2e9 * _WINDOW_S)
+        found = find_jumps(self._transforms, odom_frame, base_frame, self._limits, since)
+        self._newest = newest
+        new = [jump for jump in found.items if (jump.before_ns, jump.after_ns) not in self._known]
+        if new:
+            self._known |= {(jump.before_ns, jump.after_ns): jump for jump in new}
+            self._known = {key: jump for key, jump in self._known.items() if key[1] > newest - self._memory_ns}
+            self.jumps = Jumps(tuple(self._known[key] for key in sorted(self._known)))
+            self.count, self.last = self.count + len(new), new[-1]
+        return new
 
 
 def jumps_of(stamps: np.ndarray, poses: np.ndarray, limits: MotionLimits) -> list[Jump]:

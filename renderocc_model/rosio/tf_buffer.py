@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from .tf_link import Link, composed, inverse_times, matrix
 __all__ = ["LONGEST_NAME", "Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
 
 _NANOSECONDS = 1_000_000_000
+_SAMPLES_BEFORE = 4  # of a trajectory before its beginning
 LONGEST_NAME = 1000  # characters of a frame's name; those of real vehicles have a few dozen
 
 
@@ -171,9 +172,12 @@ class TransformBuffer:
             below = [name for chain in (up, down) for name in takewhile(lambda name: name != meeting, chain)]
             return min((self._frames[name].stamps[-1] for name in below if not self._frames[name].static), default=0)
 
-    def trajectories(self, target: str, source: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    def trajectories(self, target: str, source: str, from_ns: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
         """target_from_source at every sample of each moving link between them, also of samples with equal stamps.
 
+        Args:
+            target, source: frames, as for `lookup`.
+            from_ns: leave out samples before this stamp, but for each link's last few of them.
         Returns:
             for each moving link with samples at which there is a transform: stamps (N,) int64 ascending, and
             transforms (N, 4, 4) float64. Empty if no link moves, or there is no connection.
@@ -185,12 +189,15 @@ class TransformBuffer:
             except TransformError:
                 return []
             moving = [self._frames[name] for name in dict.fromkeys(chain) if name in self._frames]
-            found = [self._trajectory(target, source, frame) for frame in moving if not frame.static]
+            found = [self._trajectory(target, source, frame, from_ns) for frame in moving if not frame.static]
         return [(stamps, poses) for stamps, poses in found if len(stamps)]
 
-    def _trajectory(self, target: str, source: str, frame: FrameHistory) -> tuple[np.ndarray, np.ndarray]:
+    def _trajectory(
+        self, target: str, source: str, frame: FrameHistory, from_ns: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         stamps, poses = [], []
-        for index, stamp_ns in enumerate(frame.stamps):
+        first = 0 if from_ns is None else max(bisect_left(frame.stamps, from_ns) - _SAMPLES_BEFORE, 0)
+        for index, stamp_ns in enumerate(frame.stamps[first:], first):
             try:
                 up, down = self._walk(target, source, stamp_ns)
             except TransformError:

@@ -12,6 +12,8 @@ import numpy as np
 
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import UndistortTable, View
+from renderocc_model.rosio.motion import Jump, JumpWatch, MotionLimits
+from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
 from renderocc_ros.frame.mounts import MountChecks, parse_mounts
@@ -42,6 +44,8 @@ class Frame:
     used: cameras whose images the network got.
     missing: {camera: reason} of all others.
     ego_motion_missing: why there was no ego motion; empty if there was.
+    odom_from_base: (4, 4) ego pose at `stamp_ns`; None without ego motion.
+    jump: the jump of the ego pose since the frame before, which nothing from before it is related to; None without.
     views, base_from_camera, stamps, optical_frames: {camera: ...} of the cameras used, for rendering.
     """
 
@@ -52,6 +56,8 @@ class Frame:
     used: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
     ego_motion_missing: str = ""
+    odom_from_base: np.ndarray | None = None
+    jump: Jump | None = None
     views: dict[str, View] = field(default_factory=dict)
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
     stamps: dict[str, int] = field(default_factory=dict)
@@ -68,6 +74,8 @@ class FramePipeline:
         transforms: the transforms of /tf and /tf_static.
         log: receives what is wrong with images, calibrations and TF.
         times: receives the durations of the stages.
+    Attributes:
+        jumps: the jumps of the ego pose.
     """
 
     def __init__(
@@ -87,6 +95,8 @@ class FramePipeline:
         self._mounts = parse_mounts(config.mounts, cameras)
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
+        self.jumps = JumpWatch(transforms, config.odom_frame, config.base_frame, MotionLimits())
+        self._stamp_before: int | None = None  # of the frame before
         self._mount_checks = MountChecks(config.base_frame)
         self._tables = ViewTables(*predictor.view_size)
         self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
@@ -98,8 +108,10 @@ class FramePipeline:
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
     def reset(self) -> None:
-        """Forget the previous volume."""
+        """Forget the previous volume, and what is known of its time."""
         self._predictor.reset()
+        self.jumps.reset()
+        self._stamp_before = None
 
     def lacking(self, matched: MatchedSet, calibrations: dict[str, Calibration]) -> list[str]:
         """Cameras of a set that have no calibration or no mount yet."""
@@ -165,7 +177,9 @@ class FramePipeline:
             self._config.odom_frame,
             self._patience(),
             self._mounts,
+            self.jumps,
         )
+        self._follow_jumps(frame, cameras)
         self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
         for camera, reason in placements.unplaced.items():
             self._leave_out(
@@ -174,7 +188,8 @@ class FramePipeline:
                 "TF",
                 f"cannot be placed: {reason}; publish its mount on /tf_static, or set the parameter 'mounts'",
             )
-        if placements.ego_motion_missing and self._config.odom_frame:
+        frame.odom_from_base = placements.odom_from_base
+        if placements.ego_motion_missing and self._config.odom_frame and frame.jump is None:
             self._log.report(
                 "ego motion",
                 "TF",
@@ -183,6 +198,17 @@ class FramePipeline:
             )
         frame.ego_motion_missing = placements.ego_motion_missing
         return placements
+
+    def _follow_jumps(self, frame: Frame, cameras: dict[str, tuple[str, int]]) -> None:
+        """Report a jump of the ego pose since the frame before, and forget the volume from before it."""
+        stamps = [frame.stamp_ns, *(stamp_ns for _, stamp_ns in cameras.values())]
+        before = self._stamp_before if self._stamp_before is not None else min(stamps)
+        frame.jump = self.jumps.jumps.between(min(before, *stamps), max(stamps))
+        self._stamp_before = frame.stamp_ns
+        if frame.jump is not None:
+            self._predictor.reset()
+            text = f"at {seconds_text(frame.jump.after_ns)} s {frame.jump}; nothing is related across it"
+            self._log.report("ego pose", "jump", text, time.monotonic())
 
     def _patience(self) -> float:
         """Seconds that a frame may wait for its ego pose; 0 after several waits in vain, until a new pose comes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renderocc_model.geometry.transforms import invert
+from renderocc_model.rosio.motion import JumpWatch
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
 FARTHEST = 1000.0  # metres; no camera is mounted so far from the base, and no vehicle moves so far between images
@@ -38,11 +39,13 @@ def place_cameras(
     odom_frame: str,
     timeout: float = 0.0,
     fixed_mounts: dict[str, np.ndarray] | None = None,
+    watch: JumpWatch | None = None,
 ) -> Placements:
     """Place each camera at its own stamp: inv(odom_from_base(anchor)) @ odom_from_base(its stamp) @ base_from_camera.
 
-    If the ego pose is missing at any of the stamps (no odom frame, or /tf does not reach that far), all cameras get
-    their mount alone, so that they stay consistent with each other, and `ego_motion_missing` gives the reason.
+    If the ego pose is missing at any of the stamps (no odom frame, or /tf does not reach that far), or jumps between
+    two of them, all cameras get their mount alone, so that they stay consistent with each other, and
+    `ego_motion_missing` gives the reason.
 
     Args:
         transforms: the transforms of /tf and /tf_static.
@@ -52,10 +55,11 @@ def place_cameras(
         odom_frame: fixed frame; empty means no ego motion.
         timeout: longest wait for /tf to reach the newest stamp, seconds.
         fixed_mounts: {camera: (4, 4)} for cameras whose mount does not come from TF.
+        watch: finds the jumps of the ego pose, up to the newest one; None: there are none.
     """
     fixed_mounts = fixed_mounts or {}
     placements = Placements()
-    ego = _ego_motion(transforms, cameras, anchor_stamp_ns, base_frame, odom_frame, timeout, placements)
+    ego = _ego_motion(transforms, cameras, anchor_stamp_ns, base_frame, odom_frame, timeout, watch, placements)
     for camera, (frame, stamp_ns) in cameras.items():
         try:
             mount = fixed_mounts[camera] if camera in fixed_mounts else transforms.lookup(base_frame, frame, stamp_ns)
@@ -77,6 +81,7 @@ def _ego_motion(
     base_frame: str,
     odom_frame: str,
     timeout: float,
+    watch: JumpWatch | None,
     placements: Placements,
 ) -> dict[int, np.ndarray]:
     """{stamp: (4, 4) base at the anchor's stamp from base at this stamp}; empty without ego motion."""
@@ -90,6 +95,12 @@ def _ego_motion(
     except TransformError as error:
         placements.ego_motion_missing = str(error)
         return {}
+    if watch is not None:
+        watch.update()
+        jump = watch.jumps.between(min(stamps), max(stamps))
+        if jump is not None:
+            placements.ego_motion_missing = f"'{base_frame}' in '{odom_frame}': {jump}"
+            return {}
     anchor_from_odom = invert(odom_from_base[anchor_stamp_ns])
     moved = {stamp_ns: anchor_from_odom @ pose for stamp_ns, pose in odom_from_base.items()}
     for stamp_ns, pose in moved.items():

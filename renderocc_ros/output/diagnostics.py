@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_ros.frame.configured import ConfiguredNode
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog, printable
@@ -216,6 +217,10 @@ def _tf_line(report: NodeReport, parts: ConfiguredNode) -> Line:
     line.values = {
         "frames": str(len(parts.transforms.frames())),
         "ignored, too old": str(parts.transforms.ignored_old),
+        "jumps of the ego pose": str(parts.pipeline.jumps.count),
     }
-    _recent(report, line, "TF")
+    if (last := parts.pipeline.jumps.last) is not None:
+        line.values["last jump"] = f"at {seconds_text(last.after_ns)} s {last}"
+    for subject in ("TF", "ego pose"):
+        _recent(report, line, subject)
     return line

@@ -19,6 +19,7 @@ from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
 from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
 from .label_images import LabelImageError, depth_image, semantic_image
@@ -446,11 +447,6 @@ def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
     if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
         return 0.0  # outside of the range the look-up itself fails, unless a link above the base moves
     return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
-
-
-def seconds_text(stamp_ns: int) -> str:
-    """A stamp as text in seconds with milliseconds, without rounding errors of floating point."""
-    return f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d}"
 
 
 def time_text(stamp_ns: int, start_ns: int) -> str:

@@ -14,6 +14,7 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError, Topic
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.rosio.motion import MotionLimits, find_jumps
+from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.mounts import parse_mounts
 from renderocc_ros.input.discovery import cameras_on_graph
@@ -256,8 +257,8 @@ def _check_ego_motion(
         findings.ok("ego motion", "parameter odom_frame is empty: cameras are placed by their mounts alone")
         return
     jumps = find_jumps(transforms, config.odom_frame, config.base_frame, MotionLimits())
-    for text in jumps.texts(lambda stamp_ns: f"{stamp_ns // 10**9}.{stamp_ns % 10**9 // 10**6:03d} s"):
-        remedy = "the node would place cameras wrongly there; repair what publishes the pose"
+    for text in jumps.texts(lambda stamp_ns: f"{seconds_text(stamp_ns)} s"):
+        remedy = "the node relates nothing across it; repair what publishes the pose"
         findings.warn("ego motion", f"{config.odom_frame} to {config.base_frame}: {text}", remedy)
     stamps = sorted({stamp for camera in cameras for stamp in camera.stamps})
     missing: list[tuple[int, str]] = []
