@@ -10,7 +10,7 @@ import numpy as np
 
 from .rig import CameraModel
 
-__all__ = ["FILL_COLOUR", "UndistortTable", "View", "network_view"]
+__all__ = ["FILL_COLOUR", "UndistortTable", "View", "check_sees_ahead", "network_view"]
 
 FILL_COLOUR = (124, 116, 104)  # ImageNet's mean colour, RGB: zero after normalisation
 FACTORS = (1, 2, 4, 8)  # reductions that JPEG decoding and the area filters offer
@@ -66,6 +66,23 @@ class View:
         return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
 
+def check_sees_ahead(model: CameraModel) -> None:
+    """Raise ValueError, as `network_view`, if a camera sees nothing within 55 degrees of its optical axis."""
+    _tangents(model)
+
+
+def _tangents(model: CameraModel) -> tuple[float, float, float, float]:
+    """Tangents of the angles that a view may show to the left, to the right, above and below the optical axis."""
+    left, right = (math.tan(min(angle, _WIDEST)) for angle in model.horizontal_extent)
+    above, below = (math.tan(min(angle, _HIGHEST)) for angle in model.vertical_extent)
+    if left + right <= 0 or above + below <= 0:
+        raise ValueError(
+            f"the camera sees nothing within 55 degrees of its optical axis, as its principal point is at "
+            f"({model.K[0, 2]:g}, {model.K[1, 2]:g}) of {model.width}x{model.height} pixels; check its K"
+        )
+    return left, right, above, below
+
+
 def network_view(model: CameraModel, height: int, width: int, base_from_camera: np.ndarray | None = None) -> View:
     """The pinhole view of a camera that the network sees, in training and at run time alike.
 
@@ -87,13 +104,7 @@ def network_view(model: CameraModel, height: int, width: int, base_from_camera: 
     """
     if width < 1 or height < 1:
         raise ValueError(f"view: size is {width}x{height}; expected positive numbers of pixels")
-    left, right = (math.tan(min(angle, _WIDEST)) for angle in model.horizontal_extent)
-    above, below = (math.tan(min(angle, _HIGHEST)) for angle in model.vertical_extent)
-    if left + right <= 0 or above + below <= 0:
-        raise ValueError(
-            f"view: the camera sees nothing within 55 degrees of its optical axis, as its principal point is at "
-            f"({model.K[0, 2]:g}, {model.K[1, 2]:g}) of {model.width}x{model.height} pixels; check its K"
-        )
+    left, right, above, below = _tangents(model)
     horizon, share = _horizon(base_from_camera)
 
     def zoomed(zoom: float) -> View:

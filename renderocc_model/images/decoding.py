@@ -21,6 +21,19 @@ _MOST_SEGMENTS = 4096  # of a JPEG's header, with the fill bytes between them; c
 _MOST_SCANS = 64  # of a JPEG; encoders write about ten
 _MOST_CHUNKS = 65536  # of a PNG; encoders split pixels every 8 kB or more
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Files that are not read: name, offset and bytes that begin there.
+_OTHER_FORMATS = (
+    ("a WebP", 8, b"WEBP"),
+    ("a BMP", 0, b"BM"),
+    ("a TIFF", 0, b"II*\0"),
+    ("a TIFF", 0, b"MM\0*"),
+    ("a GIF", 0, b"GIF8"),
+    ("an AVIF", 4, b"ftypavi"),
+    ("a HEIF", 4, b"ftyphei"),
+    ("a JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+    ("a JPEG XL", 0, b"\xff\x0a"),
+    ("a JPEG XL", 0, b"\0\0\0\x0cJXL "),
+)
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the three others are tables
 _SEQUENTIAL_MARKERS = (0xC0, 0xC1)  # of these, those whose picture comes once, in full
 _COMMON_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive; all Huffman-coded
@@ -144,13 +157,19 @@ def _header(data: np.ndarray) -> _Header:
         width, height = struct.unpack(">II", start[16:24])
         header = _Header(height, width)
     else:
-        seen = start[:8].hex(" ") or "nothing"
-        raise ImageError(f"compressed image begins with {seen}; expected JPEG (ff d8) or PNG (89 50 4e 47)")
+        raise ImageError(f"compressed image {_described(start)}; expected JPEG (ff d8) or PNG (89 50 4e 47)")
     if not (1 <= header.height <= LARGEST_SIDE and 1 <= header.width <= LARGEST_SIDE):
         raise ImageError(
             f"image header says {header.width}x{header.height}; expected sides of 1 to {LARGEST_SIDE}, it is corrupt"
         )
     return header
+
+
+def _described(start: bytes) -> str:
+    """The first bytes of a file that is neither JPEG nor PNG, with its format if that is known."""
+    names = (name for name, offset, magic in _OTHER_FORMATS if start[offset:].startswith(magic))
+    name = next(names, "")
+    return f"begins with {start[:8].hex(' ') or 'nothing'}{f' ({name})' if name else ''}"
 
 
 def _jpeg_header(data: np.ndarray) -> _Header:

@@ -6,6 +6,7 @@ import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.distortion import conventional_distortion
+from renderocc_model.geometry.undistortion import check_sees_ahead
 from renderocc_model.rosio.cdr_messages import CameraInfoMessage
 
 __all__ = ["camera_model_from_info"]
@@ -39,7 +40,9 @@ def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
         K[1] /= binning_y
         width, height = width // binning_x, height // binning_y
     _check_not_applied_before(message, original, K[:2, 2], (width, height))
-    return CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D.tolist()))
+    model = CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D.tolist()))
+    check_sees_ahead(model)
+    return model
 
 
 def _check_not_applied_before(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.base.arrays import read_npz
 from renderocc_model.base.findings import Findings
 from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.truth import check_ids, check_truth_file, truth_files
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
@@ -130,7 +130,7 @@ def _decode(
             try:
                 images[kind] = _DECODERS[kind](_message(topic, stamp), model.height, model.width)
                 if kind == "semantic":
-                    _check_ids(images[kind], classes)
+                    check_ids(images[kind], classes)
             except ValueError as error:
                 faults[kind] = faults.get(kind, 0) + 1
                 if faults[kind] <= _NAMED:
@@ -159,13 +159,6 @@ def _decode(
 def _message(topic: StampedTopic, stamp: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
     data = topic.read(stamp)
     return cdr.read_compressed_image(data) if topic.type.endswith("CompressedImage") else cdr.read_image(data)
-
-
-def _check_ids(image: np.ndarray, classes: ClassTable) -> None:
-    outside = np.unique(image[(image >= len(classes)) & (image != UNLABELLED)])
-    if outside.size:
-        ids = ", ".join(map(str, outside[:8]))
-        raise ValueError(f"class ids {ids} are not in the table of {len(classes)} classes (255 is unlabelled)")
 
 
 def _conclude(findings: Findings, where: Path, report: LabelReport, classes: ClassTable) -> None:
@@ -199,16 +192,14 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
         max_time_diff: largest time in seconds from a file's stamp to the images of its frame.
     """
     folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
-    files = sorted(folder.glob("*.npz"))
+    files = truth_files(bag)
     shapes: dict[tuple, Path] = {}
     starts = {name: sorted(camera.stamps) for name, camera in contents.cameras.items() if camera.stamps}
-    for file in files:
-        if not file.stem.isdecimal():
-            findings.warn("truth", f"{file}: its name is not a stamp in nanoseconds", "it is not used; rename it")
-            continue
-        stamp = int(file.stem)
+    for file in sorted({*folder.glob("*.npz")} - set(files.values())):
+        findings.warn("truth", f"{file}: its name is not a stamp in nanoseconds", "it is not used; rename it")
+    for stamp, file in files.items():
         try:
-            shapes.setdefault(_check_volume(file, classes), file)
+            shapes.setdefault(check_truth_file(file, classes), file)
         except ValueError as error:
             findings.fail("truth", f"{file}: {error}", "write it again, or remove it", time=contents.time_text(stamp))
             continue
@@ -227,22 +218,3 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
     if shapes:
         findings.ok("truth", f"{len(files)} volumes of {next(iter(shapes))}")
     return len(files)
-
-
-def _check_volume(file: Path, classes: ClassTable) -> tuple[int, ...]:
-    """The shape of a volume in Occ3D's layout. ValueError says what is wrong with the file."""
-    try:
-        arrays = read_npz(file, (), ("semantics", "mask_camera", "mask_lidar"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read ({' '.join(str(error).split())[:120]})") from None
-    for key in ("semantics", "mask_camera"):
-        if key not in arrays:
-            raise ValueError(f"has no '{key}'; it holds {', '.join(arrays) or 'nothing of Occ3D'}")
-    semantics = arrays["semantics"]
-    if semantics.ndim != 3 or semantics.dtype != np.uint8:
-        raise ValueError(f"semantics is {semantics.dtype} {semantics.shape}; expected uint8 (X, Y, Z)")
-    for key, array in arrays.items():
-        if array.shape != semantics.shape:
-            raise ValueError(f"{key} is {array.shape} but semantics is {semantics.shape}")
-    _check_ids(semantics, classes)
-    return semantics.shape

@@ -25,7 +25,7 @@ from ..recordings.notes import class_table, find_sidecar, recording_name
 from .extract import Extractor
 from .pieces import piece_starts, related_images
 from .shard import ShardWriter, is_prepared
-from .tables import TablesError, describe_camera, read_header
+from .tables import HEADER, TablesError, describe_camera, read_header
 
 __all__ = ["PrepareConfig", "main", "prepare_recording", "prepare_recordings", "recording_name"]
 
@@ -91,9 +91,7 @@ def prepare_recording(
     with Recording(
         bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap, config.motion
     ) as recording:
-        _refuse_unusable(recording, config)
-        frames = related_images(recording, recording.frames(config.anchor or None, config.max_time_diff))
-        frames = _posed(recording, frames, config.skip_unposed)
+        frames = usable_frames(recording, config)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
             extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image)
@@ -112,13 +110,40 @@ def prepare_recording(
             return writer.seal(cameras, table.to_dict(), len(table), starts, recording.warnings())
 
 
-def _refuse_unusable(recording: Recording, config: PrepareConfig) -> None:
+def usable_frames(recording: Recording, config: PrepareConfig, labelled: bool = True) -> list[FrameIndex]:
+    """The frames that become rows of the tables: those with images, an ego pose, and a mount for each image.
+
+    Args:
+        recording: an open recording with its labels.
+        config: the settings.
+        labelled: whether labels are needed; False for a recording that is to be labelled first.
+    Raises:
+        RecordingError: a camera lacks its camera_info, no image has labels, a frame has no pose, or none is left.
+    """
+    _refuse_uncalibrated(recording, config)
+    if labelled:
+        _refuse_unlabelled(recording, config)
+    moments = recording.frames(config.anchor or None, config.max_time_diff)
+    frames = [frame for frame in moments if frame.images]
+    if not frames:
+        raise RecordingError(
+            f"{recording.path}: no camera has an image within {config.max_time_diff:g} s of any of the {len(moments)} "
+            f"moments, of which the first is {recording.time_text(moments[0].stamp_ns)}; is the 3D truth in occupancy/ "
+            "that of this recording?"
+        )
+    return _posed(recording, related_images(recording, frames), config.skip_unposed)
+
+
+def _refuse_uncalibrated(recording: Recording, config: PrepareConfig) -> None:
     if recording.uncalibrated and not config.cameras:
         lacking = ", ".join(f"/{camera}/camera_info" for camera in recording.uncalibrated)
         raise RecordingError(
             f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
             f"--cameras {' '.join(recording.cameras)}"
         )
+
+
+def _refuse_unlabelled(recording: Recording, config: PrepareConfig) -> None:
     images = [(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]]
     there = {kind for kind in ("semantic", "depth") for image in images if recording.has_labels(*image, (kind,))}
     if "depth" not in there and not (config.without_depth and there):
@@ -227,7 +252,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(failures) < len(tasks):
         print(_summary([arguments.out / name for name in names]))
         print(f"wrote {arguments.out.resolve()}")
-    return 2 if failures else 0
+    apart = _class_tables_apart(arguments.out)
+    if apart:
+        print(f"renderocc prepare: {apart}", file=sys.stderr)
+    return 2 if failures or apart else 0
+
+
+def _class_tables_apart(out: Path) -> str:
+    """The recordings in a folder whose class tables differ, which training refuses, as text; empty if all are alike."""
+    headers = {folder.parent.name: read_header(folder.parent) for folder in sorted(out.glob(f"[!.]*/{HEADER}"))}
+    first = next(iter(headers), "")
+    others = [name for name, header in headers.items() if header["classes"] != headers[first]["classes"]]
+    if not others:
+        return ""
+    return (
+        f"{out}: the labels of {', '.join(others)} have another class table than those of {first}; training refuses to "
+        "mix them, prepare them into separate folders, or label them again with one table (renderocc label --classes)"
+    )
 
 
 def _summary(folders: Sequence[Path]) -> str:
@@ -235,8 +276,6 @@ def _summary(folders: Sequence[Path]) -> str:
     headers = [read_header(folder) for folder in folders if folder.is_dir()]
     frames, pixels, unlabelled = (sum(header[key] for header in headers) for key in ("frames", "pixels", "unlabelled"))
     text = f"{frames} frames, {pixels:,} labelled pixels"
-    if not pixels:
-        return f"{text}: training has nothing to learn; check the labels with renderocc check"
     if unlabelled == pixels:
         return f"{text}, none with a class: training learns only depth"
     return f"{text}, {unlabelled / pixels:.1%} of them without a class" if unlabelled else text

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.truth import check_truth_file
 from renderocc_model.images.decoding import compressed_size, decode_compressed
 from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
@@ -45,6 +46,7 @@ class Extractor:
     ) -> None:
         self.recording, self.table, self.directions = recording, table, directions
         self.without_depth, self.pixels_per_image = without_depth, pixels_per_image
+        self.truth_shape: tuple[int, ...] = ()
 
     def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
         """The images and labels of these frames, for `Recording.gather`."""
@@ -82,7 +84,6 @@ class Extractor:
             pixels.append(labelled[0])
             distances.append(labelled[1])
             counts[index] = labelled[2]
-        truth = recording.truth_path(frame.stamp_ns)
         return FrameRow(
             frame.stamp_ns,
             recording.odom_from_base(frame.stamp_ns),
@@ -92,8 +93,25 @@ class Extractor:
             np.concatenate(pixels),
             np.concatenate(distances),
             counts,
-            None if truth is None else truth.read_bytes(),
+            self._truth(frame.stamp_ns),
         )
+
+    def _truth(self, stamp_ns: int) -> bytes | None:
+        """The file of a moment's 3D truth; None if there is none."""
+        file = self.recording.truth_path(stamp_ns)
+        if file is None:
+            return None
+        try:
+            shape = check_truth_file(file, self.table)
+        except ValueError as error:
+            raise RecordingError(f"{file}: {error}; write this 3D truth again, or remove it") from None
+        self.truth_shape = self.truth_shape or shape
+        if shape != self.truth_shape:
+            raise RecordingError(
+                f"{file}: its 3D truth has the shape {shape}, that of earlier frames {self.truth_shape}; keep the "
+                "truth of one grid"
+            )
+        return file.read_bytes()
 
     def _image(self, camera: str, stamp_ns: int, message) -> tuple[bytes, object]:
         model = self.recording.models[camera]

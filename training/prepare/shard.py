@@ -188,6 +188,8 @@ class ShardWriter:
             class_count: number of its classes.
             piece_starts: numbers of the frames before which the ego pose jumps, ascending.
             warnings: lines about the recording, for people.
+        Raises:
+            TablesError: not one pixel is labelled.
         """
         columns, encodings = self._columns()
         counts = np.array(columns["counts"], np.int64).reshape(self.done, len(cameras), class_count + 1)
@@ -205,6 +207,12 @@ class ShardWriter:
         for name, array in arrays.items():
             np.save(self.folder / f"{name}.npy", array)
         totals = counts.sum(axis=(0, 1))
+        if not totals.any():
+            raise TablesError(
+                f"{self.name}: {self.done} frames, and not one pixel of their labels has a distance to something other "
+                "than free space; training would have nothing to learn, look at the labels with renderocc label "
+                "--preview"
+            )
         header = {
             "format": FORMAT,
             "version": VERSION,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.field.truth import truth_files
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert
@@ -122,7 +123,7 @@ class Recording:
         self.models: dict[str, CameraModel] = {}
         self.optical_frames: dict[str, str] = {}
         self.notes: list[str] = []
-        self._truth_folder = (self.path if self.path.is_dir() else self.path.parent) / "occupancy"
+        self._truth = truth_files(self.path)
         self._pose_stamps: list[int] = []
         self._infos: dict[str, bytes] = {}
         with ExitStack() as stack:
@@ -290,12 +291,11 @@ class Recording:
 
     def truth_path(self, stamp_ns: int) -> Path | None:
         """Path of occupancy/<stamp>.npz beside the messages; None when there is no such file."""
-        path = self._truth_folder / f"{stamp_ns}.npz"
-        return path if path.is_file() else None
+        return self._truth.get(stamp_ns)
 
     def truth_stamps(self) -> list[int]:
         """Moments that have 3D truth, ascending."""
-        return sorted(int(path.stem) for path in self._truth_folder.glob("*.npz") if path.stem.isdecimal())
+        return list(self._truth)
 
     def time_text(self, stamp_ns: int) -> str:
         """A stamp as text: in seconds, and in seconds since the recording began."""

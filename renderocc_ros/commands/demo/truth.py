@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.field.truth import truth_files
+
 __all__ = ["Comparison", "compare", "truth_of_frames"]
 
 NEAR_NS = 100_000_000  # truth is of the moment of a volume when their stamps are no farther apart
@@ -37,8 +39,7 @@ class Comparison:
 
 def truth_of_frames(bag: Path, stamps: Iterable[int]) -> dict[int, Path]:
     """The 3D truth nearest to each stamp, in occupancy/<stamp>.npz beside the messages, where it is near enough."""
-    folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
-    files = {int(path.stem): path for path in folder.glob("*.npz") if path.stem.isdigit()}
+    files = truth_files(bag)
     if not files:
         return {}
     known = np.array(sorted(files), np.int64)

@@ -1,0 +1,57 @@
+"""The files of 3D truth beside a recording: which moments they belong to, and what makes one unusable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from renderocc_model.base.arrays import read_npz
+
+from .classes import UNLABELLED, ClassTable
+
+__all__ = ["check_ids", "check_truth_file", "truth_files"]
+
+_LATEST = np.iinfo(np.int64).max  # nanoseconds that a stamp can hold
+
+
+def truth_files(bag: Path) -> dict[int, Path]:
+    """{stamp in nanoseconds: path} of occupancy/<stamp>.npz beside a recording's messages, in the order of stamps.
+
+    Files whose name is no stamp are left out.
+    """
+    folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
+    named = (path for path in folder.glob("*.npz") if path.stem.isascii() and path.stem.isdecimal())
+    files = {int(path.stem): path for path in named if len(path.stem) <= len(str(_LATEST))}
+    return {stamp: files[stamp] for stamp in sorted(files) if stamp <= _LATEST and files[stamp].stem == str(stamp)}
+
+
+def check_truth_file(file: Path, classes: ClassTable) -> tuple[int, ...]:
+    """The shape of a volume in Occ3D's layout.
+
+    Raises:
+        ValueError: the file cannot be used; the text says why, without its name.
+    """
+    try:
+        arrays = read_npz(file, (), ("semantics", "mask_camera", "mask_lidar"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read ({' '.join(str(error).split())[:120]})") from None
+    for key in ("semantics", "mask_camera"):
+        if key not in arrays:
+            raise ValueError(f"has no '{key}'; it holds {', '.join(arrays) or 'nothing of Occ3D'}")
+    semantics = arrays["semantics"]
+    if semantics.ndim != 3 or semantics.dtype != np.uint8:
+        raise ValueError(f"semantics is {semantics.dtype} {semantics.shape}; expected uint8 (X, Y, Z)")
+    for key, array in arrays.items():
+        if array.shape != semantics.shape:
+            raise ValueError(f"{key} is {array.shape} but semantics is {semantics.shape}")
+    check_ids(semantics, classes)
+    return semantics.shape
+
+
+def check_ids(image: np.ndarray, classes: ClassTable) -> None:
+    """Raise ValueError, with the first ids, if an array of class ids holds some that the table lacks."""
+    outside = np.unique(image[(image >= len(classes)) & (image != UNLABELLED)])
+    if outside.size:
+        ids = ", ".join(map(str, outside[:8]))
+        raise ValueError(f"class ids {ids} are not in the table of {len(classes)} classes (255 is unlabelled)")
