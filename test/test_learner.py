@@ -130,6 +130,12 @@ def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
         assert torch.equal(one, other)
     with pytest.raises(ValueError, match="another network than `model` describes .they differ in neck"):
         learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", "model.neck.channels=4")
+    # Heights and rays may be new: they begin without effect.
+    words = ("model.lift.heights.count=5", "model.lift.rays=true")
+    third, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", *words)
+    state = third.network.state_dict()
+    assert all(torch.equal(one, state[name]) for name, one in first.network.state_dict().items())
+    assert not state["lift.predict_height.weight"].any() and not state["lift.rays.weight"].any()
 
 
 def test_labels_of_other_classes_than_the_model_has_are_refused(folder):

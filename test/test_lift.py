@@ -10,15 +10,20 @@ import torch
 from small_models import camera_ring, small_config
 
 from renderocc_model.geometry.undistortion import View
-from renderocc_model.network.config import DepthConfig, LiftConfig
+from renderocc_model.network.config import DepthConfig, HeightConfig, LiftConfig
 from renderocc_model.network.lift import (
     CAMERA_PARAMETERS,
+    RAY_FEATURES,
+    WITHOUT_EFFECT,
     DepthContextHead,
     Frustums,
     LiftGeometry,
     depth_bin_centres,
     depth_bin_edges,
+    ray_features,
+    upward_slope,
 )
+from renderocc_model.network.network import build_network
 
 
 def forward_camera(x=0.0, y=0.0, z=0.0):
@@ -104,8 +109,8 @@ def test_the_camera_parameters_do_not_change_with_yaw_or_place_but_with_height_p
     views, poses = camera_ring(config, 4)
     cameras = Frustums(config, views).place(poses).cameras[0]
     # 70 degrees wide: fx / width = 1 / (2 tan 35 deg) = 0.714; pixels are square, so fy / height is 96 / 64 times that.
-    # The centre is in the middle: (47.5 + 0.5) / 96 = 1/2. The ring is level and 1.6 m high.
-    expected = torch.tensor([0.7141, 1.0711, 0.5, 0.5, 1.6, 0.0, 0.0])
+    # The centre is in the middle: (47.5 + 0.5) / 96 = 1/2. The ring is level and 1.6 m high; the image's y axis is down.
+    expected = torch.tensor([0.7141, 1.0711, 0.5, 0.5, 1.6, 0.0, 0.0, -1.0])
     torch.testing.assert_close(cameras, expected.expand(4, CAMERA_PARAMETERS), atol=1e-4, rtol=0)
     tilted = poses[:1] @ np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1]])
     # Turned about its x axis by 36.9 degrees: optical z is (0, -0.6, 0.8) in the old frame, whose y is down, so up 0.6.
@@ -178,3 +183,84 @@ def test_depth_sums_to_one_and_depends_on_the_camera():
     assert (head(features, cameras + 0.5)[0] - depth).abs().max() > 1e-4
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert head(features, cameras)[0].dtype == torch.float32
+
+
+def tilted_cameras():
+    """A configuration, cameras that look down, up and roll, one of them upside down, and their poses."""
+    config = small_config("tiny", "lift.heights.count=8", "lift.rays=true", "lift.depth.spacing=log")
+    views, poses = camera_ring(config, 4)
+
+    def turned(angle, axes):
+        turn = np.eye(4)
+        (a, b), cosine, sine = axes, np.cos(angle), np.sin(angle)
+        turn[[a, a, b, b], [a, b, a, b]] = cosine, -sine, sine, cosine
+        return turn
+
+    poses[0] = poses[0] @ turned(-0.3, (1, 2))
+    poses[1] = poses[1] @ turned(0.2, (1, 2)) @ turned(0.4, (0, 1))
+    poses[2] = poses[2] @ turned(np.pi, (0, 1))  # mounted upside down
+    return config, views, poses, Frustums(config, views).place(poses).cameras[0]
+
+
+def test_the_upward_slope_is_that_of_the_ray_through_the_middle_of_the_feature_pixel():
+    config, views, poses, cameras = tilted_cameras()
+    slope = upward_slope(cameras, config.feature_shape)
+    stride = config.backbone.stride
+    for camera, row, column in [(0, 0, 0), (0, 7, 11), (1, 3, 2), (2, 7, 5), (2, 0, 11), (3, 4, 6)]:
+        pixel = np.array([column * stride + (stride - 1) / 2, row * stride + (stride - 1) / 2, 1])
+        ray = poses[camera][:3, :3] @ np.linalg.inv(views[camera].K) @ pixel  # for one metre of z-depth
+        assert slope[camera, row, column].item() == pytest.approx(ray[2], abs=1e-5)
+
+
+def test_ray_features_are_bounded_and_name_the_depth_of_level_ground():
+    config, _, _, cameras = tilted_cameras()
+    features = ray_features(cameras, config.feature_shape)
+    assert features.shape == (4, RAY_FEATURES, *config.feature_shape)
+    assert torch.isfinite(features).all() and features.abs().max() <= 5
+    # Camera 3 is level and 1.6 m high: a ray 3.2 m down for each 8 m of depth meets the ground at 4 m.
+    slope = upward_slope(cameras, config.feature_shape)[3]
+    row = int(torch.argmin((slope[:, 0] + 0.4).abs()))
+    depth = -1.6 / slope[row, 0].item()
+    assert features[3, 1, row, 0].item() == pytest.approx(1 / depth, rel=1e-5)
+    assert features[3, 2, row, 0].item() == pytest.approx(depth / 30, rel=1e-5)
+    assert (features[3, 1][slope > 0] == 0).all() and (features[3, 2][slope > 0] == 1).all()
+    assert torch.isfinite(ray_features(cameras * torch.tensor([1, 1, 1, 1, 0, 1, 1, 1]), (2, 3))).all()
+
+
+def test_a_heights_logit_counts_at_the_depths_at_which_the_ray_has_this_height():
+    config, _, poses, cameras = tilted_cameras()
+    head = DepthContextHead(8, config.lift)
+    lowest, highest, count = config.lift.heights.minimum, config.lift.heights.maximum, config.lift.heights.count
+    torch.manual_seed(1)
+    logits = torch.randn(4, count, *config.feature_shape)
+    found = head._logits_of_heights(logits, cameras)
+    slope = upward_slope(cameras, config.feature_shape).double().numpy()
+    bins = np.linspace(lowest, highest, count)
+    for camera, d, row, column in np.ndindex(*found.shape):
+        height = poses[camera][2, 3] + slope[camera, row, column] * depth_bin_centres(config.lift.depth)[d]
+        expected = np.interp(height, bins, logits[camera, :, row, column].numpy())  # constant beyond the ends
+        assert found[camera, d, row, column].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_heights_and_rays_begin_without_effect_and_learn():
+    config, _, _, cameras = tilted_cameras()
+    torch.manual_seed(2)
+    with_both = build_network(config)
+    without = build_network(small_config("tiny", "lift.depth.spacing=log"))
+    state = with_both.state_dict()
+    new = {name for name in state if name not in without.state_dict()}
+    assert new == {name for name in state if name.startswith(WITHOUT_EFFECT)} and len(new) == 4
+    without.load_state_dict({name: value for name, value in state.items() if name not in new})
+    features = torch.randn(4, config.neck.channels, *config.feature_shape)
+    for one, other in zip(with_both.lift(features, cameras), without.lift(features, cameras)):
+        torch.testing.assert_close(one, other)
+    depth, _ = with_both.lift(features, cameras)
+    (-depth[:, 2].log().mean()).backward()
+    for part in (with_both.lift.rays, with_both.lift.predict_height):
+        assert part.weight.grad.abs().max() > 0
+
+
+def test_heights_that_are_no_range_are_refused():
+    for wrong in ({"count": 1}, {"count": 4, "minimum": 2.0, "maximum": 2.0}):
+        with pytest.raises(ValueError, match="give none or at least two, lowest first"):
+            HeightConfig(**wrong)

@@ -35,7 +35,7 @@ def folded_for_inference(network: OccupancyNetwork) -> OccupancyNetwork:
     def run() -> None:
         like = {"dtype": parameter.dtype, "device": parameter.device}
         images = torch.zeros(1, 3, config.images.height, config.images.width, **like)
-        network.image_features(images, torch.zeros(1, CAMERA_PARAMETERS, **like))
+        network.image_features(images, torch.ones(1, CAMERA_PARAMETERS, **like))
         network.decode(torch.zeros(pooled, **like))
 
     fold_batch_norms(network, run)

@@ -11,6 +11,7 @@ __all__ = [
     "EncoderConfig",
     "FusionConfig",
     "HeadsConfig",
+    "HeightConfig",
     "ImageConfig",
     "LiftConfig",
     "ModelConfig",
@@ -72,6 +73,21 @@ class DepthConfig:
 
 
 @configuration
+class HeightConfig:
+    """Heights above the base frame's origin that a pixel may show, beside the bins of its depth."""
+
+    count: int = setting(0, "number of heights; 0 predicts none", minimum=0, maximum=256)
+    minimum: float = setting(-1.2, "lowest, metres; what lies deeper counts as this", minimum=-100.0, maximum=100.0)
+    maximum: float = setting(5.6, "highest, metres; what lies higher counts as this", minimum=-100.0, maximum=100.0)
+
+    def check(self) -> None:
+        if self.count == 1 or not self.maximum > self.minimum:
+            raise ValueError(
+                f"{self.count} heights from {self.minimum} to {self.maximum} m; give none or at least two, lowest first"
+            )
+
+
+@configuration
 class LiftConfig:
     """From image features to the pooled volume (Lift, Splat, Shoot; indices known beforehand as in BEVPoolv2)."""
 
@@ -81,6 +97,10 @@ class LiftConfig:
         4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256
     )
     depth: DepthConfig = setting(DepthConfig(), "depth bins")
+    heights: HeightConfig = setting(
+        HeightConfig(), "heights, whose logits are added to those of the depths at which a pixel's ray has them"
+    )
+    rays: bool = setting(False, "tell the layers each pixel's ray: slope, distance of level ground, place in the view")
 
 
 @configuration

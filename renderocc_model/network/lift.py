@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,14 +22,20 @@ __all__ = [
     "Frustums",
     "LiftGeometry",
     "PinholeView",
+    "WITHOUT_EFFECT",
     "depth_bin_centres",
     "depth_bin_edges",
 ]
 
 # Camera parameters that the depth prediction is given: fx / width, fy / height, (cx + 1/2) / width,
-# (cy + 1/2) / height, height above the base frame's origin [m], upward component of the optical axis, upward component
-# of the image's x axis. Yaw and position on the ground plane do not change what a depth looks like: they are left out.
-CAMERA_PARAMETERS = 7
+# (cy + 1/2) / height, height above the base frame's origin [m], upward component of the optical axis, of the image's
+# x axis and of its y axis. Yaw and position on the ground plane do not change what a depth looks like: they are left
+# out.
+CAMERA_PARAMETERS = 8
+_GATE_PARAMETERS = 7  # the y axis follows from the others, but for its sign
+
+# Parts of a network's state that begin as zeros: with or without them a network is the same function at first.
+WITHOUT_EFFECT = ("lift.rays.", "lift.predict_height.")
 
 
 class PinholeView(Protocol):
@@ -178,7 +185,7 @@ class Frustums:
 
     def _camera_parameters(self, base_from_camera: np.ndarray) -> Tensor:
         height = base_from_camera[:, 2, 3:4]
-        upward = base_from_camera[:, 2, [2, 0]]  # z of the optical axis, z of the image's x axis
+        upward = base_from_camera[:, 2, [2, 0, 1]]  # z of the optical axis, of the image's x axis, of its y axis
         parameters = np.concatenate([self._optics, height, upward], axis=1)
         return torch.tensor(parameters, dtype=torch.float32, device=self._device)[None]
 
@@ -209,6 +216,11 @@ class DepthContextHead(nn.Module):
     The same picture means other depths under another focal length, mounting height or pitch. A gate computed from the
     camera's parameters lets one set of weights serve different cameras.
 
+    Two settings give it the geometry itself. With `lift.rays` the layers are told each pixel's ray (`ray_features`).
+    With `lift.heights` they predict, beside depths, how high above the ground a pixel's surface is; a height's logit
+    is added to the depths at which the pixel's ray has this height. So "this is road" fixes a depth under any camera.
+    Both begin without effect: a network that learned without them can learn on with them.
+
     Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one
     over D, and context (M, C, h, w).
     """
@@ -216,17 +228,97 @@ class DepthContextHead(nn.Module):
     def __init__(self, inputs: int, config: LiftConfig) -> None:
         super().__init__()
         hidden = config.hidden_channels
-        self.bins = config.depth.count
+        self.config = config
         self.reduce = convolution(2, inputs, hidden)
         self.gate = nn.Sequential(
-            nn.Linear(CAMERA_PARAMETERS, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.Sigmoid()
+            nn.Linear(_GATE_PARAMETERS, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.Sigmoid()
         )
+        self.rays = _without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
         self.block = ResidualBlock(2, hidden)
-        self.predict = nn.Conv2d(hidden, self.bins + config.context_channels, 1)
+        self.predict = nn.Conv2d(hidden, config.depth.count + config.context_channels, 1)
+        heights = config.heights.count
+        self.predict_height = _without_effect(nn.Conv2d(hidden, heights, 1)) if heights else None
 
     def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
-        gate = self.gate(cameras.to(self.gate[0].weight.dtype))
-        features = self.block(self.reduce(features) * gate[:, :, None, None])
+        dtype = self.gate[0].weight.dtype
+        gate = self.gate(cameras[:, :_GATE_PARAMETERS].to(dtype))
+        features = self.reduce(features) * gate[:, :, None, None]
+        if self.rays is not None:
+            features = features + self.rays(ray_features(cameras, features.shape[2:]).to(dtype))
+        features = self.block(features)
         predicted = self.predict(features)
-        depth = F.softmax(predicted[:, : self.bins], dim=1, dtype=torch.promote_types(predicted.dtype, torch.float32))
-        return depth, predicted[:, self.bins :]
+        bins = self.config.depth.count
+        logits, context = predicted[:, :bins], predicted[:, bins:]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.predict_height is not None:
+            logits = logits + self._logits_of_heights(self.predict_height(features), cameras)
+        return F.softmax(logits, dim=1), context
+
+    def _logits_of_heights(self, heights: Tensor, cameras: Tensor) -> Tensor:
+        """The logits of heights (M, K, h, w) at the height of each depth bin, (M, D, h, w); linear in between."""
+        config = self.config.heights
+        heights = heights.to(torch.promote_types(heights.dtype, torch.float32))
+        depths = _depths_of(self.config.depth, cameras)
+        slope = upward_slope(cameras, heights.shape[2:])
+        height = cameras[:, 4, None, None, None] + depths[:, None, None] * slope[:, None]
+        place = (height - config.minimum) * ((config.count - 1) / (config.maximum - config.minimum))
+        place = place.clamp(0, config.count - 1)
+        below = place.floor().clamp(max=config.count - 2)
+        index, share = below.long(), place - below
+        return heights.gather(1, index) * (1 - share) + heights.gather(1, index + 1) * share
+
+
+def _without_effect(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(convolution.weight)
+    nn.init.zeros_(convolution.bias)
+    return convolution
+
+
+def _depths_of(config: DepthConfig, like: Tensor) -> Tensor:
+    """`depth_bin_centres` as a tensor, computed where it is needed: a buffer would be rounded with the weights."""
+    number = torch.arange(config.count, device=like.device, dtype=torch.float32) + 0.5
+    if config.spacing == "log":
+        return config.minimum * torch.exp(number * (math.log(config.maximum / config.minimum) / config.count))
+    return config.minimum + number * ((config.maximum - config.minimum) / config.count)
+
+
+def _tangents(cameras: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """x / z (M, 1, w) and y / z (M, h, 1) of each feature pixel's ray, in the camera's optical frame."""
+    height, width = shape
+    fx, fy, cx, cy = cameras[:, :4, None].unbind(1)
+    u = (torch.arange(width, device=cameras.device, dtype=torch.float32) + 0.5) / width
+    v = (torch.arange(height, device=cameras.device, dtype=torch.float32) + 0.5) / height
+    return ((u - cx) / fx)[:, None], ((v - cy) / fy)[:, :, None]
+
+
+def upward_slope(cameras: Tensor, shape: Sequence[int]) -> Tensor:
+    """How many metres each feature pixel's ray rises for a metre of z-depth, (M, h, w) float32.
+
+    Args:
+        cameras: (M, CAMERA_PARAMETERS) float32.
+        shape: h, w of the feature map.
+    """
+    x, y = _tangents(cameras, shape)
+    axis, x_axis, y_axis = cameras[:, 5:8, None, None].unbind(1)
+    return axis + x_axis * x + y_axis * y
+
+
+# Features of a ray: its upward slope; 1 / z-depth at which it meets level ground through the base frame's origin, in
+# 1/m (0 above the horizon); the same depth in units of `_FAR`; x / z; y / z; the camera's height in metres.
+RAY_FEATURES = 6
+_FAR = 30.0  # metres
+
+
+def ray_features(cameras: Tensor, shape: Sequence[int]) -> Tensor:
+    """What the geometry alone says about each feature pixel, (M, RAY_FEATURES, h, w) float32, bounded.
+
+    Args:
+        cameras: (M, CAMERA_PARAMETERS) float32.
+        shape: h, w of the feature map.
+    """
+    slope = upward_slope(cameras, shape)
+    height = cameras[:, 4, None, None].expand_as(slope)
+    ground = (-slope / height.clamp(min=0.1)).clamp(0, 2)
+    far = (1 / (ground * _FAR).clamp(min=1e-3)).clamp(max=1)
+    x, y = (tangent.expand_as(slope) for tangent in _tangents(cameras, shape))
+    return torch.stack([slope.clamp(-3, 3), ground, far, x.clamp(-4, 4), y.clamp(-4, 4), height.clamp(-5, 5)], dim=1)

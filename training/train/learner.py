@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from renderocc_model.base.config import to_mapping
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
+from renderocc_model.network.lift import WITHOUT_EFFECT
 from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
 
 from ..data.batch import Batch
@@ -218,8 +219,11 @@ def _initial_network(config: TrainConfig) -> OccupancyNetwork:
         return build_network(config.model, pretrained=True)
     checkpoint = load_checkpoint(config.initial)
     network = build_network(config.model)
+    begun = checkpoint.network.state_dict()
+    # What begins without effect may be new: the network then begins as the same function.
+    new = {name: one for name, one in network.state_dict().items() if name.startswith(WITHOUT_EFFECT)}
     try:
-        network.load_state_dict(checkpoint.network.state_dict())
+        network.load_state_dict({**new, **begun})
     except RuntimeError:
         theirs, ours = (to_mapping(one) for one in (checkpoint.config, config.model))
         differing = [name for name in ours if name not in ("name", "backbone") and ours[name] != theirs[name]]
