@@ -109,7 +109,8 @@ def test_the_camera_parameters_do_not_change_with_yaw_or_place_but_with_height_p
     views, poses = camera_ring(config, 4)
     cameras = Frustums(config, views).place(poses).cameras[0]
     # 70 degrees wide: fx / width = 1 / (2 tan 35 deg) = 0.714; pixels are square, so fy / height is 96 / 64 times that.
-    # The centre is in the middle: (47.5 + 0.5) / 96 = 1/2. The ring is level and 1.6 m high; the image's y axis is down.
+    # The centre is in the middle: (47.5 + 0.5) / 96 = 1/2. The ring is level and 1.6 m high;
+    # the image's y axis is down.
     expected = torch.tensor([0.7141, 1.0711, 0.5, 0.5, 1.6, 0.0, 0.0, -1.0])
     torch.testing.assert_close(cameras, expected.expand(4, CAMERA_PARAMETERS), atol=1e-4, rtol=0)
     tilted = poses[:1] @ np.array([[1, 0, 0, 0], [0, 0.8, -0.6, 0], [0, 0.6, 0.8, 0], [0, 0, 0, 1]])

@@ -135,7 +135,7 @@ class ExportedFunction(nn.Module):
 
         Args:
             views: (N, H, W, 3) uint8 RGB, pinhole views as `Preprocessor` makes them.
-            cameras: (N, 7) float32, `LiftGeometry.cameras` of the frame.
+            cameras: (N, CAMERA_PARAMETERS) float32, `LiftGeometry.cameras` of the frame.
             depth_index, pixel_index, crowded, cell_row: `pooling_tables` of the frame.
         Returns:
             density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free.

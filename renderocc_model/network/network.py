@@ -79,7 +79,7 @@ class OccupancyNetwork(nn.Module):
         return NetworkOutput(density, semantics, depth, volume)
 
     def image_features(self, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth (M, D, h, w) and context (M, C, h, w) of M images (M, 3, H, W) with their camera parameters (M, 7)."""
+        """Depth (M, D, h, w) and context (M, C, h, w) of M images (M, 3, H, W) with their camera parameters (M, P)."""
         images = images.contiguous(memory_format=torch.channels_last)
         return self.lift(self.neck(self.backbone(images)), cameras)
 
