@@ -7,8 +7,11 @@ import pytest
 import tiny_bag
 import yaml
 from realdata import REALDATA, needs_realdata
-from tiny_bag import FRAME_NS, LATER_NS, RIG, START_NS, Plan, write_bag
+from tiny_bag import FRAME_NS, LATER_NS, RIG, START_NS, Plan, with_raw_images, write_bag
+from town import rewritten
 
+from renderocc_model.images.encodings import decode_raw
+from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import BagError
 from training.recordings.frames import Recording, RecordingError
 
@@ -137,3 +140,53 @@ def test_real_recordings_have_frames_with_all_their_cameras_placed(name, count):
             for camera, stamp in frame.images.items():
                 pose = recording.base_from_camera(camera, stamp, frame.stamp_ns)
                 assert np.linalg.norm(pose[:3, 3]) < 5  # on a car
+
+
+def test_one_image_with_sizes_that_do_not_fit_is_left_out_and_named(tmp_path):
+    bag = with_raw_images(write_bag(tmp_path / "plain"), tmp_path / "raw", "front")
+    changed, seen = tmp_path / "changed", []
+
+    def spoil(topic, when, data):
+        if topic == "/front/image_raw":
+            seen.append(when)
+            if len(seen) == 2:  # a byte less of pixels: 64 x 48 x 3 = 9216
+                data = data[:-9220] + (9215).to_bytes(4, "little") + data[-9216:-1]
+        return [(topic, when, data)]
+
+    rewritten(bag, changed, spoil)
+    with Recording(changed) as recording:
+        stamps = recording.stamps["front"]
+        assert len(stamps) == 3 and START_NS + FRAME_NS not in stamps
+        assert len(recording.stamps["wide"]) == 4
+        (note,) = recording.notes
+        assert "/front/image_raw" in note and "9215 bytes but 48 rows of step 192 are 9216" in note
+        assert note.endswith("left out")
+        assert recording.image_message("front", stamps[-1]).encoding == "rgb8"
+
+
+def test_a_camera_without_one_image_that_can_be_decoded_is_refused(tmp_path):
+    bag = with_raw_images(write_bag(tmp_path / "plain"), tmp_path / "raw", "front")
+
+    def spoil(topic, when, data):
+        return [(topic, when, data.replace(b"rgb8\0", b"8UC3\0") if topic == "/front/image_raw" else data)]
+
+    changed = rewritten(bag, tmp_path / "changed", spoil)
+    with pytest.raises(RecordingError, match=r"/front/image_raw, .*encoding '8UC3' cannot be decoded.*\(and 3 more"):
+        Recording(changed)
+
+
+def test_images_of_12_bits_are_read_as_they_were_taken(tmp_path):
+    bag = with_raw_images(write_bag(tmp_path / "plain"), tmp_path / "raw", "front")
+    grey = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) % 256
+
+    def twelve(topic, when, data):
+        if topic == "/front/image_raw":
+            message = cdr.read_image(data)
+            data = cdr.write_image(message.stamp_ns, message.frame_id, (grey << 4) + 5, "mono16")
+        return [(topic, when, data)]
+
+    with Recording(rewritten(bag, tmp_path / "changed", twelve)) as recording:
+        message = recording.image_message("front", recording.stamps["front"][2])
+        assert "lower 12" in recording.notes[0]
+        layout = (message.height, message.width, message.step, message.encoding, message.is_bigendian)
+        assert np.abs(decode_raw(message.data, *layout)[..., 0].astype(int) - grey).max() <= 1

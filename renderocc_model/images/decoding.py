@@ -15,11 +15,12 @@ import numpy as np
 
 from .reduction import FACTORS, LARGEST_SIDE, MAX_PIXELS, ImageError, reduced, whole_blocks
 
-__all__ = ["check_png_chunks", "compressed_size", "decode_compressed", "is_common_jpeg"]
+__all__ = ["check_png_chunks", "compressed_channels", "compressed_size", "decode_compressed", "is_common_jpeg"]
 
 _MOST_SEGMENTS = 4096  # of a JPEG's header, with the fill bytes between them; cameras write about ten
 _MOST_SCANS = 64  # of a JPEG; encoders write about ten
 _MOST_CHUNKS = 65536  # of a PNG; encoders split pixels every 8 kB or more
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by the colour type in its header
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Files that are not read: name, offset and bytes that begin there.
 _OTHER_FORMATS = (
@@ -104,6 +105,11 @@ def compressed_size(data: np.ndarray) -> tuple[int, int]:
     return header.height, header.width
 
 
+def compressed_channels(data: np.ndarray) -> int:
+    """Channels in the header of a JPEG or PNG: 1 of grey pictures; ImageError as in `decode_compressed`."""
+    return _header(data).channels
+
+
 def is_common_jpeg(data: np.ndarray) -> bool:
     """Whether these bytes are a JPEG that decoders on devices know: Huffman-coded, 8 bits, grey or three colours.
 
@@ -135,6 +141,7 @@ class _Header:
     body: offset where a JPEG's entropy-coded data begins.
     frame: offset of a JPEG's frame header if its rows are coded one after the other, from top to bottom; else 0.
     is_common: see `is_common_jpeg`.
+    channels: of its pixels.
     """
 
     height: int
@@ -143,6 +150,7 @@ class _Header:
     body: int = 0
     frame: int = 0
     is_common: bool = False
+    channels: int = 3
 
 
 def _header(data: np.ndarray) -> _Header:
@@ -155,7 +163,7 @@ def _header(data: np.ndarray) -> _Header:
         if len(start) < 24 or start[12:16] != b"IHDR":
             raise ImageError(f"PNG of {data.size} bytes has no complete header; it is truncated or corrupt")
         width, height = struct.unpack(">II", start[16:24])
-        header = _Header(height, width)
+        header = _Header(height, width, channels=_PNG_CHANNELS.get(data[25], 3) if data.size > 25 else 3)
     else:
         raise ImageError(f"compressed image {_described(start)}; expected JPEG (ff d8) or PNG (89 50 4e 47)")
     if not (1 <= header.height <= LARGEST_SIDE and 1 <= header.width <= LARGEST_SIDE):
@@ -199,7 +207,8 @@ def _jpeg_header(data: np.ndarray) -> _Header:
                 raise ImageError("JPEG has no frame header before its data; it is corrupt")
             in_order = in_order and offset + 4 < data.size and data[offset + 4] == components  # one scan of all colours
             height, width = size
-            return _Header(height, width, True, offset + 2 + length, frame if in_order else 0, bool(is_common))
+            body = offset + 2 + length
+            return _Header(height, width, True, body, frame if in_order else 0, bool(is_common), components)
         offset += 2 + length
     raise ImageError(f"JPEG of {data.size} bytes ends inside its header, or has no end of segments; it is truncated")
 

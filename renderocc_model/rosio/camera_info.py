@@ -8,24 +8,29 @@ from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.distortion import conventional_distortion
 from renderocc_model.geometry.undistortion import check_sees_ahead
 from renderocc_model.rosio.cdr_messages import CameraInfoMessage
+from renderocc_model.rosio.rectification import rectified_intrinsics
 
 __all__ = ["camera_model_from_info"]
 
 _IN_THE_MIDDLE, _OFF_THE_MIDDLE = 0.12, 0.2  # distances of a principal point from the middle, shares of the size
 
 
-def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
+def camera_model_from_info(message: CameraInfoMessage, rectified: bool = False) -> CameraModel:
     """Intrinsics of the images that a CameraInfo describes, with its binning and region of interest applied.
 
+    Args:
+        message: the CameraInfo.
+        rectified: whether the images are rectified: then they have the pinhole of P, and no distortion; else K and D.
     Raises:
         ValueError: the calibration cannot be used; the text says why.
     """
-    if not np.any(message.K):
+    K = rectified_intrinsics(message) if rectified else np.asarray(message.K, np.float64).reshape(3, 3).copy()
+    if not np.any(K):
         raise ValueError(
             "camera_info has no calibration (K is all zeros); calibrate the camera or set its camera_info_url"
         )
-    K = np.asarray(message.K, np.float64).reshape(3, 3).copy()
     width, height = message.width, message.height
+    _check_region(message)
     original = K[:2, 2].copy()
     if message.roi.width and message.roi.height:
         K[0, 2] -= message.roi.x_offset
@@ -40,9 +45,26 @@ def camera_model_from_info(message: CameraInfoMessage) -> CameraModel:
         K[1] /= binning_y
         width, height = width // binning_x, height // binning_y
     _check_not_applied_before(message, original, K[:2, 2], (width, height))
-    model = CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D.tolist()))
+    if rectified:
+        model = CameraModel(width, height, K, "plumb_bob", (0.0,) * 5)
+    else:
+        model = CameraModel(width, height, K, *conventional_distortion(message.distortion_model, message.D.tolist()))
     check_sees_ahead(model)
     return model
+
+
+def _check_region(message: CameraInfoMessage) -> None:
+    """Refuse a region of interest that is not inside the sensor, or that has a place but no size."""
+    roi = message.roi
+    named = f"camera_info has the roi {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset})"
+    if not (roi.width and roi.height):
+        if roi.x_offset or roi.y_offset or roi.width or roi.height:
+            raise ValueError(f"{named}; give width and height of the part, or set all four to 0 for the whole picture")
+    elif roi.x_offset + roi.width > message.width or roi.y_offset + roi.height > message.height:
+        raise ValueError(
+            f"{named}, which is not inside the {message.width}x{message.height} sensor; width and height of "
+            "camera_info are those of the whole sensor"
+        )
 
 
 def _check_not_applied_before(

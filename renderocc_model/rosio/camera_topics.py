@@ -14,11 +14,15 @@ from . import cdr
 from .camera_info import camera_model_from_info
 from .pixel_format import PixelFormat
 
-__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "stamp_faults"]
+__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "ImageLeftOut", "add_complaint", "stamp_faults"]
 
 _MOST_COMPLAINTS = 10
 _AFTER_STAMP = 12  # bytes of a message's encapsulation and of its stamp
 GAP = 5.0  # times the median interval from which a pause is a gap
+
+
+class ImageLeftOut(ValueError):
+    """An image that cannot be decoded, whatever the camera's others are."""
 
 
 @dataclass
@@ -30,15 +34,27 @@ class Complaint:
         recorded_ns: record time of the first such message.
         text: what is wrong with it. Texts that differ in their numbers only are of one fault.
         count: how many messages have it.
+        left_out: whether only these images cannot be used, and the camera's others can.
     """
 
     topic: str
     recorded_ns: int
     text: str
     count: int = 1
+    left_out: bool = False
 
     def __str__(self) -> str:
         return self.text if self.count == 1 else f"{self.text} (and {self.count - 1} more such messages)"
+
+
+def add_complaint(complaints: list[Complaint], topic: str, recorded_ns: int, text: str, left_out: bool = False) -> None:
+    """Add a fault of a message to a list, which has one entry for each kind of fault."""
+    for complaint in complaints:
+        if complaint.topic == topic and _kind(complaint.text) == _kind(text):
+            complaint.count += 1
+            return
+    if len(complaints) < _MOST_COMPLAINTS:
+        complaints.append(Complaint(topic, recorded_ns, text, left_out=left_out))
 
 
 def _kind(text: str) -> str:
@@ -54,7 +70,7 @@ class CameraTopics:
         name: of the camera.
         image_topic, info_topic: absolute names.
         compressed: whether the images are CompressedImage.
-        stamps: header stamps of the images in the order of recording, nanoseconds.
+        stamps: header stamps of the images that can be used, in the order of recording, nanoseconds.
         frame_id: optical frame, of the first image.
         size: (height, width) of the first image.
         model: the calibration.
@@ -83,16 +99,10 @@ class CameraTopics:
                 self.take_info(data)
             else:
                 self.take_image(data, recorded_ns)
+        except ImageLeftOut as error:
+            add_complaint(self.complaints, topic, recorded_ns, str(error), left_out=True)
         except ValueError as error:
-            self._complain(topic, recorded_ns, str(error))
-
-    def _complain(self, topic: str, recorded_ns: int, text: str) -> None:
-        for complaint in self.complaints:
-            if complaint.topic == topic and _kind(complaint.text) == _kind(text):
-                complaint.count += 1
-                return
-        if len(self.complaints) < _MOST_COMPLAINTS:
-            self.complaints.append(Complaint(topic, recorded_ns, text))
+            add_complaint(self.complaints, topic, recorded_ns, str(error))
 
     def take_info(self, data: bytes) -> None:
         """A CameraInfo.
@@ -111,21 +121,24 @@ class CameraTopics:
         """An image.
 
         Raises:
-            ValueError: it cannot be read, is of another size than before, or its encoding is not known.
+            ImageLeftOut: it cannot be decoded; its stamp does not count.
+            ValueError: it cannot be read, or is of another size than before.
         """
         stamp_ns, frame_id = cdr.read_header(data)
-        if not self.stamps:
-            self.frame_id = frame_id
+        self.frame_id = self.frame_id or frame_id
+        message = cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
+        try:
+            if isinstance(message, cdr.CompressedImageMessage):
+                size = compressed_size(message.data)
+            else:
+                size = (message.height, message.width)
+            self.pixels.take(message)
+        except ValueError as error:
+            raise ImageLeftOut(str(error)) from None
         self.stamps.append(stamp_ns)
         self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
-        message = cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
-        if isinstance(message, cdr.CompressedImageMessage):
-            size = compressed_size(message.data)
-        else:
-            size = (message.height, message.width)
         if self.size is None:
             self.size = size
-        self.pixels.take(message)
         if size != self.size:
             before, now = (f"{width}x{height}" for height, width in (self.size, size))
             raise ValueError(f"images change their size from {before} to {now}; record with one size")

@@ -36,7 +36,8 @@ class CompressedImageMessage(NamedTuple):
 class VideoMessage(NamedTuple):
     """One packet of a video: foxglove_msgs/CompressedVideo or ffmpeg_image_transport_msgs/FFMPEGPacket.
 
-    `format` names the codec (`renderocc_model.images.video_packets.codec_of`); `data` is a view into the message's bytes.
+    `format` names the codec (`renderocc_model.images.video_packets.codec_of`). `data` is a flat uint8 view into the
+    message's bytes, read-only where those are.
     """
 
     stamp_ns: int

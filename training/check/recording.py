@@ -136,9 +136,12 @@ def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) 
         of_info = complaint.topic == camera.info_topic
         remedy = _MEND_INFO if of_info else _MEND_IMAGE
         time = contents.time_text(complaint.recorded_ns)
-        findings.fail(subject, str(complaint), remedy, complaint.topic, time)
+        if complaint.left_out and camera.stamps:
+            findings.warn(subject, str(complaint), "it is left out; the others are used", complaint.topic, time)
+        else:
+            findings.fail(subject, str(complaint), remedy, complaint.topic, time)
     if camera.pixels.warning:
-        remedy = "let the driver shift the bits to the top, or publish 8 bits"
+        remedy = "say it with the parameter 'bit_depth', so that dark and bright recordings are decoded alike"
         findings.warn(subject, camera.pixels.warning, remedy, camera.image_topic)
     if camera.model is not None:
         check_calibration(findings, camera)

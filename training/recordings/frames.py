@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.camera_topics import Complaint, add_complaint
 from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
 from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
@@ -328,7 +329,10 @@ class Recording:
                 name = (kind, camera, stamp_ns)
                 if name in wanted and name not in found:
                     read = cdr.read_compressed_image if source.compressed else cdr.read_image
-                    found[name] = self._named(source, recorded_ns, read, data)
+                    message = self._named(source, recorded_ns, read, data)
+                    if kind == "image":
+                        message = self._named(source, recorded_ns, self._pixels[camera].plain, message)
+                    found[name] = message
         return found
 
     def topic(self, kind: str, camera: str) -> str:
@@ -345,9 +349,9 @@ class Recording:
             )
         return source
 
-    def _named(self, source: ImageSource, recorded_ns: int, read, data: bytes):
+    def _named(self, source: ImageSource, recorded_ns: int, read: Callable[[Any], Any], given: Any) -> Any:
         try:
-            return read(data)
+            return read(given)
         except ValueError as error:
             raise RecordingError(
                 f"{source.bag.path}: {source.topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
@@ -383,7 +387,8 @@ class Recording:
             sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
         infos = {f"/{camera}/camera_info": camera for camera in self.cameras}
         frames = {source.topic: camera for camera, source in self._images.items()}
-        pixels = {camera: PixelFormat() for camera in self.cameras}
+        self._pixels = {camera: PixelFormat() for camera in self.cameras}
+        left_out: dict[str, list[Complaint]] = {camera: [] for camera in self.cameras}
         for bag in {id(source.bag): source.bag for source in sources.values()}.values():
             topics = {source.topic for source in sources.values() if source.bag is bag}
             extra = {"/tf", "/tf_static", *infos} if bag is self.bag else set()
@@ -391,23 +396,41 @@ class Recording:
                 source = sources.get((id(bag), topic))
                 if source is not None:
                     stamp_ns, frame_id = self._named(source, recorded_ns, cdr.read_header, data)
-                    source.recorded.setdefault(stamp_ns, recorded_ns)
                     if bag is self.bag and topic in frames:
-                        look = partial(_look, pixels[frames[topic]], source.compressed)
-                        self._named(source, recorded_ns, look, data)
-                        self.optical_frames.setdefault(frames[topic], frame_id)
+                        camera = frames[topic]
+                        self.optical_frames.setdefault(camera, frame_id)
+                        read = cdr.read_compressed_image if source.compressed else cdr.read_image
+                        message = self._named(source, recorded_ns, read, data)
+                        try:
+                            self._pixels[camera].take(message)
+                        except ValueError as error:
+                            add_complaint(left_out[camera], topic, recorded_ns, str(error))
+                            continue
+                    source.recorded.setdefault(stamp_ns, recorded_ns)
                 elif topic in infos:
                     self._take_info(infos[topic], topic, recorded_ns, data)
                 else:
                     self._take_transforms(topic, recorded_ns, data)
         self._pose_stamps = sorted(set(self._pose_stamps))
-        self.notes += [f"{self.topic('image', name)}: {one.warning}" for name, one in pixels.items() if one.warning]
+        self._name_left_out(left_out)
+        self.notes += [
+            f"{self.topic('image', name)}: {one.warning}" for name, one in self._pixels.items() if one.warning
+        ]
         self.notes += [f"{self.path}: {conflict}" for conflict in self.transforms.conflicts]
         self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
         for camera in self.cameras:
             if 0 in self._images[camera].recorded:
                 where = self.topic("image", camera)
                 raise RecordingError(f"{where}: an image has stamp 0; the driver must stamp images")
+
+    def _name_left_out(self, left_out: dict[str, list[Complaint]]) -> None:
+        """Note the images that cannot be used. RecordingError: a camera has no others."""
+        for camera, complaints in left_out.items():
+            for complaint in complaints:
+                where = f"{self.path}: {complaint.topic}, message recorded at {seconds_text(complaint.recorded_ns)} s"
+                if not self._images[camera].recorded:
+                    raise RecordingError(f"{where}: {complaint}")
+                self.notes.append(f"{where}: {complaint}; left out")
 
     def _take_info(self, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
         if self._infos.get(camera) == data[12:]:  # after the encapsulation and the stamp
@@ -431,10 +454,6 @@ class Recording:
         except ValueError as error:
             if len(self.notes) < _MAX_NOTES:
                 self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
-
-
-def _look(pixels: PixelFormat, compressed: bool, data: bytes) -> None:
-    pixels.take(cdr.read_compressed_image(data) if compressed else cdr.read_image(data))
 
 
 def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
