@@ -191,7 +191,7 @@ def test_a_watch_sees_a_correction_that_comes_seldom_and_begins_anew_when_time_g
         if step % 50 == 0:
             buffer.set("map", "odom", step * S // 50, (0, 30.0 * (step >= 200), 0), UNIT)
         found += [(jump.before_ns, jump.after_ns) for jump in watch.update()]
-    # Interpolated between its corrections, the pose begins to move by 30 m/s at 3 s and stops at 4 s, which are jumps too.
+    # Interpolated between its corrections, the pose begins to move by 30 m/s at 3 s and stops at 4 s: two more jumps.
     assert (3 * S, 4 * S) in found and all(2.9 * S < before < after < 4.1 * S for before, after in found)
     buffer.clear()
     buffer.set("map", "odom", S, (0, 0, 0), UNIT)
