@@ -27,6 +27,7 @@ from .cdr_reader import (
     read_ffmpeg_packet,
     read_header,
     read_image,
+    read_livox,
     read_point_cloud,
     read_tf,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "read_ffmpeg_packet",
     "read_header",
     "read_image",
+    "read_livox",
     "read_point_cloud",
     "read_tf",
     "write_compressed_image",

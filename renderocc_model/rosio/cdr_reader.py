@@ -26,11 +26,18 @@ from .cdr_messages import (
 
 _NANOSECONDS = 1_000_000_000
 _ENCAPSULATION_BYTES = 4
-_LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "iI", "7d", "IIIIIIB")} for order in "<>"}
+_LAYOUTS = {order: {code: struct.Struct(order + code) for code in ("I", "Q", "iI", "7d", "IIIIIIB")} for order in "<>"}
 # Smallest size of a TransformStamped: stamp 8, the lengths of two empty strings 4 + 4, seven doubles 56.
 _SMALLEST_TRANSFORM = 72
 # Transforms become Python objects, a dozen times the size of their bytes. No robot has as many frames.
 _MOST_TRANSFORMS = 10_000
+# The fields of a Livox CustomPoint, each at its place (PointField of PointCloud2); with padding it takes 20 bytes.
+_LIVOX_FIELDS = (
+    PointField("offset_time", 0, 6, 1),
+    *(PointField(axis, 4 + 4 * index, 7, 1) for index, axis in enumerate("xyz")),
+    *(PointField(name, 16 + index, 2, 1) for index, name in enumerate(("reflectivity", "tag", "line"))),
+)
+_LIVOX_POINT, _LIVOX_STEP = 19, 20
 _SMALLEST_POINT_FIELD = 16  # the length of an empty name 4, offset 4, datatype 1 with padding 4, count 4
 
 
@@ -230,6 +237,30 @@ def read_point_cloud(buffer) -> PointCloudMessage:
     is_dense = cursor.boolean("is_dense", cursor.view[cursor.skip("is_dense", 1, 1)])
     return PointCloudMessage(
         stamp_ns, frame_id, height, width, tuple(fields), is_bigendian, point_step, row_step, data, is_dense
+    )
+
+
+def read_livox(buffer) -> PointCloudMessage:
+    """A CustomMsg of the Livox drivers as a PointCloud2 of one row; its `data` is copied.
+
+    Its fields are offset_time (uint32, nanoseconds after the stamp), x, y, z (float32), reflectivity, tag and line
+    (uint8). livox_ros_driver, livox_ros_driver2 and livox_interfaces have the same message.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message.
+    """
+    cursor = _Cursor(buffer, "CustomMsg")
+    stamp_ns, frame_id = cursor.header()
+    cursor.numbers("timebase", "Q", 8)  # the stamp once more, of the LiDAR's clock
+    cursor.uint32("point_num")
+    cursor.skip("rsvd", 4, 1)  # lidar_id, and three bytes that are not used
+    count = cursor.uint32("points")
+    start = cursor.skip("points", _LIVOX_STEP * count - (_LIVOX_STEP - _LIVOX_POINT) if count else 0, 4 if count else 1)
+    data = np.zeros(_LIVOX_STEP * count, np.uint8)
+    held = np.frombuffer(cursor.view[start : cursor.offset], np.uint8)
+    data[: held.size] = held
+    return PointCloudMessage(
+        stamp_ns, frame_id, 1, count, _LIVOX_FIELDS, cursor.order == ">", _LIVOX_STEP, data.size, data, True
     )
 
 

@@ -15,11 +15,11 @@ from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from training.recordings.frames import time_text
+from training.recordings.lidar_topics import CLOUD_TYPES, read_cloud
 
 __all__ = ["Contents", "read_contents"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
-_CLOUD = "sensor_msgs/msg/PointCloud2"
 _MOST_WARNINGS = 5  # about unreadable messages of one topic
 
 
@@ -62,7 +62,7 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
     cameras, uncalibrated = _find_cameras(bag, wanted)
     contents = Contents(cameras, uncalibrated, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
-    clouds = {topic.name for topic in bag.topics.values() if topic.type == _CLOUD and topic.count}
+    clouds = {topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count}
     bad: dict[str, int] = {}
     looked_at = {*by_topic, *clouds, "/tf", "/tf_static"}
     total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)
@@ -74,7 +74,7 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
             if topic in by_topic:
                 by_topic[topic].take(topic, recorded_ns, data)
             elif topic in clouds:
-                _take_cloud(contents, topic, data)
+                _take_cloud(contents, topic, bag.topics[topic].type, data)
             else:
                 _take_transforms(contents, data, topic == "/tf_static", base_frame)
         except ValueError as error:
@@ -87,8 +87,8 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
     return contents
 
 
-def _take_cloud(contents: Contents, topic: str, data: bytes) -> None:
-    cloud = cdr.read_point_cloud(data)
+def _take_cloud(contents: Contents, topic: str, kind: str, data: bytes) -> None:
+    cloud = read_cloud(kind, data)
     if topic not in contents.clouds:
         points = int(np.isfinite(cloud.xyz()).all(axis=1).sum())  # checks the fields, too; the other clouds are alike
     else:

@@ -30,7 +30,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
     made.add_argument("--cameras", nargs="+", metavar="NAME", help="label only these cameras (default: all)")
     depth = made.add_argument_group("depth")
-    depth.add_argument("--lidar", metavar="TOPIC", help="PointCloud2 topic (default: the only one in the recording)")
+    depth.add_argument(
+        "--lidar",
+        metavar="TOPIC",
+        help="PointCloud2 or Livox CustomMsg (default: the only one in the recording)",
+    )
     depth.add_argument(
         "--sweeps", type=int, default=1, metavar="K", help="use the K clouds nearest in time to an image (default 1)"
     )
@@ -47,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="M",
         help="ignore LiDAR points nearer to the camera than M metres (default 1)",
+    )
+    depth.add_argument(
+        "--no-deskew",
+        action="store_true",
+        help="leave the points of a scan where the LiDAR saw them, also if the clouds have the time of each point and "
+        "the vehicle moves: for clouds that the driver has deskewed already",
     )
     depth.add_argument("--keep-hidden", action="store_true", help="keep points that a nearer surface hides")
     depth.add_argument(

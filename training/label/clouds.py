@@ -11,19 +11,22 @@ import numpy as np
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformError
-from training.recordings.frames import Recording
+from training.recordings.frames import Recording, RecordingError
+from training.recordings.lidar_topics import read_cloud
+from training.recordings.point_times import PointTimes
 from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.stamped_topic import StampedTopic
 
+from .deskew import deskewed
 from .mapping import ClassMapping, LabelError
 
-__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "POINT_CLOUD", "null_returns"]
+__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "null_returns"]
 
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 # One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
 
 _AT_ORIGIN = 1e-6  # metres; drivers write zeros, which may have been rotated
+_LEAST_TIMED = 0.5  # share of a cloud's points that must have a time near its stamp
 _SAME_PLACE = 100  # points with the same coordinates
 
 
@@ -51,7 +54,8 @@ class NoCloud(LabelError):
 class LabelledCloud:
     """A cloud's points xyz (N, 3) float64 in `frame_id`, and their class ids (N,) uint8, or None without classes.
 
-    Points that are no surface (noise, sky, the vehicle itself) and beams without a return are left out.
+    All are where they are seen from the LiDAR at the stamp. Points that are no surface (noise, sky, the vehicle itself)
+    and beams without a return are left out.
     """
 
     stamp_ns: int
@@ -123,6 +127,7 @@ class LidarClouds:
         classes: source of the points' classes, or None.
         sweeps: number of clouds for each image: those nearest in time.
         max_time_diff: largest time in seconds between an image and its nearest cloud. Other images get no labels.
+        times: where the times of the points are, which clouds are then deskewed by; None leaves them as they are.
     """
 
     def __init__(
@@ -132,8 +137,9 @@ class LidarClouds:
         classes: LabelField | LabelFiles | None,
         sweeps: int = 1,
         max_time_diff: float = 0.1,
+        times: PointTimes | None = None,
     ) -> None:
-        self.recording, self.topic, self.classes = recording, clouds, classes
+        self.recording, self.topic, self.classes, self.times = recording, clouds, classes, times
         self.sweeps, self.limit_ns = sweeps, round(max_time_diff * 1e9)
         self._index = {stamp_ns: index for index, stamp_ns in enumerate(clouds.stamps)}
         self._cache: OrderedDict[int, LabelledCloud] = OrderedDict()
@@ -145,20 +151,22 @@ class LidarClouds:
             NoCloud: no cloud is near enough in time.
             LabelError: a cloud cannot be read.
         """
-        if self.topic.nearest(stamp_ns, self.limit_ns) is None:
+        # A scan is at an image's time when its middle is.
+        centre_ns = stamp_ns if self.times is None else stamp_ns - round(self.times.middle * 1e9)
+        if self.topic.nearest(centre_ns, self.limit_ns) is None:
             raise NoCloud(f"no cloud on {self.topic.topic} within {self.limit_ns / 1e9:g} s")
-        near = self.topic.around(stamp_ns, self.sweeps)
+        near = self.topic.around(centre_ns, self.sweeps)
         if len(self.recording.jumps):
-            near = self._in_same_piece(stamp_ns)
+            near = self._in_same_piece(stamp_ns, centre_ns)
         return [self._cloud(stamp) for stamp in near]
 
-    def _in_same_piece(self, stamp_ns: int) -> list[int]:
-        """The stamps of the nearest clouds that no jump of the ego pose separates from a moment."""
+    def _in_same_piece(self, stamp_ns: int, centre_ns: int) -> list[int]:
+        """The stamps of the clouds nearest to `centre_ns` that no jump of the ego pose separates from a moment."""
         recording = self.recording
         recording.odom_from_base(stamp_ns)  # raises where the moment itself is inside a jump
         related = [stamp for stamp in self.topic.stamps if recording.related(stamp, stamp_ns)]
-        near = sorted(related, key=lambda stamp: (abs(stamp - stamp_ns), stamp))[: self.sweeps]
-        if not near or abs(near[0] - stamp_ns) > self.limit_ns:
+        near = sorted(related, key=lambda stamp: (abs(stamp - centre_ns), stamp))[: self.sweeps]
+        if not near or abs(near[0] - centre_ns) > self.limit_ns:
             raise NoCloud(
                 f"no cloud on {self.topic.topic} within {self.limit_ns / 1e9:g} s on the same side of a jump of the "
                 "ego pose"
@@ -186,17 +194,38 @@ class LidarClouds:
             self._cache.move_to_end(stamp_ns)
             return self._cache[stamp_ns]
         try:
-            message = cdr.read_point_cloud(self.topic.read(stamp_ns))
+            message = read_cloud(self.topic.type, self.topic.read(stamp_ns))
             xyz = message.xyz()
             classes = None if self.classes is None else self.classes.of(message, self._index[stamp_ns])
+            offsets = None if self.times is None else self.times.offsets(message)
         except ValueError as error:
             where = f"{self.recording.path}: {self.topic.topic} at {self.recording.time_text(stamp_ns)}"
             raise LabelError(f"{where}: {error}") from None
         kept = np.isfinite(xyz).all(axis=1) & ~null_returns(xyz)
         if classes is not None:
             kept &= classes != NO_SURFACE
-            classes = classes[kept]
-        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, message.frame_id, xyz[kept], classes)
+        if offsets is not None:
+            kept = self._timed(kept, offsets)
+        xyz = xyz[kept] if offsets is None else self._deskewed(message.frame_id, stamp_ns, xyz[kept], offsets[kept])
+        classes = None if classes is None else classes[kept]
+        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, message.frame_id, xyz, classes)
         while len(self._cache) > self.sweeps + 2:
             self._cache.popitem(last=False)
         return cloud
+
+    def _timed(self, kept: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Which of the kept points have a time, (N,) bool."""
+        timed = kept & np.isfinite(offsets)
+        if np.count_nonzero(timed) < _LEAST_TIMED * np.count_nonzero(kept):
+            assert self.times is not None
+            raise NoCloud(
+                f"most points of a cloud on {self.topic.topic} have a time in field '{self.times.field}' that is not "
+                "near its stamp; --no-deskew leaves their times out"
+            )
+        return timed
+
+    def _deskewed(self, frame_id: str, stamp_ns: int, xyz: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        try:
+            return deskewed(self.recording, frame_id, stamp_ns, xyz, offsets)
+        except RecordingError as error:
+            raise NoCloud(f"a cloud on {self.topic.topic} cannot be deskewed: {error}") from None

@@ -12,15 +12,16 @@ import numpy as np
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.rosio import cdr
 from training.recordings.frames import Recording, seconds_text
-from training.recordings.lidar_topics import other_lidars
+from training.recordings.lidar_topics import CLOUD_TYPES, other_lidars, read_cloud
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
-from .clouds import POINT_CLOUD, LabelField, LabelFiles, LidarClouds
+from .clouds import LabelField, LabelFiles, LidarClouds
 from .from_images import Segmenter
 from .make import Sources
 from .mapping import BUILT_IN, ClassMapping, LabelError, load_mapping
 from .projection import Occlusion
+from .scans import scan_times
 
 __all__ = ["find_sources"]
 
@@ -44,9 +45,10 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         raise LabelError(
             "--mapping was given, but no ids to map; also give --label-field, --label-files or --semantic-topic"
         )
-    lidar = None
+    lidar, motion = None, {}
     if clouds is not None:
-        lidar = LidarClouds(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff)
+        times, motion = scan_times(recording, clouds, wanted.no_deskew)
+        lidar = LidarClouds(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff, times)
     sources = Sources(
         classes.table,
         lidar,
@@ -62,6 +64,7 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     notes = {
         "depth": f"{clouds.topic}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
         "semantics": classes.note or none,
+        **motion,
     }
     if wanted.sweeps > 1 and not sources.gives_classes:
         notes["caution"] = "several clouds for each image and no classes: moving objects are smeared"
@@ -84,7 +87,7 @@ def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTop
     """The topic of clouds; None if it is not needed."""
     if not needed and not wanted.lidar:
         return None
-    topic = find_topic(recording.bag, POINT_CLOUD, wanted.lidar, "--lidar")
+    topic = find_topic(recording.bag, CLOUD_TYPES, wanted.lidar, "--lidar")
     if topic is None:
         others = other_lidars(recording.bag)
         remedy = others or "record the LiDAR, or name depth images with --depth-topic"
@@ -144,7 +147,7 @@ def _points(
             )
         return LabelFiles(wanted.label_files, clouds.stamps, _mapping(wanted.mapping or own, table))
     try:
-        message = cdr.read_point_cloud(clouds.read(clouds.stamps[0]))
+        message = read_cloud(clouds.type, clouds.read(clouds.stamps[0]))
     except cdr.MessageError as error:
         raise LabelError(f"{clouds.bag.path}: {clouds.topic} at {seconds_text(clouds.stamps[0])} s: {error}") from None
     there = [column.name for column in message.fields]

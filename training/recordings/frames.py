@@ -201,7 +201,7 @@ class Recording:
                 f"{where}: the nearest poses are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave this "
                 "part out, or record /tf without gaps"
             )
-        self._check_related(stamp_ns, stamp_ns)
+        self.check_related(stamp_ns, stamp_ns)
         return pose
 
     def related(self, one_ns: int, other_ns: int) -> bool:
@@ -232,7 +232,8 @@ class Recording:
         ]
         return [*faults, *(f"cameras {text}" for text in shared_mounts(mounts))]
 
-    def _check_related(self, one_ns: int, other_ns: int) -> None:
+    def check_related(self, one_ns: int, other_ns: int) -> None:
+        """Raise JumpError if the ego pose jumps between two moments, or at one of them."""
         jump = self.jumps.between(one_ns, other_ns)
         if jump is not None:
             raise JumpError(
@@ -251,7 +252,7 @@ class Recording:
         mount = self.mount(camera, stamp_ns)
         if stamp_ns == at_stamp_ns or not self.odom_frame:
             return mount
-        self._check_related(stamp_ns, at_stamp_ns)
+        self.check_related(stamp_ns, at_stamp_ns)
         return invert(self.odom_from_base(at_stamp_ns)) @ self.odom_from_base(stamp_ns) @ mount
 
     def image_message(self, camera: str, stamp_ns: int) -> Message:

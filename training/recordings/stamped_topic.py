@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
@@ -69,18 +70,18 @@ class StampedTopic:
         raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s is gone; the file was changed")
 
 
-def find_topic(bag: Bag, kind: str, wanted: str | None, option: str) -> str | None:
-    """The topic of a message type: the wanted one, or the only one of this type, or None if there is none.
+def find_topic(bag: Bag, kinds: Sequence[str], wanted: str | None, option: str) -> str | None:
+    """The topic of some message types: the wanted one, or the only one of these types, or None if there is none.
 
     Raises:
         TopicError: the wanted one does not exist or has another type, or there are several and none is wanted.
     """
-    there = [topic.name for topic in bag.topics.values() if topic.type == kind and topic.count]
+    there = [topic.name for topic in bag.topics.values() if topic.type in kinds and topic.count]
     if wanted is not None:
         name = wanted if wanted.startswith("/") else f"/{wanted}"
         if name not in there:
-            raise TopicError(f"{bag.path}: no {kind} on {name}; there are {', '.join(there) or 'none'}")
+            raise TopicError(f"{bag.path}: no {kinds[0]} on {name}; there are {', '.join(there) or 'none'}")
         return name
     if len(there) > 1:
-        raise TopicError(f"{bag.path}: several topics hold {kind}; choose one with {option}: {', '.join(there)}")
+        raise TopicError(f"{bag.path}: several topics hold clouds; choose one with {option}: {', '.join(there)}")
     return there[0] if there else None
