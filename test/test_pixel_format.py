@@ -7,7 +7,7 @@ import pytest
 from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio.cdr_messages import CompressedImageMessage, ImageMessage
-from renderocc_model.rosio.pixel_format import MOSAICS, PixelFormat
+from renderocc_model.rosio.pixel_format import MOSAICS, MosaicError, PixelFormat
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint16)
 
@@ -109,6 +109,13 @@ def test_a_mosaic_called_mono8_is_refused_too():
     with pytest.raises(ValueError, match="encoding 'mono8', but their pixels look like"):
         PixelFormat().take(message)
     PixelFormat(mosaic="none").take(message)
+
+
+def test_a_mosaic_stays_refused_when_later_images_show_nothing():
+    pixels, message = PixelFormat(), packed(mosaic(scene(), "rggb"), "png")
+    for given in (message, packed(np.full((24, 32), 90, np.uint8), "png"), message):
+        with pytest.raises(MosaicError):
+            pixels.take(given)
 
 
 @pytest.mark.parametrize("make", [lambda p: p, lambda p: cv2.GaussianBlur(p, (3, 3), 0), lambda p: p // 30 * 30])

@@ -12,7 +12,7 @@ from renderocc_model.images.decoding import compressed_size
 
 from . import cdr
 from .camera_info import camera_model_from_info
-from .pixel_format import PixelFormat
+from .pixel_format import MosaicError, PixelFormat
 
 __all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "ImageLeftOut", "add_complaint", "stamp_faults"]
 
@@ -133,6 +133,8 @@ class CameraTopics:
             else:
                 size = (message.height, message.width)
             self.pixels.take(message)
+        except MosaicError:
+            raise
         except ValueError as error:
             raise ImageLeftOut(str(error)) from None
         self.stamps.append(stamp_ns)

@@ -16,7 +16,7 @@ from renderocc_model.images.reduction import MAX_PIXELS, ImageError
 
 from .cdr_messages import CompressedImageMessage, ImageMessage
 
-__all__ = ["BIT_DEPTHS", "MOSAICS", "PixelFormat"]
+__all__ = ["BIT_DEPTHS", "MOSAICS", "MosaicError", "PixelFormat"]
 
 MOSAICS = ("auto", "none", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
 BIT_DEPTHS = (0, 8, 9, 10, 11, 12, 13, 14, 15, 16)  # 0: as the data shows
@@ -28,6 +28,10 @@ _OF_PNG = slice(16, 26)  # width, height, bit depth and colour type in its heade
 _OF_16_BITS = {"rgb16": ("rgb8", 3), "bgr16": ("bgr8", 3), "rgba16": ("rgba8", 4), "bgra16": ("bgra8", 4)}
 _OF_16_BITS |= {f"{name[:-1]}16": (name, 1) for name in MOSAICS[2:]}
 _CHEQUERED, _FAINT = 1.5, 2.0  # a mosaic's neighbours differ so many times more than its pixels two apart; grey levels
+
+
+class MosaicError(ValueError):
+    """Grey images that look like a Bayer mosaic whose pattern nobody names."""
 
 
 class PixelFormat:
@@ -47,14 +51,17 @@ class PixelFormat:
         self.sixteen_bit = 0
         self.brightest = 0
         self._taken = 0
+        self._refusal = ""
 
     def take(self, message: ImageMessage | CompressedImageMessage) -> None:
         """Look at an image.
 
         Raises:
-            ValueError: its encoding is not known, its sizes do not fit together, or it seems to be a mosaic of which
-                the pattern is not known.
+            MosaicError: it, or an image before it, seems to be a mosaic of which the pattern is not known.
+            ValueError: its encoding is not known, or its sizes do not fit together.
         """
+        if self._refusal:
+            raise MosaicError(self._refusal)
         self._taken += 1
         looked_at = self._taken <= _LOOKED_AT or not self._taken & (self._taken - 1)
         if isinstance(message, CompressedImageMessage):
@@ -75,6 +82,11 @@ class PixelFormat:
         if message.encoding in _OF_16_BITS:
             return self._in_8_bits(message)
         return message
+
+    @staticmethod
+    def knows(encoding: str) -> bool:
+        """Whether raw images of this encoding can be read."""
+        return encoding in ENCODINGS or encoding in _OF_16_BITS
 
     @property
     def bits(self) -> int:
@@ -97,7 +109,7 @@ class PixelFormat:
         encoding = message.encoding
         if encoding in _OF_16_BITS:
             self._check_16_bits(message)
-        elif encoding not in ENCODINGS:
+        elif not self.knows(encoding):
             raise ValueError(
                 f"encoding {encoding!r} cannot be decoded; expected one of {', '.join((*ENCODINGS, *_OF_16_BITS))}; "
                 "convert the images (image_proc, or the camera driver's pixel format)"
@@ -132,10 +144,11 @@ class PixelFormat:
 
     def _refuse_mosaic(self, picture: np.ndarray, named: str) -> None:
         if _is_chequered(picture):
-            raise ValueError(
+            self._refusal = (
                 f"the images are grey by their {named}, but their pixels look like those of a Bayer mosaic; set the "
                 f"parameter 'mosaic' to its pattern ({', '.join(MOSAICS[2:])}), or to none if they are grey"
             )
+            raise MosaicError(self._refusal)
 
     def _pattern(self, form: str) -> str:
         """The mosaic's pattern by the parameter or the format of a CompressedImage; empty for none."""

@@ -11,6 +11,7 @@ from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.encodings import ENCODINGS
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw, view_from_rgb
 from renderocc_model.rosio import cdr
+from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_ros.input.intake import CameraImage
 
 if TYPE_CHECKING:  # they load PyTorch, which takes seconds: the node is on the graph before that
@@ -42,33 +43,62 @@ class ViewTables:
         return table
 
 
-def decode_view(image: CameraImage, table: UndistortTable, out: np.ndarray | None = None) -> np.ndarray:
+def message_of(image: CameraImage, pixels: PixelFormat | None = None) -> cdr.ImageMessage | cdr.CompressedImageMessage:
+    """The message of an image, as the decoders read it.
+
+    Args:
+        image: raw or compressed.
+        pixels: what is known of its camera's pixels, which looks at the image, too.
+    Raises:
+        ValueError: the message cannot be read, or its pixels are not what it says.
+    """
+    message = cdr.read_compressed_image(image.buffer) if image.compressed else cdr.read_image(image.buffer)
+    if pixels is None or (not image.compressed and not pixels.knows(message.encoding)):
+        return message
+    pixels.take(message)
+    return pixels.plain(message)
+
+
+def decode_view(
+    image: CameraImage, table: UndistortTable, out: np.ndarray | None = None, pixels: PixelFormat | None = None
+) -> np.ndarray:
     """Decode an image message and resample it into the network's view.
 
     Args:
         out: as in `UndistortTable.apply`.
+        pixels: as for `message_of`.
     Returns:
         (height, width, 3) uint8 RGB; `out` if it is given.
     Raises:
         ValueError: the message or its pixels cannot be read, or the image's size is not that of the calibration.
     """
-    if image.compressed:
-        return view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, out)
-    message = cdr.read_image(image.buffer)
+    if image.video is not None:
+        return view_from_rgb(table, image.video.rgb(), out)
+    message = message_of(image, pixels)
+    if isinstance(message, cdr.CompressedImageMessage):
+        return view_from_compressed(table, message.data, out)
     if message.encoding not in ENCODINGS:
         return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding), out)
     return view_from_raw(table, *pixels_of(message), out=out)
 
 
 def decode_view_on_device(
-    image: CameraImage, table: UndistortTable, decoder: DeviceDecoder, camera: str, out: Tensor
+    image: CameraImage,
+    table: UndistortTable,
+    decoder: DeviceDecoder,
+    camera: str,
+    out: Tensor,
+    pixels: PixelFormat | None = None,
 ) -> Tensor:
     """`decode_view` on a CUDA device; the view is ready on the current stream when this returns."""
-    if image.compressed:
-        return decoder.view_from_compressed(table, cdr.read_compressed_image(image.buffer).data, camera, out)
-    message = cdr.read_image(image.buffer)
-    if message.encoding not in ENCODINGS:
-        rgb = np.ascontiguousarray(rgb_by_cv_bridge(image.buffer, message.encoding))
+    rgb = None if image.video is None else image.video.rgb()
+    if rgb is None:
+        message = message_of(image, pixels)
+        if isinstance(message, cdr.CompressedImageMessage):
+            return decoder.view_from_compressed(table, message.data, camera, out)
+        if message.encoding not in ENCODINGS:
+            rgb = np.ascontiguousarray(rgb_by_cv_bridge(image.buffer, message.encoding))
+    if rgb is not None:
         return decoder.view_from_raw(table, rgb.reshape(-1), *rgb.shape[:2], 3 * rgb.shape[1], "rgb8", out=out)
     return decoder.view_from_raw(table, *pixels_of(message), out=out)
 

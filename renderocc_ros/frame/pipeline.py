@@ -13,6 +13,7 @@ import numpy as np
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.motion import Jump, JumpWatch, MotionLimits
+from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
@@ -99,6 +100,7 @@ class FramePipeline:
         self._stamp_before: int | None = None  # of the frame before
         self._mount_checks = MountChecks(config.base_frame)
         self._tables = ViewTables(*predictor.view_size)
+        self._pixels = {camera: PixelFormat() for camera in cameras}
         self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
         self._decoders = ThreadPoolExecutor(
             max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode"
@@ -256,10 +258,14 @@ class FramePipeline:
         return tuple(decoded), views if len(decoded) == len(tables) else views[list(decoded.values())]
 
     def _decode_one(self, camera: str, image: CameraImage, table: UndistortTable, view: np.ndarray | Tensor) -> None:
+        pixels = self._pixels[camera]
         if self._device_decoder is None:
-            decode_view(image, table, view)
+            decode_view(image, table, view, pixels)
         else:
-            decode_view_on_device(image, table, self._device_decoder, camera, view)
+            decode_view_on_device(image, table, self._device_decoder, camera, view, pixels)
+        if pixels.warning:
+            text = f"{pixels.warning}; say it with the parameter 'bit_depth'"
+            self._log.report(f"camera '{camera}'", "bit depth", text, time.monotonic())
 
     def _view_buffer(self, tables: list[UndistortTable]) -> np.ndarray | Tensor:
         """(N, height, width, 3) uint8 for the views, on the device that decodes."""

@@ -20,6 +20,7 @@ from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.calibrations import Calibration, Calibrations, check_frame_id
 from renderocc_ros.input.mailbox import Mailbox
 from renderocc_ros.input.matcher import AnchorMatcher, CameraStatistics, MatchedSet, TimeJump
+from renderocc_ros.input.video_stream import VideoPicture, VideoStream
 from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["CameraImage", "Intake", "ReadySet", "report_too_few"]
@@ -33,12 +34,13 @@ TF_AHEAD_NS = 1_000_000_000  # after a jump back to T, transforms up to this muc
 
 @dataclass(frozen=True)
 class CameraImage:
-    """An image message as it came. `arrival` is steady seconds."""
+    """An image message as it came. `arrival` is steady seconds; `video` the picture, if it is a packet of a video."""
 
     buffer: bytes
     compressed: bool
     frame_id: str
     arrival: float
+    video: VideoPicture | None = None
 
 
 class ReadySet(NamedTuple):
@@ -97,6 +99,7 @@ class Intake:
         self._time = self._time_of_next_tick = now()
         self._calibrations = Calibrations(config, cameras, log, events, compare_rig)
         self._reported_too_few = 0
+        self._streams: dict[str, VideoStream] = {}
         self._lock = threading.Lock()
         self._matcher = AnchorMatcher(
             cameras=cameras,
@@ -126,12 +129,37 @@ class Intake:
             return []
         stamp_ns, frame_id, arrival = header
         frame_id = self.config.camera_frame_of(camera) or frame_id
-        image = CameraImage(buffer, compressed, frame_id, arrival)
+        self._match(camera, stamp_ns, CameraImage(buffer, compressed, frame_id, arrival))
+        return self._hand_over()
+
+    def add_video(self, camera: str, buffer: bytes, message_type: str) -> list[MatchedSet]:
+        """Take in a packet of a video, as `add` does an image; its picture is decoded when a set needs it.
+
+        Args:
+            camera, buffer: as for `add`.
+            message_type: one of `VIDEO_READERS`.
+        """
+        header = self._checked_header(camera, buffer)
+        if header is None:
+            return []
+        stamp_ns, frame_id, arrival = header
+        frame_id = self.config.camera_frame_of(camera) or frame_id
+        stream = self._streams.setdefault(camera, VideoStream())
+        try:
+            pictures = stream.add(stamp_ns, message_type, buffer, (frame_id, arrival))
+        except ValueError as error:
+            self._log.report(f"camera '{camera}'", "image", f"image message dropped: {error}", arrival)
+            return []
+        for picture in pictures:
+            frame_id, arrival = picture.given
+            self._match(camera, picture.stamp_ns, CameraImage(b"", False, frame_id, arrival, picture))
+        return self._hand_over()
+
+    def _match(self, camera: str, stamp_ns: int, image: CameraImage) -> None:
         with self._lock:
             jump = self._matcher.add(camera, stamp_ns, image, self._time)
         if jump is not None:
             self._follow_jump(jump)
-        return self._hand_over()
 
     def _checked_header(self, camera: str, buffer: bytes) -> tuple[int, str, float] | None:
         """Stamp in nanoseconds, frame_id and arrival of an image; None, after a report, if it cannot be used."""
@@ -211,6 +239,8 @@ class Intake:
 
     def reset(self) -> None:
         """Forget images and sets; later sets are of a new generation."""
+        for stream in self._streams.values():
+            stream.clear()
         with self._lock:
             self._matcher.reset()
         self._begin_generation()

@@ -20,7 +20,7 @@ from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.camera_topics import Complaint, add_complaint
 from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
-from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_model.rosio.pixel_format import MosaicError, PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 
@@ -404,6 +404,8 @@ class Recording:
                         message = self._named(source, recorded_ns, read, data)
                         try:
                             self._pixels[camera].take(message)
+                        except MosaicError as error:
+                            raise RecordingError(f"{bag.path}: {topic}: {error}") from None
                         except ValueError as error:
                             add_complaint(left_out[camera], topic, recorded_ns, str(error))
                             continue
