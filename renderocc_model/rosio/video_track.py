@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +15,30 @@ from renderocc_model.rosio import cdr
 if TYPE_CHECKING:
     from renderocc_model.rosio.bags import Bag
 
-__all__ = ["VIDEO_READERS", "VideoTrack"]
+__all__ = ["VIDEO_READERS", "VideoTrack", "video_topic"]
 
 VIDEO_READERS = {
     "foxglove_msgs/msg/CompressedVideo": cdr.read_compressed_video,
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": cdr.read_ffmpeg_packet,
 }
 _LOOK_AHEAD = 20  # packets after a picture's own that its decoder may need first; H.264 reorders at most 16
+
+
+def video_topic(topics: Mapping[str, Collection[str]], image_topic: str) -> tuple[str, str] | None:
+    """The video of a camera among topics: the image topic itself, or the first one right below it.
+
+    Args:
+        topics: {absolute name: its message types}.
+        image_topic: absolute name of the raw image topic.
+    Returns:
+        (topic, message type); None without a video.
+    """
+    below = sorted(name for name in topics if name.rpartition("/")[0] == image_topic)
+    for name in (image_topic, *below):
+        for message_type in VIDEO_READERS:
+            if message_type in topics.get(name, ()):
+                return name, message_type
+    return None
 
 
 class VideoTrack:

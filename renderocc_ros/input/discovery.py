@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from renderocc_model.rosio.video_track import VIDEO_READERS, video_topic
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.parameters import CAMERA_MARK, MOST_CAMERAS, NodeConfig, is_camera_name
 
@@ -89,6 +90,7 @@ def cameras_on_graph(
 
     images = {name for name, types in topics if "sensor_msgs/msg/Image" in types}
     compressed = {name for name, types in topics if "sensor_msgs/msg/CompressedImage" in types}
+    videos = {name: types for name, types in topics if not VIDEO_READERS.keys().isdisjoint(types)}
     before, after = resolve(config.camera_info_topic_of(CAMERA_MARK)).split(CAMERA_MARK, 1)
     found = []
     for name, types in topics:
@@ -99,6 +101,9 @@ def cameras_on_graph(
             continue
         image = resolve(config.image_topic_of(camera))
         candidates = {image} & images | {f"{image}/compressed"} & compressed
+        video = video_topic(videos, image)
+        if video is not None:
+            candidates.add(video[0])
         if candidates and is_published(name) and any(map(is_published, candidates)):
             found.append(camera)
     if len(found) > MOST_CAMERAS:

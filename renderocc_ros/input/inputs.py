@@ -9,6 +9,7 @@ from tf2_msgs.msg import TFMessage
 
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.subscriptions import AdaptiveSubscription, ImageSubscription
+from renderocc_ros.input.video_subscription import VideoSubscription
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -33,6 +34,7 @@ class Inputs:
         self._intake = intake
         self._paused = True
         self._subscriptions: list[AdaptiveSubscription | ImageSubscription] = []
+        self._videos: list[tuple[VideoSubscription, ImageSubscription | None]] = []  # with the camera's other images
         try:
             self._subscribe(node)
         except BaseException:
@@ -58,12 +60,16 @@ class Inputs:
         """Adapt to publishers that have come or gone."""
         for subscription in self._subscriptions:
             subscription.follow_publishers()
+        for video, images in self._videos:
+            video.follow_publishers(images is None or not images.is_published)
 
     def destroy(self) -> None:
         """Give the subscriptions back."""
         for subscription in self._subscriptions:
             subscription.destroy()
-        self._subscriptions = []
+        for video, _ in self._videos:
+            video.destroy()
+        self._subscriptions, self._videos = [], []
 
     def _subscribe(self, node: Node) -> None:
         config = self._intake.config
@@ -88,8 +94,9 @@ class Inputs:
                     depth=INFO_DEPTH,
                 )
             )
-            self._subscriptions.append(
-                ImageSubscription(
+            images = None
+            if config.image_transport != "video":
+                images = ImageSubscription(
                     node,
                     Image,
                     CompressedImage,
@@ -97,8 +104,20 @@ class Inputs:
                     config.image_transport,
                     lambda buffer, compressed, camera=camera: self._on_image(camera, buffer, compressed),
                 )
-            )
+                self._subscriptions.append(images)
+            if config.image_transport in ("auto", "video"):
+                video = VideoSubscription(
+                    node,
+                    config.image_topic_of(camera),
+                    lambda buffer, message_type, camera=camera: self._on_video(camera, buffer, message_type),
+                    lambda text, camera=camera: self._intake.report_video(camera, text),
+                )
+                self._videos.append((video, images))
 
     def _on_image(self, camera: str, buffer: bytes, compressed: bool) -> None:
         if not self._paused:
             self._intake.add(camera, buffer, compressed)
+
+    def _on_video(self, camera: str, buffer: bytes, message_type: str) -> None:
+        if not self._paused:
+            self._intake.add_video(camera, buffer, message_type)

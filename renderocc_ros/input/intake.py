@@ -155,6 +155,10 @@ class Intake:
             self._match(camera, picture.stamp_ns, CameraImage(b"", False, frame_id, arrival, picture))
         return self._hand_over()
 
+    def report_video(self, camera: str, text: str) -> None:
+        """Report that a camera's video cannot be subscribed to."""
+        self._log.report(f"camera '{camera}'", "video", text, time.monotonic())
+
     def _match(self, camera: str, stamp_ns: int, image: CameraImage) -> None:
         with self._lock:
             jump = self._matcher.add(camera, stamp_ns, image, self._time)

@@ -142,6 +142,11 @@ class ImageSubscription:
             self.destroy()
             raise
 
+    @property
+    def is_published(self) -> bool:
+        """Whether anybody publishes raw or compressed images."""
+        return any(self._node.count_publishers(topic) for topic in self._resolved)
+
     def follow_publishers(self) -> None:
         if self._auto:
             both = all(self._node.count_publishers(topic) for topic in self._resolved)
