@@ -9,7 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterException, ParameterException
 from rclpy.node import Node
 
-from renderocc_model.base.config import Setting, from_mapping, settings_of
+from renderocc_model.base.config import Setting, from_mapping, nested, settings_of
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.rclpy_private import parameter_overrides
 
@@ -77,4 +77,4 @@ def read_config(node: Node, changed: Mapping | None = None) -> NodeConfig:
     for setting in settings_of(NodeConfig):
         if isinstance(setting.default, tuple):
             values[setting.name] = [name for name in values[setting.name] or [] if name]
-    return from_mapping(NodeConfig, values, where="the node's parameters")
+    return from_mapping(NodeConfig, nested(values), where="the node's parameters")

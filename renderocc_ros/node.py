@@ -22,6 +22,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
 
+from renderocc_model.base.config import settings_of
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros import rclpy_private
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
@@ -111,7 +112,8 @@ class RenderOccNode(LifecycleNode):
     # ---- parameters ------------------------------------------------------------------------------------------------
 
     def _on_set_parameters(self, parameters) -> SetParametersResult:
-        changed = {parameter.name: parameter.value for parameter in parameters if hasattr(NodeConfig, parameter.name)}
+        known = {setting.name for setting in settings_of(NodeConfig)}
+        changed = {parameter.name: parameter.value for parameter in parameters if parameter.name in known}
         # The intake's time follows the clock that was chosen when the node was configured.
         fixed = sorted({parameter.name for parameter in parameters} & {*changed, "use_sim_time"} - RUNTIME_PARAMETERS)
         if not changed and not fixed:

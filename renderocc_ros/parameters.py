@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting
+from renderocc_model.rosio.vehicle import Vehicle
 
 # Parameters that `ros2 param set` can change while the node runs. The others are read when the node is configured.
 RUNTIME_PARAMETERS = {
@@ -19,58 +19,18 @@ RUNTIME_PARAMETERS = {
     "save_directory",
 }
 
-MOST_CAMERAS = 64  # a hostile publisher could otherwise make the node subscribe to topics without end
-MOST_NAME = 100  # characters of a camera's name; it is part of topic names, which ROS limits to 247
-# Placeholders for a camera's name in a template. On its command line, ROS reads a value that begins with `{` as a
-# mapping in YAML; `<camera>/image_raw` has no such problem.
-CAMERA_MARKS = ("{camera}", "<camera>")
-CAMERA_MARK = "{camera}"
-# Names that ROS allows in topics. A sender that does not use ROS can announce any name.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
-_SUBSTITUTION = re.compile(r"\{(node|ns|namespace)\}")  # ROS replaces these itself
-
 
 @configuration
-class NodeConfig:
-    """Every parameter of the node `renderocc`; `help`, range and choices of each are in its field's metadata.
+class NodeConfig(Vehicle):
+    """Every parameter of the node `renderocc`: those of the vehicle, and its own.
 
     Raises:
         ValueError: a value is out of its range, or two values contradict each other; the text names the parameter.
     """
 
-    # Cameras
-    cameras: tuple[str, ...] = setting(
-        (),
-        "names of the cameras, in the order of the network's views; "
-        "empty: every camera that is on the graph when the node is configured",
-    )
     anchor_camera: str = setting("", "camera whose stamps the outputs have; empty: the first of `cameras`")
-    image_topic: str = setting(
-        "{camera}/image_raw",
-        "template of the raw image topic; {camera} or <camera> stands for the camera's name; "
-        "compressed images are expected at TOPIC/compressed",
-    )
-    camera_info_topic: str = setting("{camera}/camera_info", "template of the calibration topic")
-    camera_frame: str = setting(
-        "", "template of the optical frame, e.g. {camera}_optical; empty: the frame_id of the images"
-    )
-    image_transport: str = setting(
-        "auto",
-        "kind of image messages to subscribe to; auto: both, the raw ones if both are published",
-        choices=("auto", "raw", "compressed"),
-    )
 
-    # Frames
-    base_frame: str = setting("base_link", "frame of the grid and of every output: x forward, y left, z up")
-    odom_frame: str = setting(
-        "odom",
-        "fixed frame for ego motion between image stamps; "
-        "empty: no ego motion, cameras are placed by their mounts alone",
-    )
-    mounts: tuple[str, ...] = setting(
-        (),
-        "poses of cameras that are not in TF, each 'camera: x y z roll pitch yaw' of its body in base_frame [m, rad]",
-    )
+    # Transforms
     tf_timeout: float = setting(
         0.1, "longest wait of a frame for the ego pose at its image stamps [s]", minimum=0.0, maximum=5.0
     )
@@ -180,29 +140,7 @@ class NodeConfig:
     autostart: bool = setting(True, "whether the node configures and activates itself, once its cameras are there")
 
     def check(self) -> None:
-        for name in ("image_topic", "camera_info_topic"):
-            if not any(mark in getattr(self, name) for mark in CAMERA_MARKS):
-                raise ValueError(
-                    f"parameter {name!r} is {getattr(self, name)!r}: "
-                    "it must contain {camera}, e.g. '{camera}/image_raw'"
-                )
-            topic = _SUBSTITUTION.sub("x", _filled(getattr(self, name), "x")).removeprefix("~")
-            if not _NAME.fullmatch(topic.removeprefix("/")):
-                raise ValueError(
-                    f"parameter {name!r} is {getattr(self, name)!r}, which is no topic of ROS: "
-                    "use letters, digits and '_' in words divided by '/', e.g. '{camera}/image_raw'"
-                )
-        for camera in self.cameras:
-            if not is_camera_name(camera):
-                raise ValueError(
-                    f"parameter 'cameras' names {camera!r}, which cannot be part of a topic: use letters, digits and "
-                    f"'_' in words divided by '/', none beginning with a digit, at most {MOST_NAME} characters in all, "
-                    "e.g. 'front_left'"
-                )
-        if len(self.cameras) > MOST_CAMERAS:
-            raise ValueError(f"parameter 'cameras' has {len(self.cameras)} names; expected at most {MOST_CAMERAS}")
-        if len(set(self.cameras)) != len(self.cameras):
-            raise ValueError(f"parameter 'cameras' names a camera twice: {list(self.cameras)}")
+        super().check()
         if self.anchor_camera and self.cameras and self.anchor_camera not in self.cameras:
             raise ValueError(
                 f"parameter 'anchor_camera' is {self.anchor_camera!r}, "
@@ -217,29 +155,6 @@ class NodeConfig:
                 f"parameter 'grid_min_height' ({self.grid_min_height}) must be below "
                 f"'grid_max_height' ({self.grid_max_height})"
             )
-        if not self.base_frame:
-            raise ValueError("parameter 'base_frame' is empty; name the vehicle's frame, usually 'base_link'")
-
-    def image_topic_of(self, camera: str) -> str:
-        return _filled(self.image_topic, camera)
-
-    def camera_info_topic_of(self, camera: str) -> str:
-        return _filled(self.camera_info_topic, camera)
-
-    def camera_frame_of(self, camera: str) -> str:
-        """The optical frame; empty if the images name it."""
-        return _filled(self.camera_frame, camera)
 
     def save_path(self) -> Path:
         return Path(os.path.expandvars(self.save_directory)).expanduser().resolve()
-
-
-def _filled(template: str, camera: str) -> str:
-    for mark in CAMERA_MARKS:
-        template = template.replace(mark, camera)
-    return template
-
-
-def is_camera_name(name: str) -> bool:
-    """Whether ROS allows the name in topics."""
-    return len(name) <= MOST_NAME and _NAME.fullmatch(name) is not None

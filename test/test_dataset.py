@@ -15,6 +15,7 @@ from tiny_bag import FRAME_NS, HEIGHT, LATER_NS, RIG, START_NS, WIDTH, Plan, wri
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
 from renderocc_model.images.preprocessing import Preprocessor
+from renderocc_model.rosio.vehicle import Vehicle
 from training.data.augment import AugmentConfig
 from training.data.batch import make_batch
 from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
@@ -349,7 +350,7 @@ def test_recordings_that_are_not_there_are_named(tables, tmp_path):
 
 def test_recordings_with_other_cameras_are_mixed_each_with_its_own(tmp_path):
     bag = write_bag(tmp_path / "front_only", Plan(frames=1))
-    prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(cameras=("front",)))
+    prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(vehicle=Vehicle(cameras=("front",))))
     prepare_recording(write_bag(tmp_path / "zboth", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig())
     dataset = RayDataset(tmp_path / "tables", SampleConfig(64, 96, rays=200))
     alone, both = dataset.sample(0, 0), dataset.sample(0, 1)
@@ -364,7 +365,10 @@ def test_recordings_with_other_cameras_are_mixed_each_with_its_own(tmp_path):
 
 def test_a_network_remembers_all_rigs_that_it_learned_from(tmp_path):
     prepare_recording(
-        write_bag(tmp_path / "one", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig(cameras=("front",))
+        write_bag(tmp_path / "one", Plan(frames=1)),
+        None,
+        tmp_path / "tables",
+        PrepareConfig(vehicle=Vehicle(cameras=("front",))),
     )
     prepare_recording(write_bag(tmp_path / "two", Plan(frames=1)), None, tmp_path / "tables", PrepareConfig())
     both = Data(RayDataset(tmp_path / "tables"), None).rig_summary()

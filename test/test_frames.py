@@ -13,6 +13,7 @@ from town import rewritten
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import BagError
+from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.frames import Recording, RecordingError
 
 
@@ -97,7 +98,7 @@ def test_a_hole_in_the_poses_is_not_interpolated_over(tmp_path):
 
 
 def test_a_vehicle_without_odometry_stands_still(bag):
-    with Recording(bag, odom_frame="") as recording:
+    with Recording(bag, vehicle=Vehicle(odom_frame="")) as recording:
         moved = recording.base_from_camera("wide", START_NS + LATER_NS, START_NS)
         np.testing.assert_allclose(moved, RIG["wide"].base_from_camera, atol=1e-12)
 

@@ -17,6 +17,7 @@ from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
+from renderocc_model.rosio.vehicle import Vehicle
 from training.label import main
 from training.label.clouds import LabelField, LabelledCloud, LidarClouds, null_returns
 from training.label.from_clouds import labels_from_clouds
@@ -223,7 +224,7 @@ def test_pixels_of_the_vehicle_itself_get_no_labels(town_bag, tmp_path, capsys):
     assert main(arguments) == 2 and "is 351x128 but the camera is 352x128" in capsys.readouterr().err
     cv2.imwrite(str(masks / "cam_front.png"), mask)
     assert main(arguments) == 0
-    with Recording(town_bag, tmp_path / "out", cameras=["cam_front"]) as made:
+    with Recording(town_bag, tmp_path / "out", Vehicle(cameras=("cam_front",))) as made:
         stamp = made.stamps["cam_front"][0]
         semantic, depth = made.semantic("cam_front", stamp), made.depth("cam_front", stamp)
     assert (semantic[100:] == UNLABELLED).all() and not depth[100:].any()
@@ -351,7 +352,10 @@ def test_depth_and_label_images_become_labels_pixel_for_pixel(town_bag, tmp_path
     (tmp_path / "map.yaml").write_text(yaml.safe_dump({"colours": colours, "others": "unlabelled"}))
     arguments = ["--depth-topic", "{camera}/range", "--semantic-topic", "/{camera}/colours", "--cameras", "cam_front"]
     assert main([str(bag), *arguments, "--mapping", str(tmp_path / "map.yaml")]) == 0
-    with Recording(town_bag) as truth, Recording(bag, tmp_path / "drive_labels", cameras=["cam_front"]) as made:
+    with (
+        Recording(town_bag) as truth,
+        Recording(bag, tmp_path / "drive_labels", Vehicle(cameras=("cam_front",))) as made,
+    ):
         for stamp in truth.stamps["cam_front"]:
             semantic, depth = truth.semantic("cam_front", stamp), truth.depth("cam_front", stamp)
             sidewalk = semantic == OCC3D_NUSCENES.id_of("sidewalk")
@@ -530,7 +534,7 @@ def test_a_network_labels_a_recording_with_depth_from_its_lidar(town_bag, tmp_pa
     network = saved_network(tmp_path, "ts", size=[32, 88])
     out = tmp_path / "out"
     assert main([str(town_bag), "--out", str(out), "--network", str(network), "--cameras", "cam_front"]) == 0
-    with Recording(town_bag, out, cameras=["cam_front"]) as made:
+    with Recording(town_bag, out, Vehicle(cameras=("cam_front",))) as made:
         stamp = made.stamps["cam_front"][0]
         semantic, depth = made.semantic("cam_front", stamp), made.depth("cam_front", stamp)
     assert set(np.unique(semantic)) <= {CAR, ROAD} and 200 < (depth > 0).sum() < depth.size / 4

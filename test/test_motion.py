@@ -359,4 +359,4 @@ def test_no_image_is_labelled_with_a_cloud_from_the_other_side(tmp_path, monkeyp
 @pytest.mark.parametrize("command", [check, label])
 def test_a_limit_that_is_no_number_is_named(jumping, capsys, command):
     assert command([str(jumping), "--max-speed", "nan"]) == 2
-    assert "'max_speed' is nan" in capsys.readouterr().err
+    assert "max_speed' is nan" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The node's parameters: checks, the commented YAML file, and cameras found on the graph."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,41 @@ def test_defaults_are_valid_and_say_what_they_mean():
         assert setting.help, f"{setting.name} has no description"
         if setting.type in (int, float):
             assert setting.minimum is not None and setting.maximum is not None, f"{setting.name} has no range"
+
+
+TITLES = {
+    "cameras": "Cameras",
+    "base_frame": "Frames",
+    "tf_topic": "Ego motion",
+    "lidar_topics": "Other sensors",
+    "motion.max_speed": "How the vehicle can move; where it moves otherwise, nothing is related",
+    "anchor_camera": "Matching images to frames",
+    "checkpoint": "Network",
+    "max_markers": "Outputs",
+}
+
+
+def written_anew(text: str) -> str:
+    """The commented parameter file, from the dataclass; its first lines stay."""
+    lines = text.splitlines()
+    lines = lines[: lines.index("  ros__parameters:") + 1]
+    for setting in settings_of(NodeConfig):
+        if title := TITLES.get(setting.name):
+            lines += [""] * (setting.name != "cameras") + [f"    # {title}"]
+        choices = "; one of: " + ", ".join(setting.choices) if setting.choices else ""
+        limits = f"; {setting.minimum:g} to {setting.maximum:g}" if setting.minimum is not None else ""
+        live = " (live)" if setting.name in RUNTIME_PARAMETERS else ""
+        default = list(setting.default) or [""] if isinstance(setting.default, tuple) else setting.default
+        lines += [f"    # {setting.help}{choices}{limits}{live}", f"    {setting.name}: {json.dumps(default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_parameter_file_is_written_from_the_dataclass():
+    """Run with RENDEROCC_UPDATE_README=1 to write it anew."""
+    text = PARAMETER_FILE.read_text()
+    if os.environ.get("RENDEROCC_UPDATE_README"):
+        PARAMETER_FILE.write_text(written_anew(text))
+    assert PARAMETER_FILE.read_text() == written_anew(text)
 
 
 def test_the_parameter_file_holds_every_parameter_with_its_default():

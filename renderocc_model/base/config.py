@@ -42,6 +42,7 @@ __all__ = [
     "from_mapping",
     "load_config",
     "load_yaml",
+    "nested",
     "setting",
     "settings_of",
     "to_mapping",
@@ -147,6 +148,18 @@ def from_mapping(cls: type[T], mapping: Mapping, where: str = "configuration", b
             the wrong type or out of range, or one that the class itself refuses.
     """
     return _build(cls, mapping, where, "", base)
+
+
+def nested(values: Mapping[str, Any]) -> dict:
+    """{'a.b': value} as {'a': {'b': value}}, which `from_mapping` takes."""
+    content: dict = {}
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        place = content
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return content
 
 
 def to_mapping(config: Any) -> Any:

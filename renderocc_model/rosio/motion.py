@@ -28,16 +28,19 @@ _NAMED = 5  # jumps that are named one by one
 class MotionLimits:
     """How a vehicle can move. Two poses between which it would have to move otherwise have a jump between them."""
 
-    max_speed: float = setting(70.0, "largest speed of the vehicle [m/s]", minimum=0.0)
+    max_speed: float = setting(70.0, "largest speed of the vehicle [m/s]", minimum=0.0, maximum=1000.0)
     max_acceleration: float = setting(
-        15.0, "largest change of its speed from one pose to the next, up or down [m/s^2]", minimum=0.0
+        15.0, "largest change of its speed from one pose to the next, up or down [m/s^2]", minimum=0.0, maximum=1000.0
     )
-    max_yaw_rate: float = setting(3.0, "largest rate at which it turns, about any axis [rad/s]", minimum=0.0)
-    max_climb_rate: float = setting(10.0, "largest speed up or down [m/s]", minimum=0.0)
+    max_yaw_rate: float = setting(
+        3.0, "largest rate at which it turns, about any axis [rad/s]", minimum=0.0, maximum=1000.0
+    )
+    max_climb_rate: float = setting(10.0, "largest speed up or down [m/s]", minimum=0.0, maximum=1000.0)
     max_pose_step: float = setting(
         0.5,
         "noise of the ego poses: a step that is longer than the limits allow by no more than this is no jump [m]",
         minimum=0.0,
+        maximum=1000.0,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import UndistortTable, View
-from renderocc_model.rosio.motion import Jump, JumpWatch, MotionLimits
+from renderocc_model.rosio.motion import Jump, JumpWatch
 from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -96,7 +96,7 @@ class FramePipeline:
         self._mounts = parse_mounts(config.mounts, cameras)
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
-        self.jumps = JumpWatch(transforms, config.odom_frame, config.base_frame, MotionLimits())
+        self.jumps = JumpWatch(transforms, config.odom_frame, config.base_frame, config.motion)
         self._stamp_before: int | None = None  # of the frame before
         self._mount_checks = MountChecks(config.base_frame)
         self._tables = ViewTables(*predictor.view_size)

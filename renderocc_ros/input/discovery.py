@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from renderocc_model.rosio.vehicle import CAMERA_MARK, MOST_CAMERAS, is_camera_name
 from renderocc_model.rosio.video_track import VIDEO_READERS, video_topic
 from renderocc_ros.health.throttled_log import ThrottledLog
-from renderocc_ros.parameters import CAMERA_MARK, MOST_CAMERAS, NodeConfig, is_camera_name
+from renderocc_ros.parameters import NodeConfig
 
 if TYPE_CHECKING:
     from rclpy.node import Node

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.findings import Finding
-from renderocc_model.rosio.motion import MotionLimits
+from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
 
 __all__ = ["main"]
 
@@ -32,15 +31,10 @@ def parser() -> argparse.ArgumentParser:
         help="label bags, one for each recording, in the same order (default: BAG_labels if it exists, and BAG)",
     )
     made.add_argument("--no-labels", action="store_true", help="do not look for labels: for use before labelling")
-    made.add_argument("--cameras", nargs="+", metavar="NAME", help="check only these cameras (default: all)")
     made.add_argument(
         "--classes",
         metavar="TABLE",
         help="class table of the labels (default: the one that sidecar or import name, else occ3d_nuscenes)",
-    )
-    made.add_argument("--base-frame", default="base_link", help="the vehicle's frame in TF (default base_link)")
-    made.add_argument(
-        "--odom-frame", default="odom", help="the fixed frame in TF (default odom); '' for a vehicle that stands still"
     )
     made.add_argument(
         "--max-pose-gap",
@@ -56,13 +50,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="largest time in seconds between a frame and its images (default 0.1)",
     )
-    add_arguments(
-        made.add_argument_group("motion; where the vehicle moves otherwise, nothing is related"), MotionLimits
-    )
     made.add_argument(
         "--samples", type=int, default=50, metavar="N", help="decode N label images of each camera (default 50; 0: all)"
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    add_vehicle_options(made)
     return made
 
 
@@ -76,14 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"renderocc check: {text}", file=sys.stderr)
         return 2
     try:
-        from_arguments(arguments, MotionLimits)
+        vehicle = vehicle_from(arguments)
     except ValueError as error:
         print(f"renderocc check: {error}", file=sys.stderr)
         return 2
     reports = []
     for index, bag in enumerate(arguments.bags):
         labels = arguments.labels[index] if arguments.labels else None
-        report = check_recording(bag, labels, arguments)
+        report = check_recording(bag, labels, vehicle, arguments)
         reports.append(report)
         if not arguments.json:
             _print(report, "can be labelled" if arguments.no_labels else "can be trained on")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from argparse import Namespace
 
 import numpy as np
 
-from renderocc_model.base.config_arguments import from_arguments
 from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
-from renderocc_model.rosio.motion import MotionLimits, find_jumps
+from renderocc_model.rosio.motion import find_jumps
 from renderocc_model.rosio.tf_buffer import TransformError
+from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.frames import pose_gap
 
 from .contents import Contents
@@ -89,7 +88,7 @@ def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> Non
             )
 
 
-def check_poses(findings: Findings, contents: Contents, options: Namespace) -> None:
+def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_gap: float) -> None:
     """Check that the ego pose does not jump, and that every image has one.
 
     There is one finding for each unbroken row of images without a pose. Images inside a jump are not among them: they
@@ -98,13 +97,14 @@ def check_poses(findings: Findings, contents: Contents, options: Namespace) -> N
     Args:
         findings: gets the faults.
         contents: contents of the recording.
-        options: the options of `renderocc check`.
+        vehicle: its frames and limits of motion.
+        max_gap: longest time in seconds from an image to the ego poses around it.
     """
-    base_frame, odom_frame, max_gap = options.base_frame, options.odom_frame, options.max_pose_gap
+    base_frame, odom_frame = vehicle.base, vehicle.fixed
     if not odom_frame:
         findings.ok("ego motion", "the vehicle stands still (--odom-frame is empty)")
         return
-    jumps = find_jumps(contents.transforms, odom_frame, base_frame, from_arguments(options, MotionLimits))
+    jumps = find_jumps(contents.transforms, odom_frame, base_frame, vehicle.motion)
     for text in jumps.texts(contents.time_text):
         findings.warn("ego motion", text, "what is before it and what is after it are not related", "/tf")
     missing = 0

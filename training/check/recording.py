@@ -14,6 +14,7 @@ from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
+from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.notes import class_table, find_sidecar
 
 from .contents import Contents, read_contents
@@ -28,12 +29,13 @@ _MEND_IMAGE = "cut the recording there, or leave the camera out with --cameras"
 _CLOCK_SLACK_S = 5.0  # largest difference between an image's stamp and its record time
 
 
-def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict:
+def check_recording(path: Path, labels: Path | None, vehicle: Vehicle, options: Namespace) -> dict:
     """Check a recording.
 
     Args:
         path: the recording.
         labels: its sidecar. None is <path>_labels if that exists.
+        vehicle: its cameras, topics, frames and limits of motion.
         options: the options of `renderocc check`.
     Returns:
         a report for JSON: recording, labels, status (0, 1 or 2, as the exit status), topics, cameras,
@@ -47,7 +49,7 @@ def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict
         with ExitStack() as stack:
             bag = stack.enter_context(Bag(path))
             sidecars = [stack.enter_context(Bag(labels))] if labels is not None and not options.no_labels else []
-            report |= _examine(findings, bag, sidecars, options)
+            report |= _examine(findings, bag, sidecars, vehicle, options)
             status = 0 if findings.could_run else 1
     except BagError as error:
         findings.fail("recording", str(error))
@@ -58,7 +60,7 @@ def check_recording(path: Path, labels: Path | None, options: Namespace) -> dict
     return report | {"status": status, "findings": findings.as_dict()["findings"]}
 
 
-def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespace) -> dict:
+def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle, options: Namespace) -> dict:
     for opened in (bag, *sidecars):
         for note in opened.notes:
             findings.warn("recording", f"{opened.path}: {note}", f"ros2 bag reindex {opened.path}")
@@ -70,15 +72,15 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
     for topic in bag.topics.values():
         rate = _rate(topic.count, length)
         findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{f', {rate:.1f} Hz' if rate else ''}")
-    contents = read_contents(findings, bag, options.base_frame, options.cameras)
-    _check_presence(findings, contents, bag, options)
+    contents = read_contents(findings, bag, vehicle.base, vehicle.cameras or None)
+    _check_presence(findings, contents, bag, vehicle)
     for camera in contents.cameras.values():
         _check_camera(findings, contents, camera)
     for cloud, (_, stamps) in contents.clouds.items():
         _check_stamps(findings, contents, f"cloud {cloud}", cloud, stamps, "cloud")
-    check_lidars(findings, contents, options.base_frame)
-    mounts = check_mounts(findings, contents, options.base_frame)
-    check_poses(findings, contents, options)
+    check_lidars(findings, contents, vehicle.base)
+    mounts = check_mounts(findings, contents, vehicle.base)
+    check_poses(findings, contents, vehicle, options.max_pose_gap)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
     try:
         classes = class_table(options.classes, bag.path, sidecars[0].path if sidecars else None)
@@ -103,10 +105,10 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], options: Namespa
     }
 
 
-def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: Namespace) -> None:
+def _check_presence(findings: Findings, contents: Contents, bag: Bag, vehicle: Vehicle) -> None:
     for topic in ("/tf", "/tf_static"):
         count = bag.topics[topic].count if topic in bag.topics else 0
-        if not count and (topic == "/tf_static" or options.odom_frame):
+        if not count and (topic == "/tf_static" or vehicle.odom_frame):
             findings.warn("topics", f"there are no messages on {topic}", "record it from the start", topic)
     for name in contents.uncalibrated:
         findings.fail(
@@ -115,7 +117,7 @@ def _check_presence(findings: Findings, contents: Contents, bag: Bag, options: N
             "record it, or leave the camera out with --cameras",
             f"/{name}/camera_info",
         )
-    for name in options.cameras or ():
+    for name in vehicle.cameras:
         if name not in contents.cameras and name not in contents.uncalibrated:
             findings.fail(
                 f"camera '{name}'",

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.rosio.motion import MotionLimits
+from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
 
 __all__ = ["main"]
 
@@ -28,13 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("bag", type=Path, help="the recording")
     made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
-    made.add_argument("--cameras", nargs="+", metavar="NAME", help="label only these cameras (default: all)")
     depth = made.add_argument_group("depth")
-    depth.add_argument(
-        "--lidar",
-        metavar="TOPIC",
-        help="PointCloud2 or Livox CustomMsg (default: the only one in the recording)",
-    )
     depth.add_argument(
         "--sweeps", type=int, default=1, metavar="K", help="use the K clouds nearest in time to an image (default 1)"
     )
@@ -97,21 +90,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="TABLE",
         help="class table: occ3d_nuscenes or semantic_kitti (default: that of the import, else occ3d_nuscenes)",
     )
-    made.add_argument("--base-frame", default="base_link", help="the vehicle's frame in TF (default base_link)")
-    made.add_argument(
-        "--odom-frame",
-        default="odom",
-        help="the fixed frame in TF (default odom); '' for a vehicle that stands still",
-    )
     made.add_argument(
         "--max-pose-gap",
         type=float,
         default=0.5,
         metavar="S",
         help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
-    )
-    add_arguments(
-        made.add_argument_group("motion; where the vehicle moves otherwise, nothing is related"), MotionLimits
     )
     made.add_argument("--preview", type=Path, metavar="DIR", help="write images with their labels drawn over them")
     made.add_argument("--preview-count", type=int, default=10, metavar="N", help="previews of each camera (default 10)")
@@ -121,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), metavar="N", help="number of threads"
     )
+    add_vehicle_options(made)
     return made
 
 
@@ -155,15 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or sidecar_of(bag)
     if out.exists():
         raise ValueError(f"{out} exists; name another folder with --out, or remove it")
-    with Recording(
-        bag,
-        None,
-        arguments.base_frame,
-        arguments.odom_frame,
-        arguments.cameras,
-        arguments.max_pose_gap,
-        from_arguments(arguments, MotionLimits),
-    ) as recording:
+    with Recording(bag, None, vehicle_from(arguments), arguments.max_pose_gap) as recording:
         for text in recording.warnings():
             print(f"renderocc label: warning: {text}", file=sys.stderr)
         sources, notes = find_sources(recording, arguments)

@@ -85,9 +85,10 @@ class _Classes:
 
 def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTopic | None:
     """The topic of clouds; None if it is not needed."""
-    if not needed and not wanted.lidar:
+    chosen = recording.vehicle.lidar_topics
+    if not needed and not chosen:
         return None
-    topic = find_topic(recording.bag, CLOUD_TYPES, wanted.lidar, "--lidar")
+    topic = find_topic(recording.bag, CLOUD_TYPES, chosen[0] if chosen else None, "--lidar")
     if topic is None:
         others = other_lidars(recording.bag)
         remedy = others or "record the LiDAR, or name depth images with --depth-topic"

@@ -18,7 +18,9 @@ from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
 from renderocc_model.field.classes import TABLES
-from renderocc_model.rosio.motion import MotionLimits
+from renderocc_model.rosio.parameter_file import vehicle_of_file
+from renderocc_model.rosio.vehicle import Vehicle
+from renderocc_model.rosio.vehicle_options import add_params_option
 
 from ..recordings.frames import FrameIndex, Recording, RecordingError
 from ..recordings.notes import class_table, find_sidecar, recording_name
@@ -45,9 +47,6 @@ class PrepareConfig:
         "", "camera whose images are the frames; when empty, the moments of the 3D truth, else the first camera"
     )
     max_time_diff: float = setting(0.1, "largest difference in time between a frame and its images [s]", minimum=0.0)
-    base_frame: str = setting("base_link", "the vehicle's frame in TF")
-    odom_frame: str = setting("odom", "the fixed frame in TF; when empty, the vehicle stands still")
-    cameras: tuple[str, ...] = setting((), "cameras to use; when empty, all that have images and camera_info")
     max_pose_gap: float = setting(0.5, "largest time between a stamp and the ego poses around it [s]", minimum=0.0)
     without_depth: bool = setting(False, "also keep pixels of known class and unknown depth")
     pixels_per_image: int = setting(
@@ -55,8 +54,8 @@ class PrepareConfig:
         "labelled pixels to keep of each image, drawn at random; 0 keeps all (dense labels take 8 bytes a pixel)",
         minimum=0,
     )
-    motion: MotionLimits = MotionLimits()
     skip_unposed: bool = setting(False, "leave out frames that have no ego pose, instead of refusing the recording")
+    vehicle: Vehicle = setting(Vehicle(), "the vehicle's cameras, topics, frames and clocks")
 
 
 def prepare_recording(
@@ -88,9 +87,7 @@ def prepare_recording(
     if is_prepared(out / name, plan):
         return out / name
     table = class_table(config.classes, bag, labels)
-    with Recording(
-        bag, labels, config.base_frame, config.odom_frame, config.cameras or None, config.max_pose_gap, config.motion
-    ) as recording:
+    with Recording(bag, labels, config.vehicle, config.max_pose_gap) as recording:
         frames = usable_frames(recording, config)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
@@ -135,7 +132,7 @@ def usable_frames(recording: Recording, config: PrepareConfig, labelled: bool = 
 
 
 def _refuse_uncalibrated(recording: Recording, config: PrepareConfig) -> None:
-    if recording.uncalibrated and not config.cameras:
+    if recording.uncalibrated and not config.vehicle.cameras:
         lacking = ", ".join(f"/{camera}/camera_info" for camera in recording.uncalibrated)
         raise RecordingError(
             f"{recording.path}: {lacking} missing for recorded images; record it, or leave these cameras out with "
@@ -217,6 +214,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of processes (default: number of CPU cores)",
     )
+    add_params_option(made)
     add_arguments(made, PrepareConfig)
     return made
 
@@ -234,7 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
-        config = from_arguments(arguments, PrepareConfig)
+        vehicle = Vehicle() if arguments.params is None else vehicle_of_file(arguments.params)
+        config = from_arguments(arguments, PrepareConfig, PrepareConfig(vehicle=vehicle))
         arguments.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"renderocc prepare: {error}", file=sys.stderr)

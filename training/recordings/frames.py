@@ -19,10 +19,11 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.camera_topics import Complaint, add_complaint
-from renderocc_model.rosio.motion import Jumps, MotionLimits, find_jumps
+from renderocc_model.rosio.motion import Jumps, find_jumps
 from renderocc_model.rosio.pixel_format import MosaicError, PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.rosio.vehicle import Vehicle
 
 from .label_images import LabelImageError, depth_image, semantic_image
 
@@ -86,13 +87,11 @@ class Recording:
     Args:
         path: a rosbag2.
         labels: sidecar bag with label topics. Labels are searched there first, then in the recording itself.
-        base_frame: the vehicle's frame in TF.
-        odom_frame: the fixed frame in TF. When it is empty, the vehicle stands still.
-        cameras: names of the cameras to use. None uses all that have images and camera_info.
+        vehicle: its cameras, topics, frames and limits of motion. Where the ego pose moves otherwise, the recording
+            falls into pieces that are not related to each other.
         max_pose_gap: longest time in seconds from a stamp to the ego poses before and after it.
-        limits: how the vehicle can move; where the ego pose moves otherwise, the recording falls into pieces that are
-            not related to each other.
     Attributes:
+        base_frame, odom_frame: names in TF of the vehicle's frame and of the fixed one; no fixed one: it stands still.
         bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
         cameras: names. Camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
         uncalibrated: names of cameras that have images but no camera_info. They are not used.
@@ -111,15 +110,13 @@ class Recording:
         self,
         path: str | Path,
         labels: str | Path | None = None,
-        base_frame: str = "base_link",
-        odom_frame: str = "odom",
-        cameras: Sequence[str] | None = None,
+        vehicle: Vehicle = Vehicle(),
         max_pose_gap: float = 0.5,
-        limits: MotionLimits = MotionLimits(),
     ) -> None:
         self.path = Path(path)
         self.labels_path = None if labels is None else Path(labels)
-        self.base_frame, self.odom_frame, self.max_pose_gap = base_frame, odom_frame, max_pose_gap
+        self.vehicle, self.max_pose_gap = vehicle, max_pose_gap
+        self.base_frame, self.odom_frame = vehicle.base, vehicle.fixed
         self.transforms = TransformBuffer(history=1e9, max_samples=1 << 30)
         self.models: dict[str, CameraModel] = {}
         self.optical_frames: dict[str, str] = {}
@@ -131,13 +128,13 @@ class Recording:
             self.bag = stack.enter_context(Bag(self.path))
             bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
             self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
-            self._find_cameras(cameras)
+            self._find_cameras(vehicle.cameras or None)
             self._labels = {
                 kind: {camera: source for camera in self.cameras if (source := find_source(bags, f"/{camera}/{kind}"))}
                 for kind in _DECODERS
             }
             self._read_index()
-            self.jumps: Jumps = find_jumps(self.transforms, odom_frame, base_frame, limits)
+            self.jumps: Jumps = find_jumps(self.transforms, self.odom_frame, self.base_frame, vehicle.motion)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Recording:

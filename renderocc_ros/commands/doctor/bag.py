@@ -13,7 +13,7 @@ from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError, Topic
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
-from renderocc_model.rosio.motion import MotionLimits, find_jumps
+from renderocc_model.rosio.motion import find_jumps
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.mounts import parse_mounts
@@ -257,7 +257,7 @@ def _check_ego_motion(
     if not config.odom_frame:
         findings.ok("ego motion", "parameter odom_frame is empty: cameras are placed by their mounts alone")
         return
-    jumps = find_jumps(transforms, config.odom_frame, config.base_frame, MotionLimits())
+    jumps = find_jumps(transforms, config.odom_frame, config.base_frame, config.motion)
     for text in jumps.texts(lambda stamp_ns: f"{seconds_text(stamp_ns)} s"):
         remedy = "the node relates nothing across it; repair what publishes the pose"
         findings.warn("ego motion", f"{config.odom_frame} to {config.base_frame}: {text}", remedy)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from renderocc_model.base.config import from_mapping, settings_of
+from renderocc_model.base.config import from_mapping, nested, settings_of
 from renderocc_model.base.findings import Findings
-from renderocc_model.base.plain_yaml import read_yaml
 from renderocc_model.geometry.rig import Rig
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.network.rig_summary import compare_summaries
+from renderocc_model.rosio.parameter_file import OtherNodes, ParameterFileError, node_parameters
 from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["check_checkpoint", "check_params", "check_rig"]
 
-_NODE_NAME = "renderocc"
 _NOT_OURS = ("qos_overrides", "use_sim_time", "start_type_description_service")  # rclpy's own parameters
 
 
@@ -24,19 +23,14 @@ def check_params(findings: Findings, path: Path | None) -> NodeConfig:
     """Check a ROS parameter file against the node's parameters; what cannot be used is left at its default."""
     if path is None:
         return NodeConfig()
-    sections = _sections(findings, path)
-    if sections is None:
+    try:
+        values = node_parameters(path)
+    except OtherNodes as error:
+        findings.warn("params", str(error))
         return NodeConfig()
-    own = [(name, values) for name, values in sections if name.strip("/").split("/")[-1] in (_NODE_NAME, "**", "")]
-    if not own:
-        others = ", ".join(name for name, _ in sections) or "none"
-        findings.warn(
-            "params",
-            f"{path}: no section is for the node {_NODE_NAME!r} (there is {others})",
-            "begin it with '/**/renderocc:'",
-        )
+    except ParameterFileError as error:
+        findings.fail("params", str(error))
         return NodeConfig()
-    values = {key: value for _, section in own for key, value in _flattened(section)}
     known = {setting.name: setting for setting in settings_of(NodeConfig)}
     usable = {}
     for name, value in values.items():
@@ -49,52 +43,12 @@ def check_params(findings: Findings, path: Path | None) -> NodeConfig:
         elif _has_ros_type(findings, path, name, value, known[name].default):
             usable[name] = [item for item in value if item] if isinstance(known[name].default, tuple) else value
     try:
-        config = from_mapping(NodeConfig, usable, where=str(path))
+        config = from_mapping(NodeConfig, nested(usable), where=str(path))
     except ValueError as error:
         findings.fail("params", str(error))
         return NodeConfig()
     findings.ok("params", f"{path}: {len(usable)} parameters set")
     return config
-
-
-def _sections(findings: Findings, path: Path) -> list[tuple[str, Mapping]] | None:
-    """(node name, its ros__parameters) of each section of a parameter file; None, after a finding, if it is wrong."""
-    try:
-        document = read_yaml(path)
-    except OSError as error:
-        findings.fail("params", f"{path}: {error.strerror or error}")
-        return None
-    except ValueError as error:
-        findings.fail("params", str(error)[:300])
-        return None
-    sections = list(_find_sections(document, ""))
-    if not sections:
-        findings.fail(
-            "params",
-            f"{path}: there is no 'ros__parameters' in it",
-            "begin with '/**/renderocc:', then '  ros__parameters:'",
-        )
-        return None
-    return sections
-
-
-def _find_sections(document: object, name: str) -> Iterator[tuple[str, Mapping]]:
-    """ROS allows nested node names: /ns: {node: {ros__parameters: ...}} is /ns/node."""
-    if not isinstance(document, Mapping):
-        return
-    for key, value in document.items():
-        if key == "ros__parameters" and isinstance(value, Mapping):
-            yield name or "/**", value
-        else:
-            yield from _find_sections(value, f"{name}/{str(key).strip('/')}")
-
-
-def _flattened(section: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _has_ros_type(findings: Findings, path: Path, name: str, value: object, default: object) -> bool:
