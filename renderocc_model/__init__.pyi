@@ -23,6 +23,8 @@ from .geometry.undistortion import UndistortTable as UndistortTable
 from .geometry.undistortion import View as View
 from .geometry.undistortion import network_view as network_view
 from .inference.predictor import Predictor as Predictor
+from .inference.rolling_map import MapConfig as MapConfig
+from .inference.rolling_map import RollingMap as RollingMap
 from .network.checkpoint import Checkpoint as Checkpoint
 from .network.checkpoint import CheckpointError as CheckpointError
 from .network.checkpoint import load_checkpoint as load_checkpoint

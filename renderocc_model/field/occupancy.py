@@ -69,6 +69,7 @@ class Occupancy:
         confidence: (X, Y, Z) float32, probability of being occupied, for seen and unknown voxels alike.
         visible: (X, Y, Z) bool, seen by a camera.
         field: what the network predicted, on its device; None for a volume that comes from elsewhere.
+        threshold: (X, Y, 1) float32, the confidence above which voxels count as occupied; None if it is not known.
 
     Raises:
         ValueError: an array has another shape than the grid, or another type.
@@ -77,7 +78,7 @@ class Occupancy:
     # What makes the arrays of a predicted volume.
     _make_visible: Callable[[], np.ndarray]
     _make_confidence: Callable[[], np.ndarray]
-    _make_field: Callable[[], SemanticDensityField]
+    _make_field: Callable[[], SemanticDensityField | None]
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Occupancy:
         confidence: np.ndarray,
         visible: np.ndarray,
         field: SemanticDensityField | None = None,
+        threshold: np.ndarray | None = None,
     ) -> None:
         for name, array, dtype in (
             ("semantics", semantics, np.uint8),
@@ -96,7 +98,7 @@ class Occupancy:
             if array.shape != grid.shape or array.dtype != dtype:
                 expected = f"{np.dtype(dtype)} of the grid's {grid.shape}"
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected {expected}")
-        self.grid, self.classes = grid, classes
+        self.grid, self.classes, self.threshold = grid, classes, threshold
         self._voxels: OccupiedVoxels | None = None
         # Where the properties of these names keep what they have made.
         self.__dict__.update(semantics=semantics, confidence=confidence, visible=visible, field=field)
@@ -109,16 +111,18 @@ class Occupancy:
         voxels: OccupiedVoxels,
         visible: Callable[[], np.ndarray],
         confidence: Callable[[], np.ndarray],
-        field: Callable[[], SemanticDensityField],
+        field: Callable[[], SemanticDensityField | None],
+        threshold: np.ndarray | None = None,
     ) -> Occupancy:
         """A volume whose arrays are made when they are asked for.
 
         Args:
             voxels: those that are occupied and seen.
             visible, confidence, field: make what the attributes of these names hold.
+            threshold: as the attribute.
         """
         made = cls.__new__(cls)
-        made.grid, made.classes, made._voxels = grid, classes, voxels
+        made.grid, made.classes, made._voxels, made.threshold = grid, classes, voxels, threshold
         made._make_visible, made._make_confidence, made._make_field = visible, confidence, field
         return made
 

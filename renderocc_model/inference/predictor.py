@@ -169,6 +169,7 @@ class Predictor:
     def threshold(self, value: Threshold) -> None:
         self._threshold = checked_threshold(value)
         self._voxel_threshold = threshold_of_voxels(self._threshold, self.grid, self.device)
+        self._threshold_array = self._voxel_threshold.cpu().numpy()
 
     def __call__(self, images: Mapping[str, np.ndarray], odom_from_base: np.ndarray | None = None) -> Occupancy:
         """Predict from pictures as the rig's cameras deliver them.
@@ -362,7 +363,13 @@ class Predictor:
             return found.cpu().numpy()
 
         return Occupancy.predicted(
-            self.grid, self.classes, voxels, visible, probability, partial(prediction.field, self.grid)
+            self.grid,
+            self.classes,
+            voxels,
+            visible,
+            probability,
+            partial(prediction.field, self.grid),
+            self._threshold_array,
         )
 
     def _check(self, views, tables: Sequence, base_from_camera: np.ndarray, odom_from_base) -> None:
