@@ -15,7 +15,7 @@ from renderocc_model.rosio.bags import Bag
 from training.check import main as check
 from training.label import main as label
 from training.prepare import PrepareConfig, prepare_recording
-from training.recordings.frames import RecordingError
+from training.recordings.sources import RecordingError
 
 CLOUD = "sensor_msgs/msg/PointCloud2"
 PACKETS = "velodyne_msgs/msg/VelodyneScan"

@@ -14,7 +14,8 @@ from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import BagError
 from renderocc_model.rosio.vehicle import Vehicle
-from training.recordings.frames import Recording, RecordingError
+from training.recordings.frames import Recording
+from training.recordings.sources import RecordingError
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from training.evaluate.frame_truth import ray_origins
 from training.label import main as label
 from training.prepare import PrepareConfig, main, prepare_recording
 from training.prepare.tables import Tables, TablesError
-from training.recordings.frames import JumpError, Recording
+from training.recordings.frames import Recording
+from training.recordings.sources import JumpError
 
 S = 1_000_000_000
 LIMITS = MotionLimits()
@@ -352,8 +353,10 @@ def test_no_image_is_labelled_with_a_cloud_from_the_other_side(tmp_path, monkeyp
     assert "at 1700000001.520 s" in said.err and "it jumps: moves 40." in said.err
     assert "1 images without labels, first wide at 1700000001.530 s" in said.out
     with Recording(made, tmp_path / "made_labels") as recording:
-        assert recording.label_stamps("front", "depth") == stamps
-        assert recording.label_stamps("wide", "depth") == [at + LATER_NS for at in stamps if at != stamps[3]]
+        assert all(recording.has_labels("front", at, ["depth"]) for at in stamps)
+        assert [recording.has_labels("wide", at + LATER_NS, ["depth"]) for at in stamps] == [
+            at != stamps[3] for at in stamps
+        ]
 
 
 @pytest.mark.parametrize("command", [check, label])

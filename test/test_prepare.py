@@ -22,6 +22,7 @@ from renderocc_model.base.config import settings_of
 from training import prepare
 from training.prepare import PrepareConfig, main, prepare_recording, shard
 from training.prepare.tables import Tables, TablesError, list_tables
+from training.recordings import frames
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -322,13 +323,13 @@ def test_a_recording_without_labels_is_named(tmp_path, capsys):
 
 def test_missing_camera_info_is_named(tmp_path, capsys, monkeypatch):
     bag = write_bag(tmp_path / "info", Plan(frames=1))
-    found = prepare.Recording._find_cameras
+    found = frames.find_cameras
 
-    def without_info(self, wanted):  # as if /wide/camera_info had not been recorded
-        self.bag.topics.pop("/wide/camera_info")
-        found(self, wanted)
+    def without_info(bag, wanted):  # as if /wide/camera_info had not been recorded
+        bag.topics.pop("/wide/camera_info")
+        return found(bag, wanted)
 
-    monkeypatch.setattr(prepare.Recording, "_find_cameras", without_info)
+    monkeypatch.setattr(frames, "find_cameras", without_info)
     text = refused(bag, tmp_path / "out", capsys)
     assert "info: /wide/camera_info missing" in text and "--cameras front" in text
     assert main([str(bag), "--out", str(tmp_path / "out"), "--jobs", "1", "--cameras", "front"]) == 0

@@ -8,7 +8,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.truth import check_truth_file, truth_files
 from training.check import main as check
 from training.prepare import PrepareConfig, prepare_recording
-from training.recordings.frames import RecordingError
+from training.recordings.sources import RecordingError
 
 VOLUME = np.full((4, 4, 2), 17, np.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.geometry.distortion import conventional_distortion
+from renderocc_model.geometry.distortion_names import conventional_distortion
 from renderocc_model.geometry.undistortion import check_sees_ahead
 from renderocc_model.rosio.cdr_messages import CameraInfoMessage
 from renderocc_model.rosio.rectification import rectified_intrinsics

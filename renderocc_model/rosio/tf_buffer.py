@@ -1,7 +1,7 @@
 """Transforms over time from /tf and /tf_static. Lookups give the answers and the errors of tf2's BufferCore.
 
-Frames form a forest. A lookup walks from both frames up to where they meet, takes each link at the stamp asked for
-(linear in translation, slerp in rotation between the two samples around it), and never extrapolates. Intended
+Frames form a forest. A lookup walks from both frames up to where they meet (`tf_walk`), takes each link at the stamp
+asked for (linear in translation, slerp in rotation between the two samples around it), and never extrapolates. Intended
 differences from tf2: stamp zero is a time like any other (`latest` gives the newest), infinities are refused like NaN,
 and a leading '/' is stripped in lookups too.
 """
@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from .tf_history import Conflict, FrameHistory, TransformError, UnknownFrame, change_of, checked_link
 from .tf_link import Link, composed, inverse_times, matrix
+from .tf_walk import disconnected, newest_chain, walk
 
 __all__ = ["LONGEST_NAME", "Conflict", "FrameInfo", "TransformBuffer", "TransformError"]
 
@@ -140,7 +141,7 @@ class TransformBuffer:
             if known is not None:
                 return known.copy()
             self._check_known(target_frame=target, source_frame=source)
-            up, down = self._walk(target, source, stamp_ns)
+            up, down = walk(self._frames, target, source, stamp_ns)
             top_from_source = composed(frame.link(stamp_ns, *bracket) for frame, bracket in up)
             top_from_target = composed(frame.link(stamp_ns, *bracket) for frame, bracket in down)
             link = inverse_times(top_from_target, top_from_source)
@@ -164,11 +165,11 @@ class TransformBuffer:
             if target == source:
                 frame = self._frames.get(source)
                 return frame.stamps[-1] if frame is not None and frame.stamps and not frame.static else 0
-            up = self._newest_chain(source, (target,))
-            down = self._newest_chain(target, up)
+            up = newest_chain(self._frames, source, (target,))
+            down = newest_chain(self._frames, target, up)
             meeting = down[-1]
             if meeting not in up:
-                raise self._disconnected(target, source)
+                raise disconnected(self._frames, target, source)
             below = [name for chain in (up, down) for name in takewhile(lambda name: name != meeting, chain)]
             return min((self._frames[name].stamps[-1] for name in below if not self._frames[name].static), default=0)
 
@@ -185,7 +186,7 @@ class TransformBuffer:
         target, source = _stripped(target), _stripped(source)
         with self._changed:
             try:
-                chain = self._newest_chain(source, (target,)) + self._newest_chain(target, (source,))
+                chain = newest_chain(self._frames, source, (target,)) + newest_chain(self._frames, target, (source,))
             except TransformError:
                 return []
             moving = [self._frames[name] for name in dict.fromkeys(chain) if name in self._frames]
@@ -199,7 +200,7 @@ class TransformBuffer:
         first = 0 if from_ns is None else max(bisect_left(frame.stamps, from_ns) - _SAMPLES_BEFORE, 0)
         for index, stamp_ns in enumerate(frame.stamps[first:], first):
             try:
-                up, down = self._walk(target, source, stamp_ns)
+                up, down = walk(self._frames, target, source, stamp_ns)
             except TransformError:
                 continue
             if all(one is not frame for one, _ in (*up, *down)):
@@ -300,76 +301,6 @@ class TransformBuffer:
             if name not in self._names:
                 raise UnknownFrame(argument, name, tuple(self._names))
 
-    def _walk(self, target: str, source: str, stamp_ns: int) -> tuple[list, list]:
-        """The links (frame, bracket) from `source`, and those from `target`, up to the frame where they meet."""
-        up, passed, gap_above_source = self._climb(source, (target,), stamp_ns)
-        if target in passed:
-            return up, []
-        down, below, gap = self._climb(target, passed, stamp_ns)
-        meeting = next(reversed(below))
-        if meeting in passed:
-            return up[: passed[meeting]], down
-        gap = gap or gap_above_source
-        if gap is None:
-            raise self._disconnected(target, source)
-        text = f"{gap}, when looking up transform from frame [{source}] to frame [{target}]"
-        raise TransformError(gap.kind, text, gap.may_come)
-
-    def _climb(
-        self, start: str, goals: Container[str], stamp_ns: int
-    ) -> tuple[list, dict[str, int], TransformError | None]:
-        """Climbs from `start` to the first goal, the root, or a frame without data at the stamp.
-
-        Returns:
-            The links (frame, bracket) in order; the frames passed, in order, with the number of links below each; and
-            why there is no data, if that ended it.
-        """
-        links: list = []
-        passed = {start: 0}
-        name = start
-        while name not in goals:
-            frame = self._frames.get(name)
-            if frame is None:
-                return links, passed, None
-            try:
-                bracket = frame.bracket(stamp_ns)
-            except IndexError:
-                return links, passed, frame.missing_data(name, stamp_ns)
-            links.append((frame, bracket))
-            name = frame.parents[bracket[0]]
-            if name in passed:
-                raise _loop(passed, name)
-            passed[name] = len(links)
-        return links, passed, None
-
-    def _newest_chain(self, name: str, goals: Container[str] = ()) -> list[str]:
-        """The frames from `name` up to the first goal or its root, by their newest parents."""
-        chain = [name]
-        while name not in goals:
-            frame = self._frames.get(name)
-            if frame is None or not frame.stamps:
-                break
-            name = frame.parents[-1]
-            if name in chain:
-                raise _loop(chain, name)
-            chain.append(name)
-        return chain
-
-    def _disconnected(self, target: str, source: str) -> TransformError:
-        return TransformError(
-            "disconnected",
-            f"Could not find a connection between '{target}' and '{source}' because they are not part of the same "
-            f"tree: that of '{target}' ends at {self._newest_root(target)}, that of '{source}' at "
-            f"{self._newest_root(source)}; publish a transform that joins them",
-            True,
-        )
-
-    def _newest_root(self, name: str) -> str:
-        try:
-            return f"'{self._newest_chain(name)[-1]}'"
-        except TransformError:  # the loop was made a moment ago
-            return "a loop"
-
 
 def _static_conflict(frame: FrameHistory, parent: str, child: str, stamp_ns: int, link: Link) -> Conflict | None:
     """The conflict of a static transform with the one before it; None if it is the same, or the first."""
@@ -381,9 +312,3 @@ def _static_conflict(frame: FrameHistory, parent: str, child: str, stamp_ns: int
 
 def _stripped(name: str) -> str:
     return name[1:] if name.startswith("/") else name
-
-
-def _loop(passed: Iterable[str], name: str) -> TransformError:
-    names = list(passed)
-    around = " -> ".join([*names[names.index(name) :], name])
-    return TransformError("loop", f"The tf tree is invalid because it contains a loop: {around}; stop one publisher")

@@ -14,8 +14,8 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.tf_buffer import TransformBuffer
-from training.recordings.frames import time_text
 from training.recordings.lidar_topics import CLOUD_TYPES, read_cloud
+from training.recordings.sources import time_text
 
 __all__ = ["Contents", "read_contents"]
 

@@ -13,8 +13,8 @@ from renderocc_model.field.truth import check_ids, check_truth_file, truth_files
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from training.recordings.frames import find_source
 from training.recordings.label_images import depth_image, semantic_image
+from training.recordings.sources import find_source
 from training.recordings.stamped_topic import StampedTopic, TopicError
 
 from .contents import Contents

@@ -11,10 +11,11 @@ import numpy as np
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformError
-from training.recordings.frames import Recording, RecordingError
+from training.recordings.frames import Recording
 from training.recordings.lidar_topics import read_cloud
 from training.recordings.point_times import PointTimes
 from training.recordings.raw_classes import NO_SURFACE
+from training.recordings.sources import RecordingError
 from training.recordings.stamped_topic import StampedTopic
 
 from .deskew import deskewed

@@ -16,10 +16,11 @@ from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
-from training.recordings.frames import Message, Recording, RecordingError
+from training.recordings.frames import Recording
 from training.recordings.label_images import depth_png, semantic_png
 from training.recordings.new_bag import new_bag
 from training.recordings.raw_classes import NO_SURFACE
+from training.recordings.sources import Message, RecordingError
 from training.recordings.stamped_topic import StampedTopic
 
 from .clouds import LabelledCloud, LidarClouds, NoCloud

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from renderocc_model.geometry.transforms import invert
-from training.recordings.frames import Recording, RecordingError
+from training.recordings.frames import Recording
 from training.recordings.lidar_topics import read_cloud
 from training.recordings.point_times import PointTimes, find_point_times
+from training.recordings.sources import RecordingError
 from training.recordings.stamped_topic import StampedTopic
 
 from .mapping import LabelError

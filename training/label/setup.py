@@ -11,7 +11,8 @@ import numpy as np
 
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.rosio import cdr
-from training.recordings.frames import Recording, seconds_text
+from renderocc_model.rosio.stamp_text import seconds_text
+from training.recordings.frames import Recording
 from training.recordings.lidar_topics import CLOUD_TYPES, other_lidars, read_cloud
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic

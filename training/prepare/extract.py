@@ -13,7 +13,8 @@ from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio.cdr import CompressedImageMessage
 
-from ..recordings.frames import FrameIndex, Recording, RecordingError
+from ..recordings.frames import FrameIndex, Recording
+from ..recordings.sources import RecordingError
 from .shard import FrameRow
 from .subset import choose
 from .tables import COMPRESSED

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,42 +16,17 @@ from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from renderocc_model.rosio.camera_info import camera_model_from_info
-from renderocc_model.rosio.camera_topics import Complaint, add_complaint
 from renderocc_model.rosio.motion import Jumps, find_jumps
-from renderocc_model.rosio.pixel_format import MosaicError, PixelFormat
-from renderocc_model.rosio.stamp_text import seconds_text
-from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.rosio.tf_buffer import TransformError
 from renderocc_model.rosio.vehicle import Vehicle
 
+from .index import read_index
 from .label_images import LabelImageError, depth_image, semantic_image
+from .sources import ImageSource, JumpError, Message, RecordingError, find_cameras, find_source, read_message, time_text
 
-__all__ = [
-    "FrameIndex",
-    "ImageSource",
-    "JumpError",
-    "Message",
-    "Recording",
-    "RecordingError",
-    "find_source",
-    "pose_gap",
-    "seconds_text",
-    "time_text",
-]
+__all__ = ["FrameIndex", "Recording", "pose_gap"]
 
-_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
-_MAX_NOTES = 20
-
-Message = cdr.ImageMessage | cdr.CompressedImageMessage
-
-
-class RecordingError(ValueError):
-    """The recording cannot be used for training. The text names the file, the topic, the time and what to do."""
-
-
-class JumpError(RecordingError):
-    """Two moments cannot be related, because the ego pose jumps between them. The text has the jump's time and size."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +40,6 @@ class FrameIndex:
 
     stamp_ns: int
     images: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """An image topic of a bag. `recorded` holds, for each stamp of an image, the time at which it was recorded."""
-
-    bag: Bag
-    topic: str
-    compressed: bool
-    recorded: dict[int, int]
 
 
 class Recording:
@@ -117,23 +81,22 @@ class Recording:
         self.labels_path = None if labels is None else Path(labels)
         self.vehicle, self.max_pose_gap = vehicle, max_pose_gap
         self.base_frame, self.odom_frame = vehicle.base, vehicle.fixed
-        self.transforms = TransformBuffer(history=1e9, max_samples=1 << 30)
-        self.models: dict[str, CameraModel] = {}
-        self.optical_frames: dict[str, str] = {}
-        self.notes: list[str] = []
         self._truth = truth_files(self.path)
-        self._pose_stamps: list[int] = []
-        self._infos: dict[str, bytes] = {}
         with ExitStack() as stack:
             self.bag = stack.enter_context(Bag(self.path))
             bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
-            self.notes += [f"{bag.path}: {note}" for bag in bags for note in bag.notes]
-            self._find_cameras(vehicle.cameras or None)
+            self._images, self.uncalibrated = find_cameras(self.bag, vehicle.cameras or None)
+            self.cameras = tuple(self._images)
             self._labels = {
                 kind: {camera: source for camera in self.cameras if (source := find_source(bags, f"/{camera}/{kind}"))}
                 for kind in _DECODERS
             }
-            self._read_index()
+            index = read_index(self.bag, self._images, self._labels, self.base_frame)
+            self.models: dict[str, CameraModel] = index.models
+            self.optical_frames: dict[str, str] = index.optical_frames
+            self.transforms, self._pose_stamps, self._pixels = index.transforms, index.pose_stamps, index.pixels
+            self.notes: list[str] = [f"{bag.path}: {note}" for bag in bags for note in bag.notes] + index.notes
+            self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
             self.jumps: Jumps = find_jumps(self.transforms, self.odom_frame, self.base_frame, vehicle.motion)
             self._stack = stack.pop_all()
 
@@ -261,11 +224,6 @@ class Recording:
         sources = (self._labels[kind].get(camera) for kind in kinds)
         return all(source is not None and stamp_ns in source.recorded for source in sources)
 
-    def label_stamps(self, camera: str, kind: str) -> list[int]:
-        """Stamps of a camera's labels of a kind ('semantic' or 'depth'), ascending."""
-        source = self._labels[kind].get(camera)
-        return sorted(source.recorded) if source else []
-
     def semantic(self, camera: str, stamp_ns: int) -> np.ndarray:
         """Class ids of a camera's image, (H, W) uint8, in its distorted image plane; 255 is unlabelled."""
         return self.decode("semantic", camera, stamp_ns, self.gather([("semantic", camera, stamp_ns)]))
@@ -323,20 +281,21 @@ class Recording:
             bag = next(iter(topics.values()))[2].bag
             for topic, recorded_ns, data in bag.messages(list(topics), min(times[key]), max(times[key]) + 1):
                 kind, camera, source = topics[topic]
-                stamp_ns = self._named(source, recorded_ns, cdr.read_header, data)[0]
+                stamp_ns = read_message(source, recorded_ns, cdr.read_header, data)[0]
                 name = (kind, camera, stamp_ns)
                 if name in wanted and name not in found:
-                    read = cdr.read_compressed_image if source.compressed else cdr.read_image
-                    message = self._named(source, recorded_ns, read, data)
+                    read: Callable[[bytes], Message] = (
+                        cdr.read_compressed_image if source.compressed else cdr.read_image
+                    )
+                    message = read_message(source, recorded_ns, read, data)
                     if kind == "image":
-                        message = self._named(source, recorded_ns, self._pixels[camera].plain, message)
+                        message = read_message(source, recorded_ns, self._pixels[camera].plain, message)
                     found[name] = message
         return found
 
     def topic(self, kind: str, camera: str) -> str:
         """'file: topic' of a camera's images, for error texts."""
-        source = self._source(kind, camera)
-        return f"{source.bag.path}: {source.topic}"
+        return str(self._source(kind, camera))
 
     def _source(self, kind: str, camera: str) -> ImageSource:
         source = (self._images if kind == "image" else self._labels[kind]).get(camera)
@@ -346,114 +305,6 @@ class Recording:
                 "labels with `renderocc label`"
             )
         return source
-
-    def _named(self, source: ImageSource, recorded_ns: int, read: Callable[[Any], Any], given: Any) -> Any:
-        try:
-            return read(given)
-        except ValueError as error:
-            raise RecordingError(
-                f"{source.bag.path}: {source.topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
-            ) from None
-
-    def _find_cameras(self, wanted: Sequence[str] | None) -> None:
-        if not self.bag.message_count:
-            raise RecordingError(f"{self.path}: the recording holds no messages; record again")
-        found = {}
-        for topic in self.bag.topics.values():
-            name = topic.name.removesuffix("/compressed")
-            if topic.type in (_IMAGE, _COMPRESSED) and name.endswith("/image_raw") and topic.count:
-                if source := find_source([self.bag], name):
-                    found[name.removesuffix("/image_raw")[1:]] = source
-        infos = {topic.name for topic in self.bag.topics.values() if topic.type == _INFO and topic.count}
-        calibrated = sorted(name for name in found if f"/{name}/camera_info" in infos)
-        self.uncalibrated = tuple(sorted(set(found) - set(calibrated)))
-        for name in calibrated if wanted is None else wanted:
-            if name not in calibrated:
-                why = "has no camera_info" if name in found else f"is not in it; it has {', '.join(calibrated)}"
-                raise RecordingError(f"{self.path}: camera '{name}' {why}")
-        self.cameras = tuple(calibrated if wanted is None else wanted)
-        if not self.cameras:
-            lacking = ", ".join(f"/{name}/camera_info" for name in self.uncalibrated)
-            why = f"its images lack {lacking}" if lacking else "it has no <camera>/image_raw[/compressed] topics"
-            raise RecordingError(f"{self.path}: no camera can be used: {why}; record images with camera_info")
-        self._images = {name: found[name] for name in self.cameras}
-
-    def _read_index(self) -> None:
-        """Read stamps of images and labels, calibrations and transforms, in one pass over each bag."""
-        sources = {(id(self.bag), source.topic): source for source in self._images.values()}
-        for by_camera in self._labels.values():
-            sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
-        infos = {f"/{camera}/camera_info": camera for camera in self.cameras}
-        frames = {source.topic: camera for camera, source in self._images.items()}
-        self._pixels = {camera: PixelFormat() for camera in self.cameras}
-        left_out: dict[str, list[Complaint]] = {camera: [] for camera in self.cameras}
-        for bag in {id(source.bag): source.bag for source in sources.values()}.values():
-            topics = {source.topic for source in sources.values() if source.bag is bag}
-            extra = {"/tf", "/tf_static", *infos} if bag is self.bag else set()
-            for topic, recorded_ns, data in bag.messages(topics | extra):
-                source = sources.get((id(bag), topic))
-                if source is not None:
-                    stamp_ns, frame_id = self._named(source, recorded_ns, cdr.read_header, data)
-                    if bag is self.bag and topic in frames:
-                        camera = frames[topic]
-                        self.optical_frames.setdefault(camera, frame_id)
-                        read = cdr.read_compressed_image if source.compressed else cdr.read_image
-                        message = self._named(source, recorded_ns, read, data)
-                        try:
-                            self._pixels[camera].take(message)
-                        except MosaicError as error:
-                            raise RecordingError(f"{bag.path}: {topic}: {error}") from None
-                        except ValueError as error:
-                            add_complaint(left_out[camera], topic, recorded_ns, str(error))
-                            continue
-                    source.recorded.setdefault(stamp_ns, recorded_ns)
-                elif topic in infos:
-                    self._take_info(infos[topic], topic, recorded_ns, data)
-                else:
-                    self._take_transforms(topic, recorded_ns, data)
-        self._pose_stamps = sorted(set(self._pose_stamps))
-        self._name_left_out(left_out)
-        self.notes += [
-            f"{self.topic('image', name)}: {one.warning}" for name, one in self._pixels.items() if one.warning
-        ]
-        self.notes += [f"{self.path}: {conflict}" for conflict in self.transforms.conflicts]
-        self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
-        for camera in self.cameras:
-            if 0 in self._images[camera].recorded:
-                where = self.topic("image", camera)
-                raise RecordingError(f"{where}: an image has stamp 0; the driver must stamp images")
-
-    def _name_left_out(self, left_out: dict[str, list[Complaint]]) -> None:
-        """Note the images that cannot be used. RecordingError: a camera has no others."""
-        for camera, complaints in left_out.items():
-            for complaint in complaints:
-                where = f"{self.path}: {complaint.topic}, message recorded at {seconds_text(complaint.recorded_ns)} s"
-                if not self._images[camera].recorded:
-                    raise RecordingError(f"{where}: {complaint}")
-                self.notes.append(f"{where}: {complaint}; left out")
-
-    def _take_info(self, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
-        if self._infos.get(camera) == data[12:]:  # after the encapsulation and the stamp
-            return
-        where = f"{self.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s"
-        try:
-            model = camera_model_from_info(cdr.read_camera_info(data))
-        except ValueError as error:
-            raise RecordingError(f"{where}: {error}") from None
-        if self.models.setdefault(camera, model) != model:
-            raise RecordingError(f"{where}: the calibration changes; record with one calibration, or cut the bag there")
-        self._infos[camera] = data[12:]
-
-    def _take_transforms(self, topic: str, recorded_ns: int, data: bytes) -> None:
-        static = topic == "/tf_static"
-        try:
-            for item in cdr.read_tf(data):
-                self.transforms.set(item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static)
-                if not static and item.child.lstrip("/") == self.base_frame:
-                    self._pose_stamps.append(item.stamp_ns)
-        except ValueError as error:
-            if len(self.notes) < _MAX_NOTES:
-                self.notes.append(f"{self.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
 
 
 def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
@@ -466,20 +317,6 @@ def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
     if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
         return 0.0  # outside of the range the look-up itself fails, unless a link above the base moves
     return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
-
-
-def time_text(stamp_ns: int, start_ns: int) -> str:
-    """A stamp as text: in seconds, and in seconds since the recording began."""
-    return f"{seconds_text(stamp_ns)} s ({(stamp_ns - start_ns) / 1e9:+.3f} s into the recording)"
-
-
-def find_source(bags: Sequence[Bag], name: str) -> ImageSource | None:
-    """The image topic of this name in the first bag that has it, preferably compressed. Its stamps are not read yet."""
-    for bag in bags:
-        for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
-            if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:
-                return ImageSource(bag, topic, kind == _COMPRESSED, {})
-    return None
 
 
 def _nearest(stamps: Sequence[int], stamp_ns: int) -> int:

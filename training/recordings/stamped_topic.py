@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-
-from .frames import seconds_text
+from renderocc_model.rosio.stamp_text import seconds_text
 
 __all__ = ["StampedTopic", "TopicError", "find_topic"]
 

@@ -1,0 +1,151 @@
+"""Reads the stamps, the calibrations and the transforms of a recording, in one pass over each bag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.rosio import cdr
+from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.camera_topics import Complaint, add_complaint
+from renderocc_model.rosio.pixel_format import MosaicError, PixelFormat
+from renderocc_model.rosio.stamp_text import seconds_text
+from renderocc_model.rosio.tf_buffer import TransformBuffer
+
+from .sources import ImageSource, Message, RecordingError, read_message
+
+__all__ = ["RecordingIndex", "read_index"]
+
+_MAX_NOTES = 20
+
+
+@dataclass
+class RecordingIndex:
+    """What one pass over a recording finds, beside the stamps of its images.
+
+    Attributes:
+        models: {camera: CameraModel}.
+        optical_frames: {camera: frame_id}.
+        pixels: {camera: the format of its images}.
+        transforms: all of /tf and /tf_static.
+        pose_stamps: stamps of the vehicle's poses on /tf, ascending.
+        notes: faults that do not prevent reading.
+    """
+
+    models: dict[str, CameraModel] = field(default_factory=dict)
+    optical_frames: dict[str, str] = field(default_factory=dict)
+    pixels: dict[str, PixelFormat] = field(default_factory=dict)
+    transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
+    pose_stamps: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_index(
+    bag: Bag,
+    images: Mapping[str, ImageSource],
+    labels: Mapping[str, Mapping[str, ImageSource]],
+    base_frame: str,
+) -> RecordingIndex:
+    """Read the stamps of images and labels into their sources, and all else into an index.
+
+    Args:
+        bag: the recording, which has the images, the calibrations and the transforms.
+        images: {camera: source of its images}.
+        labels: {kind: {camera: source of its labels}}, in the recording or in another bag.
+        base_frame: the vehicle's frame in TF.
+    Raises:
+        RecordingError: a message cannot be read, a calibration cannot be used or changes, or an image has stamp 0.
+    """
+    index = RecordingIndex(pixels={camera: PixelFormat() for camera in images})
+    sources = {(id(source.bag), source.topic): source for source in images.values()}
+    for by_camera in labels.values():
+        sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
+    infos = {f"/{camera}/camera_info": camera for camera in images}
+    last_infos: dict[str, bytes] = {}
+    frames = {source.topic: camera for camera, source in images.items()}
+    left_out: dict[str, list[Complaint]] = {camera: [] for camera in images}
+    for one in {id(source.bag): source.bag for source in sources.values()}.values():
+        topics = {source.topic for source in sources.values() if source.bag is one}
+        extra = {"/tf", "/tf_static", *infos} if one is bag else set()
+        for topic, recorded_ns, data in one.messages(topics | extra):
+            source = sources.get((id(one), topic))
+            if source is not None:
+                camera = frames.get(topic) if one is bag else None
+                _take_image(index, source, camera, recorded_ns, data, left_out)
+            elif topic in infos:
+                # Without the encapsulation and the stamp, which change from message to message.
+                if last_infos.get(infos[topic]) != data[12:]:
+                    _take_info(index, infos[topic], f"{bag.path}: {topic}", recorded_ns, data)
+                    last_infos[infos[topic]] = data[12:]
+            else:
+                _take_transforms(index, bag, topic, recorded_ns, data, base_frame)
+    index.pose_stamps = sorted(set(index.pose_stamps))
+    _name_left_out(index, bag, images, left_out)
+    index.notes += [f"{images[name]}: {one.warning}" for name, one in index.pixels.items() if one.warning]
+    index.notes += [f"{bag.path}: {conflict}" for conflict in index.transforms.conflicts]
+    for source in images.values():
+        if 0 in source.recorded:
+            raise RecordingError(f"{source}: an image has stamp 0; the driver must stamp images")
+    return index
+
+
+def _take_image(
+    index: RecordingIndex,
+    source: ImageSource,
+    camera: str | None,
+    recorded_ns: int,
+    data: bytes,
+    left_out: dict[str, list[Complaint]],
+) -> None:
+    """Note the stamp of an image, and of a camera's image (not a label) its frame and its format, too."""
+    stamp_ns, frame_id = read_message(source, recorded_ns, cdr.read_header, data)
+    if camera is not None:
+        index.optical_frames.setdefault(camera, frame_id)
+        read: Callable[[bytes], Message] = cdr.read_compressed_image if source.compressed else cdr.read_image
+        message = read_message(source, recorded_ns, read, data)
+        try:
+            index.pixels[camera].take(message)
+        except MosaicError as error:
+            raise RecordingError(f"{source}: {error}") from None
+        except ValueError as error:
+            add_complaint(left_out[camera], source.topic, recorded_ns, str(error))
+            return
+    source.recorded.setdefault(stamp_ns, recorded_ns)
+
+
+def _name_left_out(
+    index: RecordingIndex, bag: Bag, images: Mapping[str, ImageSource], left_out: Mapping[str, list[Complaint]]
+) -> None:
+    """Note the images that cannot be used. RecordingError: a camera has no others."""
+    for camera, complaints in left_out.items():
+        for complaint in complaints:
+            where = f"{bag.path}: {complaint.topic}, message recorded at {seconds_text(complaint.recorded_ns)} s"
+            if not images[camera].recorded:
+                raise RecordingError(f"{where}: {complaint}")
+            index.notes.append(f"{where}: {complaint}; left out")
+
+
+def _take_info(index: RecordingIndex, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
+    where = f"{topic}, message recorded at {seconds_text(recorded_ns)} s"
+    try:
+        model = camera_model_from_info(cdr.read_camera_info(data))
+    except ValueError as error:
+        raise RecordingError(f"{where}: {error}") from None
+    if index.models.setdefault(camera, model) != model:
+        raise RecordingError(f"{where}: the calibration changes; record with one calibration, or cut the bag there")
+
+
+def _take_transforms(
+    index: RecordingIndex, bag: Bag, topic: str, recorded_ns: int, data: bytes, base_frame: str
+) -> None:
+    static = topic == "/tf_static"
+    try:
+        for item in cdr.read_tf(data):
+            index.transforms.set(item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static)
+            if not static and item.child.lstrip("/") == base_frame:
+                index.pose_stamps.append(item.stamp_ns)
+    except ValueError as error:
+        if len(index.notes) < _MAX_NOTES:
+            index.notes.append(f"{bag.path}: {topic} at {seconds_text(recorded_ns)} s: {error}")
