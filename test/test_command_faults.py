@@ -63,7 +63,7 @@ def test_a_traceback_a_leftover_process_and_silence_are_wrong():
         (Ended(1, 1.0, "Traceback (most recent call last):\n town.mcap"), "printed a traceback"),
         (Ended(2, 1.0, "renderocc label: bad input"), "did not name town.mcap"),
         (Ended(2, 1.0, "town.mcap", left_running=1), "left 1 processes running"),
-        (Ended(-11, 1.0, "town.mcap"), "died of signal 11"),
+        (Ended(-11, 1.0, "town.mcap"), "ended by signal 11"),
         (Ended(-9, 600.0, "town.mcap", timed_out=True), "did not end"),
     ):
         assert any(wrong in text for text in met("input cut off", injection, ended, subject, False)[1]), wrong

@@ -14,12 +14,12 @@ from .injections import FAULTS
 
 __all__ = ["table", "update_document"]
 
-_COLUMNS = ("refused", "stopped", "unharmed", "took it as data", "too late", "died")
+_COLUMNS = ("refused", "stopped", "not affected", "taken as data", "too late", "crashed")
 
 
 def table(results: Sequence[dict]) -> str:
     """Markdown: of each fault, runs, commands, how the commands reacted, how long it took, and what was wrong."""
-    heading = ["fault", "runs", "commands", *_COLUMNS, "median and worst time to the end [s]", "wrong"]
+    heading = ["fault", "runs", "commands", *_COLUMNS, "time to the end, median and longest [s]", "wrong"]
     rows = []
     for fault in FAULTS:
         those = [result for result in results if result["fault"] == fault]
@@ -57,6 +57,6 @@ def update_document(path: Path, results: Sequence[dict], seed: int) -> None:
     parts = [
         f"{len(results)} faults in {commands} commands, each run in a process of its own ({made_by(command)}).",
         table(results),
-        "\n".join(["Open:", "", *failures]) if failures else "None is open.",
+        "\n".join(["Open:", "", *failures]) if failures else "No failure is open.",
     ]
     write_section(path, "commands", "\n\n".join(parts), "### Commands under faults")

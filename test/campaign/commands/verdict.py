@@ -42,15 +42,15 @@ def met(fault: str, injection: Injection, ended: Ended, subject: Subject, change
     if fault in STOPPED and not ended.timed_out:
         if ended.status not in (*STOPPED[fault], 0):
             wrong.append(f"ended with {ended.status} after {fault}")
-        return ("unharmed" if ended.status == 0 else "stopped"), wrong
+        return ("not affected" if ended.status == 0 else "stopped"), wrong
     if fault == "out of memory" and ended.status == -signal.SIGABRT and "terminate called" in ended.text:
-        return "died", wrong  # the middleware ends the process where it gets no thread
+        return "crashed", wrong  # the middleware ends the process where it gets no thread
     if ended.status < 0:
-        return "died", [*wrong, f"died of signal {-ended.status}"]
+        return "crashed", [*wrong, f"ended by signal {-ended.status}"]
     if ended.status == 0:
         if changed and fault not in _PERHAPS_WHOLE:
             wrong.append("went on with another result and said nothing")
-        return ("took it as data" if changed else "unharmed"), wrong
+        return ("taken as data" if changed else "not affected"), wrong
     return "refused", wrong + _said(fault, injection, ended)
 
 

@@ -132,13 +132,23 @@ def checkpoint(name: str, what: str, bend) -> Fault:
 
 FILE_FAULTS = (
     node_fault(
-        "full disk", "files", "~/save while no file can grow", begin=full_disk, end=unlimited(resource.RLIMIT_FSIZE)
+        "full disk",
+        "files",
+        "~/save while no file can become larger",
+        begin=full_disk,
+        end=unlimited(resource.RLIMIT_FSIZE),
     ),
-    node_fault("save folder is a file", "files", "~/save to where it cannot", begin=folder_is_a_file, end=usual_folder),
-    checkpoint("checkpoint deleted", "then configured anew", gone),
-    checkpoint("checkpoint cut short", "at a random byte, then configured anew", cut_short),
-    checkpoint("checkpoint of noise", "then configured anew", random_content),
-    checkpoint("checkpoint of terabytes", "its header claims 8 TiB", header_of_terabytes),
+    node_fault(
+        "save folder is a file",
+        "files",
+        "~/save to a path that cannot be a folder",
+        begin=folder_is_a_file,
+        end=usual_folder,
+    ),
+    checkpoint("checkpoint deleted", "then the node is configured again", gone),
+    checkpoint("checkpoint cut short", "at a random byte; then the node is configured again", cut_short),
+    checkpoint("checkpoint of noise", "then the node is configured again", random_content),
+    checkpoint("checkpoint of terabytes", "its header declares 8 TiB", header_of_terabytes),
     node_fault(
         "checkpoint changes while in use",
         "files",
@@ -150,7 +160,7 @@ FILE_FAULTS = (
     node_fault(
         "checkpoint replaced",
         "files",
-        "by a network of another grid, then configured anew",
+        "by a network of another grid; then the node is configured again",
         begin=another_network,
         end=first_network,
         alone=True,

@@ -138,7 +138,7 @@ INTERFACE_FAULTS = (
     node_fault(
         "slow subscriber",
         "subscribers",
-        "takes half a second over each message",
+        "needs half a second for each message",
         begin=slow_subscribers(0.5, 1),
         end=subscribers_go,
     ),
@@ -152,7 +152,7 @@ INTERFACE_FAULTS = (
     node_fault(
         "parameters change",
         "parameters",
-        "good values, while running",
+        "valid values, while the node runs",
         begin=good_parameters,
         end=default_parameters,
         judge_free=False,
@@ -165,7 +165,11 @@ INTERFACE_FAULTS = (
         end=default_parameters,
     ),
     node_fault(
-        "storm of parameters", "parameters", "a hundred in a row", begin=storm_of_parameters, end=default_parameters
+        "storm of parameters",
+        "parameters",
+        "a hundred changes, one after the other",
+        begin=storm_of_parameters,
+        end=default_parameters,
     ),
     node_fault("storm of resets", "services", "~/reset twenty times", begin=called_often("reset", 20), stops=True),
     node_fault("storm of saves", "services", "~/save ten times", begin=called_often("save", 10), end=usual_folder),
@@ -173,8 +177,8 @@ INTERFACE_FAULTS = (
     lifecycle("deactivated for a while", "then activated", transitions(DEACTIVATE), named="inactive"),
     lifecycle(
         "cleanup and configure",
-        "the whole circle, twice",
+        "all transitions to unconfigured and back, twice",
         transitions(DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE, times=2),
     ),
-    lifecycle("random transitions", "ten, also such as the state does not allow", random_transitions),
+    lifecycle("random transitions", "ten, some of which the state does not allow", random_transitions),
 )

@@ -153,7 +153,7 @@ PROCESS_FAULTS = (
     ),
     process(
         "no address space to configure",
-        "configured anew under RLIMIT_AS",
+        "configured again under RLIMIT_AS",
         end=unlimited(resource.RLIMIT_AS),
         begin=configured_without_memory,
         exits=NO_MEMORY,

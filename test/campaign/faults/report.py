@@ -153,17 +153,18 @@ def table(result: dict) -> str:
     least, most = result["load"]
     lines = [
         f"{result['faults']} faults of {result['kinds']} kinds in {result['runs']} runs, {result['combinations']} of "
-        f"them with two or three at once; {result['grids']} grids came, {result['grids_judged']} and the volumes of "
-        f"{result['volumes_judged']} ~/save were compared with what the cameras can have seen. "
+        f"them with two or three at once. Of {result['grids']} grids, {result['grids_judged']} were compared with what "
+        f"the cameras can have seen, and so were the volumes of {result['volumes_judged']} calls of ~/save. "
         f"{result['machine']}; load {least:.1f} to {most:.1f}. "
-        f"{result['repeated']} runs were made again because the machine itself stalled. "
+        f"{result['repeated']} runs were repeated because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",
         "",
         f"`camera_timeout` was {CAMERA_TIMEOUT:g} s and diagnostics came every {DIAGNOSTICS_PERIOD:g} s: a fault "
-        f"had to be named within {Promises().report:g} s; outputs had to be back within {Promises().recovery:g} s.",
+        f"had to be reported within {Promises().report:g} s, and outputs had to be back within "
+        f"{Promises().recovery:g} s.",
         "",
-        "| fault | what | runs, and in combination | named after, s: median, worst "
-        "| outputs back after, s: median, worst | broken |",
+        "| fault | what happens | runs alone + with other faults | reported after, s: median, longest "
+        "| outputs back after, s: median, longest | runs in which an invariant broke |",
         "|---|---|---|---|---|---|",
     ]
     group = ""
@@ -182,7 +183,12 @@ def table(result: dict) -> str:
         f"{middle_and_worst(result['recovery_combined'])} | |"
     )
     if result.get("mended"):
-        lines += ["", "Broken at first; made again, after what was found was mended, with every invariant kept:", ""]
+        lines += [
+            "",
+            "In these runs an invariant broke at first. They were repeated after the faults that they found had been "
+            "mended, and every invariant held:",
+            "",
+        ]
         for case in result["mended"]:
             lines.append(f"- `--only '{case['only']}' --seed {case['seed']}`: {case['broken'][0][:160]}")
     lines += ["", *growth_lines(result["growth"])]
@@ -191,8 +197,8 @@ def table(result: dict) -> str:
 
 def growth_lines(lives: list[dict]) -> list[str]:
     lines = [
-        "| process | runs it lived through | memory, MiB: first, half-way, last; rise a run in the second half "
-        "| threads | descriptors | images waiting |",
+        "| process | runs | memory, MiB: at first, in the middle, at last; increase per run in the second half "
+        "| threads | open files | images waiting |",
         "|---|---|---|---|---|---|",
     ]
     for number, life in enumerate(lives, 1):
