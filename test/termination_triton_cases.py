@@ -8,15 +8,24 @@ All buffers are filled with NaN or large integers first, so every test notices e
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 import torch
 from poison import poison_new_buffers
+from termination_cases import (  # noqa: F401  (the tests, too)
+    F32,
+    assert_agree,
+    labelled_rays,
+    test_any_step_and_samples_in_the_middles_of_steps_agree,
+    test_empty_thin_and_very_dense_fields_agree,
+    test_half_precision_fields_agree_with_the_reference_of_the_same_numbers,
+    test_no_ray_one_ray_and_rays_that_miss_agree,
+    test_rays_along_faces_edges_and_axes_agree,
+)
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 from test_render_cpu import grid_of
 from test_termination import windows
-from test_termination_cpu import assert_agree as agree
-from test_termination_cpu import labelled_rays
 
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import OCC3D_GRID
@@ -26,7 +35,6 @@ from renderocc_model.ops.termination.triton_kernel import Launch
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 MANY = Launch(rays=128, run=2)  # all rays in one program, because the interpreter is slow per program
-F32 = torch.float32
 
 
 @pytest.fixture(autouse=True)
@@ -43,19 +51,20 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def assert_agree(field, rays, windows, **options):
-    agree(field, rays, windows, "triton", device=DEVICE, **options)
+@pytest.fixture
+def agree():
+    return partial(assert_agree, backend="triton", device=DEVICE)
 
 
 # --- optical depths --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1, 6, 2), (4, 1, 3), (3, 2, 1), (1, 1, 1), (23, 19, 5)])
-def test_agrees_with_the_reference_in_depths_and_gradient(shape):
+def test_agrees_with_the_reference_in_depths_and_gradient(shape, agree):
     grid = grid_of(*shape)
     # What one voxel gets is a difference of sums that are larger: 0.04 of 77 rays' 0 to 2 each.
     rounding = 2e-5 if shape == (1, 1, 1) else 2e-6
-    assert_agree(random_field(grid, dtype=F32), random_rays(77, grid, dtype=F32), windows(77), rounding=rounding)
+    agree(random_field(grid, dtype=F32), random_rays(77, grid, dtype=F32), windows(77), rounding=rounding)
 
 
 @pytest.mark.parametrize(
@@ -66,51 +75,18 @@ def test_agrees_with_the_reference_in_depths_and_gradient(shape):
         Launch(rays=64, samples=128, run=32),
     ],
 )
-def test_any_cut_of_the_work_agrees(launch, monkeypatch):
+def test_any_cut_of_the_work_agrees(launch, monkeypatch, agree):
     monkeypatch.setattr(triton_kernel, "LAUNCH", launch)
     grid = grid_of(23, 19, 5)
-    assert_agree(random_field(grid, dtype=F32), random_rays(37, grid, dtype=F32), windows(37))
+    agree(random_field(grid, dtype=F32), random_rays(37, grid, dtype=F32), windows(37))
 
 
-@pytest.mark.parametrize("step", [0.3, 1.7, 40.0])
-def test_any_step_and_samples_in_the_middles_of_steps_agree(step):
-    field, rays = random_field(UNIT_GRID, dtype=F32), random_rays(60, UNIT_GRID, dtype=F32)
-    assert_agree(field, rays, (*windows(60)[:2], None), step=step)
-    assert_agree(field, rays, windows(60), step=step)
-
-
-def test_rays_along_faces_edges_and_axes_agree():
-    directions = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1), (-0.0, 0.0, 1))
-    origins = ((0, 0, 0), (5, 5, 5), (2.5, 0, 2.5), (2.5, 5, 1.1))
-    rays = rays_of(*[(o, d) for o in origins for d in directions], dtype=F32)
-    assert_agree(random_field(UNIT_GRID, dtype=F32), rays, windows(len(rays)), step=0.49)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_no_ray_one_ray_and_rays_that_miss_agree(count):
-    field, misses = random_field(UNIT_GRID, dtype=F32), rays_of(((-1, 9, 0), (1, 0, 0)), ((0, 0, 9), (0, 0, 1)))
-    assert_agree(field, random_rays(count, UNIT_GRID, dtype=F32), windows(count))
-    assert_agree(field, misses[:count].to(dtype=F32), windows(count))
-
-
-@pytest.mark.parametrize("sigma", [0.0, 1e-6, 1e4])
-def test_empty_thin_and_very_dense_fields_agree(sigma):
-    """Also where no light is left: unlike the renderer's opacity, an optical depth has no upper limit."""
-    field = SemanticDensityField(UNIT_GRID, torch.full((5, 5, 5), sigma), torch.zeros(5, 5, 5, 0))
-    assert_agree(field, random_rays(50, UNIT_GRID, dtype=F32), windows(50))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_fields_agree_with_the_reference_of_the_same_numbers(dtype):
-    assert_agree(random_field(UNIT_GRID, dtype=dtype), random_rays(50, UNIT_GRID), windows(50))
-
-
-def test_non_contiguous_fields_rays_and_windows_agree():
+def test_non_contiguous_fields_rays_and_windows_agree(agree):
     field, rays = random_field(UNIT_GRID, dtype=F32), random_rays(50, UNIT_GRID, dtype=F32)
     density = field.density.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     scattered = Rays(rays.origins.T.contiguous().T, rays.directions.repeat(1, 2)[:, 3:])
     strided = tuple(torch.stack([column, column], dim=1)[:, 0] for column in windows(50))
-    assert_agree(SemanticDensityField(UNIT_GRID, density, field.semantics), scattered, strided)
+    agree(SemanticDensityField(UNIT_GRID, density, field.semantics), scattered, strided)
 
 
 @pytest.mark.parametrize("used", [0, 1])
@@ -167,10 +143,10 @@ def test_rays_and_windows_that_are_no_numbers_do_no_harm():
 # --- the same bytes every time ---------------------------------------------------------------------------------------
 
 
-def test_deterministic_gradients_agree_and_do_not_depend_on_the_order_of_rays(deterministic):
+def test_deterministic_gradients_agree_and_do_not_depend_on_the_order_of_rays(deterministic, agree):
     grid = grid_of(5, 7, 3)
     field, rays, columns = random_field(grid, dtype=F32), random_rays(77, grid, dtype=F32), windows(77)
-    assert_agree(field, rays, columns)
+    agree(field, rays, columns)
 
     def gradient(order):
         density = field.density.detach().to(DEVICE).requires_grad_()
@@ -185,7 +161,7 @@ def test_deterministic_gradients_agree_and_do_not_depend_on_the_order_of_rays(de
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-15, 1e30, float("inf")])
-def test_deterministic_gradients_of_any_size_agree(scale, deterministic):
+def test_deterministic_gradients_of_any_size_agree(scale, deterministic, agree):
     field, rays, (starts, ends, _) = random_field(UNIT_GRID), random_rays(20, UNIT_GRID), windows(20)
 
     def gradient(dtype, device, backend):

@@ -9,57 +9,37 @@ import sys
 import pytest
 import torch
 from poison import poison_new_buffers
+from termination_cases import (  # noqa: F401  (the tests, too)
+    F32,
+    assert_agree,
+    depths_of,
+    labelled_rays,
+    test_any_step_and_samples_in_the_middles_of_steps_agree,
+    test_empty_thin_and_very_dense_fields_agree,
+    test_half_precision_fields_agree_with_the_reference_of_the_same_numbers,
+    test_no_ray_one_ray_and_rays_that_miss_agree,
+    test_rays_along_faces_edges_and_axes_agree,
+)
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
 from test_render_cpu import assert_close, grid_of
 from test_termination import windows
 from torch_threads import threads_as_before  # noqa: F401  (for every test here)
 
 from renderocc_model.field.field import SemanticDensityField
-from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
+from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.rays import Rays
-from renderocc_model.ops.render import intersect_box
 from renderocc_model.ops.termination import OpticalDepths, cpu_kernel, return_windows, termination
 
-F32 = torch.float32
+
+@pytest.fixture
+def agree():
+    return assert_agree
 
 
 @pytest.fixture
 def many_threads(monkeypatch):
     """Threads even for the few samples of a test."""
     monkeypatch.setattr(cpu_kernel, "SAMPLES_WORTH_A_THREAD", 1)
-
-
-def depths_of(
-    field: SemanticDensityField,
-    rays: Rays,
-    windows: tuple[torch.Tensor, ...],
-    backend: str,
-    step: float = 0.5,
-    device: str = "cpu",
-) -> tuple[OpticalDepths, torch.Tensor]:
-    """Depths, and the density's gradient of a random weighting of both: the reference's in float64."""
-    exact = backend == "reference"
-    density = field.density.detach().to("cpu" if exact else device, torch.float64 if exact else None).requires_grad_()
-    empty = density.new_zeros(*density.shape, 0)
-    rays = rays.to(density.device, torch.float64 if exact else None)
-    starts, ends, offsets = (None if column is None else column.to(density.device) for column in windows)
-    result = termination(SemanticDensityField(field.grid, density, empty), rays, starts, ends, step, offsets, backend)
-    generator = torch.Generator().manual_seed(0)
-    upstream = [torch.randn(len(rays), generator=generator).to(value) for value in result]
-    torch.autograd.backward(result, upstream)
-    return OpticalDepths(*(value.detach().cpu() for value in result)), density.grad.cpu()
-
-
-def assert_agree(field, rays, windows, backend="cpu", rounding=2e-6, **options) -> None:
-    """To within rounding of the largest number; a gradient leaves in its tensor's type, which may have 8 or 11 bits."""
-    depths, gradient = depths_of(field, rays, windows, backend, **options)
-    options.pop("device", None)
-    expected, expected_gradient = depths_of(field, rays, windows, "reference", **options)
-    for name in OpticalDepths._fields:
-        assert getattr(depths, name).dtype == F32
-        assert_close(getattr(depths, name), getattr(expected, name), name, rounding)
-    coarse = 2 * torch.finfo(gradient.dtype).eps if gradient.dtype != F32 else 0
-    assert_close(gradient, expected_gradient, "density", rounding + coarse)
 
 
 SHAPES = [(5, 7, 3), (1, 6, 2), (4, 1, 3), (3, 2, 1), (1, 1, 1), (2, 2, 2), (23, 19, 5)]
@@ -77,44 +57,12 @@ def test_agrees_with_the_reference_in_depths_and_gradient(shape, threads, many_t
     assert_agree(random_field(grid, dtype=F32), random_rays(77, grid, dtype=F32), windows(77))
 
 
-@pytest.mark.parametrize("step", [0.3, 1.0, 1.7, 40.0])
-def test_any_step_and_samples_in_the_middles_of_steps_agree(step):
-    field, rays = random_field(UNIT_GRID, dtype=F32), random_rays(60, UNIT_GRID, dtype=F32)
-    assert_agree(field, rays, (*windows(60)[:2], None), step=step)
-    assert_agree(field, rays, windows(60), step=step)
-
-
-def test_rays_along_faces_edges_and_axes_agree():
-    directions = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1), (-0.0, 0.0, 1))
-    origins = ((0, 0, 0), (5, 5, 5), (2.5, 0, 2.5), (2.5, 5, 1.1))
-    rays = rays_of(*[(o, d) for o in origins for d in directions], dtype=F32)
-    assert_agree(random_field(UNIT_GRID, dtype=F32), rays, windows(len(rays)), step=0.49)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_no_ray_one_ray_and_rays_that_miss_agree(count):
-    field, misses = random_field(UNIT_GRID, dtype=F32), rays_of(((-1, 9, 0), (1, 0, 0)), ((0, 0, 9), (0, 0, 1)))
-    assert_agree(field, random_rays(count, UNIT_GRID, dtype=F32), windows(count))
-    assert_agree(field, misses[:count].to(dtype=F32), windows(count))
-
-
-@pytest.mark.parametrize("sigma", [0.0, 1e-6, 30.0, 1e4])
-def test_empty_thin_and_very_dense_fields_agree(sigma):
-    field = SemanticDensityField(UNIT_GRID, torch.full((5, 5, 5), sigma), torch.zeros(5, 5, 5, 0))
-    assert_agree(field, random_rays(50, UNIT_GRID, dtype=F32), windows(50))
-
-
 def test_long_rays_through_a_large_grid_agree():
     density = torch.rand(OCC3D_GRID.shape, generator=torch.Generator().manual_seed(0)) ** 3
     field = SemanticDensityField(OCC3D_GRID, density, torch.zeros(*OCC3D_GRID.shape, 0))
     rays = random_rays(200, OCC3D_GRID, dtype=F32)
     starts, ends, offsets = windows(200)
     assert_agree(field, rays, (10 * starts, 10 * ends, offsets))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_fields_agree_with_the_reference_of_the_same_numbers(dtype):
-    assert_agree(random_field(UNIT_GRID, dtype=dtype), random_rays(50, UNIT_GRID), windows(50))
 
 
 def test_non_contiguous_fields_rays_and_windows_give_the_same_bytes():
@@ -188,20 +136,6 @@ def test_threads_have_no_more_than_there_is_memory_for(many_threads, monkeypatch
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------
-
-
-def labelled_rays(grid: VoxelGrid, count: int, seed: int = 0) -> tuple[Rays, torch.Tensor, torch.Tensor]:
-    """Rays from in and around the grid that return on its lowest three layers, so that many voxels hold returns."""
-    rays = random_rays(count, grid, seed, dtype=F32)
-    generator = torch.Generator().manual_seed(seed)
-    share = torch.rand(count, 3, generator=generator)
-    ends = torch.tensor(grid.lower) + share * (torch.tensor(grid.upper) - torch.tensor(grid.lower))
-    ends[:, 2] = grid.lower[2] + share[:, 2] * 3 * grid.voxel_size
-    way = ends - rays.origins
-    distances = way.norm(dim=1)
-    rays = Rays(rays.origins, way / distances[:, None])
-    _, far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)
-    return rays, distances, (distances < far) & (torch.arange(count) % 11 > 0)
 
 
 @pytest.mark.parametrize("margin", [0.5, 1.0, 2.5])

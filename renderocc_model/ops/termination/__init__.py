@@ -19,6 +19,7 @@ from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import choose_backend
 from . import cpu_kernel, reference, triton_kernel
+from .checks import check_inputs, check_returns
 from .likelihood import log1mexp, negative_log_likelihood
 from .reference import OpticalDepths
 
@@ -63,6 +64,7 @@ def termination(
         ImportError: the loops of a CPU or a GPU are wanted and what compiles them, Numba or Triton, is not installed.
     """
     implementation = _KERNELS.get(choose(field.density, backend), reference)
+    check_inputs(field, rays, starts, ends, step, offsets)
     return implementation.termination(field, rays, starts, ends, step, offsets)
 
 
@@ -100,6 +102,7 @@ def return_windows(
         ValueError: margin or step is not positive, or devices, types or shapes do not fit.
     """
     implementation = _KERNELS.get(choose(rays.origins, backend, float64=True), reference)
+    check_returns(grid, rays, distances, returned, margin, step, marks)
     return implementation.return_windows(grid, rays, distances, returned, margin, follow, step, marks)
 
 

@@ -21,8 +21,6 @@ from ..execution import PRIVATE_BYTES, cpu_loops_of, in_threads, runs_of_equal_w
 from .reference import (
     OpticalDepths,
     SampleRanges,
-    check_inputs,
-    check_returns,
     mark_voxels,
     sample_ranges,
     walk_back,
@@ -55,7 +53,6 @@ def termination(
     Memory beyond results and gradients: twelve numbers of 64 bits a ray; backward, for every thread, gradients in
     float64 of the voxels that its rays pass.
     """
-    check_inputs(field, rays, starts, ends, step, offsets)
     delta = step * field.grid.voxel_size
     ranges = sample_ranges(field.grid, rays, starts, ends, delta, offsets)
     walk = _walk(field.grid, rays, ranges, delta, offsets)
@@ -155,7 +152,6 @@ def return_windows(
     marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, for rays on the CPU."""
-    check_returns(grid, rays, distances, returned, margin, step, marks)
     delta, loops = step * grid.voxel_size, _loops()
     begin, steps = walk_back(grid, rays, distances, returned, margin, delta)
     runs = torch.zeros_like(steps)

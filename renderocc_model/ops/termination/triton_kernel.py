@@ -18,7 +18,7 @@ from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import on_device, triton_loops_of
 from ..render.triton_kernel import fixed_point_scales
-from .reference import OpticalDepths, check_inputs, check_returns
+from .reference import OpticalDepths
 
 __all__ = ["LAUNCH", "Launch", "obstacle", "return_windows", "termination"]
 
@@ -64,7 +64,6 @@ def termination(
     Fields of half precision are read as they are; sums are float32. Memory beyond results and gradients: 56 bytes a
     ray.
     """
-    check_inputs(field, rays, starts, ends, step, offsets)
     walk = _enter(field.grid, rays, starts, ends, step * field.grid.voxel_size, offsets)
     return OpticalDepths(*_March.apply(field.density.reshape(-1).contiguous(), walk, launch or LAUNCH))
 
@@ -192,7 +191,6 @@ def return_windows(
     marks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What `ops.termination.return_windows` does, for rays on CUDA devices."""
-    check_returns(grid, rays, distances, returned, margin, step, marks)
     count, device, shape = len(rays), distances.device, grid.shape
     marked = torch.zeros(math.prod(shape) if follow else 1, dtype=torch.uint8, device=device)
     if follow and marks is not None:
