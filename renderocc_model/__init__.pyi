@@ -37,7 +37,6 @@ from .network.network import NetworkOutput as NetworkOutput
 from .network.network import OccupancyNetwork as OccupancyNetwork
 from .network.network import build_network as build_network
 from .network.presets import PRESETS as PRESETS
-from .network.presets import load_model_config as load_model_config
 from .network.presets import preset as preset
 from .ops.render import RenderResult as RenderResult
 from .ops.render import render as render

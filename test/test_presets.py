@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from renderocc_model.base.config import from_mapping, settings_of, to_mapping
 from renderocc_model.network.config import ModelConfig
-from renderocc_model.network.presets import PRESETS, load_model_config, preset
-
-MODEL_FILES = sorted((Path(__file__).resolve().parent.parent / "config").glob("model_*.yaml"))
+from renderocc_model.network.presets import PRESETS, preset
 
 
 def test_the_presets_have_the_sizes_of_the_design():
@@ -63,22 +59,3 @@ def test_settings_that_contradict_each_other_are_refused(words, reason):
     with pytest.raises(ValueError) as error:
         preset("tiny", words)
     assert reason in str(error.value)
-
-
-@pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.name)
-def test_the_model_files_of_the_repository_load(path):
-    assert isinstance(load_model_config(path), ModelConfig)
-
-
-def test_a_model_file_changes_its_preset(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("preset: base\nname: mine\nlift: {depth: {count: 80}}\n")
-    assert load_model_config(path, ["fusion.enabled=true"]) == preset(
-        "base", ["name=mine", "lift.depth.count=80", "fusion.enabled=true"]
-    )
-    path.write_text("name: mine\n")
-    with pytest.raises(ValueError, match="mine.yaml: 'preset' is None; start from one of tiny, base, paper"):
-        load_model_config(path)
-    path.write_text("preset: [tiny]\n")
-    with pytest.raises(ValueError, match="'preset' is"):
-        load_model_config(path)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_a_preset_is_the_start_that_other_settings_of_the_model_change(tmp_path)
     assert load_train_config(None).model == PRESETS["tiny"]
     with pytest.raises(ValueError, match="model.preset is 'huge'; start from one of tiny, base, paper"):
         load_train_config(path, ["model.preset=huge"])
+
+
+def test_the_settings_of_semantickitti_s_volume_in_the_guide_are_a_model(tmp_path):
+    lines = (ROOT / "docs" / "training.md").read_text().split("is a change of `base`, too:\n\n")[1].split("\n\n")[0]
+    (tmp_path / "train.yaml").write_text(textwrap.dedent(lines))
+    model = load_train_config(tmp_path / "train.yaml").model
+    assert (model.grid.shape, model.grid.frame) == ((256, 256, 32), "velodyne")  # 51.2 m, 51.2 m and 6.4 m in 0.2 m
+    assert (model.class_count, model.encoder) == (19, PRESETS["base"].encoder)
 
 
 def test_a_run_folders_configuration_reads_back_as_it_was(tmp_path):

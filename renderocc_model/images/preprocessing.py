@@ -111,21 +111,6 @@ class Preprocessor:
         """(height, width) bool: view pixels that exist in the camera's image."""
         return self.table(name).valid
 
-    def from_raw(
-        self,
-        name: str,
-        data: np.ndarray,
-        height: int,
-        width: int,
-        step: int,
-        encoding: str,
-        is_bigendian: bool = False,
-    ) -> np.ndarray:
-        """`view_from_raw` of the camera of this name."""
-        table = self.table(name)
-        with _naming(name):
-            return view_from_raw(table, data, height, width, step, encoding, is_bigendian)
-
     def from_compressed(self, name: str, data: np.ndarray) -> np.ndarray:
         """`view_from_compressed` of the camera of this name."""
         table = self.table(name)

@@ -1,11 +1,10 @@
-"""The three networks of this package, and model configurations read from YAML as changes of one of them."""
+"""The three networks of this package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from renderocc_model.base.config import apply_overrides, from_mapping, load_yaml
+from renderocc_model.base.config import apply_overrides
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.network.config import (
     BackboneConfig,
@@ -19,7 +18,7 @@ from renderocc_model.network.config import (
     NeckConfig,
 )
 
-__all__ = ["PRESETS", "load_model_config", "preset"]
+__all__ = ["PRESETS", "preset"]
 
 # For CPUs, the demo and tests: 40 m x 40 m around the vehicle.
 TINY = ModelConfig(
@@ -87,16 +86,3 @@ def preset(name: str, overrides: Sequence[str] = ()) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"there is no preset '{name}'; choose one of {', '.join(PRESETS)}")
     return apply_overrides(PRESETS[name], overrides)
-
-
-def load_model_config(path: str | Path, overrides: Sequence[str] = ()) -> ModelConfig:
-    """A model configuration from YAML: `preset: tiny`, then what differs from it; then `a.b=value` words.
-
-    Raises:
-        ValueError: names the file and the entry: no or an unknown preset, an unknown name, a value that does not fit.
-    """
-    content = load_yaml(path)
-    name = content.pop("preset", None)
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"{path}: 'preset' is {name!r}; start from one of {', '.join(PRESETS)}")
-    return apply_overrides(from_mapping(ModelConfig, content, str(path), PRESETS[name]), overrides)
