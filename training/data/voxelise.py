@@ -64,7 +64,7 @@ class VoxelMarks:
         Raises:
             ValueError: an origin or a direction is not finite.
         """
-        from .voxelise_loops import walk
+        from .traversal_loops import walk
 
         grid = self.grid
         origins, directions = checked_rays(origins, directions)

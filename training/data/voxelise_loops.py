@@ -6,72 +6,11 @@ import numpy as np
 
 from renderocc_model.base.compiling import compiler
 
-__all__ = ["elect", "mark", "walk"]
+__all__ = ["MOST_VOTES", "elect", "mark"]
 
 compiled = compiler()
 
-_MOST = 65_535  # the largest number of votes that is counted
-
-
-@compiled
-def walk(
-    shape: tuple[int, int, int],
-    origins: np.ndarray,
-    directions: np.ndarray,
-    distances: np.ndarray,
-    names: np.ndarray,
-    votes: np.ndarray,
-    passed: np.ndarray,
-) -> None:
-    """Walk each ray until the voxel of its return, or out of the grid.
-
-    The arithmetic is that of `traversal.traverse`, but one ray is processed after the other.
-
-    Args:
-        shape: voxels in x, y, z.
-        origins, directions: (R, 3) float64; origins in voxels from the lower corner.
-        distances: (R,) float64 of the returns in voxels, infinite if the ray leaves the grid. Rays without a distance
-            (0, negative, NaN) and rays that begin outside of the grid are left out.
-        names: (R,) int64, the row of `votes` in which a return counts.
-        votes: (rows, voxels) uint16, incremented at the voxel of each return.
-        passed: (voxels,) bool, set at the voxels that a ray passes before its return.
-    """
-    for ray in range(len(origins)):
-        ox, oy, oz = origins[ray]
-        dx, dy, dz = directions[ray]
-        distance = distances[ray]
-        if not (distance > 0 and 0 <= ox < shape[0] and 0 <= oy < shape[1] and 0 <= oz < shape[2]):
-            continue
-        x, y, z = int(ox), int(oy), int(oz)
-        # The next plane on each axis. A ray along an axis never crosses planes of the other axes.
-        px, py, pz = x + (dx > 0), y + (dy > 0), z + (dz > 0)
-        sx, sy, sz = (1 if dx > 0 else -1), (1 if dy > 0 else -1), (1 if dz > 0 else -1)
-        tx = (px - ox) / dx if dx != 0 else np.inf
-        ty = (py - oy) / dy if dy != 0 else np.inf
-        tz = (pz - oz) / dz if dz != 0 else np.inf
-        place = (x * shape[1] + y) * shape[2] + z
-        while True:
-            left = min(tx, ty, tz)
-            if distance < left:
-                if votes[names[ray], place] < _MOST:
-                    votes[names[ray], place] += 1
-                break
-            passed[place] = True
-            if tz == left:
-                z, pz, place = z + sz, pz + sz, place + sz
-                if z < 0 or z >= shape[2]:
-                    break
-                tz = (pz - oz) / dz
-            elif ty == left:
-                y, py, place = y + sy, py + sy, place + sy * shape[2]
-                if y < 0 or y >= shape[1]:
-                    break
-                ty = (py - oy) / dy
-            else:
-                x, px, place = x + sx, px + sx, place + sx * shape[1] * shape[2]
-                if x < 0 or x >= shape[0]:
-                    break
-                tx = (px - ox) / dx
+MOST_VOTES = 65_535  # the largest number of votes that is counted
 
 
 @compiled
@@ -115,7 +54,7 @@ def mark(
             k = rotation[2, 0] * x + rotation[2, 1] * y + rotation[2, 2] * z + origin[2]
             if 0 <= i < shape[0] and 0 <= j < shape[1] and 0 <= k < shape[2]:
                 voxel = (int(i) * shape[1] + int(j)) * shape[2] + int(k)
-                if votes[name, voxel] < _MOST:
+                if votes[name, voxel] < MOST_VOTES:
                     votes[name, voxel] += 1
 
 

@@ -93,18 +93,16 @@ def first_hits(
         indices (K, R) int64 into the flattened volumes, -1 if a ray meets no set voxel; and distances (K, R) in metres
         at which the ray leaves that voxel, or the grid if there is none.
     """
-    from .cast_loops import cast
+    from ..data.traversal_loops import cast
 
     origins, directions = checked_rays(origins, directions)
     places = (origins - grid.lower) / grid.voxel_size
     near, far, first = entry(np.array(grid.shape, np.float64)[:, None], places.T, directions.T)
     codes = padded(sum((volume.astype(np.uint8) << bit for bit, volume in enumerate(volumes)), np.zeros((), np.uint8)))
-    wide = np.array(grid.shape) + 2
     starts = np.where(far >= 0, first, -1).T.astype(np.int64)
     cells = np.full((len(volumes), len(origins)), -1, np.int64)
     lengths = np.tile(np.maximum(far, 0), (len(volumes), 1))
-    strides = np.array([wide[1] * wide[2], wide[2], 1])
-    cast(codes, (1 << len(volumes)) - 1, strides, places, directions, np.ascontiguousarray(starts), cells, lengths)
+    cast(codes, (1 << len(volumes)) - 1, grid.shape, places, directions, np.ascontiguousarray(starts), cells, lengths)
     found = cells >= 0
     cells[found] = cell_indices(cells[found], grid.shape)
     return cells, lengths * grid.voxel_size

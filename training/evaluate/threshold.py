@@ -286,7 +286,7 @@ def _climbed(
         left: (K, R) metres at which each ray leaves the first voxel above each threshold, -1 where there is none.
         names: (K, R) that voxel's class.
     """
-    from .threshold_loops import climb
+    from ..data.traversal_loops import climb
 
     places = (origins - grid.lower) / grid.voxel_size
     _, far, first = entry(np.array(grid.shape, np.float64)[:, None], places.T, directions.T)
