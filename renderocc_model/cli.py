@@ -46,7 +46,7 @@ COMMANDS: dict[str, Command] = {
     "label": Command("training.label:main", "make 2D depth and class labels of a recording, in a sidecar bag"),
     "prepare": Command("training.prepare:main", "turn labelled recordings into tables for training"),
     "train": Command("training.train:main", "train a network on prepared recordings with 2D labels"),
-    "eval": Command("training.evaluate.evaluate:main", "evaluate a checkpoint on held-out recordings"),
+    "eval": Command("training.evaluate.command:main", "evaluate a checkpoint on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "compute mIoU and RayIoU of predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
     "fit": Command("training.study.fit:main", "fit a free field to single frames, to compare losses without a network"),

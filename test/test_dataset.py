@@ -18,7 +18,8 @@ from renderocc_model.images.preprocessing import Preprocessor
 from renderocc_model.rosio.vehicle import Vehicle
 from training.data.augment import AugmentConfig
 from training.data.batch import make_batch
-from training.data.dataset import EpochSampler, RayDataset, SampleConfig, split_recordings
+from training.data.dataset import RayDataset, SampleConfig
+from training.data.epochs import EpochSampler, split_recordings
 from training.data.sampling import balance_weights
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.tables import TablesError

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderocc_model.geometry.distortion import BrownConrady, KannalaBrandt, conventional_distortion, make_lens
+from renderocc_model.geometry.distortion import BrownConrady, KannalaBrandt, make_lens
+from renderocc_model.geometry.distortion_names import conventional_distortion
 
 ZERO = np.zeros(3)
 BROWN = {

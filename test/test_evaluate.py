@@ -17,10 +17,11 @@ from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.network.checkpoint import load_checkpoint, save_checkpoint
 from renderocc_model.network.untrained import untrained_checkpoint
 from training.data.dataset import RayDataset, SampleConfig
-from training.evaluate import evaluate as evaluation
+from training.evaluate import command as evaluation
 from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
-from training.evaluate.evaluate import EvaluationPlan, evaluate, main
+from training.evaluate.command import main
+from training.evaluate.evaluate import EvaluationPlan, evaluate
 from training.evaluate.frame_truth import occupied_classes, ray_origins, truth_of
 from training.evaluate.metrics import VolumeScores
 from training.evaluate.report import confusion_picture, evaluation_markdown, evaluation_text
@@ -147,7 +148,7 @@ def test_the_network_lies_where_its_frames_are_moved_to(checkpoint, tables, monk
         return iter(())
 
     monkeypatch.setattr(evaluation, "chosen_device", lambda name: torch.device("meta"))
-    monkeypatch.setattr(evaluation, "predicted_fields", fields)
+    monkeypatch.setattr("training.evaluate.evaluate.predicted_fields", fields)
     evaluation.run(evaluation.parser().parse_args(["--checkpoint", str(checkpoint), "--data", str(tables)]))
     assert seen == [({"meta"}, "meta")]
 

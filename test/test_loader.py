@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_training import small_settings, small_tables
 
-from training.data.dataset import EpochSampler
+from training.data.epochs import EpochSampler
 from training.train.config import load_train_config
 from training.train.distributed import Processes
 from training.train.loader import StepSampler, training_batches

@@ -15,15 +15,16 @@ from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.rig import Camera, CameraModel, Rig
 from renderocc_model.geometry.transforms import interpolate, invert, transform_from, transform_points
 from training.simulate import main
+from training.simulate.mesh import Surface
+from training.simulate.patterns import band, stripes
 from training.simulate.plan import GROUND, Plan
 from training.simulate.plants import thinned, tree
 from training.simulate.record import START_NS, Settings, record, render
 from training.simulate.sensors import CameraRenderer, camera_offsets, in_sight, town_rig
-from training.simulate.shapes import Surface, box, quads
-from training.simulate.textures import band, stripes
+from training.simulate.shapes import box, quads
+from training.simulate.surface_samples import sample_surface
 from training.simulate.town import CLASSES, build_town
 from training.simulate.trace import Tracer
-from training.simulate.truth import sample_surface
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from renderocc_model.geometry.transforms import transform_points
 from training.recordings.frames import Recording
 from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig
-from training.simulate.truth import solid
+from training.simulate.surface_samples import solid
 
 pytestmark = pytest.mark.slow
 

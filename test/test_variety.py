@@ -13,10 +13,11 @@ from training.simulate import main
 from training.simulate.cameras import Imaging, blurred_by_motion, draw_imaging, photograph
 from training.simulate.lights import Lights
 from training.simulate.materials import draw_materials
-from training.simulate.plan import Plan, Slopes
+from training.simulate.plan import Plan
 from training.simulate.record import Settings, record
 from training.simulate.sensors import CameraRenderer, town_rig
 from training.simulate.skies import draw_light, draw_weather
+from training.simulate.street_grid import Slopes
 from training.simulate.town import build_town
 from training.simulate.trace import Tracer
 from training.simulate.variety import KINDS, stream

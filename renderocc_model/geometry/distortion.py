@@ -10,15 +10,16 @@ beyond it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
-__all__ = ["DISTORTION_MODELS", "BrownConrady", "KannalaBrandt", "conventional_distortion", "make_lens"]
+from .distortion_names import DISTORTION_MODELS
+from .roots import CONVERGED, increasing_root, smallest_positive_root, solve_2x2
+
+__all__ = ["BrownConrady", "KannalaBrandt", "make_lens"]
 
 _NEWTON_STEPS = 30
-_CONVERGED = 1e-14  # Newton steps below this have converged; normalised coordinates, relative to 1 + radius
 _ACCEPTED = 1e-12  # residual, in normalised coordinates, of a solution: 1e-9 px at a focal length of 1000 px
 _LARGEST_COEFFICIENT = 1e6  # those of real lenses reach hundreds; larger ones mean a corrupt message
 _STEEPEST = math.tan(math.radians(89.9))  # largest tangent of the off-axis angle that is searched for a solution
@@ -130,13 +131,13 @@ class BrownConrady:
             with np.errstate(divide="ignore", invalid="ignore"):
                 plane[outside] = bent[outside] / target[outside, None] * (0.9 * self.largest_radius)
             for _ in range(_NEWTON_STEPS):
-                step = _solve_2x2(self._jacobian(plane), self._bent(plane) - bent)
+                step = solve_2x2(self._jacobian(plane), self._bent(plane) - bent)
                 with np.errstate(invalid="ignore"):
                     longest = 0.5 * (0.1 + np.linalg.norm(plane, axis=1))  # a longer step leaves the branch
                     length = np.linalg.norm(step, axis=1)
                     step *= np.minimum(1.0, longest / np.maximum(length, 1e-300))[:, None]
                 plane = plane - step
-                if not (length > _CONVERGED * (1 + np.linalg.norm(plane, axis=1))).any():
+                if not (length > CONVERGED * (1 + np.linalg.norm(plane, axis=1))).any():
                     break
         with np.errstate(invalid="ignore"):
             residual = np.abs(self._bent(plane) - bent).max(axis=1)
@@ -154,7 +155,7 @@ class BrownConrady:
             bottom_slope = np.polyval([3 * self.rational[2], 2 * self.rational[1], self.rational[0]], r2)
             return radius * top / bottom, top / bottom + 2 * r2 * (top_slope * bottom - top * bottom_slope) / bottom**2
 
-        return _increasing_root(value_and_slope, target, min(self._radial_fold(), _STEEPEST))
+        return increasing_root(value_and_slope, target, min(self._radial_fold(), _STEEPEST))
 
     def _radial_fold(self) -> float:
         """Smallest radius where r * top(r^2) / bottom(r^2) stops growing, or its denominator is zero."""
@@ -163,7 +164,7 @@ class BrownConrady:
         squared = np.polynomial.Polynomial([0.0, 1.0])
         growth = (top + 2 * squared * top.deriv()) * bottom - 2 * squared * top * bottom.deriv()
         reach = _STEEPEST**2
-        fold = math.sqrt(min(_smallest_positive_root(growth, reach), _smallest_positive_root(bottom, reach)))
+        fold = math.sqrt(min(smallest_positive_root(growth, reach), smallest_positive_root(bottom, reach)))
         return fold * (1 - 1e-9)  # below the fold or pole, even if its root was rounded up
 
     def _fold_in_all_directions(self, limit: float) -> float:
@@ -212,7 +213,7 @@ class KannalaBrandt:
     @cached_property
     def largest_angle(self) -> float:
         """Off-axis angle up to which the model is one-to-one, radians, at most pi."""
-        return min(math.sqrt(_smallest_positive_root(self.slope, math.pi**2)), math.pi)
+        return min(math.sqrt(smallest_positive_root(self.slope, math.pi**2)), math.pi)
 
     def distort(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distorted normalised coordinates of directions; arguments and results as in `BrownConrady.distort`."""
@@ -234,87 +235,10 @@ class KannalaBrandt:
             return theta * self.growth(squared), self.slope(squared)
 
         target = np.hypot(points[:, 0], points[:, 1])
-        theta = _increasing_root(value_and_slope, target, self.largest_angle)
+        theta = increasing_root(value_and_slope, target, self.largest_angle)
         with np.errstate(invalid="ignore", divide="ignore"):
             sideways = points * np.where(target > 0, np.sin(theta) / target, 1.0)[:, None]
         return np.concatenate([sideways, np.cos(theta)[:, None]], axis=1)
-
-
-# Coefficient counts by model. plumb_bob with none at all is how ROS drivers say that there is no distortion.
-DISTORTION_MODELS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
-
-
-# Other names of the models, without case and without spaces, hyphens and underscores.
-_SYNONYMS = {
-    **dict.fromkeys(("plumbbob", "radtan", "radialtangential", "brownconrady"), "plumb_bob"),
-    **dict.fromkeys(("rationalpolynomial", "rational"), "rational_polynomial"),
-    **dict.fromkeys(("equidistant", "equidist", "fisheye", "opencvfisheye"), "equidistant"),
-    **dict.fromkeys(("kannalabrandt", "kannalabrandt4", "kb", "kb4"), "equidistant"),
-}
-# Parts of the names of models that are no pinhole even where all coefficients are zero.
-_NO_PINHOLE = (
-    "fisheye",
-    "equi",
-    "omni",
-    "mei",
-    "unified",
-    "sphere",
-    "spheric",
-    "eucm",
-    "fov",
-    "theta",
-    "scaramuzza",
-    "ocam",
-    "cylind",
-    "panoram",
-    "stereographic",
-    "kb",
-    "kannala",
-)
-
-
-def conventional_distortion(name: str, coefficients: Sequence[float]) -> tuple[str, tuple[float, ...]]:
-    """A distortion model and its coefficients as a camera_info has them, in the names and counts of `make_lens`.
-
-    A name may be a usual synonym; case, spaces, hyphens and underscores do not matter. Zeros after a model's last
-    coefficient are left out. An unknown or empty name without coefficients, or with zeros alone, means no distortion,
-    unless it is the name of a lens that is no pinhole.
-
-        >>> conventional_distortion("Kannala-Brandt", (0.1, 0.0, 0.0, 0.0, 0.0))
-        ('equidistant', (0.1, 0.0, 0.0, 0.0))
-        >>> conventional_distortion("none", ())
-        ('plumb_bob', ())
-
-    Args:
-        name: distortion_model of the camera_info.
-        coefficients: its D.
-    Raises:
-        ValueError: the model is not known, or has another number of coefficients; names the model that has as many.
-    """
-    values = tuple(float(value) for value in coefficients)
-    plain = "".join(character for character in name.lower() if character not in " -_")
-    model = _SYNONYMS.get(plain)
-    if model is None:
-        if any(values) or any(part in plain for part in _NO_PINHOLE):
-            remedy = "correct it in the camera_info, or leave D empty if the pictures have no distortion"
-            raise ValueError(
-                f"distortion_model is {name!r}; expected one of {', '.join(DISTORTION_MODELS)}; {remedy}"
-                if values or plain
-                else f"distortion_model is empty, but D is {values}; {remedy}"
-            )
-        return "plumb_bob", ()
-    counts = DISTORTION_MODELS[model]
-    if len(values) in counts:
-        return model, values
-    if model != "equidistant" and not any(values):
-        return "plumb_bob", ()
-    fitting = [count for count in counts if 0 < count < len(values) and not any(values[count:])]
-    if fitting:
-        return model, values[: max(fitting)]
-    others = [other for other, numbers in DISTORTION_MODELS.items() if other != model and len(values) in numbers]
-    wanted = " or ".join(str(count) for count in counts if count)
-    hint = f"; {len(values)} are those of {others[0]}: correct the name" if others and model != "equidistant" else ""
-    raise ValueError(f"{model} has {len(values)} coefficients; expected {wanted}, zeros for no distortion{hint}")
 
 
 def make_lens(distortion_model: str, coefficients: tuple[float, ...]) -> BrownConrady | KannalaBrandt:
@@ -342,54 +266,6 @@ def make_lens(distortion_model: str, coefficients: tuple[float, ...]) -> BrownCo
             f"expected finite numbers of ordinary size; recalibrate"
         )
     return KannalaBrandt(coefficients) if distortion_model == "equidistant" else BrownConrady(coefficients)
-
-
-def _increasing_root(value_and_slope, target: np.ndarray, upper: float) -> np.ndarray:
-    """x in [0, upper) with value(x) = target (N,) >= 0, value rising from 0; Newton kept inside a bisection bracket."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        highest = float(value_and_slope(np.array([upper]))[0][0])
-        solvable = target < highest if math.isfinite(highest) else np.isfinite(target)
-    low, high = np.zeros(target.shape), np.full(target.shape, upper)
-    root = np.minimum(np.where(solvable, target, 0.0), 0.5 * upper)
-    wanted = np.where(solvable, target, 0.0)
-    for _ in range(100):
-        value, slope = value_and_slope(root)
-        above = value > wanted
-        high, low = np.where(above, root, high), np.where(above, low, root)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            newton = root - (value - wanted) / slope
-            inside = (newton >= low) & (newton <= high)
-        following = np.where(inside, newton, 0.5 * (low + high))
-        moved = np.abs(following - root) > _CONVERGED * (1 + following)
-        root = following
-        if not moved.any():
-            break
-    return np.where(solvable, root, np.nan)
-
-
-def _solve_2x2(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Solutions (N, 2) of N 2x2 systems by Cramer's rule; NaN or infinite where singular."""
-    (a, b), (c, d) = np.moveaxis(matrices[:, 0], 1, 0), np.moveaxis(matrices[:, 1], 1, 0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        determinant = a * d - b * c
-        return np.stack(
-            [
-                (d * vectors[:, 0] - b * vectors[:, 1]) / determinant,
-                (a * vectors[:, 1] - c * vectors[:, 0]) / determinant,
-            ],
-            axis=-1,
-        )
-
-
-def _smallest_positive_root(polynomial: np.polynomial.Polynomial, reach: float) -> float:
-    """Smallest root above zero of a polynomial that is 1 at zero; infinite if there is none up to `reach`.
-
-    Terms that stay below rounding as far as `reach` are left out: a leading coefficient near zero spoils the roots.
-    """
-    counts = np.abs(polynomial.coef) * reach ** np.arange(len(polynomial.coef)) > 1e-15
-    roots = np.polynomial.Polynomial(polynomial.coef[: int(np.flatnonzero(counts)[-1]) + 1]).roots()
-    real = roots[np.abs(roots.imag) < 1e-9 * (1 + np.abs(roots.real))].real
-    return float(min(real[real > 0], default=math.inf))
 
 
 def _tilt_matrix(tilt_x: float, tilt_y: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from renderocc_model.images.preprocessing import normalise
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import CAMERA_PARAMETERS, Frustums, LiftGeometry
 
-from .dataset import FrameViews, Sample
+from .sample import FrameViews, Sample
 
 __all__ = ["Batch", "BatchMaker", "Frames", "make_batch"]
 

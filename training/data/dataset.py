@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from renderocc_model.base.config import configuration, setting
 from renderocc_model.field.classes import UNLABELLED
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
@@ -23,89 +19,13 @@ from renderocc_model.images.reduction import ImageError
 
 from ..prepare.subset import choose
 from ..prepare.tables import Tables, TablesError, list_tables
-from .augment import AugmentConfig, ImageChange, bird_eye_change, change_truth, draw_image_change
+from .augment import ImageChange, bird_eye_change, change_truth, draw_image_change
+from .epochs import OF_SAMPLE
+from .sample import FrameViews, Sample, SampleConfig
 from .sampling import balance_weights, draw_group_counts, frame_weights
 from .voxelise import VoxelMarks
 
-__all__ = ["EpochSampler", "FrameViews", "RayDataset", "Sample", "SampleConfig", "split_recordings"]
-
-_OF_SAMPLE, _OF_ORDER = 1, 2  # last word of a seed: the purpose of the random numbers
-
-
-@configuration
-class SampleConfig:
-    """The contents of a training sample."""
-
-    height: int = setting(256, "rows of a view", minimum=1)
-    width: int = setting(704, "columns of a view", minimum=1)
-    rays: int = setting(38_400, "largest number of rays of a sample", minimum=0)
-    auxiliary_offsets: tuple[int, ...] = setting((-3, -2, -1, 1, 2, 3), "other frames whose rays are used, too")
-    static_weight: float = setting(0.3, "W_t of a ray of another frame on a static or unknown class", minimum=0.0)
-    dynamic_weight: float = setting(0.0, "W_t of a ray of another frame on a class that moves", minimum=0.0)
-    balance_gain: float = setting(0.005, "g in W_b = exp(g (N_max / N_c - 1))", minimum=0.0)
-    balance_cap: float = setting(1000.0, "largest W_b", minimum=1.0)
-    balanced_share: float = setting(
-        1.0, "share of the rays that are drawn with W_b; the others are drawn with W_t alone (1 in the paper)", 0.0, 1.0
-    )
-    previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
-    truth: bool = setting(False, "load the 3D truth if a recording has it")
-    voxels: bool = setting(False, "mark the voxels of the labels, also those of the auxiliary frames")
-    voxel_rays: int = setting(30_000, "largest number of rays for finding free voxels, spread evenly", minimum=1)
-    voxel_returns: int = setting(
-        2_000_000, "largest number of pixels for finding occupied voxels, spread evenly", minimum=1
-    )
-    augment: AugmentConfig = AugmentConfig()
-
-    def check(self) -> None:
-        if 0 in self.auxiliary_offsets or len(set(self.auxiliary_offsets)) != len(self.auxiliary_offsets):
-            raise ValueError(f"auxiliary_offsets are {self.auxiliary_offsets}; expected different frames other than 0")
-
-
-@dataclass(frozen=True, eq=False)
-class FrameViews:
-    """One frame as the network gets it.
-
-    stamp_ns: the frame's time.
-    views: (N, H, W, 3) uint8 RGB, undistorted; zeros for cameras that are not present.
-    present: (N,) bool.
-    intrinsics: (N, 3, 3) of the views.
-    base_from_camera: (N, 4, 4), base_link at the frame's own time; the mount for cameras that are not present. The
-        determinant is -1 if an augmentation mirrored the view or the vehicle.
-    odom_from_base: (4, 4).
-    """
-
-    stamp_ns: int
-    views: np.ndarray
-    present: np.ndarray
-    intrinsics: np.ndarray
-    base_from_camera: np.ndarray
-    odom_from_base: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One training sample.
-
-    recording, frame, epoch, index: its origin.
-    current: the frame to predict.
-    previous: earlier frames of the recording, nearest first; fewer at its beginning and after a jump of the ego pose.
-    rays: labelled rays in base_link of the current frame, with distances (0 if only the class is known), classes (255
-        if only the distance is known) and frame_offsets.
-    ray_cameras: (R,) int64, the camera of each ray, also of rays of other frames.
-    truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
-    label_voxels: {"semantics", "occupied", "free"} of the labels (`VoxelLabels`), or None.
-    """
-
-    recording: str
-    frame: int
-    epoch: int
-    index: int
-    current: FrameViews
-    previous: tuple[FrameViews, ...]
-    rays: Rays
-    ray_cameras: np.ndarray
-    truth: dict[str, np.ndarray] | None
-    label_voxels: dict[str, np.ndarray] | None
+__all__ = ["RayDataset", "SampleConfig"]
 
 
 class RayDataset(torch.utils.data.Dataset):
@@ -175,7 +95,7 @@ class RayDataset(torch.utils.data.Dataset):
     def sample(self, epoch: int, index: int) -> Sample:
         """The sample of an epoch and an index. It is the same at any time and in any process."""
         tables, frame = self.recording_of(index)
-        rng = np.random.default_rng([self.seed, epoch, index, _OF_SAMPLE])
+        rng = np.random.default_rng([self.seed, epoch, index, OF_SAMPLE])
         config = self.config
         change = bird_eye_change(rng, config.augment)
         shape = (config.height, config.width)
@@ -387,42 +307,3 @@ class RayDataset(torch.utils.data.Dataset):
         for tables in self._tables[1:]:
             if tables.classes != first.classes:
                 raise TablesError(f"{tables.folder}: its classes are not those of {first.folder}; use one class table")
-
-
-class EpochSampler(torch.utils.data.Sampler):
-    """Yields the (epoch, index) keys of an epoch in random order. `StepSampler` distributes them to processes.
-
-    Args:
-        size: number of samples in the dataset.
-        seed: seed of the order.
-        epoch: number of the epoch, which changes the order.
-    """
-
-    def __init__(self, size: int, seed: int = 0, epoch: int = 0) -> None:
-        self.size, self.seed, self.epoch = size, seed, epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch, 0, _OF_ORDER]).permutation(self.size)
-        yield from ((self.epoch, int(index)) for index in order)
-
-
-def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Divide recordings into training and held-out ones. A recording is never divided, because its frames look alike.
-
-    Recordings are ordered by a digest of their names, so that few change sides if recordings are added.
-
-    Args:
-        names: names of the recordings.
-        held_out: share of the recordings to hold out, rounded up. A single recording is never held out.
-        seed: seed of the order.
-    Returns:
-        (training, held out), each sorted.
-    """
-    if not 0 <= held_out < 1:
-        raise ValueError(f"held_out is {held_out}; expected a share from 0 to below 1")
-    ordered = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-    count = min(math.ceil(held_out * len(ordered)), len(ordered) - 1)
-    return sorted(ordered[count:]), sorted(ordered[:count])

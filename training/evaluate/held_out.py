@@ -31,8 +31,9 @@ from renderocc_model.ops.render import render
 from renderocc_model.ops.render.surfaces import read_surfaces
 
 from ..data.batch import make_batch
-from ..data.dataset import RayDataset, Sample
+from ..data.dataset import RayDataset
 from ..data.previous_volume import previous_volume
+from ..data.sample import Sample
 from ..supervision.ray_rules import RayKinds
 from .confusion import Confusion
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from . import buildings, furniture, plants, vehicles
 from .builder import Builder
-from .plan import Block
-from .shapes import Mesh, Surface, blob, box, linear
+from .mesh import Mesh, Surface
+from .shapes import blob, box, linear
+from .street_grid import Block
 
 __all__ = ["fill_block"]
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 
-from .plan import Plan, Street
+from .mesh import Mesh
+from .plan import Plan
 from .plants import thinned
-from .shapes import Mesh
+from .street_grid import Street
 
 __all__ = ["CLASSES", "Builder", "Models", "beside", "stretches"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, box, boxes, extrude, linear, quads
+from .mesh import Mesh, Surface
+from .shapes import box, boxes, extrude, linear, quads
 
 __all__ = ["fence", "garden_wall", "house", "shed"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, tube
+from .mesh import Mesh, Surface
+from .shapes import blob, box, cylinder, extrude, linear, tube
 
 __all__ = [
     "barrier",

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .mesh import Surface
 from .noise import noise
-from .shapes import Surface
-from .textures import Paint
+from .patterns import Paint
 from .trace import Hits, Tracer, columns, dot, put_columns
 from .weather import Weather
 

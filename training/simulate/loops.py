@@ -145,7 +145,7 @@ def read_noise(tiles, starts, size, s, t, frequency, footprint, result):
 
 @compiled
 def spread(corners, pieces, shares, points, areas, owner):
-    """The loop of `truth.sample_surface`: points on triangles whose edges are divided into equal pieces.
+    """The loop of `surface_samples.sample_surface`: points on triangles whose edges are divided into equal pieces.
 
     Args:
         corners: (T, 3, 3) float32.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .mesh import Surface
 from .noise import noise, scramble
-from .shapes import Surface
 
 __all__ = ["Materials", "draw_materials"]
 

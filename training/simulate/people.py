@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, blob, box, linear, tube
+from .mesh import Mesh, Surface
+from .shapes import blob, box, linear, tube
 
 __all__ = ["WALK_PHASES", "figure", "pedestrian"]
 

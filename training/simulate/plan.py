@@ -7,92 +7,32 @@ lie on lines of one rectangular grid, the ground is a single sheet without crack
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-
 import numpy as np
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 
-from .shapes import Mesh, Surface, cross, linear, make
+from .mesh import Mesh, Surface
+from .shapes import cross, linear, make
+from .street_grid import (
+    ISLAND,
+    KERB,
+    KERB_WIDTH,
+    MARGIN,
+    Block,
+    Slopes,
+    draw_streets,
+    gaps_between,
+    grid_lines,
+    mound,
+)
 
-__all__ = ["Block", "Plan", "Slopes", "Street"]
+__all__ = ["Plan"]
 
-KERB = 0.14  # metres
-_KERB_WIDTH = 0.12
-_MARGIN = 90.0  # how far streets continue beyond the outermost junctions
-_LANE = 3.5
-_BAY = 2.4
-_ISLAND = 0.6  # half-width of a raised median
 
 # Class ids of the ground.
 GROUND = DRIVEABLE, OTHER_FLAT, SIDEWALK, TERRAIN = tuple(
     OCC3D_NUSCENES.id_of(name) for name in ("driveable_surface", "other_flat", "sidewalk", "terrain")
 )
-
-
-@dataclass(frozen=True)
-class Street:
-    """A street of the plan.
-
-    Attributes:
-        centre: plan x (streets along y) or plan y (streets along x).
-        lanes: per direction, 1 or 2.
-        parking: a strip of parking bays on both sides.
-        pavement: width of the sidewalks, metres.
-    """
-
-    centre: float
-    lanes: int
-    parking: bool
-    pavement: float
-
-    @property
-    def driving(self) -> float:
-        """Half the width of the lanes."""
-        return self.lanes * _LANE
-
-    @property
-    def half(self) -> float:
-        """Half the carriageway, parking bays included."""
-        return self.driving + (_BAY if self.parking else 0.3)
-
-    @property
-    def reach(self) -> float:
-        """Distance from the centre line to the outer edge of the sidewalk."""
-        return self.half + _KERB_WIDTH + self.pavement
-
-
-@dataclass(frozen=True)
-class Block:
-    """A rectangle between streets, in plan coordinates; `use` says what is built on it."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    use: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """Hills that differ from the default ones.
-
-    Attributes:
-        steepest: slope (rise over run) where all waves of the hills are steepest at once, for example 0.08.
-        shortness: factor of the default wavelengths of 140 to 230 m.
-        sway: largest pitch and roll of the car's body, radians.
-    """
-
-    steepest: float
-    shortness: float
-    sway: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> Slopes:
-        """From flat to 12 % at the steepest."""
-        return cls(0.12 * rng.random() ** 1.3, rng.uniform(0.5, 1.1), np.radians(1.1) * rng.random())
 
 
 class Plan:
@@ -110,8 +50,8 @@ class Plan:
     USES = ("dense", "houses", "park", "parking", "site", "plaza")
 
     def __init__(self, rng: np.random.Generator, size: int = 5, slopes: Slopes | None = None) -> None:
-        self.along_y = _streets(rng, size)
-        self.along_x = _streets(rng, size)
+        self.along_y = draw_streets(rng, size)
+        self.along_x = draw_streets(rng, size)
         self._phases = rng.uniform(0, 2 * np.pi, 8)
         self._bend = rng.uniform(3.0, 8.0, 2)
         self._hill, self._waves = rng.uniform(0.5, 1.3, 3), np.array([230.0, 190.0, 140.0])
@@ -124,7 +64,7 @@ class Plan:
         self._mounds = [block for block in self.blocks if block.use in ("park", "field")]
 
     def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
-        columns, rows = _gaps(self.along_y), _gaps(self.along_x)
+        columns, rows = gaps_between(self.along_y), gaps_between(self.along_x)
         inner = [(i, j) for i in range(1, len(columns) - 1) for j in range(1, len(rows) - 1)]
         # Every use occurs in the middle of the town, in shuffled order. The uses of the other blocks are random.
         pack = list(rng.permutation(list(self.USES) * 2 + ["dense"] * 3 + ["houses"] * 3))[: len(inner)]
@@ -143,10 +83,10 @@ class Plan:
     def extent(self) -> tuple[float, float, float, float]:
         """Plan x0, y0, x1, y1 of the whole ground."""
         return (
-            self.along_y[0].centre - _MARGIN,
-            self.along_x[0].centre - _MARGIN,
-            self.along_y[-1].centre + _MARGIN,
-            self.along_x[-1].centre + _MARGIN,
+            self.along_y[0].centre - MARGIN,
+            self.along_x[0].centre - MARGIN,
+            self.along_y[-1].centre + MARGIN,
+            self.along_x[-1].centre + MARGIN,
         )
 
     def bend(self, x, y) -> tuple[np.ndarray, np.ndarray]:
@@ -181,10 +121,10 @@ class Plan:
         off_x = np.min([np.abs(x - s.centre) - s.half for s in self.along_y], axis=0)
         off_y = np.min([np.abs(y - s.centre) - s.half for s in self.along_x], axis=0)
         off = np.minimum(off_x, off_y)
-        total = total + KERB * np.clip(off / _KERB_WIDTH, 0, 1)
+        total = total + KERB * np.clip(off / KERB_WIDTH, 0, 1)
         if np.any(off > 0):
             for block in self._mounds:
-                total = total + _mound(block, x, y)
+                total = total + mound(block, x, y)
         return total + KERB * self._on_island(x, y)
 
     def _on_island(self, x, y) -> np.ndarray:
@@ -194,7 +134,7 @@ class Plan:
             clear = np.min([np.abs(along - s.centre) - s.reach for s in others], axis=0) - 12
             for street in own:
                 if street.lanes == 2:
-                    inside = np.minimum((_ISLAND - np.abs(across - street.centre)) / _KERB_WIDTH, clear / _KERB_WIDTH)
+                    inside = np.minimum((ISLAND - np.abs(across - street.centre)) / KERB_WIDTH, clear / KERB_WIDTH)
                     result = np.maximum(result, np.clip(inside, 0, 1))
         return result
 
@@ -225,8 +165,8 @@ class Plan:
     def ground(self) -> Mesh:
         """The whole ground as one mesh; each cell has its own surface, colour and class."""
         xs, ys = (
-            _grid_lines(self.along_y, self.extent[0], self.extent[2]),
-            _grid_lines(self.along_x, self.extent[1], self.extent[3]),
+            grid_lines(self.along_y, self.extent[0], self.extent[2]),
+            grid_lines(self.along_x, self.extent[1], self.extent[3]),
         )
         gx, gy = np.meshgrid(xs, ys, indexing="ij")
         ox, oy = self.bend(gx, gy)
@@ -281,7 +221,7 @@ class Plan:
             (s, np.abs(y - s.centre)) for s in self.along_x
         ]:
             road |= offset < street.half
-            kerb |= (offset > street.half) & (offset < street.half + _KERB_WIDTH)
+            kerb |= (offset > street.half) & (offset < street.half + KERB_WIDTH)
             walk |= (offset > street.half) & (offset < street.reach)
         cover(walk & ~road, Surface.PAVING, linear(168, 162, 152), SIDEWALK)
         cover(kerb & ~road, Surface.KERB, linear(150, 148, 142), SIDEWALK)
@@ -315,53 +255,3 @@ class Plan:
                 texture[on_street & ~crossing] = own_rows[on_street & ~crossing]
                 texture[on_street & crossing, :, 2] = -1
         return texture
-
-
-def _mound(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Height of a block's rise above the level of its streets; 0 at its borders and outside."""
-    u = np.clip((x - block.x0) / (block.x1 - block.x0), 0, 1)
-    v = np.clip((y - block.y0) / (block.y1 - block.y0), 0, 1)
-    swell = np.maximum(np.sin(np.pi * u) * np.sin(np.pi * v), 0) ** 1.5
-    wave = 1 + 0.5 * np.sin(block.seed % 7 + 9 * u) * np.cos(block.seed % 5 + 8 * v)
-    return swell * wave * (1.4 if block.use == "park" else 2.5)
-
-
-def _streets(rng: np.random.Generator, count: int) -> list[Street]:
-    """Parallel streets 65 to 100 m apart, centred on 0; one of them has two lanes each way."""
-    gaps = rng.uniform(66, 100, count - 1)
-    centres = np.concatenate([[0], np.cumsum(gaps)])
-    centres = np.round(centres - centres[count // 2], 2)
-    wide = rng.integers(2, count - 1)
-    return [
-        Street(
-            float(c),
-            2 if i == wide else 1,
-            bool(i != wide and (i == 1 or rng.random() < 0.65)),
-            float(np.round(rng.uniform(2.4, 4.0), 1)),
-        )
-        for i, c in enumerate(centres)
-    ]
-
-
-def _gaps(streets: list[Street]) -> list[tuple[float, float]]:
-    """Intervals between the sidewalks of neighbouring streets, and beyond the outermost streets."""
-    edges = [-np.inf] + [value for s in streets for value in (s.centre - s.reach, s.centre + s.reach)] + [np.inf]
-    gaps = [(edges[k], edges[k + 1]) for k in range(0, len(edges), 2)]
-    first, last = streets[0].centre - _MARGIN, streets[-1].centre + _MARGIN
-    return [(max(a, first), min(b, last)) for a, b in gaps]
-
-
-def _grid_lines(streets: list[Street], low: float, high: float) -> np.ndarray:
-    """Ascending grid lines: every border between surfaces, and more lines so that no cell is wider than 3 m."""
-    lines = {low, high}
-    for street in streets:
-        offsets = [0.0, street.half, street.half + _KERB_WIDTH, street.reach, street.reach + 2.0]
-        if street.lanes == 2:
-            offsets += [_ISLAND - _KERB_WIDTH, _ISLAND]
-        # Medians end 12 m before the crossing street's sidewalk.
-        offsets += [street.reach + 12, street.reach + 12 + _KERB_WIDTH]
-        for offset in offsets:
-            lines |= {round(street.centre - offset, 4), round(street.centre + offset, 4)}
-    ordered = np.array(sorted(line for line in lines if low <= line <= high))
-    filled = [np.linspace(a, b, int(np.ceil((b - a) / 3.0)) + 1)[:-1] for a, b in pairwise(ordered)]
-    return np.concatenate([*filled, [high]])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .shapes import Mesh, Surface, blob, cross, linear, make, tube
+from .mesh import Mesh, Surface
+from .shapes import blob, cross, linear, make, tube
 
 __all__ = ["bush", "hedge", "thinned", "tree"]
 

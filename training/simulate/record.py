@@ -26,10 +26,10 @@ from training.recordings.new_bag import new_bag
 from training.recordings.recorder import Cloud, LidarMount, Recorder
 
 from .cameras import draw_imaging
+from .mesh import Mesh
 from .noise import noise
 from .rigs import Vehicle
 from .sensors import CameraRenderer, Lidar, camera_offsets
-from .shapes import Mesh
 from .town import Town, build_town
 from .trace import Tracer
 from .truth import LONGEST_MOVER, TruthVolumes, Voxeliser

@@ -13,7 +13,7 @@ from renderocc_model.geometry.distortion import make_lens
 from renderocc_model.geometry.rig import Camera, Rig
 
 from . import vehicles
-from .shapes import Mesh
+from .mesh import Mesh
 from .trace import Tracer
 from .variety import stream
 

@@ -13,8 +13,8 @@ from training.recordings.recorder import Cloud
 
 from .cameras import Imaging, blurred_by_motion, lattice, photograph
 from .lights import Lights
+from .mesh import Mesh
 from .shade import develop, meter, radiance
-from .shapes import Mesh
 from .town import Town
 from .trace import Hits, Tracer, dot, place, rotate
 from .traffic import SHADOW_REACH

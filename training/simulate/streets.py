@@ -6,7 +6,7 @@ import numpy as np
 
 from . import furniture, vehicles
 from .builder import Builder, beside, stretches
-from .shapes import Mesh
+from .mesh import Mesh
 
 __all__ = ["furnish_streets", "park_vehicles", "stage_beginning"]
 

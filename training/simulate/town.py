@@ -11,9 +11,10 @@ from . import people, plants, vehicles
 from .blocks import fill_block
 from .builder import CLASSES, Builder, Models, beside, stretches
 from .materials import Materials, draw_materials
-from .plan import Plan, Slopes
-from .shapes import Mesh
+from .mesh import Mesh
+from .plan import Plan
 from .skies import draw_light, draw_weather
+from .street_grid import Slopes
 from .streets import furnish_streets, park_vehicles, stage_beginning
 from .traffic import Drive, Mover, Traffic, lane_offset
 from .variety import stream

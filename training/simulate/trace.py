@@ -11,7 +11,7 @@ import numpy as np
 
 from .embree import Scene
 from .loops import NOTHING, interpolate
-from .shapes import Mesh
+from .mesh import Mesh
 
 __all__ = ["Hits", "Tracer", "columns", "dot", "place", "put_columns", "rotate"]
 

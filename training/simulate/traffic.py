@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from .mesh import Mesh
 from .people import WALK_PHASES
 from .plan import Plan
-from .shapes import Mesh
 
 __all__ = ["SHADOW_REACH", "Drive", "Mover", "Traffic", "lane_offset"]
 

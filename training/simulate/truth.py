@@ -17,24 +17,20 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.geometry.transforms import invert
 
-from .loops import merge, spread
+from .mesh import Mesh
 from .plan import GROUND
 from .sensors import CameraRenderer, Lidar
-from .shapes import Mesh, cross
+from .surface_samples import Samples, lengths, sample_surface, solid
 from .town import Town
 from .trace import Tracer, place, rotate
 
-__all__ = ["LONGEST_MOVER", "TruthVolumes", "Voxeliser", "sample_surface"]
+__all__ = ["LONGEST_MOVER", "TruthVolumes", "Voxeliser"]
 
 _TILE = 16.0  # metres
 _MARGIN = 1.0  # metres: the grid leans with the car, but tiles are selected as seen from above
 _SPACING = 0.13  # a third of a voxel
-_THIN = 0.1  # metres; the samples of one class in a cube of this width are merged
 LONGEST_MOVER = 10.0  # metres from the position of a moving object to its farthest point
 _CEILING = 9.0  # nothing this far above the lowest ground of its tile reaches into the grid
-_WHOLE = 1.0  # share of a voxel's face: a surface that continues beyond the voxel covers as much, an edge less
-_GOES_ON = 0.6  # share of a face in the rows on either side: no edge, whatever the samples add up to
-_LEAST = 0.02  # share of a voxel's face: with less, a voxel is free
 _OBJECT_VOTES = 4  # weight of an object's area, where that of the ground is 1
 _PIXEL_STRIDE = 2
 
@@ -46,105 +42,6 @@ class TruthVolumes:
     semantics: np.ndarray
     mask_camera: np.ndarray
     mask_lidar: np.ndarray
-
-
-def sample_surface(mesh: Mesh, spacing: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points on every triangle, no further than `spacing` from their neighbours, corners and edges included.
-
-    Returns:
-        points (N, 3) float32, the class of each, (N,) uint8, and its share of the surface, (N, 3) float32: the normal,
-        on the side where its largest component is positive, times an area in m^2.
-    """
-    corners = mesh.vertices[mesh.faces]
-    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)
-    normals = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    largest = np.take_along_axis(normals, np.abs(normals).argmax(1)[:, None], 1)
-    shares = (np.where(largest < 0, -normals, normals) / 2).astype(np.float32)
-    pieces = np.maximum(np.ceil(edges / spacing), 1).astype(np.int64)
-    count = int(((pieces + 1) * (pieces + 2) // 2).sum())
-    points, areas = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
-    owner = np.empty(count, np.int64)
-    spread(np.ascontiguousarray(corners, np.float32), pieces, shares, points, areas, owner)
-    return points, mesh.class_id[owner], areas
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Samples of surfaces with their areas, one for each class in a cube of 0.1 m, and their bounding rectangle."""
-
-    points: np.ndarray
-    classes: np.ndarray
-    areas: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    @classmethod
-    def of(cls, points: np.ndarray, classes: np.ndarray, areas: np.ndarray) -> _Samples:
-        if not len(points):
-            return cls(points, classes, areas, np.full(2, np.inf), np.full(2, -np.inf))
-        cells = np.floor(points / np.float32(_THIN)).astype(np.int64)
-        x, y, z = cells[:, 0] & 0xFFFFF, cells[:, 1] & 0xFFFFF, cells[:, 2] & 0x7FFF
-        key = x << 40 | y << 20 | z << 5 | classes
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-        begins = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
-        merged = np.empty((len(begins), 3), np.float32), np.empty((len(begins), 3), np.float32)
-        merge(order, np.append(begins, len(order)), points, areas, *merged)
-        points, areas = merged
-        classes = (key[begins] & 31).astype(np.uint8)
-        return cls(points, classes, areas, points[:, :2].min(0), points[:, :2].max(0))
-
-
-def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """Lengths of (N, 3) vectors; NumPy's function takes three times as long."""
-    x, y, z = vectors.T
-    return np.sqrt(x * x + y * y + z * z)
-
-
-def solid(facing: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Find the voxels that have the larger part of a surface.
-
-    Project a plane along the axis that it mostly faces. In every row of voxels along this axis its areas add up to one
-    voxel's face, and the fullest voxel of the row is kept, so a plane has no holes. If a row adds up to less, it is at
-    an edge or on a thin object. It is kept too, unless a neighbouring voxel is covered completely by the same class.
-
-    Args:
-        facing: (X, Y, Z, 3) area of the surfaces in each voxel as seen along x, y and z, in units of a voxel's face.
-        labels: (X, Y, Z) class of each.
-    Returns:
-        (X, Y, Z) bool.
-    """
-    faces = np.moveaxis(facing, -1, 0)
-    largest = np.maximum(np.maximum(faces[0], faces[1]), faces[2])
-    place = np.argwhere(largest > _LEAST)
-    if not len(place):
-        return np.zeros(labels.shape, bool)
-    strides = np.cumprod([1, *(np.array(labels.shape)[:0:-1] + 2)])[::-1]
-    flat = (place + 1) @ strides
-    axis, most = facing[tuple(place.T)].argmax(1), largest[tuple(place.T)]
-    fullest, covered = np.ones(len(place), bool), np.zeros(len(place), bool)
-    for number, stride in enumerate(strides):
-        along, rows = np.pad(faces[number], 1).ravel(), np.flatnonzero(axis == number)
-        here = flat[rows]
-        fullest[rows] = np.maximum(along[here - stride], along[here + stride]) <= most[rows]
-        row_sum = (
-            along + np.roll(along, stride) + np.roll(along, -stride)
-        )  # the padding is empty, so nothing wraps around
-        goes_on = [
-            np.minimum(row_sum[here - aside], row_sum[here + aside]) > _GOES_ON for aside in strides if aside != stride
-        ]
-        covered[rows] = fullest[rows] & ((row_sum[here] >= _WHOLE) | (goes_on[0] & goes_on[1]))
-    whole = np.full(np.prod(np.array(labels.shape) + 2), OCC3D_NUSCENES.free, np.uint8)
-    classes = labels[tuple(place.T)]
-    whole[flat[covered]] = classes[covered]
-    rest = np.flatnonzero(fullest & ~covered)
-    edge = np.zeros(len(rest), bool)
-    for step in np.ndindex(3, 3, 3):
-        edge |= whole[flat[rest] + (np.array(step) - 1) @ strides] == classes[rest]
-    result = np.zeros(labels.shape, bool)
-    result[tuple(place[covered].T)] = True
-    result[tuple(place[rest[~edge]].T)] = True
-    return result
 
 
 class Voxeliser:
@@ -180,8 +77,8 @@ class Voxeliser:
         corner = np.maximum(np.abs(grid.lower), np.abs(grid.upper))
         self.reach = float(np.hypot(*corner[:2]))
         self._axes = [low + (np.arange(count) + 0.5) * grid.voxel_size for low, count in zip(grid.lower, grid.shape)]
-        self._samples: dict[int, _Samples] = {}
-        self._model_cache: dict[int, tuple[Mesh, _Samples]] = {}
+        self._samples: dict[int, Samples] = {}
+        self._model_cache: dict[int, tuple[Mesh, Samples]] = {}
 
     def prepare(self, t: float) -> None:
         """Sample the surroundings at a time. This is called before workers fork, so that they share the samples."""
@@ -238,7 +135,7 @@ class Voxeliser:
         touched = (facing[0] > 0) | (facing[1] > 0) | (facing[2] > 0)
         row = np.cumsum(touched) - 1
         votes = np.bincount(
-            row[voxel] * kinds + classes, weights=_lengths(areas), minlength=int(touched.sum()) * kinds
+            row[voxel] * kinds + classes, weights=lengths(areas), minlength=int(touched.sum()) * kinds
         ).reshape(-1, kinds)
         votes[:, np.setdiff1d(np.arange(kinds), GROUND)] *= _OBJECT_VOTES
         result = np.full(size, OCC3D_NUSCENES.free, np.uint8)
@@ -259,20 +156,20 @@ class Voxeliser:
         half = half @ np.abs(base_from_odom[:2, :2]).T
         return np.flatnonzero(meets & (middle - half < upper).all(1) & (middle + half > lower).all(1))
 
-    def _inside(self, part: _Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _inside(self, part: Samples, base_from_part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The samples inside the grid: flat voxel number, class, and area along x, y and z (in voxel faces)."""
         voxel, inside = self._voxels(place(base_from_part, part.points))
         areas = np.abs(rotate(base_from_part, part.areas[inside])) / np.float32(self._grid.voxel_size**2)
         return voxel[inside], part.classes[inside], areas
 
-    def _model_samples(self, model: Mesh) -> _Samples:
+    def _model_samples(self, model: Mesh) -> Samples:
         """The samples of a moving model, in its own frame."""
         if id(model) not in self._model_cache:
             # The model is kept beside its samples, so that no other object can get its id.
-            self._model_cache[id(model)] = model, _Samples.of(*sample_surface(model, _SPACING))
+            self._model_cache[id(model)] = model, Samples.of(*sample_surface(model, _SPACING))
         return self._model_cache[id(model)][1]
 
-    def _tile_samples(self, index: int) -> _Samples:
+    def _tile_samples(self, index: int) -> Samples:
         """The samples of one tile of the static town. They are made when they are first needed."""
         if index not in self._samples:
             static, rows = self._town.static, np.sort(self._faces[index])
@@ -289,7 +186,7 @@ class Voxeliser:
             )
             columns = sample_surface(piece, _SPACING)
             kept = columns[0][:, 2] < columns[0][:, 2].min() + _CEILING
-            self._samples[index] = _Samples.of(*(column[kept] for column in columns))
+            self._samples[index] = Samples.of(*(column[kept] for column in columns))
         return self._samples[index]
 
     def _voxels(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -320,7 +217,7 @@ class Voxeliser:
                 candidates, pixels = candidates[inside], pixels[inside]
                 column, row = np.rint(pixels.T / _PIXEL_STRIDE).astype(int)
                 column, row = np.minimum(column, shape[1] - 1), np.minimum(row, shape[0] - 1)
-                far = _lengths(local[inside])
+                far = lengths(local[inside])
                 seen[candidates[far <= distance.reshape(shape)[row, column]]] = True
         return seen.reshape(self._grid.shape)
 
@@ -354,7 +251,7 @@ class Voxeliser:
     def _beam_of_voxels(self, lidar: Lidar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Voxels with a centre within half a voxel of a beam: flat number, beam's number, and metres to the centre."""
         local = self._grid.centres().reshape(-1, 3) - lidar.base_from_lidar[:3, 3].astype(np.float32)
-        far = _lengths(local)
+        far = lengths(local)
         column = np.rint(-np.arctan2(local[:, 1], local[:, 0]) / (2 * np.pi) * lidar.columns).astype(int)
         column %= lidar.columns
         elevation = np.arcsin(np.clip(local[:, 2] / np.maximum(far, 1e-6), -1, 1))

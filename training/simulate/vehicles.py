@@ -1,78 +1,18 @@
-"""Vehicles of every class. Their shapes and colours are drawn at random."""
+"""Vehicles of every class. Their shapes and colours are drawn at random.
+
+The name of this module is part of the seed of each model (`builder.Models`): a model that moves looks different.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from .mesh import Mesh, Surface
 from .people import figure
-from .shapes import Mesh, Surface, blob, box, cylinder, extrude, linear, loft, tube
+from .shapes import blob, box, cylinder, extrude, linear, loft, tube
+from .vehicle_parts import GLASS, RED_LAMP, RIM, TYRE, UNDER, WHITE_LAMP, YELLOW, lamps, paint, wheels
 
 __all__ = ["bicycle", "bus", "car", "excavator", "motorcycle", "trailer", "truck", "wheel_loader"]
-
-_PAINTS = [
-    (235, 235, 232),
-    (235, 235, 232),
-    (168, 172, 176),
-    (168, 172, 176),
-    (96, 100, 106),
-    (60, 63, 68),
-    (28, 29, 32),
-    (28, 29, 32),
-    (30, 58, 120),
-    (42, 92, 160),
-    (140, 24, 28),
-    (178, 36, 30),
-    (30, 68, 52),
-    (186, 170, 140),
-    (196, 92, 30),
-    (120, 156, 178),
-]
-_TYRE, _RIM, _UNDER = (0.018, 0.018, 0.02), (0.32, 0.32, 0.34), (0.025, 0.025, 0.028)
-_GLASS = (0.03, 0.035, 0.04)
-_WHITE_LAMP, _RED_LAMP, _AMBER = (0.85, 0.85, 0.8), (0.45, 0.02, 0.015), (0.8, 0.3, 0.03)
-_YELLOW = linear(232, 168, 20)
-
-
-def paint(rng: np.random.Generator) -> np.ndarray:
-    """A random car colour, mostly a grey."""
-    base = linear(*_PAINTS[rng.integers(len(_PAINTS))])
-    return np.clip(base * rng.uniform(0.85, 1.15) + 0.004, 0.004, 0.9)
-
-
-def wheel(x: float, y: float, radius: float, width: float, sides: int = 14) -> Mesh:
-    """A wheel with its rim; its outer face lies at |y|."""
-    inner = y - np.sign(y) * width / 2
-    tyre = cylinder((x, inner, radius), "y", radius, width, sides, Surface.RUBBER, _TYRE)
-    rim = cylinder((x, inner + np.sign(y) * 0.006, radius), "y", radius * 0.62, width, 10, Surface.PLAIN, _RIM)
-    return Mesh.join([tyre, rim])
-
-
-def wheels(xs, half_width: float, radius: float, width: float = 0.22, arches: bool = False) -> Mesh:
-    """A wheel on both sides at each x; `arches` adds dark wheel arches."""
-    parts = []
-    for x in xs:
-        for side in (-1, 1):
-            parts.append(wheel(x, side * (half_width + 0.012), radius, width))
-            if arches:
-                house = (x, side * (half_width - 0.1), radius * 1.08)
-                parts.append(cylinder(house, "y", radius * 1.2, 0.212, 14, Surface.RUBBER, _UNDER))
-    return Mesh.join(parts)
-
-
-def lamps(x_front: float, x_rear: float, half_width: float, z_front: float, z_rear: float, size=(0.3, 0.14)) -> Mesh:
-    """Headlights, tail lights and number plates, a little outside the body."""
-    wide, high = size
-    parts = []
-    for side in (-1, 1):
-        y = side * (half_width - wide / 2)
-        low, up = np.array([0.03, wide / 2, high / 2]), None
-        for x, z, colour in ((x_front, z_front, _WHITE_LAMP), (x_rear, z_rear, _RED_LAMP)):
-            up = np.array([x, y, z])
-            parts.append(box(up - low, up + low, Surface.LAMP, colour))
-    for x in (x_front, x_rear):
-        parts.append(box((x - 0.02, -0.26, 0.42), (x + 0.02, 0.26, 0.54), Surface.SIGN, (0.75, 0.75, 0.7)))
-    return Mesh.join(parts)
-
 
 # style: length, width, height, hood height, boot height, belt height, then x as fractions of the length from the rear:
 # rear window's foot, roof's rear, roof's front, windscreen's foot.
@@ -126,14 +66,14 @@ def car(rng: np.random.Generator) -> Mesh:
     closed_van = style == "van" and rng.random() < 0.6
     glazed = [5, 6] if closed_van else [2, 3, 5, 6]
     for interval in glazed:
-        surfaces[interval, 1], colours[interval, 1] = Surface.GLASS, _GLASS
+        surfaces[interval, 1], colours[interval, 1] = Surface.GLASS, GLASS
     for interval in (6,) if closed_van else (2, 6):
-        surfaces[interval, 2], colours[interval, 2] = Surface.GLASS, _GLASS
+        surfaces[interval, 2], colours[interval, 2] = Surface.GLASS, GLASS
     radius = 0.31 if style in ("sedan", "hatch", "estate") else 0.35
     parts = [loft(stations, surfaces, colours), wheels((at(0.19), at(0.81)), half, radius, arches=True)]
     parts.append(lamps(at(0.985), at(0.008), half - 0.12, 0.66, 0.84))
     for x in (at(0.0) + 0.1, at(1.0) - 0.1):
-        parts.append(box((x - 0.12, -half + 0.16, sill + 0.08), (x + 0.12, half - 0.16, sill + 0.26), colour=_UNDER))
+        parts.append(box((x - 0.12, -half + 0.16, sill + 0.08), (x + 0.12, half - 0.16, sill + 0.26), colour=UNDER))
     for side in (-1, 1):
         y = side * (half + 0.07)
         x = at(screen) - 0.28
@@ -160,14 +100,14 @@ def bus(rng: np.random.Generator) -> Mesh:
     colours[:, 0] = skirt
     for interval in range(1, count):
         if edges[interval + 1] - edges[interval] > 0.5:
-            surfaces[interval, 1], colours[interval, 1] = Surface.GLASS, _GLASS
+            surfaces[interval, 1], colours[interval, 1] = Surface.GLASS, GLASS
     parts = [loft(stations, surfaces, colours)]
     front, rear = length / 2, -length / 2
-    parts.append(box((front - 0.1, -1.1, 1.0), (front + 0.012, 1.1, 2.45), Surface.GLASS, _GLASS))
+    parts.append(box((front - 0.1, -1.1, 1.0), (front + 0.012, 1.1, 2.45), Surface.GLASS, GLASS))
     parts.append(box((front - 0.1, -0.8, 2.55), (front + 0.015, 0.8, 2.85), Surface.LAMP, (0.5, 0.32, 0.04)))
-    parts.append(box((rear - 0.012, -0.9, 1.5), (rear + 0.1, 0.9, 2.4), Surface.GLASS, _GLASS))
+    parts.append(box((rear - 0.012, -0.9, 1.5), (rear + 0.1, 0.9, 2.4), Surface.GLASS, GLASS))
     for x in (front - 2.2, 0.2):
-        parts.append(box((x - 0.62, -half - 0.012, 0.4), (x + 0.62, -half + 0.1, 2.5), Surface.GLASS, _GLASS))
+        parts.append(box((x - 0.62, -half - 0.012, 0.4), (x + 0.62, -half + 0.1, 2.5), Surface.GLASS, GLASS))
     parts.append(box((-length * 0.3, -0.7, 3.03), (length * 0.1, 0.7, 3.3), Surface.PLAIN, (0.6, 0.6, 0.6)))
     parts.append(wheels((length / 2 - 2.6, -length / 2 + 2.9), half, 0.48, 0.3, arches=True))
     parts.append(lamps(front, rear, half - 0.05, 0.72, 1.0, (0.34, 0.2)))
@@ -189,15 +129,15 @@ def truck_cab(rng: np.random.Generator, x: float, colour: np.ndarray) -> Mesh:
     ]
     surfaces = np.full((3, 3), Surface.PAINT, np.uint8)
     colours = np.tile(colour, (3, 3, 1)).astype(np.float32)
-    surfaces[1, 1], colours[1, 1] = Surface.GLASS, _GLASS
-    surfaces[2, 2], colours[2, 2] = Surface.GLASS, _GLASS
+    surfaces[1, 1], colours[1, 1] = Surface.GLASS, GLASS
+    surfaces[2, 2], colours[2, 2] = Surface.GLASS, GLASS
     parts = [loft(stations, surfaces, colours)]
-    parts.append(box((x + 1.9, -1.0, 1.5), (x + 2.012, 1.0, height * 0.76), Surface.GLASS, _GLASS))
-    parts.append(box((x + 1.8, -1.1, 0.35), (x + 2.05, 1.1, 0.75), Surface.PLAIN, _UNDER))
+    parts.append(box((x + 1.9, -1.0, 1.5), (x + 2.012, 1.0, height * 0.76), Surface.GLASS, GLASS))
+    parts.append(box((x + 1.8, -1.1, 0.35), (x + 2.05, 1.1, 0.75), Surface.PLAIN, UNDER))
     for side in (-1, 1):
-        parts.append(box((x + 1.75, side * 1.32 - 0.1, 1.6), (x + 1.87, side * 1.32 + 0.1, 2.3), colour=_UNDER))
+        parts.append(box((x + 1.75, side * 1.32 - 0.1, 1.6), (x + 1.87, side * 1.32 + 0.1, 2.3), colour=UNDER))
         parts.append(
-            box((x + 2.0, side * 0.85 - 0.18, 0.85), (x + 2.03, side * 0.85 + 0.18, 1.02), Surface.LAMP, _WHITE_LAMP)
+            box((x + 2.0, side * 0.85 - 0.18, 0.85), (x + 2.03, side * 0.85 + 0.18, 1.02), Surface.LAMP, WHITE_LAMP)
         )
     return Mesh.join(parts)
 
@@ -206,13 +146,13 @@ def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
     """A box, flatbed, tank or tipper truck of 6 to 9 m; with `tractor` only cab and chassis, 5.4 m."""
     colour = paint(rng)
     if tractor:
-        chassis = box((-3.0, -0.45, 0.6), (0.6, 0.45, 0.95), colour=_UNDER)
-        plate = cylinder((-1.9, 0, 1.05), "z", 0.5, 0.16, 12, Surface.PLAIN, _UNDER)
+        chassis = box((-3.0, -0.45, 0.6), (0.6, 0.45, 0.95), colour=UNDER)
+        plate = cylinder((-1.9, 0, 1.05), "z", 0.5, 0.16, 12, Surface.PLAIN, UNDER)
         return Mesh.join([chassis, plate, truck_cab(rng, 0.4, colour), wheels((1.4, -1.6, -2.4), 1.2, 0.5, 0.3)])
     length, half = rng.uniform(6.2, 9.0), 1.24
     front = length / 2 - 2.05
     rear = -length / 2
-    parts = [box((rear, -0.45, 0.55), (front, 0.45, 0.95), colour=_UNDER), truck_cab(rng, front, colour)]
+    parts = [box((rear, -0.45, 0.55), (front, 0.45, 0.95), colour=UNDER), truck_cab(rng, front, colour)]
     kind = rng.choice(["box", "flatbed", "tank", "tipper"], p=[0.55, 0.15, 0.12, 0.18])
     if kind == "box":
         load = linear(
@@ -224,7 +164,7 @@ def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
         middle, reach = (rear + front) / 2, (front - rear) / 2
         parts.append(cylinder((middle, 0, 2.05), "x", 1.05, 2 * reach - 0.3, 18, Surface.PAINT, linear(190, 194, 198)))
     else:
-        bed = linear(150, 90, 40) if kind == "flatbed" else _YELLOW * 0.8
+        bed = linear(150, 90, 40) if kind == "flatbed" else YELLOW * 0.8
         wall = 0.5 if kind == "flatbed" else 1.2
         parts.append(box((rear, -half, 0.95), (front - 0.15, half, 1.1), colour=bed))
         for low, up in (
@@ -244,7 +184,7 @@ def truck(rng: np.random.Generator, tractor: bool = False) -> Mesh:
     parts.append(wheels((front + 1.0, *rears), half - 0.02, 0.48, 0.3))
     for side in (-1, 1):
         parts.append(
-            box((rear - 0.03, side * 0.95 - 0.15, 0.8), (rear, side * 0.95 + 0.15, 0.95), Surface.LAMP, _RED_LAMP)
+            box((rear - 0.03, side * 0.95 - 0.15, 0.8), (rear, side * 0.95 + 0.15, 0.95), Surface.LAMP, RED_LAMP)
         )
     return Mesh.join(parts)
 
@@ -273,11 +213,11 @@ def trailer(rng: np.random.Generator, semi: bool = True) -> Mesh:
     tarp = linear(*[(220, 222, 224), (30, 74, 138), (160, 32, 34), (26, 90, 60), (216, 150, 30)][rng.integers(5)])
     parts = [
         box((-length + 1, -half, 1.15), (1.0, half, 3.85), Surface.CLOTH, tarp),
-        box((-length + 1, -0.5, 0.85), (0.2, 0.5, 1.15), colour=_UNDER),
+        box((-length + 1, -0.5, 0.85), (0.2, 0.5, 1.15), colour=UNDER),
         box((-length + 0.95, -half, 0.75), (-length + 1.05, half, 1.1), Surface.STRIPES, (0.6, 0.03, 0.02)),
     ]
     for side in (-1, 1):
-        parts.append(box((-1.7, side * 0.6 - 0.07, 0.02), (-1.55, side * 0.6 + 0.07, 1.1), colour=_UNDER))
+        parts.append(box((-1.7, side * 0.6 - 0.07, 0.02), (-1.55, side * 0.6 + 0.07, 1.1), colour=UNDER))
         parts.append(
             box((-length + 4.6, side * 1.2 - 0.03, 0.55), (-2.2, side * 1.2 + 0.03, 1.0), colour=(0.3, 0.3, 0.3))
         )
@@ -297,7 +237,7 @@ def arm(points, width: float, heights, colour) -> Mesh:
 
 def excavator(rng: np.random.Generator) -> Mesh:
     """A crawler excavator with its boom raised."""
-    colour = _YELLOW if rng.random() < 0.7 else linear(220, 90, 24)
+    colour = YELLOW if rng.random() < 0.7 else linear(220, 90, 24)
     track = [
         (-1.75, 0.25),
         (-1.45, 0.0),
@@ -308,13 +248,13 @@ def excavator(rng: np.random.Generator) -> Mesh:
         (-1.45, 0.8),
         (-1.75, 0.55),
     ]
-    parts = [extrude(track, 0.28, Surface.RUBBER, _UNDER).at(0, side * 1.05) for side in (-1, 1)]
-    parts.append(box((-1.0, -0.9, 0.4), (1.0, 0.9, 0.95), colour=_UNDER))
+    parts = [extrude(track, 0.28, Surface.RUBBER, UNDER).at(0, side * 1.05) for side in (-1, 1)]
+    parts.append(box((-1.0, -0.9, 0.4), (1.0, 0.9, 0.95), colour=UNDER))
     house = [
         box((-1.9, -1.25, 1.0), (0.2, 1.25, 1.75), Surface.PAINT, colour),
         box((-2.3, -1.2, 1.0), (-1.5, 1.2, 2.05), Surface.PAINT, colour * 0.45),
         box((-0.6, 0.25, 1.0), (1.15, 1.25, 1.6), Surface.PAINT, colour),
-        box((-0.5, 0.3, 1.6), (1.1, 1.2, 2.75), Surface.GLASS, _GLASS, taper=0.9),
+        box((-0.5, 0.3, 1.6), (1.1, 1.2, 2.75), Surface.GLASS, GLASS, taper=0.9),
         box((-0.55, 0.28, 2.72), (1.05, 1.22, 2.85), Surface.PAINT, colour),
     ]
     lift = rng.uniform(0.9, 1.15)
@@ -328,13 +268,13 @@ def excavator(rng: np.random.Generator) -> Mesh:
 
 def wheel_loader(rng: np.random.Generator) -> Mesh:
     """A wheel loader with its shovel raised."""
-    colour = _YELLOW
+    colour = YELLOW
     lift = rng.uniform(0.2, 0.75)
     parts = [
         wheels((-1.5, 1.5), 1.25, 0.72, 0.55),
         box((-3.0, -0.95, 0.75), (-0.3, 0.95, 1.9), Surface.PAINT, colour, taper=0.94),
         box((-0.5, -0.6, 0.7), (2.0, 0.6, 1.35), Surface.PAINT, colour),
-        box((-1.1, -0.8, 1.9), (0.45, 0.8, 3.25), Surface.GLASS, _GLASS, taper=0.88),
+        box((-1.1, -0.8, 1.9), (0.45, 0.8, 3.25), Surface.GLASS, GLASS, taper=0.88),
         box((-1.15, -0.78, 3.2), (0.4, 0.78, 3.35), Surface.PAINT, colour),
     ]
     end = (1.2 + 2.4 * np.cos(lift), 1.35 + 2.6 * np.sin(lift))
@@ -349,13 +289,13 @@ def spoked_wheel(x: float, radius: float, thickness: float, filled: bool) -> Mes
     """A thin wheel in the x-z plane: a tyre, and a disc or a few spokes."""
     angle = np.linspace(0, 2 * np.pi, 15)
     rim = np.stack([x + radius * np.cos(angle), 0 * angle, radius + radius * np.sin(angle)], -1) * [1, 1, 1]
-    parts = [tube(rim, thickness, 5, Surface.RUBBER, _TYRE)]
+    parts = [tube(rim, thickness, 5, Surface.RUBBER, TYRE)]
     if filled:
-        parts.append(cylinder((x, 0, radius), "y", radius * 0.6, thickness, 10, Surface.PLAIN, _RIM))
+        parts.append(cylinder((x, 0, radius), "y", radius * 0.6, thickness, 10, Surface.PLAIN, RIM))
     else:
         for turn in np.arange(4) * np.pi / 4:
             reach = np.array([np.cos(turn), 0, np.sin(turn)]) * radius
-            parts.append(tube([(x, 0, radius) - reach, (x, 0, radius) + reach], 0.006, 3, colour=_RIM))
+            parts.append(tube([(x, 0, radius) - reach, (x, 0, radius) + reach], 0.006, 3, colour=RIM))
     return Mesh.join(parts)
 
 
@@ -372,7 +312,7 @@ def bicycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
     ]
     parts = [tube(path, 0.022, 5, Surface.PAINT, colour) for path in frame]
     parts += [spoked_wheel(-0.5, 0.33, 0.022, False), spoked_wheel(0.52, 0.33, 0.022, False)]
-    parts.append(box((-0.4, -0.07, 0.88), (-0.14, 0.07, 0.94), colour=_UNDER))
+    parts.append(box((-0.4, -0.07, 0.88), (-0.14, 0.07, 0.94), colour=UNDER))
     if ridden:
         parts.append(figure(rng, seat=(-0.26, 0.9), hands=(0.34, 1.02), feet=(-0.1, 0.25), lean=0.45))
     return Mesh.join(parts)
@@ -385,13 +325,13 @@ def motorcycle(rng: np.random.Generator, ridden: bool = False) -> Mesh:
         spoked_wheel(-0.68, 0.3, 0.07, True),
         spoked_wheel(0.72, 0.3, 0.06, True),
         blob((0.12, 0, 0.82), (0.34, 0.17, 0.16), 1, surface=Surface.PAINT, colour=colour),
-        box((-0.25, -0.17, 0.35), (0.35, 0.17, 0.72), colour=_UNDER),
-        box((-0.75, -0.14, 0.74), (-0.05, 0.14, 0.86), Surface.CLOTH, _UNDER),
-        tube([(0.72, 0, 0.3), (0.45, 0, 1.02)], 0.045, 6, colour=_RIM),
-        tube([(0.4, -0.36, 1.06), (0.46, 0, 1.02), (0.4, 0.36, 1.06)], 0.025, 5, colour=_UNDER),
-        box((-0.95, -0.08, 0.75), (-0.72, 0.08, 0.88), Surface.LAMP, _RED_LAMP),
-        blob((0.6, 0, 0.92), (0.09, 0.1, 0.1), 1, surface=Surface.LAMP, colour=_WHITE_LAMP),
-        tube([(-0.1, -0.2, 0.35), (-0.8, -0.22, 0.45)], 0.05, 6, colour=_RIM),
+        box((-0.25, -0.17, 0.35), (0.35, 0.17, 0.72), colour=UNDER),
+        box((-0.75, -0.14, 0.74), (-0.05, 0.14, 0.86), Surface.CLOTH, UNDER),
+        tube([(0.72, 0, 0.3), (0.45, 0, 1.02)], 0.045, 6, colour=RIM),
+        tube([(0.4, -0.36, 1.06), (0.46, 0, 1.02), (0.4, 0.36, 1.06)], 0.025, 5, colour=UNDER),
+        box((-0.95, -0.08, 0.75), (-0.72, 0.08, 0.88), Surface.LAMP, RED_LAMP),
+        blob((0.6, 0, 0.92), (0.09, 0.1, 0.1), 1, surface=Surface.LAMP, colour=WHITE_LAMP),
+        tube([(-0.1, -0.2, 0.35), (-0.8, -0.22, 0.45)], 0.05, 6, colour=RIM),
     ]
     if ridden:
         parts.append(figure(rng, seat=(-0.3, 0.88), hands=(0.4, 1.05), feet=(-0.05, 0.4), lean=0.25, helmet=True))

@@ -27,9 +27,9 @@ from renderocc_model.network.network import NetworkOutput
 from ..data.augment import AugmentConfig
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset
-from ..evaluate.evaluate import VolumeScores
 from ..evaluate.frame_truth import occupied_classes, ray_origins, truth_of
 from ..evaluate.held_out import RayScores, evenly
+from ..evaluate.metrics import VolumeScores
 from ..evaluate.rayiou import cast_frame
 from ..evaluate.report import markdown_table, percent, text_table
 from ..evaluate.threshold import ThresholdSearch

@@ -17,7 +17,7 @@ from renderocc_model.ops.render import intersect_box, render
 from renderocc_model.ops.render.surfaces import read_surfaces
 from renderocc_model.ops.visibility import visible_voxels
 
-from ..data.dataset import Sample
+from ..data.sample import Sample
 
 __all__ = ["draw_frame"]
 

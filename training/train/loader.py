@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from ..data.batch import Batch, BatchMaker
-from ..data.dataset import EpochSampler, RayDataset
+from ..data.dataset import RayDataset
+from ..data.epochs import EpochSampler
 from .config import TrainConfig
 from .distributed import Processes
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from renderocc_model.network.rig_summary import summary_of_rigs
 
 from ..data.augment import AugmentConfig
-from ..data.dataset import RayDataset, split_recordings
+from ..data.dataset import RayDataset
+from ..data.epochs import split_recordings
 from ..prepare import prepare_recordings
 from ..prepare.tables import TablesError, list_tables
 from ..recordings.notes import recording_name
