@@ -69,8 +69,10 @@ def distance_in_scan(recording: Recording, stamps: list[int], duration: float) -
 
     Scans without an ego pose at both ends are left out.
     """
-    chosen = np.unique(np.linspace(0, len(stamps) - 1, _MEASURED).round().astype(int)) if stamps else []
+    if not stamps:
+        return 0.0
     longest = 0.0
+    chosen = np.unique(np.linspace(0, len(stamps) - 1, _MEASURED).round().astype(int)).tolist()
     for begin_ns in (stamps[index] for index in chosen):
         end_ns = begin_ns + round(duration * 1e9)
         if not recording.related(begin_ns, end_ns):

@@ -46,7 +46,8 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         raise LabelError(
             "--mapping was given, but no ids to map; also give --label-field, --label-files or --semantic-topic"
         )
-    lidar, motion = None, {}
+    lidar: LidarClouds | None = None
+    motion: dict[str, str] = {}
     if clouds is not None:
         times, motion = scan_times(recording, clouds, wanted.no_deskew)
         lidar = LidarClouds(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff, times)

@@ -37,11 +37,15 @@ class LidarMount:
 
 @dataclass(frozen=True)
 class Cloud:
-    """One cloud: points (N, 3) in the LiDAR's frame, intensity (N,), and class ids (N,) uint8 or None."""
+    """One cloud: points (N, 3) in the LiDAR's frame, intensity (N,), and class ids (N,) uint8 or None.
+
+    time: (N,) seconds from the stamp to each point; None for a cloud that was seen in one moment.
+    """
 
     points: np.ndarray
     intensity: np.ndarray
     label: np.ndarray | None
+    time: np.ndarray | None = None
 
 
 def offered_qos(durability: QosDurability, depth: int) -> list[Qos]:
@@ -183,14 +187,18 @@ class Recorder:
         )
 
     def write_sweep(self, stamp_ns: int, sweep: Cloud) -> None:
-        """Write the LiDAR's cloud: x, y, z and intensity as float32 and, with labels, label as uint8."""
+        """Write the LiDAR's cloud: x, y, z, intensity and, with times, time as float32; with labels, label as uint8."""
         assert self._lidar is not None, "a recording without a LiDAR has no sweeps"
+        names = ["x", "y", "z", "intensity"]
         columns = [np.asarray(sweep.points, "<f4"), np.asarray(sweep.intensity, "<f4")[:, None]]
+        if sweep.time is not None:
+            names.append("time")
+            columns.append(np.asarray(sweep.time, "<f4")[:, None])
         rows = np.ascontiguousarray(np.concatenate(columns, 1)).view(np.uint8)
-        layout = [(name, 4 * k, _FLOAT32) for k, name in enumerate(("x", "y", "z", "intensity"))]
+        layout = [(name, 4 * k, _FLOAT32) for k, name in enumerate(names)]
         if sweep.label is not None:
             rows = np.concatenate([rows, np.asarray(sweep.label, np.uint8)[:, None]], 1)
-            layout.append(("label", 16, _UINT8))
+            layout.append(("label", 4 * len(names), _UINT8))
         kind = self._store.types["sensor_msgs/msg/PointField"]
         count, step = rows.shape
         self._write(

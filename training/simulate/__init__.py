@@ -46,6 +46,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--random-all", action="store_true", help="draw everything that the --random-... options draw, the rig included"
     )
+    made.add_argument(
+        "--speed", type=float, default=8.0, metavar="M/S", help="speed of the car on straight streets (default 8)"
+    )
+    made.add_argument(
+        "--scan",
+        action="store_true",
+        help="record the LiDAR's points as it sees them while the car drives, each with its time (field 'time'), one "
+        "turn in each frame of at most 0.1 s; without it, clouds are deskewed to the frames' stamps",
+    )
     made.add_argument("--no-lidar", action="store_true", help="record no clouds")
     made.add_argument("--no-labels", action="store_true", help="record no 2D labels")
     made.add_argument("--no-truth", action="store_true", help="write no 3D truth (occupancy/<stamp>.npz)")
@@ -77,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.storage,
             arguments.jobs,
             frozenset(KINDS if arguments.random_all else arguments.varied or ()),
+            arguments.speed,
+            arguments.scan,
         )
         count, seconds = _record(arguments.out, vehicle, settings, record)
     except (ValueError, OSError, MemoryError) as error:

@@ -32,6 +32,7 @@ from .rigs import Vehicle
 from .sensors import CameraRenderer, Lidar, camera_offsets
 from .town import Town, build_town
 from .trace import Tracer
+from .traffic import CRUISE
 from .truth import LONGEST_MOVER, TruthVolumes, Voxeliser
 from .variety import KINDS
 from .write import JPEG_QUALITY, encode
@@ -41,6 +42,7 @@ __all__ = ["Settings", "record"]
 START_NS = 1_700_000_000_000_000_000
 _POSE_NS = 20_000_000  # 50 Hz
 _LIDAR, _TRUTH = -1, -2  # sensor numbers of tasks other than cameras
+_TURN_S, _TURN_PARTS = 0.1, 4  # longest turn of a LiDAR that scans, seconds; parts in which others stand still
 _BEFORE_S, _AFTER_S = 0.5, 0.2  # how long poses begin before and end after the sensors' stamps
 
 
@@ -55,6 +57,9 @@ class Settings:
         storage: "mcap" or "sqlite3".
         jobs: worker processes; 1 renders in this process.
         varied: keys of `variety.KINDS`: what else is random.
+        speed: of the car on straight streets, m/s.
+        scan: whether the LiDAR's points are seen one after the other while the car drives, each with its time; else its
+            clouds are deskewed to the frames' stamps.
     Raises:
         ValueError: a setting is out of range.
     """
@@ -68,6 +73,8 @@ class Settings:
     storage: str = "mcap"
     jobs: int = 1
     varied: frozenset[str] = frozenset()
+    speed: float = CRUISE
+    scan: bool = False
 
     def __post_init__(self) -> None:
         for name, value, good, wanted in (
@@ -76,6 +83,7 @@ class Settings:
             ("rate", self.rate, 0.1 <= self.rate <= 100, "0.1 to 100 frames a second"),
             ("storage", self.storage, self.storage in ("mcap", "sqlite3"), "mcap or sqlite3"),
             ("jobs", self.jobs, 1 <= self.jobs <= 256, "1 to 256"),
+            ("speed", self.speed, 1 <= self.speed <= 30, "1 to 30 m/s"),
             ("varied", sorted(self.varied), self.varied <= set(KINDS), f"some of {', '.join(KINDS)}"),
         ):
             if not good:
@@ -145,11 +153,20 @@ class SensorSimulator:
             return _packed(self.voxeliser.voxelise(t, around[0], around[1], self.vehicle.body, lost))
         if sensor == _LIDAR:
             assert self.lidar is not None and around is not None
+            if self.settings.scan:
+                return self._scan(self.lidar, t, rng)
             return self.lidar.sweep(self.town.drive.odom_from_base(t), around[1], rng)
         renderer = self.cameras[sensor]
         picture = renderer.render(self.town, self.static, t + self.offsets[renderer.camera.name], rng)
         semantic, depth = (picture.semantic, picture.depth) if self.settings.labels else (None, None)
         return encode(picture.image, semantic, depth, renderer.imaging.quality if renderer.imaging else JPEG_QUALITY)
+
+    def _scan(self, lidar: Lidar, t: float, rng: np.random.Generator) -> Cloud:
+        """The cloud of a turn that begins at a time. What moves is moved on a few times in the turn."""
+        seconds = min(_TURN_S, 1 / self.settings.rate)
+        poses = [self.town.drive.odom_from_base(t + index * seconds / lidar.columns) for index in range(lidar.columns)]
+        tracers = [self._all_around(t + (part + 0.5) * seconds / _TURN_PARTS)[1] for part in range(_TURN_PARTS)]
+        return lidar.scan(np.stack(poses), tracers, seconds, rng)
 
 
 _simulator: SensorSimulator | None = None  # set before the workers fork, so that they inherit it
@@ -232,7 +249,7 @@ def record(folder: Path, vehicle: Rig | Vehicle, settings: Settings, on_frame=la
     """
     vehicle = vehicle if isinstance(vehicle, Vehicle) else Vehicle(vehicle)
     with new_bag(folder) as partial:
-        town = build_town(settings.seed, settings.duration + 1.0, settings.varied)
+        town = build_town(settings.seed, settings.duration + 1.0, settings.varied, settings.speed)
         count = _write_all(partial, town, vehicle, settings, on_frame)
         if vehicle.random:
             vehicle.rig.save(partial / "rig.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,7 +199,9 @@ def in_sight(
 
 
 class Lidar:
-    """A LiDAR on the roof that turns once in each frame. Its cloud is deskewed to the frame's stamp.
+    """A LiDAR on the roof that turns once in each frame.
+
+    `sweep` gives its cloud deskewed to the frame's stamp, `scan` what it sees while the car drives.
 
     Args:
         beams: number of lasers, from -30.7 to 10.7 degrees as in a Velodyne HDL-32E.
@@ -231,12 +234,45 @@ class Lidar:
         odom_from_lidar = odom_from_base @ self.base_from_lidar
         directions = rotate(odom_from_lidar, self.directions)
         hits = tracer.trace(odom_from_lidar[:3, 3], directions)
+        return self._returns(hits, directions, self.directions, rng)
+
+    def scan(self, poses: np.ndarray, tracers: Sequence[Tracer], seconds: float, rng: np.random.Generator) -> Cloud:
+        """The returns of a turn that begins at a stamp, each seen from where the LiDAR is at its time.
+
+        Args:
+            poses: (columns, 4, 4) odom_from_base, at the time of each column.
+            tracers: the town in equal parts of the turn, one after the other.
+            seconds: time of the turn.
+            rng: for noise, as in `sweep`.
+        """
+        odom_from_lidar = poses @ self.base_from_lidar
+        column = np.repeat(np.arange(self.columns), self.beams)
+        directions = np.einsum("nij,nj->ni", odom_from_lidar[column, :3, :3], self.directions).astype(np.float32)
+        parts = []
+        for columns, tracer in zip(np.array_split(np.arange(self.columns), len(tracers)), tracers):
+            rays = slice(columns[0] * self.beams, (columns[-1] + 1) * self.beams)
+            hits = tracer.trace(odom_from_lidar[column[rays], :3, 3], directions[rays])
+            time = (column[rays] * (seconds / self.columns)).astype(np.float32)
+            parts.append(self._returns(hits, directions[rays], self.directions[rays], rng, time))
+        names = ("points", "intensity", "label", "time")
+        return Cloud(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def _returns(
+        self,
+        hits: Hits,
+        directions: np.ndarray,
+        in_lidar: np.ndarray,
+        rng: np.random.Generator,
+        time: np.ndarray | None = None,
+    ) -> Cloud:
+        """The cloud of some rays: their hits, their directions (N, 3) in odom and in the LiDAR's frame, their times."""
         facing = np.abs(dot(hits.normal, directions.T))
         brightness = hits.colour.mean(0)
         strength = (0.25 + brightness) * np.sqrt(facing + 0.02) * 30 / np.maximum(hits.distance, 3)
         lost = rng.random(len(strength)) < np.clip(0.9 - strength * 4, 0.01, 0.95)
         kept = hits.hit & (hits.distance < self.reach) & (hits.distance > 1.0) & ~lost
         distance = (hits.distance + rng.normal(0, 0.02, len(strength)))[kept]
-        points = (self.directions[kept] * distance[:, None]).astype(np.float32)
+        points = (in_lidar[kept] * distance[:, None]).astype(np.float32)
         intensity = np.clip(brightness * np.sqrt(facing) * 255 + rng.normal(0, 4, len(strength)), 0, 255)
-        return Cloud(points, intensity[kept].astype(np.float32), hits.class_id[kept])
+        times = None if time is None else time[kept]
+        return Cloud(points, intensity[kept].astype(np.float32), hits.class_id[kept], times)

@@ -16,11 +16,14 @@ from .plan import Plan
 from .skies import draw_light, draw_weather
 from .street_grid import Slopes
 from .streets import furnish_streets, park_vehicles, stage_beginning
-from .traffic import Drive, Mover, Traffic, lane_offset
+from .traffic import CRUISE, Drive, Mover, Traffic, lane_offset
 from .variety import stream
 from .weather import Weather
 
 __all__ = ["CLASSES", "Town", "build_town"]
+
+
+_FAST_START = 40.0  # metres after the first corner
 
 
 @dataclass
@@ -46,15 +49,16 @@ class Town:
     materials: Materials | None = None
 
 
-def build_town(seed: int, duration: float, varied: Collection[str] = ()) -> Town:
+def build_town(seed: int, duration: float, varied: Collection[str] = (), speed: float = CRUISE) -> Town:
     """Build the town of a seed, with traffic for a recording of `duration` seconds. Same seed, same town.
 
     Args:
         varied: which of light, weather, slopes and materials are drawn from a wider range (`variety.KINDS`).
+        speed: of the recording car on straight streets, m/s. A car that is faster than usual begins at this speed.
     """
     streams = [np.random.default_rng([seed, stream]) for stream in range(7)]
     plan = Plan(streams[0], slopes=Slopes.draw(stream(seed, "slopes")) if "slopes" in varied else None)
-    drive = Drive(plan)
+    drive = Drive(plan, cruise=speed) if speed <= CRUISE else Drive(plan, _FAST_START, speed)
     way = np.array([drive.plan_pose(t)[:2] for t in np.arange(0.0, min(duration, drive.lap), 1.0)])
     builder = Builder(plan, Models(streams[6]), way)
     trees = [plants.tree(streams[1]) for _ in range(18)]

@@ -11,9 +11,10 @@ from .mesh import Mesh
 from .people import WALK_PHASES
 from .plan import Plan
 
-__all__ = ["SHADOW_REACH", "Drive", "Mover", "Traffic", "lane_offset"]
+__all__ = ["CRUISE", "SHADOW_REACH", "Drive", "Mover", "Traffic", "lane_offset"]
 
-_CRUISE, _TURNING, _BRAKING = 8.0, 4.2, 1.4  # m/s, m/s, m/s^2
+CRUISE = 8.0  # m/s, usual speed on straight streets
+_TURNING, _BRAKING = 4.2, 1.4  # m/s, m/s^2
 _TURN_RADIUS = 7.5
 _STRIDE = 1.4
 _BODY_STEP = 1.1  # metres between the circles that stand for a vehicle's body
@@ -32,9 +33,10 @@ class Drive:
     Args:
         plan: the town's plan.
         start: position at time 0, metres after the first corner.
+        cruise: speed on straight streets, m/s. A faster car brakes and accelerates harder.
     """
 
-    def __init__(self, plan: Plan, start: float = 6.0) -> None:
+    def __init__(self, plan: Plan, start: float = 6.0, cruise: float = CRUISE) -> None:
         self._plan = plan
         left, right = plan.along_y[1], plan.along_y[-2]
         bottom, top = plan.along_x[1], plan.along_x[-2]
@@ -49,7 +51,7 @@ class Drive:
         step = np.hypot(np.diff(ox), np.diff(oy))
         self._way = np.concatenate([[0], np.cumsum(step)])
         self._points = points
-        speed = _speeds(points, step)
+        speed = _speeds(points, step, cruise)
         self._time = np.concatenate([[0], np.cumsum(step / ((speed[1:] + speed[:-1]) / 2))])
         self._start = float(np.interp(start, self._way, self._time))
 
@@ -103,17 +105,18 @@ def _rounded(corners: np.ndarray, radius: float) -> np.ndarray:
     return np.concatenate([points, points[:1]])
 
 
-def _speeds(points: np.ndarray, step: np.ndarray) -> np.ndarray:
+def _speeds(points: np.ndarray, step: np.ndarray, cruise: float) -> np.ndarray:
     """Speed at every point: slow in bends, with braking before and acceleration after them."""
     direction = np.diff(points, axis=0)
     heading = np.unwrap(np.arctan2(direction[:, 1], direction[:, 0]))
     turning = np.abs(np.gradient(heading)) / np.maximum(step, 1e-6) > 0.02
-    speed = np.where(np.append(turning, turning[0]), _TURNING, _CRUISE)
+    speed = np.where(np.append(turning, turning[0]), _TURNING, cruise)
+    braking = _BRAKING * max(cruise / CRUISE, 1.0) ** 2
     for _ in range(2):  # two loops, so that braking before the start affects the end
         for order in (range(len(step)), range(len(step) - 1, -1, -1)):
             for k in order:
                 a, b = (k, k + 1) if order.step > 0 else (k + 1, k)
-                speed[b] = min(speed[b], (speed[a] ** 2 + 2 * _BRAKING * step[k]) ** 0.5)
+                speed[b] = min(speed[b], (speed[a] ** 2 + 2 * braking * step[k]) ** 0.5)
         speed[0] = speed[-1] = min(speed[0], speed[-1])
     return speed
 
