@@ -203,7 +203,7 @@ def track_of(request, tmp_path):
         track, refused = VideoTrack(bag, "/front/image_raw/video"), {}
         for number, (_, recorded_ns, data) in enumerate(bag.messages()):
             try:
-                track.take(data, recorded_ns)
+                track.take(VIDEO_READERS[request.param](data), recorded_ns)
             except VideoError as error:
                 refused[number] = str(error)
         return track, refused

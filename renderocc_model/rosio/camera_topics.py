@@ -13,6 +13,8 @@ from renderocc_model.images.decoding import compressed_size
 from . import cdr
 from .camera_info import camera_model_from_info
 from .pixel_format import MosaicError, PixelFormat
+from .rectification import Rectification, calibration_doubts, is_rectified, rectification_from_info
+from .video_track import VIDEO_READERS, FirstPicture
 
 __all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "ImageLeftOut", "add_complaint", "stamp_faults"]
 
@@ -74,6 +76,10 @@ class CameraTopics:
         frame_id: optical frame, of the first image.
         size: (height, width) of the first image.
         model: the calibration.
+        rectification: of rectified images, else None.
+        doubts: how parts of the calibration contradict each other.
+        rectified: which images are rectified, as for `is_rectified`.
+        video: message type, if the images are a video; else empty.
         recorded_later_s: the most that a stamp differs from when its image was recorded.
         pixels: what the pixels of the images mean.
         complaints: what is wrong with messages that cannot be used, once for each kind of fault.
@@ -90,6 +96,11 @@ class CameraTopics:
     recorded_later_s: float = 0.0
     pixels: PixelFormat = field(default_factory=PixelFormat)
     complaints: list[Complaint] = field(default_factory=list)
+    rectification: Rectification | None = None
+    doubts: list[str] = field(default_factory=list)
+    video: str = ""
+    rectified: str = "auto"
+    _first_picture: FirstPicture | None = None
     _last_info: bytes | None = None
 
     def take(self, topic: str, recorded_ns: int, data: bytes) -> None:
@@ -112,10 +123,13 @@ class CameraTopics:
         """
         if data[_AFTER_STAMP:] == self._last_info:  # nearly always
             return
-        model = camera_model_from_info(cdr.read_camera_info(data))
-        if self.model is not None and self.model != model:
+        message, rectified = cdr.read_camera_info(data), is_rectified(self.image_topic, self.rectified)
+        model = camera_model_from_info(message, rectified)
+        rectification = rectification_from_info(message) if rectified else None
+        if self.model is not None and (self.model, self.rectification) != (model, rectification):
             raise ValueError("the calibration changes during the recording; record with one calibration")
-        self.model, self._last_info = model, data[_AFTER_STAMP:]
+        self.doubts = calibration_doubts(message, rectified)
+        self.model, self.rectification, self._last_info = model, rectification, data[_AFTER_STAMP:]
 
     def take_image(self, data: bytes, recorded_ns: int) -> None:
         """An image.
@@ -126,13 +140,12 @@ class CameraTopics:
         """
         stamp_ns, frame_id = cdr.read_header(data)
         self.frame_id = self.frame_id or frame_id
-        message = cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
+        if self.video:
+            message = VIDEO_READERS[self.video](data)
+        else:
+            message = cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
         try:
-            if isinstance(message, cdr.CompressedImageMessage):
-                size = compressed_size(message.data)
-            else:
-                size = (message.height, message.width)
-            self.pixels.take(message)
+            size = self._size_of(message)
         except MosaicError:
             raise
         except ValueError as error:
@@ -141,9 +154,20 @@ class CameraTopics:
         self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
         if self.size is None:
             self.size = size
-        if size != self.size:
+        if size is not None and size != self.size:
             before, now = (f"{width}x{height}" for height, width in (self.size, size))
             raise ValueError(f"images change their size from {before} to {now}; record with one size")
+
+    def _size_of(self, message: cdr.VideoMessage | cdr.ImageMessage | cdr.CompressedImageMessage):
+        """(height, width); None of a video that has shown no picture yet. ValueError: it cannot be decoded."""
+        if isinstance(message, cdr.VideoMessage):
+            if self._first_picture is None:
+                self._first_picture = FirstPicture()
+            return self._first_picture.take(message)
+        self.pixels.take(message)
+        if isinstance(message, cdr.CompressedImageMessage):
+            return compressed_size(message.data)
+        return message.height, message.width
 
     def size_mismatch(self) -> str:
         """How the images' size differs from the calibration's; empty where it does not."""

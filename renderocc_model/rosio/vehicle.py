@@ -18,6 +18,8 @@ import re
 
 from renderocc_model.base.config import configuration, setting
 from renderocc_model.rosio.motion import MotionLimits
+from renderocc_model.rosio.pixel_format import BIT_DEPTHS, MOSAICS
+from renderocc_model.rosio.rectification import RECTIFIED
 
 __all__ = ["CAMERA_MARK", "CAMERA_MARKS", "MOST_CAMERAS", "MOST_NAME", "Vehicle", "absolute", "is_camera_name"]
 
@@ -59,8 +61,24 @@ class Vehicle:
     )
     image_transport: str = setting(
         "auto",
-        "kind of image messages to use; auto: both, and if both are published, the node takes the raw ones",
-        choices=("auto", "raw", "compressed"),
+        "kind of image messages to use; auto: any, and if several are published, the node takes the raw ones, then the "
+        "compressed ones, then H.264 or H.265 video",
+        choices=("auto", "raw", "compressed", "video"),
+    )
+    rectified: str = setting(
+        "auto",
+        "which images are rectified, so that P and R of camera_info describe them in place of K and D; "
+        "auto: those on topics called image_rect...",
+        choices=RECTIFIED,
+    )
+    bit_depth: int = setting(
+        0, "bits that 16-bit images use, e.g. 12; 0: as their pixels show, with a warning", minimum=0, maximum=16
+    )
+    mosaic: str = setting(
+        "auto",
+        "Bayer pattern of grey PNG or JPEG images; auto: as their format says, and grey images that look like a mosaic "
+        "are refused; none: they are grey",
+        choices=MOSAICS,
     )
 
     # Frames
@@ -122,6 +140,8 @@ class Vehicle:
             raise ValueError(f"parameter 'cameras' has {len(self.cameras)} names; expected at most {MOST_CAMERAS}")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"parameter 'cameras' names a camera twice: {list(self.cameras)}")
+        if self.bit_depth not in BIT_DEPTHS:
+            raise ValueError(f"parameter 'bit_depth' is {self.bit_depth}; expected 8 to 16, or 0 to find it out")
         if not self.base_frame:
             raise ValueError("parameter 'base_frame' is empty; name the vehicle's frame, usually 'base_link'")
         self._offsets()

@@ -15,7 +15,7 @@ from renderocc_model.rosio import cdr
 if TYPE_CHECKING:
     from renderocc_model.rosio.bags import Bag
 
-__all__ = ["VIDEO_READERS", "VideoTrack", "video_topic"]
+__all__ = ["VIDEO_READERS", "FirstPicture", "VideoTrack", "video_topic"]
 
 VIDEO_READERS = {
     "foxglove_msgs/msg/CompressedVideo": cdr.read_compressed_video,
@@ -41,6 +41,76 @@ def video_topic(topics: Mapping[str, Collection[str]], image_topic: str) -> tupl
     return None
 
 
+class VideoIndex:
+    """Follows the packets of a video without decoding them.
+
+    Attributes:
+        codec: of the packets; empty before the first.
+        count: packets that were taken in.
+        keys: numbers of those that are key frames.
+    """
+
+    def __init__(self) -> None:
+        self.codec = ""
+        self.count = 0
+        self.keys: list[int] = []
+        self._numbers = FrameNumbers()
+        self._waiting = "no key frame has come before it"
+
+    def take(self, message: cdr.VideoMessage) -> int:
+        """Take in the next packet; returns its number.
+
+        Raises:
+            VideoError: its picture cannot be decoded, for packets before it are missing, or it is no video that can be.
+        """
+        number, self.count = self.count, self.count + 1
+        codec = codec_of(message.format)
+        if self.codec and codec != self.codec:
+            raise VideoError(f"the video changes from {self.codec} to {codec}; record with one codec")
+        self.codec = codec
+        try:
+            contents = read_packet(codec, message.data.tobytes())
+        except VideoError:
+            self._waiting = "a packet before it is damaged, and no key frame came in between"
+            raise
+        follows = codec != H264 or self._numbers.follows(contents)
+        if contents.is_key:
+            self.keys.append(number)
+            self._waiting = ""
+        elif not follows and not self._waiting:
+            self._waiting = "packets before it were lost, and no key frame came in between"
+        if self._waiting:
+            raise VideoError(f"video picture cannot be decoded: {self._waiting}")
+        return number
+
+
+class FirstPicture:
+    """Decodes a video up to its first picture, to know whether it can be decoded, and its size."""
+
+    def __init__(self) -> None:
+        self._index = VideoIndex()
+        self._decoder: VideoDecoder | None = None
+        self._size: tuple[int, int] | None = None
+
+    def take(self, message: cdr.VideoMessage) -> tuple[int, int] | None:
+        """Take in the next packet; returns (height, width), None if no picture was decoded yet.
+
+        Raises:
+            VideoError: its picture cannot be decoded; or PyAV is not installed.
+        """
+        number = self._index.take(message)
+        if self._size is None:
+            self._decoder = self._decoder or VideoDecoder(self._index.codec)
+            self._decoder.feed(number, message.data.tobytes())
+            first = next(
+                (one for one in range(max(0, number - _LOOK_AHEAD), number + 1) if self._decoder.has(one)), None
+            )
+            if first is not None:
+                height, width = self._decoder.picture(first).shape[:2]
+                self._size, self._decoder = (height, width), None
+        return self._size
+
+
 class VideoTrack:
     """A video topic. `take` is called with all of its messages once, in the order of recording; then `picture` decodes.
 
@@ -55,43 +125,16 @@ class VideoTrack:
     def __init__(self, bag: Bag, topic: str) -> None:
         self._bag, self._topic = bag, topic
         self._read = VIDEO_READERS[bag.topics[topic].type]
-        self._codec = ""
+        self._index = VideoIndex()
         self._recorded: list[int] = []
-        self._keys: list[int] = []  # numbers of the packets that are key frames
         self._number_of: dict[int, int] = {}
-        self._numbers = FrameNumbers()
-        self._waiting = "no key frame has come before it"
         self._decoder: VideoDecoder | None = None
         self._next = 0  # number of the packet to feed next
 
-    def take(self, data: bytes, recorded_ns: int) -> None:
-        """Take in a message: its stamp, and whether it is a key frame.
-
-        Raises:
-            VideoError: its picture cannot be decoded, for packets before it are missing, or it is no video that can be.
-            MessageError: it cannot be read.
-        """
-        number = len(self._recorded)
+    def take(self, message: cdr.VideoMessage, recorded_ns: int) -> None:
+        """Take in a message: its stamp, and whether it is a key frame. VideoError as of `VideoIndex.take`."""
         self._recorded.append(recorded_ns)
-        message = self._read(data)
-        codec = codec_of(message.format)
-        if self._codec and codec != self._codec:
-            raise VideoError(f"the video changes from {self._codec} to {codec}; record with one codec")
-        self._codec = codec
-        try:
-            contents = read_packet(codec, message.data.tobytes())
-        except VideoError:
-            self._waiting = "a packet before it is damaged, and no key frame came in between"
-            raise
-        follows = codec != H264 or self._numbers.follows(contents)
-        if contents.is_key:
-            self._keys.append(number)
-            self._waiting = ""
-        elif not follows and not self._waiting:
-            self._waiting = "packets before it were lost, and no key frame came in between"
-        if self._waiting:
-            raise VideoError(f"video picture cannot be decoded: {self._waiting}")
-        self._number_of.setdefault(message.stamp_ns, number)
+        self._number_of.setdefault(message.stamp_ns, self._index.take(message))
 
     def picture(self, stamp_ns: int) -> np.ndarray:
         """The picture with this stamp, (H, W, 3) uint8 RGB.
@@ -102,11 +145,12 @@ class VideoTrack:
         """
         number = self._number_of[stamp_ns]
         if self._decoder is None:
-            self._decoder = VideoDecoder(self._codec)
+            self._decoder = VideoDecoder(self._index.codec)
         decoder = self._decoder
-        last = bisect_left(self._keys, number + 1) - 1
+        keys = self._index.keys
+        last = bisect_left(keys, number + 1) - 1
         # Pictures just after a key frame may need the group of pictures before it.
-        for begin in self._keys[max(last - 1, 0) : last + 1][::-1]:
+        for begin in keys[max(last - 1, 0) : last + 1][::-1]:
             if not decoder.has(number):
                 self._decode(decoder, begin, number)
         return decoder.picture(number)

@@ -14,6 +14,7 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.motion import Jump, JumpWatch
 from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
@@ -100,7 +101,7 @@ class FramePipeline:
         self._stamp_before: int | None = None  # of the frame before
         self._mount_checks = MountChecks(config.base_frame)
         self._tables = ViewTables(*predictor.view_size)
-        self._pixels = {camera: PixelFormat() for camera in cameras}
+        self._pixels = {camera: PixelFormat(config.bit_depth, config.mosaic) for camera in cameras}
         self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
         self._decoders = ThreadPoolExecutor(
             max_workers=max(1, min(8, os.cpu_count() or 1)), thread_name_prefix="decode"
@@ -180,6 +181,7 @@ class FramePipeline:
             self._patience(),
             self._mounts,
             self.jumps,
+            self._frames_from_optical(cameras, calibrations),
         )
         self._follow_jumps(frame, cameras)
         self._waits_in_vain = self._waits_in_vain + 1 if placements.odom_from_base is None else 0
@@ -200,6 +202,17 @@ class FramePipeline:
             )
         frame.ego_motion_missing = placements.ego_motion_missing
         return placements
+
+    def _frames_from_optical(
+        self, cameras: dict[str, tuple[str, int]], calibrations: dict[str, Calibration]
+    ) -> dict[str, np.ndarray]:
+        """{camera: (4, 4) its optical axes in its frame} of the cameras with rectified images."""
+        rectified = {camera: (frame, calibrations[camera].rectification) for camera, (frame, _) in cameras.items()}
+        if not any(rectification for _, rectification in rectified.values()):
+            return {}
+        for camera, text in baseline_doubts(rectified).items():
+            self._log.report(f"camera '{camera}'", "baseline", text, time.monotonic())
+        return frames_from_optical(rectified)
 
     def _follow_jumps(self, frame: Frame, cameras: dict[str, tuple[str, int]]) -> None:
         """Report a jump of the ego pose since the frame before, and forget the volume from before it."""

@@ -40,6 +40,7 @@ def place_cameras(
     timeout: float = 0.0,
     fixed_mounts: dict[str, np.ndarray] | None = None,
     watch: JumpWatch | None = None,
+    frames_from_optical: dict[str, np.ndarray] | None = None,
 ) -> Placements:
     """Place each camera at its own stamp: inv(odom_from_base(anchor)) @ odom_from_base(its stamp) @ base_from_camera.
 
@@ -56,6 +57,7 @@ def place_cameras(
         timeout: longest wait for /tf to reach the newest stamp, seconds.
         fixed_mounts: {camera: (4, 4)} for cameras whose mount does not come from TF.
         watch: finds the jumps of the ego pose, up to the newest one; None: there are none.
+        frames_from_optical: {camera: (4, 4)} of cameras whose images are rectified: their optical axes in their frames.
     """
     fixed_mounts = fixed_mounts or {}
     placements = Placements()
@@ -66,6 +68,8 @@ def place_cameras(
         except TransformError as error:
             placements.unplaced[camera] = str(error)
             continue
+        if frames_from_optical and camera in frames_from_optical:
+            mount = mount @ frames_from_optical[camera]
         if not _near(mount):
             placements.unplaced[camera] = f"TF has it {np.abs(mount[:3, 3]).max():.3g} m away from '{base_frame}'"
             continue

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_info import camera_model_from_info
+from renderocc_model.rosio.rectification import (
+    Rectification,
+    calibration_doubts,
+    is_rectified,
+    rectification_from_info,
+)
 from renderocc_model.rosio.tf_buffer import LONGEST_NAME
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.parameters import NodeConfig
@@ -21,10 +27,11 @@ STAMP_AND_FRAME_ID = 4 + 8  # where a frame_id begins: after encapsulation, sec 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A camera's intrinsics from its CameraInfo, and the optical frame that the CameraInfo names."""
+    """A camera's intrinsics from its CameraInfo, the frame that the CameraInfo names, and how images were rectified."""
 
     model: CameraModel
     frame_id: str
+    rectification: Rectification | None = None
 
 
 class Calibrations:
@@ -74,18 +81,24 @@ class Calibrations:
                 return False
             message = cdr.read_camera_info(buffer)
             check_frame_id(message.frame_id)
-            model = camera_model_from_info(message)
+            rectified = is_rectified(self._config.image_topic_of(camera), self._config.rectified)
+            model = camera_model_from_info(message, rectified)
+            rectification = rectification_from_info(message) if rectified else None
         except ValueError as error:
             text = f"camera_info on {self._config.camera_info_topic_of(camera)}: {error}"
             self._log.report(subject, "camera_info", text, now)
             return False
         self._bodies[camera] = body
         self._log.resolve(subject, "camera_info")
-        calibration = Calibration(model, message.frame_id)
+        for doubt in calibration_doubts(message, rectified):
+            text = f"camera_info on {self._config.camera_info_topic_of(camera)}: {doubt}"
+            self._log.report(subject, "calibration doubts", text, now)
+        calibration = Calibration(model, message.frame_id, rectification)
         if self.known.get(camera) == calibration:  # other bytes, same meaning: CDR's padding is not always zero
             return False
         self.known = {**self.known, camera: calibration}
-        text = f"{model.width}x{model.height}, {model.distortion_model}, frame {message.frame_id}"
+        optics = "rectified" if rectified else model.distortion_model
+        text = f"{model.width}x{model.height}, {optics}, frame {message.frame_id}"
         self._events.report(subject, "calibration", text, now)
         if len(self.known) == len(self._cameras):
             for warning in self._compare_rig({name: known.model for name, known in self.known.items()}):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +12,11 @@ from renderocc_model.base.findings import Findings
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_topics import CameraTopics
+from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.lidar_topics import CLOUD_TYPES, read_cloud
-from training.recordings.sources import time_text
+from training.recordings.sources import camera_of, find_source, time_text
 
 __all__ = ["Contents", "read_contents"]
 
@@ -50,16 +51,15 @@ class Contents:
         return time_text(stamp_ns, self.start_ns)
 
 
-def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequence[str] | None) -> Contents:
+def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
     """Read a recording once.
 
     Args:
         findings: gets warnings about messages that cannot be read and about conflicts in /tf.
         bag: an open bag.
-        base_frame: the vehicle's frame.
-        wanted: names of the cameras to check; None checks all.
+        vehicle: its frames; and its cameras to check, none for all.
     """
-    cameras, uncalibrated = _find_cameras(bag, wanted)
+    cameras, uncalibrated = _find_cameras(bag, vehicle)
     contents = Contents(cameras, uncalibrated, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     clouds = {topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count}
@@ -76,7 +76,7 @@ def read_contents(findings: Findings, bag: Bag, base_frame: str, wanted: Sequenc
             elif topic in clouds:
                 _take_cloud(contents, topic, bag.topics[topic].type, data)
             else:
-                _take_transforms(contents, data, topic == "/tf_static", base_frame)
+                _take_transforms(contents, data, topic == "/tf_static", vehicle.base)
         except ValueError as error:
             bad[topic] = bad.get(topic, 0) + 1
             if bad[topic] <= _MOST_WARNINGS:
@@ -104,19 +104,20 @@ def _take_transforms(contents: Contents, data: bytes, static: bool, base_frame: 
             contents.pose_stamps.append(item.stamp_ns)
 
 
-def _find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
-    """Find the cameras as `Recording` does: <camera>/image_raw[/compressed] with <camera>/camera_info."""
+def _find_cameras(bag: Bag, vehicle: Vehicle) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
+    """Find the cameras as `Recording` does: <camera>/image_raw[/compressed] or video, with <camera>/camera_info."""
     infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
     cameras, uncalibrated = {}, set()
-    for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):  # raw first: compressed replaces it
-        raw = topic.name.removesuffix("/compressed")
-        if topic.type not in (_IMAGE, _COMPRESSED) or not raw.endswith("/image_raw") or not topic.count:
+    for name in sorted({camera_of(topic) for topic in bag.topics.values()} - {""}):
+        if vehicle.cameras and name not in vehicle.cameras:
             continue
-        name = raw.removesuffix("/image_raw")[1:]
-        if wanted is not None and name not in wanted:
-            continue
-        if f"/{name}/camera_info" in infos:
-            cameras[name] = CameraTopics(name, topic.name, f"/{name}/camera_info", topic.type == _COMPRESSED)
-        else:
+        source, info = find_source([bag], f"/{name}/image_raw", videos=True), f"/{name}/camera_info"
+        if source is None or info not in infos:
             uncalibrated.add(name)
+            continue
+        pixels = PixelFormat(vehicle.bit_depth, vehicle.mosaic)
+        video = "" if source.video is None else bag.topics[source.topic].type
+        cameras[name] = CameraTopics(
+            name, source.topic, info, source.compressed, pixels=pixels, rectified=vehicle.rectified, video=video
+        )
     return cameras, tuple(sorted(uncalibrated))

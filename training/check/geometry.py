@@ -10,6 +10,7 @@ from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.motion import find_jumps
+from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.tf_buffer import TransformError
 from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.frames import pose_gap
@@ -32,6 +33,8 @@ def check_calibration(findings: Findings, camera: CameraTopics) -> None:
     def warn(text: str) -> None:
         findings.warn(subject, text, remedy, topic)
 
+    for text in camera.doubts:
+        warn(text)
     view = math.degrees(sum(model.horizontal_extent))
     if not _NARROW <= view <= _WIDE:
         warn(f"K and distortion give a view of {view:.1f} degrees, which is not a driving camera's")
@@ -51,6 +54,11 @@ def check_calibration(findings: Findings, camera: CameraTopics) -> None:
 def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dict[str, np.ndarray]:
     """Check that each camera has a plausible mount on the vehicle. Returns {camera: base_from_camera}."""
     mounts = {}
+    rectified = {name: (one.frame_id, one.rectification) for name, one in contents.cameras.items() if one.stamps}
+    turned = frames_from_optical(rectified)
+    for name, text in baseline_doubts(rectified).items():
+        remedy = "look at its frame_id, or use the pair's first camera, too"
+        findings.warn(f"camera '{name}'", text, remedy, contents.cameras[name].info_topic)
     for camera in contents.cameras.values():
         if not camera.stamps:
             continue
@@ -66,6 +74,7 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
                 contents.time_text(camera.stamps[0]),
             )
             continue
+        mounts[camera.name] = mounts[camera.name] @ turned.get(camera.name, np.eye(4))
         for text in mount_faults(mounts[camera.name]):
             findings.warn(subject, text, f"check the transform from {base_frame} to {camera.frame_id}", "/tf_static")
     for text in shared_mounts(mounts):

@@ -72,7 +72,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
     for topic in bag.topics.values():
         rate = _rate(topic.count, length)
         findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{f', {rate:.1f} Hz' if rate else ''}")
-    contents = read_contents(findings, bag, vehicle.base, vehicle.cameras or None)
+    contents = read_contents(findings, bag, vehicle)
     _check_presence(findings, contents, bag, vehicle)
     for camera in contents.cameras.values():
         _check_camera(findings, contents, camera)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
@@ -11,7 +12,7 @@ from renderocc_model.field.truth import check_truth_file
 from renderocc_model.images.decoding import compressed_size, decode_compressed
 from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
-from renderocc_model.rosio.cdr import CompressedImageMessage
+from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
 
 from ..recordings.frames import FrameIndex, Recording
 from ..recordings.sources import RecordingError
@@ -24,6 +25,16 @@ __all__ = ["Extractor"]
 _FORWARD = 1e-3  # smallest z of a pixel's unit direction; with less, a z-depth does not give a distance
 
 _REDUCED = 8  # images are decoded once, that much smaller, to find those that training could not decode
+
+
+_JPEG_QUALITY = 95  # of the pictures of videos, which have lost more than that before
+
+
+def _as_jpeg(message: ImageMessage) -> CompressedImageMessage:
+    """A picture of a video as a JPEG: raw ones would take ten times the room in the tables."""
+    picture = message.data.reshape(message.height, message.width, 3)
+    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+    return CompressedImageMessage(message.stamp_ns, message.frame_id, "rgb8; jpeg compressed bgr8", jpeg.reshape(-1))
 
 
 class Extractor:
@@ -117,6 +128,8 @@ class Extractor:
     def _image(self, camera: str, stamp_ns: int, message) -> tuple[bytes, object]:
         model = self.recording.models[camera]
         where = f"{self.recording.topic('image', camera)} at {self.recording.time_text(stamp_ns)}"
+        if self.recording.is_video(camera):
+            message = _as_jpeg(message)
         if isinstance(message, CompressedImageMessage):
             size = self._checked(where, lambda: compressed_size(message.data))
             self._checked(where, lambda: decode_compressed(message.data, _REDUCED if min(size) >= 8 * _REDUCED else 1))

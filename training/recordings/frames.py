@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,16 +85,17 @@ class Recording:
         with ExitStack() as stack:
             self.bag = stack.enter_context(Bag(self.path))
             bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
-            self._images, self.uncalibrated = find_cameras(self.bag, vehicle.cameras or None)
+            self._images, self.uncalibrated = find_cameras(self.bag, vehicle)
             self.cameras = tuple(self._images)
             self._labels = {
                 kind: {camera: source for camera in self.cameras if (source := find_source(bags, f"/{camera}/{kind}"))}
                 for kind in _DECODERS
             }
-            index = read_index(self.bag, self._images, self._labels, self.base_frame)
+            index = read_index(self.bag, self._images, self._labels, vehicle)
             self.models: dict[str, CameraModel] = index.models
             self.optical_frames: dict[str, str] = index.optical_frames
-            self.transforms, self._pose_stamps, self._pixels = index.transforms, index.pose_stamps, index.pixels
+            self.transforms, self._pose_stamps = index.transforms, index.pose_stamps
+            self._frames_from_optical = index.frames_from_optical
             self.notes: list[str] = [f"{bag.path}: {note}" for bag in bags for note in bag.notes] + index.notes
             self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
             self.jumps: Jumps = find_jumps(self.transforms, self.odom_frame, self.base_frame, vehicle.motion)
@@ -134,12 +135,17 @@ class Recording:
         """base_from_camera (4, 4), both at the same stamp: the camera's pose on the vehicle."""
         stamp_ns = self.stamps[camera][0] if stamp_ns is None else stamp_ns
         try:
-            return self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
+            mount = self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
         except TransformError as error:
             raise RecordingError(
                 f"{self.path}: camera '{camera}' has no pose on the vehicle at {self.time_text(stamp_ns)}: {error}; "
                 "record /tf_static, or publish the camera's mount"
             ) from None
+        return mount @ self._frames_from_optical[camera] if camera in self._frames_from_optical else mount
+
+    def is_video(self, camera: str) -> bool:
+        """Whether a camera's images are pictures of a video."""
+        return self._images[camera].video is not None
 
     def odom_from_base(self, stamp_ns: int) -> np.ndarray:
         """Ego pose (4, 4). It is the identity when odom_frame is empty.
@@ -268,13 +274,18 @@ class Recording:
         Raises:
             RecordingError: one of the images does not exist.
         """
-        wanted, found = set(wanted), {}
+        wanted = set(wanted)
+        found: dict[tuple[str, str, int], Message] = {}
         by_bag: dict[int, dict[str, tuple[str, str, ImageSource]]] = {}
         times: dict[int, list[int]] = {}
         for kind, camera, stamp_ns in sorted(wanted):
             source = self._source(kind, camera)
             if stamp_ns not in source.recorded:
                 raise RecordingError(f"{source.bag.path}: {source.topic} has no image at {self.time_text(stamp_ns)}")
+            if source.video is not None:
+                recorded_ns = source.recorded[stamp_ns]
+                found[kind, camera, stamp_ns] = read_message(source, recorded_ns, source.picture, stamp_ns)
+                continue
             by_bag.setdefault(id(source.bag), {})[source.topic] = (kind, camera, source)
             times.setdefault(id(source.bag), []).append(source.recorded[stamp_ns])
         for key, topics in by_bag.items():
@@ -284,13 +295,8 @@ class Recording:
                 stamp_ns = read_message(source, recorded_ns, cdr.read_header, data)[0]
                 name = (kind, camera, stamp_ns)
                 if name in wanted and name not in found:
-                    read: Callable[[bytes], Message] = (
-                        cdr.read_compressed_image if source.compressed else cdr.read_image
-                    )
-                    message = read_message(source, recorded_ns, read, data)
-                    if kind == "image":
-                        message = read_message(source, recorded_ns, self._pixels[camera].plain, message)
-                    found[name] = message
+                    read = source.plain if kind == "image" else source.read
+                    found[name] = read_message(source, recorded_ns, read, data)
         return found
 
     def topic(self, kind: str, camera: str) -> str:

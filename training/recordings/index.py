@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.camera_topics import Complaint, add_complaint
-from renderocc_model.rosio.pixel_format import MosaicError, PixelFormat
+from renderocc_model.rosio.pixel_format import MosaicError
+from renderocc_model.rosio.rectification import (
+    Rectification,
+    baseline_doubts,
+    calibration_doubts,
+    frames_from_optical,
+    is_rectified,
+    rectification_from_info,
+)
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_model.rosio.vehicle import Vehicle
 
-from .sources import ImageSource, Message, RecordingError, read_message
+from .sources import ImageSource, RecordingError, read_message
 
 __all__ = ["RecordingIndex", "read_index"]
 
@@ -27,8 +38,9 @@ class RecordingIndex:
 
     Attributes:
         models: {camera: CameraModel}.
+        rectifications: {camera: of its images if they are rectified, else None}.
         optical_frames: {camera: frame_id}.
-        pixels: {camera: the format of its images}.
+        frames_from_optical: {camera: (4, 4)} of cameras with rectified images: their optical axes in their frames.
         transforms: all of /tf and /tf_static.
         pose_stamps: stamps of the vehicle's poses on /tf, ascending.
         notes: faults that do not prevent reading.
@@ -36,7 +48,8 @@ class RecordingIndex:
 
     models: dict[str, CameraModel] = field(default_factory=dict)
     optical_frames: dict[str, str] = field(default_factory=dict)
-    pixels: dict[str, PixelFormat] = field(default_factory=dict)
+    rectifications: dict[str, Rectification | None] = field(default_factory=dict)
+    frames_from_optical: dict[str, np.ndarray] = field(default_factory=dict)
     transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
     pose_stamps: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -46,7 +59,7 @@ def read_index(
     bag: Bag,
     images: Mapping[str, ImageSource],
     labels: Mapping[str, Mapping[str, ImageSource]],
-    base_frame: str,
+    vehicle: Vehicle,
 ) -> RecordingIndex:
     """Read the stamps of images and labels into their sources, and all else into an index.
 
@@ -54,11 +67,11 @@ def read_index(
         bag: the recording, which has the images, the calibrations and the transforms.
         images: {camera: source of its images}.
         labels: {kind: {camera: source of its labels}}, in the recording or in another bag.
-        base_frame: the vehicle's frame in TF.
+        vehicle: its frame in TF, and which of its images are rectified.
     Raises:
         RecordingError: a message cannot be read, a calibration cannot be used or changes, or an image has stamp 0.
     """
-    index = RecordingIndex(pixels={camera: PixelFormat() for camera in images})
+    index = RecordingIndex()
     sources = {(id(source.bag), source.topic): source for source in images.values()}
     for by_camera in labels.values():
         sources |= {(id(source.bag), source.topic): source for source in by_camera.values()}
@@ -77,13 +90,17 @@ def read_index(
             elif topic in infos:
                 # Without the encapsulation and the stamp, which change from message to message.
                 if last_infos.get(infos[topic]) != data[12:]:
-                    _take_info(index, infos[topic], f"{bag.path}: {topic}", recorded_ns, data)
+                    rectified = is_rectified(images[infos[topic]].topic, vehicle.rectified)
+                    _take_info(index, infos[topic], rectified, f"{bag.path}: {topic}", recorded_ns, data)
                     last_infos[infos[topic]] = data[12:]
             else:
-                _take_transforms(index, bag, topic, recorded_ns, data, base_frame)
+                _take_transforms(index, bag, topic, recorded_ns, data, vehicle.base)
     index.pose_stamps = sorted(set(index.pose_stamps))
     _name_left_out(index, bag, images, left_out)
-    index.notes += [f"{images[name]}: {one.warning}" for name, one in index.pixels.items() if one.warning]
+    index.notes += [f"{one}: {one.pixels.warning}" for one in images.values() if one.pixels.warning]
+    rectified_in = {name: (index.optical_frames.get(name, ""), one) for name, one in index.rectifications.items()}
+    index.frames_from_optical = frames_from_optical(rectified_in)
+    index.notes += [f"{bag.path}: camera '{name}': {text}" for name, text in baseline_doubts(rectified_in).items()]
     index.notes += [f"{bag.path}: {conflict}" for conflict in index.transforms.conflicts]
     for source in images.values():
         if 0 in source.recorded:
@@ -103,12 +120,12 @@ def _take_image(
     stamp_ns, frame_id = read_message(source, recorded_ns, cdr.read_header, data)
     if camera is not None:
         index.optical_frames.setdefault(camera, frame_id)
-        read: Callable[[bytes], Message] = cdr.read_compressed_image if source.compressed else cdr.read_image
-        message = read_message(source, recorded_ns, read, data)
         try:
-            index.pixels[camera].take(message)
+            source.take(data, recorded_ns)
         except MosaicError as error:
             raise RecordingError(f"{source}: {error}") from None
+        except RecordingError:
+            raise
         except ValueError as error:
             add_complaint(left_out[camera], source.topic, recorded_ns, str(error))
             return
@@ -127,13 +144,18 @@ def _name_left_out(
             index.notes.append(f"{where}: {complaint}; left out")
 
 
-def _take_info(index: RecordingIndex, camera: str, topic: str, recorded_ns: int, data: bytes) -> None:
+def _take_info(index: RecordingIndex, camera: str, rectified: bool, topic: str, recorded_ns: int, data: bytes) -> None:
     where = f"{topic}, message recorded at {seconds_text(recorded_ns)} s"
     try:
-        model = camera_model_from_info(cdr.read_camera_info(data))
+        message = cdr.read_camera_info(data)
+        model = camera_model_from_info(message, rectified)
+        rectification = rectification_from_info(message) if rectified else None
     except ValueError as error:
         raise RecordingError(f"{where}: {error}") from None
-    if index.models.setdefault(camera, model) != model:
+    if camera not in index.models:
+        index.notes += [f"{topic}: {doubt}" for doubt in calibration_doubts(message, rectified)]
+    same = index.rectifications.setdefault(camera, rectification) == rectification
+    if index.models.setdefault(camera, model) != model or not same:
         raise RecordingError(f"{where}: the calibration changes; record with one calibration, or cut the bag there")
 
 

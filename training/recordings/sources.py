@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from renderocc_model.rosio import cdr
-from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.bags import Bag, Topic
+from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.stamp_text import seconds_text
+from renderocc_model.rosio.vehicle import Vehicle
+from renderocc_model.rosio.video_track import VIDEO_READERS, VideoTrack, video_topic
 
 __all__ = [
     "ImageSource",
     "JumpError",
     "Message",
     "RecordingError",
+    "camera_of",
     "find_cameras",
     "find_source",
     "read_message",
@@ -37,15 +41,55 @@ class JumpError(RecordingError):
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image topic of a bag. `recorded` holds, for each stamp of an image, the time at which it was recorded."""
+    """An image topic of a bag.
+
+    Attributes:
+        bag: an open bag.
+        topic: name of the topic.
+        compressed: whether its messages are CompressedImage.
+        recorded: {stamp of an image: the time at which it was recorded}.
+        pixels: what its pixels mean.
+        video: the video, if it is one.
+    """
 
     bag: Bag
     topic: str
     compressed: bool
-    recorded: dict[int, int]
+    recorded: dict[int, int] = field(default_factory=dict)
+    pixels: PixelFormat = field(default_factory=PixelFormat)
+    video: VideoTrack | None = None
 
     def __str__(self) -> str:
         return f"{self.bag.path}: {self.topic}"
+
+    def take(self, data: bytes, recorded_ns: int) -> None:
+        """Look at each image once, in the order of recording.
+
+        Raises:
+            MosaicError: the camera's images cannot be used.
+            ValueError: this one cannot be decoded.
+            RecordingError: the message cannot be read.
+        """
+        if self.video is not None:
+            read = VIDEO_READERS[self.bag.topics[self.topic].type]
+            self.video.take(read_message(self, recorded_ns, read, data), recorded_ns)
+        else:
+            self.pixels.take(read_message(self, recorded_ns, self.read, data))
+
+    def read(self, data: bytes) -> Message:
+        """An image message; MessageError if it cannot be read."""
+        return cdr.read_compressed_image(data) if self.compressed else cdr.read_image(data)
+
+    def plain(self, data: bytes) -> Message:
+        """An image message as the decoders read it."""
+        return self.pixels.plain(self.read(data))
+
+    def picture(self, stamp_ns: int) -> cdr.ImageMessage:
+        """A picture of the video as a raw image; VideoError if it cannot be decoded."""
+        assert self.video is not None, "only videos are read by stamp"
+        picture = self.video.picture(stamp_ns)
+        height, width = picture.shape[:2]
+        return cdr.ImageMessage(stamp_ns, "", height, width, "rgb8", False, 3 * width, picture.reshape(-1))
 
 
 def time_text(stamp_ns: int, start_ns: int) -> str:
@@ -53,35 +97,60 @@ def time_text(stamp_ns: int, start_ns: int) -> str:
     return f"{seconds_text(stamp_ns)} s ({(stamp_ns - start_ns) / 1e9:+.3f} s into the recording)"
 
 
-def find_source(bags: Sequence[Bag], name: str) -> ImageSource | None:
-    """The image topic of this name in the first bag that has it, preferably compressed. Its stamps are not read yet."""
+def camera_of(topic: Topic) -> str:
+    """The camera whose images a topic has: X of X/image_raw, X/image_raw/compressed or a video below; else empty."""
+    name = topic.name
+    if topic.type == _COMPRESSED:
+        name = name.removesuffix("/compressed")
+    elif topic.type in VIDEO_READERS:
+        name = name if name.endswith("/image_raw") else name.rpartition("/")[0]
+    elif topic.type != _IMAGE:
+        return ""
+    return name.removesuffix("/image_raw")[1:] if topic.count and name.endswith("/image_raw") else ""
+
+
+def find_source(
+    bags: Sequence[Bag], name: str, videos: bool = False, pixels: PixelFormat | None = None
+) -> ImageSource | None:
+    """The image topic of this name in the first bag that has it. Its stamps are not read yet.
+
+    Args:
+        bags: open bags.
+        name: of the topic of raw images; compressed ones come first, videos last.
+        videos: whether videos count.
+        pixels: what is known of its pixels.
+    """
+    pixels = pixels or PixelFormat()
     for bag in bags:
         for topic, kind in ((f"{name}/compressed", _COMPRESSED), (name, _IMAGE)):
             if topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count:
-                return ImageSource(bag, topic, kind == _COMPRESSED, {})
+                return ImageSource(bag, topic, kind == _COMPRESSED, pixels=pixels)
+        topics = {one.name: (one.type,) for one in bag.topics.values() if one.count} if videos else {}
+        video = video_topic(topics, name)
+        if video is not None:
+            return ImageSource(bag, video[0], False, pixels=pixels, video=VideoTrack(bag, video[0]))
     return None
 
 
-def find_cameras(bag: Bag, wanted: Sequence[str] | None) -> tuple[dict[str, ImageSource], tuple[str, ...]]:
+def find_cameras(bag: Bag, vehicle: Vehicle) -> tuple[dict[str, ImageSource], tuple[str, ...]]:
     """The images of the cameras to use, by name, and the names of the cameras that have images but no camera_info.
 
     Args:
-        wanted: names of the cameras to use. None takes all that have images and camera_info.
+        vehicle: its cameras to use, none for all that have images and camera_info; and how their pixels are read.
     Raises:
         RecordingError: there are no messages, a camera that is wanted cannot be used, or no camera can.
     """
     if not bag.message_count:
         raise RecordingError(f"{bag.path}: the recording holds no messages; record again")
     found = {}
-    for topic in bag.topics.values():
-        name = topic.name.removesuffix("/compressed")
-        if topic.type in (_IMAGE, _COMPRESSED) and name.endswith("/image_raw") and topic.count:
-            if source := find_source([bag], name):
-                found[name.removesuffix("/image_raw")[1:]] = source
+    for name in {camera_of(topic) for topic in bag.topics.values()} - {""}:
+        pixels = PixelFormat(vehicle.bit_depth, vehicle.mosaic)
+        if source := find_source([bag], f"/{name}/image_raw", videos=True, pixels=pixels):
+            found[name] = source
     infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
     calibrated = sorted(name for name in found if f"/{name}/camera_info" in infos)
     uncalibrated = tuple(sorted(set(found) - set(calibrated)))
-    cameras = calibrated if wanted is None else wanted
+    cameras = vehicle.cameras or calibrated
     for name in cameras:
         if name not in calibrated:
             why = "has no camera_info" if name in found else f"is not in it; it has {', '.join(calibrated)}"

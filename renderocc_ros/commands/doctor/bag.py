@@ -14,8 +14,11 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError, Topic
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.rosio.motion import find_jumps
+from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.rosio.video_track import VIDEO_READERS, video_topic
 from renderocc_ros.frame.mounts import parse_mounts
 from renderocc_ros.input.discovery import cameras_on_graph
 from renderocc_ros.parameters import NodeConfig
@@ -92,9 +95,8 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
     cameras = {}
     for name in found:
         raw, info = _absolute(config.image_topic_of(name)), _absolute(config.camera_info_topic_of(name))
-        has_raw, has_compressed = _holds(bag, raw, _IMAGE), _holds(bag, f"{raw}/compressed", _COMPRESSED)
-        compressed = has_compressed and (config.image_transport == "compressed" or not has_raw)
-        if not (has_raw or has_compressed) or (config.image_transport == "raw" and not has_raw):
+        topic, kind = _images_of(bag, raw, config.image_transport)
+        if not topic:
             findings.warn(
                 f"camera '{name}'",
                 f"no images on {raw} (parameter image_transport: {config.image_transport})",
@@ -105,12 +107,27 @@ def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str,
                 f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic"
             )
         else:
-            cameras[name] = CameraTopics(name, f"{raw}/compressed" if compressed else raw, info, compressed)
+            pixels = PixelFormat(config.bit_depth, config.mosaic)
+            video = kind if kind in VIDEO_READERS else ""
+            cameras[name] = CameraTopics(
+                name, topic, info, kind == _COMPRESSED, pixels=pixels, rectified=config.rectified, video=video
+            )
     if cameras:
         findings.ok("cameras", f"{len(cameras)}: {', '.join(cameras)}")
     else:
         findings.fail("cameras", f"none of {', '.join(found)} has images and a calibration", "mend what is named above")
     return cameras
+
+
+def _images_of(bag: Bag, raw: str, transport: str) -> tuple[str, str]:
+    """The topic of a camera's images that the node would take, and its message type; empty without one."""
+    if _holds(bag, raw, _IMAGE) and transport in ("auto", "raw"):
+        return raw, _IMAGE
+    if _holds(bag, f"{raw}/compressed", _COMPRESSED) and transport in ("auto", "compressed"):
+        return f"{raw}/compressed", _COMPRESSED
+    topics = {topic.name: (topic.type,) for topic in bag.topics.values() if topic.count}
+    video = video_topic(topics, raw) if transport in ("auto", "video") else None
+    return video or ("", "")
 
 
 def _absolute(topic: str) -> str:
@@ -187,6 +204,8 @@ def _check_camera(findings: Findings, camera: CameraTopics) -> bool:
     if camera.size_mismatch():
         findings.warn(subject, camera.size_mismatch(), "publish a matching camera_info")
         return False
+    for doubt in camera.doubts:
+        findings.warn(subject, f"{camera.info_topic}: {doubt}", "publish the calibration of these images")
     if camera.pixels.warning:
         findings.warn(subject, camera.pixels.warning, "say it with the parameter 'bit_depth'")
     height, width = camera.size
@@ -219,8 +238,13 @@ def _check_mounts(
         findings.fail("params", str(error))
         fixed = {}
     placed = []
+    frames = {camera.name: config.camera_frame_of(camera.name) or camera.frame_id for camera in cameras}
+    rectified = {camera.name: (frames[camera.name], camera.rectification) for camera in cameras}
+    turned = frames_from_optical(rectified)
+    for name, text in baseline_doubts(rectified).items():
+        findings.warn(f"camera '{name}'", text, "look at its frame_id, or use the pair's first camera, too")
     for camera in cameras:
-        frame = config.camera_frame_of(camera.name) or camera.frame_id
+        frame = frames[camera.name]
         try:
             mount = (
                 fixed[camera.name]
@@ -236,6 +260,7 @@ def _check_mounts(
                 remedy,
             )
             continue
+        mount = mount @ turned.get(camera.name, np.eye(4))
         placed.append(Camera(camera.name, camera.model, mount, frame))
     mounts = {camera.name: camera.base_from_camera for camera in placed}
     wrong = {name: faults for name, mount in mounts.items() if (faults := mount_faults(mount))}
