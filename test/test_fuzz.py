@@ -43,7 +43,7 @@ from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from training.evaluate.volumes import read_origins, read_volume
 from training.importers.devkit import DevkitTables, records
 from training.importers.importing import DatasetError
-from training.importers.nuscenes import _scene_names
+from training.importers.nuscenes_tables import scene_names
 from training.importers.semantickitti import Sequence
 from training.prepare.shard import ShardWriter
 from training.prepare.tables import ARRAYS, TablesError
@@ -598,7 +598,7 @@ def test_scenes_cannot_be_named_after_other_folders(tmp_path, name):
     tables.folder.mkdir()
     tables.path("scene").write_text(json.dumps([{"token": "t", "name": name}]))
     with pytest.raises(DatasetError, match="scene.json"):
-        _scene_names(tables, None)
+        scene_names(tables, None)
 
 
 @pytest.mark.parametrize("times", ["1e300\n", "-5\n", "0\n1e12\n"])

@@ -16,7 +16,8 @@ from renderocc_model.rosio.bags import Bag
 from training.importers import main
 from training.importers.devkit import records
 from training.importers.importing import DatasetError
-from training.importers.nuscenes import _CATEGORIES, import_nuscenes
+from training.importers.nuscenes import import_nuscenes
+from training.importers.nuscenes_tables import CATEGORIES
 from training.recordings.frames import Recording
 
 START_US = 1_532_402_927_000_000
@@ -94,7 +95,7 @@ def tree(tmp_path):
     lidar = made.sensor("LIDAR_TOP", "lidar", [0.9, 0.0, 1.8], [1.0, 0.0, 0.0, 0.0])
     radar = made.sensor("RADAR_FRONT", "radar", [3.4, 0.0, 0.5], [1.0, 0.0, 0.0, 0.0])
     made.tables["category"] = [
-        {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(_CATEGORIES)
+        {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(CATEGORIES)
     ]
     made.tables["lidarseg"] = []
     rng = np.random.default_rng(0)
@@ -326,7 +327,7 @@ def real_keyframe(root, lidarseg=None):
         )
         if lidarseg is not None:
             tree.tables["category"] = [
-                {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(_CATEGORIES)
+                {"token": token("k", i), "name": n, "description": "", "index": i} for i, n in enumerate(CATEGORIES)
             ]
             file = f"lidarseg/v1.0-mini/{swept}_lidarseg.bin"
             (tree.root / file).parent.mkdir(parents=True)
@@ -390,6 +391,6 @@ def test_quaternions_of_the_tables_begin_with_w():
     # 90 degrees about z: w = z = 0.7071; x of the child is y of the parent.
     half = 0.5**0.5
     assert matrix_from_quaternion(np.array([0, 0, half, half]))[:, 0] == pytest.approx([0, 1, 0])
-    from training.importers.nuscenes import _matrix
+    from training.importers.nuscenes_tables import pose_matrix
 
-    assert _matrix([1, 2, 3], [half, 0, 0, half])[:3, 0] == pytest.approx([0, 1, 0])
+    assert pose_matrix([1, 2, 3], [half, 0, 0, half])[:3, 0] == pytest.approx([0, 1, 0])

@@ -21,7 +21,8 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError
 from training.importers.devkit import DevkitTables, records
 from training.importers.importing import DatasetError
-from training.importers.nuscenes import _check_truth, _lidarseg, _scene_names, _Source
+from training.importers.nuscenes import _check_truth, _Source
+from training.importers.nuscenes_tables import lidarseg_files, scene_names
 from training.importers.semantickitti import Sequence
 from training.prepare import PrepareConfig, prepare_recording
 from training.prepare.shard import ShardWriter
@@ -285,8 +286,8 @@ def _nuscenes(data: bytes) -> None:
     for index, name in enumerate(_NUSCENES):
         content = data[1:] if index == which else json.dumps(_nuscenes_table(name)).encode()
         tables.path(name).write_bytes(content)
-    names = _scene_names(tables, None)
-    source = _Source(tables, names, _lidarseg(tables), None, False, "mcap", lambda _: None)
+    names = scene_names(tables, None)
+    source = _Source(tables, names, lidarseg_files(tables), None, False, "mcap", lambda _: None)
     source._read_tables()
     for scene in source._scenes.values():
         for channel in source._channels(scene):
@@ -389,7 +390,7 @@ _ALL = (
         _nuscenes,
         _nuscenes_seeds,
         (DatasetError,),
-        ("training/importers/nuscenes.py",),
+        ("training/importers/nuscenes.py", "training/importers/nuscenes_tables.py"),
         one_of_files([mutate_json] * len(_NUSCENES)),
         32 << 20,
     ),
@@ -406,7 +407,7 @@ _ALL = (
         _occ3d,
         _occ3d_seeds,
         (DatasetError,),
-        ("training/importers/nuscenes.py",),
+        ("training/importers/nuscenes.py", "training/importers/nuscenes_tables.py"),
         _mutate_archive,
         16 << 20,
     ),

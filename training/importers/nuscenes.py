@@ -11,13 +11,9 @@ the ego pose of the keyframe's LiDAR sweep, and is named after that sweep's stam
 
 from __future__ import annotations
 
-import difflib
 import io
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,78 +22,28 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.rig import Camera
-from renderocc_model.geometry.transforms import transform_from
 from training.recordings.raw_classes import LIDARSEG
 from training.recordings.recorder import Cloud, LidarMount, Recorder
 
-from .devkit import DevkitTables, records
+from .devkit import DevkitTables
 from .importing import DatasetError, import_all, read_file, read_picture
+from .nuscenes_tables import (
+    CATEGORIES,
+    LATEST_US,
+    Reading,
+    Scene,
+    lidarseg_files,
+    only_version,
+    pose_matrix,
+    scene_names,
+)
 
 __all__ = ["import_nuscenes"]
 
 # Order of the cameras, as in the rigs of this project; other cameras follow by name.
 _CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")
 _LIDAR = "LIDAR_TOP"
-_LATEST_US = 2**31 * 1_000_000  # ROS's stamps have 32 bits of seconds
 _POINT_FLOATS = 5  # x, y, z, intensity, ring
-
-# Names of lidarseg's ids. A category table with other ids is refused.
-_CATEGORIES = (
-    "noise",
-    "animal",
-    "human.pedestrian.adult",
-    "human.pedestrian.child",
-    "human.pedestrian.construction_worker",
-    "human.pedestrian.personal_mobility",
-    "human.pedestrian.police_officer",
-    "human.pedestrian.stroller",
-    "human.pedestrian.wheelchair",
-    "movable_object.barrier",
-    "movable_object.debris",
-    "movable_object.pushable_pullable",
-    "movable_object.trafficcone",
-    "static_object.bicycle_rack",
-    "vehicle.bicycle",
-    "vehicle.bus.bendy",
-    "vehicle.bus.rigid",
-    "vehicle.car",
-    "vehicle.construction",
-    "vehicle.emergency.ambulance",
-    "vehicle.emergency.police",
-    "vehicle.motorcycle",
-    "vehicle.trailer",
-    "vehicle.truck",
-    "flat.driveable_surface",
-    "flat.other",
-    "flat.sidewalk",
-    "flat.terrain",
-    "static.manmade",
-    "static.other",
-    "static.vegetation",
-    "vehicle.ego",
-)
-
-
-class _Reading(NamedTuple):
-    """One row of sample_data."""
-
-    stamp_ns: int
-    token: str
-    sample: str
-    pose: str
-    calibration: str
-    key: bool
-    width: int
-    height: int
-    file: str
-
-
-@dataclass
-class _Scene:
-    """One scene's name and sensor readings."""
-
-    name: str
-    readings: dict[str, list[_Reading]] = field(default_factory=lambda: defaultdict(list))  # by channel
 
 
 def import_nuscenes(
@@ -126,12 +72,12 @@ def import_nuscenes(
     Raises:
         DatasetError: the dataset cannot be imported. The text names the table, file or record and what to do.
     """
-    tables = DevkitTables(root, version or _only_version(root))
-    names = _scene_names(tables, scenes)
+    tables = DevkitTables(root, version or only_version(root))
+    names = scene_names(tables, scenes)
     if occ3d is not None and not occ3d.is_dir():
         raise DatasetError(f"{occ3d}: there is no such folder; unpack Occ3D's gts and name it with --occ3d")
     occ3d = occ3d or (root / "gts" if (root / "gts").is_dir() else None)
-    labels = _lidarseg(tables)
+    labels = lidarseg_files(tables)
 
     def note_of(name: str) -> dict:
         return {
@@ -150,46 +96,6 @@ def import_nuscenes(
     return import_all(out, sorted(names.values()), note_of, source.write, tell)
 
 
-def _only_version(root: Path) -> str:
-    found = sorted(path.parent.name for path in root.glob("*/sample_data.json"))
-    if len(found) != 1:
-        told = (
-            f"has {', '.join(found)}; choose one with --version"
-            if found
-            else "has no v1.0-*/sample_data.json; name the folder that contains the tables' folder and samples/"
-        )
-        raise DatasetError(f"{root} {told}")
-    return found[0]
-
-
-def _scene_names(tables: DevkitTables, wanted: list[str] | None) -> dict[str, str]:
-    """The wanted scenes, as {token: name}."""
-    names = dict(tables.rows("scene", "token", "name"))
-    for name in names.values():  # recordings get these names, in the folder that was asked for and nowhere else
-        if not name or Path(name).name != name or name.startswith(".") or not name.isprintable():
-            raise DatasetError(f"{tables.path('scene')}: scene {name!r:.60} cannot be the name of a recording")
-    for name in wanted or ():
-        if name not in names.values():
-            near = difflib.get_close_matches(name, names.values(), 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {len(names)} scenes"
-            raise DatasetError(f"{tables.path('scene')}: there is no scene '{name}'; {hint}")
-    return {token: name for token, name in names.items() if wanted is None or name in wanted}
-
-
-def _lidarseg(tables: DevkitTables) -> dict[str, str] | None:
-    """Label files, as {sample_data token: file}; None when lidarseg is not unpacked."""
-    if not tables.has("lidarseg"):
-        return None
-    path = tables.path("category")
-    for name, index in ((r["name"], r["index"]) for r in records(path) if "name" in r and "index" in r):
-        if type(index) is not int or not 0 <= index < len(_CATEGORIES) or _CATEGORIES[index] != name:
-            raise DatasetError(
-                f"{path}: {name!r:.60} has index {index!r:.60}, which is not lidarseg's; "
-                f"unpack nuScenes-lidarseg-all-v1.0"
-            )
-    return dict(tables.rows("lidarseg", "sample_data_token", "filename"))
-
-
 class _Source:
     """Reads the tables once for all scenes, and writes one recording at a time."""
 
@@ -205,7 +111,7 @@ class _Source:
     ) -> None:
         self._tables, self._names, self._labels = tables, names, labels
         self._occ3d, self._sweeps, self._storage, self._tell = occ3d, sweeps, storage, tell
-        self._scenes: dict[str, _Scene] = {}
+        self._scenes: dict[str, Scene] = {}
 
     def write(self, name: str, folder: Path, on_frame: Callable[[], object]) -> int:
         """Write the recording of one scene; returns the number of messages."""
@@ -239,7 +145,7 @@ class _Source:
                 "calibrated_sensor", "token", "sensor_token", "translation", "rotation", "camera_intrinsic"
             )
         }
-        self._scenes = {name: _Scene(name) for name in self._names.values()}
+        self._scenes = {name: Scene(name) for name in self._names.values()}
         columns = (
             "timestamp",
             "token",
@@ -255,9 +161,9 @@ class _Source:
         for stamp, *row in tables.rows("sample_data", *columns):
             if row[1] not in scene_of:
                 continue
-            if type(stamp) is not int or not 0 <= stamp < _LATEST_US:
+            if type(stamp) is not int or not 0 <= stamp < LATEST_US:
                 raise DatasetError(f"{tables.path('sample_data')}: record {row[0]} has timestamp {stamp!r:.40}")
-            reading = _Reading(stamp * 1000, *row)
+            reading = Reading(stamp * 1000, *row)
             if reading.calibration not in self._calibrations:
                 raise DatasetError(
                     f"{tables.path('calibrated_sensor')}: there is no record {reading.calibration}, which sample_data "
@@ -267,7 +173,7 @@ class _Source:
             poses.add(reading.pose)
         self._poses = tables.chosen("ego_pose", poses, "translation", "rotation")
 
-    def _channels(self, scene: _Scene) -> list[str]:
+    def _channels(self, scene: Scene) -> list[str]:
         found = {
             channel
             for channel, rows in scene.readings.items()
@@ -275,7 +181,7 @@ class _Source:
         }
         return [c for c in _CAMERAS if c in found] + sorted(found - set(_CAMERAS))
 
-    def _calibration(self, scene: _Scene, channel: str) -> tuple:
+    def _calibration(self, scene: Scene, channel: str) -> tuple:
         tokens = {reading.calibration for reading in scene.readings[channel]}
         if len(tokens) > 1:
             raise DatasetError(
@@ -284,24 +190,24 @@ class _Source:
             )
         return self._calibrations[tokens.pop()]
 
-    def _camera(self, scene: _Scene, channel: str) -> Camera:
+    def _camera(self, scene: Scene, channel: str) -> Camera:
         _, _, translation, rotation, K = self._calibration(scene, channel)
         first = scene.readings[channel][0]
         name = channel.lower()
         try:
             model = CameraModel(first.width, first.height, np.array(K, float), "plumb_bob", (0.0,) * 5)
-            return Camera(name, model, _matrix(translation, rotation), f"{name}_optical")
+            return Camera(name, model, pose_matrix(translation, rotation), f"{name}_optical")
         except (ValueError, TypeError, OverflowError) as error:
             raise DatasetError(
                 f"{self._tables.path('calibrated_sensor')}: record {first.calibration} ({channel}): {error}"
             ) from None
 
-    def _lidar(self, scene: _Scene) -> LidarMount | None:
+    def _lidar(self, scene: Scene) -> LidarMount | None:
         if not scene.readings.get(_LIDAR):
             return None
         _, _, translation, rotation, _ = self._calibration(scene, _LIDAR)
         try:
-            return LidarMount(_LIDAR.lower(), _matrix(translation, rotation))
+            return LidarMount(_LIDAR.lower(), pose_matrix(translation, rotation))
         except ValueError as error:
             calibration = scene.readings[_LIDAR][0].calibration
             raise DatasetError(
@@ -309,7 +215,7 @@ class _Source:
             ) from None
 
     def _write_messages(
-        self, scene: _Scene, recorder: Recorder, cameras: dict[str, Camera], on_frame: Callable[[], object]
+        self, scene: Scene, recorder: Recorder, cameras: dict[str, Camera], on_frame: Callable[[], object]
     ) -> None:
         """Write poses, images and clouds in the order of their stamps."""
         chosen = {channel: rows for channel, rows in scene.readings.items() if channel in cameras or channel == _LIDAR}
@@ -322,7 +228,7 @@ class _Source:
         for stamp_ns, channel, reading in events:
             if not channel:
                 try:
-                    recorder.write_pose(stamp_ns, _matrix(*self._poses[reading.pose]))
+                    recorder.write_pose(stamp_ns, pose_matrix(*self._poses[reading.pose]))
                 except ValueError as error:
                     raise DatasetError(f"{path}: record {reading.pose}: {error}; unpack the tables again") from None
             elif channel in cameras:
@@ -334,7 +240,7 @@ class _Source:
                 if reading.key:
                     on_frame()
 
-    def _cloud(self, reading: _Reading) -> Cloud:
+    def _cloud(self, reading: Reading) -> Cloud:
         path = self._tables.root / reading.file
         data = read_file(path, f"sample_data {reading.token}")
         if len(data) % (4 * _POINT_FLOATS):
@@ -361,7 +267,7 @@ class _Source:
             raise DatasetError(f"{path}: contains id {raw.max()}; expected lidarseg's 0 to 31, not a panoptic file")
         return Cloud(points[:, :3], points[:, 3], _TO_OCC3D[raw])
 
-    def _copy_truth(self, scene: _Scene, folder: Path) -> None:
+    def _copy_truth(self, scene: Scene, folder: Path) -> None:
         """Copy Occ3D's file of every keyframe, and name it after the stamp of the keyframe's LiDAR sweep."""
         if self._occ3d is None or not (self._occ3d / scene.name).is_dir():
             return
@@ -380,17 +286,7 @@ class _Source:
             self._tell(f"{self._occ3d / scene.name}: no truth for {missing} of {len(keys)} keyframes")
 
 
-_TO_OCC3D = np.array([LIDARSEG[raw] for raw in range(len(_CATEGORIES))], np.uint8)
-
-
-def _matrix(translation: list[float], rotation: list[float]) -> np.ndarray:
-    """parent_from_child (4, 4) of a devkit record. The devkit's quaternions begin with w."""
-    try:
-        x, y, z = (float(value) for value in translation)
-        qw, qx, qy, qz = (float(value) for value in rotation)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"pose is {translation!r:.60}, {rotation!r:.60}; expected 3 and 4 numbers") from None
-    return transform_from(np.array([x, y, z]), np.array([qx, qy, qz, qw]))
+_TO_OCC3D = np.array([LIDARSEG[raw] for raw in range(len(CATEGORIES))], np.uint8)
 
 
 def _check_truth(path: Path, data: bytes) -> None:
