@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import tiny_bag
 from realdata import REALDATA, needs_realdata
-from test_check_labelling import CLOUD, cloud, copied
+from test_check_labelling import CLOUD, STORE, cloud, copied
 from tiny_bag import FRAME_NS, LATER_NS, START_NS, Plan, write_bag
 
 from renderocc_model.base.findings import Findings
+from renderocc_model.rosio import cdr
 from renderocc_model.rosio.motion import JumpWatch, MotionLimits, find_jumps, jumps_of
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_model.rosio.vehicle import Vehicle
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
 from training.evaluate.frame_truth import ray_origins
@@ -363,3 +365,55 @@ def test_no_image_is_labelled_with_a_cloud_from_the_other_side(tmp_path, monkeyp
 def test_a_limit_that_is_no_number_is_named(jumping, capsys, command):
     assert command([str(jumping), "--max-speed", "nan"]) == 2
     assert "max_speed' is nan" in capsys.readouterr().err
+
+
+def with_last_frame_moved(bag, folder, by: float):
+    """A copy of a recording whose poses are moved to the left from 1.5 s on, which are those of its third frame."""
+    store = STORE.types
+
+    def change(topic, data):
+        if topic != "/tf":
+            return data
+        moved = []
+        for item in cdr.read_tf(data):
+            x, y, z = item.translation
+            y += by * (item.stamp_ns >= START_NS + 3 * S // 2)
+            stamp = store["builtin_interfaces/msg/Time"](sec=item.stamp_ns // S, nanosec=item.stamp_ns % S)
+            moved.append(
+                store["geometry_msgs/msg/TransformStamped"](
+                    header=store["std_msgs/msg/Header"](stamp=stamp, frame_id=item.parent),
+                    child_frame_id=item.child,
+                    transform=store["geometry_msgs/msg/Transform"](
+                        translation=store["geometry_msgs/msg/Vector3"](x=x, y=y, z=z),
+                        rotation=store["geometry_msgs/msg/Quaternion"](**dict(zip("xyzw", item.quaternion))),
+                    ),
+                )
+            )
+        kind = "tf2_msgs/msg/TFMessage"
+        return bytes(STORE.serialize_cdr(store[kind](transforms=moved), kind))
+
+    return copied(bag, folder, change=change)
+
+
+@needs_realdata
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_no_ray_of_a_real_drive_begins_far_from_its_camera_when_the_last_frames_poses_are_moved(tmp_path):
+    bag = with_last_frame_moved(REALDATA / "ddad_6cam", tmp_path / "drive", 60.0)
+    assert label([str(bag), "--max-pose-gap", "2"]) == 0
+    farthest = {}
+    for name, motion in (("split", MotionLimits()), ("unsplit", MotionLimits(max_speed=1000.0, max_pose_step=1000.0))):
+        out = tmp_path / name
+        config = PrepareConfig(vehicle=Vehicle(motion=motion), max_pose_gap=2.0)
+        tables = Tables(prepare_recording(bag, None, out, config))
+        dataset = RayDataset(out, SampleConfig(height=64, width=176, rays=20_000))
+        with Recording(bag, vehicle=Vehicle(motion=motion), max_pose_gap=2.0) as recording:
+            mounts = np.array([recording.mount(camera)[:3, 3] for camera in recording.cameras])
+        distances = []
+        for index in range(len(tables.stamps)):
+            for rays in (dataset.sample(0, index).rays, dataset.rays_of(index, offsets=(-2, -1, 0, 1, 2))):
+                origins = rays.origins.numpy().astype(np.float64)
+                assert len(origins) > 1000
+                distances.append(np.linalg.norm(origins[:, None] - mounts, axis=2).min(axis=1).max())
+        farthest[name] = max(distances)
+    assert farthest["split"] < 5.0 and farthest["unsplit"] > 50.0
