@@ -242,6 +242,20 @@ def test_tf_that_cannot_be_read_or_used_is_named_and_the_rest_is_kept():
     setup.transforms.lookup("base_link", "lens", 0)
 
 
+def test_a_static_transform_that_is_published_again_elsewhere_is_named_in_the_log():
+    setup = Setup()
+    for stamp, x in ((5, 1.0), (5, 1.0), (9, 1.3)):
+        transform = TransformStamped(child_frame_id="lens")
+        transform.header.frame_id, transform.header.stamp.sec, transform.transform.translation.x = "base_link", stamp, x
+        transform.transform.rotation.w = 1.0
+        setup.intake.add_tf(serialize_message(TFMessage(transforms=[transform])), static=True)
+    (line,) = setup.said
+    assert line.startswith(
+        "TF: frame 'lens' is published on /tf_static again with other values, 0.300 m and 0.00 degrees"
+    )
+    assert "(stamp 9.000000000); only the last ones count" in line
+
+
 def test_an_image_larger_than_its_camera_can_send_is_dropped_before_it_waits_for_others():
     setup = Setup()
     setup.intake.add_camera_info("front", serialize_message(info()))

@@ -267,6 +267,11 @@ class TransformBuffer:
         with self._changed:
             return list(self._conflicts.values())
 
+    def conflict_of(self, child: str) -> Conflict | None:
+        """The entry of `conflicts` about a frame; None if there is none."""
+        with self._changed:
+            return self._conflicts.get(_stripped(child))
+
     def frames(self) -> dict[str, FrameInfo]:
         """Every child frame with data, by name."""
         with self._changed:

@@ -76,8 +76,9 @@ class Conflict(NamedTuple):
 
     def __str__(self) -> str:
         if self.change:
+            when = f" (stamp {_seconds(self.stamp_ns)})" if self.stamp_ns else ""
             return (
-                f"frame '{self.child}' is published on /tf_static again with other values, {self.change}; only the "
+                f"frame '{self.child}' is published on /tf_static again with other values, {self.change}{when}; only the "
                 "last ones count, also for earlier images; publish it once"
             )
         claims = " and ".join(self.claims)

@@ -301,6 +301,9 @@ class Intake:
             except TransformError as error:
                 text = f"transform from '{t.child}' to '{t.parent}' ignored: {error}"
                 self._log.report("TF", f"{t.parent} {t.child}", text, now)
+            conflict = self._transforms.conflict_of(t.child) if static else None
+            if conflict is not None and conflict.change:
+                self._log.report("TF", f"static {t.child}", str(conflict), now)
 
     # ---- for diagnostics
 
