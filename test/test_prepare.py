@@ -32,7 +32,9 @@ def bag(tmp_path_factory):
     folder = write_bag(tmp_path_factory.mktemp("prepare") / "drive", Plan(frames=12))
     (folder / "occupancy").mkdir()
     for frame in range(12):
-        np.savez_compressed(folder / "occupancy" / f"{START_NS + frame * FRAME_NS}.npz", semantics=np.full(8, frame))
+        semantics = np.full((2, 2, 2), frame, np.uint8)
+        file = folder / "occupancy" / f"{START_NS + frame * FRAME_NS}.npz"
+        np.savez_compressed(file, semantics=semantics, mask_camera=np.ones_like(semantics))
     return folder
 
 
