@@ -78,8 +78,8 @@ class Conflict(NamedTuple):
         if self.change:
             when = f" (stamp {_seconds(self.stamp_ns)})" if self.stamp_ns else ""
             return (
-                f"frame '{self.child}' is published on /tf_static again with other values, {self.change}{when}; only the "
-                "last ones count, also for earlier images; publish it once"
+                f"frame '{self.child}' is published on /tf_static again with other values, {self.change}{when}; only "
+                "the last ones count, also for earlier images; publish it once"
             )
         claims = " and ".join(self.claims)
         return f"frame '{self.child}' is published {claims} by turns ({self.switches} switches); stop one publisher"
