@@ -130,5 +130,5 @@ def test_what_training_could_not_decode_is_refused_by_prepare(tmp_path):
         return cdr.write_compressed_image(message.stamp_ns, message.frame_id, "png", png.tobytes())
 
     made = copied(write_bag(tmp_path / "sound", Plan(frames=2)), tmp_path / "drive", change=cut)
-    with pytest.raises(RecordingError, match="/front/image_raw/compressed at .*corrupt"):
+    with pytest.raises(RecordingError, match="/front/image_raw/compressed.*corrupt"):
         prepare_recording(made, None, tmp_path / "tables", PrepareConfig())

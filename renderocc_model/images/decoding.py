@@ -15,7 +15,14 @@ import numpy as np
 
 from .reduction import FACTORS, LARGEST_SIDE, MAX_PIXELS, ImageError, reduced, whole_blocks
 
-__all__ = ["check_png_chunks", "compressed_channels", "compressed_size", "decode_compressed", "is_common_jpeg"]
+__all__ = [
+    "check_png_chunks",
+    "checked_size",
+    "compressed_channels",
+    "compressed_size",
+    "decode_compressed",
+    "is_common_jpeg",
+]
 
 _MOST_SEGMENTS = 4096  # of a JPEG's header, with the fill bytes between them; cameras write about ten
 _MOST_SCANS = 64  # of a JPEG; encoders write about ten
@@ -108,6 +115,16 @@ def compressed_size(data: np.ndarray) -> tuple[int, int]:
 def compressed_channels(data: np.ndarray) -> int:
     """Channels in the header of a JPEG or PNG: 1 of grey pictures; ImageError as in `decode_compressed`."""
     return _header(data).channels
+
+
+def checked_size(data: np.ndarray) -> tuple[int, int]:
+    """(height, width) of a JPEG or PNG, after a look at its end: whole files can be decoded, as far as can be told.
+
+    Raises:
+        ImageError: as `decode_compressed`, of what it finds before it decodes.
+    """
+    header = _checked_header(data, MAX_PIXELS)
+    return header.height, header.width
 
 
 def is_common_jpeg(data: np.ndarray) -> bool:

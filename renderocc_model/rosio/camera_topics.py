@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from renderocc_model.base.findings import kind_of_fault
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.images.decoding import compressed_size
+from renderocc_model.images.decoding import checked_size
 
 from . import cdr
 from .camera_info import camera_model_from_info
@@ -52,16 +52,11 @@ class Complaint:
 def add_complaint(complaints: list[Complaint], topic: str, recorded_ns: int, text: str, left_out: bool = False) -> None:
     """Add a fault of a message to a list, which has one entry for each kind of fault."""
     for complaint in complaints:
-        if complaint.topic == topic and _kind(complaint.text) == _kind(text):
+        if complaint.topic == topic and kind_of_fault(complaint.text) == kind_of_fault(text):
             complaint.count += 1
             return
     if len(complaints) < _MOST_COMPLAINTS:
         complaints.append(Complaint(topic, recorded_ns, text, left_out=left_out))
-
-
-def _kind(text: str) -> str:
-    """A text without its numbers and bytes, which differ between messages with one fault."""
-    return re.sub(r"\b[0-9a-f]{2}( [0-9a-f]{2})+\b|\d+(\.\d+)?", "#", text)
 
 
 @dataclass
@@ -166,7 +161,7 @@ class CameraTopics:
             return self._first_picture.take(message)
         self.pixels.take(message)
         if isinstance(message, cdr.CompressedImageMessage):
-            return compressed_size(message.data)
+            return checked_size(message.data)
         return message.height, message.width
 
     def size_mismatch(self) -> str:

@@ -89,10 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print(report: dict, good: str) -> None:
+    from .verdicts import Verdict
+
     print(f"{report['recording']}")
     for item in report["findings"]:
         print(Finding(**item).line())
-    if any(item["level"] == "warn" and item["subject"] == "labelling" for item in report["findings"]):
+    verdicts = [Verdict(command, **verdict) for command, verdict in report.get("verdicts", {}).items()]
+    for verdict in verdicts:
+        print(verdict.line())
+    if any(verdict.needs_option for verdict in verdicts):
         good = f"{good} with the options that the warnings name"
     failures, warnings = (sum(item["level"] == level for item in report["findings"]) for level in ("FAIL", "warn"))
     verdict = (good, "training would fail", "cannot be read")[report["status"]]

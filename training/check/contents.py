@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from renderocc_model.base.findings import Findings
+from renderocc_model.base.findings import Faults, Findings
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.camera_topics import CameraTopics
@@ -21,7 +21,6 @@ from training.recordings.sources import camera_of, find_source, time_text
 __all__ = ["Contents", "read_contents"]
 
 _IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
-_MOST_WARNINGS = 5  # about unreadable messages of one topic
 
 
 @dataclass
@@ -63,7 +62,7 @@ def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
     contents = Contents(cameras, uncalibrated, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     clouds = {topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count}
-    bad: dict[str, int] = {}
+    bad = Faults()
     looked_at = {*by_topic, *clouds, "/tf", "/tf_static"}
     total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)
     messages = tqdm(
@@ -78,9 +77,11 @@ def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
             else:
                 _take_transforms(contents, data, topic == "/tf_static", vehicle.base)
         except ValueError as error:
-            bad[topic] = bad.get(topic, 0) + 1
-            if bad[topic] <= _MOST_WARNINGS:
-                findings.warn("messages", str(error), "it is not used", topic, contents.time_text(recorded_ns))
+            bad.add(topic, str(error), contents.time_text(recorded_ns))
+    for (topic, _), fault in bad.kinds.items():
+        text = fault.with_count("message")
+        remedy = "they are not used" if fault.count > 1 else "it is not used"
+        findings.warn("messages", text, remedy, topic, fault.where)
     contents.pose_stamps = sorted(set(contents.pose_stamps))
     for conflict in contents.transforms.conflicts:
         findings.warn("tf", str(conflict), "let only one node publish the transform of a frame", "/tf")

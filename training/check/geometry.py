@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -116,50 +117,68 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
     jumps = find_jumps(contents.transforms, odom_frame, base_frame, vehicle.motion)
     for text in jumps.texts(contents.time_text):
         findings.warn("ego motion", text, "what is before it and what is after it are not related", "/tf")
-    missing = 0
-    for camera in contents.cameras.values():
-        stretches = _stretches(contents, sorted(set(camera.stamps)), base_frame, odom_frame, max_gap)
-        missing += len(stretches)
-        for first, last, count, where, reason in stretches:
-            begin, end = (contents.time_text(stamp) for stamp in (first, last))
-            span = f"from {begin} to {end}" if count > 1 else f"at {begin}"
-            findings.fail(
-                f"camera '{camera.name}'",
-                f"no TF from {odom_frame} to {base_frame} {where}, {count} images {span}: {reason}",
-                "record /tf from before the first image to after the last without holes, set --odom-frame, or leave "
-                "these frames out (renderocc prepare --skip-unposed)",
-                "/tf",
-                begin,
-            )
-    if not missing and any(camera.stamps for camera in contents.cameras.values()):
+    holes = _holes(contents, base_frame, odom_frame, max_gap)
+    for hole in holes:
+        images = " and ".join(f"{count} images of '{name}'" for name, count in hole.images.items())
+        begin, end = (contents.time_text(stamp) for stamp in (hole.first, hole.last))
+        span = f"from {begin} to {end}" if hole.last > hole.first else f"at {begin}"
+        findings.fail(
+            "ego motion",
+            f"no TF from {odom_frame} to {base_frame} {hole.where}, {images} {span}: {hole.reason}",
+            "record /tf from before the first image to after the last without holes, set --odom-frame, or leave these "
+            "frames out (renderocc prepare --skip-unposed)",
+            "/tf",
+            begin,
+        )
+    if not holes and any(camera.stamps for camera in contents.cameras.values()):
         findings.ok("ego motion", f"{base_frame} has a pose in {odom_frame} at every image of every camera")
 
 
-def _stretches(
-    contents: Contents, stamps: list[int], base_frame: str, odom_frame: str, max_gap: float
-) -> list[tuple[int, int, int, str, str]]:
-    """Each unbroken row of images without an ego pose: (first stamp, last stamp, number of images, where, why)."""
-    found: list[list] = []
-    open_row = False
-    for stamp in stamps:
+@dataclass
+class _Hole:
+    """A time without ego poses, and the images in it.
+
+    Attributes:
+        where: the time in relation to the poses, for people.
+        reason: why there is no pose at its first image.
+        first, last: stamps of the first and the last image, nanoseconds.
+        images: {camera: number of images}.
+    """
+
+    where: str
+    reason: str
+    first: int
+    last: int
+    images: dict[str, int] = field(default_factory=dict)
+
+
+def _holes(contents: Contents, base_frame: str, odom_frame: str, max_gap: float) -> list[_Hole]:
+    """The times without an ego pose in which there are images, in their order."""
+    stamps = sorted((stamp, name) for name, camera in contents.cameras.items() for stamp in set(camera.stamps))
+    holes: list[_Hole] = []
+    inside = False
+    for stamp, name in stamps:
         reason = _missing(contents, stamp, base_frame, odom_frame, max_gap)
-        if reason is None:
-            open_row = False
-            continue
-        if open_row:
-            found[-1][1], found[-1][2] = stamp, found[-1][2] + 1
-        else:
-            found.append([stamp, stamp, 1, reason])
-            open_row = True
-    poses, rows = contents.pose_stamps, []
-    for first, last, count, reason in found:
-        where = "at all" if count == len(stamps) else "between its poses"
-        if poses and last < poses[0]:
-            where = f"before {contents.time_text(poses[0])}"
-        elif poses and first > poses[-1]:
-            where = f"after {contents.time_text(poses[-1])}"
-        rows.append((first, last, count, where, reason))
-    return rows
+        if reason is not None:
+            if not inside:
+                holes.append(_Hole("", reason, stamp, stamp))
+            holes[-1].last = stamp
+            holes[-1].images[name] = holes[-1].images.get(name, 0) + 1
+        inside = reason is not None
+    for hole in holes:
+        hole.where = _where(contents, hole, len(stamps))
+    return holes
+
+
+def _where(contents: Contents, hole: _Hole, images: int) -> str:
+    poses = contents.pose_stamps
+    if not poses or sum(hole.images.values()) == images:
+        return "at all"
+    if hole.last < poses[0]:
+        return f"before {contents.time_text(poses[0])}"
+    if hole.first > poses[-1]:
+        return f"after {contents.time_text(poses[-1])}"
+    return "between its poses"
 
 
 def _missing(contents: Contents, stamp: int, base_frame: str, odom_frame: str, max_gap: float) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.base.findings import Findings
+from renderocc_model.base.findings import Faults, Findings
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.truth import check_ids, check_truth_file, truth_files
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
@@ -24,7 +24,6 @@ __all__ = ["LabelReport", "check_labels", "check_truth"]
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
 _RARE = 1e-5  # share of pixels; classes that are rarer can hardly be learned
 _GRIDS = {grid.shape for grid in (OCC3D_GRID, SEMANTIC_KITTI_GRID)}
-_NAMED = 3  # number of faults of one kind that are named with their time
 
 
 @dataclass
@@ -84,7 +83,7 @@ def check_labels(
         _decode(findings, contents, name, topics, _spread(labelled, samples), classes, report)
         text = f"{len(labelled)} of {len(images)} images have depth labels, on {report.coverage[name]:.2%} of their "
         text += f"pixels, and {report.classified[name]:.1%} of these have a class"
-        (findings.ok if labelled else findings.warn)(f"labels '{name}'", text)
+        (findings.ok if report.coverage[name] else findings.warn)(f"labels '{name}'", text)
     _conclude(findings, where, report, classes)
     return report
 
@@ -120,7 +119,7 @@ def _decode(
     """Decode a camera's labels at some stamps and count their pixels."""
     model = contents.cameras[camera].model
     assert model is not None  # cameras without one have no labels that could be checked
-    faults: dict[str, int] = {}
+    faults = Faults()
     pixels, known, classified = 0, 0, 0
     for stamp in stamps:
         images = {}
@@ -132,15 +131,7 @@ def _decode(
                 if kind == "semantic":
                     check_ids(images[kind], classes)
             except ValueError as error:
-                faults[kind] = faults.get(kind, 0) + 1
-                if faults[kind] <= _NAMED:
-                    findings.fail(
-                        f"labels '{camera}'",
-                        str(error),
-                        "make the labels again",
-                        topic.topic,
-                        contents.time_text(stamp),
-                    )
+                faults.add(topic.topic, str(error), contents.time_text(stamp))
         if "depth" not in images:
             continue
         depth = images["depth"] > 0
@@ -150,10 +141,9 @@ def _decode(
         pixels, known = pixels + depth.size, known + int(depth.sum())
         classified += int((depth & (semantic != UNLABELLED)).sum())
     report.coverage[camera], report.classified[camera] = known / max(pixels, 1), classified / max(known, 1)
-    for kind, count in faults.items():
-        if count > _NAMED and (topic := topics[kind]):
-            text = f"there are {count - _NAMED} more such labels"
-            findings.fail(f"labels '{camera}'", text, "", topic.topic)
+    for (name, _), fault in faults.kinds.items():
+        text = fault.with_count("label")
+        findings.fail(f"labels '{camera}'", text, "make the labels again", name, fault.where)
 
 
 def _message(topic: StampedTopic, stamp: int) -> cdr.ImageMessage | cdr.CompressedImageMessage:
@@ -178,6 +168,9 @@ def _conclude(findings: Findings, where: Path, report: LabelReport, classes: Cla
         return
     share = report.frequencies[: len(classes)] / total
     shown = sorted((index for index in classes.occupied_ids if share[index]), key=lambda index: -share[index])
+    if not shown:
+        findings.warn("classes", f"no pixel of the labels in {where} has a class other than free", "look at the labels")
+        return
     findings.ok("classes", ", ".join(f"{classes.names[index]} {share[index]:.2%}" for index in shown))
     absent = [classes.names[index] for index in classes.occupied_ids if share[index] < _RARE]
     if absent:
@@ -195,20 +188,26 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
     files = truth_files(bag)
     shapes: dict[tuple, Path] = {}
     starts = {name: sorted(camera.stamps) for name, camera in contents.cameras.items() if camera.stamps}
+    bad, lonely = Faults(), Faults()
     for file in sorted({*folder.glob("*.npz")} - set(files.values())):
-        findings.warn("truth", f"{file}: its name is not a stamp in nanoseconds", "it is not used; rename it")
+        lonely.add("its name is not a stamp in nanoseconds", str(file), "", kind="")
     for stamp, file in files.items():
         try:
             shapes.setdefault(check_truth_file(file, classes), file)
         except ValueError as error:
-            findings.fail("truth", f"{file}: {error}", "write it again, or remove it", time=contents.time_text(stamp))
+            bad.add(str(error), f"{file}: {error}", contents.time_text(stamp))
             continue
         near = [
             name for name, stamps in starts.items() if np.abs(np.array(stamps) - stamp).min() <= max_time_diff * 1e9
         ]
         if not near:
-            text = f"{file}: no camera has an image within {max_time_diff:g} s"
-            findings.warn("truth", text, "this frame has no images", time=contents.time_text(stamp))
+            reason = f"no camera has an image within {max_time_diff:g} s"
+            lonely.add(reason, str(file), contents.time_text(stamp), kind="")
+    for fault in bad.kinds.values():
+        findings.fail("truth", fault.with_count("file"), "write it again, or remove it", time=fault.where)
+    for (text, _), fault in lonely.kinds.items():
+        text = f"{fault.text}: {text}" + (f" (so it is with {fault.count - 1} more files)" if fault.count > 1 else "")
+        findings.warn("truth", text, "it is not used", time=fault.where)
     if len(shapes) > 1:
         named = "; ".join(f"{shape} in {file.name}" for shape, file in shapes.items())
         findings.fail("truth", f"volumes of different shapes: {named}", "keep those of one grid")

@@ -21,6 +21,7 @@ from .contents import Contents, read_contents
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labelling import check_labelling
 from .labels import LabelReport, check_labels, check_truth
+from .verdicts import as_json, conclude, judge
 
 __all__ = ["check_recording"]
 
@@ -39,7 +40,7 @@ def check_recording(path: Path, labels: Path | None, vehicle: Vehicle, options: 
         options: the options of `renderocc check`.
     Returns:
         a report for JSON: recording, labels, status (0, 1 or 2, as the exit status), topics, cameras,
-        class_frequencies, truth and findings.
+        class_frequencies, truth, verdicts and findings.
     """
     findings = Findings()
     if labels is None and not options.no_labels:
@@ -50,6 +51,10 @@ def check_recording(path: Path, labels: Path | None, vehicle: Vehicle, options: 
             bag = stack.enter_context(Bag(path))
             sidecars = [stack.enter_context(Bag(labels))] if labels is not None and not options.no_labels else []
             report |= _examine(findings, bag, sidecars, vehicle, options)
+            if bag.message_count:
+                verdicts = judge(path, labels if sidecars else None, vehicle, options, report.pop("has_labels"))
+                conclude(findings, verdicts)
+                report["verdicts"] = as_json(verdicts)
             status = 0 if findings.could_run else 1
     except BagError as error:
         findings.fail("recording", str(error))
@@ -102,6 +107,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
             name: int(labelled.frequencies[index]) for index, name in enumerate(classes.names) if index != classes.free
         },
         "truth": volumes,
+        "has_labels": labelled.class_topics or any(labelled.images.values()),
     }
 
 

@@ -149,8 +149,8 @@ class LidarClouds:
         """The clouds for an image, the nearest in time first.
 
         Raises:
-            NoCloud: no cloud is near enough in time.
-            LabelError: a cloud cannot be read.
+            NoCloud: no cloud is near enough in time, or it cannot be read.
+            LabelError: a cloud's classes do not fit it.
         """
         # A scan is at an image's time when its middle is.
         centre_ns = stamp_ns if self.times is None else stamp_ns - round(self.times.middle * 1e9)
@@ -200,8 +200,10 @@ class LidarClouds:
             classes = None if self.classes is None else self.classes.of(message, self._index[stamp_ns])
             offsets = None if self.times is None else self.times.offsets(message)
         except ValueError as error:
+            # A message that cannot be read costs its own images their labels; classes that do not fit are a mistake.
+            kind = NoCloud if isinstance(error, cdr.MessageError) else LabelError
             where = f"{self.recording.path}: {self.topic.topic} at {self.recording.time_text(stamp_ns)}"
-            raise LabelError(f"{where}: {error}") from None
+            raise kind(f"{where}: {error}") from None
         kept = np.isfinite(xyz).all(axis=1) & ~null_returns(xyz)
         if classes is not None:
             kept &= classes != NO_SURFACE

@@ -32,7 +32,7 @@ from .overlay import overlay
 from .projection import Occlusion
 from .sidecar import SidecarWriter, write_note
 
-__all__ = ["Sources", "write_labels"]
+__all__ = ["Sources", "refuse_nothing", "try_labels", "write_labels"]
 
 _SAME_NS = 1_000_000  # largest difference between the stamps of an image and its label image
 _AHEAD = 3  # images in the queue for each thread
@@ -129,17 +129,48 @@ def write_labels(
                 for what in whats:
                     writer.write(job.camera, what, job.stamp_ns, recording.optical_frames[job.camera], files[what])
                 on_image(done + sum(entry[0] for entry in coverage.skipped.values()))
-        if not coverage.labelled:
-            count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
-            raise LabelError(f"{recording.path}: no image could be labelled; {count}, first {first}: {reason}")
-        if not any(coverage.depths.values()) and not any(coverage.classified.values()):
-            raise LabelError(
-                f"{recording.path}: {sum(coverage.labelled.values())} images, and not one pixel could be labelled: "
-                "clouds or depth images are empty, or no point is in the view of a camera; look at the cameras' and "
-                "the LiDAR's mounts on /tf_static (renderocc check), and at --min-depth"
-            )
+        refuse_nothing(recording, coverage)
         write_note(partial, sources.classes, recording.path, notes)
     return coverage
+
+
+def try_labels(recording: Recording, sources: Sources, most: int = 0) -> Coverage:
+    """Label images as `write_labels` does, and write nothing.
+
+    Args:
+        recording: an open recording.
+        sources: the sources of labels.
+        most: largest number of images of each camera, spread evenly; 0 for all.
+    Returns:
+        the counts of these images.
+    Raises:
+        ValueError: as `write_labels`; of these images, not one can be labelled.
+    """
+    stamps = {camera: _spread(recording.stamps[camera], most) for camera in recording.cameras}
+    coverage = Coverage(images={camera: len(stamps[camera]) for camera in stamps})
+    for job in _jobs(recording, sources, coverage, None, 1, stamps):
+        coverage.add(job.camera, _work(job, sources)[0])
+    refuse_nothing(recording, coverage)
+    return coverage
+
+
+def _spread(stamps: list[int], most: int) -> list[int]:
+    if not most or len(stamps) <= most:
+        return stamps
+    return [stamps[index] for index in np.linspace(0, len(stamps) - 1, most).astype(int)]
+
+
+def refuse_nothing(recording: Recording, coverage: Coverage) -> None:
+    """Raise LabelError if no image, or not one pixel, was labelled."""
+    if not coverage.labelled:
+        count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
+        raise LabelError(f"{recording.path}: no image could be labelled; {count}, first {first}: {reason}")
+    if not any(coverage.depths.values()) and not any(coverage.classified.values()):
+        raise LabelError(
+            f"{recording.path}: {sum(coverage.labelled.values())} images, and not one pixel could be labelled: "
+            "clouds or depth images are empty, or no point is in the view of a camera; look at the cameras' and "
+            "the LiDAR's mounts on /tf_static (renderocc check), and at --min-depth"
+        )
 
 
 def _check_outside(bag: Path, out: Path, preview: Path | None) -> None:
@@ -151,10 +182,16 @@ def _check_outside(bag: Path, out: Path, preview: Path | None) -> None:
 
 
 def _jobs(
-    recording: Recording, sources: Sources, coverage: Coverage, preview: Path | None, preview_count: int
+    recording: Recording,
+    sources: Sources,
+    coverage: Coverage,
+    preview: Path | None,
+    preview_count: int,
+    stamps: dict[str, list[int]] | None = None,
 ) -> Iterator[_Job]:
-    """Yield a job for every image in the order of stamps. Images without labels are counted."""
-    images = sorted((stamp, camera) for camera in recording.cameras for stamp in recording.stamps[camera])
+    """Yield a job for every image, or those of `stamps`, in their order. Images without labels are counted."""
+    stamps = recording.stamps if stamps is None else stamps
+    images = sorted((stamp, camera) for camera in recording.cameras for stamp in stamps[camera])
     shown = dict.fromkeys(recording.cameras, 0)
     for stamp_ns, camera in images:
         number, every = shown[camera], -(-len(recording.stamps[camera]) // max(preview_count, 1))

@@ -11,7 +11,7 @@ from renderocc_model.base.config import load_yaml
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
 from training.recordings.raw_classes import LIDARSEG, NO_SURFACE, SEMANTIC_KITTI_RAW, class_or_none, lookup_table
 
-__all__ = ["BUILT_IN", "ClassMapping", "LabelError", "load_mapping"]
+__all__ = ["BUILT_IN", "ClassMapping", "LabelError", "NeedsOption", "load_mapping"]
 
 _KEYS = ("classes", "ids", "colours", "others")
 _LARGEST_ID = 65535
@@ -19,6 +19,10 @@ _LARGEST_ID = 65535
 
 class LabelError(ValueError):
     """Labels cannot be made. The text names the file or topic, the time and what to do."""
+
+
+class NeedsOption(LabelError):
+    """Labels can be made with an option, which the text names."""
 
 
 @dataclass(frozen=True)

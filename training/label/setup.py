@@ -20,7 +20,7 @@ from training.recordings.stamped_topic import StampedTopic, find_topic
 from .clouds import LabelField, LabelFiles, LidarClouds
 from .from_images import Segmenter
 from .make import Sources
-from .mapping import BUILT_IN, ClassMapping, LabelError, load_mapping
+from .mapping import BUILT_IN, ClassMapping, LabelError, NeedsOption, load_mapping
 from .projection import Occlusion
 from .scans import scan_times
 
@@ -93,9 +93,11 @@ def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTop
     topic = find_topic(recording.bag, CLOUD_TYPES, chosen[0] if chosen else None, "--lidar")
     if topic is None:
         others = other_lidars(recording.bag)
-        remedy = others or "record the LiDAR, or name depth images with --depth-topic"
-        raise LabelError(f"{recording.path}: there is no PointCloud2 topic for depth; {remedy}")
-    return StampedTopic(recording.bag, topic)
+        text = f"{recording.path}: there is no PointCloud2 topic for depth"
+        if others:
+            raise LabelError(f"{text}; {others}")
+        raise NeedsOption(f"{text}; record the LiDAR, or name depth images with --depth-topic")
+    return StampedTopic(recording.bag, topic, tolerant=True)
 
 
 def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespace) -> _Classes:
@@ -149,11 +151,7 @@ def _points(
                 f"{wanted.label_files}: expected files of one kind, .label or .bin; name the folder that contains them"
             )
         return LabelFiles(wanted.label_files, clouds.stamps, _mapping(wanted.mapping or own, table))
-    try:
-        message = read_cloud(clouds.type, clouds.read(clouds.stamps[0]))
-    except cdr.MessageError as error:
-        raise LabelError(f"{clouds.bag.path}: {clouds.topic} at {seconds_text(clouds.stamps[0])} s: {error}") from None
-    there = [column.name for column in message.fields]
+    there = [column.name for column in _first_cloud(clouds).fields]
     if wanted.label_field is None and "label" not in there:
         return None
     name = wanted.label_field or "label"
@@ -162,6 +160,17 @@ def _points(
     if wanted.mapping is None:
         table = class_table(wanted.classes, bag)  # an imported recording has a note of its clouds' class table
     return LabelField(name, _mapping(wanted.mapping, table))
+
+
+def _first_cloud(clouds: StampedTopic) -> cdr.PointCloudMessage:
+    """The first cloud that can be read."""
+    first = ""
+    for stamp_ns in clouds.stamps:
+        try:
+            return read_cloud(clouds.type, clouds.read(stamp_ns))
+        except cdr.MessageError as error:
+            first = first or f"{clouds.bag.path}: {clouds.topic} at {seconds_text(stamp_ns)} s: {error}"
+    raise LabelError(first)
 
 
 def _mapping(name: str | None, table: ClassTable | None) -> ClassMapping:

@@ -33,6 +33,7 @@ from .tables import (
     model_digest,
     pixel_directions,
     read_header,
+    refuse_nothing,
 )
 
 __all__ = ["FrameRow", "ShardWriter", "is_prepared"]
@@ -207,12 +208,7 @@ class ShardWriter:
         for name, array in arrays.items():
             np.save(self.folder / f"{name}.npy", array)
         totals = counts.sum(axis=(0, 1))
-        if not totals.any():
-            raise TablesError(
-                f"{self.name}: {self.done} frames, and not one pixel of their labels has a distance to something other "
-                "than free space; training would have nothing to learn, look at the labels with renderocc label "
-                "--preview"
-            )
+        refuse_nothing(self.name, self.done, int(totals.sum()))
         header = {
             "format": FORMAT,
             "version": VERSION,

@@ -296,6 +296,15 @@ def load_directions(root: Path, model: CameraModel) -> np.ndarray:
     return directions
 
 
+def refuse_nothing(name: str, frames: int, pixels: int) -> None:
+    """Raise TablesError if the labels of a recording have no pixel to learn from."""
+    if not pixels:
+        raise TablesError(
+            f"{name}: {frames} frames, and not one pixel of their labels has a distance to something other than free "
+            "space; training would have nothing to learn, look at the labels with renderocc label --preview"
+        )
+
+
 def pixel_directions(model: CameraModel) -> np.ndarray:
     """Compute the unit direction of every pixel of a distorted image, (H, W, 3) float32."""
     directions = np.empty((model.height, model.width, 3), np.float32)

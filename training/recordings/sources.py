@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from renderocc_model.images.decoding import checked_size
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, Topic
 from renderocc_model.rosio.pixel_format import PixelFormat
@@ -74,7 +75,10 @@ class ImageSource:
             read = VIDEO_READERS[self.bag.topics[self.topic].type]
             self.video.take(read_message(self, recorded_ns, read, data), recorded_ns)
         else:
-            self.pixels.take(read_message(self, recorded_ns, self.read, data))
+            message = read_message(self, recorded_ns, self.read, data)
+            if isinstance(message, cdr.CompressedImageMessage):
+                checked_size(message.data)
+            self.pixels.take(message)
 
     def read(self, data: bytes) -> Message:
         """An image message; MessageError if it cannot be read."""

@@ -9,7 +9,7 @@ from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.stamp_text import seconds_text
 
-__all__ = ["StampedTopic", "TopicError", "find_topic"]
+__all__ = ["SeveralTopics", "StampedTopic", "TopicError", "find_topic"]
 
 
 class TopicError(ValueError):
@@ -22,26 +22,30 @@ class StampedTopic:
     Args:
         bag: an open bag.
         topic: name of the topic. It is read once, for its stamps.
+        tolerant: leave messages out whose header cannot be read, as long as there are others.
     Attributes:
         type: message type.
         stamps: header stamps, ascending. Of messages with equal stamps only the first is used.
+        left_out: number of messages whose header cannot be read.
     Raises:
         TopicError: the topic is not in the recording or a header cannot be read.
     """
 
-    def __init__(self, bag: Bag, topic: str) -> None:
+    def __init__(self, bag: Bag, topic: str, tolerant: bool = False) -> None:
         if topic not in bag.topics or not bag.topics[topic].count:
             kinds = ", ".join(bag.topics) or "none"
             raise TopicError(f"{bag.path}: there is no message on {topic}; its topics are {kinds}")
         self.bag, self.topic, self.type = bag, topic, bag.topics[topic].type
         self._recorded: dict[int, int] = {}
+        self.left_out, first = 0, ""
         for _, recorded_ns, data in bag.messages([topic]):
             try:
                 self._recorded.setdefault(cdr.read_header(data)[0], recorded_ns)
             except ValueError as error:
-                raise TopicError(
-                    f"{bag.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
-                ) from None
+                self.left_out += 1
+                first = first or f"{bag.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
+        if first and not (tolerant and self._recorded):
+            raise TopicError(first)
         self.stamps = sorted(self._recorded)
 
     def __contains__(self, stamp_ns: int) -> bool:
@@ -69,6 +73,10 @@ class StampedTopic:
         raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s is gone; the file was changed")
 
 
+class SeveralTopics(TopicError):
+    """Several topics hold the messages that are looked for, and an option must choose one."""
+
+
 def find_topic(bag: Bag, kinds: Sequence[str], wanted: str | None, option: str) -> str | None:
     """The topic of some message types: the wanted one, or the only one of these types, or None if there is none.
 
@@ -82,5 +90,5 @@ def find_topic(bag: Bag, kinds: Sequence[str], wanted: str | None, option: str) 
             raise TopicError(f"{bag.path}: no {kinds[0]} on {name}; there are {', '.join(there) or 'none'}")
         return name
     if len(there) > 1:
-        raise TopicError(f"{bag.path}: several topics hold clouds; choose one with {option}: {', '.join(there)}")
+        raise SeveralTopics(f"{bag.path}: several topics hold clouds; choose one with {option}: {', '.join(there)}")
     return there[0] if there else None
