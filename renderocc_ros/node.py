@@ -214,9 +214,7 @@ class RenderOccNode(LifecycleNode):
         predictor = make_predictor(config, self.get_logger())
         transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
         now = PlaybackClock(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
-        intake = Intake(
-            config, cameras, transforms, self._log, self._events, self._clock_ns, now, predictor.compare_rig
-        )
+        intake = Intake(config, cameras, transforms, self._log, self._events, self._clock_ns, now)
         self._outputs = OutputPublishers(self, cameras, config)
         pipeline = FramePipeline(config, cameras, predictor, transforms, self._log, self._times)
         worker = Worker(

@@ -212,19 +212,12 @@ def test_starting_afresh_forgets_what_waits_and_what_tf_has_said_but_no_calibrat
         setup.transforms.lookup("odom", "base_link", 100 * SECOND)
 
 
-def test_a_new_calibration_is_an_event_and_the_rig_is_compared_once_all_cameras_have_one():
-    setup, compared = Setup(), []
-
-    def compare(models) -> list[str]:
-        compared.append(sorted(models))
-        return ["trained with 6 cameras, running with 2"]
-
+def test_a_new_calibration_is_an_event():
+    setup = Setup()
     log, events = ThrottledLog(setup.said.append), ThrottledLog(setup.events.append)
-    intake = Intake(setup.config, ("front", "back"), setup.transforms, log, events, lambda: 0, compare_rig=compare)
+    intake = Intake(setup.config, ("front", "back"), setup.transforms, log, events, lambda: 0)
     intake.add_camera_info("front", serialize_message(info()))
-    assert setup.events == ["camera 'front': 640x400, plumb_bob, frame front_optical"] and compared == []
-    intake.add_camera_info("back", serialize_message(info()))
-    assert compared == [["back", "front"]] and setup.said == ["checkpoint: trained with 6 cameras, running with 2"]
+    assert setup.events == ["camera 'front': 640x400, plumb_bob, frame front_optical"] and setup.said == []
 
 
 def test_tf_that_cannot_be_read_or_used_is_named_and_the_rest_is_kept():

@@ -12,11 +12,16 @@ from sensor_msgs.msg import CompressedImage, Image
 from small_models import small_config
 from system import MOUNTS, stamp_message
 
+from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.rig import Camera, Rig
+from renderocc_model.geometry.transforms import transform_from
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.preprocessing import view_from_rgb
 from renderocc_model.inference.device_decoding import DeviceDecoder
 from renderocc_model.inference.predictor import Predictor
+from renderocc_model.network.checkpoint import Checkpoint
+from renderocc_model.network.network import build_network
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
 from renderocc_ros.frame.pipeline import MOST_WAITS_IN_VAIN, FramePipeline
@@ -322,6 +327,27 @@ def test_each_camera_that_cannot_be_used_is_named_with_the_reason_and_the_others
     assert frame.missing["back"].startswith("PNG")
     assert sorted(line.split(":")[0] for line in setup.said) == ["camera 'back'", "camera 'left'"]
     assert set(frame.views) == set(frame.base_from_camera) == set(frame.stamps) == {"front"}
+
+
+def test_the_rig_is_compared_with_that_of_the_training_by_where_cameras_look_once_all_have_mounts():
+    """As `renderocc doctor`: not with the camera whose field of view is nearest, which here is that of another side."""
+    larger = CameraModel(2 * WIDTH, 2 * HEIGHT, np.array(K) * 2 - np.diag([0, 0, 1.0]), "plumb_bob", (0.0,) * 5)
+    models = {"ahead": ("front", MODEL), "side": ("left", larger), "behind": ("back", MODEL)}
+    trained = Rig(
+        tuple(Camera(name, model, transform_from(*MOUNTS[camera])) for name, (camera, model) in models.items())
+    )
+    network = build_network(small_config("tiny"))
+    made = Setup(Predictor(Checkpoint(network, OCC3D_NUSCENES, 0.3, trained.summary(), {}), device="cpu"))
+    made.drive()
+    try:
+        made.process(missing={"left": "no image"})
+        assert not [line for line in made.said if line.startswith("checkpoint")]
+        made.process()
+        made.process()
+        said = [line for line in made.said if line.startswith("checkpoint")]
+        assert said == ["checkpoint: camera 'left' (compared with 'side'): image 320x200, trained 640x400"]
+    finally:
+        made.pipeline.close()
 
 
 def test_a_camera_that_no_transform_places_is_named_with_the_remedy(quick):

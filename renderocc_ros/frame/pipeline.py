@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.motion import Jump, JumpWatch
 from renderocc_model.rosio.pixel_format import PixelFormat
@@ -95,6 +96,8 @@ class FramePipeline:
         self._log = log
         self._times = times
         self._mounts = parse_mounts(config.mounts, cameras)
+        self._cameras = cameras
+        self._compared: dict[str, Calibration] = {}
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
         self.jumps = JumpWatch(transforms, config.odom_frame, config.base_frame, config.motion)
@@ -138,6 +141,8 @@ class FramePipeline:
             self._leave_out(frame, camera, "missing", reason)
         with self._times.measure("placement"):
             placements = self._place(frame, matched, calibrations)
+        if calibrations is not self._compared:
+            self._compare_rig(placements, calibrations)
         with self._times.measure("decode"):
             tables = self._tables_of(frame, placements, calibrations)
             images, views = self._decode(frame, matched, tables)
@@ -234,6 +239,16 @@ class FramePipeline:
         if newest != self._newest_ego_pose:
             self._newest_ego_pose, self._waits_in_vain = newest, 0
         return self._config.tf_timeout if self._waits_in_vain < MOST_WAITS_IN_VAIN else 0.0
+
+    def _compare_rig(self, placements: Placements, calibrations: dict[str, Calibration]) -> None:
+        """Once all cameras have a mount, report how they differ from those of the training, as `renderocc doctor`."""
+        mounts = placements.mounts
+        if any(camera not in mounts for camera in self._cameras):
+            return
+        self._compared = calibrations
+        rig = Rig(tuple(Camera(name, calibrations[name].model, mounts[name]) for name in self._cameras))
+        for warning in self._predictor.compare_rig(rig):
+            self._log.report("checkpoint", warning, warning, time.monotonic())
 
     def _tables_of(
         self, frame: Frame, placements: Placements, calibrations: dict[str, Calibration]

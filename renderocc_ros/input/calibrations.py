@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from renderocc_model.geometry.camera_model import CameraModel
@@ -39,11 +38,8 @@ class Calibrations:
 
     Args:
         config: the node's parameters.
-        cameras: names of all cameras.
-        log: receives CameraInfo that cannot be used, and what differs from the training.
+        log: receives CameraInfo that cannot be used.
         events: receives new and changed calibrations.
-        compare_rig: given {camera: model} of all cameras, returns how they differ from the rig of the training, one
-            line each.
     Attributes:
         known: {camera: calibration}; replaced, never changed in place, so that another thread can keep it.
     """
@@ -51,17 +47,13 @@ class Calibrations:
     def __init__(
         self,
         config: NodeConfig,
-        cameras: tuple[str, ...],
         log: ThrottledLog,
         events: ThrottledLog,
-        compare_rig: Callable[[dict[str, CameraModel]], list[str]],
     ) -> None:
         self.known: dict[str, Calibration] = {}
         self._config = config
-        self._cameras = cameras
         self._log = log
         self._events = events
-        self._compare_rig = compare_rig
         self._bodies: dict[str, bytes] = {}
 
     def add(self, camera: str, buffer: bytes) -> bool:
@@ -100,9 +92,6 @@ class Calibrations:
         optics = "rectified" if rectified else model.distortion_model
         text = f"{model.width}x{model.height}, {optics}, frame {message.frame_id}"
         self._events.report(subject, "calibration", text, now)
-        if len(self.known) == len(self._cameras):
-            for warning in self._compare_rig({name: known.model for name, known in self.known.items()}):
-                self._log.report("checkpoint", warning, warning, now)
         return True
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.images.reduction import MAX_PIXELS
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -63,7 +62,6 @@ class Intake:
         events: receives what has changed and is no fault: calibrations, jumps of time.
         clock_ns: the node's clock, nanoseconds; 0 while a simulated clock has not started.
         now: seconds in which waiting and silence are counted; they pass as fast as the cameras' time.
-        compare_rig: as for `Calibrations`.
     Attributes:
         cameras: as given.
         anchor: the camera whose stamps the outputs have.
@@ -81,7 +79,6 @@ class Intake:
         events: ThrottledLog,
         clock_ns: Callable[[], int],
         now: Callable[[], float] = time.monotonic,
-        compare_rig: Callable[[dict[str, CameraModel]], list[str]] = lambda models: [],
     ) -> None:
         self.config = config
         self.cameras = cameras
@@ -97,7 +94,7 @@ class Intake:
         self._leftovers_until = -math.inf
         self._now = now
         self._time = self._time_of_next_tick = now()
-        self._calibrations = Calibrations(config, cameras, log, events, compare_rig)
+        self._calibrations = Calibrations(config, log, events)
         self._reported_too_few = 0
         self._streams: dict[str, VideoStream] = {}
         self._lock = threading.Lock()
