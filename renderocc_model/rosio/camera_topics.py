@@ -135,6 +135,7 @@ class CameraTopics:
         """
         stamp_ns, frame_id = cdr.read_header(data)
         self.frame_id = self.frame_id or frame_id
+        message: cdr.VideoMessage | cdr.ImageMessage | cdr.CompressedImageMessage
         if self.video:
             message = VIDEO_READERS[self.video](data)
         else:
