@@ -1,6 +1,8 @@
 """Videos for tests: pictures encoded as H.264 or H.265, and recordings whose images became video messages."""
 
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -91,7 +93,7 @@ def write_video_bag(folder, kind, packets, codec="h264", topic="/front/image_raw
 
 
 def as_video(bag, out, kind=FOXGLOVE, codec="h264", every=2, reordered=0, quality=8, suffix=None):
-    """A copy of a recording, without truth, whose compressed images are videos on IMAGE_TOPIC/foxglove or /ffmpeg."""
+    """A copy of a recording whose compressed images are videos on IMAGE_TOPIC/foxglove or /ffmpeg."""
     suffix = suffix or {FOXGLOVE: "foxglove", FFMPEG: "ffmpeg"}[kind]
     with Reader(bag) as reader, Writer(out, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         is_image = lambda topic: topic.endswith("/image_raw/compressed")
@@ -110,4 +112,6 @@ def as_video(bag, out, kind=FOXGLOVE, codec="h264", every=2, reordered=0, qualit
                 entries.append((messages[number][0], target, raw))
         for when, connection, raw in sorted(entries, key=lambda entry: entry[0]):
             writer.write(connection, when, raw)
+    if (Path(bag) / "occupancy").is_dir():
+        shutil.copytree(Path(bag) / "occupancy", Path(out) / "occupancy")
     return out
