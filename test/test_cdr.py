@@ -45,6 +45,7 @@ READERS = [
     cdr.read_tf,
     cdr.read_header,
     cdr.read_point_cloud,
+    cdr.read_livox,
 ]
 
 

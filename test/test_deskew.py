@@ -166,7 +166,9 @@ def test_livox_messages_are_read_and_deskewed(tmp_path, fast, capsys):
     still = drive(tmp_path / "still", lambda at: cloud(at, False, False))
     moving = drive(tmp_path / "moving", livox, LIVOX)
     assert check([str(moving), "--no-labels"]) == 0
-    assert f"topic /lidar/points: {LIVOX}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"topic /lidar/points: {LIVOX}" in said
+    assert "deskewing: /lidar/points, field 'offset_time' (ns, after the stamp)" in said
     assert agreement(depths(moving, tmp_path / "out"), depths(still, tmp_path / "right")) > 0.98
     assert "deskewing: /lidar/points, field 'offset_time' (ns, after the stamp)" in capsys.readouterr().err
 

@@ -113,6 +113,18 @@ def _clouds() -> list[bytes]:
     return [own, bytes(rows.data)]
 
 
+def _livox_clouds() -> list[bytes]:
+    made = []
+    for count in (0, 1, 3):
+        cloud = (
+            Writer().header(_STAMP, "livox").pack("Q", _STAMP).pack("I", count).pack("B", 0, 0, 0, 0).pack("I", count)
+        )
+        for index in range(count):
+            cloud.pack("I", 1000 * index).pack("f", 1.0, 2.0, 3.0).pack("B", 9, 0, index)
+        made.append(bytes(cloud.data))
+    return made
+
+
 def _raw_images() -> list[bytes]:
     rgb = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     wide = np.arange(24, dtype=np.uint16).reshape(4, 6)
@@ -199,6 +211,12 @@ def _cloud(data: bytes) -> None:
     assert message.xyz().shape == (len(message), 3)
 
 
+def _livox(data: bytes) -> None:
+    message = cdr.read_livox(data)
+    assert message.data.size <= len(data) + 1 and message.xyz().shape == (len(message), 3)
+    assert len(message.column("offset_time")) == len(message)
+
+
 # ---------------------------------------------------------------------------------------------------------- image files
 
 
@@ -280,6 +298,7 @@ _ALL = (
     ),
     Target("cdr_camera_info", _camera_info, _camera_infos, _READ, _CDR, largest=1024),
     Target("cdr_point_cloud", _cloud, _clouds, _READ, _CDR, largest=1024),
+    Target("cdr_livox", _livox, _livox_clouds, _READ, _CDR, largest=1024),
     Target("tf", _tf, _tfs, (cdr.MessageError, TransformError), (*_CDR, *_TF), largest=2048),
     Target("camera_model", _camera_model, _camera_infos, (ValueError,), _CAMERA, memory=32 << 20, largest=1024),
     Target("pictures", _compressed, _pictures, (ImageError,), ("renderocc_model/images/decoding.py",), _mutate_picture),

@@ -15,6 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "cdr_compressed_image",
         "cdr_camera_info",
         "cdr_point_cloud",
+        "cdr_livox",
         "tf",
         "camera_model",
         "pictures",

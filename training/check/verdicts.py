@@ -96,11 +96,14 @@ def _tried(command: str, attempt: Callable[[], Verdict]) -> Verdict:
 
 
 def _label(recording: Recording, bag: Path, options: Namespace) -> Verdict:
-    sources, _ = find_sources(recording, _as_for(label_parser(), [str(bag)], options))
+    sources, notes = find_sources(recording, _as_for(label_parser(), [str(bag)], options))
     coverage = try_labels(recording, sources, options.samples)
     images, labelled = sum(coverage.images.values()), sum(coverage.labelled.values())
     empty = [name for name in coverage.labelled if not coverage.depths[name] and not coverage.classified.get(name)]
-    return Verdict("label", True, f"label {labelled} of the {images} images that were tried", unseen=tuple(empty))
+    text = f"label {labelled} of the {images} images that were tried"
+    if "deskewing" in notes:
+        text += f"; deskewing: {notes['deskewing']}"
+    return Verdict("label", True, text, unseen=tuple(empty))
 
 
 def _prepare(recording: Recording, labels: Path | None, config: PrepareConfig, labelled: bool, most: int) -> Verdict:
