@@ -55,7 +55,8 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
     findings.ok("bag", f"{bag.path}: {bag.message_count} messages, {length:.1f} s{looked}")
     for topic in bag.topics.values():
         rate = f", {(topic.count - 1) / length:.1f} Hz" if topic.count > 1 and length > 0 else ""
-        findings.ok(f"topic {topic.name}", f"{topic.type}, {topic.count} messages{rate}")
+        text = f"{topic.type}, {topic.count} messages{rate}"
+        (findings.ok if topic.count else findings.note)(f"topic {topic.name}", text)
     cameras = _find_cameras(findings, bag, config)
     if not cameras:
         return None
