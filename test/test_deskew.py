@@ -189,6 +189,12 @@ def test_clouds_without_times_are_a_warning_where_the_vehicle_moves(tmp_path, fa
     assert "warning: /lidar/points cannot be deskewed" in capsys.readouterr().err
 
 
+def test_clouds_of_an_imported_dataset_are_deskewed_already(tmp_path, fast):
+    bag = drive(tmp_path / "imported", lambda at: cloud(at, False, False))
+    (bag / "import.json").write_text("{}")
+    assert notes_of(bag) == (None, {"deskewing": "none: the dataset's clouds are deskewed already"})
+
+
 def test_clouds_without_times_are_no_warning_where_it_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_bag, "odom_from_base", lambda stamp_ns: np.eye(4))
     times, notes = notes_of(drive(tmp_path, lambda at: cloud(at, False, False)))

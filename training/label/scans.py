@@ -7,6 +7,7 @@ import numpy as np
 from renderocc_model.geometry.transforms import invert
 from training.recordings.frames import Recording
 from training.recordings.lidar_topics import read_cloud
+from training.recordings.notes import was_imported
 from training.recordings.point_times import PointTimes, find_point_times
 from training.recordings.sources import RecordingError
 from training.recordings.stamped_topic import StampedTopic
@@ -38,6 +39,8 @@ def scan_times(
     """
     if not recording.odom_frame:
         return None, {"deskewing": "none: the vehicle stands still (--odom-frame is empty)"}
+    if was_imported(recording.path):
+        return None, {"deskewing": "none: the dataset's clouds are deskewed already"}
     steps = np.diff(clouds.stamps) / 1e9
     period = float(np.median(steps)) if len(steps) else None
     chosen = np.unique(np.linspace(0, len(clouds.stamps) - 1, _EXAMINED).round().astype(int))

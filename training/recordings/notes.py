@@ -8,7 +8,16 @@ from pathlib import Path
 from renderocc_model.base.config import load_yaml
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
 
-__all__ = ["IMPORT_NOTE", "LABELS_NOTE", "class_table", "find_sidecar", "noted_classes", "recording_name", "sidecar_of"]
+__all__ = [
+    "IMPORT_NOTE",
+    "LABELS_NOTE",
+    "class_table",
+    "find_sidecar",
+    "noted_classes",
+    "recording_name",
+    "sidecar_of",
+    "was_imported",
+]
 
 LABELS_NOTE = "labels.yaml"  # in a sidecar, beside its metadata.yaml
 IMPORT_NOTE = "import.json"  # in a recording that `renderocc import` made
@@ -29,6 +38,12 @@ def find_sidecar(bag: str | Path) -> Path | None:
     """`sidecar_of` a recording if it exists, else None."""
     beside = sidecar_of(bag)
     return beside if (beside / "metadata.yaml").is_file() else None
+
+
+def was_imported(bag: str | Path) -> bool:
+    """Whether `renderocc import` made a recording: its dataset, nuScenes or SemanticKITTI, has deskewed clouds."""
+    bag = Path(bag)
+    return ((bag if bag.is_dir() else bag.parent) / IMPORT_NOTE).is_file()
 
 
 def noted_classes(bag: str | Path) -> ClassTable | None:
