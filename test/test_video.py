@@ -54,6 +54,27 @@ def test_every_packet_gives_its_own_picture(stream):
         assert difference(decoder.picture(number), (index + 1) % COUNT) > 8
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"pixels": "yuvj420p"},  # all of 0 to 255, as most cameras have it
+        {"colours": (2, 1)},  # the same, in the colours of HD television (BT.709)
+        {"colours": (1, 1)},
+        {"pixels": "yuv444p"},
+        {"codec": "h265", "pixels": "yuv420p10le"},
+    ],
+    ids=["full_range", "bt709_full_range", "bt709", "yuv444", "ten_bits"],
+)
+def test_colours_are_those_of_the_picture_however_they_are_encoded(made):
+    codec = made.get("codec", "h264")
+    packets = encoded(PICTURES[:3], **made)
+    _, decoder = decoded(codec, [data for _, data in packets])
+    for number, (index, _) in enumerate(packets):
+        apart = decoder.picture(number).astype(int) - PICTURES[index]
+        # BT.601 taken for BT.709, or video range for full range, is off by more than 8 in a channel.
+        assert np.abs(apart.mean((0, 1))).max() < 2 and np.abs(apart).mean() < 4
+
+
 def test_nothing_is_decoded_before_the_first_key_frame(stream):
     codec, packets = stream
     letters, decoder = decoded(codec, [data for _, data in packets[3:]])

@@ -31,7 +31,9 @@ def moving_pictures(count: int, width: int = 96, height: int = 64) -> list[np.nd
     return [np.ascontiguousarray(base[:, 2 * k : 2 * k + width]) for k in range(count)]
 
 
-def encoded(pictures, codec="h264", every=8, reordered=0, quality=12, options=None) -> list[tuple[int, bytes]]:
+def encoded(
+    pictures, codec="h264", every=8, reordered=0, quality=12, options=None, pixels="yuv420p", colours=None
+) -> list[tuple[int, bytes]]:
     """(index of its picture, bytes) of each packet, in the order of decoding.
 
     Args:
@@ -40,12 +42,18 @@ def encoded(pictures, codec="h264", every=8, reordered=0, quality=12, options=No
         reordered: B pictures between two others.
         quality: the quantiser; less is better.
         options: of the encoder.
+        pixels: format of the encoded pixels, as FFmpeg names it.
+        colours: (range, colour space) of the encoded pixels, by FFmpeg's numbers.
     """
     import av
 
     context = av.CodecContext.create(ENCODERS[codec], "w")
     context.height, context.width = pictures[0].shape[:2]
-    context.pix_fmt, context.time_base, context.framerate = "yuv420p", Fraction(1, 10), 10
+    context.pix_fmt, context.time_base, context.framerate = pixels, Fraction(1, 10), 10
+    changed = {}
+    if colours is not None:
+        context.color_range, context.colorspace = colours
+        changed = {"dst_color_range": colours[0], "dst_colorspace": colours[1]}
     parameters = f"keyint={every}:min-keyint={every}:scenecut=0:bframes={reordered}:rc-lookahead={reordered + 1}"
     quiet = {"h264": {"x264-params": parameters}, "h265": {"x265-params": f"{parameters}:log-level=none"}}[codec]
     context.options = {"preset": "fast", "crf": str(quality), "bf": str(reordered), **quiet, **(options or {})}
@@ -53,7 +61,7 @@ def encoded(pictures, codec="h264", every=8, reordered=0, quality=12, options=No
     for index, picture in enumerate([*pictures, None]):
         frame = None
         if picture is not None:
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=pixels, **changed)
             frame.pts = index
         packets += [(packet.pts, bytes(packet)) for packet in context.encode(frame)]
     return packets

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from renderocc_model.rosio.bags import Bag, Topic
 from renderocc_ros.commands.recorded_topics import ReplayError, is_latched, message_class, qos_profile
+from renderocc_ros.commands.video_replay import VideoAsImages
 from renderocc_ros.process import prepare_process
 from renderocc_ros.ros_arguments import RosArgumentsError, start_ros
 
@@ -82,19 +83,25 @@ class Player:
         played: Played,
         ros_args: Sequence[str] = (),
     ) -> None:
-        """Create the node and its publishers; a topic whose type is not installed is noted in `played.skipped`."""
+        """Create the node and its publishers; a topic whose type is not installed is noted in `played.skipped`, but for
+        videos: their pictures are published as raw images."""
         import rclpy
 
         self.bag = bag
         self.played = played
         self.clock_hz = clock_hz
         classes = {}
+        self._videos: dict[str, VideoAsImages] = {}  # topics whose messages are not installed
         for topic in topics:
             try:
                 classes[topic.name] = message_class(topic.type)
             except ReplayError as error:
-                played.skipped[topic.name] = str(error)
-        targets = remapped(bag, remap)
+                if VideoAsImages.can_play(topic, bag.topics):
+                    self._videos[topic.name] = VideoAsImages(topic)
+                    classes[topic.name] = message_class("sensor_msgs/msg/Image")
+                else:
+                    played.skipped[topic.name] = str(error)
+        targets = {name: video.image_topic for name, video in self._videos.items()} | remapped(bag, remap)
         self._context = rclpy.Context()
         prepare_process()
         try:
@@ -237,7 +244,14 @@ class Player:
         if len(data) < CDR_HEADER_BYTES:
             self.played.skipped.setdefault(topic, f"a message of {len(data)} bytes, too short to be one")
             return
-        self.publishers[topic].publish(data)
+        if topic in self._videos:
+            video = self._videos[topic]
+            for image in video.images(data):
+                self.publishers[topic].publish(image)
+            for reason, count in video.failed.items():
+                self.played.skipped[topic] = f"{count} messages without a picture: {reason}"
+        else:
+            self.publishers[topic].publish(data)
         self.played.messages += 1
 
     def _pause_until(self, due: float, began: float, start_ns: int, rate: float, stop: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.video_track import VIDEO_READERS, VideoTrack, video_topic
 
 __all__ = ["demo_picture", "legend", "rows_of_cameras", "truth_volume", "views_at", "write_png"]
 
@@ -55,11 +57,29 @@ def views_at(bag: Path, cameras: Sequence[str], stamp_ns: int) -> dict[str, np.n
     nearest: dict[str, tuple[int, str, bytes]] = {}
     topics = {f"/{camera}/image_raw{suffix}": camera for camera in cameras for suffix in ("", "/compressed")}
     with Bag(bag) as recording:
+        topics = {topic: camera for topic, camera in topics.items() if topic in recording.topics}
+        videos = {camera: found for camera in cameras if (found := picture_of_video(recording, camera, stamp_ns))}
         for topic, _, buffer in recording.messages(topics):
             camera, apart = topics[topic], abs(cdr.read_header(buffer)[0] - stamp_ns)
             if camera not in nearest or apart < nearest[camera][0]:
                 nearest[camera] = (apart, topic, buffer)
-    return {camera: decoded(topic, buffer) for camera, (_, topic, buffer) in nearest.items()}
+    views = {camera: decoded(topic, buffer) for camera, (_, topic, buffer) in nearest.items()}
+    return {**{camera: picture for camera, (picture,) in videos.items()}, **views}
+
+
+def picture_of_video(recording: Bag, camera: str, stamp_ns: int) -> tuple[np.ndarray] | None:
+    """The picture nearest to a stamp, (H, W, 3) uint8 RGB, of a camera's video; None without a video."""
+    topics = {topic.name: (topic.type,) for topic in recording.topics.values() if topic.count}
+    found = video_topic(topics, f"/{camera}/image_raw")
+    if found is None:
+        return None
+    track, stamps = VideoTrack(recording, found[0]), []
+    for _, recorded_ns, data in recording.messages([found[0]]):
+        with contextlib.suppress(ValueError):  # the node says what is wrong with it
+            message = VIDEO_READERS[found[1]](data)
+            track.take(message, recorded_ns)
+            stamps.append(message.stamp_ns)
+    return (track.picture(min(stamps, key=lambda stamp: abs(stamp - stamp_ns))),) if stamps else None
 
 
 def decoded(topic: str, buffer: bytes) -> np.ndarray:
