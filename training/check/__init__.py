@@ -18,8 +18,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc check",
         description="Check recordings before training: topics, rates, gaps, TF at every image, calibrations, labels "
-        "and 3D truth. Exit status 0: training can use all recordings. 1: training would fail. 2: a recording cannot "
-        "be read.",
+        "and 3D truth. Then say what label, prepare and train will do with them. Exit status 0: they will take all "
+        "recordings. 1: one of them will refuse one. 2: a recording cannot be read.",
         epilog="example: renderocc check drives/monday --labels drives/monday_labels",
     )
     made.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="recordings")
@@ -51,7 +51,11 @@ def parser() -> argparse.ArgumentParser:
         help="largest time in seconds between a frame and its images (default 0.1)",
     )
     made.add_argument(
-        "--samples", type=int, default=50, metavar="N", help="decode N label images of each camera (default 50; 0: all)"
+        "--samples",
+        type=int,
+        default=50,
+        metavar="N",
+        help="try N images and their labels of each camera (default 50; 0: all)",
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
     add_vehicle_options(made)

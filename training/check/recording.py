@@ -21,6 +21,7 @@ from .contents import Contents, read_contents
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
 from .labelling import check_labelling
 from .labels import LabelReport, check_labels, check_truth
+from .silent import check_silent_cameras
 from .verdicts import as_json, conclude, judge
 
 __all__ = ["check_recording"]
@@ -80,6 +81,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
         (findings.ok if topic.count else findings.note)(f"topic {topic.name}", text)
     contents = read_contents(findings, bag, vehicle)
     _check_presence(findings, contents, bag, vehicle)
+    check_silent_cameras(findings, contents.cameras, bag, vehicle)
     for camera in contents.cameras.values():
         _check_camera(findings, contents, camera)
     for cloud, (_, stamps) in contents.clouds.items():

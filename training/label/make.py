@@ -163,8 +163,8 @@ def _spread(stamps: list[int], most: int) -> list[int]:
 def refuse_nothing(recording: Recording, coverage: Coverage) -> None:
     """Raise LabelError if no image, or not one pixel, was labelled."""
     if not coverage.labelled:
-        count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are no images"))
-        raise LabelError(f"{recording.path}: no image could be labelled; {count}, first {first}: {reason}")
+        count, first, reason = next(iter(coverage.skipped.values()), (0, "none", "there are none"))
+        raise LabelError(f"{recording.path}: no image could be labelled; {count} images, first {first}: {reason}")
     if not any(coverage.depths.values()) and not any(coverage.classified.values()):
         raise LabelError(
             f"{recording.path}: {sum(coverage.labelled.values())} images, and not one pixel could be labelled: "
