@@ -8,11 +8,14 @@ import struct
 
 import cv2
 import numpy as np
+from videos import encoded, moving_pictures
 
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.decoding import compressed_size, decode_compressed
 from renderocc_model.images.encodings import ENCODINGS, decode_raw
 from renderocc_model.images.reduction import ImageError
+from renderocc_model.images.video import VideoDecoder
+from renderocc_model.images.video_packets import H264, H265, FrameNumbers, VideoError, codec_of, read_packet
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_info import camera_model_from_info
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -245,6 +248,49 @@ def _compressed(data: bytes) -> None:
         assert upper.shape == (rows.stop // factor, width // factor, 3)
 
 
+def _videos() -> list[bytes]:
+    made = [Writer().header(_STAMP, "front").pack("I", 9).data + b"\x00\x00\x01\x65\x88\x84\x00\x33\xff"]
+    made[0] = bytes(made[0]) + bytes(Writer().text("h264").data[4:])
+    packet = Writer().header(_STAMP, "front").pack("i", 64, 48).text("hevc;yuv420p;bgr8;bgr8").pack("Q", 7)
+    return [*made, bytes(packet.pack("B", 1, 0).pack("I", 4).data) + b"\x00\x00\x01\x46"]
+
+
+def _video_message(data: bytes) -> None:
+    for read in (cdr.read_compressed_video, cdr.read_ffmpeg_packet):
+        try:
+            message = read(data)
+        except cdr.MessageError:
+            continue
+        assert message.data.dtype == np.uint8 and message.data.size <= len(data)
+        codec_of(message.format)
+
+
+def _packets() -> list[bytes]:
+    """Packets of small videos, of H.264 after a first byte of 0, of H.265 after 1."""
+    pictures = moving_pictures(3, 48, 32)
+    return [bytes([k]) + data for k, codec in enumerate(("h264", "h265")) for _, data in encoded(pictures, codec)]
+
+
+def _packet(data: bytes) -> None:
+    codec = (H264, H265)[data[0] & 1] if data else H264
+    contents = read_packet(codec, data[1:])
+    assert sum(map(len, contents.parameters.values())) <= len(data)
+    numbers = FrameNumbers()
+    numbers.follows(contents)
+    numbers.follows(contents)
+
+
+def _video(data: bytes) -> None:
+    decoder = VideoDecoder((H264, H265)[data[0] & 1] if data else H264)
+    for number in range(3):
+        decoder.feed(number, data[1:])
+    decoder.flush()
+    for number in range(3):
+        if decoder.has(number):
+            picture = decoder.picture(number)
+            assert picture.dtype == np.uint8 and picture.ndim == 3
+
+
 def _labels() -> list[bytes]:
     rng = np.random.default_rng(1)
     classes, depth = rng.integers(0, 18, (8, 12), dtype=np.uint8), rng.integers(0, 65536, (8, 12), dtype=np.uint16)
@@ -299,6 +345,18 @@ _ALL = (
     Target("cdr_camera_info", _camera_info, _camera_infos, _READ, _CDR, largest=1024),
     Target("cdr_point_cloud", _cloud, _clouds, _READ, _CDR, largest=1024),
     Target("cdr_livox", _livox, _livox_clouds, _READ, _CDR, largest=1024),
+    Target(
+        "cdr_video",
+        _video_message,
+        _videos,
+        (cdr.MessageError, VideoError),
+        (*_CDR, "renderocc_model/images/video_packets.py"),
+        largest=256,
+    ),
+    Target(
+        "video_packet", _packet, _packets, (VideoError,), ("renderocc_model/images/video_packets.py",), largest=1024
+    ),
+    Target("video", _video, _packets, (VideoError,), ("renderocc_model/images/video.py",), memory=256 << 20),
     Target("tf", _tf, _tfs, (cdr.MessageError, TransformError), (*_CDR, *_TF), largest=2048),
     Target("camera_model", _camera_model, _camera_infos, (ValueError,), _CAMERA, memory=32 << 20, largest=1024),
     Target("pictures", _compressed, _pictures, (ImageError,), ("renderocc_model/images/decoding.py",), _mutate_picture),
