@@ -23,6 +23,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import Trigger
 
 from renderocc_model.base.config import settings_of
+from renderocc_model.rosio.camera_search import FoundCameras, with_template
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros import rclpy_private
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
@@ -146,7 +147,8 @@ class RenderOccNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             config = read_config(self)
-            self._configure(config, config.cameras or find_cameras(self, config))
+            found = None if config.cameras else find_cameras(self, config)
+            self._configure(*((config, config.cameras) if found is None else self._with_found(config, found)))
         except (ValueError, OSError, RuntimeError, ImportError, NameValidationException) as error:
             self._error = str(error)
             self.get_logger().error(f"cannot configure: {error}")
@@ -206,6 +208,12 @@ class RenderOccNode(LifecycleNode):
             text = f"transition {transition_id} refused: the state '{self._state}' has no such transition"
             self._log.report("lifecycle", "transition", text, time.monotonic())
             return TransitionCallbackReturn.FAILURE
+
+    def _with_found(self, config: NodeConfig, found: FoundCameras) -> tuple[NodeConfig, tuple[str, ...]]:
+        """The configuration for the images that were found on the graph, and the names of their cameras."""
+        if found.note:
+            self.get_logger().info(found.note)
+        return with_template(config, found), tuple(found.cameras)
 
     def _configure(self, config: NodeConfig, cameras: tuple[str, ...]) -> None:
         """Make the parts of a configured node; subscriptions come last, so that messages find the rest ready."""

@@ -179,11 +179,13 @@ def test_another_name_for_odom_is_suggested(tmp_path):
     assert "set odom_frame (frames without a parent: odom)" in line_of(findings, "warn", "ego motion")
 
 
-def test_topics_under_other_names_lead_to_the_template_that_fits(tmp_path):
+def test_topics_under_other_names_are_used_and_named(tmp_path):
     bag = record(tmp_path / "bag", topic="image_color/compressed")
     findings, _ = looked_at(bag)
-    assert "set image_topic: '{camera}/image_color'" in line_of(findings, "FAIL", "cameras")
-    assert looked_at(bag, image_topic="{camera}/image_color")[0].could_run
+    assert "those on {camera}/image_color are used" in line_of(findings, "note", "no images on")
+    assert findings.could_run and looked_at(bag, image_topic="{camera}/image_color")[0].could_run
+    findings, _ = looked_at(bag, image_topic="{camera}/image_mono")  # what was chosen is not replaced
+    assert "/left/image_color/compressed" in line_of(findings, "FAIL", "cameras")
 
 
 def test_cameras_that_do_not_fire_together_are_told_by_how_much(tmp_path):
@@ -371,7 +373,7 @@ def test_the_real_recordings_fit(name, count):
     assert len(rig) == count
 
 
-def test_a_template_that_fits_calibrations_but_no_images_is_a_failure_and_no_crash(tmp_path):
+def test_compressed_images_on_a_name_of_their_own_are_read_and_no_template_crashes(tmp_path):
     recording = Recording(tmp_path / "bag")
     recording.writer.open()
     for stamp in range(T0, T0 + 500_000_000, 100_000_000):
@@ -387,10 +389,13 @@ def test_a_template_that_fits_calibrations_but_no_images_is_a_failure_and_no_cra
     recording.writer.close()
     findings = Findings()
     assert check_bag(findings, recording.folder, NodeConfig()) is None
-    (said,) = [item for item in findings.items if item.level == "FAIL"]
-    # A template for a topic that does not end in /compressed would not help: none is proposed.
-    assert "/left/image_rect_compressed" in said.remedy and "set image_topic" not in said.remedy
+    line_of(findings, "ok", "5 images 64x48")
+    line_of(findings, "warn", "no transform from base_link")
     for config in (NodeConfig(image_topic="{camera}/image_rect_compressed"), NodeConfig(cameras=("left",))):
         findings = Findings()
         assert check_bag(findings, recording.folder, config) is None
         assert not findings.could_run
+        line_of(findings, "ok", "5 images 64x48")
+    findings = Findings()
+    assert check_bag(findings, recording.folder, NodeConfig(image_topic="{camera}/image_mono")) is None
+    assert "/left/image_rect_compressed" in line_of(findings, "FAIL", "cameras")

@@ -5,19 +5,19 @@ import sys
 import numpy as np
 import pytest
 
-from renderocc_ros.frame.mounts import parse_mounts, quaternion_from_euler
+from renderocc_model.geometry.mount_entries import camera_mounts, quaternion_from_euler
 
 
 def test_a_level_camera_looking_ahead_sees_x_of_the_vehicle_in_depth():
-    mount = parse_mounts(("front: 1.5 0 1.6 0 0 0",), ("front",))["front"]
+    mount = camera_mounts(("front: 1.5 0 1.6 0 0 0",), ("front",))["front"]
     # A point 10 m ahead of the camera, 1 m to its right and 2 m above: optical (1, -2, 10), base (11.5, -1, 3.6).
     assert mount @ [1.0, -2.0, 10.0, 1.0] == pytest.approx([11.5, -1.0, 3.6, 1.0])
 
 
 def test_yaw_to_the_left_and_pitch_downwards():
-    left = parse_mounts(("left: 0 0 0 0 0 1.5707963267948966",), ("left",))["left"]
+    left = camera_mounts(("left: 0 0 0 0 0 1.5707963267948966",), ("left",))["left"]
     assert left @ [0.0, 0.0, 1.0, 1.0] == pytest.approx([0.0, 1.0, 0.0, 1.0])
-    down = parse_mounts(("down: 0, 0, 0, 0, 0.5235987755982988, 0",), ("down",))["down"]  # 30 degrees
+    down = camera_mounts(("down: 0, 0, 0, 0, 0.5235987755982988, 0",), ("down",))["down"]  # 30 degrees
     assert down @ [0.0, 0.0, 1.0, 1.0] == pytest.approx([np.sqrt(3) / 2, 0.0, -0.5, 1.0])
 
 
@@ -59,4 +59,4 @@ def test_tf_transformations_is_used_where_it_is_installed_and_works(tmp_path, mo
 )
 def test_an_entry_that_cannot_be_read_is_named(text, named):
     with pytest.raises(ValueError, match=named):
-        parse_mounts((text,), ("front",))
+        camera_mounts((text,), ("front",))

@@ -12,11 +12,22 @@ from renderocc_model.images.decoding import checked_size
 
 from . import cdr
 from .camera_info import camera_model_from_info
+from .camera_search import CameraSource
 from .pixel_format import MosaicError, PixelFormat
 from .rectification import Rectification, calibration_doubts, is_rectified, rectification_from_info
+from .vehicle import Vehicle
 from .video_track import VIDEO_READERS, FirstPicture
 
-__all__ = ["GAP", "CameraTopics", "Complaint", "StampFault", "ImageLeftOut", "add_complaint", "stamp_faults"]
+__all__ = [
+    "GAP",
+    "CameraTopics",
+    "Complaint",
+    "StampFault",
+    "ImageLeftOut",
+    "add_complaint",
+    "stamp_faults",
+    "topics_of",
+]
 
 _MOST_COMPLAINTS = 10
 _AFTER_STAMP = 12  # bytes of a message's encapsulation and of its stamp
@@ -67,8 +78,10 @@ class CameraTopics:
         name: of the camera.
         image_topic, info_topic: absolute names.
         compressed: whether the images are CompressedImage.
+        offset_ns: nanoseconds to add to the stamps of the camera's clock.
         stamps: header stamps of the images that can be used, in the order of recording, nanoseconds.
-        frame_id: optical frame, of the first image.
+        frame_id: optical frame, of the first image that names one.
+        info_frame_id: that of the calibration.
         size: (height, width) of the first image.
         model: the calibration.
         rectification: of rectified images, else None.
@@ -95,6 +108,8 @@ class CameraTopics:
     doubts: list[str] = field(default_factory=list)
     video: str = ""
     rectified: str = "auto"
+    offset_ns: int = 0
+    info_frame_id: str = ""
     _first_picture: FirstPicture | None = None
     _last_info: bytes | None = None
 
@@ -119,6 +134,7 @@ class CameraTopics:
         if data[_AFTER_STAMP:] == self._last_info:  # nearly always
             return
         message, rectified = cdr.read_camera_info(data), is_rectified(self.image_topic, self.rectified)
+        self.info_frame_id = self.info_frame_id or message.frame_id
         model = camera_model_from_info(message, rectified)
         rectification = rectification_from_info(message) if rectified else None
         if self.model is not None and (self.model, self.rectification) != (model, rectification):
@@ -146,6 +162,7 @@ class CameraTopics:
             raise
         except ValueError as error:
             raise ImageLeftOut(str(error)) from None
+        stamp_ns += self.offset_ns if stamp_ns else 0  # zero stays zero: the camera has set no stamp
         self.stamps.append(stamp_ns)
         self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
         if self.size is None:
@@ -171,6 +188,20 @@ class CameraTopics:
             return ""
         height, width = self.size
         return f"image is {width}x{height} but camera_info says {self.model.width}x{self.model.height}"
+
+
+def topics_of(source: CameraSource, vehicle: Vehicle) -> CameraTopics:
+    """A camera that `find_cameras` found, to be given its messages."""
+    return CameraTopics(
+        source.name,
+        source.image_topic,
+        source.info_topic,
+        source.compressed,
+        pixels=PixelFormat(vehicle.bit_depth, vehicle.mosaic),
+        video=source.kind if source.kind in VIDEO_READERS else "",
+        rectified=vehicle.rectified,
+        offset_ns=vehicle.offset_ns(source.name),
+    )
 
 
 @dataclass(frozen=True)

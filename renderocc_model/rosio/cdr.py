@@ -28,6 +28,7 @@ from .cdr_reader import (
     read_header,
     read_image,
     read_livox,
+    read_odometry,
     read_point_cloud,
     read_tf,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "read_header",
     "read_image",
     "read_livox",
+    "read_odometry",
     "read_point_cloud",
     "read_tf",
     "write_compressed_image",

@@ -288,3 +288,16 @@ def read_tf(buffer) -> list[TransformMessage]:
         pose = cursor.numbers("transform", "7d", 8)
         transforms.append(TransformMessage(stamp_ns, parent, child, pose[:3], pose[3:]))
     return transforms
+
+
+def read_odometry(buffer) -> TransformMessage:
+    """The pose of a nav_msgs/Odometry: parent is its fixed frame, child the frame that moves, which may be empty.
+
+    Raises:
+        MessageError: the bytes are cut short or are not such a message. Frames and numbers are not checked here.
+    """
+    cursor = _Cursor(buffer, "Odometry")
+    stamp_ns, parent = cursor.header()
+    child = cursor.string("child_frame_id")
+    pose = cursor.numbers("pose", "7d", 8)
+    return TransformMessage(stamp_ns, parent, child, pose[:3], pose[3:])

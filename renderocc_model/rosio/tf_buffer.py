@@ -82,6 +82,7 @@ class TransformBuffer:
         translation: Sequence[float],
         quaternion: Sequence[float],
         static: bool = False,
+        inverse: bool = False,
     ) -> bool:
         """Add parent_from_child at a stamp.
 
@@ -92,6 +93,7 @@ class TransformBuffer:
             quaternion: (x, y, z, w) of any length but zero; it is normalised, as tf2 does.
             static: whether it came over /tf_static: it then holds at all times, and replaces the child's earlier
                 transforms.
+            inverse: translation and quaternion are child_from_parent, as for a fixed frame below a moving one.
         Returns:
             False if it is older than the history kept and was ignored, as tf2 ignores it. After the clock jumps back by
             more than the history, every moving transform is ignored until `clear`.
@@ -104,10 +106,11 @@ class TransformBuffer:
         with self._changed:
             self._check_room(parent, child)
             frame = self._frames.get(child)
-            if frame is None or frame.static != static:  # tf2 too starts anew when a frame turns static or moving
+            # tf2 too starts anew when a frame turns static or moving.
+            if frame is None or frame.static != static or frame.inverse != inverse:
                 self._static_answers.clear()
                 self._total -= len(frame.stamps) if frame else 0
-                frame = self._frames[child] = FrameHistory(static, earlier=frame)
+                frame = self._frames[child] = FrameHistory(static, earlier=frame, inverse=inverse)
             if static and (frame.parents != [parent] or frame.links != [link]):
                 self._static_answers.clear()
             self._names.update((parent, child))  # known from now on even if the sample is too old, as in tf2
@@ -210,7 +213,7 @@ class TransformBuffer:
                 links = []
                 for one, bracket in way:
                     own = one is frame and one.parents[index] == one.parents[bracket[0]]
-                    links.append(one.links[index] if own else one.link(stamp_ns, *bracket))
+                    links.append(one.link(stamp_ns, index, index) if own else one.link(stamp_ns, *bracket))
                 ways.append(composed(links))
             stamps.append(stamp_ns)
             poses.append(matrix(inverse_times(ways[1], ways[0])))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from .tf_link import Link, interpolate
+from .tf_link import IDENTITY, Link, interpolate, inverse_times
 
 _NANOSECONDS = 1_000_000_000
 _MOST_CLAIMS_REMEMBERED = 8
@@ -49,6 +49,9 @@ class UnknownFrame(TransformError):
         self._known = known
 
     def __str__(self) -> str:
+        if len(prefixed := [name for name in self._known if name.endswith(f"/{self._name}")]) == 1:
+            prefix = prefixed[0].removesuffix(self._name)
+            return f"{super().__str__()}; did you mean '{prefixed[0]}'? then set frame_prefix to {prefix!r}"
         matcher = difflib.SequenceMatcher(b=self._name)
         near = []
         for name in islice((name for name in self._known if _similar_length(name, self._name)), _MOST_COMPARED):
@@ -86,14 +89,17 @@ class Conflict(NamedTuple):
 
 
 class FrameHistory:
-    """The samples of one child frame, ascending in time; a static frame has one, which holds at all times."""
+    """The samples of one child frame, ascending in time; a static frame has one, which holds at all times.
 
-    __slots__ = ("static", "stamps", "parents", "links", "_latest_claim", "_claims", "_switches")
+    `inverse`: the samples are child_from_parent. They are interpolated so, and what comes out is inverted.
+    """
 
-    def __init__(self, static: bool, earlier: FrameHistory | None = None):
+    __slots__ = ("static", "inverse", "stamps", "parents", "links", "_latest_claim", "_claims", "_switches")
+
+    def __init__(self, static: bool, earlier: FrameHistory | None = None, inverse: bool = False):
         """earlier: the history that this one replaces when a frame turns static or moving; only its claims are taken
         over."""
-        self.static = static
+        self.static, self.inverse = static, inverse
         self.stamps: list[int] = []
         self.parents: list[str] = []
         self.links: list[Link] = []
@@ -151,9 +157,11 @@ class FrameHistory:
     def link(self, stamp_ns: int, older: int, newer: int) -> Link:
         """parent_from_child at a stamp between the samples that `bracket` gave."""
         if older == newer:
-            return self.links[older]
-        begin, end = self.stamps[older], self.stamps[newer]
-        return interpolate(self.links[older], self.links[newer], (stamp_ns - begin) / (end - begin))
+            found = self.links[older]
+        else:
+            begin, end = self.stamps[older], self.stamps[newer]
+            found = interpolate(self.links[older], self.links[newer], (stamp_ns - begin) / (end - begin))
+        return inverse_times(found, IDENTITY) if self.inverse else found
 
     def claim(self, child: str, parent: str, stamp_ns: int) -> Conflict | None:
         """Record the parent that the newest message claims; returns a conflict if an earlier claim comes back after

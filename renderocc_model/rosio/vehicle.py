@@ -21,7 +21,16 @@ from renderocc_model.rosio.motion import MotionLimits
 from renderocc_model.rosio.pixel_format import BIT_DEPTHS, MOSAICS
 from renderocc_model.rosio.rectification import RECTIFIED
 
-__all__ = ["CAMERA_MARK", "CAMERA_MARKS", "MOST_CAMERAS", "MOST_NAME", "Vehicle", "absolute", "is_camera_name"]
+__all__ = [
+    "CAMERA_MARK",
+    "CAMERA_MARKS",
+    "MOST_CAMERAS",
+    "MOST_NAME",
+    "Vehicle",
+    "absolute",
+    "is_camera_name",
+    "odometry_frame",
+]
 
 MOST_CAMERAS = 64  # a hostile publisher could otherwise make the node subscribe to topics without end
 MOST_NAME = 100  # characters of a camera's name; it is part of topic names, which ROS limits to 247

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.motion import Jump, JumpWatch
@@ -19,7 +20,7 @@ from renderocc_model.rosio.rectification import baseline_doubts, frames_from_opt
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
 from renderocc_ros.frame.decoding import ViewTables, decode_view, decode_view_on_device
-from renderocc_ros.frame.mounts import MountChecks, parse_mounts
+from renderocc_ros.frame.mounts import MountChecks
 from renderocc_ros.frame.placement import Placements, place_cameras
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
@@ -95,7 +96,7 @@ class FramePipeline:
         self._transforms = transforms
         self._log = log
         self._times = times
-        self._mounts = parse_mounts(config.mounts, cameras)
+        self._mounts = camera_mounts(config.mounts, cameras)
         self._cameras = cameras
         self._compared: dict[str, Calibration] = {}
         self._waits_in_vain = 0

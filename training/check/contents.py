@@ -9,18 +9,16 @@ import numpy as np
 from tqdm import tqdm
 
 from renderocc_model.base.findings import Faults, Findings
-from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from renderocc_model.rosio.camera_topics import CameraTopics
-from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_model.rosio.camera_search import COMPRESSED, FoundCameras, find_cameras, topic_types
+from renderocc_model.rosio.camera_topics import CameraTopics, topics_of
 from renderocc_model.rosio.tf_buffer import TransformBuffer
+from renderocc_model.rosio.transform_topics import TransformReader
 from renderocc_model.rosio.vehicle import Vehicle
 from training.recordings.lidar_topics import CLOUD_TYPES, read_cloud
-from training.recordings.sources import camera_of, find_source, time_text
+from training.recordings.sources import time_text
 
 __all__ = ["Contents", "read_contents"]
-
-_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 
 
 @dataclass
@@ -29,21 +27,29 @@ class Contents:
 
     Attributes:
         cameras: cameras with images and calibration.
-        uncalibrated: names of cameras with images but without camera_info.
+        found: the search for cameras.
+        reader: what was read of TF and odometry.
         clouds: {topic: (frame of the first cloud, stamps in the order of recording)}.
         cloud_points: {topic: points in all of its clouds}; in the first cloud, points without a place do not count.
-        transforms: all of /tf and /tf_static.
-        pose_stamps: stamps of the ego poses on /tf, ascending.
         start_ns: record time of the first message.
     """
 
     cameras: dict[str, CameraTopics]
-    uncalibrated: tuple[str, ...]
+    found: FoundCameras
+    reader: TransformReader
     start_ns: int
     clouds: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     cloud_points: dict[str, int] = field(default_factory=dict)
-    transforms: TransformBuffer = field(default_factory=lambda: TransformBuffer(history=1e9, max_samples=1 << 30))
-    pose_stamps: list[int] = field(default_factory=list)
+
+    @property
+    def transforms(self) -> TransformBuffer:
+        """All transforms of the recording."""
+        return self.reader.transforms
+
+    @property
+    def pose_stamps(self) -> list[int]:
+        """Stamps of the ego poses, ascending."""
+        return self.reader.pose_stamps
 
     def time_text(self, stamp_ns: int) -> str:
         """A stamp as text: in seconds, and in seconds since the recording began."""
@@ -56,14 +62,16 @@ def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
     Args:
         findings: gets warnings about messages that cannot be read and about conflicts in /tf.
         bag: an open bag.
-        vehicle: its frames; and its cameras to check, none for all.
+        vehicle: its cameras, topics, frames and clocks.
     """
-    cameras, uncalibrated = _find_cameras(bag, vehicle)
-    contents = Contents(cameras, uncalibrated, bag.start_ns)
+    found = find_cameras(topic_types(bag.topics.values()), vehicle, prefer=COMPRESSED)
+    cameras = {name: topics_of(source, vehicle) for name, source in found.cameras.items()}
+    reader = TransformReader(bag.topics, vehicle)
+    contents = Contents(cameras, found, reader, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     clouds = {topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count}
     bad = Faults()
-    looked_at = {*by_topic, *clouds, "/tf", "/tf_static"}
+    looked_at = {*by_topic, *clouds, *reader.topics}
     total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)
     messages = tqdm(
         bag.messages(looked_at), bag.path.name, total, leave=False, unit="message", disable=not sys.stderr.isatty()
@@ -73,52 +81,31 @@ def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
             if topic in by_topic:
                 by_topic[topic].take(topic, recorded_ns, data)
             elif topic in clouds:
-                _take_cloud(contents, topic, bag.topics[topic].type, data)
+                _take_cloud(contents, topic, bag.topics[topic].type, data, vehicle)
             else:
-                _take_transforms(contents, data, topic == "/tf_static", vehicle.base)
+                reader.take(topic, data)
         except ValueError as error:
             bad.add(topic, str(error), contents.time_text(recorded_ns))
     for (topic, _), fault in bad.kinds.items():
         text = fault.with_count("message")
         remedy = "they are not used" if fault.count > 1 else "it is not used"
         findings.warn("messages", text, remedy, topic, fault.where)
-    contents.pose_stamps = sorted(set(contents.pose_stamps))
+    reader.finish()
+    for note in filter(None, (found.note, *reader.notes)):
+        findings.note("topics", note)
     for conflict in contents.transforms.conflicts:
-        findings.warn("tf", str(conflict), "let only one node publish the transform of a frame", "/tf")
+        findings.warn("tf", str(conflict), "let only one node publish the transform of a frame", reader.tf)
+    for camera in cameras.values():
+        camera.frame_id = vehicle.optical_frame(camera.name, camera.frame_id, camera.info_frame_id)
     return contents
 
 
-def _take_cloud(contents: Contents, topic: str, kind: str, data: bytes) -> None:
+def _take_cloud(contents: Contents, topic: str, kind: str, data: bytes, vehicle: Vehicle) -> None:
     cloud = read_cloud(kind, data)
     if topic not in contents.clouds:
         points = int(np.isfinite(cloud.xyz()).all(axis=1).sum())  # checks the fields, too; the other clouds are alike
     else:
         points = len(cloud)
     contents.cloud_points[topic] = contents.cloud_points.get(topic, 0) + points
-    contents.clouds.setdefault(topic, (cloud.frame_id, []))[1].append(cloud.stamp_ns)
-
-
-def _take_transforms(contents: Contents, data: bytes, static: bool, base_frame: str) -> None:
-    for item in cdr.read_tf(data):
-        contents.transforms.set(item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, static)
-        if not static and item.child.lstrip("/") == base_frame:
-            contents.pose_stamps.append(item.stamp_ns)
-
-
-def _find_cameras(bag: Bag, vehicle: Vehicle) -> tuple[dict[str, CameraTopics], tuple[str, ...]]:
-    """Find the cameras as `Recording` does: <camera>/image_raw[/compressed] or video, with <camera>/camera_info."""
-    infos = {topic.name for topic in bag.topics.values() if topic.type == _INFO and topic.count}
-    cameras, uncalibrated = {}, set()
-    for name in sorted({camera_of(topic) for topic in bag.topics.values()} - {""}):
-        if vehicle.cameras and name not in vehicle.cameras:
-            continue
-        source, info = find_source([bag], f"/{name}/image_raw", videos=True), f"/{name}/camera_info"
-        if source is None or info not in infos:
-            uncalibrated.add(name)
-            continue
-        pixels = PixelFormat(vehicle.bit_depth, vehicle.mosaic)
-        video = "" if source.video is None else bag.topics[source.topic].type
-        cameras[name] = CameraTopics(
-            name, source.topic, info, source.compressed, pixels=pixels, rectified=vehicle.rectified, video=video
-        )
-    return cameras, tuple(sorted(uncalibrated))
+    frame = vehicle.frame(cloud.frame_id)
+    contents.clouds.setdefault(topic, (frame, []))[1].append(cloud.stamp_ns + vehicle.offset_ns(topic))

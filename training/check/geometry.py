@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from renderocc_model.base.findings import Findings
+from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.motion import find_jumps
@@ -52,8 +53,10 @@ def check_calibration(findings: Findings, camera: CameraTopics) -> None:
         warn(f"the distortion folds over before {lost} of the image's corners, pixels there have no direction")
 
 
-def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dict[str, np.ndarray]:
+def check_mounts(findings: Findings, contents: Contents, vehicle: Vehicle) -> dict[str, np.ndarray]:
     """Check that each camera has a plausible mount on the vehicle. Returns {camera: base_from_camera}."""
+    base_frame, topic = vehicle.base, contents.reader.static
+    fixed = _fixed_mounts(findings, contents, vehicle)
     mounts = {}
     rectified = {name: (one.frame_id, one.rectification) for name, one in contents.cameras.items() if one.stamps}
     turned = frames_from_optical(rectified)
@@ -65,37 +68,58 @@ def check_mounts(findings: Findings, contents: Contents, base_frame: str) -> dic
             continue
         subject = f"camera '{camera.name}'"
         try:
-            mounts[camera.name] = contents.transforms.lookup(base_frame, camera.frame_id, camera.stamps[0])
+            if camera.name in fixed:
+                mounts[camera.name] = fixed[camera.name]
+            else:
+                mounts[camera.name] = contents.transforms.lookup(base_frame, camera.frame_id, camera.stamps[0])
         except TransformError as error:
             findings.fail(
                 subject,
                 f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
-                "record /tf_static from the start, or publish the mount",
-                "/tf_static",
+                _mend_frames(contents, "set --mounts, --camera-frame or --frame-prefix"),
+                topic,
                 contents.time_text(camera.stamps[0]),
             )
             continue
         mounts[camera.name] = mounts[camera.name] @ turned.get(camera.name, np.eye(4))
+        given = "the entry of --mounts" if camera.name in fixed else f"the transform from {base_frame} to"
         for text in mount_faults(mounts[camera.name]):
-            findings.warn(subject, text, f"check the transform from {base_frame} to {camera.frame_id}", "/tf_static")
+            findings.warn(subject, text, f"check {given} {camera.frame_id}", topic)
     for text in shared_mounts(mounts):
-        findings.warn("mounts", text, "one of them probably has the other's transform", "/tf_static")
+        findings.warn("mounts", text, "one of them probably has the other's transform", topic)
     return mounts
 
 
-def check_lidars(findings: Findings, contents: Contents, base_frame: str) -> None:
+def _fixed_mounts(findings: Findings, contents: Contents, vehicle: Vehicle) -> dict[str, np.ndarray]:
+    """{camera: mount} of the setting `mounts`."""
+    try:
+        return camera_mounts(vehicle.mounts, tuple(contents.cameras))
+    except ValueError as error:
+        findings.fail("mounts", str(error))
+        return {}
+
+
+def check_lidars(findings: Findings, contents: Contents, vehicle: Vehicle) -> None:
     """Check that each LiDAR has a mount on the vehicle, which `renderocc label` needs."""
     for topic, (frame, stamps) in contents.clouds.items():
+        if any(text.rpartition(":")[0].strip() == topic for text in vehicle.mounts):
+            continue
         try:
-            contents.transforms.lookup(base_frame, frame, stamps[0])
+            contents.transforms.lookup(vehicle.base, frame, stamps[0])
         except TransformError as error:
             findings.warn(
                 f"cloud {topic}",
-                f"no TF from {base_frame} to {frame!r}: {error}",
-                "its points cannot label images; record /tf_static from the start",
-                "/tf_static",
+                f"no TF from {vehicle.base} to {frame!r}: {error}",
+                f"its points cannot label images; {_mend_frames(contents, 'set --mounts or --frame-prefix')}",
+                contents.reader.static,
                 contents.time_text(stamps[0]),
             )
+
+
+def _mend_frames(contents: Contents, options: str) -> str:
+    """What to do about a frame that TF does not place."""
+    others = "; ".join(contents.reader.missing.values())
+    return others or f"{options}, or record /tf_static from the start"
 
 
 def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_gap: float) -> None:
@@ -110,13 +134,13 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
         vehicle: its frames and limits of motion.
         max_gap: longest time in seconds from an image to the ego poses around it.
     """
-    base_frame, odom_frame = vehicle.base, vehicle.fixed
+    base_frame, odom_frame, topic = vehicle.base, contents.reader.fixed, contents.reader.pose_topic
     if not odom_frame:
         findings.ok("ego motion", "the vehicle stands still (--odom-frame is empty)")
         return
     jumps = find_jumps(contents.transforms, odom_frame, base_frame, vehicle.motion)
     for text in jumps.texts(contents.time_text):
-        findings.warn("ego motion", text, "what is before it and what is after it are not related", "/tf")
+        findings.warn("ego motion", text, "what is before it and what is after it are not related", topic)
     holes = _holes(contents, base_frame, odom_frame, max_gap)
     for hole in holes:
         images = " and ".join(f"{count} images of '{name}'" for name, count in hole.images.items())
@@ -125,9 +149,10 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
         findings.fail(
             "ego motion",
             f"no TF from {odom_frame} to {base_frame} {hole.where}, {images} {span}: {hole.reason}",
-            "record /tf from before the first image to after the last without holes, set --odom-frame, or leave these "
-            "frames out (renderocc prepare --skip-unposed)",
-            "/tf",
+            "; ".join(contents.reader.missing.values())
+            or "record the poses from before the first image to after the last without holes, set --odom-frame or "
+            "--odom-topic, or leave these frames out (renderocc prepare --skip-unposed)",
+            topic,
             begin,
         )
     if not holes and any(camera.stamps for camera in contents.cameras.values()):

@@ -13,8 +13,9 @@ from renderocc_model.base.findings import Findings
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.camera_search import no_cameras
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
-from renderocc_model.rosio.vehicle import Vehicle
+from renderocc_model.rosio.vehicle import Vehicle, absolute
 from training.recordings.notes import class_table, find_sidecar
 
 from .contents import Contents, read_contents
@@ -86,8 +87,8 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
         _check_camera(findings, contents, camera)
     for cloud, (_, stamps) in contents.clouds.items():
         _check_stamps(findings, contents, f"cloud {cloud}", cloud, stamps, "cloud")
-    check_lidars(findings, contents, vehicle.base)
-    mounts = check_mounts(findings, contents, vehicle.base)
+    check_lidars(findings, contents, vehicle)
+    mounts = check_mounts(findings, contents, vehicle)
     check_poses(findings, contents, vehicle, options.max_pose_gap)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
     try:
@@ -115,28 +116,21 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
 
 
 def _check_presence(findings: Findings, contents: Contents, bag: Bag, vehicle: Vehicle) -> None:
-    for topic in ("/tf", "/tf_static"):
-        count = bag.topics[topic].count if topic in bag.topics else 0
-        if not count and (topic == "/tf_static" or vehicle.odom_frame):
-            findings.warn("topics", f"there are no messages on {topic}", "record it from the start", topic)
-    for name in contents.uncalibrated:
+    for what, text in contents.reader.missing.items():
+        topic = what if what.startswith("/") else ""
+        findings.warn("topics", text, "" if "choose" in text else "record it from the start", topic)
+    found = contents.found
+    for name in found.uncalibrated.keys() - found.missing.keys():
         findings.fail(
             f"camera '{name}'",
             "images but no camera_info",
-            "record it, or leave the camera out with --cameras",
-            f"/{name}/camera_info",
+            "record it, set --camera-info-topic, or leave the camera out with --cameras",
+            absolute(vehicle.camera_info_topic_of(name)),
         )
-    for name in vehicle.cameras:
-        if name not in contents.cameras and name not in contents.uncalibrated:
-            findings.fail(
-                f"camera '{name}'",
-                f"no images on /{name}/image_raw[/compressed]",
-                "take a name from `ros2 bag info`",
-            )
+    for name, why in found.missing.items():
+        findings.fail(f"camera '{name}'", why, "take a name from `ros2 bag info`")
     if not contents.cameras:
-        findings.fail(
-            "cameras", "no camera has images on <camera>/image_raw[/compressed] and <camera>/camera_info", "record them"
-        )
+        findings.fail("cameras", no_cameras(bag.topics.values(), vehicle, found))
     else:
         findings.ok("cameras", f"{len(contents.cameras)}: {', '.join(contents.cameras)}")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from renderocc_model.field.truth import truth_files
 from renderocc_model.geometry.camera_model import CameraModel
+from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.rosio import cdr
@@ -22,7 +23,17 @@ from renderocc_model.rosio.vehicle import Vehicle
 
 from .index import read_index
 from .label_images import LabelImageError, depth_image, semantic_image
-from .sources import ImageSource, JumpError, Message, RecordingError, find_cameras, find_source, read_message, time_text
+from .sources import (
+    ImageSource,
+    JumpError,
+    Message,
+    RecordingError,
+    find_cameras,
+    find_source,
+    images_of,
+    read_message,
+    time_text,
+)
 
 __all__ = ["FrameIndex", "Recording", "pose_gap"]
 
@@ -57,12 +68,12 @@ class Recording:
     Attributes:
         base_frame, odom_frame: names in TF of the vehicle's frame and of the fixed one; no fixed one: it stands still.
         bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
-        cameras: names. Camera X has X/camera_info and X/image_raw or X/image_raw/compressed.
+        cameras: names of the cameras that `renderocc_model.rosio.camera_search` finds.
         uncalibrated: names of cameras that have images but no camera_info. They are not used.
         models: {camera: CameraModel}.
-        optical_frames: {camera: frame_id}.
-        stamps: {camera: stamps of its images, ascending}.
-        transforms: all of /tf and /tf_static.
+        optical_frames: {camera: name in TF}.
+        stamps: {camera: stamps of its images with the clock's offset, ascending}.
+        transforms: all of /tf and /tf_static, or of the topics in their place, and the odometry.
         jumps: where the ego pose jumps.
         notes: faults that do not prevent reading.
     Raises:
@@ -85,18 +96,20 @@ class Recording:
         with ExitStack() as stack:
             self.bag = stack.enter_context(Bag(self.path))
             bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
-            self._images, self.uncalibrated = find_cameras(self.bag, vehicle)
-            self.cameras = tuple(self._images)
-            self._labels = {
-                kind: {camera: source for camera in self.cameras if (source := find_source(bags, f"/{camera}/{kind}"))}
-                for kind in _DECODERS
-            }
-            index = read_index(self.bag, self._images, self._labels, vehicle)
+            found = find_cameras(self.bag, vehicle)
+            self.uncalibrated, self.cameras = tuple(found.uncalibrated), tuple(found.cameras)
+            self._images = images_of(self.bag, found, vehicle)
+            self._mounts = camera_mounts(vehicle.mounts, self.cameras)
+            self._labels = {kind: self._label_sources(bags, kind) for kind in _DECODERS}
+            infos = {source.info_topic: camera for camera, source in found.cameras.items()}
+            index = read_index(self.bag, self._images, infos, self._labels, vehicle)
             self.models: dict[str, CameraModel] = index.models
             self.optical_frames: dict[str, str] = index.optical_frames
-            self.transforms, self._pose_stamps = index.transforms, index.pose_stamps
+            self.reader = index.reader
+            self.transforms, self.odom_frame = self.reader.transforms, self.reader.fixed
             self._frames_from_optical = index.frames_from_optical
             self.notes: list[str] = [f"{bag.path}: {note}" for bag in bags for note in bag.notes] + index.notes
+            self.notes += [f"{self.path}: {found.note}"] if found.note else []
             self.stamps = {camera: sorted(source.recorded) for camera, source in self._images.items()}
             self.jumps: Jumps = find_jumps(self.transforms, self.odom_frame, self.base_frame, vehicle.motion)
             self._stack = stack.pop_all()
@@ -135,13 +148,30 @@ class Recording:
         """base_from_camera (4, 4), both at the same stamp: the camera's pose on the vehicle."""
         stamp_ns = self.stamps[camera][0] if stamp_ns is None else stamp_ns
         try:
-            mount = self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
+            if camera in self._mounts:
+                mount = self._mounts[camera].copy()
+            else:
+                mount = self.transforms.lookup(self.base_frame, self.optical_frames[camera], stamp_ns)
         except TransformError as error:
+            remedy = "; ".join(self.reader.missing.values()) or "record /tf_static, or set --mounts or --frame-prefix"
             raise RecordingError(
                 f"{self.path}: camera '{camera}' has no pose on the vehicle at {self.time_text(stamp_ns)}: {error}; "
-                "record /tf_static, or publish the camera's mount"
+                f"{remedy}"
             ) from None
         return mount @ self._frames_from_optical[camera] if camera in self._frames_from_optical else mount
+
+    def _label_sources(self, bags: Sequence[Bag], kind: str) -> dict[str, ImageSource]:
+        """The label topics of a kind. Their stamps are those of the images, by the camera's clock."""
+        found = {camera: find_source(bags, f"/{camera}/{kind}") for camera in self.cameras}
+        return {
+            camera: replace(source, offset_ns=self.vehicle.offset_ns(camera))
+            for camera, source in found.items()
+            if source is not None
+        }
+
+    def header_stamp(self, camera: str, stamp_ns: int) -> int:
+        """The stamp in the header of a camera's image, by the camera's own clock."""
+        return stamp_ns - self._images[camera].offset_ns
 
     def is_video(self, camera: str) -> bool:
         """Whether a camera's images are pictures of a video."""
@@ -155,17 +185,21 @@ class Recording:
         """
         if not self.odom_frame:
             return np.eye(4)
-        where = f"{self.path}: no ego pose on /tf at {self.time_text(stamp_ns)}"
+        where = f"{self.path}: no ego pose on {self.reader.pose_topic} at {self.time_text(stamp_ns)}"
         try:
             pose = self.transforms.lookup(self.odom_frame, self.base_frame, stamp_ns)
         except TransformError as error:
-            remedy = "record /tf from before the first image to after the last, or set an empty odom frame for a "
-            raise RecordingError(f"{where}: {error}; {remedy}vehicle that stands still") from None
-        gap = pose_gap(self._pose_stamps, stamp_ns)
+            remedy = (
+                "; ".join(self.reader.missing.values()) or "record it from before the first image to after the last"
+            )
+            raise RecordingError(
+                f"{where}: {error}; {remedy}, or set an empty odom frame for a vehicle that stands still"
+            ) from None
+        gap = pose_gap(self.reader.pose_stamps, stamp_ns)
         if gap > self.max_pose_gap:
             raise RecordingError(
                 f"{where}: the nearest poses are up to {gap:.3f} s away, more than {self.max_pose_gap:g} s; leave this "
-                "part out, or record /tf without gaps"
+                "part out, or record the poses without gaps"
             )
         self.check_related(stamp_ns, stamp_ns)
         return pose
@@ -182,7 +216,7 @@ class Recording:
         return [
             *self.notes,
             *(f"{self.path}: {text}" for text in self._mount_faults()),
-            *(f"{self.path}: ego pose on /tf: {text}; {across}" for text in jumps),
+            *(f"{self.path}: ego pose on {self.reader.pose_topic}: {text}; {across}" for text in jumps),
         ]
 
     def _mount_faults(self) -> list[str]:
@@ -203,8 +237,8 @@ class Recording:
         jump = self.jumps.between(one_ns, other_ns)
         if jump is not None:
             raise JumpError(
-                f"{self.path}: the ego pose on /tf cannot be used at {self.time_text(jump.after_ns)}: {jump}; what is "
-                "before it and what is after it are not related"
+                f"{self.path}: the ego pose on {self.reader.pose_topic} cannot be used at "
+                f"{self.time_text(jump.after_ns)}: {jump}; what is before it and what is after it are not related"
             )
 
     def base_from_camera(self, camera: str, stamp_ns: int, at_stamp_ns: int) -> np.ndarray:
@@ -292,7 +326,7 @@ class Recording:
             bag = next(iter(topics.values()))[2].bag
             for topic, recorded_ns, data in bag.messages(list(topics), min(times[key]), max(times[key]) + 1):
                 kind, camera, source = topics[topic]
-                stamp_ns = read_message(source, recorded_ns, cdr.read_header, data)[0]
+                stamp_ns = read_message(source, recorded_ns, cdr.read_header, data)[0] + source.offset_ns
                 name = (kind, camera, stamp_ns)
                 if name in wanted and name not in found:
                     read = source.plain if kind == "image" else source.read

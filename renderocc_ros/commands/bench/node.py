@@ -68,12 +68,12 @@ def our_stages() -> dict[str, Callable]:
     """{stage: function of (images, infos, tf)} of this package's node. Each stage uses the result of the one before."""
     import torch
 
+    from renderocc_model.geometry.mount_entries import quaternion_from_euler
     from renderocc_model.geometry.mounts import BODY_FROM_OPTICAL
     from renderocc_model.geometry.transforms import transform_from
     from renderocc_model.images.preprocessing import normalise
     from renderocc_model.rosio.tf_buffer import TransformBuffer
     from renderocc_ros.frame.decoding import ViewTables, decode_view
-    from renderocc_ros.frame.mounts import quaternion_from_euler
     from renderocc_ros.frame.placement import place_cameras
     from renderocc_ros.health.throttled_log import ThrottledLog
     from renderocc_ros.input.intake import Intake

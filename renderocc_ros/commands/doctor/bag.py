@@ -8,24 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.base.findings import Findings
+from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.rig import Camera, Rig
-from renderocc_model.rosio import cdr
-from renderocc_model.rosio.bags import Bag, BagError, Topic
-from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
+from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.camera_search import FoundCameras, find_cameras, no_cameras, topic_types
+from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults, topics_of
 from renderocc_model.rosio.motion import find_jumps
-from renderocc_model.rosio.pixel_format import PixelFormat
 from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
-from renderocc_model.rosio.video_track import VIDEO_READERS, video_topic
-from renderocc_ros.frame.mounts import parse_mounts
-from renderocc_ros.input.discovery import cameras_on_graph
+from renderocc_model.rosio.transform_topics import TransformReader
+from renderocc_model.rosio.vehicle import absolute
 from renderocc_ros.parameters import NodeConfig
 
 __all__ = ["check_bag"]
 
-_IMAGE, _COMPRESSED, _INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 _TF_MARGIN_S = 1.0  # seconds after the last checked image in which poses are read too
 _CLOCK_SLACK_S = 5.0  # between an image's stamp and when it was recorded
 
@@ -57,10 +55,12 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
         rate = f", {(topic.count - 1) / length:.1f} Hz" if topic.count > 1 and length > 0 else ""
         text = f"{topic.type}, {topic.count} messages{rate}"
         (findings.ok if topic.count else findings.note)(f"topic {topic.name}", text)
-    cameras = _find_cameras(findings, bag, config)
-    if not cameras:
+    found = _find_cameras(findings, bag, config)
+    if not found.cameras:
         return None
-    transforms = _read(findings, bag, cameras, seconds)
+    cameras = {name: topics_of(source, config) for name, source in found.cameras.items()}
+    reader = _read(findings, bag, cameras, config, seconds)
+    transforms = reader.transforms
     usable = [camera for camera in cameras.values() if _check_camera(findings, camera)]
     rig = _check_mounts(findings, usable, transforms, config)
     names = rig.names if rig else ()
@@ -73,119 +73,63 @@ def _check_open_bag(findings: Findings, bag: Bag, config: NodeConfig, seconds: f
         findings.fail("cameras", f"'{anchor}' cannot be used, and it is the anchor that every frame waits for", remedy)
     else:
         usable = [camera for camera in usable if camera.name in names]
-        _check_ego_motion(findings, usable, transforms, config)
+        _check_ego_motion(findings, usable, reader, config)
         _check_matching(findings, usable, anchor, config)
     return rig
 
 
-def _holds(bag: Bag, topic: str, kind: str) -> bool:
-    """Whether a recording has messages of this type on this topic."""
-    return topic in bag.topics and bag.topics[topic].type == kind and bag.topics[topic].count > 0
-
-
-def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> dict[str, CameraTopics]:
-    """The cameras the node would use: those of its parameter, or those whose topics fit the templates.
-
-    If there are none, a finding says so.
-    """
-    types = [(topic.name, [topic.type]) for topic in bag.topics.values() if topic.count]
-    found = config.cameras or cameras_on_graph(types, config, "/")
-    if not found:
-        findings.fail("cameras", f"no topics fit {config.image_topic} with {config.camera_info_topic}", _suggest(bag))
-        return {}
-    cameras = {}
-    for name in found:
-        raw, info = _absolute(config.image_topic_of(name)), _absolute(config.camera_info_topic_of(name))
-        topic, kind = _images_of(bag, raw, config.image_transport)
-        if not topic:
-            findings.warn(
-                f"camera '{name}'",
-                f"no images on {raw} (parameter image_transport: {config.image_transport})",
-                _suggest(bag),
-            )
-        elif not _holds(bag, info, _INFO):
-            findings.warn(
-                f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic"
-            )
-        else:
-            pixels = PixelFormat(config.bit_depth, config.mosaic)
-            video = kind if kind in VIDEO_READERS else ""
-            cameras[name] = CameraTopics(
-                name, topic, info, kind == _COMPRESSED, pixels=pixels, rectified=config.rectified, video=video
-            )
-    if cameras:
-        findings.ok("cameras", f"{len(cameras)}: {', '.join(cameras)}")
+def _find_cameras(findings: Findings, bag: Bag, config: NodeConfig) -> FoundCameras:
+    """The cameras the node would use. If there are none, a finding says so."""
+    found = find_cameras(topic_types(bag.topics.values()), config)
+    for name, why in found.missing.items():
+        findings.warn(f"camera '{name}'", why, "correct the parameters cameras, image_topic and camera_info_topic")
+    for name in found.uncalibrated.keys() - found.missing.keys():
+        info = absolute(config.camera_info_topic_of(name))
+        findings.warn(f"camera '{name}'", f"no calibration on {info}", "record camera_info, or set camera_info_topic")
+    if found.note:
+        findings.note("cameras", found.note)
+    if found.cameras:
+        findings.ok("cameras", f"{len(found.cameras)}: {', '.join(found.cameras)}")
+    elif found.missing:
+        names = ", ".join(found.missing)
+        findings.fail("cameras", f"none of {names} has images and a calibration", "mend what is named above")
     else:
-        findings.fail("cameras", f"none of {', '.join(found)} has images and a calibration", "mend what is named above")
-    return cameras
+        findings.fail("cameras", no_cameras(bag.topics.values(), config, found))
+    return found
 
 
-def _images_of(bag: Bag, raw: str, transport: str) -> tuple[str, str]:
-    """The topic of a camera's images that the node would take, and its message type; empty without one."""
-    if _holds(bag, raw, _IMAGE) and transport in ("auto", "raw"):
-        return raw, _IMAGE
-    if _holds(bag, f"{raw}/compressed", _COMPRESSED) and transport in ("auto", "compressed"):
-        return f"{raw}/compressed", _COMPRESSED
-    topics = {topic.name: (topic.type,) for topic in bag.topics.values() if topic.count}
-    video = video_topic(topics, raw) if transport in ("auto", "video") else None
-    return video or ("", "")
-
-
-def _absolute(topic: str) -> str:
-    return topic if topic.startswith("/") else f"/{topic}"
-
-
-def _suggest(bag: Bag) -> str:
-    """Templates that would fit: an image topic and a camera_info topic under the same name."""
-    infos = {topic.name.rpartition("/")[0] for topic in bag.topics.values() if topic.type == _INFO}
-    images = [topic for topic in bag.topics.values() if topic.type in (_IMAGE, _COMPRESSED)]
-    usable = [topic.name for topic in images if topic.type == _IMAGE]
-    usable += [topic.name.removesuffix("/compressed") for topic in images if _is_beside_raw(topic)]
-    for name in usable:
-        parent, _, last = name.rpartition("/")
-        if parent in infos:
-            return f"set image_topic: '{{camera}}/{last}'"
-    if not images:
-        return "the recording has no image topics; record them"
-    if not infos:
-        return "the recording has no camera_info; record it, or publish the calibration while replaying"
-    names = ", ".join(topic.name for topic in images[:4])
-    if not usable:
-        return f"its compressed images are on {names}, but their topics must end in /compressed; remap them"
-    return f"set image_topic and camera_info_topic; its images are on {names}"
-
-
-def _is_beside_raw(topic: Topic) -> bool:
-    """Whether the node can find these images: compressed ones are on TOPIC/compressed."""
-    return topic.type == _COMPRESSED and topic.name.endswith("/compressed")
-
-
-def _read(findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], seconds: float) -> TransformBuffer:
+def _read(
+    findings: Findings, bag: Bag, cameras: Mapping[str, CameraTopics], config: NodeConfig, seconds: float
+) -> TransformReader:
     """Read what the node would read: headers of all images, size of the first, calibrations, transforms."""
-    transforms = TransformBuffer(history=1e9, max_samples=1_000_000)
+    reader = TransformReader(bag.topics, config, transforms=TransformBuffer(history=1e9, max_samples=1_000_000))
     bad: dict[str, str] = {}
     stop = bag.start_ns + round(seconds * 1e9)
-    for topic, _, data in bag.messages(["/tf_static"] if "/tf_static" in bag.topics else []):
-        _take_transforms(transforms, topic, data, bad)
+    if reader.static in bag.topics:
+        for topic, _, data in bag.messages([reader.static]):
+            _take_transforms(reader, topic, data, bad)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     for topic, recorded, data in bag.messages([*by_topic], None, stop):
         by_topic[topic].take(topic, recorded, data)
-    if "/tf" in bag.topics:
-        for topic, _, data in bag.messages(["/tf"], None, stop + round(_TF_MARGIN_S * 1e9)):
-            _take_transforms(transforms, topic, data, bad)
+    moving = (reader.topics - {reader.static}) & set(bag.topics)
+    if moving:
+        for topic, _, data in bag.messages(moving, None, stop + round(_TF_MARGIN_S * 1e9)):
+            _take_transforms(reader, topic, data, bad)
+    reader.finish()
+    for note in reader.notes:  # the node takes no topic that it is not told to take
+        findings.warn("tf", f"{note} here", "set tf_topic, tf_static_topic or odom_topic for the node, or remap it")
+    for text in reader.missing.values():
+        findings.warn("tf", text)
     for text in bad.values():
         findings.warn("tf", text, "the node drops it and says so")
-    for conflict in transforms.conflicts:
+    for conflict in reader.transforms.conflicts:
         findings.warn("tf", str(conflict), "only one node may publish a frame's parent")
-    return transforms
+    return reader
 
 
-def _take_transforms(transforms: TransformBuffer, topic: str, data: bytes, bad: dict[str, str]) -> None:
+def _take_transforms(reader: TransformReader, topic: str, data: bytes, bad: dict[str, str]) -> None:
     try:
-        for item in cdr.read_tf(data):
-            transforms.set(
-                item.parent, item.child, item.stamp_ns, item.translation, item.quaternion, topic == "/tf_static"
-            )
+        reader.take(topic, data)
     except ValueError as error:
         bad.setdefault(topic, f"{topic}: {error}")
 
@@ -234,12 +178,14 @@ def _check_mounts(
 ) -> Rig | None:
     """The pose of each camera on the vehicle, from the parameter `mounts` or TF."""
     try:
-        fixed = parse_mounts(config.mounts, tuple(camera.name for camera in cameras))
+        fixed = camera_mounts(config.mounts, tuple(camera.name for camera in cameras))
     except ValueError as error:
         findings.fail("params", str(error))
         fixed = {}
     placed = []
-    frames = {camera.name: config.camera_frame_of(camera.name) or camera.frame_id for camera in cameras}
+    frames = {
+        camera.name: config.optical_frame(camera.name, camera.frame_id, camera.info_frame_id) for camera in cameras
+    }
     rectified = {camera.name: (frames[camera.name], camera.rectification) for camera in cameras}
     turned = frames_from_optical(rectified)
     for name, text in baseline_doubts(rectified).items():
@@ -248,13 +194,12 @@ def _check_mounts(
         frame = frames[camera.name]
         try:
             mount = (
-                fixed[camera.name]
-                if camera.name in fixed
-                else transforms.lookup(config.base_frame, frame, camera.stamps[0])
+                fixed[camera.name] if camera.name in fixed else transforms.lookup(config.base, frame, camera.stamps[0])
             )
         except TransformError as error:
             entry = f"'{camera.name}: x y z roll pitch yaw'"
-            remedy = f"record /tf_static from the start, set base_frame or camera_frame, or mounts: [{entry}]"
+            remedy = "record /tf_static from the start, set base_frame, frame_prefix or camera_frame, or mounts: "
+            remedy += f"[{entry}]"
             findings.warn(
                 f"camera '{camera.name}'",
                 f"no transform from {config.base_frame} to its frame {frame!r}: {error}",
@@ -277,27 +222,26 @@ def _check_mounts(
 
 
 def _check_ego_motion(
-    findings: Findings, cameras: list[CameraTopics], transforms: TransformBuffer, config: NodeConfig
+    findings: Findings, cameras: list[CameraTopics], reader: TransformReader, config: NodeConfig
 ) -> None:
     """Check that the ego pose is known at the stamp of every image."""
     if not config.odom_frame:
         findings.ok("ego motion", "parameter odom_frame is empty: cameras are placed by their mounts alone")
         return
-    jumps = find_jumps(transforms, config.odom_frame, config.base_frame, config.motion)
+    transforms, fixed, base = reader.transforms, reader.fixed, config.base
+    jumps = find_jumps(transforms, fixed, base, config.motion)
     for text in jumps.texts(lambda stamp_ns: f"{seconds_text(stamp_ns)} s"):
         remedy = "the node relates nothing across it; repair what publishes the pose"
-        findings.warn("ego motion", f"{config.odom_frame} to {config.base_frame}: {text}", remedy)
+        findings.warn("ego motion", f"{fixed} to {base}: {text}", remedy)
     stamps = sorted({stamp for camera in cameras for stamp in camera.stamps})
     missing: list[tuple[int, str]] = []
     for stamp in stamps:
         try:
-            transforms.lookup(config.odom_frame, config.base_frame, stamp)
+            transforms.lookup(fixed, base, stamp)
         except TransformError as error:
             missing.append((stamp, str(error)))
     if not missing:
-        findings.ok(
-            "ego motion", f"{config.base_frame} has a pose in {config.odom_frame} at all {len(stamps)} image stamps"
-        )
+        findings.ok("ego motion", f"{base} has a pose in {fixed} at all {len(stamps)} image stamps")
         return
     first = (missing[0][0] - stamps[0]) / 1e9
     remedy = "the node then places cameras by their mounts alone; record /tf"
