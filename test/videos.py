@@ -100,8 +100,9 @@ def write_video_bag(folder, kind, packets, codec="h264", topic="/front/image_raw
     return folder
 
 
-def as_video(bag, out, kind=FOXGLOVE, codec="h264", every=2, reordered=0, quality=8, suffix=None):
+def as_video(bag, out, kind=FOXGLOVE, codec="h264", every=2, reordered=0, quality=8, suffix=None, lost=()):
     """A copy of a recording whose compressed images are videos on IMAGE_TOPIC/foxglove or /ffmpeg."""
+    lost = set(lost)  # (camera, number) of packets that are not in the copy
     suffix = suffix or {FOXGLOVE: "foxglove", FFMPEG: "ffmpeg"}[kind]
     with Reader(bag) as reader, Writer(out, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         is_image = lambda topic: topic.endswith("/image_raw/compressed")
@@ -115,6 +116,8 @@ def as_video(bag, out, kind=FOXGLOVE, codec="h264", every=2, reordered=0, qualit
                 f"{connection.topic.removesuffix('compressed')}{suffix}", kind, typestore=STORE
             )
             for number, (index, data) in enumerate(encoded(pictures, codec, every, reordered, quality)):
+                if (connection.topic.split("/")[1], number) in lost:
+                    continue
                 message, size = messages[index][1], pictures[0].shape[:2]
                 raw = video_message(kind, message.stamp_ns, message.frame_id, codec, data, size, index)
                 entries.append((messages[number][0], target, raw))

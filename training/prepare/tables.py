@@ -17,7 +17,7 @@ and M labelled pixels:
     pixels.bin             (M, 2) uint16 (column, row) in the camera's distorted image
     distances.bin          (M,) float32 Euclidean metres; 0 if only the class is known
     truth.npy, truth.bin   (F, 2) int64 offset and length of each frame's Occ3D .npz; -1 without truth
-    images.bin             the images as they were recorded
+    images.bin             the images as they were recorded; pictures of videos as JPEG
 
 Beside the folders, `directions/<digest>.npy` has the unit direction of every pixel of a camera model, (H, W, 3)
 float32. It is the exact inverse of the distortion, so a ray's direction is a look-up. Recordings share these files.
