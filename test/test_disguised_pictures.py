@@ -15,7 +15,6 @@ from videos import FFMPEG, FOXGLOVE, as_video
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.tf_buffer import TransformBuffer
-from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.video_track import VIDEO_READERS
 from renderocc_ros.frame.pipeline import FramePipeline
 from renderocc_ros.health.latency import StageTimes
@@ -31,12 +30,11 @@ from training.recordings.frames import Recording
 pytestmark = pytest.mark.slow
 
 WRITERS = {
-    "rectified": lambda bag, out: as_rectified(bag, out, "image_raw"),
+    "rectified": as_rectified,
     "foxglove": lambda bag, out: as_video(bag, out, FOXGLOVE),
     "ffmpeg": lambda bag, out: as_video(bag, out, FFMPEG, every=3, reordered=1),
 }
 DISGUISES = tuple(WRITERS)
-OPTIONS: dict = {"plain": [], "rectified": ["--rectified", "all"], "foxglove": [], "ffmpeg": []}
 CAMERAS = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
 
 
@@ -50,8 +48,8 @@ class Drives(dict):
     def __missing__(self, name):
         bag = self.plain if name == "plain" else WRITERS[name](self.plain, self.folder / name / "drive")
         sidecar, tables = self.folder / f"{name}_labels", self.folder / f"{name}_tables"
-        assert label([str(bag), "--out", str(sidecar), "--label-field", "label", "--jobs", "1", *OPTIONS[name]]) == 0
-        options = ["--labels", str(sidecar), "--out", str(tables), "--jobs", "1", *OPTIONS[name]]
+        assert label([str(bag), "--out", str(sidecar), "--label-field", "label", "--jobs", "1"]) == 0
+        options = ["--labels", str(sidecar), "--out", str(tables), "--jobs", "1"]
         assert prepare([str(bag), *options]) == 0
         self[name] = bag, sidecar, tables
         return self[name]
@@ -66,7 +64,7 @@ def drives(town_bag, tmp_path_factory):
 def test_check_finds_no_fault(drives, name, capsys):
     bag = drives[name][0]
     capsys.readouterr()  # what making it said
-    assert check([str(bag), "--no-labels", "--json", *OPTIONS[name]]) == 0
+    assert check([str(bag), "--no-labels", "--json"]) == 0
     findings = json.loads(capsys.readouterr().out)["recordings"][0]["findings"]
     assert not [item for item in findings if item["level"] == "FAIL"]
     cameras = [item["text"] for item in findings if item["subject"] == "cameras"]
@@ -77,7 +75,7 @@ def test_check_finds_no_fault(drives, name, capsys):
 def test_labels_are_those_of_the_plain_recording(drives, name):
     with (
         Recording(*drives["plain"][:2]) as plain,
-        Recording(*drives[name][:2], Vehicle(rectified="all" if name == "rectified" else "auto")) as other,
+        Recording(*drives[name][:2]) as other,
     ):
         assert other.cameras == plain.cameras == CAMERAS and other.stamps == plain.stamps
         assert other.models == plain.models
@@ -151,9 +149,9 @@ def test_the_node_sees_what_it_sees_of_the_plain_recording(drives, name):
     predictor = Predictor.untrained(small_config("tiny"), device="cpu")
     config = NodeConfig(cameras=CAMERAS, max_wait=5.0, camera_timeout=60.0)
     plain, _ = frames_of(drives["plain"][0], config, predictor)
-    rectified = "all" if name == "rectified" else "auto"
+    template = "{camera}/image_rect" if name == "rectified" else "{camera}/image_raw"
     predictor.reset()
-    changed = NodeConfig(cameras=CAMERAS, max_wait=5.0, camera_timeout=60.0, rectified=rectified)
+    changed = NodeConfig(cameras=CAMERAS, max_wait=5.0, camera_timeout=60.0, image_topic=template)
     other, said = frames_of(drives[name][0], changed, predictor)
     assert set(other) <= set(plain) and len(other) >= (1 if name == "ffmpeg" else 2), said
     for stamp, frame in other.items():
