@@ -22,8 +22,8 @@ from .geometry.rig import Rig as Rig
 from .geometry.undistortion import UndistortTable as UndistortTable
 from .geometry.undistortion import View as View
 from .geometry.undistortion import network_view as network_view
+from .inference.map_config import MapConfig as MapConfig
 from .inference.predictor import Predictor as Predictor
-from .inference.rolling_map import MapConfig as MapConfig
 from .inference.rolling_map import RollingMap as RollingMap
 from .network.checkpoint import Checkpoint as Checkpoint
 from .network.checkpoint import CheckpointError as CheckpointError

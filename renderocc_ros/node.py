@@ -28,7 +28,8 @@ from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros import rclpy_private
 from renderocc_ros.declaration import declare_parameters, read_config, unknown_parameters
 from renderocc_ros.frame.configured import ConfiguredNode
-from renderocc_ros.frame.pipeline import FramePipeline
+from renderocc_ros.frame.pipeline import Frame, FramePipeline
+from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
@@ -37,6 +38,7 @@ from renderocc_ros.input.inputs import Inputs
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.playback_clock import PlaybackClock
 from renderocc_ros.output.diagnostics import NodeReport, diagnostics_message
+from renderocc_ros.output.map_publishers import MapPublishers
 from renderocc_ros.output.publishers import OutputPublishers
 from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig
@@ -84,6 +86,7 @@ class RenderOccNode(LifecycleNode):
         self._configured: ConfiguredNode | None = None
         self._inputs: Inputs | None = None
         self._outputs: OutputPublishers | None = None
+        self._map_outputs: MapPublishers | None = None
         self._services_offered: list = []
         self._camera_search = CameraSearch(self, self._log)
         self._end_timer = None
@@ -136,7 +139,8 @@ class RenderOccNode(LifecycleNode):
             )
         else:
             self._configured = dataclasses.replace(self._configured, config=config)
-            self._outputs.config = config
+            self._outputs.config = self._map_outputs.config = config
+            self._configured.vehicle_map.set_config(config)
             predictor = self._configured.predictor
             predictor.threshold = config.threshold or predictor.stored_threshold
         return SetParametersResult(successful=True)
@@ -224,6 +228,19 @@ class RenderOccNode(LifecycleNode):
         now = PlaybackClock(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
         intake = Intake(config, cameras, transforms, self._log, self._events, self._clock_ns, now)
         self._outputs = OutputPublishers(self, cameras, config)
+        self._map_outputs = map_outputs = MapPublishers(self, config)
+        vehicle_map = VehicleMap(config, predictor, self._events)
+        vehicle_map.warm_up()
+
+        def remember(frame: Frame | None) -> None:
+            if frame is None:
+                vehicle_map.clear()
+                return
+            with self._times.measure("map"):
+                vehicle_map.add(frame)
+            with self._times.measure("publish map"):
+                map_outputs.publish(vehicle_map)
+
         pipeline = FramePipeline(config, cameras, predictor, transforms, self._log, self._times)
         worker = Worker(
             intake,
@@ -233,12 +250,14 @@ class RenderOccNode(LifecycleNode):
             self._log,
             self._times,
             config.startup_grace,
+            remember,
         )
-        self._configured = ConfiguredNode(config, predictor, transforms, intake, pipeline, worker)
+        self._configured = ConfiguredNode(config, predictor, transforms, intake, pipeline, worker, vehicle_map)
         self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)
         self._diagnostics_timer.reset()
         self._inputs = Inputs(self, intake)
-        for name, callback in (("~/reset", self._on_reset), ("~/save", self._on_save)):
+        services = {"~/reset": self._on_reset, "~/save": self._on_save, "~/map/reset": self._on_map_reset}
+        for name, callback in services.items():
             self._services_offered.append(self.create_service(Trigger, name, callback))
 
     def release(self) -> None:
@@ -248,12 +267,13 @@ class RenderOccNode(LifecycleNode):
             self._configured.pipeline.close()  # not if a frame is left behind: it may wait for the pipeline's threads
         if self._inputs is not None:
             self._inputs.destroy()
-        if self._outputs is not None:
-            self._outputs.destroy()
+        for publishers in (self._outputs, self._map_outputs):
+            if publishers is not None:
+                publishers.destroy()
         for service in self._services_offered:
             self.destroy_service(service)
         self._services_offered = []
-        self._configured = self._inputs = self._outputs = None
+        self._configured = self._inputs = self._outputs = self._map_outputs = None
         self._log.clear()
         self._times.clear()
 
@@ -266,7 +286,13 @@ class RenderOccNode(LifecycleNode):
     def _on_reset(self, request, response):
         self._configured.intake.start_afresh("reset", "asked by ~/reset")
         self._configured.worker.withhold()
-        response.success, response.message = True, "queues, /tf and the previous volume are cleared"
+        self._configured.vehicle_map.clear()
+        response.success, response.message = True, "queues, /tf, the previous volume and the map are cleared"
+        return response
+
+    def _on_map_reset(self, request, response):
+        self._configured.vehicle_map.clear()
+        response.success, response.message = True, "the map is cleared; it begins anew with the next frame"
         return response
 
     def _on_save(self, request, response):
@@ -276,17 +302,19 @@ class RenderOccNode(LifecycleNode):
             return response
         config = self._configured.config
         try:
-            paths = self._save_folder.save(frame, config)
+            snapshot = self._configured.vehicle_map.snapshot()
+            paths = self._save_folder.save(frame, config, None if snapshot is None else snapshot.volume)
         except OSError as error:
             folder = config.save_directory
             response.success, response.message = False, f"nothing was saved to {folder}: {error}; set 'save_directory'"
             return response
-        response.success, response.message = True, f"{paths[0]} {paths[1]}"
+        response.success, response.message = True, " ".join(map(str, paths))
         return response
 
     def _on_clock_jump(self) -> None:
         if self._configured is not None:
             self._configured.intake.start_afresh("clock", "the clock jumped back (a bag loop?)")
+            self._configured.vehicle_map.clear()
 
     def _on_out_of_memory(self, text: str) -> None:
         """Called by the worker's thread. The executor's thread makes the transition."""

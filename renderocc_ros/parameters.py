@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting
+from renderocc_model.inference.map_config import MapConfig
 from renderocc_model.rosio.vehicle import Vehicle
 
 # Parameters that `ros2 param set` can change while the node runs. The others are read when the node is configured.
@@ -17,7 +18,40 @@ RUNTIME_PARAMETERS = {
     "grid_ignored_classes",
     "rendered_stride",
     "save_directory",
+    "map.max_voxels",
+    "map.rate",
+    "map.grid_period",
+    "map.memory",
+    "map.gain",
+    "map.hit",
+    "map.miss",
+    "map.highest",
+    "map.lowest",
+    "map.dynamic_highest",
+    "map.dynamic_decay",
 }
+
+
+@configuration
+class MapParameters(MapConfig):
+    """The map's parameters: how it remembers, and how it is published."""
+
+    enabled: bool = setting(True, "whether a map of the last frames is kept, which needs odometry")
+    max_voxels: int = setting(
+        100_000,
+        "largest number of voxels in ~/map/points and ~/map/markers; those nearest to the vehicle are kept",
+        minimum=0,
+        maximum=1_000_000,
+    )
+    rate: float = setting(
+        0.0, "most messages a second on each topic of the map; 0: one for each frame [Hz]", minimum=0.0, maximum=100.0
+    )
+    grid_period: float = setting(
+        1.0,
+        "longest time between two whole grids on ~/map/grid; in between, ~/map/grid_updates has what has changed [s]",
+        minimum=0.0,
+        maximum=60.0,
+    )
 
 
 @configuration
@@ -136,6 +170,7 @@ class NodeConfig(Vehicle):
         "folder that ~/save writes to; "
         "while the node runs it can only be changed to a folder inside the one it started with",
     )
+    map: MapParameters = MapParameters()
     diagnostics_period: float = setting(1.0, "time between two messages on /diagnostics [s]", minimum=0.1, maximum=60.0)
     autostart: bool = setting(True, "whether the node configures and activates itself, once its cameras are there")
 

@@ -669,3 +669,15 @@ def test_more_transforms_than_any_robot_has_are_refused_before_they_become_objec
     message = b"\0\1\0\0" + (1_000_000).to_bytes(4, "little") + one * 1_000_000
     with pytest.raises(cdr.MessageError, match="1000000 transforms; expected at most 10000"):
         cdr.read_tf(message)
+
+
+def test_an_update_of_a_grid_has_the_bytes_that_rclpy_writes():
+    update = pytest.importorskip("map_msgs.msg").OccupancyGridUpdate
+    cells = np.array([[0, 100, -1], [-1, 0, 100]], np.int8)  # x = 0 and 1
+    message = update(x=5, y=-2, width=2, height=3, data=[0, -1, 100, 0, -1, 100])
+    message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id = 1, 2, "odom"
+    written = cdr.write_occupancy_grid_update(1_000_000_002, "odom", cells, 5, -2)
+    assert len(written) == len(rclpy_serialization.serialize_message(message))
+    assert rclpy_serialization.deserialize_message(written, update) == message
+    with pytest.raises(ValueError, match="reach from"):
+        cdr.write_occupancy_grid_update(0, "odom", np.full((1, 1), 101), 0, 0)

@@ -16,6 +16,7 @@ from renderocc_model.network.network import build_network
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.configured import ConfiguredNode
 from renderocc_ros.frame.pipeline import Frame, FramePipeline
+from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
@@ -87,7 +88,15 @@ class Setup:
 
     def message(self, name: str = "/renderocc", configured: bool = True) -> DiagnosticArray:
         """Through serialisation, as a listener gets it."""
-        parts = ConfiguredNode(self.config, self.predictor, self.transforms, self.intake, self.pipeline, self.worker)
+        parts = ConfiguredNode(
+            self.config,
+            self.predictor,
+            self.transforms,
+            self.intake,
+            self.pipeline,
+            self.worker,
+            VehicleMap(self.config, self.predictor, self.log),
+        )
         report = NodeReport(
             state=self.state,
             error=self.error,
@@ -127,7 +136,7 @@ def test_a_node_at_work_is_ok_in_every_line(setup):
     message = setup.message()
     assert [(status.name, status.level) for status in message.status] == [
         (f"renderocc: {name}", OK)
-        for name in ("node", "camera front", "camera left", "frames", "latency", "network", "tf")
+        for name in ("node", "camera front", "camera left", "frames", "latency", "network", "tf", "map")
     ]
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1000, 5)
     assert {status.hardware_id for status in message.status} == {"renderocc"}

@@ -61,6 +61,7 @@ class System:
             ),
             domain,
         )
+        self.domain = domain
         self.listener = Listener(domain)
         self.cameras = noise_cameras(self.listener, CAMERAS)
         listen = self.listener.listen
@@ -238,13 +239,65 @@ def test_where_raw_images_end_compressed_ones_are_taken_and_corrupt_ones_named(s
         assert not any(stamp_ns(image) == stamp for image in system.depth)
 
 
+def frames_in_the_map(system) -> int:
+    return int({value.key: value.value for value in system.status("map").values}["frames"])
+
+
 def test_save_writes_the_current_volume_and_says_where(system):
     stamp = system.frame()
+    wait_until(lambda: frames_in_the_map(system) > 0, 5, "a map")
     answer = system.listener.call(Trigger, "/renderocc/save")
     assert answer.success, answer.message
-    npz, ply = answer.message.split()
+    npz, ply, map_npz, map_ply = answer.message.split()
     assert npz.endswith(f"{stamp}.npz") and ply.endswith(f"{stamp}.ply")
+    assert map_npz.endswith(f"{stamp}_map.npz") and map_ply.endswith(f"{stamp}_map.ply")
     assert np.load(npz)["semantics"].shape == (100, 100, 16)
+    assert np.load(map_npz)["semantics"].shape == (116, 116, 18)  # 8 voxels more on each side, and 1 above and below
+
+
+# ---- the map ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_published_in_odom_once_someone_listens_and_can_be_reset(system, request):
+    listener = Listener(system.domain, "map_listener")  # of this test alone: without listeners nothing is built
+    request.addfinalizer(listener.close)
+    listen = listener.listen
+    points = listen(PointCloud2, "/renderocc/map/points")
+    grids = listen(OccupancyGrid, "/renderocc/map/grid", LATCHED)
+    updates = listen(pytest.importorskip("map_msgs.msg").OccupancyGridUpdate, "/renderocc/map/grid_updates")
+    markers = listen(MarkerArray, "/renderocc/map/markers")
+    for name in ("points", "markers", "grid", "grid_updates"):
+        topic = f"/renderocc/map/{name}"
+        wait_until(lambda topic=topic: listener.node.count_publishers(topic) == 1, 10, f"{topic} on the graph")
+    time.sleep(1.0)  # both sides of every match
+    stamp = system.frame()
+    wait_until(lambda: all(any(stamp_ns(one) == stamp for one in got) for got in (points, grids)), 10, "the map")
+    wait_until(lambda: markers, 10, "the map's markers")
+    assert points[-1].header.frame_id == grids[-1].header.frame_id == "odom" == markers[-1].markers[0].header.frame_id
+    info, cells = grids[-1].info, np.array(grids[-1].data)
+    assert (info.width, info.height) == (116, 116) and info.resolution == pytest.approx(0.4)
+    assert {-1} < set(cells.tolist()) <= {-1, 0, 100}
+    for _ in range(3):
+        system.frame()
+    # Another grid at the latest after a second; between them updates, within the grid, each with all its cells.
+    for update in updates:
+        assert update.header.frame_id == "odom" and len(update.data) == update.width * update.height > 0
+        assert 0 <= update.x and update.x + update.width <= 116 and 0 <= update.y and update.y + update.height <= 116
+    wait_until(lambda: frames_in_the_map(system) >= 4, 5, "four frames in the map")
+    assert system.listener.call(Trigger, "/renderocc/map/reset").success
+    system.frame()
+
+    wait_until(lambda: frames_in_the_map(system) in (1, 2), 5, "the new map")
+
+
+def test_the_maps_memory_can_change_while_running_and_its_size_cannot(system):
+    def change(name: str, value: float) -> tuple[bool, str]:
+        return set_parameter(system, name, type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+
+    assert change("map.dynamic_decay", 0.5) == (True, "")
+    accepted, reason = change("map.size", 20.0)
+    assert not accepted and "map.size can be set only while the node is unconfigured" in reason
+    assert not change("map.memory", 1.5)[0]
 
 
 def test_reset_forgets_tf_and_the_next_frame_comes(system):

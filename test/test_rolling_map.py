@@ -11,7 +11,8 @@ from renderocc_model.field.classes import OCC3D_NUSCENES as CLASSES
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import transform_points
-from renderocc_model.inference.rolling_map import MapConfig, RollingMap
+from renderocc_model.inference.map_config import MapConfig
+from renderocc_model.inference.rolling_map import RollingMap
 
 pytestmark = pytest.mark.slow
 
@@ -199,15 +200,15 @@ def test_a_jump_of_the_odometry_begins_a_new_map_and_drift_does_not():
         assert made.add(frame(everywhere(WALL)), pose(0.8 * number, 0.05 * number), number * TENTH) == ""
     assert made.frames == 19
     text = made.add(frame(everywhere(FREE)), pose(0.8 * 20, 2.5), 20 * TENTH)
-    # Expected at y = 1.0, and it is at 2.5.
-    assert text == "the vehicle's pose jumped by 1.50 m and 0 degrees within 0.10 s"
+    # From (15.2, 0.95) to (16, 2.5): sqrt(0.8^2 + 1.55^2) = 1.744.
+    assert text == "the vehicle's pose: it jumps: moves 1.74 m within 0.100 s (17 m/s)"
     assert made.frames == 1 and not made.volume().occupied.any()
 
 
 def test_time_that_goes_back_begins_a_new_map():
     made = new_map()
     made.add(frame(everywhere(WALL)), pose(), 100 * TENTH)
-    assert made.add(frame(everywhere(FREE)), pose(), 90 * TENTH) == "time went back by 1.0 s"
+    assert made.add(frame(everywhere(FREE)), pose(), 90 * TENTH) == "time goes back by 1.0 s"
     assert not made.volume().occupied.any()
 
 

@@ -40,3 +40,14 @@ def test_a_failed_save_takes_nothing_away_that_an_earlier_one_of_the_frame_wrote
         save(tmp_path, Volume("new", ".ply", OSError("no space left")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["7.npz", "7.ply"]
     assert (tmp_path / "7.ply").read_text() == "old"
+
+
+def test_the_map_lies_beside_the_volume_and_if_it_cannot_be_written_neither_is_left(tmp_path):
+    folder = SaveFolder(str(tmp_path))
+    config, frame = NodeConfig(save_directory=str(tmp_path)), Frame(7, "front", 0.0, occupancy=Volume("volume"))
+    names = ["7.npz", "7.ply", "7_map.npz", "7_map.ply"]
+    with pytest.raises(OSError):
+        folder.save(frame, config, Volume("map", ".ply", OSError("no space left")))
+    assert list(tmp_path.iterdir()) == []
+    assert folder.save(frame, config, Volume("map")) == [tmp_path / name for name in names]
+    assert [(tmp_path / name).read_text() for name in names] == ["volume", "volume", "map", "map"]

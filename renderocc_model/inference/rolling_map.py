@@ -12,51 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..base.config import configuration, setting
 from ..field.classes import UNLABELLED, ClassTable
 from ..field.occupancy import Occupancy, OccupiedVoxels
 from ..geometry.grid import VoxelGrid
 from ..geometry.transforms import invert
 from ..ops import mapping
-from .odometry_jumps import OdometryJumps
+from ..rosio.motion import MotionLimits, jumps_of
+from .map_config import MapConfig
 
-__all__ = ["MapConfig", "RollingMap"]
+__all__ = ["RollingMap"]
 
 _SPARE_LAYERS = 1  # above and below, so that the map does not scroll with every small change of height
 _NS_PER_MS = 1_000_000
+_POSES = 4  # the last of them show how the vehicle moves
 _EPOCH_MS = 2**30  # milliseconds, 12 days; a longer drive begins its map anew
-
-
-@configuration
-class MapConfig:
-    """How a map remembers. Log-odds are log(p / (1 - p)) of a voxel being occupied."""
-
-    size: float = setting(
-        0.0, "edge of the map along x and y [m]; 0: as far as the network's grid reaches", minimum=0.0, maximum=400.0
-    )
-    voxel_size: float = setting(
-        0.0, "edge of the map's voxels [m]; 0: that of the network's grid", minimum=0.0, maximum=5.0
-    )
-    scroll: int = setting(
-        8, "number of voxels that the vehicle may move before the map follows by as many", minimum=1, maximum=100
-    )
-    memory: float = setting(
-        0.8, "share of its log-odds that a voxel keeps when a frame sees it again", minimum=0.0, maximum=1.0
-    )
-    gain: float = setting(1.0, "share of the network's log-odds that counts as evidence", minimum=0.01, maximum=10.0)
-    hit: float = setting(2.0, "most log-odds that one frame adds to an occupied voxel", minimum=0.01, maximum=10.0)
-    miss: float = setting(1.0, "most log-odds that one frame takes from a free voxel", minimum=0.01, maximum=10.0)
-    highest: float = setting(2.0, "most log-odds of a voxel: how long walls stay", minimum=0.01, maximum=50.0)
-    lowest: float = setting(-2.0, "least log-odds of a voxel: how long free stays free", minimum=-50.0, maximum=-0.01)
-    dynamic_highest: float = setting(
-        2.0, "most log-odds of a voxel whose class moves: how long ghosts stay in view", minimum=0.01, maximum=50.0
-    )
-    dynamic_decay: float = setting(
-        0.5,
-        "time after which a voxel whose class moves becomes unknown, unless it is seen occupied again [s]",
-        minimum=0.0,
-        maximum=3600.0,
-    )
 
 
 class RollingMap:
@@ -71,6 +40,7 @@ class RollingMap:
         grid: the frames' grid, which gives the map's size where the configuration does not.
         config: how it remembers; may be replaced later, except for size, voxel_size and scroll.
         frame: name of the odometry frame.
+        limits: how the vehicle can move; between poses that break them the odometry has jumped.
         backend: implementation of `ops.mapping`.
     Attributes:
         shape: number of voxels along (x, y, z): the size asked for, a margin of `scroll` on each side, and one more
@@ -85,6 +55,7 @@ class RollingMap:
         grid: VoxelGrid,
         config: MapConfig = MapConfig(),
         frame: str = "odom",
+        limits: MotionLimits = MotionLimits(),
         backend: str = "auto",
     ) -> None:
         self.classes, self.config, self.frame, self._backend = classes, config, frame, backend
@@ -101,7 +72,9 @@ class RollingMap:
         self._state = mapping.MapState.empty(self.shape, len(classes.occupied_ids))
         self._roles = mapping.ClassRoles.of(classes)
         self._corner: np.ndarray | None = None  # (3,) int64, number of the map's first voxel, counted from `_shift`
-        self._jumps = OdometryJumps()
+        self._limits = limits
+        self._stamps: list[int] = []
+        self._poses: list[np.ndarray] = []
         self._began_ns = 0
         self.frames = 0
 
@@ -117,9 +90,8 @@ class RollingMap:
     def clear(self) -> None:
         """Forget everything."""
         self._state.log_odds[:] = 0
-        self._corner = None
-        self._jumps.clear()
-        self.frames = 0
+        self._corner, self.frames = None, 0
+        self._stamps, self._poses = [], []
 
     def add(self, occupancy: Occupancy, odom_from_base: np.ndarray, stamp_ns: int) -> str:
         """Add a frame.
@@ -139,12 +111,9 @@ class RollingMap:
             raise ValueError("odom_from_base is no finite 4x4 transform; add only frames whose pose is known")
         if occupancy.classes.names != self.classes.names:
             raise ValueError(f"the frame has the classes {occupancy.classes.names}, the map {self.classes.names}")
-        jump = self._jumps.add(odom_from_base, stamp_ns)
-        if not jump and self._corner is not None and (stamp_ns - self._began_ns) // _NS_PER_MS > _EPOCH_MS:
-            jump = "the map is older than its clock can count"
-        if jump:
-            self._state.log_odds[:] = 0
-            self._corner, self.frames = None, 0
+        if jump := self._jump(odom_from_base, stamp_ns):
+            self.clear()
+        self._stamps, self._poses = [*self._stamps, stamp_ns][-_POSES:], [*self._poses, odom_from_base][-_POSES:]
         if self._corner is None:
             self._began_ns = stamp_ns
         self._follow(odom_from_base[:3, 3])
@@ -179,6 +148,18 @@ class RollingMap:
             semantics = np.where(values < 0, np.uint8(self.classes.free), semantics)
             semantics = np.where(values > 0, own.reshape(-1)[places], semantics)
         return _occupancy(grid, self.classes, semantics, values, self._backend)
+
+    def _jump(self, odom_from_base: np.ndarray, stamp_ns: int) -> str:
+        """Why this pose does not go on from those before it; empty if it does."""
+        if not self._stamps:
+            return ""
+        if stamp_ns < self._stamps[-1]:
+            return f"time goes back by {(self._stamps[-1] - stamp_ns) / 1e9:.1f} s"
+        if (stamp_ns - self._began_ns) // _NS_PER_MS > _EPOCH_MS:
+            return f"it is {_EPOCH_MS / 86_400_000:.0f} days old"
+        stamps, poses = np.array([*self._stamps, stamp_ns]), np.stack([*self._poses, odom_from_base])
+        found = [jump for jump in jumps_of(stamps, poses, self._limits) if jump.after_ns == stamp_ns]
+        return f"the vehicle's pose: {found[0]}" if found else ""
 
     def _follow(self, position: np.ndarray) -> None:
         """Scroll by whole voxels, on the axes on which the vehicle is further from the middle than the margin."""

@@ -39,6 +39,7 @@ from .cdr_writer import (
     write_image,
     write_markers,
     write_occupancy_grid,
+    write_occupancy_grid_update,
     write_point_cloud,
 )
 
@@ -68,5 +69,6 @@ __all__ = [
     "write_image",
     "write_markers",
     "write_occupancy_grid",
+    "write_occupancy_grid_update",
     "write_point_cloud",
 ]

@@ -199,12 +199,7 @@ def write_occupancy_grid(
         ValueError: not two axes, a value outside -1..100, or a resolution that is not a positive number.
     """
     values = np.asarray(values)
-    if values.ndim != 2:
-        raise ValueError(f"values has the shape {values.shape}; expected (X, Y)")
-    if values.size and not (values.min() >= -1 and values.max() <= 100):
-        raise ValueError(
-            f"values reach from {values.min()} to {values.max()}; an occupancy grid holds -1 (unknown) and 0..100"
-        )
+    _check_cells(values)
     if not (math.isfinite(resolution) and resolution > 0):
         raise ValueError(f"resolution is {resolution}; a cell needs a positive edge in metres")
     width, height = values.shape
@@ -214,6 +209,28 @@ def write_occupancy_grid(
     head.pack("f", resolution)
     head.pack("I", width, height)
     head.pack("d", origin_x, origin_y, origin_z, *_IDENTITY_ORIENTATION)
+    head.pack("I", values.size)
+    rows = np.ascontiguousarray(values.T, np.int8)  # x runs fastest in the message
+    return b"".join((head.data, rows.data))
+
+
+def write_occupancy_grid_update(stamp_ns: int, frame_id: str, values: ArrayLike, x: int, y: int) -> bytes:
+    """A serialised map_msgs/OccupancyGridUpdate: a rectangle of cells that replaces those of the last whole grid.
+
+    Args:
+        stamp_ns: stamp in nanoseconds.
+        frame_id: frame of the grid.
+        values: (X, Y) indexed [x, y]: 0..100, or -1 for unknown.
+        x, y: the cell of the grid that values[0, 0] replaces.
+    Raises:
+        ValueError: not two axes, or a value outside -1..100.
+    """
+    values = np.asarray(values)
+    _check_cells(values)
+    head = _Bytes()
+    head.header(stamp_ns, frame_id)
+    head.pack("i", x, y)
+    head.pack("I", *values.shape)
     head.pack("I", values.size)
     rows = np.ascontiguousarray(values.T, np.int8)  # x runs fastest in the message
     return b"".join((head.data, rows.data))
@@ -267,6 +284,15 @@ def write_compressed_image(stamp_ns: int, frame_id: str, format: str, data: byte
     head.string(format)
     head.pack("I", len(data))
     return b"".join((head.data, data))
+
+
+def _check_cells(values: np.ndarray) -> None:
+    if values.ndim != 2:
+        raise ValueError(f"values has the shape {values.shape}; expected (X, Y)")
+    if values.size and not (values.min() >= -1 and values.max() <= 100):
+        raise ValueError(
+            f"values reach from {values.min()} to {values.max()}; an occupancy grid holds -1 (unknown) and 0..100"
+        )
 
 
 def _check_shapes(expected: dict[str, tuple[int, ...]], **arrays: np.ndarray) -> None:

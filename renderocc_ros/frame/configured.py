@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros.frame.pipeline import FramePipeline
+from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.parameters import NodeConfig
@@ -28,6 +29,7 @@ class ConfiguredNode:
         intake: bytes to sets of images.
         pipeline: sets of images to frames.
         worker: the thread that runs the pipeline and publishes.
+        vehicle_map: what the last frames have shown.
     """
 
     config: NodeConfig
@@ -36,3 +38,4 @@ class ConfiguredNode:
     intake: Intake
     pipeline: FramePipeline
     worker: Worker
+    vehicle_map: VehicleMap

@@ -46,6 +46,8 @@ class Worker:
         times: receives the durations of the stages.
         startup_grace: seconds for which the first set waits for mounts and calibrations of its cameras; a newer one
             takes its place.
+        remember: called with each frame after it was published, and with None where what later frames bring is not
+            related to what was before: after a jump of time, a pause or ~/reset.
     Attributes:
         counters: what became of the sets.
         begun: steady seconds at which the frame under way began; None between two frames.
@@ -61,6 +63,7 @@ class Worker:
         log: ThrottledLog,
         times: StageTimes,
         startup_grace: float = 0.0,
+        remember: Callable[[Frame | None], None] = lambda frame: None,
     ) -> None:
         self._intake = intake
         self._pipeline = pipeline
@@ -69,6 +72,7 @@ class Worker:
         self._log = log
         self._times = times
         self._startup_grace = startup_grace
+        self._remember = remember
         self._grace_until: float | None = None  # steady seconds; None: counted from the first set on
         self._oldest_published = 0  # frames of earlier generations of the intake are not published
         self._last: tuple[int, Frame] | None = None  # the last frame, with its generation
@@ -136,6 +140,7 @@ class Worker:
                 self.begun = time.monotonic()
                 if generation != ready.generation:
                     self._pipeline.reset()
+                    self._remember(None)
                     generation = ready.generation
                 self._handle(ready)
                 self.failed_in_row = 0
@@ -193,6 +198,7 @@ class Worker:
             self._publish(frame)
         self._times.add("total", time.monotonic() - frame.arrival)
         self.counters.published += 1
+        self._remember(frame)
 
     def _process(self, matched: MatchedSet) -> Frame | None:
         """The frame of a set. If the device is out of memory, try once more with an empty cache; then end the work."""

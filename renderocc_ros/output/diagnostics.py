@@ -72,6 +72,7 @@ def diagnostics_message(report: NodeReport, node_name: str, stamp) -> Diagnostic
             _latency_line(report),
             _network_line(report, parts),
             _tf_line(report, parts),
+            _map_line(report, parts),
         ]
     message = DiagnosticArray()
     message.header.stamp = stamp
@@ -223,4 +224,14 @@ def _tf_line(report: NodeReport, parts: ConfiguredNode) -> Line:
         line.values["last jump"] = f"at {seconds_text(last.after_ns)} s {last}"
     for subject in ("TF", "ego pose"):
         _recent(report, line, subject)
+    return line
+
+
+def _map_line(report: NodeReport, parts: ConfiguredNode) -> Line:
+    line = Line("map")
+    vehicle_map = parts.vehicle_map
+    line.values = {"frames": str(vehicle_map.frames), "extent": vehicle_map.extent}
+    if vehicle_map.missing:
+        line.texts.append(vehicle_map.missing)  # why is a warning of the line "tf", or a choice
+    _recent(report, line, "map")
     return line

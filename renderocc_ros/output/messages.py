@@ -30,13 +30,14 @@ class SurfaceVoxels:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def nearest(self, count: int) -> SurfaceVoxels:
-        """The `count` voxels nearest to the frame's origin; all voxels if there are fewer."""
+    def nearest(self, count: int, place: np.ndarray | None = None) -> SurfaceVoxels:
+        """The `count` voxels nearest to a place (3,), by default the frame's origin; all voxels if there are fewer."""
         if len(self) <= count:
             return self
         if count <= 0:
             return SurfaceVoxels(self.centres[:0], self.labels[:0], self.confidence[:0])
-        squared = np.einsum("ij,ij->i", self.centres, self.centres)
+        away = self.centres if place is None else self.centres - np.asarray(place, np.float32)
+        squared = np.einsum("ij,ij->i", away, away)
         kept = np.argpartition(squared, count - 1)[:count]
         return SurfaceVoxels(self.centres[kept], self.labels[kept], self.confidence[kept])
 
@@ -53,14 +54,19 @@ def points_message(surface: SurfaceVoxels, classes: ClassTable, stamp_ns: int, f
 
 
 def markers_message(
-    surface: SurfaceVoxels, classes: ClassTable, voxel_size: float, stamp_ns: int, frame_id: str
+    surface: SurfaceVoxels,
+    classes: ClassTable,
+    voxel_size: float,
+    stamp_ns: int,
+    frame_id: str,
+    namespace: str = "occupancy",
 ) -> bytes:
     """MarkerArray with one CUBE_LIST. All cubes are opaque: RViz would blend a list with one translucent cube as a
     whole, without sorting it by depth.
     """
     colours = np.ones((len(surface), 4), np.float32)
     colours[:, :3] = classes.palette()[surface.labels] / np.float32(255)
-    return cdr.write_markers(stamp_ns, frame_id, surface.centres, colours, voxel_size)
+    return cdr.write_markers(stamp_ns, frame_id, surface.centres, colours, voxel_size, namespace)
 
 
 def height_band_cells(occupancy: Occupancy, lowest: float, highest: float, ground: tuple[str, ...]) -> np.ndarray:

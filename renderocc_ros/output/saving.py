@@ -10,6 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from renderocc_model.field.occupancy import Occupancy
 from renderocc_ros.frame.pipeline import Frame
 from renderocc_ros.parameters import NodeConfig
 
@@ -39,8 +40,9 @@ class SaveFolder:
                 f"{self._start!r}, with which the node was started; start it with the folder that you want"
             )
 
-    def save(self, frame: Frame, config: NodeConfig) -> list[Path]:
-        """Write a frame's volume as <stamp>.npz and <stamp>.ply, both or neither; make the folder if necessary.
+    def save(self, frame: Frame, config: NodeConfig, vehicle_map: Occupancy | None = None) -> list[Path]:
+        """Write a frame's volume as <stamp>.npz and <stamp>.ply, and the map, if there is one, as <stamp>_map.npz and
+        <stamp>_map.ply: all of them or none. Make the folder if necessary.
 
         Raises:
             OSError: it cannot be written, or a link in the folder leads outside.
@@ -49,11 +51,15 @@ class SaveFolder:
         if self.root is None or not folder.is_relative_to(self.root):
             raise OSError(f"it leads out of {self._start}, with which the node was started")
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{frame.stamp_ns}.npz", folder / f"{frame.stamp_ns}.ply"]
+        volumes = {f"{frame.stamp_ns}": frame.occupancy}
+        if vehicle_map is not None:
+            volumes[f"{frame.stamp_ns}_map"] = vehicle_map
+        paths = [folder / f"{name}.{kind}" for name in volumes for kind in ("npz", "ply")]
         new = [path for path in paths if not os.path.lexists(path)]  # files of an earlier ~/save stay
         try:
-            frame.occupancy.save_npz(paths[0])
-            frame.occupancy.save_ply(paths[1])
+            for name, volume in volumes.items():
+                volume.save_npz(folder / f"{name}.npz")
+                volume.save_ply(folder / f"{name}.ply")
         except BaseException:
             for path in new:
                 with contextlib.suppress(OSError):

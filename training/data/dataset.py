@@ -18,7 +18,7 @@ from renderocc_model.images.preprocessing import view_from_compressed, view_from
 from renderocc_model.images.reduction import ImageError
 
 from ..prepare.subset import choose
-from ..prepare.tables import Tables, TablesError, list_tables
+from ..prepare.tables import CameraTable, Tables, TablesError, list_tables
 from .augment import ImageChange, bird_eye_change, change_truth, draw_image_change
 from .epochs import OF_SAMPLE
 from .sample import FrameViews, Sample, SampleConfig
@@ -204,7 +204,7 @@ class RayDataset(torch.utils.data.Dataset):
         poses = np.array(tables.base_from_camera[frame])
         present, intrinsics = np.zeros(count, bool), np.empty((count, 3, 3))
         for camera, entry in enumerate(tables.cameras):
-            table = self._table(entry)
+            table = self.undistortion(entry)
             intrinsics[camera] = changes[camera].intrinsics(table.view.K)
             found = tables.image(frame, camera)
             if found is None:
@@ -295,7 +295,8 @@ class RayDataset(torch.utils.data.Dataset):
         )
         return rays, cameras
 
-    def _table(self, camera) -> UndistortTable:
+    def undistortion(self, camera: CameraTable) -> UndistortTable:
+        """The table with which the views of a recording's camera are made, without augmentation."""
         key = (camera.model, camera.mount.tobytes())
         if key not in self._undistort:
             view = network_view(camera.model, self.config.height, self.config.width, camera.mount)

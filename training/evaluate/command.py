@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.base.config import apply_overrides
 from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.field.threshold import plain_threshold
 from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.inference.map_config import MapConfig
 from renderocc_model.inference.precision import chosen_device, chosen_precision
+from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from renderocc_model.network.packaged import checkpoint_file
 
@@ -22,6 +25,7 @@ from ..data.dataset import RayDataset
 from .baselines import flat_ground, most_frequent
 from .evaluate import EvaluationPlan, evaluate, held_out_dataset
 from .held_out import RAYS_OF_A_FRAME, evenly
+from .map_evaluation import evaluate_map
 from .metrics import write_json
 from .rayiou import DEFAULT_ORIGIN
 from .threshold import ThresholdCalibration, calibrate_threshold
@@ -92,6 +96,16 @@ def parser() -> argparse.ArgumentParser:
         nargs=7,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1", "VOXEL"),
         help="corners and voxel size of the 3D truth's grid (default: found from its shape)",
+    )
+    made.add_argument(
+        "--map",
+        nargs="*",
+        metavar="SETTING=VALUE",
+        help="also evaluate the map that remembers, beside single frames as the node publishes them; for recordings "
+        "with 3D truth and some ten frames a second. Settings are the node's parameters map.*, e.g. gain=1.0",
+    )
+    made.add_argument(
+        "--map-stride", type=int, default=5, metavar="N", help="with --map, compare every N-th frame (default 5)"
     )
     made.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     made.add_argument("--out", type=Path, metavar="DIR", help="write evaluation.json, evaluation.md, confusion.png")
@@ -166,6 +180,12 @@ def run(arguments: argparse.Namespace) -> dict:
         "calibration": None if calibration is None else calibration.as_dict(),
         **evaluate(checkpoint, dataset, plan, device, baselines),
     }
+    if arguments.map is not None:
+        predictor = Predictor(checkpoint, device=device, precision=precision)
+        config = apply_overrides(MapConfig(), arguments.map, "--map")
+        result["map"] = evaluate_map(
+            predictor, dataset, config, arguments.map_stride, plan.truth_grid, tuple(arguments.lidar)
+        )
     if calibration is not None:
         _save_calibrated(arguments, checkpoint, calibration, dataset)
     return result
@@ -182,6 +202,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--threshold is {arguments.threshold}; expected an occupancy probability between 0 and 1")
     if arguments.training_data is not None and not arguments.baselines:
         raise ValueError("--training-data is for a baseline; also give --baselines")
+    if arguments.map_stride < 1:
+        raise ValueError(f"--map-stride is {arguments.map_stride}; expected at least 1")
+    if arguments.map is not None:
+        apply_overrides(MapConfig(), arguments.map, "--map")
     if not checkpoint_file(arguments.checkpoint).is_file():
         raise ValueError(f"{arguments.checkpoint}: there is no such file; give a checkpoint (.safetensors)")
 

@@ -87,8 +87,25 @@ def _evaluation(result: dict, table: Callable[[Sequence[str], Sequence[Sequence[
         parts += [title.format("Distances by camera"), table(*_camera_rows(result["cameras"]))]
     if volumes:
         parts += [title.format(f"3D truth: {_truth_counts(volumes['counts'])}"), table(*_comparison(result))]
+    if "map" in result:
+        head = f"Map of {result['map']['frames']} frames beside each frame alone, both with unknown as free, %"
+        parts += [title.format(head), table(*_map_rows(result["map"]))]
     parts += [title.format("Classes, %"), table(*_class_rows(result["rays"], volumes))]
     return "\n\n".join(parts)
+
+
+def _map_rows(figures: dict) -> tuple[list[str], list[list[str]]]:
+    names = {"mIoU": "miou", "occupied IoU": "iou_occupied", "RayIoU": "rayiou"}
+    names |= {f"RayIoU within {distance} m": f"rayiou_{distance}" for distance in (1, 2, 4)}
+    found = {title: [figures[which][key] for which in ("frame", "map")] for title, key in names.items()}
+    for age in figures["map"]["ghosts"]["shares"]:
+        title = f"ghosts where a moving object left {age} s ago or more"
+        found[title] = [figures[which]["ghosts"]["shares"][age] for which in ("frame", "map")]
+    rows = []
+    for title, (frame, volume) in found.items():
+        change = "-" if frame is None or volume is None else f"{100 * (volume - frame):+.2f}"
+        rows.append([title, percent(frame), percent(volume), change])
+    return ["", "frame", "map", "change"], rows
 
 
 def _threshold(plain: float | dict) -> str:
