@@ -27,6 +27,7 @@ from .rayiou import DEFAULT_ORIGIN, cast_frame
 __all__ = ["GhostCounts", "evaluate_map"]
 
 GHOST_AGES = (0.1, 0.5, 1.0)  # seconds since a moving object has left a voxel
+_LONGEST = 3.0  # seconds; voxels that were left longer ago do not count
 
 
 @dataclass
@@ -78,7 +79,7 @@ class _Trails:
     def ages(self, truth: FrameTruth, odom_from_base: np.ndarray, seconds: float) -> np.ndarray:
         """(X, Y, Z) seconds since something moving was in a voxel that is free now and in view; else infinite."""
         age = np.full(self._grid.shape, np.inf)
-        self._past = [(time, points) for time, points in self._past if seconds - time < 3.0]
+        self._past = [(time, points) for time, points in self._past if seconds - time < _LONGEST]
         base_from_odom = invert(odom_from_base)
         for time, points in self._past:  # the latest time wins
             places, inside = self._grid.index_of(points @ base_from_odom[:3, :3].T + base_from_odom[:3, 3])

@@ -98,8 +98,9 @@ def _map_rows(figures: dict) -> tuple[list[str], list[list[str]]]:
     names = {"mIoU": "miou", "occupied IoU": "iou_occupied", "RayIoU": "rayiou"}
     names |= {f"RayIoU within {distance} m": f"rayiou_{distance}" for distance in (1, 2, 4)}
     found = {title: [figures[which][key] for which in ("frame", "map")] for title, key in names.items()}
-    for age in figures["map"]["ghosts"]["shares"]:
-        title = f"ghosts where a moving object left {age} s ago or more"
+    ages = list(figures["map"]["ghosts"]["shares"])
+    for age, until in zip(ages, [*ages[1:], "3"]):
+        title = f"ghosts where a moving object left {age} to {until} s ago"
         found[title] = [figures[which]["ghosts"]["shares"][age] for which in ("frame", "map")]
     rows = []
     for title, (frame, volume) in found.items():
