@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("av")
 
-from rectified import as_rectified
+from rectified import TURNED, as_rectified
 from small_models import small_config
 from small_training import small_settings, start_training
 from videos import FFMPEG, FOXGLOVE, as_video
@@ -162,5 +162,8 @@ def test_the_node_sees_what_it_sees_of_the_plain_recording(drives, name):
         if name == "rectified":
             np.testing.assert_array_equal(one.semantics, two.semantics)
             np.testing.assert_array_equal(one.occupied, two.occupied)
+            for camera in CAMERAS:  # rendered views are in the frame that they name, which is turned
+                turned = plain[stamp].base_from_frame(camera)[:3, :3] @ TURNED
+                np.testing.assert_allclose(frame.base_from_frame(camera)[:3, :3], turned, atol=1e-6)
         else:
             assert (one.occupied == two.occupied).mean() > 0.98  # measured: 0.999

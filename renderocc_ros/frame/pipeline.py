@@ -13,6 +13,7 @@ import numpy as np
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.rig import Camera, Rig
+from renderocc_model.geometry.transforms import invert
 from renderocc_model.geometry.undistortion import UndistortTable, View
 from renderocc_model.rosio.motion import Jump, JumpWatch
 from renderocc_model.rosio.pixel_format import PixelFormat
@@ -51,6 +52,7 @@ class Frame:
     odom_from_base: (4, 4) ego pose at `stamp_ns`; None without ego motion.
     jump: the jump of the ego pose since the frame before, which nothing from before it is related to; None without.
     views, base_from_camera, stamps, optical_frames: {camera: ...} of the cameras used, for rendering.
+    frames_from_optical: {camera: (4, 4)} of cameras with rectified images, whose optical axes are not their frame's.
     """
 
     stamp_ns: int
@@ -66,6 +68,12 @@ class Frame:
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
     stamps: dict[str, int] = field(default_factory=dict)
     optical_frames: dict[str, str] = field(default_factory=dict)
+    frames_from_optical: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def base_from_frame(self, camera: str) -> np.ndarray:
+        """Pose (4, 4) of a camera's frame in TF; that of its optical axes, but for rectified images."""
+        pose, turned = self.base_from_camera[camera], self.frames_from_optical.get(camera)
+        return pose if turned is None else pose @ invert(turned)
 
 
 class FramePipeline:
@@ -151,6 +159,7 @@ class FramePipeline:
         frame.base_from_camera = {camera: placements.base_from_camera[camera] for camera in images}
         frame.views = {camera: tables[camera].view for camera in images}
         frame.stamps = {camera: matched.entries[camera][0] for camera in images}
+        frame.frames_from_optical = placements.frames_from_optical
         frame.optical_frames = {camera: self._optical_frame(camera, matched, calibrations) for camera in images}
         if len(images) < self._config.min_cameras:
             return frame

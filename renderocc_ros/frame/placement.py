@@ -22,6 +22,7 @@ class Placements:
     odom_from_base: (4, 4) ego pose at the anchor's stamp; None without ego motion.
     unplaced: {camera: reason} of the cameras that TF does not connect to the base frame.
     ego_motion_missing: why there is no ego motion; empty if there is.
+    frames_from_optical: as given to `place_cameras`.
     """
 
     base_from_camera: dict[str, np.ndarray] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class Placements:
     odom_from_base: np.ndarray | None = None
     unplaced: dict[str, str] = field(default_factory=dict)
     ego_motion_missing: str = ""
+    frames_from_optical: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def place_cameras(
@@ -60,7 +62,7 @@ def place_cameras(
         frames_from_optical: {camera: (4, 4)} of cameras whose images are rectified: their optical axes in their frames.
     """
     fixed_mounts = fixed_mounts or {}
-    placements = Placements()
+    placements = Placements(frames_from_optical=frames_from_optical or {})
     ego = _ego_motion(transforms, cameras, anchor_stamp_ns, base_frame, odom_frame, timeout, watch, placements)
     for camera, (frame, stamp_ns) in cameras.items():
         try:
@@ -68,8 +70,8 @@ def place_cameras(
         except TransformError as error:
             placements.unplaced[camera] = str(error)
             continue
-        if frames_from_optical and camera in frames_from_optical:
-            mount = mount @ frames_from_optical[camera]
+        if camera in placements.frames_from_optical:
+            mount = mount @ placements.frames_from_optical[camera]
         if not _near(mount):
             placements.unplaced[camera] = f"TF has it {np.abs(mount[:3, 3]).max():.3g} m away from '{base_frame}'"
             continue

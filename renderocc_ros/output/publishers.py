@@ -103,7 +103,7 @@ class OutputPublishers:
         # Imported here because it loads PyTorch, which a node without a network does not need.
         from renderocc_ros.output.rendered_views import rendered_view
 
-        colours, depth = rendered_view(frame.occupancy, view, frame.base_from_camera[camera], stride)
+        colours, depth = rendered_view(frame.occupancy, view, frame.base_from_frame(camera), stride)
         for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):
             if kind in wanted:
                 self._send(f"{camera}/{kind}", cdr.write_image(stamp, optical_frame, image, encoding))
