@@ -33,7 +33,7 @@ from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.frame.worker import Worker
 from renderocc_ros.health.latency import StageTimes
 from renderocc_ros.health.throttled_log import ThrottledLog
-from renderocc_ros.input.discovery import CameraSearch, find_cameras
+from renderocc_ros.input.discovery import CameraSearch, find_cameras, transforms_elsewhere
 from renderocc_ros.input.inputs import Inputs
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.playback_clock import PlaybackClock
@@ -361,12 +361,21 @@ class RenderOccNode(LifecycleNode):
         """Follow publishers that come and go; with `autostart`, configure and activate once there are cameras."""
         if self._inputs is not None:
             self._inputs.follow_publishers()
+            self._name_other_transforms()
         if self._deactivation_wanted:
             self._deactivation_wanted = False
             self.trigger_deactivate()
         waiting = self._autostart_pending and self._state == "unconfigured" and not self._error
         if waiting and self.get_parameter("autostart").value:
             self._autostart()
+
+    def _name_other_transforms(self) -> None:
+        """Say where transforms are published if not on the topics of the parameters."""
+        parts = self._configured
+        if parts is None or (parts.worker.last_frame is not None and not parts.worker.last_frame.ego_motion_missing):
+            return
+        if text := transforms_elsewhere(self, parts.config, ego_motion=parts.pipeline.has_ego_motion()):
+            self._log.report("TF", "topics", text, time.monotonic())
 
     def _autostart(self) -> None:
         try:

@@ -306,7 +306,7 @@ def test_a_full_disk_leaves_nothing_behind(town_bag, tmp_path):
         (["--mapping", "nowhere.yaml"], "there is no such file; the built-in mappings are lidarseg"),
         (["--classes", "cityscapes"], "there is no class table 'cityscapes'"),
         (["--sweeps", "0"], "--sweeps is 0; expected at least 1"),
-        (["--cameras", "nose"], "camera 'nose' is not in it"),
+        (["--cameras", "nose"], "camera 'nose': no images on /nose/image_raw"),
     ],
 )
 def test_wrong_arguments_are_named_and_leave_nothing(town_bag, tmp_path, capsys, arguments, message):

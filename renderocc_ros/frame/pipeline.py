@@ -109,9 +109,9 @@ class FramePipeline:
         self._compared: dict[str, Calibration] = {}
         self._waits_in_vain = 0
         self._newest_ego_pose: int | None = None
-        self.jumps = JumpWatch(transforms, config.odom_frame, config.base_frame, config.motion)
+        self.jumps = JumpWatch(transforms, config.fixed, config.base, config.motion)
         self._stamp_before: int | None = None  # of the frame before
-        self._mount_checks = MountChecks(config.base_frame)
+        self._mount_checks = MountChecks(config.base)
         self._tables = ViewTables(*predictor.view_size)
         self._pixels = {camera: PixelFormat(config.bit_depth, config.mosaic) for camera in cameras}
         self._device_decoder = None if config.image_decoding == "cpu" else self._make_device_decoder()
@@ -137,7 +137,7 @@ class FramePipeline:
             elif camera not in self._mounts:
                 frame = self._optical_frame(camera, matched, calibrations)
                 try:
-                    self._transforms.lookup(self._config.base_frame, frame, stamp_ns)
+                    self._transforms.lookup(self._config.base, frame, stamp_ns)
                 except TransformError:
                     lacking.append(camera)
         return lacking
@@ -173,7 +173,8 @@ class FramePipeline:
         return frame
 
     def _optical_frame(self, camera: str, matched: MatchedSet, calibrations: dict[str, Calibration]) -> str:
-        return matched.entries[camera][1].frame_id or calibrations[camera].frame_id
+        of_image, of_info = matched.entries[camera][1].frame_id, calibrations[camera].frame_id
+        return self._config.optical_frame(camera, of_image, of_info)
 
     def _place(self, frame: Frame, matched: MatchedSet, calibrations: dict[str, Calibration]) -> Placements:
         cameras = {}
@@ -191,8 +192,8 @@ class FramePipeline:
             self._transforms,
             cameras,
             matched.stamp_ns,
-            self._config.base_frame,
-            self._config.odom_frame,
+            self._config.base,
+            self._config.fixed,
             self._patience(),
             self._mounts,
             self.jumps,
@@ -240,10 +241,18 @@ class FramePipeline:
             text = f"at {seconds_text(frame.jump.after_ns)} s {frame.jump}; nothing is related across it"
             self._log.report("ego pose", "jump", text, time.monotonic())
 
+    def has_ego_motion(self) -> bool:
+        """Whether TF or the odometry relates the vehicle to the fixed frame at any time."""
+        try:
+            self._transforms.latest(self._config.fixed, self._config.base)
+        except TransformError:
+            return False
+        return True
+
     def _patience(self) -> float:
         """Seconds that a frame may wait for its ego pose; 0 after several waits in vain, until a new pose comes."""
         try:
-            newest = self._transforms.latest(self._config.odom_frame, self._config.base_frame)
+            newest = self._transforms.latest(self._config.fixed, self._config.base)
         except TransformError:
             newest = None
         if newest != self._newest_ego_pose:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from renderocc_model.rosio import camera_search
 from renderocc_model.rosio.camera_search import FoundCameras
+from renderocc_model.rosio.transform_topics import ODOMETRY, TRANSFORMS, other_topics
 from renderocc_model.rosio.vehicle import MOST_CAMERAS
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.parameters import NodeConfig
@@ -15,7 +16,7 @@ from renderocc_ros.parameters import NodeConfig
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-__all__ = ["CameraSearch", "cameras_now", "cameras_on_graph", "find_cameras", "found_on_graph"]
+__all__ = ["CameraSearch", "cameras_now", "cameras_on_graph", "find_cameras", "found_on_graph", "transforms_elsewhere"]
 
 
 def find_cameras(node: Node, config: NodeConfig) -> FoundCameras:
@@ -59,6 +60,35 @@ class CameraSearch:
             text = f"waiting for cameras: looking for {config.camera_info_topic} with {config.image_topic}"
             self._log.report("cameras", "none", text, time.monotonic())
         return settled
+
+
+def transforms_elsewhere(node: Node, config: NodeConfig, ego_motion: bool) -> str:
+    """Where transforms or the ego motion are published, if not on the topics of the parameters; else empty.
+
+    Args:
+        node: its graph is looked at.
+        config: names the topics.
+        ego_motion: whether the ego motion has come.
+    """
+    lines = []
+    there = {
+        kind: [
+            name for name, types in node.get_topic_names_and_types() if kind in types and node.count_publishers(name)
+        ]
+        for kind in (TRANSFORMS, ODOMETRY)
+    }
+    for parameter, wanted in (("tf_topic", config.tf_topic), ("tf_static_topic", config.tf_static_topic)):
+        topic = node.resolve_topic_name(wanted)
+        others = other_topics(there[TRANSFORMS], topic)
+        if others and not node.count_publishers(topic):
+            lines.append(
+                f"nothing publishes {topic}, but transforms are on {', '.join(others)}: set the parameter {parameter}, "
+                f"or remap {wanted}:={others[0]}"
+            )
+    if there[ODOMETRY] and config.odom_frame and not config.odom_topic and not ego_motion:
+        names = ", ".join(there[ODOMETRY])
+        lines.append(f"TF has no ego motion, but nav_msgs/Odometry is on {names}: set the parameter odom_topic")
+    return "; ".join(lines)
 
 
 def cameras_now(node: Node, config: NodeConfig) -> FoundCameras:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
@@ -73,7 +74,11 @@ class Inputs:
 
     def _subscribe(self, node: Node) -> None:
         config = self._intake.config
-        for topic, static in (("/tf", False), ("/tf_static", True)):
+        if config.odom_frame and config.odom_topic:
+            self._subscriptions.append(
+                AdaptiveSubscription(node, Odometry, config.odom_topic, self._intake.add_odometry, depth=TF_DEPTH)
+            )
+        for topic, static in ((config.tf_topic, False), (config.tf_static_topic, True)):
             self._subscriptions.append(
                 AdaptiveSubscription(
                     node,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from renderocc_model.images.reduction import MAX_PIXELS
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from renderocc_model.rosio.transform_topics import set_odometry
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.input.calibrations import Calibration, Calibrations, check_frame_id
 from renderocc_ros.input.mailbox import Mailbox
@@ -177,6 +178,7 @@ class Intake:
             text = "image dropped: its stamp is zero; the driver must fill header.stamp"
             self._log.report(subject, "stamp", text, arrival)
             return None
+        stamp_ns += self.config.offset_ns(camera)
         clock_ns = self._watch_clock(arrival)
         ahead = (stamp_ns - clock_ns) * 1e-9
         if self.config.max_future and clock_ns and ahead > self.config.max_future:
@@ -289,7 +291,7 @@ class Intake:
         try:
             transforms = cdr.read_tf(buffer)
         except cdr.MessageError as error:
-            topic = "/tf_static" if static else "/tf"
+            topic = self.config.tf_static_topic if static else self.config.tf_topic
             self._log.report("TF", "message", f"message on {topic} dropped: {error}", now)
             return
         for t in transforms:
@@ -301,6 +303,14 @@ class Intake:
             conflict = self._transforms.conflict_of(t.child) if static else None
             if conflict is not None and conflict.change:
                 self._log.report("TF", f"static {t.child}", str(conflict), now)
+
+    def add_odometry(self, buffer: bytes) -> None:
+        """Take in a message of the parameter `odom_topic`."""
+        try:
+            set_odometry(self._transforms, self.config, self.config.fixed, cdr.read_odometry(buffer))
+        except ValueError as error:
+            text = f"message on {self.config.odom_topic} dropped: {error}"
+            self._log.report("TF", "odometry", text, time.monotonic())
 
     # ---- for diagnostics
 

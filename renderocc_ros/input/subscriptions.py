@@ -10,6 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from renderocc_model.rosio.camera_search import COMPRESSED, IMAGE
 from renderocc_ros.rclpy_private import parameter_overrides
 
 FOLLOWED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
@@ -108,7 +109,8 @@ class ImageSubscription:
     Args:
         node: owner of the subscriptions.
         raw_type, compressed_type: message classes.
-        topic: name of the raw topic; compressed images are at TOPIC/compressed.
+        topic: name of the raw topic; compressed images are at TOPIC/compressed, or on TOPIC itself where nobody
+            publishes raw ones there.
         transport: auto, raw or compressed.
         callback: called with (bytes, whether they are a CompressedImage).
         depth: messages kept for the callback.
@@ -131,12 +133,30 @@ class ImageSubscription:
             ),
         }
         self._node = node
+        self._direct = lambda: AdaptiveSubscription(
+            node, compressed_type, topic, lambda buffer: callback(buffer, True), depth
+        )
+        self._transport = transport
+        self._is_direct = False
         self._resolved = [node.resolve_topic_name(name) for name in (topic, f"{topic}/compressed")]  # with remappings
         self._auto = transport == "auto"
-        wanted = {"raw": (False,), "compressed": (True,), "auto": (False, True)}[transport]
         self._subscriptions: dict[bool, AdaptiveSubscription] = {}
+        self._subscribe(self._holds_compressed())
+
+    def _holds_compressed(self) -> bool:
+        """Whether the raw topic has compressed images, as converters of datasets write them."""
+        if self._transport == "raw":
+            return False
+        kinds = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._resolved[0])}
+        return COMPRESSED in kinds and IMAGE not in kinds
+
+    def _subscribe(self, direct: bool) -> None:
+        self._is_direct = direct
+        wanted = {"raw": (False,), "compressed": (True,), "auto": (False, True)}[self._transport]
         try:
-            for compressed in wanted:
+            if direct:
+                self._subscriptions[True] = self._direct()
+            for compressed in () if direct else wanted:
                 self._subscriptions[compressed] = self._make[compressed]()
         except BaseException:
             self.destroy()
@@ -148,7 +168,10 @@ class ImageSubscription:
         return any(self._node.count_publishers(topic) for topic in self._resolved)
 
     def follow_publishers(self) -> None:
-        if self._auto:
+        if self._holds_compressed() != self._is_direct:
+            self.destroy()  # first: a topic cannot have subscriptions of two types
+            self._subscribe(not self._is_direct)
+        if self._auto and not self._is_direct:
             both = all(self._node.count_publishers(topic) for topic in self._resolved)
             if both and True in self._subscriptions:
                 self._subscriptions.pop(True).destroy()

@@ -63,7 +63,7 @@ class OutputPublishers:
     def publish(self, frame: Frame) -> None:
         """Publish all topics of a frame. The grid is latched and always made; the rest only if somebody subscribes."""
         config = self.config
-        occupancy, stamp, base = frame.occupancy, frame.stamp_ns, config.base_frame
+        occupancy, stamp, base = frame.occupancy, frame.stamp_ns, config.base
         if self._wanted("points") or self._wanted("markers"):
             surface = outputs.surface_voxels(occupancy)
             if self._wanted("points"):
