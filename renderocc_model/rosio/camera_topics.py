@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 _MOST_COMPLAINTS = 10
+_MOST_REORDERED = 16  # pictures of a video
+_OTHER_TIME_NS = 1_000_000_000  # stamps that go back by more are of another time, not of reordered pictures
 _AFTER_STAMP = 12  # bytes of a message's encapsulation and of its stamp
 GAP = 5.0  # times the median interval from which a pause is a gap
 
@@ -163,13 +165,22 @@ class CameraTopics:
         except ValueError as error:
             raise ImageLeftOut(str(error)) from None
         stamp_ns += self.offset_ns if stamp_ns else 0  # zero stays zero: the camera has set no stamp
-        self.stamps.append(stamp_ns)
+        self.stamps.insert(self._place_of(stamp_ns), stamp_ns)
         self.recorded_later_s = max(self.recorded_later_s, abs(recorded_ns - stamp_ns) / 1e9)
         if self.size is None:
             self.size = size
         if size is not None and size != self.size:
             before, now = (f"{width}x{height}" for height, width in (self.size, size))
             raise ValueError(f"images change their size from {before} to {now}; record with one size")
+
+    def _place_of(self, stamp_ns: int) -> int:
+        """Where a stamp belongs among `stamps`: at the end, but for B pictures of a video, which come late."""
+        place = len(self.stamps)
+        if self.video:
+            first = max(0, place - _MOST_REORDERED)
+            while place > first and 0 < self.stamps[place - 1] - stamp_ns < _OTHER_TIME_NS:
+                place -= 1
+        return place
 
     def _size_of(self, message: cdr.VideoMessage | cdr.ImageMessage | cdr.CompressedImageMessage):
         """(height, width); None of a video that has shown no picture yet. ValueError: it cannot be decoded."""
