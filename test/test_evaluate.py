@@ -304,3 +304,28 @@ def test_tables_say_a_dash_where_nothing_was_measured():
     }
     assert re.search(r"AbsRel +-", evaluation_text(result)) and "| car | - |" in evaluation_markdown(result)
     assert "| rear | 0 | - | - |" in evaluation_markdown(result)
+
+
+def test_the_map_is_evaluated_beside_single_frames_with_settings_of_its_own(checkpoint, tables, tmp_path, capsys):
+    options = ("--rays", 200, "--limit", 1, "--map-stride", 1, "--json", tmp_path / "all.json")
+    assert run(checkpoint, tables, *options, "--map", "memory=0.5", "gain=1.0") == 0
+    assert "beside each frame alone" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "all.json").read_text())["map"]
+    frames = len(RayDataset(tables))
+    assert figures["frames"] == frames
+    for which in ("frame", "map"):
+        assert figures[which]["counts"]["frames"] == frames and 0 < figures[which]["iou_occupied"] < 1
+    assert figures["frame"]["counts"]["voxels"] == figures["map"]["counts"]["voxels"]  # of the same mask
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--map", "memry=0.5"), "did you mean 'memory'"),
+        (("--map", "memory=2"), "'memory' is 2"),
+        (("--map-stride", "0"), "--map-stride is 0"),
+    ],
+)
+def test_a_wrong_setting_of_the_map_is_refused_before_the_work(checkpoint, tables, capsys, options, text):
+    assert run(checkpoint, tables, *options) == 2
+    assert text in capsys.readouterr().err

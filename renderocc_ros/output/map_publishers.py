@@ -164,6 +164,6 @@ class MapPublishers:
             self._publishers["grid"].publish(outputs.grid_message(cells, volume, lowest, snapshot.stamp_ns, frame))
             return
         x, y, values = change
-        if values.size:
+        if values.size and self._publishers["grid_updates"].get_subscription_count():
             message = cdr.write_occupancy_grid_update(snapshot.stamp_ns, frame, values, x, y)
             self._publishers["grid_updates"].publish(message)

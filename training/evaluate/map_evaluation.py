@@ -24,7 +24,7 @@ from .frame_truth import FrameTruth, ray_origins, truth_of
 from .metrics import VolumeScores
 from .rayiou import DEFAULT_ORIGIN, cast_frame
 
-__all__ = ["GhostCounts", "evaluate_map"]
+__all__ = ["GhostCounts", "MovingTrails", "evaluate_map"]
 
 GHOST_AGES = (0.1, 0.5, 1.0)  # seconds since a moving object has left a voxel
 _LONGEST = 3.0  # seconds; voxels that were left longer ago do not count
@@ -64,7 +64,7 @@ class GhostCounts:
         return {"shares": shares, "left": self.left.tolist(), "ghosts": self.ghosts.tolist()}
 
 
-class _Trails:
+class MovingTrails:
     """When something moving was last in each voxel around the vehicle, by the truth of the frames so far.
 
     The voxels are kept as points of odom, with a look-up through the current frame's grid.
@@ -129,7 +129,7 @@ def evaluate_map(
         tables, number = dataset.recording_of(index)
         current = dataset.sample(0, index).current
         if piece != (piece := (tables.name, int(tables.pieces[number]))):
-            remembered, trails = RollingMap(classes, grid, config), _Trails(classes, grid)
+            remembered, trails = RollingMap(classes, grid, config), MovingTrails(classes, grid)
         used = np.flatnonzero(current.present)
         undistorted = [dataset.undistortion(tables.cameras[camera]) for camera in used]
         occupancy = predictor.predict(
