@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TypeVar
 
-from renderocc_model.base.config_arguments import add_arguments, from_arguments
+from renderocc_model.base.config import from_mapping, nested, settings_of
+from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 
-__all__ = ["add_params_option", "add_vehicle_options", "vehicle_from"]
+__all__ = ["add_params_option", "add_vehicle_options", "vehicle_from", "with_options"]
+
+V = TypeVar("V", bound=Vehicle)
 
 _ALSO = {"lidar_topics": ("--lidar",)}  # shorter names
 
@@ -32,6 +36,17 @@ def vehicle_from(arguments: argparse.Namespace) -> Vehicle:
     Raises:
         ValueError: the file cannot be used, or a value is wrong.
     """
-    return from_arguments(
-        arguments, Vehicle, Vehicle() if arguments.params is None else vehicle_of_file(arguments.params)
-    )
+    return with_options(Vehicle() if arguments.params is None else vehicle_of_file(arguments.params), arguments)
+
+
+def with_options(vehicle: V, arguments: argparse.Namespace) -> V:
+    """A vehicle, or the node's parameters, with the settings of the vehicle that a command's options give.
+
+    Raises:
+        ValueError: a value is wrong.
+    """
+    given = {
+        setting.name: getattr(arguments, setting.name.rpartition(".")[2], None) for setting in settings_of(Vehicle)
+    }
+    chosen = nested({name: value for name, value in given.items() if value is not None})
+    return from_mapping(type(vehicle), chosen, where="options", base=vehicle)

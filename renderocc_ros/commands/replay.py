@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from renderocc_model.rosio.bags import Bag, BagError, Topic
+from renderocc_model.rosio.camera_search import find_cameras, no_cameras, topic_types
+from renderocc_model.rosio.transform_topics import TransformReader
+from renderocc_model.rosio.vehicle import Vehicle, absolute
+from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
 from renderocc_ros.commands.player import CLOCK_TOPIC, Part, Played, Player
 from renderocc_ros.commands.recorded_topics import ReplayError
 from renderocc_ros.process import ignore_signals
@@ -121,6 +125,21 @@ def choose_topics(bag: Bag, wanted: Sequence[str] | None, with_clock: bool, play
     return [topic for topic in bag.topics.values() if topic.name in names and topic.count]
 
 
+def vehicle_topics(path: Path, vehicle: Vehicle) -> list[str]:
+    """The topics of a recording that a vehicle's description names or finds.
+
+    Raises:
+        BagError: the recording cannot be read, or has no camera of this vehicle.
+    """
+    with Bag(path) as bag:
+        found = find_cameras(topic_types(bag.topics.values()), vehicle)
+        if not found.cameras:
+            raise BagError(f"{path}: no camera can be used: {no_cameras(bag.topics.values(), vehicle, found)}")
+        names = {topic for source in found.cameras.values() for topic in (source.image_topic, source.info_topic)}
+        names |= TransformReader(bag.topics, vehicle).topics | {absolute(name) for name in vehicle.lidar_topics}
+        return sorted(names & {topic.name for topic in bag.topics.values() if topic.count})
+
+
 @contextlib.contextmanager
 def progress_bar(seconds: float, shown: bool) -> Iterator[Callable[[float], None]]:
     """`with progress_bar(seconds, shown) as advance`: `advance(position)` moves the bar, if it is shown."""
@@ -152,6 +171,11 @@ def parser() -> argparse.ArgumentParser:
         help="publish /clock (record time) at HZ, default 100, and before each message; for nodes with use_sim_time",
     )
     made.add_argument("--topics", nargs="+", metavar="TOPIC", help="play these only; shell patterns are allowed")
+    made.add_argument(
+        "--only-vehicle",
+        action="store_true",
+        help="play only the topics of the vehicle that --params and the options below describe",
+    )
     made.add_argument("--start", type=float, default=0.0, metavar="S", help="begin S seconds into the recording")
     made.add_argument("--duration", type=float, metavar="S", help="play S seconds of the recording")
     made.add_argument(
@@ -164,6 +188,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--remap", nargs="+", default=[], metavar="FROM:=TO", help="publish a recorded topic under another name"
     )
+    add_vehicle_options(made)
     return made
 
 
@@ -195,6 +220,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, ros_args = ros_arguments(sys.argv[1:] if argv is None else argv)
     arguments = parser().parse_args(own)
     stop = threading.Event()
+    topics = arguments.topics
+    try:
+        if arguments.only_vehicle or arguments.params is not None:
+            topics = [*vehicle_topics(arguments.bag, vehicle_from(arguments)), *(topics or ())]
+    except ValueError as error:
+        print(f"renderocc replay: {error}", file=sys.stderr)
+        return 2
     previous = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         played = play(
@@ -202,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rate=arguments.rate,
             loop=arguments.loop,
             clock_hz=arguments.clock,
-            topics=arguments.topics,
+            topics=topics,
             start=arguments.start,
             duration=arguments.duration,
             wait_for=arguments.wait_for,

@@ -70,6 +70,8 @@ def read_contents(findings: Findings, bag: Bag, vehicle: Vehicle) -> Contents:
     contents = Contents(cameras, found, reader, bag.start_ns)
     by_topic = {topic: camera for camera in cameras.values() for topic in (camera.image_topic, camera.info_topic)}
     clouds = {topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count}
+    chosen = {name if name.startswith("/") else f"/{name}" for name in vehicle.lidar_topics}
+    clouds = clouds & chosen or clouds
     bad = Faults()
     looked_at = {*by_topic, *clouds, *reader.topics}
     total = sum(topic.count for topic in bag.topics.values() if topic.name in looked_at)

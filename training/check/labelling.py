@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from renderocc_model.base.findings import Findings
@@ -16,7 +18,7 @@ _NEAR_S = 0.1  # largest time between an image and its cloud, as in `renderocc l
 _MOST = 0.5  # share of images without a cloud from which it is worth a warning
 
 
-def check_labelling(findings: Findings, contents: Contents, bag: Bag) -> None:
+def check_labelling(findings: Findings, contents: Contents, bag: Bag, chosen: Sequence[str] = ()) -> None:
     """Check that there is one LiDAR, that its clouds have points, and that they are near the images in time."""
     clouds = contents.clouds
     unreadable = [topic.name for topic in bag.topics.values() if topic.type in CLOUD_TYPES and topic.count]
@@ -32,8 +34,8 @@ def check_labelling(findings: Findings, contents: Contents, bag: Bag) -> None:
         else:
             findings.warn("labelling", text, "name depth images with --depth-topic, or record the LiDAR")
         return
-    if len(clouds) > 1:
-        remedy = f"choose one: renderocc label --lidar {next(iter(clouds))}"
+    if len(clouds) > 1 and not chosen:
+        remedy = f"choose one or more: renderocc label --lidar {next(iter(clouds))}"
         findings.warn("labelling", f"there are {len(clouds)} PointCloud2 topics: {', '.join(clouds)}", remedy)
     for topic, (_, stamps) in clouds.items():
         if not contents.cloud_points.get(topic):

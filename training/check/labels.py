@@ -62,7 +62,7 @@ def check_labels(
     for name, camera in contents.cameras.items():
         if camera.model is None:
             continue
-        topics = {kind: _open(findings, bags, name, kind) for kind in _DECODERS}
+        topics = {kind: _open(findings, bags, name, kind, camera.offset_ns) for kind in _DECODERS}
         report.class_topics |= topics["semantic"] is not None
         if topics["depth"] is None:
             findings.warn(f"labels '{name}'", f"{where} has no /{name}/depth", "make it with `renderocc label`")
@@ -88,13 +88,13 @@ def check_labels(
     return report
 
 
-def _open(findings: Findings, bags: list[Bag], camera: str, kind: str) -> StampedTopic | None:
+def _open(findings: Findings, bags: list[Bag], camera: str, kind: str, offset_ns: int) -> StampedTopic | None:
     """The topic of a camera's labels of a kind; None if there is none, or it cannot be read."""
     source = find_source(bags, f"/{camera}/{kind}")
     if source is None:
         return None
     try:
-        return StampedTopic(source.bag, source.topic)
+        return StampedTopic(source.bag, source.topic, offset_ns=offset_ns)
     except TopicError as error:
         findings.fail(f"labels '{camera}'", str(error), "make the labels again")
         return None

@@ -96,7 +96,7 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
     except ValueError as error:
         findings.fail("classes", str(error))
     if options.no_labels:
-        check_labelling(findings, contents, bag)
+        check_labelling(findings, contents, bag, vehicle.lidar_topics)
     else:
         labelled = check_labels(findings, contents, [*sidecars, bag], classes, options.samples)
     volumes = check_truth(findings, contents, bag.path, classes, options.max_time_diff)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from training.recordings.stamped_topic import StampedTopic
 from .deskew import deskewed
 from .mapping import ClassMapping, LabelError
 
-__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "NoCloud", "null_returns"]
+__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "LidarGroup", "NoCloud", "null_returns"]
 
 # One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
@@ -56,13 +57,15 @@ class LabelledCloud:
     """A cloud's points xyz (N, 3) float64 in `frame_id`, and their class ids (N,) uint8, or None without classes.
 
     All are where they are seen from the LiDAR at the stamp. Points that are no surface (noise, sky, the vehicle itself)
-    and beams without a return are left out.
+    and beams without a return are left out. `nearest`: it is
+    that of its LiDAR which is nearest to the image in time, though other LiDARs' clouds come before it.
     """
 
     stamp_ns: int
     frame_id: str
     xyz: np.ndarray
     classes: np.ndarray | None
+    nearest: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,8 @@ class LidarClouds:
             base_from_lidar = recording.transforms.lookup(recording.base_frame, cloud.frame_id, cloud.stamp_ns)
         except TransformError as error:
             raise LabelError(
-                f"the LiDAR's frame '{cloud.frame_id}' has no pose on the vehicle: {error}; record /tf_static"
+                f"the LiDAR's frame '{cloud.frame_id}' has no pose on the vehicle: {error}; "
+                "record /tf_static, or set --mounts or --frame-prefix"
             ) from None
         base_from_camera = recording.base_from_camera(camera, stamp_ns, cloud.stamp_ns)
         return invert(base_from_camera) @ base_from_lidar
@@ -209,9 +213,10 @@ class LidarClouds:
             kept &= classes != NO_SURFACE
         if offsets is not None:
             kept = self._timed(kept, offsets)
-        xyz = xyz[kept] if offsets is None else self._deskewed(message.frame_id, stamp_ns, xyz[kept], offsets[kept])
+        frame = self.recording.lidar_frame(self.topic.topic, message.frame_id)
+        xyz = xyz[kept] if offsets is None else self._deskewed(frame, stamp_ns, xyz[kept], offsets[kept])
         classes = None if classes is None else classes[kept]
-        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, message.frame_id, xyz, classes)
+        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, frame, xyz, classes)
         while len(self._cache) > self.sweeps + 2:
             self._cache.popitem(last=False)
         return cloud
@@ -232,3 +237,36 @@ class LidarClouds:
             return deskewed(self.recording, frame_id, stamp_ns, xyz, offsets)
         except RecordingError as error:
             raise NoCloud(f"a cloud on {self.topic.topic} cannot be deskewed: {error}") from None
+
+
+class LidarGroup:
+    """The clouds of several LiDARs, which label an image together.
+
+    Args:
+        lidars: one for each topic.
+    """
+
+    def __init__(self, lidars: Sequence[LidarClouds]) -> None:
+        self._lidars, self.classes = tuple(lidars), lidars[0].classes
+
+    def around(self, stamp_ns: int) -> list[LabelledCloud]:
+        """The clouds for an image: the nearest one of each LiDAR, then the others of each.
+
+        Raises:
+            NoCloud: no LiDAR has one.
+            LabelError: a cloud's classes do not fit it.
+        """
+        found, reasons = [], []
+        for lidar in self._lidars:
+            try:
+                found.append(lidar.around(stamp_ns))
+            except NoCloud as error:
+                reasons.append(str(error))
+        if not found:
+            raise NoCloud("; ".join(reasons))
+        nearest = [replace(clouds[0], nearest=True) for clouds in found]
+        return [*nearest, *(cloud for clouds in found for cloud in clouds[1:])]
+
+    def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
+        """As of one LiDAR."""
+        return self._lidars[0].camera_from_cloud(camera, stamp_ns, cloud)

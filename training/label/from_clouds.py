@@ -34,8 +34,8 @@ def labels_from_clouds(
 ) -> Labels:
     """Depth and classes of the pixels that points project to. Where several meet, the nearest point is used.
 
-    Only the first cloud labels classes that move, because such objects have moved at the time of the other clouds. If
-    the first cloud has classes, points of other clouds without a class are left out, too (sweeps between labelled
+    Only the first cloud (of each LiDAR) labels classes that move, because such objects have moved at the time of the
+    others. If the first cloud has classes, points of other clouds without a class are left out, too (sweeps between labelled
     keyframes). If no cloud has classes, moving objects are smeared.
 
     Args:
@@ -53,7 +53,7 @@ def labels_from_clouds(
         shown.append(points)
         none = np.full(len(points.index), UNLABELLED, np.uint8)
         ids_of.append(none if cloud.classes is None else cloud.classes[points.index])
-        later_of.append(np.full(len(points.index), number > 0))
+        later_of.append(np.full(len(points.index), number > 0 and not cloud.nearest))
     points, ids, later = Projected.joined(shown), np.concatenate(ids_of), np.concatenate(later_of)
     columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
     classified = dense is not None or any(cloud.classes is not None for _, cloud in clouds)

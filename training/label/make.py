@@ -23,7 +23,7 @@ from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.sources import Message, RecordingError
 from training.recordings.stamped_topic import StampedTopic
 
-from .clouds import LabelledCloud, LidarClouds, NoCloud
+from .clouds import LabelledCloud, LidarClouds, LidarGroup, NoCloud
 from .coverage import Coverage
 from .from_clouds import Labels, labels_from_clouds
 from .from_images import Segmenter, recorded_classes, recorded_depth
@@ -55,7 +55,7 @@ class Sources:
     """
 
     classes: ClassTable
-    lidar: LidarClouds | None = None
+    lidar: LidarClouds | LidarGroup | None = None
     depth: dict[str, StampedTopic] = field(default_factory=dict)
     semantic: dict[str, StampedTopic] = field(default_factory=dict)
     mapping: ClassMapping | None = None
@@ -127,7 +127,8 @@ def write_labels(
             for done, (job, labels, files) in enumerate(_worked(pool, jobs, jobs_to_do, sources), 1):
                 coverage.add(job.camera, labels)
                 for what in whats:
-                    writer.write(job.camera, what, job.stamp_ns, recording.optical_frames[job.camera], files[what])
+                    stamp_ns = recording.header_stamp(job.camera, job.stamp_ns)
+                    writer.write(job.camera, what, stamp_ns, recording.optical_frames[job.camera], files[what])
                 on_image(done + sum(entry[0] for entry in coverage.skipped.values()))
         refuse_nothing(recording, coverage)
         write_note(partial, sources.classes, recording.path, notes)

@@ -17,7 +17,7 @@ from training.recordings.lidar_topics import CLOUD_TYPES, other_lidars, read_clo
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
-from .clouds import LabelField, LabelFiles, LidarClouds
+from .clouds import LabelField, LabelFiles, LidarClouds, LidarGroup
 from .from_images import Segmenter
 from .make import Sources
 from .mapping import BUILT_IN, ClassMapping, LabelError, NeedsOption, load_mapping
@@ -41,16 +41,18 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     """
     depth = _per_camera(recording, wanted.depth_topic, "--depth-topic") if wanted.depth_topic else {}
     clouds = _clouds(recording, wanted, needed=not depth or wanted.label_field or wanted.label_files)
-    classes = _classes(recording, clouds, wanted)
+    classes = _classes(recording, clouds[0] if clouds else None, wanted)
     if wanted.mapping and classes.mapping is None:
         raise LabelError(
             "--mapping was given, but no ids to map; also give --label-field, --label-files or --semantic-topic"
         )
-    lidar: LidarClouds | None = None
+    lidars: list[LidarClouds] = []
     motion: dict[str, str] = {}
-    if clouds is not None:
-        times, motion = scan_times(recording, clouds, wanted.no_deskew)
-        lidar = LidarClouds(recording, clouds, classes.points, wanted.sweeps, wanted.max_time_diff, times)
+    for one in clouds:
+        times, told = scan_times(recording, one, wanted.no_deskew)
+        motion = {key: "; ".join(filter(None, (motion.get(key), told.get(key)))) for key in {**motion, **told}}
+        lidars.append(LidarClouds(recording, one, classes.points, wanted.sweeps, wanted.max_time_diff, times))
+    lidar = LidarGroup(lidars) if len(lidars) > 1 else next(iter(lidars), None)
     sources = Sources(
         classes.table,
         lidar,
@@ -63,8 +65,9 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         {} if wanted.masks is None else _masks(recording, wanted.masks),
     )
     none = "none; for classes give --label-field, --label-files, --semantic-topic or --network"
+    topics = ", ".join(one.topic for one in clouds)
     notes = {
-        "depth": f"{clouds.topic}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
+        "depth": f"{topics}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
         "semantics": classes.note or none,
         **motion,
     }
@@ -85,19 +88,23 @@ class _Classes:
     mapping: ClassMapping | None = None
 
 
-def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> StampedTopic | None:
-    """The topic of clouds; None if it is not needed."""
+def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> list[StampedTopic]:
+    """The topics of clouds; none if they are not needed."""
     chosen = recording.vehicle.lidar_topics
     if not needed and not chosen:
-        return None
-    topic = find_topic(recording.bag, CLOUD_TYPES, chosen[0] if chosen else None, "--lidar")
-    if topic is None:
+        return []
+    found = [find_topic(recording.bag, CLOUD_TYPES, name, "--lidar") for name in chosen or (None,)]
+    topics = [name for name in found if name is not None]
+    if len(topics) > 1 and wanted.label_files:
+        raise LabelError(f"--label-files has classes of one LiDAR, but --lidar names {len(topics)}; name one")
+    if not topics:
         others = other_lidars(recording.bag)
         text = f"{recording.path}: there is no PointCloud2 topic for depth"
         if others:
             raise LabelError(f"{text}; {others}")
         raise NeedsOption(f"{text}; record the LiDAR, or name depth images with --depth-topic")
-    return StampedTopic(recording.bag, topic, tolerant=True)
+    offset_ns = recording.vehicle.offset_ns
+    return [StampedTopic(recording.bag, name, tolerant=True, offset_ns=offset_ns(name)) for name in topics]
 
 
 def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespace) -> _Classes:
@@ -198,7 +205,7 @@ def _per_camera(recording: Recording, template: str, option: str) -> dict[str, S
         for topic in (name, f"{name}/compressed", f"{name}/compressedDepth"):
             there = recording.bag.topics.get(topic)
             if there is not None and there.count and there.type in _IMAGES:
-                found[camera] = StampedTopic(recording.bag, topic)
+                found[camera] = StampedTopic(recording.bag, topic, offset_ns=recording.vehicle.offset_ns(camera))
                 break
     if not found:
         raise LabelError(

@@ -12,9 +12,9 @@ import numpy as np
 
 from renderocc_model.field.truth import truth_files
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.geometry.mount_entries import camera_mounts
+from renderocc_model.geometry.mount_entries import camera_mounts, lidar_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
-from renderocc_model.geometry.transforms import invert
+from renderocc_model.geometry.transforms import invert, quaternion_from_matrix
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.motion import Jumps, find_jumps
@@ -107,6 +107,10 @@ class Recording:
             self.optical_frames: dict[str, str] = index.optical_frames
             self.reader = index.reader
             self.transforms, self.odom_frame = self.reader.transforms, self.reader.fixed
+            self._lidars = lidar_mounts(vehicle.mounts)
+            for topic, pose in self._lidars.items():
+                rotation = quaternion_from_matrix(pose[:3, :3])
+                self.transforms.set(self.base_frame, mount_frame(topic), 0, pose[:3, 3], rotation, static=True)
             self._frames_from_optical = index.frames_from_optical
             self.notes: list[str] = [f"{bag.path}: {note}" for bag in bags for note in bag.notes] + index.notes
             self.notes += [f"{self.path}: {found.note}"] if found.note else []
@@ -168,6 +172,10 @@ class Recording:
             for camera, source in found.items()
             if source is not None
         }
+
+    def lidar_frame(self, topic: str, frame_id: str) -> str:
+        """The name in the transform buffer of a LiDAR's frame: of its entry in `mounts`, else in TF."""
+        return mount_frame(topic) if topic in self._lidars else self.vehicle.frame(frame_id)
 
     def header_stamp(self, camera: str, stamp_ns: int) -> int:
         """The stamp in the header of a camera's image, by the camera's own clock."""
@@ -345,6 +353,11 @@ class Recording:
                 "labels with `renderocc label`"
             )
         return source
+
+
+def mount_frame(topic: str) -> str:
+    """The frame in the transform buffer of a LiDAR that has an entry in `mounts`. No frame of TF has this name."""
+    return f"mount of {topic}"
 
 
 def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:

@@ -22,25 +22,27 @@ class StampedTopic:
     Args:
         bag: an open bag.
         topic: name of the topic. It is read once, for its stamps.
+        offset_ns: nanoseconds to add to the headers' stamps, which puts the sensor's clock right.
         tolerant: leave messages out whose header cannot be read, as long as there are others.
     Attributes:
         type: message type.
-        stamps: header stamps, ascending. Of messages with equal stamps only the first is used.
+        stamps: header stamps with the offset, ascending. Of messages with equal stamps only the first is used.
         left_out: number of messages whose header cannot be read.
     Raises:
         TopicError: the topic is not in the recording or a header cannot be read.
     """
 
-    def __init__(self, bag: Bag, topic: str, tolerant: bool = False) -> None:
+    def __init__(self, bag: Bag, topic: str, tolerant: bool = False, offset_ns: int = 0) -> None:
         if topic not in bag.topics or not bag.topics[topic].count:
             kinds = ", ".join(bag.topics) or "none"
             raise TopicError(f"{bag.path}: there is no message on {topic}; its topics are {kinds}")
         self.bag, self.topic, self.type = bag, topic, bag.topics[topic].type
         self._recorded: dict[int, int] = {}
+        self._offset_ns = offset_ns
         self.left_out, first = 0, ""
         for _, recorded_ns, data in bag.messages([topic]):
             try:
-                self._recorded.setdefault(cdr.read_header(data)[0], recorded_ns)
+                self._recorded.setdefault(cdr.read_header(data)[0] + offset_ns, recorded_ns)
             except ValueError as error:
                 self.left_out += 1
                 first = first or f"{bag.path}: {topic}, message recorded at {seconds_text(recorded_ns)} s: {error}"
@@ -68,7 +70,7 @@ class StampedTopic:
         """The serialised message with this stamp."""
         recorded_ns = self._recorded[stamp_ns]
         for _, _, data in self.bag.messages([self.topic], recorded_ns, recorded_ns + 1):
-            if cdr.read_header(data)[0] == stamp_ns:
+            if cdr.read_header(data)[0] + self._offset_ns == stamp_ns:
                 return data
         raise TopicError(f"{self.bag.path}: {self.topic} at {seconds_text(stamp_ns)} s is gone; the file was changed")
 

@@ -50,7 +50,11 @@ _MEMORY_WANTED, _DISK_WANTED, _SHARED_WANTED = 2 << 30, 1 << 30, 64 << 20
 
 
 def examine(
-    bag: Path | None = None, checkpoint: Path | None = None, params: Path | None = None, seconds: float = 60.0
+    bag: Path | None = None,
+    checkpoint: Path | None = None,
+    params: Path | None = None,
+    seconds: float = 60.0,
+    options: argparse.Namespace | None = None,
 ) -> Findings:
     """Run the checks.
 
@@ -58,6 +62,7 @@ def examine(
         bag: a rosbag2 recording the node is meant to run on.
         checkpoint: the network it is meant to use; default: the one that `params` names, else the package's own.
         params: a ROS parameter file for the node.
+        options: options of the command that describe the vehicle and count before `params`.
         seconds: how much of the recording, from its start, is looked at message by message.
     """
     findings = Findings()
@@ -68,6 +73,13 @@ def examine(
     from renderocc_ros.commands.doctor.files import check_checkpoint, check_params, check_rig
 
     config = check_params(findings, params)
+    if options is not None and _can_describe():
+        from renderocc_model.rosio.vehicle_options import with_options
+
+        try:
+            config = with_options(config, options)
+        except ValueError as error:
+            findings.fail("options", str(error))
     trained_rig = check_checkpoint(findings, checkpoint, config)
     if bag is not None:
         check_rig(findings, trained_rig, check_bag(findings, bag, config, seconds))
@@ -238,18 +250,28 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--bag", type=Path, help="recording that the node is to run on")
     made.add_argument("--checkpoint", type=Path, help="network that the node is to use")
-    made.add_argument("--params", type=Path, help="ROS parameter file of the node")
     made.add_argument(
         "--seconds", type=float, default=60.0, help="check the first SECONDS of the recording (default 60)"
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    if _can_describe():
+        from renderocc_model.rosio.vehicle_options import add_vehicle_options
+
+        add_vehicle_options(made)
+    else:
+        made.add_argument("--params", type=Path, help="ROS parameter file of the node")
     return made
+
+
+def _can_describe() -> bool:
+    """Whether the packages are there that the vehicle's description needs; the doctor runs without them, too."""
+    return all(importlib.util.find_spec(name) is not None for name in ("numpy", "ruamel", "cv2"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `renderocc doctor`. Exit status: 0 if the node can run, 1 if it cannot."""
     arguments = parser().parse_args(argv)
-    findings = examine(arguments.bag, arguments.checkpoint, arguments.params, arguments.seconds)
+    findings = examine(arguments.bag, arguments.checkpoint, arguments.params, arguments.seconds, arguments)
     if arguments.json:
         print(json.dumps(findings.as_dict(), indent=2))
     else:
