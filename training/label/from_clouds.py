@@ -35,8 +35,8 @@ def labels_from_clouds(
     """Depth and classes of the pixels that points project to. Where several meet, the nearest point is used.
 
     Only the first cloud (of each LiDAR) labels classes that move, because such objects have moved at the time of the
-    others. If the first cloud has classes, points of other clouds without a class are left out, too (sweeps between labelled
-    keyframes). If no cloud has classes, moving objects are smeared.
+    others. If the first cloud has classes, points of other clouds without a class are left out, too (sweeps between
+    labelled keyframes). If no cloud has classes, moving objects are smeared.
 
     Args:
         model: the camera's model.
