@@ -6,10 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+from training.structure.settings import MotionDepth
 
 __all__ = ["main"]
 
@@ -18,16 +21,25 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc label",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Label the images of a recording in 2D. Depth comes from its LiDAR or from depth images; classes\n"
-        "come from labelled points, label images or a segmentation network. The labels are written to a sidecar bag\n"
-        "with <camera>/depth and <camera>/semantic at the images' stamps. The recording is not changed.",
+        description="Label the images of a recording in 2D. Depth comes from its LiDAR, from depth images, or\n"
+        "from its motion; classes come from labelled points, label images or a segmentation network. The labels are\n"
+        "written to a sidecar bag with <camera>/depth and <camera>/semantic at the images' stamps. The recording is\n"
+        "not changed.",
         epilog="examples: renderocc label drives/monday --preview look\n"
         "          renderocc label drives/monday --network segformer.onnx --sweeps 3\n"
-        "          renderocc label drives/kitti_00 --label-files kitti/00/labels",
+        "          renderocc label drives/kitti_00 --label-files kitti/00/labels\n"
+        "          renderocc label drives/no_lidar --depth-from motion --preview look",
     )
     made.add_argument("bag", type=Path, help="the recording")
     made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
     depth = made.add_argument_group("depth")
+    depth.add_argument(
+        "--depth-from",
+        choices=("recording", "motion"),
+        default="recording",
+        help="recording: its LiDAR or depth images; motion: triangulated from the images of a vehicle that drives, "
+        "with its odometry (default recording)",
+    )
     depth.add_argument(
         "--sweeps", type=int, default=1, metavar="K", help="use the K clouds nearest in time to an image (default 1)"
     )
@@ -57,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="TEMPLATE",
         help="use depth images instead of the LiDAR, for example /{camera}/depth/image_raw",
     )
+    add_arguments(made.add_argument_group("depth from motion"), MotionDepth)
     made.add_argument(
         "--masks",
         type=Path,
@@ -103,7 +116,11 @@ def parser() -> argparse.ArgumentParser:
         "--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format of the sidecar (default mcap)"
     )
     made.add_argument(
-        "--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))), metavar="N", help="number of threads"
+        "--jobs",
+        type=int,
+        default=min(8, len(os.sched_getaffinity(0))),
+        metavar="N",
+        help="number of threads, and of processes for depth from motion",
     )
     add_vehicle_options(made)
     return made
@@ -126,6 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from training.recordings.notes import sidecar_of
 
     from .coverage import coverage_table
+    from .from_motion import motion_labels
     from .make import write_labels
     from .setup import find_sources
 
@@ -146,6 +164,8 @@ def _run(arguments: argparse.Namespace) -> int:
         sources, notes = find_sources(recording, arguments)
         for key, value in notes.items():
             print(f"{key}: {value}", file=sys.stderr)
+        if arguments.depth_from == "motion":
+            sources = replace(sources, motion=motion_labels(recording, arguments, out))
         total = sum(len(recording.stamps[camera]) for camera in recording.cameras)
         with tqdm(total=total, unit="image", desc="labelling", disable=not sys.stderr.isatty()) as bar:
             coverage = write_labels(
@@ -159,6 +179,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.jobs,
                 lambda done: bar.update(done - bar.n),
             )
+        if sources.motion is not None:
+            sources.motion.remove_store()
         print(coverage_table(coverage, sources.classes))
         empty = [name for name in coverage.labelled if not coverage.depths[name] and not coverage.classified.get(name)]
         for camera in empty:

@@ -13,20 +13,22 @@ import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.geometry.camera_model import CameraModel
-from renderocc_model.images.decoding import decode_compressed
-from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
+from training.recordings.camera_image import camera_image
 from training.recordings.frames import Recording
 from training.recordings.label_images import depth_png, semantic_png
 from training.recordings.new_bag import new_bag
 from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.sources import Message, RecordingError
 from training.recordings.stamped_topic import StampedTopic
+from training.structure.run import MotionLabels
+from training.structure.window import ImageLabels
 
 from .clouds import LabelledCloud, LidarClouds, LidarGroup, NoCloud
 from .coverage import Coverage
 from .from_clouds import Labels, labels_from_clouds
 from .from_images import Segmenter, recorded_classes, recorded_depth
+from .from_motion import standing_depth, triangulated_labels
 from .mapping import ClassMapping, LabelError
 from .overlay import overlay
 from .projection import Occlusion
@@ -52,6 +54,7 @@ class Sources:
         occlusion: how hidden points are found; None keeps them.
         min_depth: smallest z-depth of a LiDAR point, metres.
         masks: {camera: (H, W) bool}: pixels that show the vehicle itself and get no labels.
+        motion: depth from motion, in place of LiDAR and depth images; or None.
     """
 
     classes: ClassTable
@@ -63,6 +66,7 @@ class Sources:
     occlusion: Occlusion | None = Occlusion()
     min_depth: float = 1.0
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    motion: MotionLabels | None = None
 
     @property
     def gives_classes(self) -> bool:
@@ -84,6 +88,7 @@ class _Job:
     image: Message | None
     where: str
     picture: Path | None
+    triangulated: ImageLabels | None = None
 
 
 def write_labels(
@@ -211,7 +216,7 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
     if sources.lidar is not None and (camera not in sources.depth or sources.lidar.classes is not None):
         for cloud in sources.lidar.around(stamp_ns):
             clouds.append((sources.lidar.camera_from_cloud(camera, stamp_ns, cloud), cloud))
-    elif camera not in sources.depth:
+    elif camera not in sources.depth and sources.motion is None:
         raise NoCloud(f"camera '{camera}' has no depth topic")
     image = recording.image_message(camera, stamp_ns) if picture or sources.network else None
     return _Job(
@@ -224,6 +229,7 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
         image,
         f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
         picture,
+        None if sources.motion is None else triangulated_labels(sources.motion, camera, stamp_ns),
     )
 
 
@@ -272,7 +278,7 @@ def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
 def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
     model, image, dense = job.model, None, None
     if job.image is not None:
-        image = _decoded(job.image, model)
+        image = camera_image(job.image, model)
     if job.semantic is not None:
         assert sources.mapping is not None  # comes with the topics of classes
         dense = recorded_classes(job.semantic, model.height, model.width, sources.mapping)
@@ -284,6 +290,8 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
         labels = labels_from_clouds(model, job.clouds, sources.classes, dense, sources.occlusion, sources.min_depth)
     if job.depth is not None:
         labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
+    if job.triangulated is not None:
+        labels = Labels(standing_depth(job.triangulated, model, labels.semantic, sources.classes), labels.semantic)
     if labels.semantic is None and sources.gives_classes:
         labels = Labels(labels.depth, np.full(labels.depth.shape, UNLABELLED, np.uint8))
     return _without_nothing(labels, sources.masks.get(job.camera)), image
@@ -298,18 +306,3 @@ def _without_nothing(labels: Labels, mask: np.ndarray | None) -> Labels:
     return Labels(
         np.where(nothing, np.float32(0), labels.depth), np.where(nothing, np.uint8(UNLABELLED), labels.semantic)
     )
-
-
-def _decoded(message: Message, model: CameraModel) -> np.ndarray:
-    if isinstance(message, cdr.CompressedImageMessage):
-        image = decode_compressed(message.data)
-    else:
-        image = decode_raw(
-            message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
-        )
-    if image.shape[:2] != (model.height, model.width):
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise LabelError(
-            f"image is {size} but camera_info says {model.width}x{model.height}; record a matching camera_info"
-        )
-    return image

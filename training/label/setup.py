@@ -40,7 +40,11 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         LabelError: a source that the options name does not exist, or there is no source at all.
     """
     depth = _per_camera(recording, wanted.depth_topic, "--depth-topic") if wanted.depth_topic else {}
-    clouds = _clouds(recording, wanted, needed=not depth or wanted.label_field or wanted.label_files)
+    from_motion = wanted.depth_from == "motion"
+    if from_motion:
+        _refuse_other_depth(wanted)
+    from_clouds = not depth or wanted.label_field or wanted.label_files
+    clouds = [] if from_motion else _clouds(recording, wanted, needed=from_clouds)
     classes = _classes(recording, clouds[0] if clouds else None, wanted)
     if wanted.mapping and classes.mapping is None:
         raise LabelError(
@@ -65,15 +69,30 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         {} if wanted.masks is None else _masks(recording, wanted.masks),
     )
     none = "none; for classes give --label-field, --label-files, --semantic-topic or --network"
-    topics = ", ".join(one.topic for one in clouds)
     notes = {
-        "depth": f"{topics}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic,
+        "depth": _depth_note(wanted, clouds, depth),
         "semantics": classes.note or none,
         **motion,
     }
     if wanted.sweeps > 1 and not sources.gives_classes:
         notes["caution"] = "several clouds for each image and no classes: moving objects are smeared"
     return sources, notes
+
+
+def _refuse_other_depth(wanted: Namespace) -> None:
+    for option in ("depth_topic", "label_field", "label_files"):
+        if getattr(wanted, option):
+            raise LabelError(
+                f"--depth-from motion was given, and --{option.replace('_', '-')} too; leave one of them out (classes "
+                "can come from --semantic-topic or --network)"
+            )
+
+
+def _depth_note(wanted: Namespace, clouds: list[StampedTopic], depth: dict[str, StampedTopic]) -> str:
+    if wanted.depth_from == "motion":
+        return "motion: triangulated from the cameras' images and the ego poses"
+    topics = ", ".join(one.topic for one in clouds)
+    return f"{topics}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,7 @@ def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> list[Stamp
         text = f"{recording.path}: there is no PointCloud2 topic for depth"
         if others:
             raise LabelError(f"{text}; {others}")
-        raise NeedsOption(f"{text}; record the LiDAR, or name depth images with --depth-topic")
+        raise NeedsOption(f"{text}; record the LiDAR, name depth images with --depth-topic, or use --depth-from motion")
     offset_ns = recording.vehicle.offset_ns
     return [StampedTopic(recording.bag, name, tolerant=True, offset_ns=offset_ns(name)) for name in topics]
 
