@@ -104,5 +104,5 @@ def _print(report: dict, good: str) -> None:
     if any(verdict.needs_option for verdict in verdicts):
         good = f"{good} with the options that the warnings name"
     failures, warnings = (sum(item["level"] == level for item in report["findings"]) for level in ("FAIL", "warn"))
-    verdict = (good, "training would fail", "cannot be read")[report["status"]]
-    print(f"{report['recording']}: {verdict}: {failures} failures, {warnings} warnings")
+    conclusion = (good, "training would fail", "cannot be read")[report["status"]]
+    print(f"{report['recording']}: {conclusion}: {failures} failures, {warnings} warnings")

@@ -47,7 +47,7 @@ def check_recording(path: Path, labels: Path | None, vehicle: Vehicle, options: 
     findings = Findings()
     if labels is None and not options.no_labels:
         labels = find_sidecar(path)
-    report = {"recording": str(path), "labels": None if labels is None else str(labels)}
+    report: dict = {"recording": str(path), "labels": None if labels is None else str(labels)}
     try:
         with ExitStack() as stack:
             bag = stack.enter_context(Bag(path))
