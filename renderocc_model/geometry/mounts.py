@@ -39,10 +39,10 @@ def mount_faults(base_from_camera: np.ndarray) -> list[str]:
     texts = []
     if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
         texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
-    if np.linalg.norm(place) < _AT_ORIGIN:
+    if math.hypot(*place) < _AT_ORIGIN:
         texts.append("mounted at the origin of the vehicle's frame: its translation was probably never set")
-    if np.linalg.norm(place[:2]) > _FAR_OUT:
-        texts.append(f"mounted {np.linalg.norm(place[:2]):.1f} m away from the vehicle's frame")
+    if math.hypot(*place[:2]) > _FAR_OUT:  # also of numbers whose squares are too large
+        texts.append(f"mounted {math.hypot(*place[:2]):.1f} m away from the vehicle's frame")
     wrong = _direction_fault(base_from_camera)
     if wrong:
         as_body = base_from_camera @ BODY_FROM_OPTICAL
@@ -73,7 +73,8 @@ def shared_mounts(mounts: Mapping[str, np.ndarray]) -> list[str]:
     """
     texts = []
     for (name, one), (other, two) in itertools.combinations(mounts.items(), 2):
-        apart = float(np.linalg.norm(one[:3, 3] - two[:3, 3]))
+        with np.errstate(over="ignore", invalid="ignore"):  # TF may hold any number
+            apart = float(np.linalg.norm(one[:3, 3] - two[:3, 3]))
         turned = math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ two[:3, :3]) - 1) / 2, -1, 1)))
         if apart < _SAME_PLACE and turned < _SAME_WAY:
             texts.append(f"'{name}' and '{other}' are mounted at the same place and look the same way")

@@ -63,6 +63,7 @@ def check_mounts(findings: Findings, contents: Contents, vehicle: Vehicle) -> di
     for name, text in baseline_doubts(rectified).items():
         remedy = "look at its frame_id, or use the pair's first camera, too"
         findings.warn(f"camera '{name}'", text, remedy, contents.cameras[name].info_topic)
+    unplaced: dict[str, str] = {}
     for camera in contents.cameras.values():
         if not camera.stamps:
             continue
@@ -73,18 +74,22 @@ def check_mounts(findings: Findings, contents: Contents, vehicle: Vehicle) -> di
             else:
                 mounts[camera.name] = contents.transforms.lookup(base_frame, camera.frame_id, camera.stamps[0])
         except TransformError as error:
-            findings.fail(
-                subject,
-                f"no TF from {base_frame} to {camera.frame_id!r}: {error}",
-                _mend_frames(contents, "set --mounts, --camera-frame or --frame-prefix"),
-                topic,
-                contents.time_text(camera.stamps[0]),
-            )
+            unplaced[camera.name] = str(error)
             continue
         mounts[camera.name] = mounts[camera.name] @ turned.get(camera.name, np.eye(4))
         given = "the entry of --mounts" if camera.name in fixed else f"the transform from {base_frame} to"
         for text in mount_faults(mounts[camera.name]):
             findings.warn(subject, text, f"check {given} {camera.frame_id}", topic)
+    if unplaced:
+        cameras = [contents.cameras[name] for name in unplaced]
+        findings.fail(
+            f"camera {', '.join(map(repr, unplaced))}",
+            f"no TF from {base_frame} to {', '.join(repr(camera.frame_id) for camera in cameras)}: "
+            f"{next(iter(unplaced.values()))}",
+            _mend_frames(contents, "set --mounts, --camera-frame or --frame-prefix"),
+            topic,
+            contents.time_text(cameras[0].stamps[0]),
+        )
     for text in shared_mounts(mounts):
         findings.warn("mounts", text, "one of them probably has the other's transform", topic)
     return mounts
@@ -99,27 +104,39 @@ def _fixed_mounts(findings: Findings, contents: Contents, vehicle: Vehicle) -> d
         return {}
 
 
-def check_lidars(findings: Findings, contents: Contents, vehicle: Vehicle) -> None:
-    """Check that each LiDAR has a mount on the vehicle, which `renderocc label` needs."""
+def check_lidars(findings: Findings, contents: Contents, vehicle: Vehicle, needed: bool) -> None:
+    """Check that each LiDAR has a mount on the vehicle, which `renderocc label` needs.
+
+    Args:
+        findings: gets the faults.
+        contents: contents of the recording.
+        vehicle: its frames and mounts.
+        needed: whether the recording is to be labelled; then it is a failure if no LiDAR has a mount.
+    """
+    unplaced = {}
     for topic, (frame, stamps) in contents.clouds.items():
         if any(text.rpartition(":")[0].strip() == topic for text in vehicle.mounts):
             continue
         try:
             contents.transforms.lookup(vehicle.base, frame, stamps[0])
         except TransformError as error:
-            findings.warn(
-                f"cloud {topic}",
-                f"no TF from {vehicle.base} to {frame!r}: {error}",
-                f"its points cannot label images; {_mend_frames(contents, 'set --mounts or --frame-prefix')}",
-                contents.reader.static,
-                contents.time_text(stamps[0]),
-            )
+            unplaced[topic] = f"no TF from {vehicle.base} to {frame!r}: {error}", contents.time_text(stamps[0])
+    placeless = not findings.could_run and contents.reader.missing  # of which the cameras have told
+    for topic, (text, time) in ({} if placeless else unplaced).items():
+        report = findings.fail if needed and len(unplaced) == len(contents.clouds) else findings.warn
+        remedy = f"its points cannot label images; {_mend_frames(contents, 'set --mounts or --frame-prefix')}"
+        report(f"cloud {topic}", text, remedy, contents.reader.static, time)
 
 
 def _mend_frames(contents: Contents, options: str) -> str:
     """What to do about a frame that TF does not place."""
-    others = "; ".join(contents.reader.missing.values())
-    return others or f"{options}, or record /tf_static from the start"
+    return _with_topics(contents, f"{options}, or record {contents.reader.static} from the start")
+
+
+def _with_topics(contents: Contents, remedy: str) -> str:
+    """A remedy after what topics lack; where one of several has to be chosen, that is the remedy."""
+    lacking = "; ".join(contents.reader.missing.values())
+    return lacking if "choose" in lacking else "; ".join(filter(None, (lacking, remedy)))
 
 
 def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_gap: float) -> None:
@@ -142,6 +159,11 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
     for text in jumps.texts(contents.time_text):
         findings.warn("ego motion", text, "what is before it and what is after it are not related", topic)
     holes = _holes(contents, base_frame, odom_frame, max_gap)
+    remedy = _with_topics(
+        contents,
+        "record the poses from before the first image to after the last without holes, set --odom-frame or "
+        "--odom-topic, or leave these frames out (renderocc prepare --skip-unposed)",
+    )
     for hole in holes:
         images = " and ".join(f"{count} images of '{name}'" for name, count in hole.images.items())
         begin, end = (contents.time_text(stamp) for stamp in (hole.first, hole.last))
@@ -149,9 +171,7 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
         findings.fail(
             "ego motion",
             f"no TF from {odom_frame} to {base_frame} {hole.where}, {images} {span}: {hole.reason}",
-            "; ".join(contents.reader.missing.values())
-            or "record the poses from before the first image to after the last without holes, set --odom-frame or "
-            "--odom-topic, or leave these frames out (renderocc prepare --skip-unposed)",
+            remedy,
             topic,
             begin,
         )

@@ -87,9 +87,12 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
         _check_camera(findings, contents, camera)
     for cloud, (_, stamps) in contents.clouds.items():
         _check_stamps(findings, contents, f"cloud {cloud}", cloud, stamps, "cloud")
-    check_lidars(findings, contents, vehicle)
     mounts = check_mounts(findings, contents, vehicle)
+    check_lidars(findings, contents, vehicle, needed=options.no_labels)
     check_poses(findings, contents, vehicle, options.max_pose_gap)
+    for text in contents.reader.missing.values():
+        if not any(text in item.remedy for item in findings.items):  # where it matters, a finding says so
+            findings.note("topics", text)
     labelled, classes = LabelReport(), OCC3D_NUSCENES
     try:
         classes = class_table(options.classes, bag.path, sidecars[0].path if sidecars else None)
@@ -116,23 +119,25 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
 
 
 def _check_presence(findings: Findings, contents: Contents, bag: Bag, vehicle: Vehicle) -> None:
-    for what, text in contents.reader.missing.items():
-        topic = what if what.startswith("/") else ""
-        findings.warn("topics", text, "" if "choose" in text else "record it from the start", topic)
     found = contents.found
-    for name in found.uncalibrated.keys() - found.missing.keys():
+    uncalibrated = sorted(found.uncalibrated.keys() - found.missing.keys())
+    if uncalibrated:
         findings.fail(
-            f"camera '{name}'",
+            f"camera {_quoted(uncalibrated)}",
             "images but no camera_info",
             "record it, set --camera-info-topic, or leave the camera out with --cameras",
-            absolute(vehicle.camera_info_topic_of(name)),
+            ", ".join(absolute(vehicle.camera_info_topic_of(name)) for name in uncalibrated),
         )
     for name, why in found.missing.items():
         findings.fail(f"camera '{name}'", why, "take a name from `ros2 bag info`")
-    if not contents.cameras:
+    if not contents.cameras and not uncalibrated:
         findings.fail("cameras", no_cameras(bag.topics.values(), vehicle, found))
-    else:
+    elif contents.cameras:
         findings.ok("cameras", f"{len(contents.cameras)}: {', '.join(contents.cameras)}")
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _check_camera(findings: Findings, contents: Contents, camera: CameraTopics) -> None:
