@@ -11,6 +11,7 @@ from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.mount_entries import camera_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
+from renderocc_model.rosio.heading import heading_fault
 from renderocc_model.rosio.motion import find_jumps
 from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.tf_buffer import TransformError
@@ -158,6 +159,9 @@ def check_poses(findings: Findings, contents: Contents, vehicle: Vehicle, max_ga
     jumps = find_jumps(contents.transforms, odom_frame, base_frame, vehicle.motion)
     for text in jumps.texts(contents.time_text):
         findings.warn("ego motion", text, "what is before it and what is after it are not related", topic)
+    heading = heading_fault(contents.transforms, odom_frame, base_frame, vehicle.motion)
+    if heading:
+        findings.warn("ego motion", heading, "correct what publishes it, or set --base-frame", topic)
     holes = _holes(contents, base_frame, odom_frame, max_gap)
     remedy = _with_topics(
         contents,

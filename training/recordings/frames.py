@@ -17,6 +17,7 @@ from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert, quaternion_from_matrix
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.heading import heading_fault
 from renderocc_model.rosio.motion import Jumps, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformError
 from renderocc_model.rosio.vehicle import Vehicle
@@ -217,13 +218,15 @@ class Recording:
         return self.jumps.between(one_ns, other_ns) is None
 
     def warnings(self) -> list[str]:
-        """What does not prevent reading but should be known, for people: the notes, mounts that cannot be true, and the
-        jumps of the ego pose."""
+        """What does not prevent reading but should be known, for people: the notes, mounts and driving directions that
+        cannot be true, and the jumps of the ego pose."""
         across = "nothing is related across it"
         jumps = self.jumps.texts(self.time_text)
+        heading = heading_fault(self.transforms, self.odom_frame, self.base_frame, self.vehicle.motion)
         return [
             *self.notes,
             *(f"{self.path}: {text}" for text in self._mount_faults()),
+            *([f"{self.path}: ego pose on {self.reader.pose_topic}: {heading}"] if heading else []),
             *(f"{self.path}: ego pose on {self.reader.pose_topic}: {text}; {across}" for text in jumps),
         ]
 

@@ -14,6 +14,7 @@ from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_search import FoundCameras, find_cameras, no_cameras, topic_types
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults, topics_of
+from renderocc_model.rosio.heading import heading_fault
 from renderocc_model.rosio.motion import find_jumps
 from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.stamp_text import seconds_text
@@ -233,6 +234,9 @@ def _check_ego_motion(
     for text in jumps.texts(lambda stamp_ns: f"{seconds_text(stamp_ns)} s"):
         remedy = "the node relates nothing across it; repair what publishes the pose"
         findings.warn("ego motion", f"{fixed} to {base}: {text}", remedy)
+    heading = heading_fault(transforms, fixed, base, config.motion)
+    if heading:
+        findings.warn("ego motion", f"{fixed} to {base}: {heading}", "correct what publishes it, or set base_frame")
     stamps = sorted({stamp for camera in cameras for stamp in camera.stamps})
     missing: list[tuple[int, str]] = []
     for stamp in stamps:
