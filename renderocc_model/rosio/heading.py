@@ -1,7 +1,7 @@
 """Does the vehicle drive the way its frame looks?
 
-A base frame with other axes, or an ego pose that was published the wrong way round, places every camera wrongly although
-all numbers look like a drive.
+A base frame with other axes, or an ego pose that was published the wrong way round, places every camera wrongly,
+although all numbers look like a drive.
 """
 
 from __future__ import annotations
