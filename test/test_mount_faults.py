@@ -6,7 +6,7 @@ import tiny_bag
 from tiny_bag import Plan, forward_mount, write_bag
 
 from renderocc_model.base.findings import Findings
-from renderocc_model.geometry.mounts import BODY_FROM_OPTICAL, mount_faults, shared_mounts
+from renderocc_model.geometry.mounts import BODY_FROM_OPTICAL, mount_faults, place_faults, shared_mounts
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.transforms import invert
 from training.check import main as check
@@ -72,6 +72,13 @@ def test_an_image_upside_down_and_one_that_shows_the_ground_are_named():
     upside_down[:3, :2] *= -1
     assert "turned by 180 degrees" in mount_faults(upside_down)[0]
     assert mount_faults(FRONT @ pitched(-80))[0].startswith("looks into the ground, 80 degrees down")
+
+
+def test_a_lidar_at_the_vehicles_origin_is_right_and_one_in_millimetres_is_named():
+    assert place_faults(np.eye(4)) == []  # SemanticKITTI's
+    roof = np.eye(4)
+    roof[:3, 3] = 950.0, 0.0, 1840.0
+    assert [text.split(" m ")[0] for text in place_faults(roof)] == ["mounted 1840.00", "mounted 950.0"]
 
 
 def test_two_cameras_with_one_mount_are_named_and_a_stereo_pair_is_not():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["BODY_FROM_OPTICAL", "mount_faults", "shared_mounts"]
+__all__ = ["BODY_FROM_OPTICAL", "mount_faults", "place_faults", "shared_mounts"]
 
 # A camera body's axes (x forward, y left, z up) from its optical frame's (x right, y down, z forward), REP 103.
 BODY_FROM_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -35,20 +35,26 @@ def mount_faults(base_from_camera: np.ndarray) -> list[str]:
     Args:
         base_from_camera: (4, 4), pose of the optical frame on the vehicle, metres.
     """
-    place = base_from_camera[:3, 3]
-    texts = []
-    if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
-        texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
-    if math.hypot(*place) < _AT_ORIGIN:
+    texts = place_faults(base_from_camera)
+    if math.hypot(*base_from_camera[:3, 3]) < _AT_ORIGIN:
         texts.append("mounted at the origin of the vehicle's frame: its translation was probably never set")
-    if math.hypot(*place[:2]) > _FAR_OUT:  # also of numbers whose squares are too large
-        texts.append(f"mounted {math.hypot(*place[:2]):.1f} m away from the vehicle's frame")
     wrong = _direction_fault(base_from_camera)
     if wrong:
         as_body = base_from_camera @ BODY_FROM_OPTICAL
         of_body = not _direction_fault(as_body) and -as_body[2, 1] > _LEVEL
         hint = ", as if its frame were that of the camera body (x forward, z up)" if of_body else ""
         texts.append(f"{wrong}{hint}; an optical frame has z forward and y down")
+    return texts
+
+
+def place_faults(base_from_sensor: np.ndarray) -> list[str]:
+    """What cannot be true of the place of a camera or LiDAR, (4, 4) on the vehicle, one text for each fault."""
+    place = base_from_sensor[:3, 3]
+    texts = []
+    if not _HEIGHTS[0] <= place[2] <= _HEIGHTS[1]:
+        texts.append(f"mounted {place[2]:.2f} m above the vehicle's frame; expected {_HEIGHTS[0]} to {_HEIGHTS[1]} m")
+    if math.hypot(*place[:2]) > _FAR_OUT:  # also of numbers whose squares are too large
+        texts.append(f"mounted {math.hypot(*place[:2]):.1f} m away from the vehicle's frame")
     return texts
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.mount_entries import camera_mounts
-from renderocc_model.geometry.mounts import mount_faults, shared_mounts
+from renderocc_model.geometry.mounts import mount_faults, place_faults, shared_mounts
 from renderocc_model.rosio.camera_topics import CameraTopics
 from renderocc_model.rosio.heading import heading_fault
 from renderocc_model.rosio.motion import find_jumps
@@ -119,7 +119,10 @@ def check_lidars(findings: Findings, contents: Contents, vehicle: Vehicle, neede
         if any(text.rpartition(":")[0].strip() == topic for text in vehicle.mounts):
             continue
         try:
-            contents.transforms.lookup(vehicle.base, frame, stamps[0])
+            mount = contents.transforms.lookup(vehicle.base, frame, stamps[0])
+            for text in place_faults(mount):
+                remedy = f"check the transform from {vehicle.base} to {frame}"
+                findings.warn(f"cloud {topic}", text, remedy, contents.reader.static)
         except TransformError as error:
             unplaced[topic] = f"no TF from {vehicle.base} to {frame!r}: {error}", contents.time_text(stamps[0])
     placeless = not findings.could_run and contents.reader.missing  # of which the cameras have told
