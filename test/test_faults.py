@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from campaign.faults.lane import lane_runs, make_run
 from campaign.faults.report import growth, mended, set_aside_broken, summary, table
 from campaign.json_lines import read_lines
 from campaign.recordings import load_scene
-from campaign.seen import perhaps_seen, voxels_perhaps_seen
+from campaign.seen import columns, columns_perhaps_seen, composed, perhaps_seen, voxels_perhaps_seen
 from campaign.stage import Stage
 from nav_msgs.msg import MapMetaData
 from sensor_msgs.msg import CameraInfo
@@ -77,6 +78,7 @@ def test_a_campaign_that_is_stopped_while_the_node_loads_leaves_no_process(town_
     ("lie", "found"),
     [
         ("free", r"free: \d+ grids"),
+        ("map", r"free: \d+ grids"),
         ("volume", r"free: \d+ voxels"),
         ("watchdog", "report: 'camera "),
         ("stamps", "stamps: "),
@@ -159,6 +161,19 @@ def test_a_camera_can_have_seen_what_lies_in_its_pyramid_and_a_cell_more():
     # Half a cell beyond a cell's edge on each side and 2 x 5 % of x: |y| - 1 > 1.1 (x + 1) is seen by no means.
     assert not seen[(np.abs(y) - 1 > 1.1 * (x + 1)) & (x > -1)].any()
     assert not seen[x < -1.5].any(), "behind it"
+
+
+def test_columns_of_a_map_are_judged_as_cells_are_from_wherever_the_vehicle_stood():
+    """A vehicle at (30, -20) of odom that has turned left by 90 degrees: its camera looks along y."""
+    s = math.sqrt(0.5)
+    translation, quaternion = composed(((30.0, -20.0, 0.0), (0.0, 0.0, s, s)), ((1.0, 0.0, 1.0), FORWARD))
+    assert np.allclose(translation, (30.0, -19.0, 1.0))
+    info = grid_of(20)
+    expected = perhaps_seen(ninety_degrees(), (1.0, 0.0, 1.0), FORWARD, info, 0.3, 2.0)  # [y, x] of the vehicle
+    y, x = np.mgrid[-9.5:10, -9.5:10]
+    places = np.column_stack([30.0 - y.ravel(), -20.0 + x.ravel()])
+    found = columns_perhaps_seen(ninety_degrees(), translation, quaternion, columns(places, 1.0, 0.3, 2.0))
+    assert (found == expected.ravel()).mean() > 0.995  # a point on a border may fall to either side
 
 
 def test_a_cell_next_to_the_camera_but_above_its_pyramid_was_not_seen():

@@ -16,7 +16,7 @@ from sensor_msgs.msg import PointCloud2
 from system import LATCHED, Listener, stamp_ns
 
 from campaign.player import ScenePlayer
-from campaign.seen import perhaps_seen, voxels_perhaps_seen
+from campaign.seen import columns, columns_perhaps_seen, composed, perhaps_seen, voxels_perhaps_seen
 
 __all__ = ["Observer", "Output", "Status", "queues"]
 
@@ -24,13 +24,15 @@ BAND = (0.3, 2.0)  # the node's default grid_min_height, grid_max_height, metres
 MATCHED = 100_000_000  # the node's default max_camera_time_diff, nanoseconds
 UNKNOWN = 255  # in the volumes of ~/save
 KEPT = 4000
+STEPS = 4  # parts of the way between two poses from which an image can be
+FARTHEST_STEP = 3.0  # metres between two poses in a row; with more between them the odometry has jumped
 
 
 @dataclass(frozen=True)
 class Output:
     """A message that came: steady seconds, topic, stamp.
 
-    cells, free: of ~/grid, all and those called free that no camera can have seen.
+    cells, free: of ~/grid and ~/map/grid, all and those called free that no camera can have seen.
     """
 
     at: float
@@ -61,7 +63,7 @@ def queues(lines: dict[str, Status]) -> tuple[int, int]:
 
 
 class Observer:
-    """Subscriptions to ~/points, ~/grid and /diagnostics, and clients of the node's services, spun by a thread.
+    """Subscriptions to ~/points, the grids and /diagnostics, and clients of the node's services, spun by a thread.
 
     Args:
         player: what was sent, to judge the outputs by; None: they are not judged.
@@ -81,6 +83,7 @@ class Observer:
         self._ros = Listener(domain, "fault_observer")
         self._ros.listen(PointCloud2, "/renderocc/points", 10, self._on_points)
         self._ros.listen(OccupancyGrid, "/renderocc/grid", LATCHED, self._on_grid)
+        self._ros.listen(OccupancyGrid, "/renderocc/map/grid", LATCHED, self._on_map)
         self._ros.listen(DiagnosticArray, "/diagnostics", 50, self._on_diagnostics)
 
     def close(self) -> None:
@@ -100,6 +103,10 @@ class Observer:
         stamp = stamp_ns(message)
         free = self.unseen_free(message, stamp) if self.judge_free else 0
         self.outputs.append(Output(time.monotonic(), "grid", stamp, len(message.data), free))
+
+    def _on_map(self, message) -> None:
+        free = self.unseen_free_of_map(message) if self.judge_free else 0
+        self.outputs.append(Output(time.monotonic(), "map", stamp_ns(message), len(message.data), free))
 
     def _on_diagnostics(self, message) -> None:
         lines = {
@@ -131,6 +138,43 @@ class Observer:
                     self._seen[key] = perhaps_seen(info, *mount, message.info, *BAND)
                 free = free & ~self._seen[key]
         return int(free.sum())
+
+    def unseen_free_of_map(self, message) -> int:
+        """How many cells of ~/map/grid are free though no camera can have seen them from any pose that was sent lately.
+
+        The map is reset when a run begins, and a run takes no longer than poses are remembered.
+        """
+        info = message.info
+        cells = np.asarray(message.data, np.int8).reshape(info.height, info.width)
+        rows, across = np.nonzero(cells == 0)
+        places = np.column_stack([across, rows]) + 0.5
+        places = places * info.resolution + (info.origin.position.x, info.origin.position.y)
+        low = info.origin.position.z
+        points = columns(places, info.resolution, low, low + BAND[1] - BAND[0])
+        cameras = [found for camera in self.player.scene.cameras for found in self._possibly_used(camera).values()]
+        for pose in self._poses():
+            for calibration, mount in cameras:
+                if not len(points):
+                    return 0
+                points = points[~columns_perhaps_seen(calibration, *composed(pose, mount), points)]
+        return len(points)
+
+    def _poses(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The vehicle's poses that were sent lately, newest first, and poses on the way between two in a row."""
+        poses, before = [], None
+        for _, sent in reversed(list(self.player.poses_sent)):
+            t, q = sent.translation, sent.rotation
+            pose = np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w])
+            if not (np.isfinite(pose[0]).all() and np.isfinite(pose[1]).all() and pose[1].any()):
+                continue
+            pose = pose[0], pose[1] / np.linalg.norm(pose[1])
+            poses.append(pose)
+            if before is not None and 0 < np.linalg.norm(pose[0] - before[0]) < FARTHEST_STEP:
+                for share in np.arange(1, STEPS) / STEPS:
+                    other = before[1] if pose[1] @ before[1] >= 0 else -before[1]
+                    poses.append(tuple(share * one + (1 - share) * two for one, two in zip(pose, (before[0], other))))
+            before = pose
+        return poses
 
     def unseen_voxels(self, path: Path) -> int:
         """How many voxels of a volume that ~/save wrote are free or occupied though no camera can have seen them: those

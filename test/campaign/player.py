@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import heapq
 import itertools
+import math
 import struct
 import threading
 import time
@@ -18,7 +19,8 @@ from dataclasses import dataclass, replace
 from rclpy.serialization import serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
-from system import SECOND, CameraPublishers, Frame, Listener, Scene, stamp_message, stamp_ns, transform_message
+from system import SECOND, CameraPublishers, Listener, Scene, stamp_message, stamp_ns, transform_message
+from system.cameras import Pose
 from tf2_msgs.msg import TFMessage
 
 __all__ = ["CLOCK_START", "Message", "ScenePlayer", "SentImage"]
@@ -91,6 +93,7 @@ class ScenePlayer:
     Attributes:
         changes: the faults that are on, each a function of a message to the messages that go out in its place.
         sent: {camera: the last images that went out}.
+        poses_sent: the vehicle's poses that went out lately, (steady seconds, Transform), oldest first.
         lateness: the longest that a message went out after its time since `reset_lateness`, seconds.
     """
 
@@ -100,6 +103,7 @@ class ScenePlayer:
         self.sent: dict[str, deque[SentImage]] = {camera: deque(maxlen=400) for camera in scene.cameras}
         self.infos_sent: dict[str, list[tuple[float, object]]] = defaultdict(list)
         self.mounts_sent: dict[str, list[tuple[float, object]]] = defaultdict(list)
+        self.poses_sent: list[tuple[float, object]] = []
         self.lateness = 0.0
         self.speed = 1.0  # of the simulated clock
         self.lock = threading.RLock()
@@ -168,6 +172,8 @@ class ScenePlayer:
             remember(self.infos_sent[message.camera], now, message.ros, lambda info: (tuple(info.k), info.width))
         elif message.kind in ("tf", "tf_static") and message.data is None:
             for transform in message.ros.transforms:
+                if transform.child_frame_id == "base_link":
+                    remember(self.poses_sent, now, transform.transform, str)
                 for camera, frame in self.scene.frame_ids.items():
                     if transform.child_frame_id == frame:
                         remember(self.mounts_sent[camera], now, transform.transform, str)
@@ -176,7 +182,7 @@ class ScenePlayer:
 
     def _run(self) -> None:
         next_frame = next_clock = time.monotonic()
-        frames = itertools.cycle([*self.scene.frames, *self.scene.frames[-2:0:-1]])
+        frames = itertools.count()
         while not self._stop.is_set():
             now = time.monotonic()
             if self.simulated and now >= next_clock:
@@ -194,6 +200,27 @@ class ScenePlayer:
             due = min([next_frame, *(item[0] for item in self._queue[:1])] + [next_clock] * self.simulated)
             self._stop.wait(max(0.0005, min(0.05, due - time.monotonic())))
 
+    def _place(self, periods: float) -> float:
+        """Where in the scene the vehicle is after so many frames' periods, counted in the scene's frames.
+
+        Back and forth as a pendulum, at most a frame a period: a vehicle that turned round at once would jump.
+        """
+        last = len(self.scene.frames) - 1
+        return last / 2 * (1 - math.cos(2 * periods / last)) if last else 0.0
+
+    def _pose(self, place: float) -> Pose:
+        """The vehicle's pose between two frames of the scene."""
+        first = min(int(place), max(0, len(self.scene.frames) - 2))
+        (t0, q0), (t1, q1) = (one.pose for one in (self.scene.frames * 2)[first : first + 2])
+        share = place - first
+        sign = 1 if sum(a * b for a, b in zip(q0, q1)) >= 0 else -1
+        rotation = [(1 - share) * a + sign * share * b for a, b in zip(q0, q1)]
+        length = math.sqrt(sum(part * part for part in rotation))
+        return (
+            tuple((1 - share) * a + share * b for a, b in zip(t0, t1)),
+            tuple(part / length for part in rotation),
+        )
+
     def _through(self, message: Message, now: float) -> None:
         """Pass a message through the faults that are on, and queue what they give."""
         messages = [message]
@@ -205,11 +232,12 @@ class ScenePlayer:
     def _clock_message(self) -> Message:
         return Message("clock", "", Clock(clock=stamp_message(max(0, self.now_ns()))))
 
-    def _frame(self, frame: Frame, now: float) -> None:
+    def _frame(self, number: int, now: float) -> None:
         """Send one frame: ego poses around it, then a calibration and an image of each camera."""
-        start = self.now_ns()
+        start, frame = self.now_ns(), self.scene.frames[round(self._place(number))]
         for ahead in (0.05, 0.15):
-            pose = transform_message("odom", "base_link", start + round(ahead * SECOND), *frame.pose)
+            there = self._pose(self._place(number + ahead * self.rate))
+            pose = transform_message("odom", "base_link", start + round(ahead * SECOND), *there)
             self._through(Message("tf", "", TFMessage(transforms=[pose])), now)
         for index, camera in enumerate(frame.images):
             stamp = start + round((index * CAMERA_SPACING - BEHIND) * SECOND)

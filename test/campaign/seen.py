@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-__all__ = ["perhaps_seen", "voxels_perhaps_seen"]
+__all__ = ["composed", "columns", "columns_perhaps_seen", "perhaps_seen", "voxels_perhaps_seen"]
 
 MARGIN = 0.05  # of the normalised image's extent, on each side
 WIDEST = 5.0  # tangent beyond which a lens is taken to see everything in front of it
@@ -56,6 +56,33 @@ def voxels_perhaps_seen(info, translation, quaternion, lower, size: float, shape
         y, z, dx, dy, dz = np.meshgrid(ys, zs, offsets, offsets, offsets, indexing="ij")
         seen[row] = in_view(np.stack([x + dx, y + dy, z + dz], axis=-1)).any(axis=(2, 3, 4))
     return seen
+
+
+def columns(places: np.ndarray, size: float, low: float, high: float) -> np.ndarray:
+    """(N, K, 3) points in and around the cells of a grid whose centres (N, 2) are given, as `perhaps_seen` has them."""
+    offsets = np.linspace(-1.0, 1.0, 5) * size
+    heights = np.arange(low - size, high + size + 1e-6, size / 2)
+    around = np.stack(np.meshgrid(offsets, offsets, heights, indexing="ij"), axis=-1).reshape(-1, 3)
+    return np.column_stack([places, np.zeros(len(places))])[:, None] + around
+
+
+def columns_perhaps_seen(info, translation, quaternion, points: np.ndarray) -> np.ndarray:
+    """(N,) bool, for points (N, K, 3) of `columns`: some of these are in the camera's view."""
+    return view(info, translation, quaternion)(points).any(axis=1)
+
+
+def composed(outer, inner) -> tuple[np.ndarray, np.ndarray]:
+    """The pose a_from_c of a_from_b and b_from_c, each (translation, quaternion)."""
+    (t, q), (u, r) = outer, inner
+    x, y, z, w = np.asarray(q, np.float64) / np.linalg.norm(q)
+    a, b, c, d = np.asarray(r, np.float64)
+    product = (
+        w * a + x * d + y * c - z * b,
+        w * b - x * c + y * d + z * a,
+        w * c + x * b - y * a + z * d,
+        w * d - x * a - y * b - z * c,
+    )
+    return rotation(q) @ np.asarray(u, np.float64) + t, np.array(product)
 
 
 def view(info, translation, quaternion):

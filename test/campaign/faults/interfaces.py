@@ -11,6 +11,8 @@ from system import Program, wait_for
 from campaign.faults.fault import Fault, Injection, node_fault
 from campaign.faults.files import usual_folder
 from campaign.stage import WHOLE_CYCLE
+from renderocc_model.base.config import settings_of
+from renderocc_ros.parameters import MapParameters
 
 __all__ = ["INTERFACE_FAULTS"]
 
@@ -44,7 +46,25 @@ GOOD = (
     ("rendered_stride", (1, 4, 64)),
     ("grid_ignored_classes", (["terrain"], ["driveable_surface", "other_flat", "sidewalk", "terrain"])),
 )
+GOOD_FOR_THE_MAP = (
+    ("map.memory", (0.0, 0.5, 1.0)),
+    ("map.gain", (0.5, 5.0)),
+    ("map.hit", (0.1, 5.0)),
+    ("map.miss", (0.1, 5.0)),
+    ("map.highest", (0.5, 10.0)),
+    ("map.lowest", (-0.5, -10.0)),
+    ("map.dynamic_highest", (0.5, 10.0)),
+    ("map.dynamic_decay", (0.0, 0.1, 5.0)),
+    ("map.max_voxels", (0, 10, 100_000)),
+    ("map.rate", (0.5, 20.0)),
+    ("map.grid_period", (0.0, 10.0)),
+)
 BAD = (
+    ("map.memory", 1.5),
+    ("map.lowest", 1.0),
+    ("map.size", 20.0),
+    ("map.enabled", False),
+    ("map.hit", float("nan")),
     ("max_markers", -1),
     ("max_markers", "many"),
     ("threshold", 2.0),
@@ -61,6 +81,7 @@ BAD = (
     ("save_directory", 3),
     ("threshold", [1.0, 2.0]),
 )
+MAP_DEFAULTS = tuple((f"map.{one.name}", one.default) for one in settings_of(MapParameters))
 DEFAULTS = (
     ("max_markers", 50_000),
     ("threshold", 0.0),
@@ -75,6 +96,20 @@ def good_parameters(injection: Injection) -> None:
         accepted, reason = injection.stage.set_parameter(name, injection.random.choice(values))
         if not accepted:
             injection.stage.add_broken(f"parameter {name}: a good value was refused: {reason}")
+
+
+def map_parameters(injection: Injection) -> None:
+    for _ in range(12):
+        name, values = injection.random.choice(GOOD_FOR_THE_MAP)
+        accepted, reason = injection.stage.set_parameter(name, injection.random.choice(values))
+        if not accepted:
+            injection.stage.add_broken(f"parameter {name}: a good value was refused: {reason}")
+
+
+def default_map(injection: Injection) -> None:
+    for name, value in MAP_DEFAULTS:
+        if name in dict(GOOD_FOR_THE_MAP):
+            injection.stage.set_parameter(name, value)
 
 
 def bad_parameters(injection: Injection) -> None:
@@ -164,6 +199,14 @@ INTERFACE_FAULTS = (
         begin=bad_parameters,
         end=default_parameters,
     ),
+    node_fault(
+        "parameters of the map change",
+        "parameters",
+        "good values, while running",
+        begin=map_parameters,
+        end=default_map,
+    ),
+    node_fault("storm of map resets", "services", "~/map/reset twenty times", begin=called_often("map/reset", 20)),
     node_fault(
         "storm of parameters",
         "parameters",

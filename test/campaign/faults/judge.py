@@ -86,6 +86,7 @@ def check_stamps(stage: Stage, injections: list[Injection], record: dict, broken
     during = [o for o in outputs if o.topic == "grid" and record["injected"] <= o.at < record["ending"]]
     record["outputs"] = len(during)
     record["grids"] = sum(output.topic == "grid" for output in outputs)
+    record["maps"] = sum(output.topic == "map" for output in outputs)
     record["free_judged"] = stage.observer.judge_free
 
 

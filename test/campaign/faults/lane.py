@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from std_srvs.srv import Trigger
 from system import Program, wait_for
 
 from campaign.faults.catalogue import Run, fault_named
@@ -63,6 +64,7 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(lambda: not any(already_named(stage, injection) for injection in injections), 7.0)
     record = {"index": run.index, "faults": list(run.faults), "seed": run.seed, "simulated": run.simulated}
     record["cameras"] = [injection.camera for injection in injections]
+    stage.call(Trigger, "map/reset")  # what an earlier fault has put into the map is not of this run
     record["before"] = vars(stage.node.holdings()) if stage.node.holdings() else None
     stage.player.reset_lateness()
     began, old, draw = time.monotonic(), stage.node, random.Random(f"length {run.seed}")

@@ -55,6 +55,25 @@ def far_away(random, transform) -> None:
     transform.transform.translation.x = 1e300
 
 
+def shifted(message: Message, x: float, y: float) -> Message:
+    """A copy with the vehicle elsewhere."""
+    new = message.copy()
+    for transform in new.ros.transforms:
+        if transform.child_frame_id == "base_link":
+            transform.transform.translation.x += x
+            transform.transform.translation.y += y
+    return new
+
+
+def jumped(injection: Injection, message: Message):
+    return (shifted(message, 30.0, -20.0),)
+
+
+def drifting(injection: Injection, message: Message):
+    """The odometry drifts by a fifth of a metre a second, and is corrected at once in the end."""
+    return (shifted(message, 0.2 * injection.elapsed, 0.0),)
+
+
 def of_another_day(random, transform) -> None:
     transform.header.stamp.sec = random.choice((0, 1, 2**31 - 1))
 
@@ -159,6 +178,8 @@ TF_FAULTS = (
     tf("quaternion not of unit length", "0.3 or 2 times", bent(longer)),
     tf("quaternion of zeros", "all four numbers are zero", bent(no_rotation), named="ignored|static mounts"),
     tf("odometry not finite", "NaN or infinity", bent(not_numbers), named="ignored|static mounts"),
+    tf("odometry jumps", "36 m, and back", of_tf(jumped), named="jump"),
+    tf("odometry drifts", "0.2 m/s, then back", of_tf(drifting)),
     tf("odometry far away", "1e300 m", bent(far_away), judge_free=False),
     tf("odometry of another day", "stamps of 1970 and 2038", bent(of_another_day), named="static mounts|ignored"),
     tf("loop in TF", "base_link is also a child of odom", with_more(backward_link)),
