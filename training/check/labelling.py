@@ -32,7 +32,9 @@ def check_labelling(findings: Findings, contents: Contents, bag: Bag, chosen: Se
         if others:
             findings.fail("labelling", f"{text}; {others}")
         else:
-            findings.warn("labelling", text, "name depth images with --depth-topic, or record the LiDAR")
+            findings.warn(
+                "labelling", text, "name depth images with --depth-topic, use --depth-from motion, or record the LiDAR"
+            )
         return
     if len(clouds) > 1 and not chosen:
         remedy = f"choose one or more: renderocc label --lidar {next(iter(clouds))}"
