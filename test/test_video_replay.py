@@ -9,6 +9,7 @@ from videos import FFMPEG, FOXGLOVE, encoded, moving_pictures, write_video_bag
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, Topic
+from renderocc_model.rosio.camera_search import CameraSource
 from renderocc_ros.commands.demo.pictures import views_at
 from renderocc_ros.commands.player import Played, Player
 from renderocc_ros.commands.video_replay import VideoAsImages
@@ -71,5 +72,8 @@ def test_the_player_publishes_the_images_of_a_video(tmp_path):
 
 def test_the_demo_shows_the_picture_nearest_to_a_stamp(tmp_path):
     folder = write_video_bag(tmp_path / "bag", FFMPEG, encoded(PICTURES, "h265", 6), "h265", stamp=stamps_of(10**8))
-    view = views_at(folder, ["front"], 10**9 + 7 * 10**8 + 3)["front"]
+    with Bag(folder) as bag:
+        (topic,) = bag.topics.values()
+    front = CameraSource("front", topic.name, topic.type, "/front/camera_info")
+    view = views_at(folder, [front], 10**9 + 7 * 10**8 + 3)["front"]
     assert np.abs(view.astype(int) - PICTURES[7]).mean() < 4

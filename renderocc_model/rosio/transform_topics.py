@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
@@ -13,8 +13,9 @@ from renderocc_model.rosio.vehicle import Vehicle, absolute, odometry_frame
 if TYPE_CHECKING:  # the node needs no rosbags
     from renderocc_model.rosio.bags import Topic
 
-__all__ = ["ODOMETRY", "TRANSFORMS", "TransformReader", "other_topics", "set_odometry"]
+__all__ = ["ODOMETRY", "TRANSFORMS", "TransformReader", "other_topics", "set_odometry", "with_topics"]
 
+V = TypeVar("V", bound=Vehicle)
 TRANSFORMS, ODOMETRY = "tf2_msgs/msg/TFMessage", "nav_msgs/msg/Odometry"
 
 
@@ -153,6 +154,12 @@ class TransformReader:
 
     def _of_type(self, kind: str) -> list[str]:
         return sorted(topic.name for topic in self.recorded.values() if topic.type == kind and topic.count)
+
+
+def with_topics(vehicle: V, reader: TransformReader) -> V:
+    """The vehicle with the topics of transforms and odometry that a finished reader took."""
+    odometry = reader.pose_topic if reader.fixed == odometry_frame(reader.pose_topic) else vehicle.odom_topic
+    return replace(vehicle, tf_topic=reader.tf, tf_static_topic=reader.static, odom_topic=odometry)
 
 
 def set_odometry(transforms: TransformBuffer, vehicle: Vehicle, fixed: str, message: cdr.TransformMessage) -> bool:

@@ -14,18 +14,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from renderocc_model.base.config import settings_of
 from renderocc_model.base.findings import Findings
+from renderocc_model.base.plain_yaml import yaml_text
 from renderocc_model.network.packaged import checkpoint_file
 from renderocc_model.rosio.bags import Bag, BagError
+from renderocc_model.rosio.camera_search import FoundCameras, find_cameras, no_cameras, topic_types, with_template
+from renderocc_model.rosio.transform_topics import TransformReader, with_topics
+from renderocc_model.rosio.vehicle_options import add_vehicle_options, with_options
 from renderocc_ros.commands.demo.node import Child, NodeFailed, Subscriber
 from renderocc_ros.commands.demo.recording import Outputs, write_recording
 from renderocc_ros.commands.demo.report import headline, latest_diagnostics, report
 from renderocc_ros.commands.demo.truth import Comparison, compare
 from renderocc_ros.commands.doctor.bag import check_bag
+from renderocc_ros.commands.doctor.files import check_params
 from renderocc_ros.commands.replay import check_arguments
-from renderocc_ros.input.discovery import cameras_on_graph
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.process import prepare_process
 
@@ -55,7 +61,30 @@ def simulated_recording(out: Path, seed: int, frames: int) -> Path:
     return bag
 
 
-def headings_of_cameras(bag: Path, config: NodeConfig) -> tuple[dict[str, float | None], int]:
+def described(bag: Path, config: NodeConfig) -> tuple[NodeConfig, FoundCameras]:
+    """The parameters with the topics that a recording has, where it has those of another name; and its cameras.
+
+    Raises:
+        BagError: the recording cannot be read, or has no camera.
+    """
+    with Bag(bag) as recording:
+        found = find_cameras(topic_types(recording.topics.values()), config)
+        if not found.cameras:
+            raise BagError(f"{bag}: no camera can be used: {no_cameras(recording.topics.values(), config, found)}")
+        reader = TransformReader(recording.topics, config)
+        stop_ns = recording.start_ns + round(LOOKED_AT * 1e9)
+        for topic, _, data in recording.messages(reader.topics & set(recording.topics), None, stop_ns):
+            with contextlib.suppress(ValueError):  # the node says what is wrong with it
+                reader.take(topic, data)
+        reader.finish()
+    for note in filter(None, (found.note, *reader.notes)):
+        print(note, flush=True)
+    return with_topics(with_template(config, found), reader), found
+
+
+def headings_of_cameras(
+    bag: Path, config: NodeConfig, found: FoundCameras | None = None
+) -> tuple[dict[str, float | None], int]:
     """The recording's cameras, in the order of a rig from the front to the left, and how many frames it has.
 
     Returns:
@@ -64,36 +93,29 @@ def headings_of_cameras(bag: Path, config: NodeConfig) -> tuple[dict[str, float 
     Raises:
         BagError: the recording cannot be read, or has no camera.
     """
+    found = found or described(bag, config)[1]
     with Bag(bag) as recording:
-        topics = [(topic.name, [topic.type]) for topic in recording.topics.values()]
-        cameras = cameras_on_graph(topics, config, "/")
         counts = {topic.name: topic.count for topic in recording.topics.values()}
-    if not cameras:
-        raise BagError(f"{bag}: no camera in it: no X/camera_info with X/image_raw or X/image_raw/compressed")
     rig = check_bag(Findings(), bag, config, LOOKED_AT)
     forward = {camera.name: camera.base_from_camera[:3, 2] for camera in rig} if rig else {}
+    cameras = tuple(found.cameras)
     headings = {name: math.atan2(forward[name][1], forward[name][0]) if name in forward else None for name in cameras}
     order = sorted(cameras, key=lambda name: (headings[name] is None, abs(headings[name] or 0.0)))
-    image_topic = f"/{order[0]}/image_raw"
-    frames = counts.get(image_topic) or counts.get(f"{image_topic}/compressed", 0)
-    return {name: headings[name] for name in order}, frames
+    return {name: headings[name] for name in order}, counts[found.cameras[order[0]].image_topic]
 
 
-def node_command(cameras: tuple[str, ...], config: NodeConfig, volumes: Path, checkpoint: str) -> list[str]:
-    """The first camera is the anchor: volumes carry its stamps."""
-    parameters = {
-        "cameras": "[" + ", ".join(cameras) + "]",
-        "image_topic": config.image_topic,
-        "camera_info_topic": config.camera_info_topic,
-        "save_directory": str(volumes),
-        "use_sim_time": "true",
-    }
+def node_command(cameras: tuple[str, ...], config: NodeConfig, out: Path, checkpoint: str) -> list[str]:
+    """The node with these parameters, in a file. The first camera is the anchor: volumes carry its stamps."""
+    config = replace(config, cameras=cameras, anchor_camera="", save_directory=str(out / "volumes"))
     if checkpoint:
-        parameters["checkpoint"] = checkpoint
-    command = ["-m", "renderocc_ros.main", "--ros-args"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
-    return command
+        config = replace(config, checkpoint=checkpoint)
+    values: dict[str, object] = {"use_sim_time": True}
+    for setting in settings_of(config):
+        several = isinstance(setting.default, tuple)
+        values[setting.name] = (list(setting.default) or [""]) if several else setting.default
+    path = out / "node.yaml"
+    path.write_text(yaml_text({"/**": {"ros__parameters": values}}), encoding="utf-8")
+    return ["-m", "renderocc_ros.main", "--ros-args", "--params-file", str(path)]
 
 
 def listen(node: Child, player: Child, subscriber: Subscriber) -> None:
@@ -113,14 +135,14 @@ def listen(node: Child, player: Child, subscriber: Subscriber) -> None:
         raise NodeFailed(f"the node published nothing; see {node.log}")
 
 
-def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) -> None:
+def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str, config: NodeConfig) -> None:
     """Play the recording to the node, and write pictures, report and outputs."""
-    config = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
-    headings, frames = headings_of_cameras(bag, config)
+    config, found = described(bag, config)
+    headings, frames = headings_of_cameras(bag, config, found)
     volumes = out / "volumes"
     for old in [*volumes.glob("*.npz"), *volumes.glob("*.ply")]:  # from an earlier run, perhaps on another recording
         old.unlink()
-    command = node_command(tuple(headings), config, volumes, checkpoint)
+    command = node_command(tuple(headings), config, out, checkpoint)
     with tempfile.TemporaryDirectory(prefix=".outputs_", dir=out) as folder:
         outputs = Path(folder) / "outputs"
         subscriber = play_and_listen(bag, out, rate, command, tuple(headings), outputs)
@@ -129,7 +151,7 @@ def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str) ->
     text = report(subscriber, frames, comparison, about_truth)
     (out / "report.md").write_text(text + "\n")
     print("\n" + text + "\n")
-    write_pictures(bag, headings, subscriber, comparison, out)
+    write_pictures(bag, found, headings, subscriber, comparison, out)
     print(told)
     print(f"pictures, every frame's volume (.npz, .ply), logs and the report: {out.resolve()}")
 
@@ -161,7 +183,12 @@ def play_and_listen(
 
 
 def write_pictures(
-    bag: Path, headings: dict[str, float | None], subscriber: Subscriber, comparison: Comparison, out: Path
+    bag: Path,
+    found: FoundCameras,
+    headings: dict[str, float | None],
+    subscriber: Subscriber,
+    comparison: Comparison,
+    out: Path,
 ) -> None:
     """demo.png: cameras and occupancy of the frame that sees most, of those with truth; bird_eye.png: it from above."""
     from renderocc_model.field.classes import ClassTable
@@ -178,19 +205,37 @@ def write_pictures(
         told["free"],
     )
     compared = comparison.truth if comparison.figures else {}
-    found = {stamp: Occupancy.load_npz(subscriber.volumes[stamp], classes) for stamp in compared or subscriber.volumes}
-    stamp, volume = max(found.items(), key=lambda item: item[1].visible.sum())
+    volumes = {
+        stamp: Occupancy.load_npz(subscriber.volumes[stamp], classes) for stamp in compared or subscriber.volumes
+    }
+    stamp, volume = max(volumes.items(), key=lambda item: item[1].visible.sum())
     truth = truth_volume(compared[stamp], volume) if compared else None
     untrained = latest_diagnostics(subscriber).get("network", {}).get("checkpoint") == "none"
     caption = "the node's volume" + (", UNTRAINED" if untrained else "")
     figures = headline(comparison)
-    views = views_at(bag, tuple(headings), stamp)
+    views = views_at(bag, tuple(found.cameras.values()), stamp)
     picture = demo_picture(
         views, rows_of_cameras(headings), volume, f"{caption}: {figures}" if figures else caption, truth
     )
     write_png(out / "demo.png", picture)
     write_png(out / "bird_eye.png", bird_eye_view(volume))
     print(f"wrote {out / 'demo.png'} and {out / 'bird_eye.png'}")
+
+
+def node_config(params: Path | None) -> NodeConfig:
+    """The node's parameters in a file; the defaults without one.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
+    if params is None:
+        return NodeConfig()
+    findings = Findings()
+    config = check_params(findings, params)
+    wrong = [item.text for item in findings.items if item.level in ("FAIL", "warn")]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return config
 
 
 def main(argv: list[str]) -> int:
@@ -213,15 +258,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--rate", type=float, default=0.5, help="playing speed (default: 0.5, so that two cores keep up)"
     )
+    add_vehicle_options(parser)
     arguments = parser.parse_args(argv)
     try:
         check_arguments(arguments.rate, None, 0.0, None, 0.0)  # before the node is loaded
         if arguments.checkpoint and not checkpoint_file(arguments.checkpoint).exists():
             raise ValueError(f"--checkpoint {arguments.checkpoint}: there is no such file")
+        config = with_options(node_config(arguments.params), arguments)
         arguments.out.mkdir(parents=True, exist_ok=True)
         bag = arguments.bag or simulated_recording(arguments.out, arguments.seed, arguments.frames)
         about_truth = "" if arguments.bag else about_town(arguments.seed)
-        run(bag, arguments.out.resolve(), arguments.rate, arguments.checkpoint, about_truth)
+        run(bag, arguments.out.resolve(), arguments.rate, arguments.checkpoint, about_truth, config)
     except (ValueError, NodeFailed, OSError, subprocess.CalledProcessError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

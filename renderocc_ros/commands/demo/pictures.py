@@ -24,7 +24,8 @@ from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from renderocc_model.rosio.video_track import VIDEO_READERS, VideoTrack, video_topic
+from renderocc_model.rosio.camera_search import CameraSource
+from renderocc_model.rosio.video_track import VIDEO_READERS, VideoTrack
 
 __all__ = ["demo_picture", "legend", "rows_of_cameras", "truth_volume", "views_at", "write_png"]
 
@@ -52,38 +53,37 @@ def rows_of_cameras(headings: Mapping[str, float | None]) -> list[list[str]]:
     return [row for row in (ahead, behind) if row]
 
 
-def views_at(bag: Path, cameras: Sequence[str], stamp_ns: int) -> dict[str, np.ndarray]:
+def views_at(bag: Path, cameras: Sequence[CameraSource], stamp_ns: int) -> dict[str, np.ndarray]:
     """Of each camera the (H, W, 3) uint8 RGB image nearest to a stamp."""
-    nearest: dict[str, tuple[int, str, bytes]] = {}
-    topics = {f"/{camera}/image_raw{suffix}": camera for camera in cameras for suffix in ("", "/compressed")}
+    nearest: dict[str, tuple[int, CameraSource, bytes]] = {}
+    topics = {camera.image_topic: camera for camera in cameras if camera.kind not in VIDEO_READERS}
     with Bag(bag) as recording:
-        topics = {topic: camera for topic, camera in topics.items() if topic in recording.topics}
-        videos = {camera: found for camera in cameras if (found := picture_of_video(recording, camera, stamp_ns))}
+        videos = {
+            camera.name: found
+            for camera in cameras
+            if camera.kind in VIDEO_READERS and (found := picture_of_video(recording, camera, stamp_ns))
+        }
         for topic, _, buffer in recording.messages(topics):
             camera, apart = topics[topic], abs(cdr.read_header(buffer)[0] - stamp_ns)
-            if camera not in nearest or apart < nearest[camera][0]:
-                nearest[camera] = (apart, topic, buffer)
-    views = {camera: decoded(topic, buffer) for camera, (_, topic, buffer) in nearest.items()}
-    return {**{camera: picture for camera, (picture,) in videos.items()}, **views}
+            if camera.name not in nearest or apart < nearest[camera.name][0]:
+                nearest[camera.name] = (apart, camera, buffer)
+    views = {name: decoded(camera, buffer) for name, (_, camera, buffer) in nearest.items()}
+    return {**{name: picture for name, (picture,) in videos.items()}, **views}
 
 
-def picture_of_video(recording: Bag, camera: str, stamp_ns: int) -> tuple[np.ndarray] | None:
+def picture_of_video(recording: Bag, camera: CameraSource, stamp_ns: int) -> tuple[np.ndarray] | None:
     """The picture nearest to a stamp, (H, W, 3) uint8 RGB, of a camera's video; None without a video."""
-    topics = {topic.name: (topic.type,) for topic in recording.topics.values() if topic.count}
-    found = video_topic(topics, f"/{camera}/image_raw")
-    if found is None:
-        return None
-    track, stamps = VideoTrack(recording, found[0]), []
-    for _, recorded_ns, data in recording.messages([found[0]]):
+    track, stamps = VideoTrack(recording, camera.image_topic), []
+    for _, recorded_ns, data in recording.messages([camera.image_topic]):
         with contextlib.suppress(ValueError):  # the node says what is wrong with it
-            message = VIDEO_READERS[found[1]](data)
+            message = VIDEO_READERS[camera.kind](data)
             track.take(message, recorded_ns)
             stamps.append(message.stamp_ns)
     return (track.picture(min(stamps, key=lambda stamp: abs(stamp - stamp_ns))),) if stamps else None
 
 
-def decoded(topic: str, buffer: bytes) -> np.ndarray:
-    if topic.endswith("/compressed"):
+def decoded(camera: CameraSource, buffer: bytes) -> np.ndarray:
+    if camera.compressed:
         return decode_compressed(cdr.read_compressed_image(buffer).data)
     image = cdr.read_image(buffer)
     return decode_raw(image.data, image.height, image.width, image.step, image.encoding, image.is_bigendian)
