@@ -188,7 +188,7 @@ class LidarClouds:
             base_from_lidar = recording.transforms.lookup(recording.base_frame, cloud.frame_id, cloud.stamp_ns)
         except TransformError as error:
             raise LabelError(
-                f"the LiDAR's frame '{cloud.frame_id}' has no pose on the vehicle: {error}; "
+                f"{recording.path}: the LiDAR's frame '{cloud.frame_id}' has no pose on the vehicle: {error}; "
                 "record /tf_static, or set --mounts or --frame-prefix"
             ) from None
         base_from_camera = recording.base_from_camera(camera, stamp_ns, cloud.stamp_ns)

@@ -28,6 +28,9 @@ class DataConfig:
     training: tuple[str, ...] = setting((), "names of recordings to train on; when empty, all that are not held out")
     validation: tuple[str, ...] = setting((), "names of recordings to hold out; when empty, a share of all")
     held_out: float = setting(0.1, "share of recordings to hold out when there are no names", minimum=0.0, maximum=0.9)
+    params: str = setting(
+        "", "the node's parameter file of the vehicle that recorded `bags`; in place of prepare.vehicle"
+    )
     prepare: PrepareConfig = setting(PrepareConfig(), "how `bags` are prepared")
 
     def check(self) -> None:

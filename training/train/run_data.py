@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from renderocc_model.network.rig_summary import summary_of_rigs
+from renderocc_model.rosio.parameter_file import vehicle_of_file
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset
@@ -66,7 +67,8 @@ def prepare_missing(config: DataConfig, folder: Path) -> None:
         raise TablesError(f"data.bags: names of recordings repeat in {', '.join(names)}; rename their folders")
     folder.mkdir(parents=True, exist_ok=True)
     sidecars: list[Path | None] = [Path(labels) for labels in config.labels] or [None] * len(config.bags)
-    tasks = [(Path(bag), sidecar, folder, config.prepare) for bag, sidecar in zip(config.bags, sidecars)]
+    prepare = replace(config.prepare, vehicle=vehicle_of_file(config.params)) if config.params else config.prepare
+    tasks = [(Path(bag), sidecar, folder, prepare) for bag, sidecar in zip(config.bags, sidecars)]
     failures = prepare_recordings(tasks, min(len(os.sched_getaffinity(0)), len(tasks)))
     if failures:
         raise TablesError("; ".join(failures))
