@@ -79,8 +79,7 @@ def shared_mounts(mounts: Mapping[str, np.ndarray]) -> list[str]:
     """
     texts = []
     for (name, one), (other, two) in itertools.combinations(mounts.items(), 2):
-        with np.errstate(over="ignore", invalid="ignore"):  # TF may hold any number
-            apart = float(np.linalg.norm(one[:3, 3] - two[:3, 3]))
+        apart = math.dist(one[:3, 3], two[:3, 3])  # TF may hold any number: squares may be too large
         turned = math.degrees(math.acos(np.clip((np.trace(one[:3, :3].T @ two[:3, :3]) - 1) / 2, -1, 1)))
         if apart < _SAME_PLACE and turned < _SAME_WAY:
             texts.append(f"'{name}' and '{other}' are mounted at the same place and look the same way")

@@ -50,7 +50,7 @@ def _odom_from_lidar(recording: Recording, frame_id: str, stamp_ns: int) -> np.n
         return odom_from_base @ recording.transforms.lookup(recording.base_frame, frame_id, stamp_ns)
     except TransformError as error:
         raise LabelError(
-            f"the LiDAR's frame '{frame_id}' has no pose on the vehicle: {error}; record /tf_static"
+            f"{recording.path}: the LiDAR's frame '{frame_id}' has no pose on the vehicle: {error}; record /tf_static"
         ) from None
 
 
