@@ -224,6 +224,9 @@ class RenderOccNode(LifecycleNode):
         from renderocc_ros.frame.network_setup import make_predictor
 
         predictor = make_predictor(config, self.get_logger())
+        from renderocc_ros.output import rendered_views  # loads PyTorch, as the predictor has done
+
+        rendered_views.warm_up(predictor.grid, predictor.classes, predictor.device)
         transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
         now = PlaybackClock(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
         intake = Intake(config, cameras, transforms, self._log, self._events, self._clock_ns, now)
@@ -251,6 +254,7 @@ class RenderOccNode(LifecycleNode):
             self._times,
             config.startup_grace,
             remember,
+            self._outputs.publish_rendered,
         )
         self._configured = ConfiguredNode(config, predictor, transforms, intake, pipeline, worker, vehicle_map)
         self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)

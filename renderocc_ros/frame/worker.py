@@ -25,13 +25,16 @@ class FrameCounters:
     """What became of the sets that the worker took.
 
     published: frames given to the publishers. withheld: frames with too few usable cameras. skipped: sets replaced by a
-    newer one while they waited for mounts and calibrations. failed: frames that raised.
+    newer one while they waited for mounts and calibrations. failed: frames that raised. views: rendered views that were
+    drawn. views_skipped: those that somebody subscribes to and that were not drawn because the next frame waited.
     """
 
     published: int = 0
     withheld: int = 0
     skipped: int = 0
     failed: int = 0
+    views: int = 0
+    views_skipped: int = 0
 
 
 class Worker:
@@ -48,6 +51,8 @@ class Worker:
             takes its place.
         remember: called with each frame after it was published, and with None where what later frames bring is not
             related to what was before: after a jump of time, a pause or ~/reset.
+        draw: called with each frame after `remember`, and with a function that says whether the next one waits; gives
+            how many views were drawn and skipped. Usually `OutputPublishers.publish_rendered`.
     Attributes:
         counters: what became of the sets.
         begun: steady seconds at which the frame under way began; None between two frames.
@@ -64,6 +69,7 @@ class Worker:
         times: StageTimes,
         startup_grace: float = 0.0,
         remember: Callable[[Frame | None], None] = lambda frame: None,
+        draw: Callable[[Frame, Callable[[], bool]], tuple[int, int]] = lambda frame, late: (0, 0),
     ) -> None:
         self._intake = intake
         self._pipeline = pipeline
@@ -73,6 +79,7 @@ class Worker:
         self._times = times
         self._startup_grace = startup_grace
         self._remember = remember
+        self._draw = draw
         self._grace_until: float | None = None  # steady seconds; None: counted from the first set on
         self._oldest_published = 0  # frames of earlier generations of the intake are not published
         self._last: tuple[int, Frame] | None = None  # the last frame, with its generation
@@ -199,6 +206,19 @@ class Worker:
         self._times.add("total", time.monotonic() - frame.arrival)
         self.counters.published += 1
         self._remember(frame)
+        self._draw_views(frame)
+
+    def _draw_views(self, frame: Frame) -> None:
+        began = time.monotonic()
+        drawn, skipped = self._draw(frame, self._late)
+        if drawn:
+            self._times.add("rendered views", time.monotonic() - began)
+        self.counters.views += drawn
+        self.counters.views_skipped += skipped
+
+    def _late(self) -> bool:
+        """Whether there is something to do that is more urgent than views."""
+        return self._intake.mailbox.waiting or not self._running.is_set()
 
     def _process(self, matched: MatchedSet) -> Frame | None:
         """The frame of a set. If the device is out of memory, try once more with an empty cache; then end the work."""

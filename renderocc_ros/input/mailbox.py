@@ -52,6 +52,11 @@ class Mailbox(Generic[Item]):
             item, self._item = self._item, None
             return item
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is an item."""
+        return self._item is not None
+
     def clear(self) -> Item | None:
         """Empty the slot, for instance when the clock has jumped. Returns what was in it."""
         with self._changed:

@@ -152,6 +152,9 @@ def _frames_line(report: NodeReport, parts: ConfiguredNode) -> Line:
         "anchor camera": frame.anchor if frame is not None else parts.intake.anchor,
         "cameras in the last one": ", ".join(frame.used) if frame is not None else "",
     }
+    if counters.views or counters.views_skipped:
+        line.values["rendered views drawn"] = str(counters.views)
+        line.values["rendered views skipped, the next frame was there"] = str(counters.views_skipped)
     if frame is not None and report.clock_ns:
         age = (report.clock_ns - frame.stamp_ns) * 1e-9
         recorded = abs(age) > LIVE

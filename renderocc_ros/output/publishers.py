@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 from nav_msgs.msg import OccupancyGrid
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -14,6 +18,7 @@ from renderocc_model.field.classes import ClassTable
 from renderocc_model.rosio import cdr
 from renderocc_ros.frame.pipeline import Frame
 from renderocc_ros.output import messages as outputs
+from renderocc_ros.output.view_schedule import ViewSchedule
 from renderocc_ros.parameters import NodeConfig
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -38,6 +43,8 @@ class OutputPublishers:
     def __init__(self, node: LifecycleNode, cameras: tuple[str, ...], config: NodeConfig) -> None:
         self.config = config
         self._node = node
+        self._schedule = ViewSchedule()
+        self._renderers: dict[str, Any] = {}  # ViewRenderer of each camera
         overriding = QoSOverridingOptions.with_default_policies()
 
         def publisher(message_type, topic: str, qos: QoSProfile):
@@ -61,7 +68,7 @@ class OutputPublishers:
         self._publishers["classes"].publish(String(data=outputs.classes_json(classes)))
 
     def publish(self, frame: Frame) -> None:
-        """Publish all topics of a frame. The grid is latched and always made; the rest only if somebody subscribes."""
+        """Publish the volume of a frame. The grid is latched and always made; the rest only if somebody subscribes."""
         config = self.config
         occupancy, stamp, base = frame.occupancy, frame.stamp_ns, config.base
         if self._wanted("points") or self._wanted("markers"):
@@ -78,8 +85,31 @@ class OutputPublishers:
             occupancy, config.grid_min_height, config.grid_max_height, config.grid_ignored_classes
         )
         self._send("grid", outputs.grid_message(cells, occupancy, config.grid_min_height, stamp, base))
+
+    def publish_rendered(self, frame: Frame, late: Callable[[], bool]) -> tuple[int, int]:
+        """Draw and publish the views of a frame that somebody subscribes to, once its volume is out.
+
+        Args:
+            late: whether the next frame waits. Then views are skipped, but for a small share of the time
+                (`ViewSchedule`).
+        Returns:
+            how many views were drawn, and how many were skipped.
+        """
+        stride, drawn, wanted = self.config.rendered_stride, 0, []
         for camera in frame.used:
-            self._publish_rendered(frame, camera, config.rendered_stride)
+            kinds = {kind for kind in ("semantic", "depth") if self._wanted(f"{camera}/{kind}")}
+            if kinds:
+                wanted.append((camera, kinds))
+            elif self._wanted(f"{camera}/camera_info"):
+                self._send_camera_info(frame, camera, stride)
+        for camera, kinds in self._schedule.in_turn(wanted):
+            began = time.monotonic()
+            if not self._schedule.allows(late(), began):
+                break
+            self._publish_view(frame, camera, kinds, stride)
+            self._schedule.drawn(camera, began, time.monotonic())
+            drawn += 1
+        return drawn, len(wanted) - drawn
 
     def destroy(self) -> None:
         for publisher in self._publishers.values():
@@ -92,18 +122,20 @@ class OutputPublishers:
     def _send(self, name: str, message: bytes | CameraInfo) -> None:
         self._publishers[name].publish(message)
 
-    def _publish_rendered(self, frame: Frame, camera: str, stride: int) -> None:
-        wanted = {kind for kind in ("semantic", "depth", "camera_info") if self._wanted(f"{camera}/{kind}")}
-        if not wanted:
-            return
+    def _send_camera_info(self, frame: Frame, camera: str, stride: int) -> None:
         view, stamp, optical_frame = frame.views[camera], frame.stamps[camera], frame.optical_frames[camera]
         self._send(f"{camera}/camera_info", outputs.rendered_camera_info(view, stride, stamp, optical_frame))
-        if wanted == {"camera_info"}:
-            return
-        # Imported here because it loads PyTorch, which a node without a network does not need.
-        from renderocc_ros.output.rendered_views import rendered_view
 
-        colours, depth = rendered_view(frame.occupancy, view, frame.base_from_frame(camera), stride)
+    def _publish_view(self, frame: Frame, camera: str, kinds: set[str], stride: int) -> None:
+        # Imported here because it loads PyTorch, which a node without a network does not need.
+        from renderocc_ros.output.rendered_views import ViewRenderer
+
+        view, stamp, optical_frame = frame.views[camera], frame.stamps[camera], frame.optical_frames[camera]
+        renderer = self._renderers.get(camera)
+        if renderer is None or renderer.view is not view or renderer.stride != stride:
+            renderer = self._renderers[camera] = ViewRenderer(view, stride)
+        self._send_camera_info(frame, camera, stride)
+        colours, depth = renderer.render(frame.occupancy, frame.base_from_frame(camera))
         for kind, image, encoding in (("semantic", colours, "rgb8"), ("depth", depth, "32FC1")):
-            if kind in wanted:
+            if kind in kinds:
                 self._send(f"{camera}/{kind}", cdr.write_image(stamp, optical_frame, image, encoding))

@@ -1,15 +1,19 @@
-"""Class colours and depth of the field as a camera sees it, rendered along rays as in training and evaluation."""
+"""Class colours and depth of the field as each camera sees it, by the rule of training and evaluation."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.field.occupancy import Occupancy
-from renderocc_model.geometry.rays import camera_ray_shape, camera_rays, depth_from_distance
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.rays import Rays, camera_ray_shape, camera_rays, depth_from_distance
 from renderocc_model.geometry.undistortion import View
-from renderocc_model.ops.render import intersect_box, render
-from renderocc_model.ops.render.surfaces import read_surfaces
+from renderocc_model.ops.render import render_surfaces
+
+__all__ = ["ViewRenderer", "rendered_view", "warm_up"]
 
 
 def rendered_view(
@@ -26,18 +30,46 @@ def rendered_view(
         colours: (rows, columns, 3) uint8 RGB of the classes, black where the ray passes through.
         depth: (rows, columns) float32 z-depth in metres, NaN where the ray passes through (REP 117, REP 118).
     """
-    rows, columns = camera_ray_shape(view, stride)
-    rays = camera_rays(view, base_from_camera, stride)
-    with torch.inference_mode():
-        # The reference implementation: loading or compiling the other ones would delay a frame while driving.
-        result = render(occupancy.field, rays.to(occupancy.field.device), step=1.0, backend="reference")
-        grid = occupancy.field.grid
-        far = intersect_box(rays.origins, rays.directions, grid.lower, grid.upper)[1].to(result.distance)
-        surfaces = read_surfaces(result, far)
-        opaque, channel = surfaces.opaque.cpu().numpy(), surfaces.channels.cpu().numpy()
-        distance = surfaces.distances.float().cpu().numpy()
-    ids = np.asarray(occupancy.classes.occupied_ids)[channel]
-    colours = np.where(opaque[:, None], occupancy.classes.palette()[ids], 0).astype(np.uint8)
-    camera_directions = rays.directions.numpy() @ np.asarray(base_from_camera)[:3, :3]
-    depth = np.where(opaque, depth_from_distance(distance, camera_directions), np.nan).astype(np.float32)
-    return colours.reshape(rows, columns, 3), depth.reshape(rows, columns)
+    return ViewRenderer(view, stride).render(occupancy, base_from_camera)
+
+
+class ViewRenderer:
+    """Renders through one view; what its rays have in common is computed once.
+
+    Args:
+        view: the camera's undistorted view.
+        stride: one ray for stride x stride pixels of the view.
+    """
+
+    def __init__(self, view: View, stride: int) -> None:
+        self.view, self.stride = view, stride
+        self._shape = camera_ray_shape(view, stride)
+        self._directions = camera_rays(view, np.eye(4), stride).directions.double().numpy()  # in the optical frame
+
+    def render(self, occupancy: Occupancy, base_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Arguments and results as for `rendered_view`."""
+        field, classes = occupancy.field, occupancy.classes
+        pose = np.asarray(base_from_camera, np.float64)
+        directions = torch.from_numpy(self._directions @ pose[:3, :3].T)
+        origins = torch.from_numpy(pose[:3, 3]).expand(len(directions), 3)
+        surfaces = render_surfaces(field, Rays(origins, directions).to(field.device, torch.float32), step=1.0)
+        opaque, channels = surfaces.opaque.cpu().numpy(), surfaces.channels.cpu().numpy()
+        colours = np.where(opaque[:, None], _palette(classes)[channels], np.uint8(0))
+        depth = depth_from_distance(surfaces.distances.float().cpu().numpy(), self._directions)
+        depth = np.where(opaque, depth, np.nan).astype(np.float32)
+        return colours.reshape(*self._shape, 3), depth.reshape(self._shape)
+
+
+def _palette(classes: ClassTable) -> np.ndarray:
+    """(C, 3) uint8 RGB of the channels."""
+    return classes.palette()[np.asarray(classes.occupied_ids)].astype(np.uint8)
+
+
+def warm_up(grid: VoxelGrid, classes: ClassTable, device: torch.device) -> None:
+    """Load or compile what renders views, so that the first subscriber does not wait for it."""
+    ids = len(classes.occupied_ids)
+    field = SemanticDensityField(
+        grid, torch.zeros(grid.shape, device=device), torch.zeros(*grid.shape, ids, device=device)
+    )
+    ray = torch.tensor([[1.0, 0.0, 0.0]], device=device)
+    render_surfaces(field, Rays(torch.zeros_like(ray), ray), step=1.0)

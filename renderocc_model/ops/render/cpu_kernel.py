@@ -19,11 +19,13 @@ from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import PRIVATE_BYTES, cpu_loops_of, in_threads, runs_of_equal_work
 from .reference import RenderResult, checked_inputs, sample_counts
+from .surfaces import OPAQUE, RaySurfaces
 
-__all__ = ["obstacle", "render"]
+__all__ = ["obstacle", "render", "render_surfaces"]
 
 SAMPLES_WORTH_A_THREAD = 2**15  # about two milliseconds
 RUNS_A_THREAD = 8  # forward: several for each thread, so that others take over work of a delayed one
+RAYS_WORTH_A_THREAD = 2**10  # of surfaces: about a millisecond
 SECTORS = 512  # neighbouring rays are those in one of so many directions on the ground
 
 
@@ -54,6 +56,29 @@ def render(
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
     return RenderResult(distance, semantics, opacity, distortion=distortion if return_distortion else None)
+
+
+def render_surfaces(field: SemanticDensityField, rays: Rays, step: float) -> RaySurfaces:
+    """What `ops.render.render_surfaces` does, for fields that `ops.render.choose` gives this implementation."""
+    checked_inputs(field, rays, step, None, torch.float32)
+    _loops()  # its error says what to install
+    from .surface_loops import march_surfaces
+
+    grid, count = field.grid, len(rays)
+    density = field.density.detach().to(torch.float32).reshape(-1).contiguous().numpy()
+    table = field.semantics.detach().to(torch.float32).reshape(grid.size, field.class_count).contiguous().numpy()
+    origins = (rays.origins.detach().double() - torch.tensor(grid.lower, dtype=torch.float64)).numpy()
+    directions = rays.directions.detach().double().contiguous().numpy()
+    distance, mass, channel = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.int64)
+    geometry, delta = (grid.shape, grid.voxel_size, origins, directions), step * grid.voxel_size
+
+    def work(run: tuple[int, int]) -> None:
+        march_surfaces(density, table, *geometry, *run, delta, OPAQUE, distance, mass, channel)
+
+    threads = max(1, min(torch.get_num_threads(), count // RAYS_WORTH_A_THREAD))
+    edges = np.linspace(0, count, (RUNS_A_THREAD * threads if threads > 1 else 1) + 1).astype(np.int64).tolist()
+    in_threads(work, list(zip(edges, edges[1:])), threads)
+    return RaySurfaces(torch.from_numpy(mass) >= OPAQUE, torch.from_numpy(distance), torch.from_numpy(channel))
 
 
 @dataclass(frozen=True, eq=False)

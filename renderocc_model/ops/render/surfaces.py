@@ -1,4 +1,7 @@
-"""How rendered rays are read as surfaces: one rule for the node, for pictures of a training, and for evaluation."""
+"""How rendered rays are read as surfaces: one rule for the node, for pictures of a training, and for evaluation.
+
+`ops.render.render_surfaces` finds the same surfaces without the rendered rays.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ class RaySurfaces:
     Attributes:
         opaque: (R,) bool, whether a ray shows a surface, whose class and distance count. The others pass through.
         distances: (R,) metres from the ray's origin, D + (1 - O) t_far.
-        channels: (R,) int64, channel of the largest composited logit; `ClassTable.occupied_ids` has its class.
+        channels: (R,) int64, channel of the largest composited logit; `ClassTable.occupied_ids` has its class. Of rays
+            that pass through it has no meaning.
     """
 
     opaque: Tensor
