@@ -33,6 +33,7 @@ TITLES = {
     "anchor_camera": "Matching images to frames",
     "checkpoint": "Network",
     "max_markers": "Outputs",
+    "map.size": "Map of the last frames: docs/map.md",
 }
 
 
