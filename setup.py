@@ -29,7 +29,10 @@ setup(
     # after both kinds of `colcon build`, but no more by mypy and editors after `pip install -e`, and twice in the
     # source tree, under both names, with two copies of each class.
     packages=find_packages(include=["renderocc_model*", "renderocc_ros*", "training*"]),
-    package_data={"renderocc_model": ["weights/*.safetensors", "py.typed", "__init__.pyi"], "training": ["py.typed"]},
+    package_data={
+        "renderocc_model": ["weights/*.safetensors", "py.typed", "__init__.pyi"],
+        "training": ["py.typed", "label/label_sets/*.yaml"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),

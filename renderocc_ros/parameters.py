@@ -156,7 +156,7 @@ class NodeConfig(Vehicle):
         2.0, "upper edge of the height band of ~/grid above base_link [m]", minimum=-100.0, maximum=100.0
     )
     grid_ignored_classes: tuple[str, ...] = setting(
-        ("driveable_surface", "other_flat", "sidewalk", "terrain"),
+        ("driveable_surface", "other_flat", "sidewalk", "terrain", "ground"),
         "classes that count as ground, not as obstacles, in ~/grid",
     )
     rendered_stride: int = setting(

@@ -19,9 +19,10 @@ PACKAGES = set(ALLOWED)
 FOLDERS = {
     "renderocc_model": "base geometry field images rosio ops network export inference bench".split(),
     "renderocc_ros": "health input frame output commands".split(),
-    "training": (
-        "recordings simulate importers structure label prepare check data supervision evaluate train study".split()
-    ),
+    "training": [
+        *"recordings simulate importers structure ground label prepare".split(),
+        *"check data supervision evaluate train study".split(),
+    ],
 }
 ROS_MODULES = {
     "rclpy",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["OCC3D_NUSCENES", "SEMANTIC_KITTI", "TABLES", "UNLABELLED", "ClassTable", "by_name"]
+__all__ = ["GROUND_OBSTACLE", "OCC3D_NUSCENES", "SEMANTIC_KITTI", "TABLES", "UNLABELLED", "ClassTable", "by_name"]
 
 UNLABELLED = 255  # the id that means "no label" (labels) or "unknown" (predictions) in every table
 _GREY = (128, 128, 128)
@@ -167,7 +167,23 @@ SEMANTIC_KITTI = _table(
     free="unlabeled",
 )
 
-TABLES = {"occ3d_nuscenes": OCC3D_NUSCENES, "semantic_kitti": SEMANTIC_KITTI}
+# What a LiDAR, or depth from motion, tells without annotation (`renderocc label --classes-from ground`). An obstacle is
+# not dynamic: most obstacles stand, and labels of neighbouring frames would be lost with what moves.
+GROUND_OBSTACLE = _table(
+    (
+        ("ground", (120, 170, 80)),
+        ("obstacle", (255, 120, 50)),
+        ("free", (255, 255, 255)),
+    ),
+    dynamic=(),
+    free="free",
+)
+
+TABLES = {
+    "occ3d_nuscenes": OCC3D_NUSCENES,
+    "semantic_kitti": SEMANTIC_KITTI,
+    "ground_obstacle": GROUND_OBSTACLE,
+}
 
 
 def by_name(name: str) -> ClassTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from renderocc_model.base.arrays import read_npz
 
 from .classes import UNLABELLED, ClassTable
 
-__all__ = ["check_ids", "check_truth_file", "truth_files"]
+__all__ = ["check_ids", "check_truth_file", "converted_truth", "truth_files"]
 
 _LATEST = np.iinfo(np.int64).max  # nanoseconds that a stamp can hold
 
@@ -47,6 +48,20 @@ def check_truth_file(file: Path, classes: ClassTable) -> tuple[int, ...]:
             raise ValueError(f"{key} is {array.shape} but semantics is {semantics.shape}")
     check_ids(semantics, classes)
     return semantics.shape
+
+
+def converted_truth(file: Path, ids: np.ndarray) -> bytes:
+    """The bytes of a file of truth with other class ids.
+
+    Args:
+        file: one that `check_truth_file` finds sound.
+        ids: (256,) uint8, the new id of each id (`conversion.converted_ids`).
+    """
+    arrays = read_npz(file, (), ("semantics", "mask_camera", "mask_lidar"))
+    arrays["semantics"] = ids[arrays["semantics"]]
+    written = io.BytesIO()
+    np.savez_compressed(written, **arrays)  # type: ignore[arg-type]
+    return written.getvalue()
 
 
 def check_ids(image: np.ndarray, classes: ClassTable) -> None:

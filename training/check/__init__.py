@@ -37,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
         help="class table of the labels (default: the one that sidecar or import name, else occ3d_nuscenes)",
     )
     made.add_argument(
+        "--truth-classes",
+        metavar="TABLE",
+        help="class table of the 3D truth, if it is another one, for labels of ground_obstacle",
+    )
+    made.add_argument(
         "--max-pose-gap",
         type=float,
         default=0.5,

@@ -11,7 +11,7 @@ import numpy as np
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.classes import OCC3D_NUSCENES, by_name
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_search import no_cameras
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
@@ -102,7 +102,8 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
         check_labelling(findings, contents, bag, vehicle.lidar_topics)
     else:
         labelled = check_labels(findings, contents, [*sidecars, bag], classes, options.samples)
-    volumes = check_truth(findings, contents, bag.path, classes, options.max_time_diff)
+    of_truth = by_name(options.truth_classes) if options.truth_classes else classes
+    volumes = check_truth(findings, contents, bag.path, of_truth, options.max_time_diff)
     return {
         "seconds": length,
         "topics": {

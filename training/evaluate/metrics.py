@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import numpy as np
 from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
-from renderocc_model.field.classes import TABLES, ClassTable, by_name
+from renderocc_model.field.classes import TABLES, UNLABELLED, ClassTable, by_name
+from renderocc_model.field.conversion import converted_ids
 from renderocc_model.geometry.grid import VoxelGrid
 
 from ..supervision.voxel_truth import crop_slices
@@ -123,11 +125,14 @@ class _Comparison:
     grid: VoxelGrid | None  # None: no rays
     origins: dict[str, np.ndarray] | None
     flat_ground: bool = False  # in place of what is predicted
+    converted: np.ndarray | None = None  # (256,) the class of each id of the truth; None where they are the same
 
     def __call__(self, name: str) -> VolumeScores:
         scores = VolumeScores.empty(self.classes, self.grid is not None)
         arrays = ("semantics",) if self.mask == "none" else ("semantics", self.mask)
         truth = read_volume(self.truth / name, arrays)
+        if self.converted is not None:
+            truth["semantics"] = self._of_truth(name, truth["semantics"])
         prediction = read_volume(self.predictions / name, ("semantics",))["semantics"]
         path, grid = self.predictions / name, self.grid
         try:
@@ -140,6 +145,13 @@ class _Comparison:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return scores
+
+    def _of_truth(self, name: str, semantics: np.ndarray) -> np.ndarray:
+        """The truth's ids as ids of `classes`."""
+        assert self.converted is not None
+        if semantics.min() < 0 or semantics.max() > UNLABELLED:
+            raise ValueError(f"{self.truth / name}: ids reach beyond 0 to {UNLABELLED}; expected class ids")
+        return self.converted[semantics.astype(np.uint8)]
 
     def _cut(self, truth: dict[str, np.ndarray], path: Path, shape: tuple) -> tuple[dict[str, np.ndarray], VoxelGrid]:
         """The truth, cut to the grid that is named in the prediction's file, and that grid."""
@@ -168,6 +180,7 @@ def compare_folders(
     mask: str = "mask_camera",
     jobs: int = 1,
     with_flat_ground: bool = False,
+    truth_classes: ClassTable | None = None,
 ) -> VolumeScores:
     """Compare every .npz file of one folder with the file of the same relative path in another folder.
 
@@ -182,6 +195,7 @@ def compare_folders(
         mask: name of the truth's array that says which voxels count for mIoU, or "none".
         jobs: number of processes.
         with_flat_ground: whether to compare, instead of the predictions, a flat road at height 0 in their grids.
+        truth_classes: the truth's class table, which is converted to `classes`; None if it is the same.
     Raises:
         ValueError: something is missing or wrong. The text names the file.
     """
@@ -200,7 +214,9 @@ def compare_folders(
             grid = volume_grid(shape, classes)
         except ValueError as error:
             raise ValueError(f"{truth / names[0]}: {error}") from None
-    compare = _Comparison(predictions, truth, classes, mask, grid if with_rays else None, places, with_flat_ground)
+    converted = None if truth_classes in (None, classes) else converted_ids(truth_classes, classes)
+    rays = grid if with_rays else None
+    compare = _Comparison(predictions, truth, classes, mask, rays, places, with_flat_ground, converted)
     total = VolumeScores.empty(classes, with_rays)
     with _running(compare, names, jobs) as parts:
         for part in tqdm(parts, total=len(names), unit="frame", disable=not sys.stderr.isatty()):
@@ -260,6 +276,11 @@ def parser() -> argparse.ArgumentParser:
         "--classes", default="occ3d_nuscenes", choices=tuple(TABLES), help="class table (default occ3d_nuscenes)"
     )
     made.add_argument(
+        "--truth-classes",
+        choices=tuple(TABLES),
+        help="class table of the truth, if it is another one; its ids are converted to ground_obstacle",
+    )
+    made.add_argument(
         "--mask",
         default="mask_camera",
         choices=MASKS,
@@ -285,10 +306,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = None
         if arguments.grid is not None:
             grid = VoxelGrid(tuple(arguments.grid[:3]), tuple(arguments.grid[3:6]), arguments.grid[6])
-        how = (classes, arguments.rayiou, arguments.origins, grid, arguments.mask, arguments.jobs)
-        result = compare_folders(arguments.predictions, arguments.truth, *how).as_dict()
+        compare = partial(
+            compare_folders,
+            arguments.predictions,
+            arguments.truth,
+            classes,
+            arguments.rayiou,
+            arguments.origins,
+            grid,
+            arguments.mask,
+            arguments.jobs,
+            truth_classes=by_name(arguments.truth_classes) if arguments.truth_classes else None,
+        )
+        result = compare().as_dict()
         if arguments.flat_ground:
-            flat = compare_folders(arguments.predictions, arguments.truth, *how, with_flat_ground=True)
+            flat = compare(with_flat_ground=True)
             result["baselines"] = {"flat_ground": flat.as_dict()}
         if arguments.json:
             write_json(arguments.json, result)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from renderocc_model.base.arrays import read_npz
-from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
 __all__ = ["flat_ground", "matched_files", "read_origins", "read_volume", "saved_grid", "volume_grid"]
 
 _NAMED = 5  # files that an error names
-_ROADS = ("driveable_surface", "road")
+_ROADS = ("driveable_surface", "road", "ground")
 _ORIGINS = "a JSON object, path without suffix -> [[x, y, z], ...]"
 
 
@@ -113,11 +113,13 @@ def volume_grid(shape: tuple[int, int, int], classes: ClassTable) -> VoxelGrid:
     Raises:
         ValueError: the shape is none of these.
     """
-    if shape == SEMANTIC_KITTI_GRID.shape and classes.names == SEMANTIC_KITTI.names:
+    anywhere = classes.names == GROUND_OBSTACLE.names
+    if shape == SEMANTIC_KITTI_GRID.shape and (anywhere or classes.names == SEMANTIC_KITTI.names):
         return SEMANTIC_KITTI_GRID
     own = OCC3D_GRID
     rest = np.subtract(own.shape, shape)
-    if classes.names == OCC3D_NUSCENES.names and (rest >= 0).all() and rest[2] == 0 and (rest % 2 == 0).all():
+    known = anywhere or classes.names == OCC3D_NUSCENES.names
+    if known and (rest >= 0).all() and rest[2] == 0 and (rest % 2 == 0).all():
         inset = rest[:2] // 2 * own.voxel_size
         lower = tuple(np.round(np.add(own.lower, (*inset, 0)), 6))
         upper = tuple(np.round(np.subtract(own.upper, (*inset, 0)), 6))

@@ -22,13 +22,14 @@ def parser() -> argparse.ArgumentParser:
         prog="renderocc label",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Label the images of a recording in 2D. Depth comes from its LiDAR, from depth images, or\n"
-        "from its motion; classes come from labelled points, label images or a segmentation network. The labels are\n"
-        "written to a sidecar bag with <camera>/depth and <camera>/semantic at the images' stamps. The recording is\n"
-        "not changed.",
+        "from its motion; classes come from labelled points, label images, a segmentation network, or the shape of\n"
+        "the ground. The labels are written to a sidecar bag with <camera>/depth and <camera>/semantic at the images'\n"
+        "stamps. The recording is not changed.",
         epilog="examples: renderocc label drives/monday --preview look\n"
         "          renderocc label drives/monday --network segformer.onnx --sweeps 3\n"
         "          renderocc label drives/kitti_00 --label-files kitti/00/labels\n"
-        "          renderocc label drives/no_lidar --depth-from motion --preview look",
+        "          renderocc label drives/no_lidar --depth-from motion --preview look\n"
+        "          renderocc label drives/monday --classes-from ground",
     )
     made.add_argument("bag", type=Path, help="the recording")
     made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
@@ -87,6 +88,25 @@ def parser() -> argparse.ArgumentParser:
     )
     source.add_argument("--semantic-topic", metavar="TEMPLATE", help="label images, for example /{camera}/segmentation")
     source.add_argument("--network", type=Path, metavar="MODEL", help="segmentation network, ONNX or TorchScript")
+    source.add_argument(
+        "--classes-from",
+        choices=("ground",),
+        help="ground: classify points as ground or obstacle by their shape, without annotation and without a network",
+    )
+    classes.add_argument(
+        "--ground-method",
+        choices=("auto", "patchwork", "plane"),
+        default="auto",
+        help="for --classes-from ground: Patchwork++ (pip install pypatchworkpp; for clouds), or the plane of the road "
+        "(default auto: patchwork for clouds, else plane)",
+    )
+    classes.add_argument(
+        "--ground-sweeps",
+        type=int,
+        default=3,
+        metavar="K",
+        help="for --classes-from ground: join the K clouds nearest in time to judge the points of one (default 3)",
+    )
     classes.add_argument(
         "--mapping",
         metavar="FILE",
@@ -101,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
     classes.add_argument(
         "--classes",
         metavar="TABLE",
-        help="class table: occ3d_nuscenes or semantic_kitti (default: that of the import, else occ3d_nuscenes)",
+        help="class table: occ3d_nuscenes, semantic_kitti or ground_obstacle (default: that of the import, else "
+        "occ3d_nuscenes; with --classes-from ground, ground_obstacle)",
     )
     made.add_argument(
         "--max-pose-gap",
@@ -149,6 +170,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for name, value, least in (
         ("sweeps", arguments.sweeps, 1),
+        ("ground-sweeps", arguments.ground_sweeps, 1),
         ("jobs", arguments.jobs, 1),
         ("preview-count", arguments.preview_count, 1),
     ):

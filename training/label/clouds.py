@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,16 @@ from training.recordings.stamped_topic import StampedTopic
 from .deskew import deskewed
 from .mapping import ClassMapping, LabelError
 
-__all__ = ["LabelledCloud", "LabelField", "LabelFiles", "LidarClouds", "LidarGroup", "NoCloud", "null_returns"]
+__all__ = [
+    "CloudSource",
+    "LabelledCloud",
+    "LabelField",
+    "LabelFiles",
+    "LidarClouds",
+    "LidarGroup",
+    "NoCloud",
+    "null_returns",
+]
 
 # One value for each point: SemanticKITTI's uint32 with the class in the lower 16 bits, lidarseg's uint8.
 _FILE_TYPES: dict[str, tuple[np.dtype, int]] = {".label": (np.dtype("<u4"), 0xFFFF), ".bin": (np.dtype("u1"), 0xFF)}
@@ -162,7 +172,7 @@ class LidarClouds:
         near = self.topic.around(centre_ns, self.sweeps)
         if len(self.recording.jumps):
             near = self._in_same_piece(stamp_ns, centre_ns)
-        return [self._cloud(stamp) for stamp in near]
+        return [self.at(stamp) for stamp in near]
 
     def _in_same_piece(self, stamp_ns: int, centre_ns: int) -> list[int]:
         """The stamps of the clouds nearest to `centre_ns` that no jump of the ego pose separates from a moment."""
@@ -194,7 +204,12 @@ class LidarClouds:
         base_from_camera = recording.base_from_camera(camera, stamp_ns, cloud.stamp_ns)
         return invert(base_from_camera) @ base_from_lidar
 
-    def _cloud(self, stamp_ns: int) -> LabelledCloud:
+    def at(self, stamp_ns: int) -> LabelledCloud:
+        """The cloud at one of the topic's stamps, deskewed.
+
+        Raises:
+            NoCloud, LabelError: as `around`.
+        """
         if stamp_ns in self._cache:
             self._cache.move_to_end(stamp_ns)
             return self._cache[stamp_ns]
@@ -239,6 +254,20 @@ class LidarClouds:
             raise NoCloud(f"a cloud on {self.topic.topic} cannot be deskewed: {error}") from None
 
 
+class CloudSource(Protocol):
+    """Gives the clouds for an image: `LidarClouds`, several of them, or clouds that are classified first."""
+
+    @property
+    def classes(self) -> object | None:
+        """What gives the points' classes; None without classes."""
+
+    def around(self, stamp_ns: int) -> list[LabelledCloud]:
+        """As `LidarClouds.around`."""
+
+    def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
+        """As `LidarClouds.camera_from_cloud`."""
+
+
 class LidarGroup:
     """The clouds of several LiDARs, which label an image together.
 
@@ -246,7 +275,7 @@ class LidarGroup:
         lidars: one for each topic.
     """
 
-    def __init__(self, lidars: Sequence[LidarClouds]) -> None:
+    def __init__(self, lidars: Sequence[CloudSource]) -> None:
         self._lidars, self.classes = tuple(lidars), lidars[0].classes
 
     def around(self, stamp_ns: int) -> list[LabelledCloud]:

@@ -24,7 +24,7 @@ from training.recordings.stamped_topic import StampedTopic
 from training.structure.run import MotionLabels
 from training.structure.window import ImageLabels
 
-from .clouds import LabelledCloud, LidarClouds, LidarGroup, NoCloud
+from .clouds import CloudSource, LabelledCloud, NoCloud
 from .coverage import Coverage
 from .from_clouds import Labels, labels_from_clouds
 from .from_images import Segmenter, recorded_classes, recorded_depth
@@ -58,7 +58,7 @@ class Sources:
     """
 
     classes: ClassTable
-    lidar: LidarClouds | LidarGroup | None = None
+    lidar: CloudSource | None = None
     depth: dict[str, StampedTopic] = field(default_factory=dict)
     semantic: dict[str, StampedTopic] = field(default_factory=dict)
     mapping: ClassMapping | None = None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from renderocc_model.base.config import load_yaml
-from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
+from renderocc_model.field.classes import (
+    GROUND_OBSTACLE,
+    OCC3D_NUSCENES,
+    SEMANTIC_KITTI,
+    UNLABELLED,
+    ClassTable,
+    by_name,
+)
+from renderocc_model.field.conversion import converted_ids
 from training.recordings.raw_classes import LIDARSEG, NO_SURFACE, SEMANTIC_KITTI_RAW, class_or_none, lookup_table
 
-__all__ = ["BUILT_IN", "ClassMapping", "LabelError", "NeedsOption", "load_mapping"]
+__all__ = ["BUILT_IN", "LABEL_SETS", "ClassMapping", "LabelError", "NeedsOption", "load_mapping", "mapping_names"]
 
-_KEYS = ("classes", "ids", "colours", "others")
+_KEYS = ("classes", "ids", "colours", "others", "ground_obstacle")
+# Label sets that public segmentation networks have; each is a mapping file in label_sets/.
+LABEL_SETS = tuple(sorted(path.stem for path in (Path(__file__).parent / "label_sets").glob("*.yaml")))
 _LARGEST_ID = 65535
 
 
@@ -36,6 +46,7 @@ class ClassMapping:
         others: result for every other id or colour. If it is None, they are an error, so that no label is lost
             without notice.
         source: file or name of the mapping, for error texts.
+        names: {source id: its name in the source}, where the mapping has them.
     """
 
     classes: ClassTable
@@ -43,6 +54,7 @@ class ClassMapping:
     colours: dict[tuple[int, int, int], int] = field(default_factory=dict)
     others: int | None = None
     source: str = ""
+    names: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def identity(cls, classes: ClassTable) -> ClassMapping:
@@ -99,30 +111,63 @@ class ClassMapping:
 BUILT_IN: dict[str, ClassMapping] = {
     "lidarseg": ClassMapping(OCC3D_NUSCENES, LIDARSEG, source="the ids of nuScenes-lidarseg"),
     "semantic_kitti": ClassMapping(SEMANTIC_KITTI, SEMANTIC_KITTI_RAW, source="the ids of semantic-kitti.yaml"),
+    "occ3d_nuscenes": replace(ClassMapping.identity(OCC3D_NUSCENES), source="the ids of Occ3D-nuScenes"),
 }
 
 
+def mapping_names() -> tuple[str, ...]:
+    """The names that `load_mapping` knows."""
+    return (*BUILT_IN, *LABEL_SETS)
+
+
+def converted(mapping: ClassMapping, classes: ClassTable) -> ClassMapping:
+    """The same mapping onto another class table.
+
+    Raises:
+        LabelError: there is no conversion from its table to this one.
+    """
+    try:
+        new = {UNLABELLED: UNLABELLED, NO_SURFACE: NO_SURFACE}
+        new |= dict(enumerate(converted_ids(mapping.classes, classes)[: len(mapping.classes)].tolist()))
+    except ValueError as error:
+        raise LabelError(f"mapping '{mapping.source}': {error}; write a mapping file") from None
+    return replace(
+        mapping,
+        classes=classes,
+        ids={source: new[target] for source, target in mapping.ids.items()},
+        colours={source: new[target] for source, target in mapping.colours.items()},
+        others=None if mapping.others is None else new[mapping.others],
+    )
+
+
 def load_mapping(name: str | Path, classes: ClassTable | None = None) -> ClassMapping:
-    """The built-in mapping with this name (see `BUILT_IN`), or a mapping from a YAML file:
+    """The built-in mapping with this name (see `mapping_names`), or a mapping from a YAML file:
 
         classes: occ3d_nuscenes            # the class table
-        ids: {1: car, 7: driveable_surface}
+        ids: {1: car, 7 road: driveable_surface}  # an id may have a name
         colours: {"128,64,128": sidewalk, "#4682b4": no surface}
         others: unlabelled                 # for all other ids and colours; without this line they are an error
+        ground_obstacle: {9 lake: obstacle}  # for --classes ground_obstacle, where the class above is not enough
 
     Unlabelled pixels keep their depth. Pixels of no surface (sky, noise, the vehicle itself) lose it.
 
     Args:
         name: name of a built-in mapping, or path of a YAML file.
-        classes: class table to use instead of the file's `classes`.
+        classes: class table to map to. A mapping to another table is converted if the wanted one is ground and
+            obstacle. A file without `classes` is read with this table.
     Raises:
         LabelError: an entry is wrong. The text names the file and the entry.
     """
     if str(name) in BUILT_IN:
         mapping = BUILT_IN[str(name)]
-        if classes is not None and classes != mapping.classes:
+        if classes is None or classes == mapping.classes:
+            return mapping
+        if classes != GROUND_OBSTACLE:
             raise LabelError(f"mapping '{name}' is for another class table than --classes; write a mapping file")
-        return mapping
+        return converted(mapping, classes)
+    if str(name) in LABEL_SETS:
+        file = Path(__file__).parent / "label_sets" / f"{name}.yaml"
+        return replace(mapping_from(load_yaml(file), str(name), classes), source=f"the label set {name}")
     return mapping_from(load_yaml(name), str(name), classes)
 
 
@@ -132,15 +177,41 @@ def mapping_from(document: dict, where: str, classes: ClassTable | None = None) 
     if unknown:
         raise LabelError(f"{where}: unknown entry '{unknown[0]}'; expected {', '.join(_KEYS)}")
     try:
-        table = classes or by_name(str(document.get("classes", "occ3d_nuscenes")))
-        ids = {_id(key): _class(table, value) for key, value in _pairs(document, "ids")}
+        own = by_name(str(document["classes"])) if "classes" in document else None
+        to_ground = classes == GROUND_OBSTACLE and own not in (None, GROUND_OBSTACLE)
+        table = own if to_ground and own else classes or own or OCC3D_NUSCENES
+        ids, names = _ids(table, document, "ids")
+        corrected, _ = _ids(GROUND_OBSTACLE, document, "ground_obstacle")
         colours = {_colour(key): _class(table, value) for key, value in _pairs(document, "colours")}
         others = None if "others" not in document else _class(table, document["others"])
     except ValueError as error:
         raise LabelError(f"{where}: {error}") from None
     if not ids and not colours:
         raise LabelError(f"{where}: neither ids nor colours are listed; write `ids: {{7: car}}`")
-    return ClassMapping(table, ids, colours, others, where)
+    unlisted = sorted(set(corrected) - set(ids))
+    if unlisted:
+        raise LabelError(
+            f"{where}: ground_obstacle lists id {unlisted[0]}, which ids does not list; list it there, too"
+        )
+    mapping = ClassMapping(table, ids, colours, others, where, names)
+    if not to_ground:
+        return mapping
+    mapping = converted(mapping, GROUND_OBSTACLE)
+    return replace(mapping, ids={**mapping.ids, **corrected})
+
+
+def _ids(table: ClassTable, document: dict, key: str) -> tuple[dict[int, int], dict[int, str]]:
+    """The class of each id in an entry of a document, and the names that ids have there."""
+    ids: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for entry, value in _pairs(document, key):
+        number, name = _id(entry)
+        if number in ids:
+            raise ValueError(f"{key}: id {number} is listed twice; list each once")
+        ids[number] = _class(table, value)
+        if name:
+            names[number] = name
+    return ids, names
 
 
 def _pairs(document: dict, key: str):
@@ -154,10 +225,13 @@ def _class(table: ClassTable, name: object) -> int:
     return class_or_none(table, str(name))
 
 
-def _id(key: object) -> int:
-    if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key <= _LARGEST_ID:
-        raise ValueError(f"id {key!r}: expected a whole number from 0 to {_LARGEST_ID}")
-    return key
+def _id(key: object) -> tuple[int, str]:
+    """The number and the name of an id: of 7, or of '7 road'."""
+    number, _, name = str(key).partition(" ")
+    whole = not isinstance(key, (bool, float)) and number.isascii() and number.isdecimal() and len(number) <= 5
+    if not whole or int(number) > _LARGEST_ID:
+        raise ValueError(f"id {key!r}: expected a whole number from 0 to {_LARGEST_ID}, and perhaps a name after it")
+    return int(number), name.strip()
 
 
 def _colour(key: object) -> tuple[int, int, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, ClassTable, by_name
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.stamp_text import seconds_text
 from training.recordings.frames import Recording
@@ -17,10 +17,11 @@ from training.recordings.lidar_topics import CLOUD_TYPES, other_lidars, read_clo
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
-from .clouds import LabelField, LabelFiles, LidarClouds, LidarGroup
+from .clouds import CloudSource, LabelField, LabelFiles, LidarClouds, LidarGroup
 from .from_images import Segmenter
+from .ground_clouds import ground_clouds
 from .make import Sources
-from .mapping import BUILT_IN, ClassMapping, LabelError, NeedsOption, load_mapping
+from .mapping import ClassMapping, LabelError, NeedsOption, load_mapping, mapping_names
 from .projection import Occlusion
 from .scans import scan_times
 
@@ -56,7 +57,13 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         times, told = scan_times(recording, one, wanted.no_deskew)
         motion = {key: "; ".join(filter(None, (motion.get(key), told.get(key)))) for key in {**motion, **told}}
         lidars.append(LidarClouds(recording, one, classes.points, wanted.sweeps, wanted.max_time_diff, times))
-    lidar = LidarGroup(lidars) if len(lidars) > 1 else next(iter(lidars), None)
+    lidar: CloudSource | None
+    if wanted.classes_from and lidars:
+        method = "patchwork" if wanted.ground_method == "auto" else wanted.ground_method
+        lidar, motion["ground"] = ground_clouds(lidars, wanted.ground_sweeps, method)
+        classes = replace(classes, note=f"ground and obstacle by {method}, {wanted.ground_sweeps} cloud(s) joined")
+    else:
+        lidar = LidarGroup(lidars) if len(lidars) > 1 else next(iter(lidars), None)
     sources = Sources(
         classes.table,
         lidar,
@@ -68,7 +75,7 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         wanted.min_depth,
         {} if wanted.masks is None else _masks(recording, wanted.masks),
     )
-    none = "none; for classes give --label-field, --label-files, --semantic-topic or --network"
+    none = "none; for classes give --label-field, --label-files, --semantic-topic, --network or --classes-from ground"
     notes = {
         "depth": _depth_note(wanted, clouds, depth),
         "semantics": classes.note or none,
@@ -128,6 +135,13 @@ def _clouds(recording: Recording, wanted: Namespace, needed: bool) -> list[Stamp
 
 def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespace) -> _Classes:
     table = by_name(wanted.classes) if wanted.classes else None
+    if wanted.classes_from:
+        if table not in (None, GROUND_OBSTACLE):
+            raise LabelError(
+                f"--classes-from ground gives the classes of ground_obstacle, not of {wanted.classes}; leave out "
+                "--classes"
+            )
+        return _Classes(GROUND_OBSTACLE, "ground")
     if wanted.network:
         network = Segmenter(wanted.network, wanted.network_config)
         table = _agreed(table, network.mapping.classes)
@@ -202,8 +216,9 @@ def _first_cloud(clouds: StampedTopic) -> cdr.PointCloudMessage:
 def _mapping(name: str | None, table: ClassTable | None) -> ClassMapping:
     if name is None:
         return ClassMapping.identity(table or OCC3D_NUSCENES)
-    if name not in BUILT_IN and not Path(name).is_file():
-        raise LabelError(f"--mapping {name}: there is no such file; the built-in mappings are {', '.join(BUILT_IN)}")
+    if name not in mapping_names() and not Path(name).is_file():
+        known = ", ".join(mapping_names())
+        raise LabelError(f"--mapping {name}: there is no such file; the built-in mappings are {known}")
     return load_mapping(name, table)
 
 

@@ -17,7 +17,7 @@ from renderocc_model.base.config import configuration, setting, to_mapping
 from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.base.worker_processes import serve_parent
-from renderocc_model.field.classes import TABLES
+from renderocc_model.field.classes import TABLES, ClassTable, by_name
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.vehicle_options import add_params_option
@@ -44,6 +44,11 @@ class PrepareConfig:
         "class table of the labels; when empty, the one that sidecar or import name, else occ3d_nuscenes",
         choices=("", *TABLES),
     )
+    truth_classes: str = setting(
+        "",
+        "class table of the 3D truth, when it is not that of the labels; it is converted to ground_obstacle",
+        choices=("", *TABLES),
+    )
     anchor: str = setting(
         "", "camera whose images are the frames; when empty, the moments of the 3D truth, else the first camera"
     )
@@ -57,6 +62,10 @@ class PrepareConfig:
     )
     skip_unposed: bool = setting(False, "leave out frames that have no ego pose, instead of refusing the recording")
     vehicle: Vehicle = setting(Vehicle(), "the vehicle's cameras, topics, frames and clocks")
+
+    def truth_table(self, labels: ClassTable) -> ClassTable:
+        """The class table of the 3D truth, for labels of a table."""
+        return by_name(self.truth_classes) if self.truth_classes else labels
 
 
 def prepare_recording(
@@ -92,7 +101,9 @@ def prepare_recording(
         frames = usable_frames(recording, config)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
-            extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image)
+            extract = Extractor(
+                recording, table, directions, config.without_depth, config.pixels_per_image, config.truth_table(table)
+            )
             for first in range(writer.done, len(frames), _BLOCK):
                 block = frames[first : first + _BLOCK]
                 messages = recording.gather(extract.wanted(block))

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
-from renderocc_model.field.truth import check_truth_file
+from renderocc_model.field.conversion import converted_ids
+from renderocc_model.field.truth import check_truth_file, converted_truth
 from renderocc_model.images.decoding import compressed_size, decode_compressed
 from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
@@ -46,6 +47,9 @@ class Extractor:
         directions: {camera: (H, W, 3) unit direction of every pixel in its optical frame, NaN without direction}.
         without_depth: whether to keep pixels of known class and unknown distance, too.
         pixels_per_image: largest number of labelled pixels to keep of an image; 0 keeps all.
+        truth_table: the class table of the 3D truth, which is converted to `table`; None if it is the same.
+    Raises:
+        ValueError: ids of `truth_table` cannot be converted to `table`.
     """
 
     def __init__(
@@ -55,9 +59,12 @@ class Extractor:
         directions: dict[str, np.ndarray],
         without_depth: bool = False,
         pixels_per_image: int = 0,
+        truth_table: ClassTable | None = None,
     ) -> None:
         self.recording, self.table, self.directions = recording, table, directions
         self.without_depth, self.pixels_per_image = without_depth, pixels_per_image
+        self.truth_table = truth_table or table
+        self._converted = converted_ids(self.truth_table, table) if self.truth_table != table else None
         self.truth_shape: tuple[int, ...] = ()
 
     def wanted(self, frames: Sequence[FrameIndex]) -> list[tuple[str, str, int]]:
@@ -114,16 +121,17 @@ class Extractor:
         if file is None:
             return None
         try:
-            shape = check_truth_file(file, self.table)
+            shape = check_truth_file(file, self.truth_table)
         except ValueError as error:
-            raise RecordingError(f"{file}: {error}; write this 3D truth again, or remove it") from None
+            remedy = "write this 3D truth again, remove it, or name its class table with --truth-classes"
+            raise RecordingError(f"{file}: {error}; {remedy}") from None
         self.truth_shape = self.truth_shape or shape
         if shape != self.truth_shape:
             raise RecordingError(
                 f"{file}: its 3D truth has the shape {shape}, that of earlier frames {self.truth_shape}; keep the "
                 "truth of one grid"
             )
-        return file.read_bytes()
+        return file.read_bytes() if self._converted is None else converted_truth(file, self._converted)
 
     def _image(self, camera: str, stamp_ns: int, message) -> tuple[bytes, object]:
         model = self.recording.models[camera]

@@ -50,7 +50,8 @@ def try_frames(
     frames = usable_frames(recording, config, labelled)
     count = min(most, len(frames)) if most else len(frames)
     directions = {camera: pixel_directions(recording.models[camera]) for camera in recording.cameras}
-    extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image)
+    truth = config.truth_table(table)
+    extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image, truth)
     totals = np.zeros(len(table) + 1, np.int64)
     for index in np.linspace(0, len(frames) - 1, count).astype(int):
         row = extract.row(frames[index], recording.gather(extract.wanted([frames[index]])))

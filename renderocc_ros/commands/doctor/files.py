@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from renderocc_model.base.config import from_mapping, nested, settings_of
 from renderocc_model.base.findings import Findings
+from renderocc_model.field.conversion import GROUND_CLASSES
 from renderocc_model.geometry.rig import Rig
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.network.rig_summary import compare_summaries
@@ -110,14 +111,27 @@ def check_checkpoint(findings: Findings, path: Path | None, config: NodeConfig) 
     grid = checkpoint.config.grid
     text = f"{path}: {made}, grid {'x'.join(map(str, grid.shape))} at {grid.voxel_size:g} m"
     findings.ok(subject, f"{text}, {len(checkpoint.classes)} classes, occupied above {checkpoint.threshold:.3g}")
-    unknown = [name for name in config.grid_ignored_classes if name not in checkpoint.classes.names]
+    _check_ground(findings, config.grid_ignored_classes, checkpoint.classes.names)
+    return checkpoint.rig_summary or None
+
+
+def _check_ground(findings: Findings, ignored: Sequence[str], names: Sequence[str]) -> None:
+    """Compare grid_ignored_classes with the classes of the network. Its default names the ground of several tables."""
+    ground = {name for classes in GROUND_CLASSES.values() for name in classes}
+    unknown = [name for name in ignored if name not in names and name not in ground]
     if unknown:
         findings.warn(
             "params",
             f"grid_ignored_classes names {', '.join(unknown)}, which this network does not know",
-            f"it knows {', '.join(checkpoint.classes.names)}",
+            f"it knows {', '.join(names)}",
         )
-    return checkpoint.rig_summary or None
+    counted = [name for name in names if name in ground and name not in ignored]
+    if counted and ignored:
+        findings.warn(
+            "params",
+            f"{', '.join(counted)} will be obstacles in ~/grid",
+            "add what can be driven on to grid_ignored_classes",
+        )
 
 
 def check_rig(findings: Findings, trained: Mapping | None, rig: Rig | None) -> None:
