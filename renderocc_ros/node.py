@@ -224,7 +224,7 @@ class RenderOccNode(LifecycleNode):
         from renderocc_ros.frame.network_setup import make_predictor
 
         predictor = make_predictor(config, self.get_logger())
-        from renderocc_ros.output import rendered_views  # loads PyTorch, as the predictor has done
+        from renderocc_model.inference import rendered_views  # loads PyTorch, as the predictor has done
 
         rendered_views.warm_up(predictor.grid, predictor.classes, predictor.device)
         transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)

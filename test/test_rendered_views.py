@@ -9,8 +9,8 @@ from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.undistortion import View
+from renderocc_model.inference.rendered_views import rendered_view
 from renderocc_ros.output.messages import rendered_camera_info
-from renderocc_ros.output.rendered_views import rendered_view
 
 torch.set_num_threads(2)
 

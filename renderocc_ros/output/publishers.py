@@ -128,7 +128,7 @@ class OutputPublishers:
 
     def _publish_view(self, frame: Frame, camera: str, kinds: set[str], stride: int) -> None:
         # Imported here because it loads PyTorch, which a node without a network does not need.
-        from renderocc_ros.output.rendered_views import ViewRenderer
+        from renderocc_model.inference.rendered_views import ViewRenderer
 
         view, stamp, optical_frame = frame.views[camera], frame.stamps[camera], frame.optical_frames[camera]
         renderer = self._renderers.get(camera)

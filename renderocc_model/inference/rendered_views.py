@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from renderocc_model.field.classes import ClassTable
-from renderocc_model.field.field import SemanticDensityField
-from renderocc_model.field.occupancy import Occupancy
-from renderocc_model.geometry.grid import VoxelGrid
-from renderocc_model.geometry.rays import Rays, camera_ray_shape, camera_rays, depth_from_distance
-from renderocc_model.geometry.undistortion import View
-from renderocc_model.ops.render import render_surfaces
+from ..field.classes import ClassTable
+from ..field.field import SemanticDensityField
+from ..field.occupancy import Occupancy
+from ..geometry.grid import VoxelGrid
+from ..geometry.rays import Rays, camera_ray_shape, camera_rays, depth_from_distance
+from ..geometry.undistortion import View
+from ..ops.render import render_surfaces
 
 __all__ = ["ViewRenderer", "rendered_view", "warm_up"]
 
