@@ -78,7 +78,6 @@ def test_a_campaign_that_is_stopped_while_the_node_loads_leaves_no_process(town_
     ("lie", "found"),
     [
         ("free", r"free: \d+ grids"),
-        ("map", r"free: \d+ grids"),
         ("volume", r"free: \d+ voxels"),
         ("watchdog", "report: 'camera "),
         ("stamps", "stamps: "),

@@ -24,7 +24,9 @@ BAND = (0.3, 2.0)  # the node's default grid_min_height, grid_max_height, metres
 MATCHED = 100_000_000  # the node's default max_camera_time_diff, nanoseconds
 UNKNOWN = 255  # in the volumes of ~/save
 KEPT = 4000
-STEPS = 4  # parts of the way between two poses from which an image can be
+UNDER_WAY = 1.2  # seconds for which an image may be on its way through the node
+MOST_CELLS = 400  # of a map that are judged: it must not take longer than the next map
+STEPS = 2  # parts of the way between two poses from which an image can be
 FARTHEST_STEP = 3.0  # metres between two poses in a row; with more between them the odometry has jumped
 
 
@@ -72,6 +74,7 @@ class Observer:
         outputs: the last outputs, oldest first.
         reports: the last diagnostics of the node, (steady seconds, {line: status}), oldest first.
         judge_free: whether cells are compared with what the cameras can have seen.
+        map_reset: steady seconds at which ~/map/reset was last called and had answered.
     """
 
     def __init__(self, player: ScenePlayer | None, domain: int) -> None:
@@ -79,6 +82,7 @@ class Observer:
         self.outputs: deque[Output] = deque(maxlen=KEPT)
         self.reports: deque[tuple[float, dict[str, Status]]] = deque(maxlen=KEPT)
         self.judge_free = player is not None
+        self.map_reset = (0.0, 0.0)
         self._seen: dict[tuple, np.ndarray] = {}
         self._ros = Listener(domain, "fault_observer")
         self._ros.listen(PointCloud2, "/renderocc/points", 10, self._on_points)
@@ -140,29 +144,41 @@ class Observer:
         return int(free.sum())
 
     def unseen_free_of_map(self, message) -> int:
-        """How many cells of ~/map/grid are free though no camera can have seen them from any pose that was sent lately.
+        """How many cells of ~/map/grid are free though no camera can have seen them from any pose that was sent.
 
-        The map is reset when a run begins, and a run takes no longer than poses are remembered.
+        Of many free cells, some are judged, spread evenly.
+
+        Only cameras count of which a usable image was sent since the map was last reset, or so shortly before that its
+        frame was under way. Maps that may be from before the reset are not judged.
         """
+        called, answered = self.map_reset
+        sent = {camera: list(images) for camera, images in self.player.sent.items()}
+        stamp = stamp_ns(message)
+        if not any(image.stamp == stamp and image.at > answered for images in sent.values() for image in images):
+            return 0
         info = message.info
         cells = np.asarray(message.data, np.int8).reshape(info.height, info.width)
         rows, across = np.nonzero(cells == 0)
-        places = np.column_stack([across, rows]) + 0.5
+        places = np.column_stack([across, rows])[:: len(rows) // MOST_CELLS + 1] + 0.5
         places = places * info.resolution + (info.origin.position.x, info.origin.position.y)
         low = info.origin.position.z
         points = columns(places, info.resolution, low, low + BAND[1] - BAND[0])
-        cameras = [found for camera in self.player.scene.cameras for found in self._possibly_used(camera).values()]
-        for pose in self._poses():
+        since = called - UNDER_WAY
+        used = [one for one, images in sent.items() if any(image.usable and image.at >= since for image in images)]
+        cameras = [found for camera in used for found in self._possibly_used(camera).values()]
+        for pose in self._poses(called - UNDER_WAY):
             for calibration, mount in cameras:
                 if not len(points):
                     return 0
                 points = points[~columns_perhaps_seen(calibration, *composed(pose, mount), points)]
         return len(points)
 
-    def _poses(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The vehicle's poses that were sent lately, newest first, and poses on the way between two in a row."""
+    def _poses(self, since: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The vehicle's poses that were sent since then, newest first, and poses on the way between two in a row."""
         poses, before = [], None
-        for _, sent in reversed(list(self.player.poses_sent)):
+        for at, sent in reversed(list(self.player.poses_sent)):
+            if at < since:
+                break
             t, q = sent.translation, sent.rotation
             pose = np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w])
             if not (np.isfinite(pose[0]).all() and np.isfinite(pose[1]).all() and pose[1].any()):

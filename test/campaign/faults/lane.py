@@ -30,6 +30,7 @@ __all__ = ["lane_runs", "main", "make_run"]
 
 AGAIN = 2  # times a run is made again when the machine stalled during it
 GONE_WITHIN = 1.0  # seconds after the end of its process in which the node leaves the graph
+LONGEST_MAP = 2.5  # seconds to wait for the map after its reset while the faults are on; with some there is none
 LONGEST_WAIT = 12.0  # seconds to wait for outputs after the faults
 
 
@@ -64,7 +65,7 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(lambda: not any(already_named(stage, injection) for injection in injections), 7.0)
     record = {"index": run.index, "faults": list(run.faults), "seed": run.seed, "simulated": run.simulated}
     record["cameras"] = [injection.camera for injection in injections]
-    stage.call(Trigger, "map/reset")  # what an earlier fault has put into the map is not of this run
+    reset_map(stage)  # what an earlier fault has put into the map is not of this run
     record["before"] = vars(stage.node.holdings()) if stage.node.holdings() else None
     stage.player.reset_lateness()
     began, old, draw = time.monotonic(), stage.node, random.Random(f"length {run.seed}")
@@ -77,6 +78,10 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     wait_for(
         lambda: all(named_at(stage, injection) for injection in must_be_named(injections)), promises.report - least + 1
     )
+    if not any(injection.fault.stops or injection.fault.ends_node for injection in injections):
+        since = reset_map(stage)  # from now on, what a camera that is struck had shown before is not in it
+        # The first may be of a frame that was under way, and is not judged.
+        wait_for(lambda: sum(o.topic == "map" and o.at > since for o in list(stage.observer.outputs)) > 1, LONGEST_MAP)
     ending = time.monotonic()
     patience = max(injection.fault.ends_within for injection in injections)
     record["saved_judged"] = judge_saved(stage, injections)
@@ -102,6 +107,14 @@ def make_run(stage: Stage, run: Run, promises: Promises) -> dict:
     record["late"] = round(stage.player.lateness, 3)
     judge(stage, injections, record, promises, {old, node, stage.node})
     return record
+
+
+def reset_map(stage: Stage) -> float:
+    """Call ~/map/reset; when it had answered, steady seconds."""
+    called = time.monotonic()
+    stage.call(Trigger, "map/reset")
+    stage.observer.map_reset = called, time.monotonic()
+    return stage.observer.map_reset[1]
 
 
 def expect_gone(stage: Stage, node: Program) -> None:
