@@ -2,13 +2,11 @@
 
 import os
 import sys
-from dataclasses import replace
 
 import numpy as np
 
 from renderocc_model.field.occupancy import UNLABELLED, Occupancy
 from renderocc_ros import main as program
-from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.input.camera_queue import CameraQueue
 from renderocc_ros.output import messages as outputs
 from renderocc_ros.output import publishers
@@ -36,22 +34,6 @@ def nothing_is_unknown() -> None:
     Occupancy.save_npz = save_npz
 
 
-def the_map_knows_everything() -> None:
-    """The fault is in the map alone: what no frame has seen is free."""
-    real = VehicleMap.snapshot
-
-    def snapshot(self):
-        found = real(self)
-        if found is None:
-            return None
-        volume = found.volume
-        told = np.where(volume.unknown, volume.classes.free, volume.semantics).astype(np.uint8)
-        whole = Occupancy(volume.grid, volume.classes, told, volume.confidence, np.ones_like(volume.visible))
-        return replace(found, volume=whole)
-
-    VehicleMap.snapshot = snapshot
-
-
 def nobody_is_silent() -> None:
     real = CameraQueue.statistics
     CameraQueue.statistics = lambda self, now, silent: real(self, now, False)
@@ -70,13 +52,7 @@ def stamps_fall() -> None:
     publishers.OutputPublishers.publish = publish
 
 
-LIES = {
-    "free": everything_is_free,
-    "map": the_map_knows_everything,
-    "volume": nothing_is_unknown,
-    "watchdog": nobody_is_silent,
-    "stamps": stamps_fall,
-}
+LIES = {"free": everything_is_free, "volume": nothing_is_unknown, "watchdog": nobody_is_silent, "stamps": stamps_fall}
 
 if __name__ == "__main__":
     LIES[os.environ["LIE"]]()
