@@ -237,7 +237,8 @@ def test_points_without_parallax_are_left_out():
 def test_a_label_counts_its_neighbours_of_similar_depth():
     pixels = np.array([[10.0, 10], [12, 10], [10, 13], [11, 11], [300, 200]])
     depth = np.array([10.0, 11.0, 10.5, 30.0, 10.0])
-    # 10, 11 and 10.5 m are within 15 % of each other; 30 m is not; the last one is too far away for a width of 640.
+    # 10, 11 and 10.5 m are within a tenth of each other (log 1.1 = 0.095); 30 m is not; the last one is too far
+    # away for a width of 640.
     assert similar_neighbours(pixels, depth, 640).tolist() == [2, 2, 2, 0, 0]
     assert similar_neighbours(np.zeros((0, 2)), np.zeros(0), 640).tolist() == []
 

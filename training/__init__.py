@@ -4,6 +4,7 @@ Each folder imports only from the folders before it:
 
 - recordings/: reads recordings as frames, and writes new ones.
 - simulate/, importers/: make recordings with labels and 3D truth, from the simulated town and from published datasets.
+- structure/: depth from motion, triangulated from images whose poses are known.
 - label/: makes 2D labels for a recording.
 - check/: names what in a recording would make training fail.
 - prepare/: turns recordings into memory-mapped tables of labelled pixels.

@@ -9,8 +9,8 @@ from .features import Features
 __all__ = ["epipolar_errors", "match_along_lines", "match_anywhere"]
 
 _NEAREST, _FARTHEST = 0.3, 150.0  # metres along a ray
-_LEAST_SIMILAR = 0.85  # cosine between descriptors
-_RATIO = 0.85  # largest ratio of the best distance of descriptors to the second best
+_LEAST_SIMILAR = 0.9  # cosine between descriptors
+_RATIO = 0.8  # largest ratio of the best distance of descriptors to the second best
 _SAME_PLACE = 3.0  # pixels: features of the same corner are no rivals
 
 

@@ -117,6 +117,7 @@ def _key(recording: Recording, settings: MotionDepth) -> dict:
         ],
         "mounts": [recording.mount(camera).tolist() for camera in recording.cameras],
         "jumps": [[jump.before_ns, jump.after_ns] for jump in recording.jumps.items],
+        "vehicle": to_mapping(recording.vehicle),
         "settings": to_mapping(settings),
         "pycolmap": str(import_pycolmap().__version__),
     }

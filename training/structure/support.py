@@ -8,12 +8,12 @@ __all__ = ["similar_neighbours"]
 
 _NEAREST = 10  # neighbours that are looked at
 _RADIUS = 0.06  # of the image's width, within which they lie
-_SIMILAR = 0.15  # largest difference of the depths' logarithms
+_SIMILAR = 0.1  # largest difference of the depths' logarithms
 _ROWS = 512  # labels at a time, for the sake of memory
 
 
 def similar_neighbours(pixels: np.ndarray, depth: np.ndarray, width: int) -> np.ndarray:
-    """How many of the ten nearest labels of an image have a depth that differs by no more than 15 %, (N,) int.
+    """How many of the ten nearest labels of an image have a depth that differs by no more than a tenth, (N,) int.
 
     Args:
         pixels: (N, 2); labels at the same pixel do not count for each other.

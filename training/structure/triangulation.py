@@ -13,7 +13,7 @@ from .views import View
 
 __all__ = ["Points", "triangulate"]
 
-_ROUNDS = 4  # of least squares; each drops the observations that do not fit
+_ROUNDS = (2.0, 1.0, 1.0)  # times the largest error: the observations that each round of least squares keeps
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,14 @@ def triangulate(views: Sequence[View], matches: Mapping[tuple[int, int], np.ndar
         rays[chosen] = one.features.directions[feature[chosen]] @ one.odom_from_camera[:3, :3].T
         angles[chosen] = one.features.angles[feature[chosen]]
     kept = np.arange(len(point))
-    for number in range(_ROUNDS):
+    for factor in _ROUNDS:
         if not len(kept):
             break
         _, point_of = np.unique(point[kept], return_inverse=True)
-        xyz, covariance = _solve(origins[kept], rays[kept], angles[kept], point_of)
-        error = _errors(origins[kept], rays[kept], angles[kept], xyz[point_of])
-        good = error < settings.max_pixel_error * (2.0 if number + 1 < _ROUNDS else 1.0)
+        xyz, _ = _solve(origins[kept], rays[kept], angles[kept], point_of)
+        good = _errors(origins[kept], rays[kept], angles[kept], xyz[point_of]) < factor * settings.max_pixel_error
         good &= np.bincount(point_of[good], minlength=len(xyz))[point_of] >= 2
         good &= _widest(origins[kept], xyz[point_of], point_of, good)[point_of] > np.radians(settings.min_parallax)
-        if good.all():
-            return Points(xyz, covariance, point_of, view[kept], feature[kept], error)
         kept = kept[good]
     if not len(kept):
         none = np.zeros(0, np.int64)
@@ -83,6 +80,7 @@ def _tracks(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """COLMAP's tracks: point, view and feature of each observation."""
     pycolmap = import_pycolmap()
+    pycolmap.set_random_seed(0)  # of its RANSAC: a window gives the same points in every process, and after others
     scene, graph = pycolmap.Reconstruction(), pycolmap.CorrespondenceGraph()
     ids = {name: number for number, name in enumerate(dict.fromkeys(view.camera for view in views), 1)}
     for name, number in ids.items():
