@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["GroundError", "Level", "find_level", "fit_plane", "level_of"]
+__all__ = ["GroundError", "Level", "find_level", "fit_plane", "level_of", "level_of_planes"]
 
 _NEAR, _FAR = 1.5, 15.0  # metres from the vehicle: nearer is the vehicle itself, farther the ground bends
 _CELL = 1.0  # metres; the lowest point of each cell stands for it
@@ -131,9 +131,7 @@ def level_of(plane: np.ndarray) -> np.ndarray:
 
 
 def find_level(clouds: Sequence[np.ndarray], what: str = "the clouds") -> Level:
-    """The ground around the vehicle, from the points at several moments.
-
-    The height is the median over the moments, and the normal their mean, so that a single odd moment does not count.
+    """The ground around the vehicle, from the points at several moments; see `level_of_planes`.
 
     Args:
         clouds: (N, 3) points in base_link at each moment, metres.
@@ -141,14 +139,29 @@ def find_level(clouds: Sequence[np.ndarray], what: str = "the clouds") -> Level:
     Raises:
         GroundError: there is no ground at any moment.
     """
-    planes = np.array([plane for plane in map(fit_plane, clouds) if plane is not None])
-    if not len(planes):
-        count = sum(map(len, clouds))
+    planes = [plane for plane in map(fit_plane, clouds) if plane is not None]
+    return level_of_planes(planes, what, sum(map(len, clouds)), len(clouds))
+
+
+def level_of_planes(found: Sequence[np.ndarray], what: str, points: int, moments: int) -> Level:
+    """The ground below the vehicle, from the planes at several moments.
+
+    The height is the median over the moments, and the normal their mean, so that a single odd moment does not count.
+
+    Args:
+        found: (4,) planes in base_link.
+        what: what they come from, for error texts.
+        points, moments: number of points and of moments that were looked at, for error texts.
+    Raises:
+        GroundError: there is no plane.
+    """
+    if not len(found):
         raise GroundError(
-            f"no ground in {what}: among {count} points of {len(clouds)} moments there is no plane within 25 degrees "
-            f"of level, {_NEAR:g} to {_FAR:g} m from the vehicle; is z of the base frame up, and are there points on "
-            "the ground?"
+            f"no ground in {what}: among {points} points of {moments} moments there is no plane within 25 degrees of "
+            f"level, {_NEAR:g} to {_FAR:g} m from the vehicle; is z of the base frame up, and are there points on the "
+            "ground?"
         )
+    planes = np.array(found)
     normal = planes[:, :3].mean(axis=0)
     normal /= np.linalg.norm(normal)
     heights = planes[:, 3] / planes[:, 2]  # of base_link's origin, along its own z axis

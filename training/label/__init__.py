@@ -165,7 +165,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from .coverage import coverage_table
     from .from_motion import motion_labels
-    from .make import write_labels
+    from .ground_images import find_image_ground
+    from .make import depth_of_images, write_labels
     from .setup import find_sources
 
     for name, value, least in (
@@ -188,6 +189,10 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"{key}: {value}", file=sys.stderr)
         if arguments.depth_from == "motion":
             sources = replace(sources, motion=motion_labels(recording, arguments, out))
+        if arguments.classes_from and sources.lidar is None:
+            ground, notes["ground"] = find_image_ground(recording, depth_of_images(recording, sources))
+            print(f"ground: {notes['ground']}", file=sys.stderr)
+            sources = replace(sources, ground=ground)
         total = sum(len(recording.stamps[camera]) for camera in recording.cameras)
         with tqdm(total=total, unit="image", desc="labelling", disable=not sys.stderr.isatty()) as bar:
             coverage = write_labels(

@@ -29,12 +29,13 @@ from .coverage import Coverage
 from .from_clouds import Labels, labels_from_clouds
 from .from_images import Segmenter, recorded_classes, recorded_depth
 from .from_motion import standing_depth, triangulated_labels
+from .ground_images import DepthOf, GroundOfImage, ImageGround
 from .mapping import ClassMapping, LabelError
 from .overlay import overlay
 from .projection import Occlusion
 from .sidecar import SidecarWriter, write_note
 
-__all__ = ["Sources", "refuse_nothing", "try_labels", "write_labels"]
+__all__ = ["Sources", "depth_of_images", "refuse_nothing", "try_labels", "write_labels"]
 
 _SAME_NS = 1_000_000  # largest difference between the stamps of an image and its label image
 _AHEAD = 3  # images in the queue for each thread
@@ -55,6 +56,7 @@ class Sources:
         min_depth: smallest z-depth of a LiDAR point, metres.
         masks: {camera: (H, W) bool}: pixels that show the vehicle itself and get no labels.
         motion: depth from motion, in place of LiDAR and depth images; or None.
+        ground: classifies the pixels that have depth as ground or obstacle, where no LiDAR does; or None.
     """
 
     classes: ClassTable
@@ -67,12 +69,13 @@ class Sources:
     min_depth: float = 1.0
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     motion: MotionLabels | None = None
+    ground: ImageGround | None = None
 
     @property
     def gives_classes(self) -> bool:
         """Whether a source gives classes, not only depth."""
         points = self.lidar is not None and self.lidar.classes is not None
-        return points or bool(self.semantic) or self.network is not None
+        return points or bool(self.semantic) or self.network is not None or self.ground is not None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class _Job:
     where: str
     picture: Path | None
     triangulated: ImageLabels | None = None
+    ground: GroundOfImage | None = None
 
 
 def write_labels(
@@ -230,7 +234,30 @@ def _job(recording: Recording, sources: Sources, camera: str, stamp_ns: int, pic
         f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}",
         picture,
         None if sources.motion is None else triangulated_labels(sources.motion, camera, stamp_ns),
+        None if sources.ground is None else sources.ground.of(camera, stamp_ns),
     )
+
+
+def depth_of_images(recording: Recording, sources: Sources) -> DepthOf:
+    """What gives the depth of an image: from motion, or from depth images."""
+
+    def depth_of(camera: str, stamp_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        if sources.motion is not None:
+            labels = triangulated_labels(sources.motion, camera, stamp_ns)
+            return labels.pixels, labels.depth.astype(np.float64)
+        message = _beside(sources.depth.get(camera), stamp_ns)
+        if message is None:
+            raise NoCloud(f"camera '{camera}' has no depth topic")
+        model = recording.models[camera]
+        try:
+            depth = recorded_depth(message, model.height, model.width)
+        except ValueError as error:
+            where = f"{recording.path}: {camera} at {recording.time_text(stamp_ns)}"
+            raise LabelError(f"{where}: {error}") from None
+        rows, columns = np.nonzero(depth)
+        return np.column_stack([columns, rows]), depth[rows, columns].astype(np.float64)
+
+    return depth_of
 
 
 def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:
@@ -292,6 +319,8 @@ def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
         labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
     if job.triangulated is not None:
         labels = Labels(standing_depth(job.triangulated, model, labels.semantic, sources.classes), labels.semantic)
+    if job.ground is not None:
+        labels = Labels(labels.depth, job.ground.classes(model, labels.depth))
     if labels.semantic is None and sources.gives_classes:
         labels = Labels(labels.depth, np.full(labels.depth.shape, UNLABELLED, np.uint8))
     return _without_nothing(labels, sources.masks.get(job.camera)), image

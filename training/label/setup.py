@@ -58,6 +58,12 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         motion = {key: "; ".join(filter(None, (motion.get(key), told.get(key)))) for key in {**motion, **told}}
         lidars.append(LidarClouds(recording, one, classes.points, wanted.sweeps, wanted.max_time_diff, times))
     lidar: CloudSource | None
+    if wanted.classes_from and not lidars:
+        if wanted.ground_method == "patchwork":
+            raise LabelError(
+                "--ground-method patchwork is for the clouds of a LiDAR; leave it out: the plane is fitted"
+            )
+        classes = replace(classes, note="ground and obstacle by the plane of the road")
     if wanted.classes_from and lidars:
         method = "patchwork" if wanted.ground_method == "auto" else wanted.ground_method
         lidar, motion["ground"] = ground_clouds(lidars, wanted.ground_sweeps, method)
