@@ -50,21 +50,26 @@ def compared(town_bag, sidecar):
     return np.concatenate(rows, axis=1)
 
 
-@pytest.mark.parametrize(
-    "method, near, far", [("patchwork", 0.95, 0.85), ("plane", 0.85, 0.85), ("images", 0.85, 0.85)]
-)
-def test_ground_and_obstacles_agree_with_the_exact_classes(town_bag, sidecars, method, near, far):
-    """Shares of right labels nearer and farther than 15 m. Of the LiDAR's, a few are at edges, where the camera sees
-    another surface than the LiDAR. The grass of this town rises above the plane of its road."""
+# Least share of right labels: of ground and obstacles nearer than 15 m, and farther. Of the LiDAR's, a few are at edges,
+# where the camera sees another surface than the LiDAR. The grass beside this road rises above the plane of the road.
+LEAST = {
+    "patchwork": ((0.97, 0.95), (0.93, 0.93)),
+    "plane": ((0.85, 0.95), (0.45, 0.95)),
+    "images": ((0.97, 0.94), (0.75, 0.93)),
+}
+
+
+@pytest.mark.parametrize("method", LEAST)
+def test_ground_and_obstacles_agree_with_the_exact_classes(town_bag, sidecars, method):
     if method == "patchwork":
         pytest.importorskip("pypatchworkpp")
     got, wanted, depth = compared(town_bag, sidecars / method)
     assert set(np.unique(got)) == {GROUND, OBSTACLE}
-    for part, least in ((depth < 15, near), (depth >= 15, far)):
-        assert np.count_nonzero(part) > 300
+    for part, least in zip((depth < 15, depth >= 15), LEAST[method]):
         for which in (GROUND, OBSTACLE):
             of_class = part & (wanted == which)
-            assert (got[of_class] == which).mean() > least, (which, least)
+            assert np.count_nonzero(of_class) > 500
+            assert (got[of_class] == which).mean() > least[which], (which, least)
 
 
 def test_the_sidecar_says_what_its_ids_mean_and_where_the_ground_is(sidecars):
