@@ -50,8 +50,8 @@ def compared(town_bag, sidecar):
     return np.concatenate(rows, axis=1)
 
 
-# Least share of right labels: of ground and obstacles nearer than 15 m, and farther. Of the LiDAR's, a few are at edges,
-# where the camera sees another surface than the LiDAR. The grass beside this road rises above the plane of the road.
+# Least share of right labels: of ground and obstacles nearer than 15 m, and farther. Of the LiDAR's, some are at edges
+# where the camera sees another surface than it. The grass beside this road rises above the plane of the road.
 LEAST = {
     "patchwork": ((0.97, 0.95), (0.93, 0.93)),
     "plane": ((0.85, 0.95), (0.45, 0.95)),
