@@ -225,7 +225,7 @@ def test_memory_that_rises_with_every_run_is_a_leak_and_noise_is_not():
 def test_the_table_has_median_and_worst_and_the_seed_to_repeat_a_failure():
     records = [record(0, 800.0), record(1, 800.0), record(2, 800.0, broken=["recovery: too late"])]
     text = table(summary(records))
-    assert "| camera stops | sends nothing more, then goes on | 3 + 0 | 1.01, 1.02 | 0.20, 0.20 |" in text
+    assert "| camera stops | sends nothing for a while, then continues | 3 + 0 | 1.01, 1.02 | 0.20, 0.20 |" in text
     assert "`--only 'camera stops' --seed 2`" in text
 
 
