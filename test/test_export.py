@@ -99,6 +99,21 @@ def test_an_exported_network_agrees_with_the_network_for_any_cameras(form, camer
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_heights_and_rays_are_exported_with_the_network(form, tmp_path):
+    config = small_config("tiny", "lift.heights.count=6", "lift.rays=true")
+    checkpoint = untrained_checkpoint(config, OCC3D_NUSCENES)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for part in (checkpoint.network.lift.rays, checkpoint.network.lift.predict_height):  # they begin as zeros
+            part.weight.copy_(torch.randn(part.weight.shape, generator=generator))
+    path = tmp_path / ("heights.onnx" if form == "onnx" else "heights.pt2")
+    export_checkpoint(checkpoint, path, form, "small.safetensors")
+    run = load_exported(path, FORMS[form], CPU).network
+    for cameras, height in ((6, 0.0), (2, 0.7)):
+        same_as_the_network(checkpoint, run, *rig_frame(config, cameras, height=height))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_an_absent_camera_and_cameras_that_see_nothing_of_the_grid_change_no_file(form):
     checkpoint, path = exported_file(form)
     run = load_exported(path, FORMS[form], CPU).network
