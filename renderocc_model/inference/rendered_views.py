@@ -49,6 +49,8 @@ class ViewRenderer:
     def render(self, occupancy: Occupancy, base_from_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Arguments and results as for `rendered_view`."""
         field, classes = occupancy.field, occupancy.classes
+        if field is None:
+            raise ValueError("the volume has no field of the network, which a view is rendered from")
         pose = np.asarray(base_from_camera, np.float64)
         directions = torch.from_numpy(self._directions @ pose[:3, :3].T)
         origins = torch.from_numpy(pose[:3, 3]).expand(len(directions), 3)

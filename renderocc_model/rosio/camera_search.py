@@ -147,7 +147,7 @@ def _image_of(
 ) -> tuple[str, str] | None:
     """(topic, type) of a camera's images; None if there are none."""
     base, transport = absolute(vehicle.image_topic_of(camera), namespace), vehicle.image_transport
-    there = {}
+    there: dict[str, str] = {}
     for topic, kind in ((base, IMAGE), (f"{base}/compressed", COMPRESSED), (base, COMPRESSED)):
         if kind in topics.get(topic, ()):
             there.setdefault(kind, topic)

@@ -110,8 +110,8 @@ class Recording:
             self.transforms, self.odom_frame = self.reader.transforms, self.reader.fixed
             self._lidars = lidar_mounts(vehicle.mounts)
             for topic, pose in self._lidars.items():
-                rotation = quaternion_from_matrix(pose[:3, :3])
-                self.transforms.set(self.base_frame, mount_frame(topic), 0, pose[:3, 3], rotation, static=True)
+                place, rotation = pose[:3, 3].tolist(), quaternion_from_matrix(pose[:3, :3]).tolist()
+                self.transforms.set(self.base_frame, mount_frame(topic), 0, place, rotation, static=True)
             self._frames_from_optical = index.frames_from_optical
             self.notes: list[str] = [f"{bag.path}: {note}" for bag in bags for note in bag.notes] + index.notes
             self.notes += [f"{self.path}: {found.note}"] if found.note else []
