@@ -14,6 +14,9 @@ from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
 from training.structure.settings import MotionDepth
 
+from .mapping import mapping_names
+from .network_backends import PROVIDERS
+
 __all__ = ["main"]
 
 
@@ -110,13 +113,22 @@ def parser() -> argparse.ArgumentParser:
     classes.add_argument(
         "--mapping",
         metavar="FILE",
-        help="YAML file that maps the source's ids or colours to class names; or 'lidarseg' or 'semantic_kitti'",
+        help="YAML file that maps the source's ids or colours to class names, or one of " + ", ".join(mapping_names()),
     )
     classes.add_argument(
         "--network-config",
         type=Path,
         metavar="FILE",
         help="YAML file that describes the network (default: MODEL with the ending .yaml)",
+    )
+    classes.add_argument(
+        "--provider",
+        choices=("auto", *PROVIDERS),
+        default="auto",
+        help="device of the network (default auto: cuda if there is one, else cpu)",
+    )
+    classes.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images that the network takes at a time (default 1)"
     )
     classes.add_argument(
         "--classes",
@@ -163,7 +175,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from training.recordings.frames import Recording
     from training.recordings.notes import sidecar_of
 
-    from .coverage import coverage_table
+    from .coverage import coverage_table, source_table
     from .from_motion import motion_labels
     from .ground_images import find_image_ground
     from .make import depth_of_images, write_labels
@@ -173,6 +185,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ("sweeps", arguments.sweeps, 1),
         ("ground-sweeps", arguments.ground_sweeps, 1),
         ("jobs", arguments.jobs, 1),
+        ("batch", arguments.batch, 1),
         ("preview-count", arguments.preview_count, 1),
     ):
         if value < least:
@@ -205,10 +218,15 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.storage,
                 arguments.jobs,
                 lambda done: bar.update(done - bar.n),
+                arguments.batch,
             )
         if sources.motion is not None:
             sources.motion.remove_store()
         print(coverage_table(coverage, sources.classes))
+        if arguments.preview and sources.network is not None:
+            shares = source_table(sources.network.counts, sources.network.mapping)
+            (arguments.preview / "labels.txt").write_text(f"{shares}\n", encoding="utf-8")
+            print(f"\n{shares}")
         empty = [name for name in coverage.labelled if not coverage.depths[name] and not coverage.classified.get(name)]
         for camera in empty:
             text = f"camera '{camera}': not one pixel of its images could be labelled; look at its mount on /tf_static"

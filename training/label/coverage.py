@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from training.recordings.label_images import FARTHEST
+from training.recordings.raw_classes import NO_SURFACE
 
 from .from_clouds import Labels
+from .mapping import ClassMapping
 
-__all__ = ["Coverage", "coverage_table"]
+__all__ = ["Coverage", "coverage_table", "source_table"]
 
 
 @dataclass
@@ -69,3 +72,22 @@ def coverage_table(coverage: Coverage, classes: ClassTable) -> str:
     for count, first, reason in coverage.skipped.values():
         lines.append(f"{count} images without labels, first {first}: {reason}")
     return "\n".join(lines)
+
+
+def source_table(counts: Mapping[int, int], mapping: ClassMapping) -> str:
+    """What share of all pixels got which label of a network, and the class that it is mapped to, as text.
+
+    Args:
+        counts: {id of the network: pixels}.
+        mapping: maps the ids to classes.
+    """
+    total = max(sum(counts.values()), 1)
+    special = {UNLABELLED: "unlabelled", NO_SURFACE: "no surface"}
+    rows = [f"{'label':<34} {'class':<22} {'pixels':>12} {'share':>8}"]
+    for index, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        target = mapping.ids.get(index, mapping.others)
+        assert target is not None  # an id without a class is an error before this
+        name = special.get(target) or mapping.classes.names[target]
+        label = f"{index} {mapping.names.get(index, '')}".strip()
+        rows.append(f"{label:<34} {name:<22} {count:>12,} {count / total:>8.2%}")
+    return "\n".join(rows)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
 import numpy as np
 
 from renderocc_model.base.config import load_yaml
+from renderocc_model.field.classes import ClassTable
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
 from training.recordings.label_images import LabelImageError, depth_image, png_image, raw_channel
 
-from .mapping import ClassMapping, LabelError, mapping_from
+from .mapping import ClassMapping, LabelError, load_mapping, mapping_from
+from .network_backends import load_network
 
 __all__ = ["Segmenter", "recorded_classes", "recorded_depth"]
 
@@ -90,28 +95,43 @@ class Segmenter:
         mean: [0.485, 0.456, 0.406]      # of red, green, blue in 0..1; the input is (image / 255 - mean) / std
         std: [0.229, 0.224, 0.225]
         channels: rgb                    # or bgr
+        mapping: cityscapes              # a built-in mapping or a file; or the entries of a mapping file:
         classes: occ3d_nuscenes
         ids: {0: driveable_surface, 1: sidewalk, 13: car}
         others: unlabelled
 
-    The input is float32 (1, 3, H, W). The output is scores (1, classes, h, w) or ids (1, h, w); h and w may be smaller
+    The input is float32 (N, 3, H, W). The output is scores (N, classes, h, w) or ids (N, h, w); h and w may be smaller
     than H and W.
 
     Args:
         model: path of a .onnx, .pt, .ts or .torchscript file.
-        description: path of the YAML file. None is the model's path with the ending .yaml.
+        description: path of the YAML file. None is the model's path with the ending .yaml, which may be missing if
+            there is a mapping.
+        mapping: name of a built-in mapping, or path of a mapping file, in place of that of the description.
+        classes: class table to map to, see `load_mapping`; None is that of the mapping.
+        provider: the device, see `network_backends.load_network`.
+    Attributes:
+        counts: {id of the network's output: pixels}, over all images.
     Raises:
         LabelError: a file is wrong. The text names the file and the fault.
     """
 
-    _KEYS = ("size", "mean", "std", "channels")
+    _KEYS = ("size", "mean", "std", "channels", "mapping")
 
-    def __init__(self, model: Path, description: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        description: Path | None = None,
+        mapping: str | None = None,
+        classes: ClassTable | None = None,
+        provider: str = "auto",
+    ) -> None:
         self.path = Path(model)
         where = Path(description) if description is not None else self.path.with_suffix(".yaml")
-        document = load_yaml(where)
+        described = description is not None or mapping is None or where.is_file()
+        document = load_yaml(where) if described else {}
         options = {key: document.pop(key) for key in self._KEYS if key in document}
-        self.mapping = mapping_from(document, str(where))
+        self.mapping = self._mapping(document, where, mapping, options.get("mapping"), classes)
         self.size = _numbers(where, "size", options.get("size"), 2, lambda v: float(v).is_integer() and v > 0)
         mean = _numbers(where, "mean", options.get("mean", (0.485, 0.456, 0.406)), 3, np.isfinite)
         std = _numbers(where, "std", options.get("std", (0.229, 0.224, 0.225)), 3, lambda v: v > 0)
@@ -121,7 +141,22 @@ class Segmenter:
             raise LabelError(f"{where}: channels is {self._flipped!r}; expected rgb or bgr")
         if not self.path.is_file():
             raise LabelError(f"{self.path}: there is no such file; give the path of the network")
-        self._run = _onnx(self.path) if self.path.suffix == ".onnx" else _torchscript(self.path)
+        self._run = load_network(self.path, provider)
+        self.counts: Counter[int] = Counter()
+        self._counting = Lock()
+
+    @staticmethod
+    def _mapping(
+        document: dict, where: Path, wanted: str | None, described: object, classes: ClassTable | None
+    ) -> ClassMapping:
+        if wanted is not None:
+            return load_mapping(wanted, classes)
+        if described is None:
+            return mapping_from(document, str(where), classes)
+        if document:
+            raise LabelError(f"{where}: has `mapping` and {', '.join(map(str, document))}; leave one of them out")
+        beside = where.parent / str(described)  # a file is looked for beside the description
+        return load_mapping(str(described) if not beside.is_file() else beside, classes)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Class ids (H, W) uint8 of an image (H, W, 3) uint8 RGB.
@@ -129,26 +164,60 @@ class Segmenter:
         Raises:
             LabelError: the network fails, or its output is neither scores nor ids.
         """
-        height, width = image.shape[:2]
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Class ids (H, W) uint8 of several images (H, W, 3) uint8 RGB; those of one size run together.
+
+        Raises:
+            LabelError: as for one image, or the network takes one image only.
+        """
+        inputs = [self._input(image) for image in images]
+        by_size: dict[tuple, list[int]] = {}
+        for number, each in enumerate(inputs):
+            by_size.setdefault(each.shape, []).append(number)
+        found: list[np.ndarray | None] = [None] * len(images)
+        for numbers in by_size.values():
+            for number, ids in zip(numbers, self._ids(np.stack([inputs[number] for number in numbers]))):
+                found[number] = self._classes(ids, images[number].shape[:2])
+        return [classes for classes in found if classes is not None]
+
+    def _input(self, image: np.ndarray) -> np.ndarray:
+        """(3, H, W) float32."""
         if self.size:
             image = cv2.resize(image, (int(self.size[1]), int(self.size[0])), interpolation=cv2.INTER_AREA)
         normal = (image.astype(np.float32) / np.float32(255) - self._mean) / self._std
         normal = normal[..., ::-1] if self._flipped == "bgr" else normal
+        return np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32)
+
+    def _ids(self, inputs: np.ndarray) -> np.ndarray:
+        """The ids that the network gives, (N, h, w)."""
+        count = len(inputs)
         try:
-            out = np.asarray(self._run(np.ascontiguousarray(normal.transpose(2, 0, 1)[None], np.float32)))
+            out = np.asarray(self._run(inputs))
         except Exception as error:  # a network of another project can raise anything
-            raise LabelError(f"{self.path}: the network failed: {' '.join(str(error).split())[:300]}") from None
-        if out.ndim == 4 and out.shape[0] == 1 and out.shape[1] > 1:
-            ids = out[0].argmax(axis=0)
-        elif out.size and out.shape[0] == 1 and out.ndim in (3, 4):
-            ids = out.reshape(out.shape[-2:])
-        else:
-            raise LabelError(f"{self.path}: its output is {out.shape}; expected (1, classes, h, w) or (1, h, w)")
+            remedy = "; if it takes one image only, export it with a dynamic first axis, or use --batch 1"
+            text = " ".join(str(error).split())[:300]
+            raise LabelError(f"{self.path}: the network failed: {text}{remedy if count > 1 else ''}") from None
+        if out.ndim == 4 and out.shape[0] == count and out.shape[1] > 1:
+            return out.argmax(axis=1)
+        if out.size and out.shape[0] == count and (out.ndim == 3 or out.ndim == 4 and out.shape[1] == 1):
+            return out.reshape(count, *out.shape[-2:])
+        raise LabelError(
+            f"{self.path}: its output for {count} images is {out.shape}; expected (N, classes, h, w) or (N, h, w)"
+        )
+
+    def _classes(self, ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The classes of ids (h, w) at an image's size (height, width)."""
         try:
             classes = self.mapping.of_ids(ids)
         except LabelError as error:
             raise LabelError(f"{self.path}: {error}") from None
-        return cv2.resize(classes, (width, height), interpolation=cv2.INTER_NEAREST)
+        numbers, counts = np.unique(ids.astype(np.int64), return_counts=True)
+        with self._counting:
+            share = size[0] * size[1] / ids.size
+            self.counts.update({n: round(c * share) for n, c in zip(numbers.tolist(), counts.tolist())})
+        return cv2.resize(classes, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
 
 
 def _numbers(where: Path, name: str, values: Any, count: int, good) -> tuple | None:
@@ -161,40 +230,3 @@ def _numbers(where: Path, name: str, values: Any, count: int, good) -> tuple | N
     except (TypeError, ValueError):
         pass
     raise LabelError(f"{where}: {name} is {values!r}; expected {count} numbers in their range")
-
-
-def _onnx(path: Path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    available = [
-        name
-        for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
-        if name in onnxruntime.get_available_providers()
-    ]
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=available)
-    except Exception as error:  # onnxruntime's own exceptions share no base class but Exception
-        raise LabelError(f"{path}: not an ONNX network: {' '.join(str(error).split())[:300]}") from None
-    name = session.get_inputs()[0].name
-    return lambda array: session.run(None, {name: array})[0]
-
-
-def _torchscript(path: Path):
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        network = torch.jit.load(str(path), map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise LabelError(f"{path}: not a TorchScript network: {' '.join(str(error).split())[:300]}") from None
-
-    def run(array: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            out = network(torch.from_numpy(array).to(device))
-        if isinstance(out, dict):  # torchvision's segmentation networks
-            out = out["out"]
-        return out.cpu().numpy()
-
-    return run

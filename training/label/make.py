@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -105,6 +106,7 @@ def write_labels(
     storage: str = "mcap",
     jobs: int = 2,
     on_image: Callable[[int], None] = lambda done: None,
+    batch: int = 1,
 ) -> Coverage:
     """Label every image and write the sidecar bag. The bag appears when it is complete.
 
@@ -121,6 +123,7 @@ def write_labels(
         storage: "mcap" or "sqlite3".
         jobs: number of threads.
         on_image: called with the number of images that are done.
+        batch: number of images that a network takes at a time.
     Raises:
         ValueError: a source cannot be read, or no image or not one pixel can be labelled.
     """
@@ -133,7 +136,7 @@ def write_labels(
     with new_bag(out) as partial:
         with SidecarWriter(partial, topics, storage) as writer, ThreadPoolExecutor(jobs) as pool:
             jobs_to_do = _jobs(recording, sources, coverage, preview, preview_count)
-            for done, (job, labels, files) in enumerate(_worked(pool, jobs, jobs_to_do, sources), 1):
+            for done, (job, labels, files) in enumerate(_worked(pool, jobs, jobs_to_do, sources, batch), 1):
                 coverage.add(job.camera, labels)
                 for what in whats:
                     stamp_ns = recording.header_stamp(job.camera, job.stamp_ns)
@@ -272,23 +275,46 @@ def _beside(topic: StampedTopic | None, stamp_ns: int) -> Message | None:
 
 
 def _worked(
-    pool: ThreadPoolExecutor, threads: int, jobs: Iterator[_Job], sources: Sources
+    pool: ThreadPoolExecutor, threads: int, jobs: Iterator[_Job], sources: Sources, batch: int
 ) -> Iterator[tuple[_Job, Labels, dict[str, bytes]]]:
     """Yield the jobs' results in order, while threads work on the next few."""
     waiting: deque = deque()
-    for job in jobs:
-        waiting.append((job, pool.submit(_work, job, sources)))
+    while group := list(islice(jobs, batch)):
+        waiting.append((group, pool.submit(_work_on, group, sources)))
         if len(waiting) >= _AHEAD * threads:
-            first, future = waiting.popleft()
-            yield first, *future.result()
+            yield from _results(*waiting.popleft())
     while waiting:
-        first, future = waiting.popleft()
-        yield first, *future.result()
+        yield from _results(*waiting.popleft())
 
 
-def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
+def _results(group: list[_Job], future: Future) -> Iterator[tuple[_Job, Labels, dict[str, bytes]]]:
+    for job, result in zip(group, future.result()):
+        yield job, *result
+
+
+def _work_on(group: list[_Job], sources: Sources) -> list[tuple[Labels, dict[str, bytes]]]:
+    """The results of some jobs, whose images a network takes together."""
+    if sources.network is None or len(group) == 1:
+        return [_work(job, sources) for job in group]
+    images = []
+    for job in group:
+        assert job.image is not None  # `_job` has the image where there is a network
+        try:
+            images.append(camera_image(job.image, job.model))
+        except ValueError as error:
+            raise LabelError(f"{job.where}: {error}") from None
     try:
-        labels, image = _label(job, sources)
+        classes = sources.network.batch(images)
+    except LabelError as error:
+        raise LabelError(f"{group[0].where}: {error}") from None
+    return [_work(job, sources, seen) for job, seen in zip(group, zip(images, classes))]
+
+
+def _work(
+    job: _Job, sources: Sources, seen: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[Labels, dict[str, bytes]]:
+    try:
+        labels, image = _label(job, sources, seen)
     except ValueError as error:
         raise LabelError(f"{job.where}: {error}") from None
     if job.picture is not None:
@@ -302,14 +328,17 @@ def _work(job: _Job, sources: Sources) -> tuple[Labels, dict[str, bytes]]:
     return labels, files
 
 
-def _label(job: _Job, sources: Sources) -> tuple[Labels, np.ndarray | None]:
+def _label(job: _Job, sources: Sources, seen: tuple[np.ndarray, np.ndarray] | None) -> tuple[Labels, np.ndarray | None]:
+    """The labels of an image, and the image if it was needed; `seen` are image and classes, if they are known."""
     model, image, dense = job.model, None, None
-    if job.image is not None:
+    if seen is not None:
+        image, dense = seen
+    elif job.image is not None:
         image = camera_image(job.image, model)
     if job.semantic is not None:
         assert sources.mapping is not None  # comes with the topics of classes
         dense = recorded_classes(job.semantic, model.height, model.width, sources.mapping)
-    elif sources.network is not None:
+    elif sources.network is not None and dense is None:
         assert image is not None  # `_job` has the image where there is a network
         dense = sources.network(image)
     labels = Labels(np.zeros((model.height, model.width), np.float32), dense)

@@ -47,9 +47,10 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
     from_clouds = not depth or wanted.label_field or wanted.label_files
     clouds = [] if from_motion else _clouds(recording, wanted, needed=from_clouds)
     classes = _classes(recording, clouds[0] if clouds else None, wanted)
-    if wanted.mapping and classes.mapping is None:
+    if wanted.mapping and classes.mapping is None and classes.network is None:
         raise LabelError(
-            "--mapping was given, but no ids to map; also give --label-field, --label-files or --semantic-topic"
+            "--mapping was given, but no ids to map; also give --label-field, --label-files, --semantic-topic or "
+            "--network"
         )
     lidars: list[LidarClouds] = []
     motion: dict[str, str] = {}
@@ -149,9 +150,9 @@ def _classes(recording: Recording, clouds: StampedTopic | None, wanted: Namespac
             )
         return _Classes(GROUND_OBSTACLE, "ground")
     if wanted.network:
-        network = Segmenter(wanted.network, wanted.network_config)
+        network = Segmenter(wanted.network, wanted.network_config, wanted.mapping, table, wanted.provider)
         table = _agreed(table, network.mapping.classes)
-        return _Classes(table, f"network {wanted.network.name}", network)
+        return _Classes(table, f"network {wanted.network.name}, {network.mapping.source}", network)
     if wanted.semantic_topic:
         mapping = _mapping(wanted.mapping, table)
         topics = _per_camera(recording, wanted.semantic_topic, "--semantic-topic")
