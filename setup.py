@@ -21,6 +21,7 @@ NETWORK = requirements("requirements.txt")
 TRAINING = requirements("requirements-train.txt")
 EXPORT = requirements("requirements-export.txt")
 VIDEO = requirements("requirements-video.txt")
+VIEW = requirements("requirements-view.txt")
 
 setup(
     name=package_name,
@@ -37,7 +38,10 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{package_name}"]),
         (f"share/{package_name}", ["package.xml"]),
         (f"share/{package_name}/launch", glob("launch/*.launch.py")),
-        (f"share/{package_name}/config", glob("config/*.yaml") + glob("config/*.rviz") + glob("config/*.xml")),
+        (
+            f"share/{package_name}/config",
+            glob("config/*.yaml") + glob("config/*.rviz") + glob("config/*.xml") + glob("config/*.json"),
+        ),
         (f"share/{package_name}/config/rigs", glob("config/rigs/*.yaml")),
         (f"share/{package_name}/config/sros2", glob("config/sros2/*.xml")),
         (f"share/{package_name}/config/study", glob("config/study/*.yaml")),
@@ -49,6 +53,7 @@ setup(
         "train": [*NETWORK, *TRAINING],
         "export": [*NETWORK, *EXPORT],
         "video": [*NETWORK, *VIDEO],
+        "view": [*NETWORK, *VIEW],
         "test": [*NETWORK, *requirements("requirements-test.txt")],
     },
     zip_safe=False,  # weights and configuration are opened as files

@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("training.evaluate.command:main", "evaluate a checkpoint on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "compute mIoU and RayIoU of predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
+    "view": Command("training.view:main", "write a recording and its volumes for the Rerun viewer, without ROS"),
     "fit": Command("training.study.fit:main", "fit a free field to single frames, to compare losses without a network"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
 }
@@ -73,6 +74,7 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(
         ("rosbags", "lz4", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"
     ),
+    "rerun": "python3 -m pip install rerun-sdk",
     "backports": "python3 -m pip install backports.zstd",
     **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "python3 -m pip install -r requirements-export.txt"),
 }
@@ -86,6 +88,7 @@ LESS: dict[str, str] = {
     "eval": "fewer --rays",
     "export": "a machine with more memory",
     "bench": "fewer --frames",
+    "view": "fewer --seconds",
 }
 
 

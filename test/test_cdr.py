@@ -46,6 +46,7 @@ READERS = [
     cdr.read_header,
     cdr.read_point_cloud,
     cdr.read_livox,
+    cdr.read_string,
 ]
 
 

@@ -21,7 +21,7 @@ FOLDERS = {
     "renderocc_ros": "health input frame output commands".split(),
     "training": [
         *"recordings simulate importers structure ground label prepare".split(),
-        *"check data supervision evaluate train study".split(),
+        *"check data supervision evaluate view train study".split(),
     ],
 }
 ROS_MODULES = {
@@ -197,7 +197,7 @@ def test_every_ros_package_that_is_imported_is_declared():
 
 def test_launch_and_configuration_are_installed():
     setup = (ROOT / "setup.py").read_text()
-    for folder in ("launch/*.launch.py", "config/*.yaml", "config/*.rviz", "config/rigs/*.yaml"):
+    for folder in ("launch/*.launch.py", "config/*.yaml", "config/*.rviz", "config/*.json", "config/rigs/*.yaml"):
         assert f'glob("{folder}")' in setup
         assert list(ROOT.glob(folder)), f"nothing matches {folder}"
 

@@ -11,6 +11,7 @@ Each folder imports only from the folders before it:
 - data/: makes samples and batches from the tables. Each is a function of (seed, epoch, index).
 - supervision/: the losses: what labels say of a field, along rays, at points on rays and in voxels.
 - evaluate/: metrics, thresholds and baselines.
+- view/: writes recordings for the Rerun viewer.
 - train/: a training run, from its settings to its checkpoints.
 - study/: repeats the paper's comparisons on simulated towns.
 

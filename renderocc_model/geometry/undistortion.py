@@ -43,6 +43,20 @@ class View:
         K.setflags(write=False)
         object.__setattr__(self, "K", K)
 
+    def strided(self, stride: int) -> View:
+        """The view of the rays of `camera_rays(view, ..., stride)`: one pixel for each ray.
+
+        Its pixel (column, row) is the ray through pixel (stride - 1) // 2 + stride * (column, row) of this view.
+
+        Raises:
+            ValueError: the view has no such pixel.
+        """
+        first = (stride - 1) // 2
+        K = self.K.copy()
+        K[:2, 2] -= first
+        K[:2] /= stride
+        return View(len(range(first, self.width, stride)), len(range(first, self.height, stride)), K)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, View) and self._key() == other._key()
 

@@ -30,6 +30,7 @@ from .cdr_reader import (
     read_livox,
     read_odometry,
     read_point_cloud,
+    read_string,
     read_tf,
 )
 from .cdr_writer import (
@@ -64,6 +65,7 @@ __all__ = [
     "read_livox",
     "read_odometry",
     "read_point_cloud",
+    "read_string",
     "read_tf",
     "write_compressed_image",
     "write_image",

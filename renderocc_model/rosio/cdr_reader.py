@@ -127,6 +127,11 @@ def read_header(buffer) -> tuple[int, str]:
     return _Cursor(buffer, "Header").header()
 
 
+def read_string(buffer) -> str:
+    """The text of a std_msgs/String."""
+    return _Cursor(buffer, "String").string("data")
+
+
 def read_image(buffer) -> ImageMessage:
     """A sensor_msgs/Image; its `data` is not copied and may be any length, whatever height, width and step say.
 

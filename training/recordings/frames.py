@@ -141,6 +141,10 @@ class Recording:
         if anchor is not None and anchor not in self.cameras:
             raise RecordingError(f"{self.path}: anchor '{anchor}' is not one of the cameras {', '.join(self.cameras)}")
         moments = (self.truth_stamps() if anchor is None else []) or self.stamps[anchor or self.cameras[0]]
+        return self.frames_at(moments, max_time_diff)
+
+    def frames_at(self, moments: Sequence[int], max_time_diff: float = 0.1) -> list[FrameIndex]:
+        """One frame for each moment (nanoseconds), with the nearest image of each camera, as `frames` chooses it."""
         limit = round(max_time_diff * 1e9)
         frames = []
         for stamp_ns in moments:
