@@ -14,7 +14,7 @@ __all__ = ["check_found", "check_poses"]
 
 _FEW_FEATURES = 40  # of an image, in the median
 _ENOUGH_TESTED = 300  # matches, before poses are judged by them
-_LEAST_FIT = 0.25  # share of matches found without poses; right poses fit half or more, also on repeated texture
+_LEAST_FIT = 0.25  # share of matches found without poses; right poses fitted 49 % and more so far
 _LEAST_VOTES = 100  # for a scale
 _LEAST_GAIN = 1.2  # of the best scale's votes over those of the odometry's own
 _SURE = 4.0  # and so many standard deviations of a count
