@@ -20,6 +20,7 @@ from lifecycle_msgs.srv import GetState
 from launch import Action, LaunchDescription
 from renderocc_model.base.plain_yaml import read_yaml
 from renderocc_model.network.packaged import checkpoint_file
+from renderocc_model.rosio.recorded_parameters import parameters_of_recording
 
 PACKAGE = "renderocc_ros"
 RESPAWN_DELAY = 2.0  # seconds
@@ -97,19 +98,16 @@ def sections(content, name: str = ""):
             yield from sections(below, f"{name}/{str(key).strip('/')}")
 
 
-def cameras_in_bag(bag: Path) -> list:
-    """Names of the cameras whose NAME/camera_info and NAME/image_raw both have messages, by the bag's metadata.yaml."""
-    metadata = bag / "metadata.yaml"
-    if not metadata.is_file():
-        raise RuntimeError(f"rosbag:={bag}: there is no {metadata}; give the folder that `ros2 bag record` wrote")
+def parameters_in_bag(bag: Path, in_file: dict) -> dict:
+    """The parameters that playing a bag needs beside those in params_file, by the bag's metadata.yaml.
+
+    Raises:
+        RuntimeError: the metadata cannot be read, or a parameter is wrong.
+    """
     try:
-        entries = read_yaml(metadata, 16 << 20)["rosbag2_bagfile_information"]["topics_with_message_count"]
-        topics = {entry["topic_metadata"]["name"] for entry in entries if entry["message_count"]}
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise RuntimeError(f"rosbag:={bag}: {metadata} cannot be read: {error}; run `ros2 bag reindex`") from None
-    images = {topic.removesuffix("/compressed").removesuffix("/image_raw") for topic in topics if "/image_raw" in topic}
-    calibrated = {topic.removesuffix("/camera_info") for topic in topics if topic.endswith("/camera_info")}
-    return sorted(calibrated & images)
+        return parameters_of_recording(bag, in_file)
+    except ValueError as error:
+        raise RuntimeError(f"rosbag:={error}") from None
 
 
 class StartWhenActive:
@@ -183,12 +181,7 @@ def given_parameters(value: dict, in_file: dict, bag: Path | None) -> dict:
     if value["cameras"]:
         parameters["cameras"] = [name.strip() for name in value["cameras"].split(",")]
     elif bag and not any(in_file.get("cameras") or []):
-        # Names with a leading slash make absolute topics, so that a namespace does not move the bag's.
-        names = cameras_in_bag(bag)
-        if names:
-            parameters["cameras"] = [name.lstrip("/") for name in names]
-            parameters["image_topic"] = "/{camera}/image_raw"
-            parameters["camera_info_topic"] = "/{camera}/camera_info"
+        parameters.update(parameters_in_bag(bag, in_file))
     return parameters
 
 

@@ -79,10 +79,16 @@ def test_a_bag_makes_its_cameras_parameters_and_needs_metadata(launch_file, tmp_
         launched(launch_file, rosbag=tmp_path)
 
 
+def kind_of(topic: str) -> str:
+    words = {"camera_info": "CameraInfo", "compressed": "CompressedImage"}
+    return f"sensor_msgs/msg/{words.get(topic.rpartition('/')[2], 'Image')}"
+
+
 def bag_with(folder: Path, counts: dict) -> Path:
     """A bag's metadata with so many messages on each topic."""
     entries = "".join(
-        f"  - topic_metadata: {{name: {name}, type: t, serialization_format: cdr}}\n    message_count: {count}\n"
+        f"  - topic_metadata: {{name: {name}, type: {kind_of(name)}, serialization_format: cdr}}\n"
+        f"    message_count: {count}\n"
         for name, count in counts.items()
     )
     folder.mkdir()
@@ -93,7 +99,13 @@ def bag_with(folder: Path, counts: dict) -> Path:
 def test_topics_of_a_bag_without_messages_are_no_cameras(launch_file, tmp_path):
     counts = {"/a/image_raw": 2, "/a/camera_info": 2, "/b/image_raw": 0, "/b/camera_info": 2}
     counts.update({"/c/image_raw/compressed": 1, "/c/camera_info": 1, "/d/image_raw": 1, "/d/camera_info": 0})
-    assert launch_file.cameras_in_bag(bag_with(tmp_path / "bag", counts)) == ["/a", "/c"]
+    assert launch_file.parameters_in_bag(bag_with(tmp_path / "bag", counts), {})["cameras"] == ["a", "c"]
+
+
+def test_a_bag_with_rectified_images_alone_makes_their_topic_a_parameter(launch_file, tmp_path):
+    bag = bag_with(tmp_path / "bag", {"/a/image_rect": 2, "/a/camera_info": 2})
+    values = {name: default for name, default, _ in launch_file.ARGUMENTS}
+    assert launch_file.given_parameters(values, {}, bag)["image_topic"] == "/{camera}/image_rect"
 
 
 def test_the_node_is_started_again_only_where_asked_for(launch_file):
