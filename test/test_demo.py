@@ -86,6 +86,65 @@ def test_one_recording_holds_the_inputs_and_the_outputs_in_the_time_of_the_recor
         assert "/clock" not in recording.topics  # whoever plays it makes it
 
 
+def panels(part) -> list[str]:
+    """Names of the panels in a Foxglove layout's tree."""
+    return [part] if isinstance(part, str) else [*panels(part["first"]), *panels(part["second"])]
+
+
+def test_each_topic_of_the_foxglove_layout_is_in_the_recording_with_a_type_that_its_panel_shows(shown):
+    _, out = shown
+    layout = json.loads((ROOT / "config" / "foxglove_layout.json").read_text())
+    configs = layout["configById"]
+    reached = panels(layout["layout"])
+    for name in reached:  # grows: tabs hold panels of their own
+        reached += [inner for tab in configs[name].get("tabs", []) for inner in panels(tab["layout"])]
+    assert sorted(reached) == sorted(configs)  # each panel has its place, and one place only
+    with Bag(out / "recording") as recording:
+        types = {name: topic.type.replace("/msg/", "/") for name, topic in recording.topics.items()}
+        frames = {one.child for _, _, data in recording.messages(["/tf", "/tf_static"]) for one in cdr.read_tf(data)}
+    used = set()
+    for name, config in configs.items():
+        kind = name.partition("!")[0]
+        if kind == "Image":
+            image, info = config["imageMode"]["imageTopic"], config["imageMode"]["calibrationTopic"]
+            assert types[image] in ("sensor_msgs/Image", "sensor_msgs/CompressedImage"), name
+            assert types[info] == "sensor_msgs/CameraInfo", name
+            used |= {image, info}
+        elif kind == "3D":
+            assert config["followTf"] in frames
+            named = {types[topic] for topic in config["topics"]}
+            expected = {"PointCloud2": "sensor_msgs", "CameraInfo": "sensor_msgs", "OccupancyGrid": "nav_msgs"}
+            expected["MarkerArray"] = "visualization_msgs"
+            assert named == {f"{package}/{message}" for message, package in expected.items()}
+            assert any(config["topics"][topic]["visible"] for topic in config["topics"] if "/renderocc/" in topic)
+            used |= set(config["topics"])
+        elif kind == "DiagnosticSummary":
+            assert types[config["topicToRender"]] == "diagnostic_msgs/DiagnosticArray"
+            used.add(config["topicToRender"])
+        else:
+            assert kind == "Tab", name
+    outputs = {topic for topic in types if topic.startswith("/renderocc/")}
+    assert outputs - used == {"/renderocc/classes"}  # nothing that the node published is forgotten
+
+
+def test_the_rerun_recording_has_the_volumes_that_the_node_published_and_the_truth(shown):
+    chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")
+    done, out = shown
+    assert f"wrote {out / 'demo.rrd'}; open it with `rerun" in done.stdout
+    rows: dict[str, list[int]] = {}
+    for part in chunk.RrdReader(out / "demo.rrd").stream():
+        batch = part.to_record_batch()
+        if "stamp" in part.timeline_names and "Boxes3D:centers" in batch.schema.names:
+            rows.setdefault(part.entity_path, []).extend(batch.column("stamp").cast("int64").to_pylist())
+    with Bag(out / "recording") as recording:
+        stamps = {
+            name: sorted({cdr.read_header(data)[0] for _, _, data in recording.messages([name])})
+            for name in ("/renderocc/points", "/renderocc/map/points")
+        }
+    assert sorted(rows["/world/vehicle/voxels"]) == sorted(rows["/world/vehicle/truth"]) == stamps["/renderocc/points"]
+    assert sorted(rows["/world/map"]) == stamps["/renderocc/map/points"]
+
+
 def test_every_volume_that_the_node_saved_is_compared_and_shown_beside_the_truth(town_bag, shown, small_network):
     done, tmp_path = shown
     report = (tmp_path / "report.md").read_text()

@@ -24,6 +24,7 @@ from training.view.published import classes_of_json, node_of, spacing
 from training.view.truth import Truth
 
 pytestmark = pytest.mark.slow
+chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 CAR, ROAD, FREE = 4, 11, 17
@@ -38,7 +39,6 @@ class ReadBack:
     """
 
     def __init__(self, path: Path) -> None:
-        chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")
         reader = chunk.RrdReader(path)
         self.recordings, self.blueprints = reader.recordings(), reader.blueprints()
         self.rows: dict[str, dict[str, list]] = {}

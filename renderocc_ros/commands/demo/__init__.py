@@ -28,6 +28,7 @@ from renderocc_model.rosio.vehicle_options import add_vehicle_options, with_opti
 from renderocc_ros.commands.demo.node import Child, NodeFailed, Subscriber
 from renderocc_ros.commands.demo.recording import Outputs, write_recording
 from renderocc_ros.commands.demo.report import headline, latest_diagnostics, report
+from renderocc_ros.commands.demo.rerun_file import write_rerun
 from renderocc_ros.commands.demo.truth import Comparison, compare
 from renderocc_ros.commands.doctor.bag import check_bag
 from renderocc_ros.commands.doctor.files import check_params
@@ -153,6 +154,7 @@ def run(bag: Path, out: Path, rate: float, checkpoint: str, about_truth: str, co
     print("\n" + text + "\n")
     write_pictures(bag, found, headings, subscriber, comparison, out)
     print(told)
+    print(write_rerun(out / "recording", bag, out / "node.yaml", out / "demo.rrd"))
     print(f"pictures, every frame's volume (.npz, .ply), logs and the report: {out.resolve()}")
 
 

@@ -97,6 +97,8 @@ class Subscriber:
         self._subscribe("markers", MarkerArray)
         self._subscribe("grid", OccupancyGrid, latched=True)
         self._subscribe("classes", String, latched=True)
+        self._subscribe("map/points", PointCloud2)
+        self._subscribe("map/grid", OccupancyGrid, latched=True)
         for camera in cameras:
             self._subscribe(f"rendered/{camera}/semantic", Image)
             self._subscribe(f"rendered/{camera}/depth", Image)
