@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rosbags.interfaces import QosDurability
 
-from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES
 from renderocc_model.field.drawing import FREE_COLOUR, UNKNOWN_COLOUR
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
@@ -26,7 +26,7 @@ from renderocc_model.rosio.bags import Bag
 from renderocc_ros.commands.demo import about_town, headings_of_cameras
 from renderocc_ros.commands.demo.pictures import demo_picture, legend, rows_of_cameras, truth_volume
 from renderocc_ros.commands.demo.report import percent, truth_section
-from renderocc_ros.commands.demo.truth import Comparison, truth_of_frames
+from renderocc_ros.commands.demo.truth import Comparison, tables_of, truth_of_frames
 from renderocc_ros.parameters import NodeConfig
 
 pytestmark = pytest.mark.system
@@ -298,3 +298,18 @@ def test_a_picture_has_cameras_volume_truth_and_the_colours_that_occur():
         shown = legend([volume], width, height)
         for colour in (FREE_COLOUR, UNKNOWN_COLOUR):
             assert (shown == colour).all(-1).sum() == 21 * 21  # a square of 23 pixels with its border
+
+
+@pytest.mark.parametrize(
+    "names, truth, options",
+    [
+        (OCC3D_NUSCENES.names, [17, 4], ["--classes", "occ3d_nuscenes"]),
+        (GROUND_OBSTACLE.names, [17, 4], ["--classes", "ground_obstacle", "--truth-classes", "occ3d_nuscenes"]),
+        (GROUND_OBSTACLE.names, [2, 0, 1, 255], ["--classes", "ground_obstacle"]),
+        (("one", "two"), [1], []),
+    ],
+)
+def test_volumes_are_compared_in_the_class_table_of_their_network(tmp_path, names, truth, options):
+    np.savez(tmp_path / "volume.npz", semantics=np.zeros((1, 1, 1), np.uint8), class_names=np.array(names))
+    np.savez(tmp_path / "truth.npz", semantics=np.array(truth, np.uint8).reshape(-1, 1, 1))
+    assert tables_of(tmp_path / "volume.npz", tmp_path / "truth.npz") == options

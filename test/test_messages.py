@@ -9,7 +9,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 from visualization_msgs.msg import Marker, MarkerArray
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_ros.output import messages as outputs
@@ -233,3 +233,26 @@ def test_the_band_is_in_the_grids_frame_not_counted_from_its_floor():
     occupancy = volume([[[FREE, CAR, FREE]]], 0.4, (0.0, 0.0, -1.0))  # the car's centre is at -1 + 1.5 * 0.4 = -0.4 m
     assert outputs.height_band_cells(occupancy, -0.5, -0.3, GROUND).tolist() == [[100]]
     assert outputs.height_band_cells(occupancy, 0.4, 0.8, GROUND).tolist() == [[-1]]
+
+
+def test_the_ground_of_a_network_of_two_classes_is_free_in_the_grid_and_its_obstacles_are_not():
+    from renderocc_ros.parameters import NodeConfig
+
+    ground, obstacle, free = (GROUND_OBSTACLE.id_of(name) for name in GROUND_OBSTACLE.names)
+    semantics = np.array([[[ground, free, free]], [[ground, obstacle, free]], [[255, free, free]]], np.uint8)
+    shape = semantics.shape
+    occupancy = Occupancy(
+        VoxelGrid((0, 0, 0), tuple(map(float, shape)), 1.0),
+        GROUND_OBSTACLE,
+        semantics,
+        np.ones(shape, np.float32),
+        semantics != UNLABELLED,
+    )
+    ignored = NodeConfig(checkpoint="").grid_ignored_classes
+    assert outputs.height_band_cells(occupancy, 0.0, 3.0, ignored).tolist() == [[0], [100], [-1]]
+    told = json.loads(outputs.classes_json(GROUND_OBSTACLE))
+    assert [(row["id"], row["name"], row["dynamic"]) for row in told["classes"]] == [
+        (0, "ground", False),
+        (1, "obstacle", False),
+        (2, "free", False),
+    ]

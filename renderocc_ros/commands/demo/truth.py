@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.field.classes import OCC3D_NUSCENES, TABLES
 from renderocc_model.field.truth import truth_files
 
-__all__ = ["Comparison", "compare", "truth_of_frames"]
+__all__ = ["Comparison", "compare", "tables_of", "truth_of_frames"]
 
 NEAR_NS = 100_000_000  # truth is of the moment of a volume when their stamps are no farther apart
 
@@ -47,6 +49,27 @@ def truth_of_frames(bag: Path, stamps: Iterable[int]) -> dict[int, Path]:
     return {stamp: files[other] for stamp, other in nearest.items() if abs(other - stamp) <= NEAR_NS}
 
 
+def tables_of(volume: Path, truth: Path) -> list[str]:
+    """The options of `renderocc metrics` for the class tables of a volume and its truth.
+
+    The truth's file does not say which table it has. Truth of Occ3D has voxels of class 17, free; ground and obstacles
+    have no such id.
+
+    Args:
+        volume: .npz file of ~/save, with the names of its classes.
+        truth: .npz file beside the recording.
+    """
+    names = tuple(map(str, read_npz(volume, (), ("class_names",)).get("class_names", ())))
+    table = next((name for name, classes in TABLES.items() if classes.names == names), None)
+    if table is None:
+        return []
+    semantics = read_npz(truth, ("semantics",))["semantics"]
+    options = ["--classes", table]
+    if table == "ground_obstacle" and (semantics == OCC3D_NUSCENES.free).any():
+        options += ["--truth-classes", "occ3d_nuscenes"]
+    return options
+
+
 def compare(bag: Path, volumes: Mapping[int, Path], result: Path) -> Comparison:
     """Compare saved volumes with the truth in the recording's folder.
 
@@ -65,7 +88,9 @@ def compare(bag: Path, volumes: Mapping[int, Path], result: Path) -> Comparison:
             side.mkdir()
             for stamp in comparison.truth:
                 shutil.copyfile(files[stamp], side / f"{stamp}.npz")
+        stamp, truth = next(iter(comparison.truth.items()))
         command = ["-m", "renderocc_model.cli", "metrics", *map(str, sides), "--rayiou", "--flat-ground"]
+        command += tables_of(volumes[stamp], truth)
         done = subprocess.run(
             [sys.executable, *command, "--json", str(result)], capture_output=True, text=True, errors="replace"
         )
