@@ -22,6 +22,7 @@ TRAINING = requirements("requirements-train.txt")
 EXPORT = requirements("requirements-export.txt")
 VIDEO = requirements("requirements-video.txt")
 VIEW = requirements("requirements-view.txt")
+OPENVINO = requirements("requirements-openvino.txt")
 
 setup(
     name=package_name,
@@ -54,6 +55,7 @@ setup(
         "export": [*NETWORK, *EXPORT],
         "video": [*NETWORK, *VIDEO],
         "view": [*NETWORK, *VIEW],
+        "openvino": [*NETWORK, *OPENVINO],
         "test": [*NETWORK, *requirements("requirements-test.txt")],
     },
     zip_safe=False,  # weights and configuration are opened as files

@@ -119,12 +119,16 @@ class NodeConfig(Vehicle):
         choices=("tiny", "base", "paper"),
     )
     device: str = setting(
-        "auto", "device of the network; auto: CUDA if there is a GPU, else the CPU", choices=("auto", "cpu", "cuda")
+        "auto",
+        "device of the network; auto: CUDA if there is a GPU, else the CPU; "
+        "intel_gpu, intel_npu: by OpenVINO, not tried so far",
+        choices=("auto", "cpu", "cuda", "intel_gpu", "intel_npu"),
     )
     backend: str = setting(
         "auto",
-        "library that runs the network; auto: onnxruntime for .onnx files, else torch",
-        choices=("auto", "torch", "onnxruntime", "tensorrt"),
+        "library that runs the network; auto: onnxruntime for .onnx files; for checkpoints OpenVINO, if it is "
+        "installed and there is no CUDA device, else torch",
+        choices=("auto", "torch", "onnxruntime", "tensorrt", "openvino"),
     )
     precision: str = setting(
         "auto",

@@ -49,7 +49,8 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
         assert ours.field.semantics.shape == theirs.field.semantics.shape  # what ~/rendered is made of
 
 
-def test_the_ending_chooses_the_backend_and_another_is_refused_with_the_remedy():
+def test_the_ending_chooses_the_backend_and_another_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as if OpenVINO were not installed
     chosen = {name: chosen_backend(name, "auto") for name in ("a.safetensors", "tiny", "a.pt2", "a.onnx")}
     assert chosen == {"a.safetensors": "torch", "tiny": "torch", "a.pt2": "torch", "a.onnx": "onnxruntime"}
     assert chosen_backend("a.onnx", "tensorrt") == "tensorrt"

@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory):
 
 
 def settings(**parameters) -> NodeConfig:
-    return NodeConfig(device="cpu", cpu_threads=2, **parameters)
+    return NodeConfig(**{"device": "cpu", "cpu_threads": 2, "backend": "torch", **parameters})
 
 
 def test_a_checkpoint_is_loaded_and_the_log_says_which_and_where_it_runs(checkpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["BACKENDS", "Exported", "chosen_backend", "load_exported"]
 
-BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
+BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt", "openvino")
 # (Pictures (N, H, W, 3) uint8, geometry of one frame) -> density (X, Y, Z) and semantics (X, Y, Z, C), float32.
 ExportedNetwork = Callable[[Tensor, LiftGeometry], tuple[Tensor, Tensor]]
 
@@ -34,25 +35,43 @@ class Exported:
     backend: str
 
 
-def chosen_backend(path: str | Path, backend: str) -> str:
-    """The backend for a file; auto: torch for checkpoints and .pt2, onnxruntime for .onnx.
+def chosen_backend(path: str | Path, backend: str, device: torch.device | str = "auto") -> str:
+    """The backend for a file.
 
+    "auto" is onnxruntime for .onnx and torch for .pt2; for a checkpoint's file the fastest that is installed for the
+    device: OpenVINO without a CUDA device, else torch.
+
+    Args:
+        path: of the file; empty for a network that is in memory, which "auto" runs in torch: converting takes seconds.
+        backend: one of BACKENDS.
+        device: as for `Predictor`.
     Raises:
         ValueError: there is no such backend, or it does not run files with this ending.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
-    possible = ("onnxruntime", "tensorrt") if Path(path).suffix == ENDINGS["onnx"] else ("torch",)
+    possible = {ENDINGS["onnx"]: ("onnxruntime", "tensorrt"), ENDINGS["torch_export"]: ("torch",)}.get(
+        Path(path).suffix, ("torch", "openvino")
+    )
     if backend == "auto":
-        return possible[0]
+        return "openvino" if "openvino" in possible and _prefers_openvino(path, str(device)) else possible[0]
     if backend not in possible:
         remedy = (
             "it is run by onnxruntime or tensorrt"
             if "torch" not in possible
-            else ("write an .onnx file for it with `renderocc export --format onnx`")
+            else "give the checkpoint itself"
+            if backend == "openvino"
+            else "write an .onnx file for it with `renderocc export --format onnx`"
         )
         raise ValueError(f"{path}: backend {backend} does not run {Path(path).suffix or 'such'} files; {remedy}")
     return backend
+
+
+def _prefers_openvino(path: str | Path, device: str) -> bool:
+    if device.startswith("intel"):
+        return True
+    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    return bool(str(path)) and on_cpu and importlib.util.find_spec("openvino") is not None
 
 
 def load_exported(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 __all__ = [
+    "OPENVINO_DEVICES",
     "PRECISIONS",
     "autocast",
     "chosen_device",
@@ -15,8 +16,11 @@ __all__ = [
     "cpu_multiplies_bfloat16",
     "exported_device",
     "exported_precision",
+    "openvino_device",
+    "openvino_precision",
 ]
 
+OPENVINO_DEVICES = ("cpu", "intel_gpu", "intel_npu")
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -34,6 +38,37 @@ def cpu_multiplies_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def openvino_device(device: torch.device | str) -> str:
+    """The device of a network in OpenVINO: "auto" is the CPU.
+
+    Raises:
+        ValueError: OpenVINO has no such device.
+    """
+    found = "cpu" if str(device) == "auto" else str(device)
+    if found not in OPENVINO_DEVICES:
+        raise ValueError(
+            f"device is '{device}', on which OpenVINO does not run; use {', '.join(OPENVINO_DEVICES)}, or backend torch"
+        )
+    return found
+
+
+def openvino_precision(precision: str, device: str) -> str:
+    """The precision of a network in OpenVINO for "auto", or the one that is named.
+
+    Args:
+        device: as `openvino_device` gives it.
+    Raises:
+        ValueError: there is no such precision, or not on the device.
+    """
+    if device == "cpu":
+        return chosen_precision(precision, torch.device("cpu"))
+    if precision == "auto":
+        return "float16"
+    if precision not in ("float32", "float16"):
+        raise ValueError(f"precision is '{precision}'; on {device} choose auto, float32 or float16")
+    return precision
+
+
 def chosen_device(device: torch.device | str) -> torch.device:
     """The device for "auto" (CUDA where there is any, else the CPU), or the one that is named.
 
@@ -42,6 +77,8 @@ def chosen_device(device: torch.device | str) -> torch.device:
     """
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if str(device) in OPENVINO_DEVICES[1:]:
+        raise ValueError(f"device is '{device}', which backend openvino runs on; set backend to openvino")
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is '{device}', but torch sees no CUDA device; check nvidia-smi, or use device 'cpu'")

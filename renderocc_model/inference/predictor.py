@@ -34,7 +34,15 @@ from .camera_set import CameraSet, CameraSets
 from .compaction import found_voxels
 from .cuda_graph import record_graph
 from .fixed_frames import FixedFrames, FrameInputs, Recorder
-from .precision import chosen_device, chosen_precision, exported_device, exported_precision
+from .openvino_network import OpenVinoNetwork
+from .precision import (
+    chosen_device,
+    chosen_precision,
+    exported_device,
+    exported_precision,
+    openvino_device,
+    openvino_precision,
+)
 from .prepared_network import InferenceNetwork, Prediction
 
 __all__ = ["Occupancy", "Predictor"]
@@ -61,11 +69,12 @@ class Predictor:
         checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network
             in the package.
         rig: the cameras, for `predictor(images)` and for `warnings`; `predict` needs none.
-        device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1".
+        device: "auto" (CUDA where there is any, else the CPU), "cpu", "cuda", "cuda:1"; with backend "openvino" also
+            "intel_gpu" and "intel_npu", on which nobody has run it yet.
         precision: "auto" (float16 on CUDA; bfloat16 on CPUs that have instructions for it; else float32), "float32",
             "float16" (CUDA only), "bfloat16".
         minimum_transmittance: share of light that must reach a voxel for it to count as seen.
-        backend: what runs the network: "auto" (torch; onnxruntime for .onnx files), "torch", "onnxruntime" (on the CPU,
+        backend: what runs the network: "auto" (`chosen_backend`), "torch", "openvino", "onnxruntime" (both on the CPU
             with as many threads as torch has), "tensorrt". Exported networks compute in float32; in TensorRT in
             float16, if precision is "auto".
 
@@ -90,19 +99,25 @@ class Predictor:
         minimum_transmittance: float = 0.5,
         backend: str = "auto",
     ) -> None:
-        self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend)
-        self.device = exported_device(device, self.backend)
+        self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend, device)
+        in_openvino = openvino_device(device) if self.backend == "openvino" else None
+        self.device = exported_device("cpu" if in_openvino else device, self.backend)
         self._exported: ExportedNetwork | None = None
-        self._network: InferenceNetwork | None = None
+        self._network: InferenceNetwork | OpenVinoNetwork | None = None
         if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
             self.precision = exported_precision(precision, self.backend)
             exported = load_exported(checkpoint, self.backend, self.device, self.precision)
             self._exported, self._described = exported.network, exported.description
         else:
-            self.precision = chosen_precision(precision, self.device)
+            self.precision = (
+                openvino_precision(precision, in_openvino) if in_openvino else chosen_precision(precision, self.device)
+            )
             if not isinstance(checkpoint, Checkpoint):
                 checkpoint = load_checkpoint(checkpoint, self.device)
-            self._network = InferenceNetwork(checkpoint.network, self.device, self.precision)
+            if in_openvino:
+                self._network = OpenVinoNetwork(checkpoint.network, self.precision, in_openvino)
+            else:
+                self._network = InferenceNetwork(checkpoint.network, self.device, self.precision)
             self._described = Description(
                 checkpoint.config,
                 checkpoint.classes,
@@ -130,14 +145,17 @@ class Predictor:
         device: torch.device | str = "auto",
         precision: str = "auto",
         classes: ClassTable = OCC3D_NUSCENES,
+        backend: str = "auto",
     ) -> Predictor:
         """A predictor with random weights, the same for the same seed: for tests and first trials.
 
         Its output means nothing, but has free and occupied voxels of many classes: see `untrained_checkpoint`.
         """
         config = preset_named(preset) if isinstance(preset, str) else preset
-        device = chosen_device(device)
-        return cls(untrained_checkpoint(config, classes, seed, device), rig, device, precision)
+        if chosen_backend("", backend, device) != "openvino":
+            device = chosen_device(device)
+        where = device if isinstance(device, torch.device) else "cpu"
+        return cls(untrained_checkpoint(config, classes, seed, where), rig, device, precision, backend=backend)
 
     @property
     def config(self) -> ModelConfig:
@@ -295,7 +313,7 @@ class Predictor:
     def _record(self, cameras: CameraSet, views: np.ndarray | Tensor, base_from_camera: np.ndarray) -> None:
         """Record these cameras' frames for replay; if that is not possible, warn once and go on without."""
         self._camera_sets.release_frames(_CAPTURES - 1)
-        assert self._network is not None  # exported networks are never recorded
+        assert isinstance(self._network, InferenceNetwork)  # others are never recorded
         inputs = self._inputs(cameras, base_from_camera)
         try:
             cameras.frames = FixedFrames(

@@ -20,7 +20,6 @@ def make_predictor(config: NodeConfig, logger):
         import cv2
         import torch
 
-        from renderocc_model.export.backends import chosen_backend
         from renderocc_model.inference.predictor import Predictor
 
     cv2.setNumThreads(1)  # images are decoded in parallel, one thread each
@@ -32,8 +31,9 @@ def make_predictor(config: NodeConfig, logger):
         predictor = Predictor(path, device=config.device, precision=config.precision, backend=config.backend)
         logger.info(f"network: {path}")
     else:
-        chosen_backend("", config.backend)
-        predictor = Predictor.untrained(config.preset, device=config.device, precision=config.precision)
+        predictor = Predictor.untrained(
+            config.preset, device=config.device, precision=config.precision, backend=config.backend
+        )
         logger.warning(
             f"network: UNTRAINED {config.preset!r}: its output means nothing; set the parameter 'checkpoint'"
         )
@@ -41,6 +41,8 @@ def make_predictor(config: NodeConfig, logger):
         predictor.threshold = config.threshold
     on_gpu = predictor.device.type == "cuda"
     where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
+    if config.device.startswith("intel"):
+        where = config.device
     logger.info(f"making the network ready on {where}")
     predictor.warm_up()
     return_free_memory()

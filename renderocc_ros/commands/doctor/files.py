@@ -98,7 +98,7 @@ def check_checkpoint(findings: Findings, path: Path | None, config: NodeConfig) 
     except ImportError:  # torch or timm is missing, which the checks of the machine have said
         return None
     try:
-        backend = chosen_backend(path, config.backend)
+        backend = chosen_backend(path, config.backend, config.device)
         exported = is_exported(path)
         checkpoint = read_description(path) if exported else load_checkpoint(path)
     except (ValueError, OSError) as error:

@@ -1,0 +1,142 @@
+"""The network as two OpenVINO models: from pictures to depth and context, and from the pooled volume to voxels.
+
+Between them this package's own loops pool, and behind them classes are computed for occupied voxels alone. The heads
+are written as convolutions over the ground plane, which keep the voxels' memory order: as linear layers, OpenVINO
+reorders all voxels three times.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..network.config import ModelConfig
+from ..network.lift import Frustums
+from ..network.network import OccupancyNetwork
+from ..network.untrained import surround_cameras
+
+__all__ = ["ImageStage", "VolumeStage", "converted", "import_openvino"]
+
+_TRACED_CAMERAS = 2  # any number from two on gives the same graph
+
+
+class ImageStage(nn.Module):
+    """(pictures (N, H, W, 3) uint8, cameras (N, CAMERA_PARAMETERS)) -> depth (N, D, h, w), context (N, h, w, C).
+
+    Args:
+        network: folded for inference, float32.
+    """
+
+    def __init__(self, network: OccupancyNetwork) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.lift = network.backbone, network.neck, network.lift
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.backbone.mean, self.backbone.std))
+        self.register_buffer("scale", (1 / (255 * std)).float().view(3, 1, 1))
+        self.register_buffer("offset", (-mean / std).float().view(3, 1, 1))
+
+    def forward(self, pictures: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+        images = pictures.float().movedim(-1, -3) * self.scale + self.offset
+        depth, context = self.lift(self.neck(self.backbone.maps(images)), cameras)
+        return depth, context.movedim(1, -1)
+
+
+class VolumeStage(nn.Module):
+    """Fused volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z) and voxels (1, X, Y, Z * K or Z, K).
+
+    Args:
+        network: folded for inference, float32.
+    """
+
+    def __init__(self, network: OccupancyNetwork) -> None:
+        super().__init__()
+        self.encoder, self.project = network.encoder, network.voxels.project
+        flat = network.config.encoder.kind == "channel_to_height"
+        groups = network.config.grid.shape[2] if flat else 1  # of the channels of a column, one for each voxel
+        kind = nn.Conv2d if flat else nn.Conv3d
+        _, first, _, last = network.heads.density
+        self.hidden = _as_convolution(first, kind, groups)
+        self.density = _without_groups(_as_convolution(last, kind, groups))
+
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        voxels = self.project(self.encoder(volume.movedim(-1, 1)))
+        density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
+        density = density.movedim(1, -1) if volume.ndim == 4 else density.squeeze(1)
+        # OpenVINO's softplus is below zero by rounding errors where it is all but zero.
+        return functional.softplus(density).clamp(min=0), voxels.movedim(1, -1)
+
+
+def _as_convolution(layer: Any, kind: Any, groups: int) -> Any:
+    """A linear layer on each of `groups` parts of the channels."""
+    made = kind(groups * layer.in_features, groups * layer.out_features, 1, groups=groups)
+    with torch.no_grad():
+        made.weight.copy_(layer.weight.repeat(groups, 1).view_as(made.weight))
+        made.bias.copy_(layer.bias.repeat(groups))
+    return made
+
+
+def _without_groups(convolution: Any) -> Any:
+    """The same function with zeros between the groups, which is faster where a group has a single output."""
+    groups = convolution.groups
+    made = type(convolution)(convolution.in_channels, convolution.out_channels, 1)
+    shares, inputs = convolution.out_channels // groups, convolution.in_channels // groups
+    with torch.no_grad():
+        made.weight.zero_()
+        for group in range(groups):
+            rows = slice(group * shares, (group + 1) * shares)
+            made.weight[rows, group * inputs : (group + 1) * inputs] = convolution.weight[rows]
+        made.bias.copy_(convolution.bias)
+    return made
+
+
+def converted(network: OccupancyNetwork) -> tuple[Any, Any]:
+    """Both models (openvino.Model), with the number of cameras free.
+
+    Args:
+        network: folded for inference (`folding`), float32, on the CPU.
+    Raises:
+        ValueError: OpenVINO is not installed.
+    """
+    openvino = import_openvino()
+    config = network.config
+    image, volume = ImageStage(network).eval(), VolumeStage(network).eval()
+    height, width = config.images.height, config.images.width
+    views, poses = surround_cameras(_TRACED_CAMERAS, height, width)
+    pictures = torch.zeros(_TRACED_CAMERAS, height, width, 3, dtype=torch.uint8)
+    cameras = Frustums(config, views).place(poses).cameras[0]
+    free = {0: torch.export.Dim.DYNAMIC}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parts of PyTorch that are not used here
+        programs = (
+            torch.export.export(image, (pictures, cameras), dynamic_shapes=(free, free)),
+            torch.export.export(volume, (torch.zeros(_volume_shape(config)),)),
+        )
+        models = [openvino.convert_model(program) for program in programs]
+    models[0].reshape({0: [-1, *pictures.shape[1:]], 1: [-1, cameras.shape[1]]})
+    models[1].reshape({0: list(_volume_shape(config))})
+    return models[0], models[1]
+
+
+def _volume_shape(config: ModelConfig) -> tuple[int, ...]:
+    x, y, slices = config.pooled_shape
+    channels = config.lift.context_channels
+    return (1, x, y, slices * channels) if config.encoder.kind == "channel_to_height" else (1, x, y, slices, channels)
+
+
+def import_openvino() -> Any:
+    """The package.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError(
+            f"backend is openvino, which cannot be imported ({error}); python3 -m pip install openvino, "
+            f"or use backend torch"
+        ) from None
+    return openvino

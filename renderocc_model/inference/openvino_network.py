@@ -1,0 +1,102 @@
+"""A network in OpenVINO, in the place of `InferenceNetwork`: on CPUs, and on Intel's GPUs and NPUs.
+
+It has been run on CPUs only. No machine with a GPU or NPU of Intel was available.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..network.checkpoint import CheckpointError
+from ..network.fusion import Volume
+from ..network.network import OccupancyNetwork
+from ..ops.voxel_pooling import PoolingPlan, pool
+from .folding import folded_for_inference
+from .openvino_graphs import converted, import_openvino
+from .precision import OPENVINO_DEVICES
+from .prepared_network import Prediction
+
+__all__ = ["OpenVinoNetwork"]
+
+_DEVICES = dict(zip(OPENVINO_DEVICES, ("CPU", "GPU", "NPU")))  # OpenVINO's names
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class OpenVinoNetwork:
+    """Runs the image network and the volume encoder in OpenVINO; pooling, fusion and classes are this package's.
+
+    Converting takes some seconds. Pictures of any number of cameras run through the same model.
+
+    Args:
+        network: is not changed.
+        precision: float32, bfloat16 or float16: the numbers that OpenVINO computes with where it can. Weights, inputs
+            and outputs are float32.
+        device: one of OPENVINO_DEVICES.
+        threads: of a CPU; 0: as many as torch has.
+    Raises:
+        ValueError: OpenVINO is not installed, or does not have the device.
+        CheckpointError: OpenVINO cannot run the network.
+    """
+
+    def __init__(self, network: OccupancyNetwork, precision: str, device: str = "cpu", threads: int = 0) -> None:
+        openvino = import_openvino()
+        core, name = openvino.Core(), _DEVICES[device]
+        if name not in {found.partition(".")[0] for found in core.available_devices}:
+            raise ValueError(
+                f"device is '{device}', but OpenVINO finds only {', '.join(core.available_devices)}; install the "
+                f"device's driver, or use device 'cpu'"
+            )
+        self.config = network.config
+        self._network = network = folded_for_inference(network).float().cpu()
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        if name == "CPU":
+            settings |= {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads(), "NUM_STREAMS": 1}
+            settings |= {"ENABLE_CPU_PINNING": False}  # other threads work, too, and may have the same core
+        try:
+            compiled = [core.compile_model(model, name, settings) for model in converted(network)]
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"OpenVINO cannot run this network ({str(error)[:200]}); use backend torch"
+            ) from error
+        self._tensor = openvino.Tensor
+        self._image, self._volume = (model.create_infer_request() for model in compiled)
+
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the previous frame's volume is used."""
+        return self._network.fusion is not None
+
+    def predict(
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, previous: Volume | None = None
+    ) -> Prediction:
+        """Predict one frame; as `InferenceNetwork.predict`, everything on the CPU."""
+        config, network = self.config, self._network
+        (height, width), bins = config.feature_shape, config.lift.depth.count
+        count, channels = len(pictures), config.lift.context_channels
+        depth, context = self._run(
+            self._image, (pictures, cameras), ((count, bins, height, width), (count, height, width, channels))
+        )
+        pooled = network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
+        fused = pooled if network.fusion is None else network.fusion(pooled, previous)
+        shape, features = config.grid.shape, config.heads.voxel_channels
+        flat = config.encoder.kind == "channel_to_height"
+        voxels_shape = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)
+        density, voxels = self._run(self._volume, (fused.movedim(1, -1),), ((1, *shape), voxels_shape))
+        volume = None if network.fusion is None else Volume.current(pooled)
+        return Prediction(density[0], voxels.view(*shape, features), network.heads.logits_of, volume)
+
+    def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The outputs, float32, in memory of their own: OpenVINO writes there, and nothing is copied."""
+        arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in given]
+        results = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
+        for number, array in enumerate(arrays):
+            request.set_input_tensor(number, self._tensor(array, shared_memory=True))
+        for number, result in enumerate(results):
+            request.set_output_tensor(number, self._tensor(result.numpy(), shared_memory=True))
+        request.infer()
+        return results
