@@ -10,8 +10,14 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from tiny_bag import START_NS, Plan, with_raw_images, write_bag
 
+from renderocc_model.base.findings import Findings
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
+from renderocc_model.rosio.pixel_format import PixelFormat
+from renderocc_ros.commands.doctor.bag import check_bag
+from renderocc_ros.frame.decoding import message_of
+from renderocc_ros.input.intake import CameraImage
+from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
 from training.label import main as label
 from training.prepare import PrepareConfig, prepare_recording
@@ -118,6 +124,28 @@ def test_an_encoding_that_cannot_be_decoded_is_refused_by_every_command_once(bag
     assert label([str(made)]) == 2
     with pytest.raises(RecordingError, match="/front/image_raw.*encoding 'other' cannot be decoded"):
         prepare_recording(made, None, tmp_path / "tables", PrepareConfig())
+
+
+def test_depth_images_in_the_place_of_pictures_are_refused_alike_by_check_doctor_label_and_the_node(
+    bag, tmp_path, capsys
+):
+    def depth(topic, data):
+        return other_encoding(topic, data).replace(b"other", b"16UC1") if topic == "/front/image_raw" else data
+
+    made = copied(with_raw_images(bag, tmp_path / "raw", "front"), tmp_path / "drive", clouds(), depth)
+    said = "encoding '16UC1' is that of depth images, which are no pictures"
+    assert check([str(made), "--no-labels"]) == 1
+    failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert len(failures) == 1 and said in failures[0]
+    assert label([str(made)]) == 2
+    assert said in capsys.readouterr().err
+    findings = Findings()
+    check_bag(findings, made, NodeConfig())
+    assert [item.level for item in findings.items if said in item.text] == ["warn"]  # FAIL is for no camera at all
+    with Bag(made) as opened:
+        data = next(data for topic, _, data in opened.messages() if topic == "/front/image_raw")
+    with pytest.raises(ValueError, match=said):
+        message_of(CameraImage(data, False, "front", 0.0), PixelFormat())
 
 
 def test_what_training_could_not_decode_is_refused_by_prepare(tmp_path):

@@ -27,6 +27,7 @@ _OF_PNG = slice(16, 26)  # width, height, bit depth and colour type in its heade
 # Encodings of 16 bits for a channel: the one of 8 bits, and its channels.
 _OF_16_BITS = {"rgb16": ("rgb8", 3), "bgr16": ("bgr8", 3), "rgba16": ("rgba8", 4), "bgra16": ("bgra8", 4)}
 _OF_16_BITS |= {f"{name[:-1]}16": (name, 1) for name in MOSAICS[2:]}
+_OF_DEPTH = {"16UC1", "32FC1"}
 _CHEQUERED, _FAINT = 1.5, 2.0  # a mosaic's neighbours differ so many times more than its pixels two apart; grey levels
 
 
@@ -88,6 +89,11 @@ class PixelFormat:
         """Whether raw images of this encoding can be read."""
         return encoding in ENCODINGS or encoding in _OF_16_BITS
 
+    @staticmethod
+    def is_depth(encoding: str) -> bool:
+        """Whether raw images of this encoding hold depth, so that they are no pictures."""
+        return encoding in _OF_DEPTH
+
     @property
     def bits(self) -> int:
         """Bits that 16-bit images use."""
@@ -109,10 +115,16 @@ class PixelFormat:
         encoding = message.encoding
         if encoding in _OF_16_BITS:
             self._check_16_bits(message)
+        elif self.is_depth(encoding):
+            raise ValueError(
+                f"encoding {encoding!r} is that of depth images, which are no pictures; leave it out of the parameter "
+                "'cameras' (`renderocc label --depth-topic` takes it as depth)"
+            )
         elif not self.knows(encoding):
             raise ValueError(
                 f"encoding {encoding!r} cannot be decoded; expected one of {', '.join((*ENCODINGS, *_OF_16_BITS))}; "
-                "convert the images (image_proc, or the camera driver's pixel format)"
+                "convert the images (image_proc, or the camera driver's pixel format); the node alone can "
+                "read more, where cv_bridge is installed"
             )
         else:
             check_raw(message.data, message.height, message.width, message.step, encoding)

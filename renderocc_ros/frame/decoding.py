@@ -53,8 +53,10 @@ def message_of(image: CameraImage, pixels: PixelFormat | None = None) -> cdr.Ima
         ValueError: the message cannot be read, or its pixels are not what it says.
     """
     message = cdr.read_compressed_image(image.buffer) if image.compressed else cdr.read_image(image.buffer)
-    if pixels is None or (not image.compressed and not pixels.knows(message.encoding)):
+    if pixels is None:
         return message
+    if not image.compressed and not pixels.knows(message.encoding) and not pixels.is_depth(message.encoding):
+        return message  # for cv_bridge
     pixels.take(message)
     return pixels.plain(message)
 
