@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "bench": Command("renderocc_model.bench:main", "measure the node, the network and the loader on this machine"),
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
+    "learn": Command("training.learn:main", "from recordings to a network and a report, with one command"),
     "check": Command("training.check:main", "find faults of recordings that would make training fail"),
     "import": Command("training.importers:main", "turn nuScenes or SemanticKITTI into recordings with their 3D truth"),
     "label": Command("training.label:main", "make 2D depth and class labels of a recording, in a sidecar bag"),
@@ -82,7 +83,7 @@ REMEDIES: dict[str, str] = {
 
 # The option that makes a command need less memory.
 LESS: dict[str, str] = {
-    **dict.fromkeys(("label", "prepare", "metrics"), "fewer --jobs"),
+    **dict.fromkeys(("learn", "label", "prepare", "metrics"), "fewer --jobs"),
     "simulate": "fewer --jobs, or smaller images",
     "study": "fewer --jobs",
     "eval": "fewer --rays",
