@@ -5,9 +5,11 @@ import html
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -158,6 +160,21 @@ def test_a_recording_that_check_refuses_ends_the_command_before_anything_is_made
     assert "check drive did not finish" in capsys.readouterr().err
     assert "FAIL" in (out / "check" / "drive.txt").read_text()
     assert not (out / "tables").exists() and not (out / "report.html").exists() and not list((out / "done").iterdir())
+
+
+@needs_weights
+def test_labels_beside_a_recording_that_were_made_again_are_not_taken_for_those_of_the_folder(tmp_path):
+    bag = write_bag(tmp_path / "drive", Plan(frames=FRAMES))
+    sidecar = write_bag(tmp_path / "drive_labels", Plan(frames=FRAMES))
+    before = planned(tmp_path / "out", bag).as_dict()
+    assert planned(tmp_path / "out", bag).as_dict() == before
+    shutil.rmtree(sidecar)
+    write_bag(sidecar, Plan(frames=FRAMES + 1))
+    after = planned(tmp_path / "out", bag).bags[0].files()
+    changed = {
+        Path(path).parent.name for path, size in after.items() if before["recordings"]["drive"]["files"][path] != size
+    }
+    assert changed == {"drive_labels"}
 
 
 def test_labels_of_different_class_tables_are_refused_with_both_remedies(tmp_path, capsys):

@@ -74,9 +74,11 @@ class BagPlan:
         return next(name for name, table in TABLES.items() if table == self.truth_table)
 
     def files(self) -> dict[str, int]:
-        """{name: bytes} of the recording's files, to see that it is the same recording when a run is continued."""
-        paths = [self.bag] if self.bag.is_file() else [path for path in sorted(self.bag.iterdir()) if path.is_file()]
-        return {path.name: path.stat().st_size for path in paths}
+        """{path: bytes} of the files of the recording and of labels beside it, to see that they are the same later."""
+        made = self.options is not None  # labels that this command makes may not exist yet
+        folders = [self.bag] if made or self.sidecar is None else [self.bag, self.sidecar]
+        paths = [path for folder in folders for path in ([folder] if folder.is_file() else sorted(folder.iterdir()))]
+        return {str(path): path.stat().st_size for path in paths if path.is_file()}
 
 
 @dataclass(frozen=True)
