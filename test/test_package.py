@@ -21,7 +21,7 @@ FOLDERS = {
     "renderocc_ros": "health input frame output commands".split(),
     "training": [
         *"recordings simulate importers structure ground label prepare".split(),
-        *"check data supervision evaluate view train learn study".split(),
+        *"check data accumulate supervision evaluate view train learn study".split(),
     ],
 }
 ROS_MODULES = {

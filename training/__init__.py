@@ -9,6 +9,7 @@ Each folder imports only from the folders before it:
 - check/: names what in a recording would make training fail.
 - prepare/: turns recordings into memory-mapped tables of labelled pixels.
 - data/: makes samples and batches from the tables. Each is a function of (seed, epoch, index).
+- accumulate/: 3D truth of a recording, from its LiDAR sweeps along the drive.
 - supervision/: the losses: what labels say of a field, along rays, at points on rays and in voxels.
 - evaluate/: metrics, thresholds and baselines.
 - view/: writes recordings for the Rerun viewer.

@@ -276,7 +276,7 @@ class LidarGroup:
     """
 
     def __init__(self, lidars: Sequence[CloudSource]) -> None:
-        self._lidars, self.classes = tuple(lidars), lidars[0].classes
+        self.lidars, self.classes = tuple(lidars), lidars[0].classes
 
     def around(self, stamp_ns: int) -> list[LabelledCloud]:
         """The clouds for an image: the nearest one of each LiDAR, then the others of each.
@@ -286,7 +286,7 @@ class LidarGroup:
             LabelError: a cloud's classes do not fit it.
         """
         found, reasons = [], []
-        for lidar in self._lidars:
+        for lidar in self.lidars:
             try:
                 found.append(lidar.around(stamp_ns))
             except NoCloud as error:
@@ -298,4 +298,4 @@ class LidarGroup:
 
     def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
         """As of one LiDAR."""
-        return self._lidars[0].camera_from_cloud(camera, stamp_ns, cloud)
+        return self.lidars[0].camera_from_cloud(camera, stamp_ns, cloud)

@@ -19,7 +19,7 @@ from training.recordings.sources import RecordingError
 from .clouds import CloudSource, LabelledCloud, LidarClouds, LidarGroup, NoCloud
 from .mapping import LabelError
 
-__all__ = ["METHODS", "GroundClouds", "ground_clouds"]
+__all__ = ["METHODS", "GroundClouds", "ground_clouds", "lidar_pose"]
 
 METHODS = ("patchwork", "plane")
 _MOMENTS = 20  # clouds that the height of the ground is measured at
@@ -46,6 +46,10 @@ class GroundClouds:
     def around(self, stamp_ns: int) -> list[LabelledCloud]:
         """The clouds for an image, as `LidarClouds.around`, with classes."""
         return [self._classified(cloud) for cloud in self.clouds.around(stamp_ns)]
+
+    def at(self, stamp_ns: int) -> LabelledCloud:
+        """The cloud at one of the topic's stamps, as `LidarClouds.at`, with classes."""
+        return self._classified(self.clouds.at(stamp_ns))
 
     def camera_from_cloud(self, camera: str, stamp_ns: int, cloud: LabelledCloud) -> np.ndarray:
         """As `LidarClouds.camera_from_cloud`."""

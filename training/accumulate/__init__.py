@@ -1,0 +1,107 @@
+"""`renderocc truth`: accumulate a recording's LiDAR sweeps into 3D truth beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.field.classes import TABLES
+from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+
+__all__ = ["main"]
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="renderocc truth",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Accumulate the LiDAR sweeps of a recording into 3D truth in Occ3D's layout:\n"
+        "occupancy/<stamp>.npz beside its messages, for `renderocc prepare`, `eval` and `metrics`.\n"
+        "Classes come from a field of the cloud, label files, the label bag beside the recording, or\n"
+        "the shape of the ground. Run it again to go on where it stopped.",
+        epilog="examples: renderocc truth drives/monday\n"
+        "          renderocc truth drives/monday --classes-from ground --rate 1",
+    )
+    made.add_argument("bag", type=Path, help="the recording")
+    made.add_argument("--out", type=Path, help="folder to write (default: occupancy/ beside the messages)")
+    made.add_argument("--rate", type=float, default=2.0, metavar="HZ", help="volumes a second (default 2)")
+    made.add_argument(
+        "--spacing", type=float, default=0.5, metavar="M", help="metres of driving between two sweeps (default 0.5)"
+    )
+    made.add_argument(
+        "--reach", type=float, default=40.0, metavar="M", help="metres to the farthest sweep that is used (default 40)"
+    )
+    made.add_argument("--no-deskew", action="store_true", help="for clouds that the driver has deskewed already")
+    made.add_argument(
+        "--max-pose-gap",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
+    )
+    source = made.add_mutually_exclusive_group()
+    source.add_argument(
+        "--label-field", metavar="NAME", help="a field of the cloud (default: 'label', if there is one)"
+    )
+    source.add_argument("--label-files", type=Path, metavar="DIR", help="folder with one file for each cloud")
+    source.add_argument("--labels", type=Path, metavar="BAG", help="label bag (default: BAG_labels beside BAG)")
+    source.add_argument("--classes-from", choices=("ground",), help="classify points as ground or obstacle by shape")
+    made.add_argument("--ground-method", choices=("auto", "patchwork", "plane"), default="auto", help="as for `label`")
+    made.add_argument("--mapping", metavar="FILE", help="maps the ids of field or files to classes, as for `label`")
+    made.add_argument("--classes", choices=tuple(TABLES), help="class table (default: that of the labels)")
+    add_vehicle_options(made)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`renderocc truth`. Exit status 0: the truth is complete. 2: something is wrong, and is named."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"renderocc truth: {machine_error(error, arguments.out or arguments.bag) or error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from training.recordings.frames import Recording
+    from training.recordings.notes import find_sidecar
+    from training.recordings.sources import RecordingError
+
+    from .setup import find_sweeps, moments
+    from .write import TruthWriter
+
+    for name in ("rate", "spacing", "reach"):
+        if not 0 < getattr(arguments, name) < 1e6:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}; expected a positive number")
+    bag = arguments.bag
+    out = arguments.out or (bag if bag.is_dir() else bag.parent) / "occupancy"
+    labels = arguments.labels or find_sidecar(bag)
+    with Recording(bag, labels, vehicle_from(arguments), arguments.max_pose_gap) as recording:
+        for text in recording.warnings():
+            print(f"renderocc truth: warning: {text}", file=sys.stderr)
+        sweeps, classes, notes = find_sweeps(recording, arguments, labels)
+        for key, value in notes.items():
+            print(f"{key}: {value}", file=sys.stderr)
+        settings = {name: getattr(arguments, name) for name in ("rate", "spacing", "reach")}
+        writer = TruthWriter(recording, sweeps, classes, out)
+        writer.begin(json.dumps({**settings, "sources": notes, "classes": classes.to_dict()}, indent=1))
+        wanted, left_out, first = moments(sweeps, arguments.rate), 0, ""
+        for stamp_ns in tqdm(wanted, unit="volume", desc="accumulating", disable=not sys.stderr.isatty()):
+            try:
+                writer.write(stamp_ns)
+            except RecordingError as error:
+                left_out, first = left_out + 1, first or str(error)
+        if left_out == len(wanted):
+            raise ValueError(f"{bag}: not one of {len(wanted)} moments can be used: {first}")
+        if left_out:
+            print(f"renderocc truth: warning: {left_out} of {len(wanted)} moments left out; {first}", file=sys.stderr)
+    print(f"{len(wanted) - left_out} volumes")
+    print(f"wrote {out}")
+    return 0

@@ -1,0 +1,216 @@
+"""Accumulates sweeps into the voxels around the vehicle at one moment: occupied with a class, free, or unobserved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from renderocc_model.field.classes import GROUND_OBSTACLE, UNLABELLED, ClassTable
+from renderocc_model.field.conversion import converted_ids
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.geometry.transforms import transform_points
+from training.data.traversal_loops import walk
+
+from .sweeps import Sweep
+
+__all__ = ["Accumulated", "accumulate", "filled_ground", "fullest"]
+
+_PASSES = 2  # an obstacle's voxel that more than this many times as many sweeps pass as hit has been left: it is free
+_MOVER_WEIGHT = 4  # of a moving object's returns, where those of the ground in the same voxel have 1
+_HOLE = 5  # voxels from a column without ground to ground on both of its sides
+_SHADOW = 4.0  # metres behind a moving object's near side that it may fill
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated:
+    """Both (X, Y, Z): class ids uint8, `free` also where nothing was observed, and which voxels were observed, bool."""
+
+    semantics: np.ndarray
+    observed: np.ndarray
+
+
+def accumulate(
+    grid: VoxelGrid, classes: ClassTable, base_from_odom: np.ndarray, own: list[Sweep], others: Iterable[Sweep]
+) -> Accumulated:
+    """The volume at one moment.
+
+    Standing surfaces come from all sweeps, dynamic classes from the moment's own alone. The rays of all sweeps carve:
+    points without a class that moves them (of the class table ground_obstacle all obstacles) stay only where rays do
+    not pass more often than they end. A surface is one voxel thick along the axis that it mostly faces.
+
+    Args:
+        grid: in base_link of the moment.
+        classes: the table of the points' classes.
+        base_from_odom: (4, 4) at the moment.
+        own: the sweeps of the moment itself.
+        others: sweeps of other moments; those of `own` among them are left out. A sweep whose sensor is outside of the
+            grid is not used.
+    """
+    marks = _Marks(grid, classes)
+    own_stamps = {sweep.stamp_ns for sweep in own}
+    for sweep in own:
+        marks.add(sweep, base_from_odom, own=True)
+    for sweep in others:
+        if sweep.stamp_ns not in own_stamps:
+            marks.add(sweep, base_from_odom, own=False)
+    return marks.volume()
+
+
+class _Marks:
+    """Counts of returns and passes by voxel."""
+
+    def __init__(self, grid: VoxelGrid, classes: ClassTable) -> None:
+        self.grid, self.classes = grid, classes
+        self.rows = len(classes) + 1  # the last row: points without a class
+        self.votes = np.zeros((self.rows, grid.size), np.int32)  # of standing surfaces
+        self.movers = np.zeros((self.rows, grid.size), np.int32)  # the moment's own points of dynamic classes
+        self.near = np.zeros(grid.size, np.int32)  # the moment's own points of standing classes
+        self.hit, self.passed = np.zeros(grid.size, np.int32), np.zeros(grid.size, np.int32)
+        self.own, self.shadow = np.zeros(grid.size, bool), np.zeros(grid.size, bool)
+        # Sums of 1, x, y, z, xx, yy, zz, xy, xz, yz of the points in `votes` and of those in `movers`.
+        self.moments, self.moving_moments = np.zeros((10, grid.size)), np.zeros((10, grid.size))
+
+    def add(self, sweep: Sweep, base_from_odom: np.ndarray, own: bool) -> None:
+        """Count one sweep."""
+        grid = self.grid
+        origin = (transform_points(base_from_odom, sweep.origin[None])[0] - grid.lower) / grid.voxel_size
+        if ((origin < 0) | (origin >= grid.shape)).any():
+            return
+        ends = (transform_points(base_from_odom, sweep.points) - grid.lower) / grid.voxel_size
+        rays = ends - origin
+        far = np.linalg.norm(rays, axis=1)
+        kept = far > 0
+        ends, far, names = ends[kept], far[kept], np.minimum(sweep.classes[kept], self.rows - 1).astype(np.int64)
+        rays = rays[kept] / far[:, None]
+        passed = self._walked(np.broadcast_to(origin, rays.shape), rays, far)
+        inside = ((ends >= 0) & (ends < grid.shape)).all(axis=1)
+        place = np.zeros(len(ends), np.int64)
+        place[inside] = np.ravel_multi_index(tuple(ends[inside].astype(int).T), grid.shape)
+        moves = np.isin(names, self.classes.dynamic)
+        standing, moving = inside & ~moves, inside & moves
+        np.add.at(self.votes, (names[standing], place[standing]), 1)
+        hit = np.zeros(grid.size, bool)
+        hit[place[standing]] = True
+        if own:
+            np.add.at(self.movers, (names[moving], place[moving]), 1)
+            np.add.at(self.near, place[standing], 1)
+            self.own |= passed | hit
+            self.own[place[moving]] = True
+            behind = np.full(np.count_nonzero(moving), _SHADOW / grid.voxel_size)
+            self.shadow |= self._walked(ends[moving], rays[moving], behind)
+            self._add_moments(self.moving_moments, ends[moving], place[moving])
+        self.hit += hit
+        self.passed += passed & ~hit
+        self._add_moments(self.moments, ends[standing], place[standing])
+
+    def _walked(self, origins: np.ndarray, rays: np.ndarray, far: np.ndarray) -> np.ndarray:
+        """(voxels,) bool, those that rays pass before their ends."""
+        votes, passed = np.zeros((1, self.grid.size), np.uint16), np.zeros(self.grid.size, bool)
+        names = np.zeros(len(rays), np.int64)
+        walk(self.grid.shape, np.ascontiguousarray(origins), np.ascontiguousarray(rays), far, names, votes, passed)
+        return passed
+
+    def _add_moments(self, moments: np.ndarray, ends: np.ndarray, place: np.ndarray) -> None:
+        x, y, z = (ends - np.array(self.grid.shape) / 2).T
+        for row, weights in enumerate((None, x, y, z, x * x, y * y, z * z, x * y, x * z, y * z)):
+            moments[row] += np.bincount(place, weights, minlength=self.grid.size)
+
+    def volume(self) -> Accumulated:
+        """The volume of what was counted."""
+        shape, free = self.grid.shape, self.classes.free
+        winner = self.votes.argmax(axis=0)
+        standing = self.hit > 0
+        ground = np.append(converted_ids(self.classes, GROUND_OBSTACLE)[: self.rows - 1] == 0, False)
+        nameless = np.arange(self.rows) == self.rows - 1
+        movable = nameless if self.classes.dynamic else ~ground
+        standing &= ~(movable[winner] & (self.passed > _PASSES * self.hit))
+        standing &= fullest(self.moments.reshape(10, *shape), standing.reshape(shape)).ravel()
+        winner[winner == self.rows - 1] = UNLABELLED
+        semantics = np.where(standing, winner, free).astype(np.uint8)
+        is_ground = np.zeros(256, bool)
+        is_ground[: self.rows] = ground
+        filled = filled_ground(semantics.reshape(shape), is_ground, free).ravel()
+        semantics = np.where(self.passed > 0, filled, semantics)
+        moving = _MOVER_WEIGHT * self.movers.sum(axis=0) > self.near
+        moving &= fullest(self.moving_moments.reshape(10, *shape), moving.reshape(shape)).ravel()
+        semantics[moving] = self.movers[:, moving].argmax(axis=0)
+        observed = (self.hit > 0) | (self.passed > 0) | self.own
+        observed &= ~(self.shadow & ~self.own & (semantics == free))
+        semantics[~observed] = free
+        return Accumulated(semantics.reshape(shape), observed.reshape(shape))
+
+
+def fullest(moments: np.ndarray, occupied: np.ndarray) -> np.ndarray:
+    """The voxels that have the larger part of a surface, so that it is one voxel thick.
+
+    The plane through the points of a voxel and its 26 neighbours tells which axis the surface mostly faces. A voxel is
+    left out if a neighbour on this axis, which faces it too, has more points.
+
+    Args:
+        moments: (10, X, Y, Z) sums over the points in each voxel: 1, x, y, z, xx, yy, zz, xy, xz, yz, in voxels.
+        occupied: (X, Y, Z) bool, the voxels in question.
+    Returns:
+        (X, Y, Z) bool, part of `occupied`.
+    """
+    around = np.pad(moments, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    for axis in (1, 2, 3):
+        around = around + np.roll(around, 1, axis) + np.roll(around, -1, axis)
+    n, x, y, z, xx, yy, zz, xy, xz, yz = around[:, 1:-1, 1:-1, 1:-1][:, occupied]
+    x, y, z = x / n, y / n, z / n
+    spread = np.stack(
+        [
+            np.stack([xx / n - x * x, xy / n - x * y, xz / n - x * z], -1),
+            np.stack([xy / n - x * y, yy / n - y * y, yz / n - y * z], -1),
+            np.stack([xz / n - x * z, yz / n - y * z, zz / n - z * z], -1),
+        ],
+        -2,
+    )
+    facing = np.full(occupied.shape, -1)
+    facing[occupied] = np.abs(np.linalg.eigh(spread)[1][..., 0]).argmax(-1)
+    count, facing = np.pad(np.where(occupied, moments[0], 0), 1), np.pad(facing, 1, constant_values=-1)
+    kept = np.pad(occupied, 1)
+    for axis in range(3):
+        for step in (1, -1):
+            rival = (np.roll(facing, step, axis) == axis) & (np.roll(count, step, axis) > count)
+            kept &= ~((facing == axis) & rival)
+    return kept[1:-1, 1:-1, 1:-1]
+
+
+def filled_ground(semantics: np.ndarray, is_ground: np.ndarray, free: int) -> np.ndarray:
+    """A volume whose ground has no small holes.
+
+    Between the rings of a LiDAR there are columns of voxels without a return of the ground, which rays pass at a
+    grazing angle. Such a column gets ground if there is some on opposite sides of it, up to 5 voxels off along x or y,
+    at heights that differ by one voxel at most. It has the mean height, and the class of the nearer side.
+
+    Args:
+        semantics: (X, Y, Z) uint8.
+        is_ground: (256,) bool by class id.
+        free: only voxels of this id are filled.
+    """
+    filled, ground = semantics.copy(), is_ground[semantics]
+    height = np.where(ground.any(axis=2), ground.argmax(axis=2), -1)
+    name = np.take_along_axis(semantics, np.maximum(height, 0)[..., None], axis=2)[..., 0]
+    empty = height < 0
+    for low, high in sorted(np.ndindex(_HOLE, _HOLE), key=sum):
+        for axis in (0, 1):
+            one, other = _beside(height, low + 1, axis), _beside(height, -high - 1, axis)
+            fits = empty & (one >= 0) & (other >= 0) & (np.abs(one - other) <= 1)
+            nearer = np.where(low <= high, _beside(name, low + 1, axis), _beside(name, -high - 1, axis))
+            x, y = np.nonzero(fits)
+            z = (one + other)[x, y] // 2
+            into = filled[x, y, z] == free
+            filled[x[into], y[into], z[into]] = nearer[x[into], y[into]]
+            empty &= ~fits
+    return filled
+
+
+def _beside(image: np.ndarray, step: int, axis: int) -> np.ndarray:
+    """What is `step` places before each place of an (X, Y) image along an axis; -1 (255 of uint8) beyond its edge."""
+    moved = np.roll(image, step, axis)
+    edge = [slice(None), slice(None)]
+    edge[axis] = slice(0, step) if step > 0 else slice(step, None)
+    moved[tuple(edge)] = -1 if image.dtype != np.uint8 else UNLABELLED
+    return moved
