@@ -94,7 +94,7 @@ def test_no_module_unpickles_evaluates_text_or_starts_a_shell():
 
 def test_torchscript_which_is_a_program_is_loaded_only_where_the_user_names_his_own_labelling_network():
     users = {path for path in SOURCES if "torch.jit.load" in path.read_text()}
-    assert users == {ROOT / "training" / "label" / "from_images.py"}
+    assert users == {ROOT / "training" / "label" / "network_backends.py"}
     assert "is a program" in (ROOT / "docs" / "labels.md").read_text()
 
 
