@@ -149,6 +149,12 @@ def test_labels_of_the_packaged_networks_classes_are_learned_from_it(tmp_path):
 def test_truth_of_other_classes_than_the_labels_is_named_for_prepare(tmp_path):
     bag = with_truth(unlabelled(tmp_path / "drive"))
     assert planned(tmp_path / "out", bag).bags[0].truth_classes == "occ3d_nuscenes"
+    note = bag / "occupancy" / "truth.json"  # as `renderocc truth --classes-from ground` writes it
+    note.write_text(json.dumps({"classes": GROUND_OBSTACLE.to_dict()}))
+    assert planned(tmp_path / "out", bag).bags[0].truth_classes == ""
+    note.write_text("{}")
+    with pytest.raises(ValueError, match="truth.json: the class table cannot be read"):
+        planned(tmp_path / "out", bag)
     labelled = with_truth(write_bag(tmp_path / "labelled", Plan(frames=FRAMES)))
     assert planned(tmp_path / "out", labelled).bags[0].truth_classes == ""
 

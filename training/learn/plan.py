@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def _bag_plan(bag: Path, arguments: Namespace, vehicle: Vehicle) -> BagPlan:
         images = [(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]]
         there = {kind for kind in ("semantic", "depth") for image in images if recording.has_labels(*image, (kind,))}
         volumes = len(recording.truth_stamps())
-        of_truth = noted_classes(bag) or OCC3D_NUSCENES
+        of_truth = _truth_table(bag)
         if "depth" in there and not given:
             where = f"{sidecar}" if sidecar else "the recording"
             classes = f"labels in {where}" if "semantic" in there else "none, only depth is learned"
@@ -189,6 +190,23 @@ def _bag_plan(bag: Path, arguments: Namespace, vehicle: Vehicle) -> BagPlan:
         return BagPlan(
             bag, name, made, tuple(words), notes["depth"], notes["semantics"], sources.classes, volumes, of_truth
         )
+
+
+def _truth_table(bag: Path) -> ClassTable:
+    """The class table of a recording's 3D truth: as `renderocc truth` or `renderocc import` noted it, else Occ3D's.
+
+    Raises:
+        ValueError: the note cannot be read.
+    """
+    note = (bag if bag.is_dir() else bag.parent) / "occupancy" / "truth.json"
+    if not note.is_file():
+        return noted_classes(bag) or OCC3D_NUSCENES
+    try:
+        return ClassTable.from_dict(json.loads(note.read_text(encoding="utf-8"))["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{note}: the class table cannot be read ({error}); remove {note.parent} and run `renderocc truth` again"
+        ) from None
 
 
 def _label_words(recording: Recording, arguments: Namespace) -> list[str]:

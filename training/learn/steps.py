@@ -48,7 +48,7 @@ def carry_out(plan: Plan, jobs: int) -> int:
     for bag in plan.bags:
         if bag.options is not None:
             steps.append((f"label {bag.name}", partial(_label, plan, bag, jobs)))
-    # 3D truth that is made from a LiDAR belongs here: `prepare` reads it beside the recordings.
+    # `renderocc truth` writes into the recordings' folders, so it is left to the user; its step would be here.
     steps += [
         ("prepare", partial(_prepare, plan, jobs)),
         ("train", partial(_train, plan)),
