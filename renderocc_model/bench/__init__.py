@@ -17,6 +17,7 @@ EXAMPLE = "example: renderocc bench node --frames 20 --json bench.json"
 # 'module:function', imported only when asked for; each takes a number of frames and returns figures for JSON and the
 # lines of a Markdown table.
 BENCHES = {
+    "gpu": "renderocc_ros.commands.bench:bench_gpu",  # first: others then measure what can be relied on
     "node": "renderocc_ros.commands.bench:bench_node",
     "network": "renderocc_model.bench.network:bench_network",
     "render": "renderocc_model.bench.render:bench_render",

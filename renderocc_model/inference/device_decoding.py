@@ -18,9 +18,10 @@ from ..images.decoding import compressed_size, is_common_jpeg
 from ..images.encodings import check_raw
 from ..images.preprocessing import check_camera_size, view_from_compressed
 from ..images.reduction import ImageError
+from ..ops.left_out import left_out
 from ..ops.resample import PLANAR, PixelLayout, resample
 
-__all__ = ["DeviceDecoder"]
+__all__ = ["DeviceDecoder", "jpeg_decoder"]
 
 
 class DeviceDecoder:
@@ -46,7 +47,8 @@ class DeviceDecoder:
         self.device = torch.device(device)
         self._say = say
         self._told: set[str] = set()
-        self._decode_jpeg = decode_jpeg or _nvjpeg(self.device)
+        # A decoder that is left out is not even tried: it may hang.
+        self._decode_jpeg = decode_jpeg or (_left_out if "nvjpeg" in left_out() else jpeg_decoder(self.device))
 
     def view_from_raw(
         self,
@@ -87,6 +89,8 @@ class DeviceDecoder:
         check_camera_size(table.model, height, width)
         if not is_common_jpeg(data):
             return self._on_cpu(table, data, camera, "not a JPEG that nvJPEG decodes", out)
+        if reason := left_out().get("nvjpeg"):
+            return self._on_cpu(table, data, camera, f"nvJPEG is left out, it {reason}", out)
         held = torch.empty(data.size, dtype=torch.uint8)
         held.numpy()[:] = data
         try:
@@ -117,7 +121,11 @@ class DeviceDecoder:
         return held.to(self.device, non_blocking=True)
 
 
-def _nvjpeg(device: torch.device) -> Callable[[Tensor], Tensor]:
+def _left_out(data: Tensor) -> Tensor:
+    raise RuntimeError("nvJPEG was left out when this decoder was made; make it anew")
+
+
+def jpeg_decoder(device: torch.device) -> Callable[[Tensor], Tensor]:
     """Torchvision's decoder on a device, tried out on a small JPEG.
 
     Raises:

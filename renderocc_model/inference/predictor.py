@@ -29,6 +29,7 @@ from ..network.lift import LiftGeometry
 from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
 from ..network.untrained import surround_cameras, untrained_checkpoint
+from ..ops.left_out import left_out
 from ..ops.visibility import cast
 from .camera_set import CameraSet, CameraSets
 from .compaction import found_voxels
@@ -240,7 +241,7 @@ class Predictor:
         self._check(views, tables, base_from_camera, odom_from_base)
         cameras = self._camera_sets.of(tables)
         cameras.used += 1
-        if self._recorder is not None and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
+        if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
         if cameras.frames is not None:
             return self._replay(cameras, cameras.frames, views, base_from_camera)
@@ -271,7 +272,7 @@ class Predictor:
         height, width = self.view_size
         views, poses = surround_cameras(cameras, height, width)
         tables = [UndistortTable(CameraModel(width, height, view.K, "plumb_bob", (0.0,) * 5), view) for view in views]
-        for _ in range(1 if self._recorder is None else _FRAMES_BEFORE_CAPTURE + 1):
+        for _ in range(_FRAMES_BEFORE_CAPTURE + 1 if self._records else 1):
             self.predict(np.full((cameras, height, width, 3), 128, np.uint8), tables, poses)
         self._camera_sets.release_frames(0)
         self.reset()
@@ -286,6 +287,11 @@ class Predictor:
         if not trained:
             return []
         return compare_summaries(trained, rig.summary() if isinstance(rig, Rig) else summary_of_models(rig, trained))
+
+    @property
+    def _records(self) -> bool:
+        """Whether frames are recorded. A reference inside waits for the device, which a recording cannot hold."""
+        return self._recorder is not None and not left_out().keys() & {"cuda_graph", "voxel_pooling", "visibility"}
 
     def _run_network(
         self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None

@@ -10,6 +10,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from .left_out import left_out
+
 __all__ = [
     "BACKENDS",
     "OLDEST_TRITON",
@@ -27,20 +29,22 @@ OLDEST_TRITON = "3.2"  # the first with `gather`; it comes with PyTorch 2.6
 PRIVATE_BYTES = 2**29  # most address space for the threads' own gradients; voxels that no ray touches take no memory
 
 
-def choose_backend(backend: str, obstacle: Callable[[str], str | None]) -> str:
+def choose_backend(backend: str, obstacle: Callable[[str], str | None], operator: str = "") -> str:
     """Which implementation an operator takes; whether what it needs is installed does not count.
 
     Args:
         backend: one of BACKENDS; "auto" takes the first of "cpu" and "triton" that nothing keeps from it, or else
-            "reference".
+            "reference". A "triton" that is left out (`ops.left_out`) is not taken by "auto".
         obstacle: what keeps "cpu" or "triton" from what is asked, None if nothing does; nothing keeps the reference.
+        operator: its name in `left_out.GPU_PARTS`, if it has Triton kernels.
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
     if backend == "auto":
-        return next((name for name in ("cpu", "triton") if not obstacle(name)), "reference")
+        chosen = next((name for name in ("cpu", "triton") if not obstacle(name)), "reference")
+        return "reference" if chosen == "triton" and operator in left_out() else chosen
     if backend != "reference" and (found := obstacle(backend)):
         raise ValueError(f"backend {backend!r} {found}; use backend='reference'")
     return backend

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from renderocc_model.network.packaged import checkpoint_file, packaged_checkpoint
 from renderocc_ros.parameters import NodeConfig
 from renderocc_ros.process import return_free_memory, signals_later
+
+if TYPE_CHECKING:  # it takes seconds to load: the node is on the graph before that
+    import torch
 
 
 def make_predictor(config: NodeConfig, logger):
@@ -43,9 +47,32 @@ def make_predictor(config: NodeConfig, logger):
     where = torch.cuda.get_device_name(predictor.device) if on_gpu else f"the CPU, {threads} threads"
     if config.device.startswith("intel"):
         where = config.device
+    if on_gpu:
+        leave_out_unsound_parts(config, predictor.device, logger)
     logger.info(f"making the network ready on {where}")
     predictor.warm_up()
     return_free_memory()
     by = "" if predictor.backend == "torch" else f" by {predictor.backend}"
     logger.info(f"running on {where}{by}, {predictor.precision}; occupied above {predictor.threshold:.3g}")
     return predictor
+
+
+def leave_out_unsound_parts(config: NodeConfig, device: torch.device, logger, **options) -> None:
+    """Compare what the node uses of the GPU with its references; leave out what is not sound, and log each as an error.
+
+    Args:
+        options: further arguments of `gpu_check.leave_out_unsound`.
+    """
+    from renderocc_model.inference.gpu_check import leave_out_unsound
+    from renderocc_model.ops.left_out import GPU_PARTS
+
+    logger.info("comparing the kernels of the GPU with their references")
+    # Torchvision, which brings nvJPEG, need not be there if nothing asks for it.
+    parts = [part for part in GPU_PARTS if part != "nvjpeg" or config.image_decoding == "cuda"]
+    findings = leave_out_unsound(device, parts, **options)
+    for finding in findings:
+        if finding.kind != "sound":
+            logger.error(finding.sentence)
+    sound = sum(finding.kind == "sound" for finding in findings)
+    remembered = sum(finding.remembered for finding in findings)
+    logger.info(f"{sound} of {len(findings)} parts of the GPU path are sound; {remembered} remembered")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from renderocc_model.ops.left_out import GPU_PARTS, left_out
 from renderocc_model.rosio.stamp_text import seconds_text
 from renderocc_ros.frame.configured import ConfiguredNode
 from renderocc_ros.health.latency import StageTimes
@@ -199,6 +200,9 @@ def _network_line(report: NodeReport, parts: ConfiguredNode) -> Line:
     line.values["checkpoint"] = parts.config.checkpoint or packaged
     if untrained:
         line.warn("UNTRAINED: its output means nothing; set the parameter 'checkpoint'")
+    for part, reason in left_out().items():
+        line.warn(f"{part} is left out, it {reason}: {GPU_PARTS[part][1]} does its work, more slowly")
+    line.values["left out of the GPU path"] = ", ".join(left_out()) or "nothing"
     _recent(report, line, "checkpoint")
     return line
 

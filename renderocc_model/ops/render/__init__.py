@@ -99,7 +99,7 @@ def choose(field: SemanticDensityField, return_weights: bool, backend: str) -> s
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    return choose_backend(backend, lambda name: _obstacle(name, field, return_weights))
+    return choose_backend(backend, lambda name: _obstacle(name, field, return_weights), "render")
 
 
 def _obstacle(backend: str, field: SemanticDensityField, return_weights: bool) -> str | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from ..left_out import left_out
 from .layout import PLANAR, PixelLayout
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def resample(
         table: of the camera and its view.
         dtype: uint8 (the default), or float32, float16, bfloat16: normalised as by `images.preprocessing.normalise`.
         out: where the result is written, of its type and shape, with any strides; new memory if not given.
-        backend: "reference", for the CPU; "triton", for CUDA devices; or "auto", by the device.
+        backend: "reference", for the CPU; "triton", for CUDA devices; or "auto", by the device. Where the kernel
+            is left out (`ops.left_out`), the data of a CUDA device are brought to the CPU and the view back.
     Returns:
         (height, width, 3) uint8 RGB, or (3, height, width) normalised, channels last in memory.
     Raises:
@@ -55,6 +57,9 @@ def resample(
     _check(data, layout, table, dtype, out)
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "auto" and data.device.type != "cpu" and "resample" in left_out():
+        made = resample(data.cpu(), layout, table, dtype, backend="reference").to(data.device)
+        return made if out is None else out.copy_(made)
     if backend == "auto":
         backend = "reference" if data.device.type == "cpu" else "triton"
     chosen = importlib.import_module(f".{'reference' if backend == 'reference' else 'triton_kernel'}", __name__)

@@ -121,4 +121,4 @@ def choose(data: Tensor, backend: str, float64: bool = False) -> str:
             return "sums in float32, and the field is float64"
         return _KERNELS[name].obstacle(data)
 
-    return choose_backend(backend, obstacle)
+    return choose_backend(backend, obstacle, "termination")

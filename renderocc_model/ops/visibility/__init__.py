@@ -122,4 +122,4 @@ def choose(device: torch.device, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    return choose_backend(backend, lambda name: _KERNELS[name].obstacle(device))
+    return choose_backend(backend, lambda name: _KERNELS[name].obstacle(device), "visibility")

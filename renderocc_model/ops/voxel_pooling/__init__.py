@@ -70,7 +70,7 @@ def choose(depth: Tensor, context: Tensor, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    return choose_backend(backend, lambda name: _obstacle(name, depth, context))
+    return choose_backend(backend, lambda name: _obstacle(name, depth, context), "voxel_pooling")
 
 
 def _obstacle(backend: str, depth: Tensor, context: Tensor) -> str | None:

@@ -1,10 +1,29 @@
-"""`renderocc bench node`: the node without its network against a conventional baseline, and the whole node."""
+"""`renderocc bench gpu` compares the kernels of the GPU with their references; `bench node` measures the node without
+its network against a conventional baseline, and then the whole node."""
 
 from __future__ import annotations
 
 from renderocc_ros.process import prepare_process
 
-__all__ = ["bench_node"]
+__all__ = ["bench_gpu", "bench_node"]
+
+
+def bench_gpu(frames: int) -> tuple[dict, list[str]]:
+    """Compare the kernels of the GPU with their references; in this process, do without what is not sound.
+
+    Returns:
+        part -> "sound" or what was found, empty without a CUDA device; and lines to print.
+    """
+    prepare_process()
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}, ["no CUDA device: no kernel is compared with its reference"]
+    from renderocc_model.inference.gpu_check import leave_out_unsound
+
+    findings = leave_out_unsound(torch.device("cuda"))
+    figures = {finding.part: finding.kind if finding.kind == "sound" else finding.reason for finding in findings}
+    return figures, [finding.sentence for finding in findings]
 
 
 def bench_node(frames: int) -> tuple[dict, list[str]]:

@@ -55,6 +55,7 @@ def examine(
     params: Path | None = None,
     seconds: float = 60.0,
     options: argparse.Namespace | None = None,
+    gpu: bool = False,
 ) -> Findings:
     """Run the checks.
 
@@ -64,11 +65,16 @@ def examine(
         params: a ROS parameter file for the node.
         options: options of the command that describe the vehicle and count before `params`.
         seconds: how much of the recording, from its start, is looked at message by message.
+        gpu: compare the kernels of the GPU with their references.
     """
     findings = Findings()
     check_machine(findings)
     if any(item.level == "FAIL" and item.subject in ("numpy", "ruamel.yaml", "cv2") for item in findings.items):
         return findings  # without these nothing can be read
+    if gpu:
+        from renderocc_ros.commands.doctor.gpu import check_gpu
+
+        check_gpu(findings)
     from renderocc_ros.commands.doctor.bag import check_bag
     from renderocc_ros.commands.doctor.files import check_checkpoint, check_params, check_rig
 
@@ -253,6 +259,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--seconds", type=float, default=60.0, help="check the first SECONDS of the recording (default 60)"
     )
+    made.add_argument(
+        "--gpu", action="store_true", help="compare the kernels of the GPU, CUDA graph and nvJPEG with their references"
+    )
     made.add_argument("--json", action="store_true", help="print JSON instead of lines")
     if _can_describe():
         from renderocc_model.rosio.vehicle_options import add_vehicle_options
@@ -271,7 +280,9 @@ def _can_describe() -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `renderocc doctor`. Exit status: 0 if the node can run, 1 if it cannot."""
     arguments = parser().parse_args(argv)
-    findings = examine(arguments.bag, arguments.checkpoint, arguments.params, arguments.seconds, arguments)
+    findings = examine(
+        arguments.bag, arguments.checkpoint, arguments.params, arguments.seconds, arguments, arguments.gpu
+    )
     if arguments.json:
         print(json.dumps(findings.as_dict(), indent=2))
     else:
