@@ -116,7 +116,12 @@ def test_nobody_on_the_network_can_lead_a_save_out_of_the_folder_that_the_node_w
         assert len(result.reason) < 600 and os.environ["HOME"] not in result.reason.replace(str(system.saved), "")
     assert system.set_save_directory(system.saved / "today").successful
     answer = system.save()
-    assert answer.success and sorted(path.suffix for path in (system.saved / "today").iterdir()) == [".npz", ".ply"]
+    assert answer.success and sorted(path.suffix for path in (system.saved / "today").iterdir()) == [
+        ".npz",
+        ".npz",
+        ".ply",
+        ".ply",
+    ]
     assert not list(system.elsewhere.iterdir())
 
 
