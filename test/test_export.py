@@ -20,6 +20,8 @@ from renderocc_model.ops.voxel_pooling import voxel_pooling
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.slow  # tracing takes seconds
+
 
 def geometry_of(index, cells):
     """A geometry whose points lie in these cells, (N, D, h, w)."""

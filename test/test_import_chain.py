@@ -16,7 +16,7 @@ from training.data.dataset import RayDataset, SampleConfig
 from training.prepare.tables import Tables
 from training.recordings.frames import Recording
 
-pytestmark = needs_realdata
+pytestmark = [needs_realdata, pytest.mark.realdata]
 DRIVEABLE, VEGETATION, EGO = 24, 30, 31  # of lidarseg
 
 

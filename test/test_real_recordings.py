@@ -20,7 +20,7 @@ from renderocc_ros.frame.placement import place_cameras
 from renderocc_ros.input.discovery import cameras_on_graph
 from renderocc_ros.parameters import NodeConfig
 
-pytestmark = needs_realdata
+pytestmark = [needs_realdata, pytest.mark.realdata]
 ABSOLUTE = NodeConfig(image_topic="/{camera}/image_raw", camera_info_topic="/{camera}/camera_info")
 SECOND = 1_000_000_000
 

@@ -18,6 +18,8 @@ from training.label.mapping import ClassMapping
 from training.recordings.frames import Recording
 from training.recordings.stamped_topic import StampedTopic
 
+pytestmark = pytest.mark.slow
+
 GRID = VoxelGrid((0, 0, 0), (8, 4, 2), 1.0)
 CAR, ROAD, MANMADE = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface", "manmade"))
 FREE = OCC3D_NUSCENES.free
