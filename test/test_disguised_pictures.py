@@ -7,21 +7,15 @@ import pytest
 
 pytest.importorskip("av")
 
+from node_frames import frames_of
 from rectified import TURNED, as_rectified
 from small_models import small_config
-from small_training import small_settings, start_training
+from small_training import assert_trained_on
 from videos import FFMPEG, FOXGLOVE, as_video
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.inference.predictor import Predictor
-from renderocc_model.rosio.bags import Bag
-from renderocc_model.rosio.tf_buffer import TransformBuffer
-from renderocc_model.rosio.video_track import VIDEO_READERS
 from renderocc_ros.commands.doctor.bag import check_bag
-from renderocc_ros.frame.pipeline import FramePipeline
-from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import ThrottledLog
-from renderocc_ros.input.intake import Intake
 from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
@@ -121,42 +115,7 @@ def test_training_samples_are_those_of_the_plain_recording(drives, name):
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_it_is_trained_on(drives, name, tmp_path):
-    settings = small_settings(tmp_path, data={"prepared": str(drives[name][2])})
-    process = start_training("--config", str(settings), "--out", str(tmp_path / "run"), "--fast-dev-run")
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
-
-
-def frames_of(bag, config, predictor):
-    """{stamp: Frame} of the node for a recording, from its messages on, without ROS."""
-    said, transforms = [], TransformBuffer(history=1e9, max_samples=1 << 20)
-    log = ThrottledLog(said.append)
-    intake = Intake(config, CAMERAS, transforms, log, ThrottledLog(lambda text: None), lambda: 0)
-    pipeline, frames = FramePipeline(config, CAMERAS, predictor, transforms, log, StageTimes()), {}
-    with Bag(bag) as opened:
-        kinds = {name: topic.type for name, topic in opened.topics.items()}
-        messages = list(opened.messages())
-    for topic, _, data in messages:  # all poses first: nothing waits here
-        if topic in ("/tf", "/tf_static"):
-            intake.add_tf(data, topic == "/tf_static")
-        elif topic.endswith("/camera_info"):
-            intake.add_camera_info(topic.split("/")[1], data)
-    intake.resume()
-    ready = []
-    for topic, _, data in messages:
-        camera = topic.split("/")[1]
-        if "/image_r" not in topic:
-            continue
-        if kinds[topic] in VIDEO_READERS:
-            ready += intake.add_video(camera, data, kinds[topic])
-        else:
-            ready += intake.add(camera, data, True)
-    try:
-        for matched in ready:
-            frames[matched.stamp_ns] = pipeline.process(matched, intake.calibrations)
-    finally:
-        pipeline.close()
-    return frames, said
+    assert_trained_on(drives[name][2], tmp_path)
 
 
 @pytest.mark.parametrize("name", DISGUISES)

@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 import yaml
 from disguised_vehicle import NAMESPACED, ODOMETRY, as_namespaced, as_odometry
+from node_frames import frames_of
 from small_models import small_config
-from small_training import small_settings, start_training
+from small_training import assert_trained_on
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.inference.predictor import Predictor
-from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.parameter_file import vehicle_of_file
-from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_ros.commands.doctor.bag import check_bag
-from renderocc_ros.frame.pipeline import FramePipeline
-from renderocc_ros.health.latency import StageTimes
-from renderocc_ros.health.throttled_log import ThrottledLog
-from renderocc_ros.input.intake import Intake
 from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
@@ -107,39 +102,7 @@ def test_training_samples_are_those_of_the_plain_recording(drives, name):
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_it_is_trained_on(drives, name, tmp_path):
-    settings = small_settings(tmp_path, data={"prepared": str(drives[name][3])})
-    process = start_training("--config", str(settings), "--out", str(tmp_path / "run"), "--fast-dev-run")
-    said = process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
-
-
-def frames_of(bag, config, predictor):
-    """{stamp: Frame} of the node for a recording, by the topics of its parameters, without ROS."""
-    said, transforms = [], TransformBuffer(history=1e9, max_samples=1 << 20)
-    log = ThrottledLog(said.append)
-    intake = Intake(config, CAMERAS, transforms, log, ThrottledLog(lambda text: None), lambda: 0)
-    pipeline, frames, ready = FramePipeline(config, CAMERAS, predictor, transforms, log, StageTimes()), {}, []
-    images = {f"/{config.image_topic_of(camera).lstrip('/')}/compressed": camera for camera in CAMERAS}
-    infos = {f"/{config.camera_info_topic_of(camera).lstrip('/')}": camera for camera in CAMERAS}
-    with Bag(bag) as opened:
-        messages = list(opened.messages())
-    for topic, _, data in messages:  # all poses first: nothing waits here
-        if topic in (config.tf_topic, config.tf_static_topic):
-            intake.add_tf(data, topic == config.tf_static_topic)
-        elif topic == config.odom_topic:
-            intake.add_odometry(data)
-        elif topic in infos:
-            intake.add_camera_info(infos[topic], data)
-    intake.resume()
-    for topic, _, data in messages:
-        if topic in images:
-            ready += intake.add(images[topic], data, True)
-    try:
-        for matched in ready:
-            frames[matched.stamp_ns] = pipeline.process(matched, intake.calibrations)
-    finally:
-        pipeline.close()
-    return frames, said
+    assert_trained_on(drives[name][3], tmp_path)
 
 
 @pytest.mark.parametrize("name", DISGUISES)

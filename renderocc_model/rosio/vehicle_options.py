@@ -11,7 +11,7 @@ from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 
-__all__ = ["add_params_option", "add_vehicle_options", "vehicle_from", "with_options"]
+__all__ = ["add_params_option", "add_pose_gap_option", "add_vehicle_options", "vehicle_from", "with_options"]
 
 V = TypeVar("V", bound=Vehicle)
 
@@ -28,6 +28,17 @@ def add_vehicle_options(parser: argparse.ArgumentParser) -> None:
 def add_params_option(parser: argparse._ActionsContainer) -> None:
     """Add `--params`."""
     parser.add_argument("--params", type=Path, metavar="FILE", help="ROS parameter file of the node (vehicle.yaml)")
+
+
+def add_pose_gap_option(parser: argparse._ActionsContainer) -> None:
+    """Add `--max-pose-gap`."""
+    parser.add_argument(
+        "--max-pose-gap",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
+    )
 
 
 def vehicle_from(arguments: argparse.Namespace) -> Vehicle:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.field.classes import TABLES
-from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 
 __all__ = ["main"]
 
@@ -36,13 +36,7 @@ def parser() -> argparse.ArgumentParser:
         "--reach", type=float, default=40.0, metavar="M", help="metres to the farthest sweep that is used (default 40)"
     )
     made.add_argument("--no-deskew", action="store_true", help="for clouds that the driver has deskewed already")
-    made.add_argument(
-        "--max-pose-gap",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
-    )
+    add_pose_gap_option(made)
     source = made.add_mutually_exclusive_group()
     source.add_argument(
         "--label-field", metavar="NAME", help="a field of the cloud (default: 'label', if there is one)"

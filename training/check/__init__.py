@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from renderocc_model.base.findings import Finding
-from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 
 __all__ = ["main"]
 
@@ -41,13 +41,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="TABLE",
         help="class table of the 3D truth, if it is another one, for labels of ground_obstacle",
     )
-    made.add_argument(
-        "--max-pose-gap",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
-    )
+    add_pose_gap_option(made)
     made.add_argument(
         "--max-time-diff",
         type=float,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 from training.structure.settings import MotionDepth
 
 from .mapping import mapping_names
@@ -136,13 +136,7 @@ def parser() -> argparse.ArgumentParser:
         help="class table: occ3d_nuscenes, semantic_kitti or ground_obstacle (default: that of the import, else "
         "occ3d_nuscenes; with --classes-from ground, ground_obstacle)",
     )
-    made.add_argument(
-        "--max-pose-gap",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
-    )
+    add_pose_gap_option(made)
     made.add_argument("--preview", type=Path, metavar="DIR", help="write images with their labels drawn over them")
     made.add_argument("--preview-count", type=int, default=10, metavar="N", help="previews of each camera (default 10)")
     made.add_argument(

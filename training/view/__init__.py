@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.rosio.vehicle_options import add_vehicle_options, vehicle_from
+from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 
 if TYPE_CHECKING:
     from ..recordings.frames import FrameIndex, Recording
@@ -55,13 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--every", type=int, default=1, metavar="N", help="show every N-th frame (default 1)")
     made.add_argument("--stride", type=int, default=2, metavar="N", help="pixels of the network's view for one ray")
     made.add_argument("--device", default="auto", help="where the network runs: auto, cpu, cuda (default auto)")
-    made.add_argument(
-        "--max-pose-gap",
-        type=float,
-        default=0.5,
-        metavar="S",
-        help="largest time in seconds between a stamp and the ego poses around it (default 0.5)",
-    )
+    add_pose_gap_option(made)
     add_vehicle_options(made)
     return made
 
