@@ -89,7 +89,7 @@ def read_until(process: subprocess.Popen, text: str) -> str:
 
 
 def assert_trained_on(tables, folder, **data) -> None:
-    """A training of a few steps on prepared tables ends with success, in a process of its own. `data`: more settings."""
+    """A training of a few steps on prepared tables, in a process of its own, ends with success. `data`: settings."""
     settings = small_settings(folder, data={"prepared": str(tables), **data})
     process = start_training("--config", str(settings), "--out", str(folder / "run"), "--fast-dev-run")
     said = process.communicate(timeout=600)[0]
