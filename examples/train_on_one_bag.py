@@ -16,7 +16,7 @@ from pathlib import Path
 from predict_without_ros import first_frame
 
 from renderocc_model import Predictor
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig
 from training.train import main as train

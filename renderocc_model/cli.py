@@ -43,15 +43,19 @@ COMMANDS: dict[str, Command] = {
     "simulate": Command("training.simulate:main", "write a recording of a simulated town, with exact truth"),
     "learn": Command("training.learn:main", "from recordings to a network and a report, with one command"),
     "check": Command("training.check:main", "find faults of recordings that would make training fail"),
-    "import": Command("training.importers:main", "turn nuScenes or SemanticKITTI into recordings with their 3D truth"),
+    "import": Command(
+        "training.recordings.importers:main", "turn nuScenes or SemanticKITTI into recordings with their 3D truth"
+    ),
     "label": Command("training.label:main", "make 2D depth and class labels of a recording, in a sidecar bag"),
-    "truth": Command("training.accumulate:main", "accumulate LiDAR sweeps into 3D truth beside a recording"),
-    "prepare": Command("training.prepare:main", "turn labelled recordings into tables for training"),
+    "truth": Command("training.evaluate.truth:main", "accumulate LiDAR sweeps into 3D truth beside a recording"),
+    "prepare": Command("training.data.prepare:main", "turn labelled recordings into tables for training"),
     "train": Command("training.train:main", "train a network on prepared recordings with 2D labels"),
     "eval": Command("training.evaluate.command:main", "evaluate a checkpoint on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "compute mIoU and RayIoU of predicted volumes"),
     "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
-    "view": Command("training.view:main", "write a recording and its volumes for the Rerun viewer, without ROS"),
+    "view": Command(
+        "training.evaluate.view:main", "write a recording and its volumes for the Rerun viewer, without ROS"
+    ),
     "fit": Command("training.study.fit:main", "fit a free field to single frames, to compare losses without a network"),
     "study": Command("training.study:main", "repeat the paper's comparisons on simulated towns, with tables"),
 }

@@ -13,7 +13,7 @@ from small_models import small_config
 from tiny_bag import FRAME_NS, START_NS, Plan, write_bag
 
 from renderocc_model.base.config import to_mapping
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 3

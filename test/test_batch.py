@@ -13,7 +13,7 @@ from renderocc_model.network.network import build_network
 from training.data.augment import AugmentConfig
 from training.data.batch import BatchMaker, make_batch
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 
 CONFIG = small_config()  # views of 64 x 96, 16 x 16 voxels, 7 depth bins, stride 8
 SIZE = {"height": CONFIG.images.height, "width": CONFIG.images.width}

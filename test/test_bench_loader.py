@@ -5,7 +5,7 @@ import pytest
 
 from training import bench_loader
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.recordings.frames import Recording
 from training.simulate.sensors import town_rig
 from training.simulate.write import encode

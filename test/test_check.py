@@ -13,7 +13,7 @@ from town import FRAMES, STORE, restamped, rewritten
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.camera_topics import stamp_faults
 from training.check import main
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.simulate.record import START_NS
 
 pytestmark = pytest.mark.slow

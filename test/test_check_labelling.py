@@ -19,8 +19,8 @@ from renderocc_ros.frame.decoding import message_of
 from renderocc_ros.input.intake import CameraImage
 from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.label import main as label
-from training.prepare import PrepareConfig, prepare_recording
 from training.recordings.sources import RecordingError
 
 CLOUD = "sensor_msgs/msg/PointCloud2"

@@ -13,8 +13,8 @@ from tiny_bag import FRAME_NS, HEIGHT, START_NS, WIDTH, Plan, write_bag
 from renderocc_model.rosio import cdr
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
+from training.data.prepare import main as prepare
 from training.label import main as label
-from training.prepare import main as prepare
 
 INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"

@@ -20,9 +20,9 @@ from training.data.augment import AugmentConfig
 from training.data.batch import make_batch
 from training.data.dataset import RayDataset, SampleConfig
 from training.data.epochs import EpochSampler, split_recordings
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import TablesError
 from training.data.sampling import balance_weights
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import TablesError
 from training.train.run_data import Data
 
 CAR, ROAD = 4, 11

@@ -19,8 +19,8 @@ from renderocc_ros.commands.doctor.bag import check_bag
 from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
+from training.data.prepare import main as prepare
 from training.label import main as label
-from training.prepare import main as prepare
 from training.recordings.frames import Recording
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ from small_training import assert_trained_on
 from renderocc_model.geometry.rig import Rig
 from renderocc_model.rosio import cdr
 from training.check import main as check
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import Tables
 from training.label import main as label
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import Tables
 from training.recordings.frames import Recording
 from training.simulate.record import Settings, record
 from training.simulate.sensors import town_rig

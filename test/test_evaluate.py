@@ -17,6 +17,7 @@ from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.network.checkpoint import load_checkpoint, save_checkpoint
 from renderocc_model.network.untrained import untrained_checkpoint
 from training.data.dataset import RayDataset, SampleConfig
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.evaluate import command as evaluation
 from training.evaluate import metrics
 from training.evaluate.baselines import flat_ground, most_frequent
@@ -26,7 +27,6 @@ from training.evaluate.frame_truth import occupied_classes, ray_origins, truth_o
 from training.evaluate.metrics import VolumeScores
 from training.evaluate.report import confusion_picture, evaluation_markdown, evaluation_text
 from training.evaluate.threshold import ThresholdSearch
-from training.prepare import PrepareConfig, prepare_recording
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from tiny_bag import HEIGHT, WIDTH, Plan, write_bag
 
 from renderocc_model.cli import main as renderocc
 from training.data.dataset import RayDataset
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.study.fit import fit_frames, fit_table
 from training.train.config import load_train_config
 

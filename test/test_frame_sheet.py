@@ -9,7 +9,7 @@ from tiny_bag import RIG, Plan, write_bag
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.field import SemanticDensityField
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.train.frame_sheet import draw_frame, occupancy_of
 
 CONFIG = small_config()  # views of 64 x 96, 16 x 16 x 4 voxels of 1 m

@@ -40,13 +40,13 @@ from renderocc_model.rosio import bounds, cdr
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.bounds import zstd
 from renderocc_model.rosio.tf_buffer import TransformBuffer, TransformError
+from training.data.prepare.shard import ShardWriter
+from training.data.prepare.tables import ARRAYS, TablesError
 from training.evaluate.volumes import read_origins, read_volume
-from training.importers.devkit import DevkitTables, records
-from training.importers.importing import DatasetError
-from training.importers.nuscenes_tables import scene_names
-from training.importers.semantickitti import Sequence
-from training.prepare.shard import ShardWriter
-from training.prepare.tables import ARRAYS, TablesError
+from training.recordings.importers.devkit import DevkitTables, records
+from training.recordings.importers.importing import DatasetError
+from training.recordings.importers.nuscenes_tables import scene_names
+from training.recordings.importers.semantickitti import Sequence
 from training.recordings.label_images import LabelImageError, png_image
 from training.recordings.notes import noted_classes
 

@@ -8,8 +8,8 @@ import pytest
 from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.field.conversion import converted_ids
 from renderocc_model.geometry.transforms import transform_from, transform_points
-from training.ground.classify import classes_by_plane, cloud_classes
-from training.ground.level import GroundError, find_level, fit_plane, level_of
+from training.label.ground.classify import classes_by_plane, cloud_classes
+from training.label.ground.level import GroundError, find_level, fit_plane, level_of
 
 GROUND, OBSTACLE, NONE = 0, 1, 255
 patchwork = pytest.mark.skipif(

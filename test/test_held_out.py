@@ -15,8 +15,8 @@ from renderocc_model.geometry.rays import Rays
 from renderocc_model.network.network import build_network
 from renderocc_model.ops.render import render
 from training.data.dataset import RayDataset, SampleConfig
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
-from training.prepare import PrepareConfig, prepare_recording
 
 CAR, ROAD, MANMADE = 4, 11, 15
 GRID = VoxelGrid((0.0, -2.0, -2.0), (20.0, 2.0, 2.0), 0.5)

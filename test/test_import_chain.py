@@ -13,7 +13,7 @@ from renderocc_model.cli import main
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.geometry.transforms import transform_points
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare.tables import Tables
+from training.data.prepare.tables import Tables
 from training.recordings.frames import Recording
 
 pytestmark = [needs_realdata, pytest.mark.realdata]

@@ -13,12 +13,12 @@ from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.geometry.transforms import invert, matrix_from_quaternion, quaternion_from_matrix, transform_points
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
-from training.importers import main
-from training.importers.devkit import records
-from training.importers.importing import DatasetError
-from training.importers.nuscenes import import_nuscenes
-from training.importers.nuscenes_tables import CATEGORIES
 from training.recordings.frames import Recording
+from training.recordings.importers import main
+from training.recordings.importers.devkit import records
+from training.recordings.importers.importing import DatasetError
+from training.recordings.importers.nuscenes import import_nuscenes
+from training.recordings.importers.nuscenes_tables import CATEGORIES
 
 START_US = 1_532_402_927_000_000
 TURN = [0.5, -0.5, 0.5, -0.5]  # w, x, y, z: optical axes in a frame with x forward
@@ -293,7 +293,7 @@ def test_tables_are_read_a_record_at_a_time_at_any_chunk_border(tmp_path, monkey
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rows, indent=1))
     for chunk in (1, 7, 100, 1 << 20):
-        monkeypatch.setattr("training.importers.devkit._CHUNK", chunk)
+        monkeypatch.setattr("training.recordings.importers.devkit._CHUNK", chunk)
         assert list(records(path)) == rows
     path.write_text(json.dumps(rows)[:-30])
     with pytest.raises(DatasetError, match="t.json: the file is cut off"):
@@ -391,6 +391,6 @@ def test_quaternions_of_the_tables_begin_with_w():
     # 90 degrees about z: w = z = 0.7071; x of the child is y of the parent.
     half = 0.5**0.5
     assert matrix_from_quaternion(np.array([0, 0, half, half]))[:, 0] == pytest.approx([0, 1, 0])
-    from training.importers.nuscenes_tables import pose_matrix
+    from training.recordings.importers.nuscenes_tables import pose_matrix
 
     assert pose_matrix([1, 2, 3], [half, 0, 0, half])[:3, 0] == pytest.approx([0, 1, 0])

@@ -11,10 +11,10 @@ from test_import_nuscenes import clouds, counts
 
 from renderocc_model.field.classes import SEMANTIC_KITTI
 from renderocc_model.geometry.grid import SEMANTIC_KITTI_GRID
-from training.importers import main
-from training.importers.importing import DatasetError
-from training.importers.semantickitti import import_semantickitti
 from training.recordings.frames import Recording
+from training.recordings.importers import main
+from training.recordings.importers.importing import DatasetError
+from training.recordings.importers.semantickitti import import_semantickitti
 from training.recordings.notes import IMPORT_NOTE
 
 # Sequence 00's published calibration, rounded to seven digits as it is printed.

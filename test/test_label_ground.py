@@ -8,10 +8,10 @@ import pytest
 from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES
 from renderocc_model.field.conversion import converted_ids
 from renderocc_model.rosio.vehicle import Vehicle
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import Tables
 from training.evaluate.metrics import main as metrics
 from training.label import ground_clouds, main
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import Tables
 from training.recordings.frames import Recording
 from training.recordings.notes import noted_classes
 

@@ -13,11 +13,11 @@ from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio.vehicle import Vehicle
 from training.label import main
 from training.label.from_motion import standing_depth, windows_folder
+from training.label.structure.plan import plan_windows
+from training.label.structure.run import depth_from_motion
+from training.label.structure.settings import MotionDepth
+from training.label.structure.window import ImageLabels
 from training.recordings.frames import Recording
-from training.structure.plan import plan_windows
-from training.structure.run import depth_from_motion
-from training.structure.settings import MotionDepth
-from training.structure.window import ImageLabels
 
 CAR, ROAD = (OCC3D_NUSCENES.id_of(name) for name in ("car", "driveable_surface"))
 SMALL = ["--jobs", "1", "--max-features", "1000"]

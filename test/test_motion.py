@@ -14,10 +14,10 @@ from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_model.rosio.vehicle import Vehicle
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
+from training.data.prepare import PrepareConfig, main, prepare_recording
+from training.data.prepare.tables import Tables, TablesError
 from training.evaluate.frame_truth import ray_origins
 from training.label import main as label
-from training.prepare import PrepareConfig, main, prepare_recording
-from training.prepare.tables import Tables, TablesError
 from training.recordings.frames import Recording
 from training.recordings.sources import JumpError
 

@@ -10,8 +10,8 @@ from renderocc_model.geometry.mounts import BODY_FROM_OPTICAL, mount_faults, pla
 from renderocc_model.geometry.rig import Camera, Rig
 from renderocc_model.geometry.transforms import invert
 from training.check import main as check
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import read_header
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import read_header
 from training.recordings.frames import Recording
 
 FRONT = forward_mount(1.7, 0.0, 1.5)

@@ -8,8 +8,8 @@ import yaml
 from tiny_bag import Plan, write_bag
 
 from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import Tables
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import Tables
 from training.recordings.notes import IMPORT_NOTE, LABELS_NOTE, class_table, find_sidecar, noted_classes, recording_name
 
 

@@ -10,8 +10,8 @@ from tiny_bag import Plan, write_bag
 
 from renderocc_ros.commands.doctor import main as doctor
 from training.check import main as check
+from training.data.prepare import main as prepare
 from training.label import main as label
-from training.prepare import main as prepare
 from training.train import main as train
 
 

@@ -19,10 +19,7 @@ PACKAGES = set(ALLOWED)
 FOLDERS = {
     "renderocc_model": "base geometry field images rosio ops network export inference bench".split(),
     "renderocc_ros": "health input frame output commands".split(),
-    "training": [
-        *"recordings simulate importers structure ground label prepare".split(),
-        *"check data accumulate supervision evaluate view train learn study".split(),
-    ],
+    "training": "recordings simulate label data check supervision evaluate train learn study".split(),
 }
 ROS_MODULES = {
     "rclpy",

@@ -18,7 +18,7 @@ from videos import FFMPEG, FOXGLOVE, as_video
 from renderocc_model.rosio import cdr
 from training.check import main as check
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare import main as prepare
+from training.data.prepare import main as prepare
 
 INFO = "sensor_msgs/msg/CameraInfo"
 

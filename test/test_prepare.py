@@ -19,9 +19,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from tiny_bag import FRAME_NS, HEIGHT, RIG, START_NS, WIDTH, Plan, write_bag
 
 from renderocc_model.base.config import settings_of
-from training import prepare
-from training.prepare import PrepareConfig, main, prepare_recording, shard
-from training.prepare.tables import Tables, TablesError, list_tables
+from training.data import prepare
+from training.data.prepare import PrepareConfig, main, prepare_recording, shard
+from training.data.prepare.tables import Tables, TablesError, list_tables
 from training.recordings import frames
 
 ROOT = Path(__file__).resolve().parents[1]

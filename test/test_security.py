@@ -26,9 +26,9 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.network.backbone import _read_weights
 from renderocc_model.network.checkpoint import CheckpointError
 from renderocc_ros.commands.recorded_topics import ReplayError, message_class
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import Tables, TablesError
 from training.evaluate.volumes import read_volume
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import Tables, TablesError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [

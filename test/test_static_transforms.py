@@ -8,8 +8,8 @@ from tiny_bag import FRAME_NS, RIG, START_NS, Plan, write_bag
 from renderocc_model.base.findings import Findings
 from renderocc_model.geometry.transforms import quaternion_from_matrix
 from training.check import main as check
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import read_header
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import read_header
 from training.recordings.frames import Recording
 
 TFM = "tf2_msgs/msg/TFMessage"

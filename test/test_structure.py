@@ -9,17 +9,17 @@ pytest.importorskip("pycolmap", reason="needs pycolmap: pip install -r requireme
 
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.transforms import invert, transform_points
-from training.structure.colmap import colmap_camera
-from training.structure.consistency import SCALES, pose_votes, scale_votes
-from training.structure.features import Extractor, Features, pixel_angles
-from training.structure.judgement import check_found, check_poses
-from training.structure.matching import epipolar_errors, match_along_lines, match_anywhere
-from training.structure.settings import MotionDepth, NoParallax, StructureError
-from training.structure.store import WindowStore
-from training.structure.support import similar_neighbours
-from training.structure.triangulation import triangulate
-from training.structure.views import View, matching_pairs
-from training.structure.window import ImageLabels, Report
+from training.label.structure.colmap import colmap_camera
+from training.label.structure.consistency import SCALES, pose_votes, scale_votes
+from training.label.structure.features import Extractor, Features, pixel_angles
+from training.label.structure.judgement import check_found, check_poses
+from training.label.structure.matching import epipolar_errors, match_along_lines, match_anywhere
+from training.label.structure.settings import MotionDepth, NoParallax, StructureError
+from training.label.structure.store import WindowStore
+from training.label.structure.support import similar_neighbours
+from training.label.structure.triangulation import triangulate
+from training.label.structure.views import View, matching_pairs
+from training.label.structure.window import ImageLabels, Report
 
 K = [[400.0, 0, 319.5], [0, 410.0, 239.5], [0, 0, 1]]
 PINHOLE = CameraModel(640, 480, K, "plumb_bob", ())

@@ -189,7 +189,7 @@ def test_seeds_come_in_turn_so_that_an_early_end_leaves_something_of_every_varia
 
 
 def test_what_records_and_prepares_is_understood_by_those_commands(tmp_path):
-    from training.prepare import parser as prepare
+    from training.data.prepare import parser as prepare
     from training.simulate import parser as simulate
 
     data = TownData(Towns((11, 12), 5), Towns((2,), 4), Towns((3,), 6), 176, 64, 2.0, 50)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.prepare.subset import choose
+from training.data.prepare.subset import choose
 
 
 @pytest.mark.parametrize(("size", "count"), [(6, 3), (50, 3)])

@@ -8,8 +8,15 @@ from tiny_bag import HEIGHT, RIG, WIDTH, K, Plan, with_raw_images, write_bag
 
 from renderocc_model.geometry.rig import CameraModel
 from training.data.dataset import RayDataset, SampleConfig
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.tables import Tables, TablesError, list_tables, load_directions, model_digest, pixel_directions
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import (
+    Tables,
+    TablesError,
+    list_tables,
+    load_directions,
+    model_digest,
+    pixel_directions,
+)
 
 
 def test_models_that_differ_in_anything_have_other_digests():

@@ -9,10 +9,10 @@ from town import rewritten
 
 from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.geometry.grid import VoxelGrid
-from training.accumulate import main
-from training.accumulate.camera_mask import seen_voxels
-from training.accumulate.sweeps import Sweep, Sweeps
-from training.accumulate.volume import accumulate, filled_ground, fullest
+from training.evaluate.truth import main
+from training.evaluate.truth.camera_mask import seen_voxels
+from training.evaluate.truth.sweeps import Sweep, Sweeps
+from training.evaluate.truth.volume import accumulate, filled_ground, fullest
 from training.label.clouds import LabelField, LidarClouds
 from training.label.mapping import ClassMapping
 from training.recordings.frames import Recording

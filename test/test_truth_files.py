@@ -7,7 +7,7 @@ from tiny_bag import FRAME_NS, START_NS, Plan, write_bag
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.truth import check_truth_file, truth_files
 from training.check import main as check
-from training.prepare import PrepareConfig, prepare_recording
+from training.data.prepare import PrepareConfig, prepare_recording
 from training.recordings.sources import RecordingError
 
 VOLUME = np.full((4, 4, 2), 17, np.uint8)

@@ -18,10 +18,10 @@ from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.geometry.undistortion import View
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
+from training.evaluate.view import main
+from training.evaluate.view.published import classes_of_json, node_of, spacing
+from training.evaluate.view.truth import Truth
 from training.recordings.frames import Recording
-from training.view import main
-from training.view.published import classes_of_json, node_of, spacing
-from training.view.truth import Truth
 
 pytestmark = pytest.mark.slow
 chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")

@@ -14,10 +14,10 @@ from renderocc_model.rosio.bags import Bag
 from renderocc_ros.commands.doctor import parser as doctor_parser
 from training.check import main as check
 from training.check import parser as check_parser
+from training.data.prepare import main as prepare
+from training.data.prepare import parser as prepare_parser
 from training.label import main as label
 from training.label import parser as label_parser
-from training.prepare import main as prepare
-from training.prepare import parser as prepare_parser
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "your_recording.md"
 COMMANDS = {"label", "prepare", "renderocc label", "ros2 bag reindex", "mcap recover IN -o OUT"}

@@ -24,9 +24,9 @@ from renderocc_model.images.decoding import decode_compressed
 from renderocc_model.images.preprocessing import Preprocessor
 
 from .data.dataset import RayDataset, SampleConfig
+from .data.prepare import PrepareConfig, prepare_recording
+from .data.prepare.tables import pixel_directions
 from .data.sampling import balance_weights, frame_weights
-from .prepare import PrepareConfig, prepare_recording
-from .prepare.tables import pixel_directions
 from .recordings.frames import Recording
 from .recordings.recorder import Recorder
 from .simulate.record import Settings, record

@@ -19,14 +19,14 @@ from rosbags.typesys import Stores, get_typestore
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag, BagError
-from training.importers.devkit import DevkitTables, records
-from training.importers.importing import DatasetError
-from training.importers.nuscenes import _check_truth, _Source
-from training.importers.nuscenes_tables import lidarseg_files, scene_names
-from training.importers.semantickitti import Sequence
-from training.prepare import PrepareConfig, prepare_recording
-from training.prepare.shard import ShardWriter
-from training.prepare.tables import ARRAYS, HEADER, Tables, TablesError
+from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.shard import ShardWriter
+from training.data.prepare.tables import ARRAYS, HEADER, Tables, TablesError
+from training.recordings.importers.devkit import DevkitTables, records
+from training.recordings.importers.importing import DatasetError
+from training.recordings.importers.nuscenes import _check_truth, _Source
+from training.recordings.importers.nuscenes_tables import lidarseg_files, scene_names
+from training.recordings.importers.semantickitti import Sequence
 from training.recordings.notes import noted_classes
 
 from .files import _mutate_archive, _mutate_array, scratch
@@ -338,7 +338,7 @@ def _occ3d(data: bytes) -> None:
 
 
 _MCAP_LIB = ("renderocc_model/rosio/bags.py",)
-_TABLES = ("training/prepare/tables.py",)
+_TABLES = ("training/data/prepare/tables.py",)
 _yaml_metadata = with_words("&a ", "*a", "zstd", "file", "message", "none", "- ", "[]", "{}", "../", "!!timestamp x")
 _table_mutators = [mutate_json] + [_mutate_array] * len(ARRAYS) + [mutate_bytes] * 4
 
@@ -381,16 +381,22 @@ _ALL = (
         one_of_files([with_words("&a ", "*a", ".inf", "!!set "), mutate_json]),
     ),
     Target("tables", _tables, _tables_seeds, (TablesError,), _TABLES, one_of_files(_table_mutators), 16 << 20),
-    Target("journal", _journal, _journal_seeds, (TablesError,), ("training/prepare/shard.py",), mutate_json),
+    Target("journal", _journal, _journal_seeds, (TablesError,), ("training/data/prepare/shard.py",), mutate_json),
     Target(
-        "devkit_table", _devkit, _devkit_seeds, (DatasetError,), ("training/importers/devkit.py",), mutate_json, 8 << 20
+        "devkit_table",
+        _devkit,
+        _devkit_seeds,
+        (DatasetError,),
+        ("training/recordings/importers/devkit.py",),
+        mutate_json,
+        8 << 20,
     ),
     Target(
         "nuscenes",
         _nuscenes,
         _nuscenes_seeds,
         (DatasetError,),
-        ("training/importers/nuscenes.py", "training/importers/nuscenes_tables.py"),
+        ("training/recordings/importers/nuscenes.py", "training/recordings/importers/nuscenes_tables.py"),
         one_of_files([mutate_json] * len(_NUSCENES)),
         32 << 20,
     ),
@@ -399,7 +405,7 @@ _ALL = (
         _kitti,
         lambda: [bytes([i]) + _kitti_file(name) for i, name in enumerate(_KITTI)],
         (DatasetError,),
-        ("training/importers/semantickitti.py",),
+        ("training/recordings/importers/semantickitti.py",),
         one_of_files([mutate_text] * 3 + [mutate_bytes] * 2),
     ),
     Target(
@@ -407,7 +413,7 @@ _ALL = (
         _occ3d,
         _occ3d_seeds,
         (DatasetError,),
-        ("training/importers/nuscenes.py", "training/importers/nuscenes_tables.py"),
+        ("training/recordings/importers/nuscenes.py", "training/recordings/importers/nuscenes_tables.py"),
         _mutate_archive,
         16 << 20,
     ),

@@ -10,13 +10,13 @@ from pathlib import Path
 from renderocc_model.base.config_arguments import from_arguments
 from renderocc_model.base.findings import Findings
 from renderocc_model.rosio.vehicle import Vehicle
+from training.data.prepare import PrepareConfig
+from training.data.prepare import parser as prepare_parser
+from training.data.prepare.trial import try_frames
 from training.label import parser as label_parser
 from training.label.make import try_labels
 from training.label.mapping import NeedsOption
 from training.label.setup import find_sources
-from training.prepare import PrepareConfig
-from training.prepare import parser as prepare_parser
-from training.prepare.trial import try_frames
 from training.recordings.frames import Recording
 from training.recordings.notes import class_table
 from training.recordings.stamped_topic import SeveralTopics

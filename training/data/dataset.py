@@ -17,10 +17,10 @@ from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
 from renderocc_model.images.reduction import ImageError
 
-from ..prepare.subset import choose
-from ..prepare.tables import CameraTable, Tables, TablesError, list_tables
 from .augment import ImageChange, bird_eye_change, change_truth, draw_image_change
 from .epochs import OF_SAMPLE
+from .prepare.subset import choose
+from .prepare.tables import CameraTable, Tables, TablesError, list_tables
 from .sample import FrameViews, Sample, SampleConfig
 from .sampling import balance_weights, draw_group_counts, frame_weights
 from .voxelise import VoxelMarks

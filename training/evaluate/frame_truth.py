@@ -14,7 +14,7 @@ from renderocc_model.field.threshold import Threshold, threshold_of_voxels
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
 
-from ..prepare.tables import Tables
+from ..data.prepare.tables import Tables
 from ..supervision.voxel_truth import crop_slices
 from .rayiou import DEFAULT_ORIGIN, select_origins
 from .volumes import volume_grid

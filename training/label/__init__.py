@@ -12,7 +12,7 @@ from pathlib import Path
 from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
-from training.structure.settings import MotionDepth
+from training.label.structure.settings import MotionDepth
 
 from .mapping import mapping_names
 from .network_backends import PROVIDERS

@@ -12,10 +12,10 @@ import numpy as np
 from renderocc_model.base.config_arguments import from_arguments
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.geometry.camera_model import CameraModel
+from training.label.structure.run import MotionLabels, depth_from_motion
+from training.label.structure.settings import MotionDepth, StructureError
+from training.label.structure.window import ImageLabels
 from training.recordings.frames import Recording
-from training.structure.run import MotionLabels, depth_from_motion
-from training.structure.settings import MotionDepth, StructureError
-from training.structure.window import ImageLabels
 
 from .clouds import NoCloud
 

@@ -11,9 +11,9 @@ import numpy as np
 from renderocc_model.field.classes import GROUND_OBSTACLE
 from renderocc_model.geometry.transforms import invert, transform_points
 from renderocc_model.rosio.tf_buffer import TransformError
-from training.ground.classify import classes_by_plane, cloud_classes
-from training.ground.level import GroundError, Level, find_level, fit_plane
-from training.ground.patchwork import have_patchwork
+from training.label.ground.classify import classes_by_plane, cloud_classes
+from training.label.ground.level import GroundError, Level, find_level, fit_plane
+from training.label.ground.patchwork import have_patchwork
 from training.recordings.sources import RecordingError
 
 from .clouds import CloudSource, LabelledCloud, LidarClouds, LidarGroup, NoCloud

@@ -11,8 +11,8 @@ import numpy as np
 from renderocc_model.field.classes import UNLABELLED
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.transforms import transform_points
-from training.ground.classify import classes_by_plane
-from training.ground.level import GroundError, Level, fit_plane, level_of_planes
+from training.label.ground.classify import classes_by_plane
+from training.label.ground.level import GroundError, Level, fit_plane, level_of_planes
 from training.recordings.frames import Recording
 from training.recordings.sources import RecordingError
 

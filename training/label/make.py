@@ -15,6 +15,8 @@ import numpy as np
 from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
+from training.label.structure.run import MotionLabels
+from training.label.structure.window import ImageLabels
 from training.recordings.camera_image import camera_image
 from training.recordings.frames import Recording
 from training.recordings.label_images import depth_png, semantic_png
@@ -22,8 +24,6 @@ from training.recordings.new_bag import new_bag
 from training.recordings.raw_classes import NO_SURFACE
 from training.recordings.sources import Message, RecordingError
 from training.recordings.stamped_topic import StampedTopic
-from training.structure.run import MotionLabels
-from training.structure.window import ImageLabels
 
 from .clouds import CloudSource, LabelledCloud, NoCloud
 from .coverage import Coverage

@@ -16,9 +16,9 @@ from renderocc_model.base.plain_yaml import yaml_text
 from renderocc_model.rosio.parameter_file import NODE_NAME, vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 from training.check import main as check
+from training.data.prepare import PrepareConfig, prepare_recordings
 from training.evaluate.command import main as evaluate
 from training.label import main as label
-from training.prepare import PrepareConfig, prepare_recordings
 from training.train import main as train
 from training.train.run_data import split
 

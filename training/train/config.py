@@ -12,7 +12,7 @@ from renderocc_model.network.presets import PRESETS
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import SampleConfig
-from ..prepare import PrepareConfig
+from ..data.prepare import PrepareConfig
 from ..supervision.supervise import SupervisionConfig
 
 __all__ = ["DataConfig", "OptimiserConfig", "RunConfig", "TrainConfig", "fast_dev_run", "load_train_config"]

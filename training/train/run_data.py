@@ -12,8 +12,8 @@ from renderocc_model.rosio.parameter_file import vehicle_of_file
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset
 from ..data.epochs import split_recordings
-from ..prepare import prepare_recordings
-from ..prepare.tables import TablesError, list_tables
+from ..data.prepare import prepare_recordings
+from ..data.prepare.tables import TablesError, list_tables
 from ..recordings.notes import recording_name
 from .config import DataConfig, TrainConfig
 

@@ -12,10 +12,10 @@ import numpy as np
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.preprocessing import view_from_rgb
+from training.recordings.camera_image import camera_image
+from training.recordings.frames import FrameIndex, Recording
+from training.recordings.sources import RecordingError
 
-from ..recordings.camera_image import camera_image
-from ..recordings.frames import FrameIndex, Recording
-from ..recordings.sources import RecordingError
 from .contents import CameraImage, FrameContents, RenderedView, Voxels
 from .truth import Truth
 

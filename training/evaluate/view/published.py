@@ -13,10 +13,10 @@ from renderocc_model.geometry.undistortion import View
 from renderocc_model.images.encodings import decode_raw
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
+from training.recordings.frames import FrameIndex, Recording
+from training.recordings.label_images import depth_image
+from training.recordings.stamped_topic import StampedTopic
 
-from ..recordings.frames import FrameIndex, Recording
-from ..recordings.label_images import depth_image
-from ..recordings.stamped_topic import StampedTopic
 from .contents import RenderedView, Voxels
 
 __all__ = ["PublishedOutputs", "classes_of_json", "node_of", "spacing"]

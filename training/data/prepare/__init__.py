@@ -21,10 +21,10 @@ from renderocc_model.field.classes import TABLES, ClassTable, by_name
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.vehicle_options import add_params_option
+from training.recordings.frames import FrameIndex, Recording
+from training.recordings.notes import class_table, find_sidecar, recording_name
+from training.recordings.sources import RecordingError
 
-from ..recordings.frames import FrameIndex, Recording
-from ..recordings.notes import class_table, find_sidecar, recording_name
-from ..recordings.sources import RecordingError
 from .extract import Extractor
 from .pieces import piece_starts, related_images
 from .shard import ShardWriter, is_prepared

@@ -14,9 +14,9 @@ from renderocc_model.images.decoding import compressed_size, decode_compressed
 from renderocc_model.images.encodings import check_raw
 from renderocc_model.images.reduction import ImageError
 from renderocc_model.rosio.cdr import CompressedImageMessage, ImageMessage
+from training.recordings.frames import FrameIndex, Recording
+from training.recordings.sources import RecordingError
 
-from ..recordings.frames import FrameIndex, Recording
-from ..recordings.sources import RecordingError
 from .shard import FrameRow
 from .subset import choose
 from .tables import COMPRESSED

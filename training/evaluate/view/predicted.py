@@ -12,8 +12,8 @@ from renderocc_model.images.preprocessing import view_from_rgb
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.inference.rendered_views import ViewRenderer
 from renderocc_model.inference.rolling_map import RollingMap
+from training.recordings.frames import FrameIndex, Recording
 
-from ..recordings.frames import FrameIndex, Recording
 from .contents import RenderedView, Voxels, surface_of
 
 __all__ = ["PredictedOutputs"]

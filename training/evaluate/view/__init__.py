@@ -12,7 +12,8 @@ from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 
 if TYPE_CHECKING:
-    from ..recordings.frames import FrameIndex, Recording
+    from training.recordings.frames import FrameIndex, Recording
+
     from .show import Outputs
 
 __all__ = ["main"]
@@ -77,9 +78,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from renderocc_model.base.files import replacing
     from renderocc_model.geometry.grid import VoxelGrid
+    from training.recordings.frames import Recording
+    from training.recordings.notes import recording_name
 
-    from ..recordings.frames import Recording
-    from ..recordings.notes import recording_name
     from .scene import SceneWriter
     from .show import show
     from .truth import Truth
@@ -115,7 +116,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _outputs(recording: Recording, arguments: argparse.Namespace) -> tuple[Outputs, list[int] | None]:
     """Where the volumes come from, and their moments; None for those of the recording's frames."""
-    from ..recordings.notes import class_table
+    from training.recordings.notes import class_table
+
     from .published import PublishedOutputs, node_of
     from .show import NoOutputs
 

@@ -10,9 +10,9 @@ from renderocc_model.field.classes import UNLABELLED, ClassTable
 from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.field.truth import check_ids, truth_files
 from renderocc_model.geometry.grid import VoxelGrid
+from training.evaluate.volumes import read_volume, volume_grid
+from training.recordings.notes import class_table
 
-from ..evaluate.volumes import read_volume, volume_grid
-from ..recordings.notes import class_table
 from .contents import Voxels, surface_of
 
 __all__ = ["Truth"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..recordings.frames import FrameIndex, Recording
-from ..recordings.sources import RecordingError
+from training.recordings.frames import FrameIndex, Recording
+from training.recordings.sources import RecordingError
 
 __all__ = ["piece_starts", "related_images"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from renderocc_model.field.classes import ClassTable
+from training.recordings.frames import Recording
 
-from ..recordings.frames import Recording
 from . import PrepareConfig, usable_frames
 from .extract import Extractor
 from .tables import pixel_directions, refuse_nothing
