@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED, ClassTable, by_name
+from renderocc_model.field.classes import (
+    GROUND_OBSTACLE,
+    OCC3D_NUSCENES,
+    SEMANTIC_KITTI,
+    UNLABELLED,
+    ClassTable,
+    by_name,
+)
 
 
 def test_occ3d_has_its_published_ids():
@@ -39,6 +46,12 @@ def test_what_drives_rides_or_walks_is_dynamic_and_nothing_else(table, moving):
     assert {table.names[index] for index in table.dynamic} == set(moving.split())
 
 
+def test_of_ground_and_obstacle_nobody_knows_whether_obstacles_move():
+    assert GROUND_OBSTACLE.dynamic == ()
+    assert [GROUND_OBSTACLE.names[index] for index in GROUND_OBSTACLE.may_move] == ["obstacle"]
+    assert OCC3D_NUSCENES.may_move == SEMANTIC_KITTI.may_move == ()
+
+
 @pytest.mark.parametrize("table", [OCC3D_NUSCENES, SEMANTIC_KITTI])
 def test_colours_tell_the_classes_apart(table):
     palette = table.palette()
@@ -56,6 +69,14 @@ def test_cars_are_blue_and_vegetation_green_as_usual():
 def test_a_table_survives_json():
     again = ClassTable.from_dict(json.loads(json.dumps(OCC3D_NUSCENES.to_dict())))
     assert again == OCC3D_NUSCENES and hash(again) == hash(OCC3D_NUSCENES)
+    assert ClassTable.from_dict(json.loads(json.dumps(GROUND_OBSTACLE.to_dict()))).may_move == (1,)
+
+
+def test_a_table_that_was_written_before_classes_could_be_undecided_is_the_same_table():
+    described = GROUND_OBSTACLE.to_dict()
+    del described["may_move"]
+    older = ClassTable.from_dict(described)
+    assert older == GROUND_OBSTACLE and hash(older) == hash(GROUND_OBSTACLE) and older.may_move == ()
 
 
 def test_ids_and_tables_are_found_by_name():
@@ -82,6 +103,8 @@ GOOD = {"names": ("thing", "free"), "colours": ((1, 2, 3), (4, 5, 6)), "dynamic"
         ({"free": 2}, "free is 2"),
         ({"dynamic": (0, 2)}, "dynamic is (0, 2)"),
         ({"dynamic": (1,)}, "other than free (1)"),
+        ({"may_move": (1,)}, "may_move is (1,); expected ids in 0..1 other than free (1)"),
+        ({"may_move": (0,)}, "and those of dynamic ((0,))"),
     ],
 )
 def test_a_table_that_cannot_be_says_what_is_wrong(change, culprit):

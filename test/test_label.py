@@ -14,7 +14,7 @@ from realdata import REALDATA, needs_realdata
 from rosbags.rosbag2 import Reader
 from town import FRAMES, HEIGHT, WIDTH, rewritten, stamp_of
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI, UNLABELLED
 from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.vehicle import Vehicle
@@ -135,6 +135,11 @@ def test_of_further_clouds_what_moves_is_left_out():
     unlabelled = LabelledCloud(1, "lidar", later.xyz, np.full(2, UNLABELLED, np.uint8))
     labels = labels_from_clouds(MODEL, [first, (HERE, unlabelled)], OCC3D_NUSCENES)
     assert np.argwhere(labels.depth).tolist() == [[50, 100]]
+    # Nobody knows whether an obstacle moves: it comes from the nearest cloud alone. The ground comes from all.
+    two = [LabelledCloud(0, "lidar", np.array([[0.0, 0, 10]]), np.array([1], np.uint8))]
+    two.append(LabelledCloud(1, "lidar", later.xyz, np.array([1, 0], np.uint8)))
+    labels = labels_from_clouds(MODEL, [(HERE, each) for each in two], GROUND_OBSTACLE)
+    assert {tuple(p): labels.semantic[tuple(p)] for p in np.argwhere(labels.depth)} == {(50, 100): 1, (50, 120): 0}
     # The same by the classes of the picture, where points have none.
     dense = np.full((100, 200), ROAD, np.uint8)
     dense[:, 95:115] = CAR

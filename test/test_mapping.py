@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from renderocc_model.field.classes import GROUND_OBSTACLE
 from renderocc_model.field.classes import OCC3D_NUSCENES as CLASSES
 from renderocc_model.ops import mapping
 from renderocc_model.ops.mapping import ClassRoles, FusionLimits, MapState
@@ -83,6 +84,18 @@ def test_what_moves_has_a_limit_of_its_own(backend):
     state = empty(2, 1, 1)
     for _ in range(3):
         add(state, row(CAR, WALL), [1.0, 1.0], backend)
+    assert state.log_odds.ravel().tolist() == [1.5, 3.0]
+
+
+@EVERY
+def test_what_may_move_has_the_limit_of_what_moves_and_is_not_forgotten(backend):
+    roles, (ground, obstacle) = ClassRoles.of(GROUND_OBSTACLE), GROUND_OBSTACLE.occupied_ids
+    state = MapState.empty((2, 1, 1), 2)
+    for _ in range(3):
+        ones = np.ones((2, 1, 1), np.float32)
+        mapping.fuse(state, ones, row(obstacle, ground), SAME, 0, LIMITS, roles, backend)
+    assert state.log_odds.ravel().tolist() == [1.5, 3.0]
+    mapping.expire(state, roles.dynamic, 1000, backend)
     assert state.log_odds.ravel().tolist() == [1.5, 3.0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class ClassTable:
         colours: (red, green, blue), 0..255, one per id.
         dynamic: ids of the classes that move by themselves; kept sorted.
         free: id of the class that means "nothing here".
+        may_move: ids of classes, none of them dynamic, that have both what moves and what stands, such as `obstacle`;
+            kept sorted. Tables that differ in this alone are equal, because their ids mean the same.
     Raises:
         ValueError: lengths differ, a name repeats, a colour or an id is out of range.
     """
@@ -30,11 +32,12 @@ class ClassTable:
     colours: tuple[tuple[int, int, int], ...]
     dynamic: tuple[int, ...]
     free: int
+    may_move: tuple[int, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         names = tuple(str(name) for name in self.names)
         colours = tuple(tuple(int(value) for value in colour) for colour in self.colours)
-        dynamic = tuple(sorted({int(index) for index in self.dynamic}))
+        dynamic, may_move = (tuple(sorted({int(index) for index in ids})) for ids in (self.dynamic, self.may_move))
         free = int(self.free)
         count = len(names)
         if not 2 <= count <= UNLABELLED:
@@ -51,10 +54,16 @@ class ClassTable:
             raise ValueError(f"classes: free is {free}; expected an id in 0..{count - 1}")
         if any(not 0 <= index < count or index == free for index in dynamic):
             raise ValueError(f"classes: dynamic is {dynamic}; expected ids in 0..{count - 1} other than free ({free})")
+        if any(not 0 <= index < count or index == free or index in dynamic for index in may_move):
+            raise ValueError(
+                f"classes: may_move is {may_move}; expected ids in 0..{count - 1} other than free ({free}) and those "
+                f"of dynamic ({dynamic})"
+            )
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "colours", colours)
         object.__setattr__(self, "dynamic", dynamic)
         object.__setattr__(self, "free", free)
+        object.__setattr__(self, "may_move", may_move)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,33 +91,45 @@ class ClassTable:
 
     def to_dict(self) -> dict:
         """Plain lists and numbers, as YAML and JSON take them; `from_dict` reads it back."""
-        return {
+        described = {
             "names": list(self.names),
             "colours": [list(colour) for colour in self.colours],
             "dynamic": list(self.dynamic),
             "free": self.free,
         }
+        return {**described, "may_move": list(self.may_move)} if self.may_move else described
 
     @classmethod
     def from_dict(cls, mapping: Mapping) -> ClassTable:
-        """The table that `to_dict` described. ValueError names missing, unknown or unreadable entries."""
+        """The table that `to_dict` described; `may_move` may be missing.
+
+        Raises:
+            ValueError: entries are missing, unknown or cannot be read.
+        """
         expected = {"names", "colours", "dynamic", "free"}
         if not isinstance(mapping, Mapping):
             raise ValueError(f"classes: is a {type(mapping).__name__}; expected names, colours, dynamic, free")
-        if set(mapping) != expected:
+        if set(mapping) - {"may_move"} != expected:
             raise ValueError(
                 f"classes: missing keys {sorted(expected - set(mapping))}, unknown keys "
-                f"{sorted(map(str, set(mapping) - expected))}; expected names, colours, dynamic, free"
+                f"{sorted(map(str, set(mapping) - expected - {'may_move'}))}; expected names, colours, dynamic, free"
             )
         try:
-            return cls(tuple(mapping["names"]), tuple(mapping["colours"]), tuple(mapping["dynamic"]), mapping["free"])
+            return cls(
+                tuple(mapping["names"]),
+                tuple(mapping["colours"]),
+                tuple(mapping["dynamic"]),
+                mapping["free"],
+                tuple(mapping.get("may_move", ())),
+            )
         except (TypeError, OverflowError) as error:  # the latter: an infinity as an id
             raise ValueError(f"classes: {error}; expected lists of names, of colours and of dynamic ids") from None
 
 
-def _table(rows: tuple, dynamic: tuple[str, ...], free: str) -> ClassTable:
+def _table(rows: tuple, dynamic: tuple[str, ...], free: str, may_move: tuple[str, ...] = ()) -> ClassTable:
     names, colours = zip(*rows)
-    return ClassTable(names, colours, tuple(names.index(name) for name in dynamic), names.index(free))
+    ids = (tuple(names.index(name) for name in some) for some in (dynamic, may_move))
+    return ClassTable(names, colours, next(ids), names.index(free), next(ids))
 
 
 # Names and order: Occ3D-nuScenes. Colours: the palette customary for nuScenes occupancy. Dynamic: everything that
@@ -167,8 +188,9 @@ SEMANTIC_KITTI = _table(
     free="unlabeled",
 )
 
-# What a LiDAR, or depth from motion, tells without annotation (`renderocc label --classes-from ground`). An obstacle is
-# not dynamic: most obstacles stand, and labels of neighbouring frames would be lost with what moves.
+# What a LiDAR, or depth from motion, tells without annotation (`renderocc label --classes-from ground`). Whether an
+# obstacle moves is unknown. Most obstacles stand: if the class were dynamic, training would lose the labels of
+# neighbouring frames, and a map would forget the walls behind the vehicle.
 GROUND_OBSTACLE = _table(
     (
         ("ground", (120, 170, 80)),
@@ -177,6 +199,7 @@ GROUND_OBSTACLE = _table(
     ),
     dynamic=(),
     free="free",
+    may_move=("obstacle",),
 )
 
 TABLES = {

@@ -29,7 +29,10 @@ class MapConfig:
     highest: float = setting(2.0, "most log-odds of a voxel: how long walls stay", minimum=0.01, maximum=50.0)
     lowest: float = setting(-2.0, "least log-odds of a voxel: how long free stays free", minimum=-50.0, maximum=-0.01)
     dynamic_highest: float = setting(
-        2.0, "most log-odds of a voxel whose class moves: how long ghosts stay in view", minimum=0.01, maximum=50.0
+        2.0,
+        "most log-odds of a voxel whose class moves or may move: how long ghosts stay in view",
+        minimum=0.01,
+        maximum=50.0,
     )
     dynamic_decay: float = setting(
         0.8,

@@ -31,7 +31,8 @@ _EPOCH_MS = 2**30  # milliseconds, 12 days; a longer drive begins its map anew
 class RollingMap:
     """Adds frames to a map that follows the vehicle by whole voxels, with axes parallel to those of the odometry frame.
 
-    Static classes stay until they are seen free. Classes that move are forgotten after `dynamic_decay`. What no frame
+    Static classes stay until they are seen free. Classes that move are forgotten after `dynamic_decay`. Classes that
+    may move stay as static ones do, up to the limit of those that move, so that what left is soon free. What no frame
     has seen is unknown, and what has scrolled out of the map is forgotten. After a jump of the odometry the map begins
     anew; frames without a camera change nothing in what this camera has shown. Used by one thread at a time.
 

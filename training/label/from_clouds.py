@@ -58,7 +58,7 @@ def labels_from_clouds(
     columns, rows = np.floor(points.pixels.T + 0.5).astype(np.int64)
     classified = dense is not None or any(cloud.classes is not None for _, cloud in clouds)
     judged = ids if dense is None else dense[rows, columns]
-    may_move = np.isin(judged, classes.dynamic) | (classified & (judged >= NO_SURFACE))
+    may_move = np.isin(judged, (*classes.dynamic, *classes.may_move)) | (classified & (judged >= NO_SURFACE))
     keep = np.flatnonzero(~(later & may_move))
     if occlusion is not None:
         keep = keep[~hidden_points(model, points.kept(keep), occlusion)]

@@ -132,7 +132,7 @@ def fuse(
         np.ascontiguousarray(frame_from_map, np.float64),
         now,
         limits.numbers(),
-        roles.dynamic,
+        roles.movable,
         limits.votes,
         roles.channels,
     )

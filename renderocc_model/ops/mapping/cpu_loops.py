@@ -65,7 +65,7 @@ def fuse(
     frame_from_map,
     now,
     limits,
-    dynamic,
+    movable,
     most_votes,
     channel_of,
 ):
@@ -111,7 +111,7 @@ def fuse(
                     _elect(votes[sx, sy, sz], channel, label, labels, sx, sy, sz, channel_of, most_votes)
                     seen[sx, sy, sz] = now
                 if new > _ZERO:
-                    new = min(new, dynamic_highest if dynamic[labels[sx, sy, sz]] else highest)
+                    new = min(new, dynamic_highest if movable[labels[sx, sy, sz]] else highest)
                 log_odds[sx, sy, sz] = new
 
 

@@ -65,7 +65,7 @@ def fuse(
     state.votes[at_hit] = np.where(full[:, None], votes // 2, votes)
     state.seen[at_hit] = now
 
-    most = np.where(roles.dynamic[state.labels[at]], np.float32(limits.dynamic_highest), np.float32(limits.highest))
+    most = np.where(roles.movable[state.labels[at]], np.float32(limits.dynamic_highest), np.float32(limits.highest))
     state.log_odds[at] = np.where(new > 0, np.minimum(new, most), new)
 
 

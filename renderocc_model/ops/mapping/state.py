@@ -49,7 +49,7 @@ class FusionLimits:
     """Attributes:
     lowest: least log-odds of a voxel, below 0.
     highest: most log-odds of a voxel, above 0.
-    dynamic_highest: most log-odds of a voxel whose class moves, above 0.
+    dynamic_highest: most log-odds of a voxel whose class moves or may move, above 0.
     memory: share of its log-odds that a voxel keeps when a frame sees it again, 0 to 1.
     votes: number of a class's votes at which all votes of the voxel are halved, 2 to 255.
     """
@@ -72,16 +72,20 @@ class ClassRoles:
     Attributes:
         free: id of the class free.
         dynamic: (256,) bool, ids of classes that move.
+        movable: (256,) bool, ids of classes that move or may move.
         channels: (256,) uint8, the place of each id other than free among the votes.
     """
 
     free: int
     dynamic: np.ndarray
+    movable: np.ndarray
     channels: np.ndarray
 
     @staticmethod
     def of(classes: ClassTable) -> ClassRoles:
         dynamic, channels = np.zeros(256, np.bool_), np.zeros(256, np.uint8)
         dynamic[list(classes.dynamic)] = True
+        movable = dynamic.copy()
+        movable[list(classes.may_move)] = True
         channels[list(classes.occupied_ids)] = np.arange(len(classes.occupied_ids))
-        return ClassRoles(classes.free, dynamic, channels)
+        return ClassRoles(classes.free, dynamic, movable, channels)

@@ -37,8 +37,8 @@ def accumulate(
     """The volume at one moment.
 
     Standing surfaces come from all sweeps, dynamic classes from the moment's own alone. The rays of all sweeps carve:
-    points without a class that moves them (of the class table ground_obstacle all obstacles) stay only where rays do
-    not pass more often than they end. A surface is one voxel thick along the axis that it mostly faces.
+    points of classes that may move (`obstacle`), and points without a class, stay only where rays do not pass more
+    often than they end. A surface is one voxel thick along the axis that it mostly faces.
 
     Args:
         grid: in base_link of the moment.
@@ -124,7 +124,8 @@ class _Marks:
         standing = self.hit > 0
         ground = np.append(converted_ids(self.classes, GROUND_OBSTACLE)[: self.rows - 1] == 0, False)
         nameless = np.arange(self.rows) == self.rows - 1
-        movable = nameless if self.classes.dynamic else ~ground
+        movable = nameless.copy()
+        movable[list(self.classes.may_move)] = True
         standing &= ~(movable[winner] & (self.passed > _PASSES * self.hit))
         standing &= fullest(self.moments.reshape(10, *shape), standing.reshape(shape)).ravel()
         winner[winner == self.rows - 1] = UNLABELLED
