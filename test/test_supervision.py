@@ -462,6 +462,27 @@ def test_layers_and_classes_of_label_voxels_share_the_weight_as_asked():
         assert terms["label_voxel_semantics"] == pytest.approx(classes, rel=1e-4)
 
 
+def test_with_an_occupancy_factor_points_and_voxels_see_a_denser_field_than_rendering_does():
+    rng = np.random.default_rng(0)
+    state = torch.from_numpy(rng.integers(0, 3, GRID.shape))  # occupied, free, not known
+    voxels = {"occupied": state == 0, "free": state == 1, "semantics": torch.full(GRID.shape, 9, dtype=torch.uint8)}
+    truth = {
+        "semantics": torch.where(state == 0, 9, 17).to(torch.uint8),
+        "mask_camera": torch.ones(GRID.shape, dtype=torch.uint8),
+    }
+    output = random_output()
+    denser = dataclasses.replace(output, density=4 * output.density)
+    batch = batch_of(random_rays(50), voxels=(voxels,), truth=(truth,))
+    ways = {"mode": "render+query+voxels", "labels_3d": "with", "truth_grid": GRID, **TERMINATION}
+    plain, seen_denser = terms_of(output, batch, **ways), terms_of(denser, batch, **ways)
+    terms = terms_of(output, batch, occupancy_factor=4.0, **ways)
+    of_occupancy = {"return_voxel", "query_occupancy", "label_voxel_occupancy", "voxel_occupancy"}
+    assert of_occupancy < set(terms) == set(plain)
+    for name, value in terms.items():
+        assert value == pytest.approx(seen_denser[name] if name in of_occupancy else plain[name], rel=1e-5), name
+    assert all(abs(plain[name] / seen_denser[name] - 1) > 0.1 for name in (*of_occupancy, "termination"))
+
+
 def test_a_wall_is_learnt_from_where_light_ends():
     """Rays through a free field that all return from a wall at x = 5.5 m: density gathers there and nowhere before."""
     rng = np.random.default_rng(0)

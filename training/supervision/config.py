@@ -85,6 +85,13 @@ class SupervisionConfig:
     weights: LossWeights = setting(LossWeights(), "weights of the terms")
     query: QueryConfig = setting(QueryConfig(), "3D points on rays")
     label_voxels: LabelVoxelConfig = setting(LabelVoxelConfig(), "2D labels as voxels")
+    occupancy_factor: float = setting(
+        1.0,
+        "points, voxels and 3D truth: p = 1 - exp(-factor * sigma * voxel_size) is the probability of a voxel to be "
+        "occupied. Above 1, a voxel that is occupied with probability 1/2 stops less than half of the light in rendering",
+        0.01,
+        100.0,
+    )
     depth_loss: str = setting(
         "silog",
         "what the distance of a ray is compared with: its rendered depth (the paper), or where its light ends",

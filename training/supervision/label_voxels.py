@@ -19,6 +19,7 @@ def label_voxel_losses(
     voxels: dict[str, Tensor],
     channel_table: Tensor,
     class_weights: Tensor | None = None,
+    occupancy_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The losses of 3D supervision, over the voxels that labels mark.
 
@@ -26,6 +27,7 @@ def label_voxel_losses(
         voxels: "occupied" and "free" (X, Y, Z) bool, "semantics" (X, Y, Z) uint8 class ids, 255 if unknown.
         channel_table: (256,) logit of each class id, -1 for none.
         class_weights: (C,).
+        occupancy_factor: see `SupervisionConfig`.
     Returns:
         occupancy: binary cross-entropy, the mean over occupied and free voxels.
         semantics: cross-entropy of classes, over occupied voxels of known class.
@@ -40,7 +42,8 @@ def label_voxel_losses(
         )
     layers = torch.arange(occupied.shape[2], device=occupied.device).expand(occupied.shape)
     weights = _shared_out(layers, occupied, occupied.shape[2], config.height_power) + free
-    occupancy = losses.occupancy_cross_entropy(field.density * field.grid.voxel_size, occupied, weights)
+    optical_depth = field.density * field.grid.voxel_size * occupancy_factor
+    occupancy = losses.occupancy_cross_entropy(optical_depth, occupied, weights)
     channels = channel_table[voxels["semantics"].to(torch.int64)]
     named = occupied & (channels >= 0)
     weights = _shared_out(channels.clamp(min=0), named, field.class_count, config.class_power)

@@ -144,15 +144,16 @@ def query_losses(
     queries: Queries,
     class_weights: Tensor | None = None,
     config: QueryConfig | None = None,
+    occupancy_factor: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Losses of the field at points with labels.
 
     Args:
         field: differentiable in density and semantics.
         class_weights: (C,).
+        occupancy_factor: see `SupervisionConfig`.
     Returns:
-        occupancy: binary cross-entropy with p = 1 - exp(-sigma * voxel_size), the probability that light stops on one
-            voxel length: the mean over occupied points times `occupied_share`, plus the mean over empty points times
+        occupancy: binary cross-entropy with p = 1 - exp(-occupancy_factor * sigma * voxel_size): the mean over occupied points times `occupied_share`, plus the mean over empty points times
             1 - `occupied_share`; or with `weighing` volume, the mean over all.
         semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
     """
@@ -164,7 +165,7 @@ def query_losses(
         (queries.empty, queries.empty_weights, False),
         (queries.occupied, queries.occupied_weights, True),
     ):
-        optical_depth = density_of(field, points) * field.grid.voxel_size
+        optical_depth = density_of(field, points) * field.grid.voxel_size * occupancy_factor
         occupied = torch.full_like(optical_depth, solid, dtype=torch.bool)
         terms.append(occupancy_cross_entropy(optical_depth, occupied, weights))
         sizes.append(weights.sum())

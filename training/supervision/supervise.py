@@ -182,7 +182,9 @@ class _Frame:
         if config.uses("query"):
             used = labels.returned + labels.beyond
             queries = draw_queries(self.rays, labels.channels, self.field.grid, generator, config.query, used, holding)
-            occupancy, semantics = query_losses(self.field, queries, self.balance, config.query)
+            occupancy, semantics = query_losses(
+                self.field, queries, self.balance, config.query, config.occupancy_factor
+            )
             if weights.query_occupancy > 0:
                 terms["query_occupancy"] = occupancy
             if config.use_semantics and weights.query_semantics > 0:
@@ -214,7 +216,7 @@ class _Frame:
             occupancy, semantics = field.density[:0].sum(), field.semantics[:0].sum()
         else:
             occupancy, semantics = label_voxel_losses(
-                config.label_voxels, field, self.label_voxels, self.channels, self.balance
+                config.label_voxels, field, self.label_voxels, self.channels, self.balance, config.occupancy_factor
             )
             _add(sums, {f"label_voxels/{name}": self.label_voxels[name].sum() for name in ("occupied", "free")})
         terms = {}
@@ -237,7 +239,13 @@ class _Frame:
                 self.truth, config.truth_grid, field.grid, self.channels, self.supervision.classes
             )
             occupancy, semantics = losses.voxel_cross_entropy(
-                field.density, field.semantics, channels, occupied, counted, field.grid.voxel_size, self.balance
+                field.density * config.occupancy_factor,
+                field.semantics,
+                channels,
+                occupied,
+                counted,
+                field.grid.voxel_size,
+                self.balance,
             )
             count = counted.sum()
         _add(sums, {"voxels/labelled": count})

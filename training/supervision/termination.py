@@ -56,7 +56,7 @@ def termination_terms(
         termination: the mean of -log p over returns, plus the mean of tau over rays that left the grid, times the
             number of these rays divided by the number of returns.
         return_voxel: the mean of -log(1 - exp(-x)) over returns, with x the optical depth of one voxel length at a
-            point up to a voxel behind the return. A window of many voxels can stop light with little density in each;
+            point up to a voxel behind the return, times `occupancy_factor`. A window of many voxels can stop light with little density in each;
             this term asks for a surface.
     """
     grid, returned = field.grid, labels.returned > 0
@@ -76,7 +76,7 @@ def termination_terms(
     if config.weights.return_voxel > 0:
         behind = labels.distances + grid.voxel_size * _uniform(labels.distances, generator)
         points = rays.origins.float() + behind[:, None] * rays.directions.float()
-        optical_depth = density_at(field, points) * grid.voxel_size + SMALLEST_STOP
+        optical_depth = density_at(field, points) * grid.voxel_size * config.occupancy_factor + SMALLEST_STOP
         terms["return_voxel"] = losses.weighted_mean(-log1mexp(optical_depth), labels.returned)
     return terms
 
