@@ -1,12 +1,16 @@
 """A node with a deliberate fault, named by the variable LIE, to test whether the fault campaign notices it."""
 
+import dataclasses
 import os
 import sys
 
 import numpy as np
 
 from renderocc_model.field.occupancy import UNLABELLED, Occupancy
+from renderocc_model.inference.rolling_map import RollingMap
+from renderocc_model.ops import mapping
 from renderocc_ros import main as program
+from renderocc_ros.frame.vehicle_map import VehicleMap
 from renderocc_ros.input.camera_queue import CameraQueue
 from renderocc_ros.output import messages as outputs
 from renderocc_ros.output import publishers
@@ -52,7 +56,39 @@ def stamps_fall() -> None:
     publishers.OutputPublishers.publish = publish
 
 
-LIES = {"free": everything_is_free, "volume": nothing_is_unknown, "watchdog": nobody_is_silent, "stamps": stamps_fall}
+def map_knows_everything() -> None:
+    """The map calls free what nobody has looked at; the frames do not."""
+    real = mapping.read_out
+
+    def read_out(state, free, backend="auto"):
+        semantics, log_odds = real(state, free, backend)
+        unknown = log_odds == 0
+        return np.where(unknown, np.uint8(free), semantics), np.where(unknown, np.float32(-1), log_odds)
+
+    mapping.read_out = read_out
+
+
+def map_survives_jumps() -> None:
+    """The map goes on after the odometry has jumped."""
+    real = VehicleMap.add
+    VehicleMap.add = lambda self, frame: real(self, dataclasses.replace(frame, jump=None))
+    RollingMap._jump = lambda self, odom_from_base, stamp_ns: ""
+
+
+def map_never_forgets() -> None:
+    """What moves stays in the map until it is seen free."""
+    mapping.expire = lambda *arguments: None
+
+
+LIES = {
+    "free": everything_is_free,
+    "volume": nothing_is_unknown,
+    "watchdog": nobody_is_silent,
+    "stamps": stamps_fall,
+    "map free": map_knows_everything,
+    "map jump": map_survives_jumps,
+    "map decay": map_never_forgets,
+}
 
 if __name__ == "__main__":
     LIES[os.environ["LIE"]]()

@@ -75,21 +75,24 @@ def test_a_campaign_that_is_stopped_while_the_node_loads_leaves_no_process(town_
 
 
 @pytest.mark.parametrize(
-    ("lie", "found"),
+    ("lie", "fault", "seed", "found"),
     [
-        ("free", r"free: \d+ grids"),
-        ("volume", r"free: \d+ voxels"),
-        ("watchdog", "report: 'camera "),
-        ("stamps", "stamps: "),
+        ("free", "camera stops", 1, r"free: \d+ of ~/grid"),
+        ("volume", "camera stops", 1, r"free: \d+ voxels"),
+        ("watchdog", "camera stops", 1, "report: 'camera "),
+        ("stamps", "camera stops", 1, "stamps: "),
+        ("map free", "camera stops", 1, r"map: \d+ of ~/map/grid"),
+        ("map jump", "odometry jumps", 1, r"map: \d+ of ~/map/grid"),
+        ("map decay", "camera stops", 4, r"decay: \d+ of ~/map/points"),
     ],
 )
-def test_a_node_that_lies_is_found_out(town_bag, tmp_path, monkeypatch, lie, found):
+def test_a_node_that_lies_is_found_out(town_bag, tmp_path, monkeypatch, lie, fault, seed, found):
     """Each promise is broken on purpose in the node; what is outside must notice."""
     monkeypatch.setenv("LIE", lie)
     network = small_network(tmp_path / "network.safetensors")
     stage = Stage(tmp_path, load_scene(town_bag), network, new_domain(), False, usual="lying_node")
     try:
-        record = make_run(stage, Run(0, ("camera stops",), 1, False), Promises(recovery=10.0))
+        record = make_run(stage, Run(0, (fault,), seed, False), Promises(recovery=10.0))
     finally:
         stage.close()
     assert any(re.match(found, line) for line in record["broken"]), record["broken"]
@@ -204,6 +207,8 @@ def record(index: int, memory: float, **changes) -> dict:
         "exit": None,
         "broken": [],
         "grids": 10,
+        "maps": 9,
+        "moving": 50,
         "free_judged": True,
         "saved_judged": True,
         "attempt": 0,

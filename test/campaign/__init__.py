@@ -9,6 +9,7 @@ stage.py      the node in its own process, the cameras, and the observer, on a R
 recordings.py the scenes: the first frames of a recording, or of a street of the simulated town
 player.py     the cameras: publishes a scene at a steady rate, through the faults that are on
 observer.py   what an ordinary subscriber sees of the node
+map_judge.py what of the node's map can have been seen, from what was sent
 seen.py       which cells and voxels a camera can have seen, by plain geometry
 options.py    what the commands have in common: options of the stage, and how a command ends
 json_lines.py results as they come, one JSON object a line

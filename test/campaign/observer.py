@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections import deque
@@ -13,10 +14,12 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
 from system import LATCHED, Listener, stamp_ns
 
+from campaign.map_judge import MapJudge
 from campaign.player import ScenePlayer
-from campaign.seen import columns, columns_perhaps_seen, composed, perhaps_seen, voxels_perhaps_seen
+from campaign.seen import perhaps_seen, voxels_perhaps_seen
 
 __all__ = ["Observer", "Output", "Status", "queues"]
 
@@ -24,10 +27,6 @@ BAND = (0.3, 2.0)  # the node's default grid_min_height, grid_max_height, metres
 MATCHED = 100_000_000  # the node's default max_camera_time_diff, nanoseconds
 UNKNOWN = 255  # in the volumes of ~/save
 KEPT = 4000
-UNDER_WAY = 1.2  # seconds for which an image may be on its way through the node
-MOST_CELLS = 400  # of a map that are judged: it must not take longer than the next map
-STEPS = 2  # parts of the way between two poses from which an image can be
-FARTHEST_STEP = 3.0  # metres between two poses in a row; with more between them the odometry has jumped
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class Output:
     """A message that came: steady seconds, topic, stamp.
 
     cells, free: of ~/grid and ~/map/grid, all and those called free that no camera can have seen.
+    moving, kept: of ~/map/points, voxels of what moves that were judged, and those of them that no camera can have seen
+        within the time after which they decay.
     """
 
     at: float
@@ -42,6 +43,8 @@ class Output:
     stamp: int
     cells: int = 0
     free: int = 0
+    moving: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def queues(lines: dict[str, Status]) -> tuple[int, int]:
 
 
 class Observer:
-    """Subscriptions to ~/points, the grids and /diagnostics, and clients of the node's services, spun by a thread.
+    """Subscriptions to the outputs, the map and /diagnostics, and clients of the services, spun by a thread of its own.
 
     Args:
         player: what was sent, to judge the outputs by; None: they are not judged.
@@ -73,8 +76,8 @@ class Observer:
     Attributes:
         outputs: the last outputs, oldest first.
         reports: the last diagnostics of the node, (steady seconds, {line: status}), oldest first.
-        judge_free: whether cells are compared with what the cameras can have seen.
-        map_reset: steady seconds at which ~/map/reset was last called and had answered.
+        judge_free: whether cells and voxels are compared with what the cameras can have seen.
+        map: judges the map; None without a player.
     """
 
     def __init__(self, player: ScenePlayer | None, domain: int) -> None:
@@ -82,12 +85,15 @@ class Observer:
         self.outputs: deque[Output] = deque(maxlen=KEPT)
         self.reports: deque[tuple[float, dict[str, Status]]] = deque(maxlen=KEPT)
         self.judge_free = player is not None
-        self.map_reset = (0.0, 0.0)
+        self.map = MapJudge(player, self._possibly_used) if player is not None else None
         self._seen: dict[tuple, np.ndarray] = {}
         self._ros = Listener(domain, "fault_observer")
         self._ros.listen(PointCloud2, "/renderocc/points", 10, self._on_points)
         self._ros.listen(OccupancyGrid, "/renderocc/grid", LATCHED, self._on_grid)
         self._ros.listen(OccupancyGrid, "/renderocc/map/grid", LATCHED, self._on_map)
+        if player is not None:  # without one nothing is judged, and the node need not build it
+            self._ros.listen(PointCloud2, "/renderocc/map/points", 10, self._on_map_points)
+            self._ros.listen(String, "/renderocc/classes", LATCHED, self._on_classes)
         self._ros.listen(DiagnosticArray, "/diagnostics", 50, self._on_diagnostics)
 
     def close(self) -> None:
@@ -106,11 +112,20 @@ class Observer:
     def _on_grid(self, message) -> None:
         stamp = stamp_ns(message)
         free = self.unseen_free(message, stamp) if self.judge_free else 0
+        if self.map is not None:
+            self.map.set_reach(message.info)
         self.outputs.append(Output(time.monotonic(), "grid", stamp, len(message.data), free))
 
     def _on_map(self, message) -> None:
-        free = self.unseen_free_of_map(message) if self.judge_free else 0
+        free = self.map.unseen_free(message) if self.judge_free else 0
         self.outputs.append(Output(time.monotonic(), "map", stamp_ns(message), len(message.data), free))
+
+    def _on_map_points(self, message) -> None:
+        moving, kept = self.map.undecayed(message) if self.judge_free else (0, 0)
+        self.outputs.append(Output(time.monotonic(), "map points", stamp_ns(message), moving=moving, kept=kept))
+
+    def _on_classes(self, message) -> None:
+        self.map.set_classes(json.loads(message.data)["classes"])
 
     def _on_diagnostics(self, message) -> None:
         lines = {
@@ -142,55 +157,6 @@ class Observer:
                     self._seen[key] = perhaps_seen(info, *mount, message.info, *BAND)
                 free = free & ~self._seen[key]
         return int(free.sum())
-
-    def unseen_free_of_map(self, message) -> int:
-        """How many cells of ~/map/grid are free though no camera can have seen them from any pose that was sent.
-
-        Of many free cells, some are judged, spread evenly.
-
-        Only cameras count of which a usable image was sent since the map was last reset, or so shortly before that its
-        frame was under way. Maps that may be from before the reset are not judged.
-        """
-        called, answered = self.map_reset
-        sent = {camera: list(images) for camera, images in self.player.sent.items()}
-        stamp = stamp_ns(message)
-        if not any(image.stamp == stamp and image.at > answered for images in sent.values() for image in images):
-            return 0
-        info = message.info
-        cells = np.asarray(message.data, np.int8).reshape(info.height, info.width)
-        rows, across = np.nonzero(cells == 0)
-        places = np.column_stack([across, rows])[:: len(rows) // MOST_CELLS + 1] + 0.5
-        places = places * info.resolution + (info.origin.position.x, info.origin.position.y)
-        low = info.origin.position.z
-        points = columns(places, info.resolution, low, low + BAND[1] - BAND[0])
-        since = called - UNDER_WAY
-        used = [one for one, images in sent.items() if any(image.usable and image.at >= since for image in images)]
-        cameras = [found for camera in used for found in self._possibly_used(camera).values()]
-        for pose in self._poses(called - UNDER_WAY):
-            for calibration, mount in cameras:
-                if not len(points):
-                    return 0
-                points = points[~columns_perhaps_seen(calibration, *composed(pose, mount), points)]
-        return len(points)
-
-    def _poses(self, since: float) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The vehicle's poses that were sent since then, newest first, and poses on the way between two in a row."""
-        poses, before = [], None
-        for at, sent in reversed(list(self.player.poses_sent)):
-            if at < since:
-                break
-            t, q = sent.translation, sent.rotation
-            pose = np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w])
-            if not (np.isfinite(pose[0]).all() and np.isfinite(pose[1]).all() and pose[1].any()):
-                continue
-            pose = pose[0], pose[1] / np.linalg.norm(pose[1])
-            poses.append(pose)
-            if before is not None and 0 < np.linalg.norm(pose[0] - before[0]) < FARTHEST_STEP:
-                for share in np.arange(1, STEPS) / STEPS:
-                    other = before[1] if pose[1] @ before[1] >= 0 else -before[1]
-                    poses.append(tuple(share * one + (1 - share) * two for one, two in zip(pose, (before[0], other))))
-            before = pose
-        return poses
 
     def unseen_voxels(self, path: Path) -> int:
         """How many voxels of a volume that ~/save wrote are free or occupied though no camera can have seen them: those

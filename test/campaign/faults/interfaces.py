@@ -99,6 +99,7 @@ def good_parameters(injection: Injection) -> None:
 
 
 def map_parameters(injection: Injection) -> None:
+    injection.stage.observer.map.decay = None
     for _ in range(12):
         name, values = injection.random.choice(GOOD_FOR_THE_MAP)
         accepted, reason = injection.stage.set_parameter(name, injection.random.choice(values))
@@ -110,6 +111,7 @@ def default_map(injection: Injection) -> None:
     for name, value in MAP_DEFAULTS:
         if name in dict(GOOD_FOR_THE_MAP):
             injection.stage.set_parameter(name, value)
+    injection.stage.observer.map.decay = dict(MAP_DEFAULTS)["map.dynamic_decay"]
 
 
 def bad_parameters(injection: Injection) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from system import Program
 
 from campaign.faults.fault import Injection
+from campaign.observer import Output
 from campaign.stage import CAMERA_TIMEOUT, Stage
 
 __all__ = ["Promises", "already_named", "must_be_named", "judge", "judge_saved", "named_at", "stalled"]
@@ -80,14 +81,26 @@ def check_stamps(stage: Stage, injections: list[Injection], record: dict, broken
     strange = [output for output in outputs if output.stamp not in sent]
     if strange:
         broken.append(f"stamps: {len(strange)} outputs with stamps of no image, the first {strange[0].stamp}")
-    free = [output for output in outputs if output.free]
-    if free:
-        broken.append(f"free: {len(free)} grids with free cells no camera can have seen, {free[0].free} in the first")
+    check_seen(outputs, broken)
     during = [o for o in outputs if o.topic == "grid" and record["injected"] <= o.at < record["ending"]]
     record["outputs"] = len(during)
     record["grids"] = sum(output.topic == "grid" for output in outputs)
     record["maps"] = sum(output.topic == "map" for output in outputs)
+    record["moving"] = sum(output.moving for output in outputs)
     record["free_judged"] = stage.observer.judge_free
+
+
+def check_seen(outputs: list[Output], broken: list[str]) -> None:
+    """Grids and maps say of nothing that it is free, and maps keep nothing that moves, that no camera can have seen."""
+    for topic, name in (("grid", "free"), ("map", "map")):
+        free = [output for output in outputs if output.topic == topic and output.free]
+        if free:
+            what = f"{len(free)} of ~/{'map/' * (topic == 'map')}grid have free cells no camera can have seen"
+            broken.append(f"{name}: {what}, {free[0].free} in the first")
+    kept = [output for output in outputs if output.kept]
+    if kept:
+        what = "keep voxels of what moves that no camera can have seen for longer than map.dynamic_decay"
+        broken.append(f"decay: {len(kept)} of ~/map/points {what}, {kept[0].kept} in the first")
 
 
 def must_be_named(injections: list[Injection]) -> list[Injection]:

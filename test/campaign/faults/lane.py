@@ -113,8 +113,9 @@ def reset_map(stage: Stage) -> float:
     """Call ~/map/reset; when it had answered, steady seconds."""
     called = time.monotonic()
     stage.call(Trigger, "map/reset")
-    stage.observer.map_reset = called, time.monotonic()
-    return stage.observer.map_reset[1]
+    answered = time.monotonic()
+    stage.observer.map.begin(called, answered)
+    return answered
 
 
 def expect_gone(stage: Stage, node: Program) -> None:

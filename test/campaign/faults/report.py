@@ -139,6 +139,9 @@ def summary(records: list[dict]) -> dict:
         "grids": sum(record["grids"] for record in records),
         "volumes_judged": sum(record["saved_judged"] for record in records),
         "grids_judged": sum(record["grids"] for record in records if record["free_judged"]),
+        "maps": sum(record["maps"] for record in records),
+        "moving": sum(record["moving"] for record in records),
+        "maps_judged": sum(record["maps"] for record in records if record["free_judged"]),
         "repeated": sum(record["attempt"] for record in records),
         "recovery_combined": [record["recovery"] for record in combos],
         "load": [min(r["load"] for r in records), max(r["load"] for r in records)] if records else [],
@@ -154,7 +157,9 @@ def table(result: dict) -> str:
     lines = [
         f"{result['faults']} faults of {result['kinds']} kinds in {result['runs']} runs, {result['combinations']} of "
         f"them with two or three at once. Of {result['grids']} grids, {result['grids_judged']} were compared with what "
-        f"the cameras can have seen, and so were the volumes of {result['volumes_judged']} calls of ~/save. "
+        f"the cameras can have seen, and so were {result['maps_judged']} of {result['maps']} maps, "
+        f"{result['moving']} voxels of what moves in them, and the volumes of {result['volumes_judged']} calls of "
+        f"~/save. "
         f"{result['machine']}; load {least:.1f} to {most:.1f}. "
         f"{result['repeated']} runs were repeated because the machine itself stalled. "
         f"Runs in which an invariant broke: {result['broken_runs']}.",

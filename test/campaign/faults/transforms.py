@@ -14,6 +14,7 @@ from campaign.player import Message
 
 __all__ = ["TF_FAULTS"]
 
+BEFORE_JUMP = 1.0  # seconds
 STILL = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
@@ -66,7 +67,13 @@ def shifted(message: Message, x: float, y: float) -> Message:
 
 
 def jumped(injection: Injection, message: Message):
-    return (shifted(message, 30.0, -20.0),)
+    """The odometry goes on as it was for some frames, so that the map has something, and then elsewhere."""
+    if injection.elapsed < BEFORE_JUMP:
+        return (message,)
+    if "jump" not in injection.state:
+        angle, distance = injection.random.uniform(-math.pi, math.pi), injection.random.uniform(8.0, 40.0)
+        injection.state["jump"] = distance * math.cos(angle), distance * math.sin(angle)
+    return (shifted(message, *injection.state["jump"]),)
 
 
 def drifting(injection: Injection, message: Message):
@@ -178,7 +185,14 @@ TF_FAULTS = (
     tf("quaternion not of unit length", "0.3 or 2 times", bent(longer)),
     tf("quaternion of zeros", "all four numbers are zero", bent(no_rotation), named="ignored|static mounts"),
     tf("odometry not finite", "NaN or infinity", bent(not_numbers), named="ignored|static mounts"),
-    tf("odometry jumps", "36 m, and back", of_tf(jumped), named="jump"),
+    tf(
+        "odometry jumps",
+        "by 8 to 40 m, and back",
+        of_tf(jumped),
+        named="jump",
+        within=BEFORE_JUMP,
+        seconds=(2.5, 3.2),
+    ),
     tf("odometry drifts", "0.2 m/s, then back", of_tf(drifting)),
     tf("odometry far away", "1e300 m", bent(far_away), judge_free=False),
     tf("odometry of another day", "stamps of 1970 and 2038", bent(of_another_day), named="static mounts|ignored"),
