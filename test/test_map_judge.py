@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import lying_node
 import numpy as np
 import pytest
 from campaign.map_judge import MapJudge
@@ -18,7 +19,14 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from system import SECOND, stamp_message
 
+from renderocc_model.field.classes import OCC3D_NUSCENES as CLASSES
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.inference.rolling_map import RollingMap
+from renderocc_model.ops import mapping
 from renderocc_model.rosio import cdr
+from renderocc_ros.frame.vehicle_map import VehicleMap
+from renderocc_ros.output import messages
 
 FORWARD = (-0.5, 0.5, -0.5, 0.5)  # optical frame that looks along x: x right, y down, z forward
 LAST = 3.0  # steady seconds and stamp of the last image
@@ -127,3 +135,71 @@ def test_what_moves_can_be_kept_for_longer_where_the_decay_is_not_known():
 def test_what_moves_behind_the_camera_was_seen_by_none():
     points = cloud((10.5, 3.5, 1.0, CAR), (11.5, 3.5, 1.0, CAR), (-10.5, 3.5, 1.0, CAR), (-9.5, 3.5, 1.0, WALL))
     assert judge().undecayed(points) == (3, 1)
+
+
+# ---- a whole map of honest frames, kept by an honest mapper and by one that lies
+
+GRID = VoxelGrid((-16.0, -16.0, -1.0), (16.0, 16.0, 4.0), 1.0)
+
+
+def frame(looks: bool) -> Occupancy:
+    """What the camera sees: everything well within its view is free, but for a car 10 m ahead; nothing without it."""
+    x, y, z = np.moveaxis(GRID.centres(), -1, 0)
+    seen = (np.maximum(np.abs(y), np.abs(z - 1)) < 0.8 * x) & looks
+    semantics = np.where(seen, CLASSES.free, 255).astype(np.uint8)
+    semantics[seen & (np.abs(x - 10) < 1) & (np.abs(y) < 1) & (z < 1)] = CAR
+    return Occupancy(GRID, CLASSES, semantics, (semantics == CAR).astype(np.float32), seen)
+
+
+def judged(jump: tuple[float, float, float] | None = None, until: float = LAST) -> tuple[int, int]:
+    """Free cells that nobody has seen, and voxels that should be gone, of the map of `judge(jump, until)`'s frames."""
+    kept = RollingMap(CLASSES, GRID)
+    for at in np.arange(0.5, LAST + 0.05, 0.1):
+        pose = np.eye(4)
+        if jump is not None and at >= jump[0]:
+            pose[:2, 3] = jump[1:]
+        kept.add(frame(at <= until + 1e-6), pose, round(at * SECOND))
+    volume, stamp = kept.volume(), round(LAST * SECOND)
+    cells = messages.height_band_cells(volume, 0.3, 2.0, ("driveable_surface",))
+    grid_bytes = messages.grid_message(cells, volume, 0.3, stamp, "odom")
+    points = messages.points_message(messages.surface_voxels(volume), CLASSES, stamp, "odom")
+    outside = judge(jump, until)
+    free = outside.unseen_free(deserialize_message(bytes(grid_bytes), OccupancyGrid))
+    return free, outside.undecayed(deserialize_message(bytes(points), PointCloud2))[1]
+
+
+HONEST = ({}, {"jump": (2.0, -10.0, 0.0)}, {"until": 1.5})
+
+
+@pytest.mark.parametrize("drive", HONEST)
+def test_an_honest_map_has_nothing_that_the_judge_finds(drive):
+    assert judged(**drive) == (0, 0)
+
+
+@pytest.fixture
+def lie(monkeypatch):
+    """A function that makes the mapper lie until the end of the test."""
+    for owner, name in ((mapping, "read_out"), (mapping, "expire"), (RollingMap, "_jump"), (VehicleMap, "add")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # what is put in their place is taken back
+    return lambda name: lying_node.LIES[name]()
+
+
+def test_a_map_that_is_free_where_no_camera_looked_is_found(lie):
+    lie("map free")
+    free, kept = judged()
+    assert free > 100 and kept == 0  # more than half of some 200 cells that are judged lie behind the camera
+
+
+def test_a_map_that_goes_on_after_the_odometry_has_jumped_is_found(lie):
+    lie("map jump")
+    free, kept = judged(jump=(2.0, -10.0, 0.0))
+    # 10 m ahead of the new pose begins what was seen from the old one; of its 16 m, the last 10 are beyond the frames.
+    assert free > 10 and kept == 0
+    assert judged() == (0, 0)  # nothing is wrong where nothing jumps
+
+
+def test_a_map_that_never_forgets_what_moves_is_found_when_the_camera_stops(lie):
+    lie("map decay")
+    # The car's block of 2 x 2 x 2 voxels was last seen at 1.5 s: all of them are its surface.
+    assert judged(until=1.5) == (0, 8)
+    assert judged() == (0, 0)  # while the camera looks at it, it may stay
