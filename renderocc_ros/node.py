@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 import traceback
-from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -20,7 +18,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import NameValidationException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_srvs.srv import Trigger
 
 from renderocc_model.base.config import settings_of
 from renderocc_model.rosio.camera_search import FoundCameras, with_template
@@ -37,11 +34,13 @@ from renderocc_ros.input.discovery import CameraSearch, find_cameras, transforms
 from renderocc_ros.input.inputs import Inputs
 from renderocc_ros.input.intake import Intake
 from renderocc_ros.input.playback_clock import PlaybackClock
+from renderocc_ros.lifecycle import transition
 from renderocc_ros.output.diagnostics import NodeReport, diagnostics_message
 from renderocc_ros.output.map_publishers import MapPublishers
 from renderocc_ros.output.publishers import OutputPublishers
 from renderocc_ros.output.saving import SaveFolder
 from renderocc_ros.parameters import RUNTIME_PARAMETERS, NodeConfig
+from renderocc_ros.services import Services
 
 CLOCK_JUMP_BACK = 0.5  # seconds; a simulated clock that goes back further has jumped
 MOST_TF_SAMPLES = 200_000  # 80 MB; 100 frames at 100 Hz for 10 s are half of it
@@ -49,21 +48,6 @@ TICK_PERIOD = 0.03  # seconds between two checks for images that have waited lon
 LAST_ANSWER = 0.2  # seconds from the shutdown transition to the process's end, for its answer to arrive
 FAILURE_PAUSE = 0.1  # seconds to pause after a callback has failed; it may fail again at once
 GRAPH_PERIOD = 0.5  # seconds between two checks of which publishers there are
-
-
-def transition(callback: Callable) -> Callable:
-    """Log the exceptions of a lifecycle callback: rclpy goes to the error state without a word."""
-
-    @functools.wraps(callback)
-    def logged(self: RenderOccNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return callback(self, state)
-        except Exception as error:
-            self._error = f"{callback.__name__} failed: {type(error).__name__}: {error}"
-            self.get_logger().error(f"{self._error}\n{traceback.format_exc()}")
-            return TransitionCallbackReturn.ERROR
-
-    return logged
 
 
 class RenderOccNode(LifecycleNode):
@@ -87,14 +71,13 @@ class RenderOccNode(LifecycleNode):
         self._inputs: Inputs | None = None
         self._outputs: OutputPublishers | None = None
         self._map_outputs: MapPublishers | None = None
-        self._services_offered: list = []
+        self._services_offered: Services | None = None
         self._camera_search = CameraSearch(self, self._log)
         self._end_timer = None
         self.ended = False
 
         for line in declare_parameters(self):
-            self._error = line
-            self.get_logger().error(line)
+            self.set_error(line)
         for name, line in unknown_parameters(self).items():
             self._log.report("parameters", name, line, time.monotonic())
         if missing := rclpy_private.missing_names(self):
@@ -154,8 +137,7 @@ class RenderOccNode(LifecycleNode):
             found = None if config.cameras else find_cameras(self, config)
             self._configure(*((config, config.cameras) if found is None else self._with_found(config, found)))
         except (ValueError, OSError, RuntimeError, ImportError, NameValidationException) as error:
-            self._error = str(error)
-            self.get_logger().error(f"cannot configure: {error}")
+            self.set_error(str(error), f"cannot configure: {error}")
             self.release()
             return TransitionCallbackReturn.FAILURE
         self._state, self._error = "inactive", ""
@@ -260,24 +242,18 @@ class RenderOccNode(LifecycleNode):
         self._diagnostics_timer.timer_period_ns = int(config.diagnostics_period * 1e9)
         self._diagnostics_timer.reset()
         self._inputs = Inputs(self, intake)
-        services = {"~/reset": self._on_reset, "~/save": self._on_save, "~/map/reset": self._on_map_reset}
-        for name, callback in services.items():
-            self._services_offered.append(self.create_service(Trigger, name, callback))
+        self._services_offered = Services(self, self._save_folder, lambda: self._configured)
+        self._services_offered.offer()
 
     def release(self) -> None:
         """Give back everything that configuring took; safe to call at any time."""
         self._deactivation_wanted = False
         if self._configured is not None and self._configured.worker.stop():
             self._configured.pipeline.close()  # not if a frame is left behind: it may wait for the pipeline's threads
-        if self._inputs is not None:
-            self._inputs.destroy()
-        for publishers in (self._outputs, self._map_outputs):
-            if publishers is not None:
-                publishers.destroy()
-        for service in self._services_offered:
-            self.destroy_service(service)
-        self._services_offered = []
-        self._configured = self._inputs = self._outputs = self._map_outputs = None
+        for part in (self._inputs, self._outputs, self._map_outputs, self._services_offered):
+            if part is not None:
+                part.destroy()
+        self._configured = self._inputs = self._outputs = self._map_outputs = self._services_offered = None
         self._log.clear()
         self._times.clear()
 
@@ -285,35 +261,7 @@ class RenderOccNode(LifecycleNode):
         super().destroy_node()
         rclpy_private.release_state_machine(self)
 
-    # ---- services and events -----------------------------------------------------------------------------------------
-
-    def _on_reset(self, request, response):
-        self._configured.intake.start_afresh("reset", "asked by ~/reset")
-        self._configured.worker.withhold()
-        self._configured.vehicle_map.clear()
-        response.success, response.message = True, "queues, /tf, the previous volume and the map are cleared"
-        return response
-
-    def _on_map_reset(self, request, response):
-        self._configured.vehicle_map.clear()
-        response.success, response.message = True, "the map is cleared; it begins anew with the next frame"
-        return response
-
-    def _on_save(self, request, response):
-        frame = self._configured.worker.last_frame
-        if frame is None or frame.occupancy is None:
-            response.success, response.message = False, "there is no volume yet; nothing was written"
-            return response
-        config = self._configured.config
-        try:
-            snapshot = self._configured.vehicle_map.snapshot()
-            paths = self._save_folder.save(frame, config, None if snapshot is None else snapshot.volume)
-        except OSError as error:
-            folder = config.save_directory
-            response.success, response.message = False, f"nothing was saved to {folder}: {error}; set 'save_directory'"
-            return response
-        response.success, response.message = True, " ".join(map(str, paths))
-        return response
+    # ---- events ------------------------------------------------------------------------------------------------------
 
     def _on_clock_jump(self) -> None:
         if self._configured is not None:
@@ -322,12 +270,16 @@ class RenderOccNode(LifecycleNode):
 
     def _on_out_of_memory(self, text: str) -> None:
         """Called by the worker's thread. The executor's thread makes the transition."""
-        self._error = (
+        self.set_error(
             f"the device is out of memory, twice: {text}; "
             "use a smaller preset, or close other users of the GPU, then activate again"
         )
-        self.get_logger().error(self._error)
         self._deactivation_wanted = True
+
+    def set_error(self, text: str, log: str = "") -> None:
+        """Keep what went wrong for the diagnostics, and log it: `text`, or what `log` says in its place."""
+        self._error = text
+        self.get_logger().error(log or text)
 
     def report_failure(self, error: Exception) -> None:
         """Report that a callback has failed, and pause; the node goes on."""
@@ -385,8 +337,7 @@ class RenderOccNode(LifecycleNode):
         try:
             config = read_config(self)
         except ValueError as error:
-            self._error = str(error)
-            self.get_logger().error(f"cannot configure: {error}")
+            self.set_error(str(error), f"cannot configure: {error}")
             return
         if not config.cameras and not self._camera_search.settled(config):
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..export.backends import ExportedNetwork, chosen_backend, load_exported
-from ..export.file import is_exported
+from ..export.backends import chosen_backend
 from ..field.classes import OCC3D_NUSCENES, ClassTable
-from ..field.field import occupancy_probability
-from ..field.occupancy import Occupancy, OccupiedVoxels
-from ..field.threshold import Threshold, checked_threshold, threshold_of_voxels
+from ..field.occupancy import Occupancy
+from ..field.threshold import Threshold
 from ..geometry.grid import VoxelGrid
 from ..geometry.rig import CameraModel, Rig
 from ..geometry.transforms import invert
 from ..geometry.undistortion import UndistortTable
 from ..images.preprocessing import Preprocessor
-from ..network.checkpoint import Checkpoint, Description, load_checkpoint
+from ..network.checkpoint import Checkpoint
 from ..network.config import ModelConfig
 from ..network.fusion import Volume
 from ..network.lift import LiftGeometry
@@ -30,19 +28,14 @@ from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
 from ..network.untrained import surround_cameras, untrained_checkpoint
 from ..ops.left_out import left_out
-from ..ops.visibility import cast
 from .camera_set import CameraSet, CameraSets
-from .compaction import found_voxels
 from .cuda_graph import record_graph
 from .fixed_frames import FixedFrames, FrameInputs, Recorder
-from .openvino_network import OpenVinoNetwork
+from .input_checks import check_inputs
+from .loading import load_network
+from .occupancy_reader import OccupancyReader
 from .precision import (
     chosen_device,
-    chosen_precision,
-    exported_device,
-    exported_precision,
-    openvino_device,
-    openvino_precision,
 )
 from .prepared_network import InferenceNetwork, Prediction
 
@@ -100,34 +93,11 @@ class Predictor:
         minimum_transmittance: float = 0.5,
         backend: str = "auto",
     ) -> None:
-        self.backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend, device)
-        in_openvino = openvino_device(device) if self.backend == "openvino" else None
-        self.device = exported_device("cpu" if in_openvino else device, self.backend)
-        self._exported: ExportedNetwork | None = None
-        self._network: InferenceNetwork | OpenVinoNetwork | None = None
-        if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
-            self.precision = exported_precision(precision, self.backend)
-            exported = load_exported(checkpoint, self.backend, self.device, self.precision)
-            self._exported, self._described = exported.network, exported.description
-        else:
-            self.precision = (
-                openvino_precision(precision, in_openvino) if in_openvino else chosen_precision(precision, self.device)
-            )
-            if not isinstance(checkpoint, Checkpoint):
-                checkpoint = load_checkpoint(checkpoint, self.device)
-            if in_openvino:
-                self._network = OpenVinoNetwork(checkpoint.network, self.precision, in_openvino)
-            else:
-                self._network = InferenceNetwork(checkpoint.network, self.device, self.precision)
-            self._described = Description(
-                checkpoint.config,
-                checkpoint.classes,
-                checkpoint.threshold,
-                checkpoint.rig_summary,
-                checkpoint.provenance,
-            )
-        self.stored_threshold = self.threshold = self._described.threshold
-        self._channel_ids = torch.tensor(self.classes.occupied_ids, dtype=torch.uint8, device=self.device)
+        loaded = load_network(checkpoint, backend, device, precision)
+        self.backend, self.device, self.precision = loaded.backend, loaded.device, loaded.precision
+        self._network, self._exported, self._described = loaded.network, loaded.exported, loaded.description
+        self._reader = OccupancyReader(self.grid, self.classes, self.device, self._described.threshold)
+        self.stored_threshold = self._described.threshold
         self._camera_sets = CameraSets(self.config, self.device, minimum_transmittance)
         self._recorder: Recorder | None = None
         if self.device.type == "cuda" and self._network is not None and not self._network.joins_frames:
@@ -182,13 +152,11 @@ class Predictor:
 
     @property
     def threshold(self) -> Threshold:
-        return self._threshold
+        return self._reader.threshold
 
     @threshold.setter
     def threshold(self, value: Threshold) -> None:
-        self._threshold = checked_threshold(value)
-        self._voxel_threshold = threshold_of_voxels(self._threshold, self.grid, self.device)
-        self._threshold_array = self._voxel_threshold.cpu().numpy()
+        self._reader.set_threshold(value)
 
     def __call__(self, images: Mapping[str, np.ndarray], odom_from_base: np.ndarray | None = None) -> Occupancy:
         """Predict from pictures as the rig's cameras deliver them.
@@ -238,7 +206,7 @@ class Predictor:
         Raises:
             ValueError: shapes or types do not fit, a pose is not finite, or the network's output is not a number.
         """
-        self._check(views, tables, base_from_camera, odom_from_base)
+        check_inputs(views, len(tables), self.view_size, base_from_camera, odom_from_base)
         cameras = self._camera_sets.of(tables)
         cameras.used += 1
         if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
@@ -325,7 +293,7 @@ class Predictor:
             cameras.frames = FixedFrames(
                 self._network,
                 cameras.view_frusta,
-                self._channel_ids,
+                self._reader.channel_ids,
                 inputs,
                 tuple(views.shape),
                 self.device,
@@ -344,76 +312,18 @@ class Predictor:
     def _replay(
         self, cameras: CameraSet, frames: FixedFrames, views: np.ndarray | Tensor, base_from_camera: np.ndarray
     ) -> Occupancy:
-        record = frames.record
         frames.upload(views)
         found, prediction = frames.run(self._inputs(cameras, base_from_camera))
-        if not record.is_sound(found):
-            raise _unusable("densities that are negative or not finite")
-        if record.count(found) > record.capacity:  # more occupied voxels than the record has room for
-            return self._occupancy(prediction, cameras, base_from_camera)
-        bits, shape = record.visible_bits(found), self.grid.shape
-
-        def visible() -> np.ndarray:
-            return np.unpackbits(bits, count=self.grid.size, bitorder="little").view(np.bool_).reshape(shape)
-
-        return self._made(prediction, record.entries(found), visible)
+        occupancy = self._reader.of_record(frames.record, found, prediction)
+        return occupancy or self._occupancy(prediction, cameras, base_from_camera)
 
     def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
         geometry = cameras.frustums.place(base_from_camera)
         table = cameras.view_frusta.camera_table(base_from_camera)
-        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._voxel_threshold)
+        return FrameInputs(geometry.cameras[0], cameras.plan(geometry), table, self._reader.voxel_threshold)
 
     def _occupancy(self, prediction: Prediction, cameras: CameraSet, base_from_camera: np.ndarray) -> Occupancy:
-        """Occupied, free and unknown voxels; unknown ones are outside all views or hidden behind others."""
-        lowest, highest = (float(value) for value in prediction.density.aminmax())
-        if not (lowest >= 0 and highest < float("inf")):
-            raise _unusable(f"densities from {lowest} to {highest}")
-        confidence = occupancy_probability(prediction.density, self.grid.voxel_size)
-        visible = cast(prediction.density, cameras.view_frusta.at(base_from_camera))
-        voxels = found_voxels(prediction, confidence, visible, self._voxel_threshold, self._channel_ids)
-        return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
-
-    def _made(
-        self,
-        prediction: Prediction,
-        voxels: OccupiedVoxels,
-        visible: Callable[[], np.ndarray],
-        confidence: Tensor | None = None,
-    ) -> Occupancy:
-        size = self.grid.voxel_size
-
-        def probability() -> np.ndarray:
-            found = occupancy_probability(prediction.density, size) if confidence is None else confidence
-            return found.cpu().numpy()
-
-        return Occupancy.predicted(
-            self.grid,
-            self.classes,
-            voxels,
-            visible,
-            probability,
-            partial(prediction.field, self.grid),
-            self._threshold_array,
-        )
-
-    def _check(self, views, tables: Sequence, base_from_camera: np.ndarray, odom_from_base) -> None:
-        expected = (len(tables), *self.view_size, 3)
-        if not len(tables):
-            raise ValueError("there is no view; give at least one camera's")
-        if not isinstance(views, (np.ndarray, Tensor)):
-            raise ValueError(f"views are a {type(views).__name__}; expected an array, uint8 {expected}")
-        if views.dtype not in (np.uint8, torch.uint8) or tuple(views.shape) != expected:
-            raise ValueError(f"views are {views.dtype} of shape {tuple(views.shape)}; expected uint8 {expected}")
-        if np.shape(base_from_camera) != (len(tables), 4, 4) or not np.isfinite(base_from_camera).all():
-            raise ValueError(
-                f"base_from_camera is {np.shape(base_from_camera)} or not finite; expected ({len(tables)}, 4, 4)"
-            )
-        if odom_from_base is not None and (np.shape(odom_from_base) != (4, 4) or not np.isfinite(odom_from_base).all()):
-            raise ValueError("odom_from_base is no finite 4x4 transform; give None if the vehicle's pose is not known")
-
-
-def _unusable(found: str) -> ValueError:
-    return ValueError(f"the network's output cannot be used ({found}); try precision float32, or another checkpoint")
+        return self._reader.of_prediction(prediction, cameras.view_frusta.at(base_from_camera))
 
 
 def _same(logits: Tensor) -> Tensor:

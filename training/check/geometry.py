@@ -16,7 +16,7 @@ from renderocc_model.rosio.motion import find_jumps
 from renderocc_model.rosio.rectification import baseline_doubts, frames_from_optical
 from renderocc_model.rosio.tf_buffer import TransformError
 from renderocc_model.rosio.vehicle import Vehicle
-from training.recordings.frames import pose_gap
+from training.recordings.pose_gaps import pose_gap
 
 from .contents import Contents
 

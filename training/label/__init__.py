@@ -172,7 +172,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from .coverage import coverage_table, source_table
     from .from_motion import motion_labels
     from .ground_images import find_image_ground
-    from .make import depth_of_images, write_labels
+    from .image_job import depth_of_images
+    from .make import write_labels
     from .setup import find_sources
 
     for name, value, least in (

@@ -20,10 +20,10 @@ from training.recordings.stamped_topic import StampedTopic, find_topic
 from .clouds import CloudSource, LabelField, LabelFiles, LidarClouds, LidarGroup
 from .from_images import Segmenter
 from .ground_clouds import ground_clouds
-from .make import Sources
 from .mapping import ClassMapping, LabelError, NeedsOption, load_mapping, mapping_names
 from .projection import Occlusion
 from .scans import scan_times
+from .sources import Sources
 
 __all__ = ["find_sources"]
 

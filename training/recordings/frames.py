@@ -15,15 +15,16 @@ from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.geometry.mount_entries import camera_mounts, lidar_mounts
 from renderocc_model.geometry.mounts import mount_faults, shared_mounts
 from renderocc_model.geometry.transforms import invert, quaternion_from_matrix
-from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from renderocc_model.rosio.heading import heading_fault
 from renderocc_model.rosio.motion import Jumps, find_jumps
 from renderocc_model.rosio.tf_buffer import TransformError
 from renderocc_model.rosio.vehicle import Vehicle
 
+from .gathering import gather
 from .index import read_index
 from .label_images import LabelImageError, depth_image, semantic_image
+from .pose_gaps import pose_gap
 from .sources import (
     ImageSource,
     JumpError,
@@ -32,11 +33,10 @@ from .sources import (
     find_cameras,
     find_source,
     images_of,
-    read_message,
     time_text,
 )
 
-__all__ = ["FrameIndex", "Recording", "pose_gap"]
+__all__ = ["FrameIndex", "Recording"]
 
 _DECODERS = {"semantic": semantic_image, "depth": depth_image}
 
@@ -314,39 +314,14 @@ class Recording:
         return time_text(stamp_ns, self.bag.start_ns)
 
     def gather(self, wanted: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], Message]:
-        """Read the messages of several images in one pass over the part of the files that holds them.
+        """{(kind, camera, stamp): message}, read in one pass over the part of the files that holds them.
 
         Args:
             wanted: (kind, camera, stamp) of each; the kind is 'image', 'semantic' or 'depth'.
-        Returns:
-            {(kind, camera, stamp): message}.
         Raises:
             RecordingError: one of the images does not exist.
         """
-        wanted = set(wanted)
-        found: dict[tuple[str, str, int], Message] = {}
-        by_bag: dict[int, dict[str, tuple[str, str, ImageSource]]] = {}
-        times: dict[int, list[int]] = {}
-        for kind, camera, stamp_ns in sorted(wanted):
-            source = self._source(kind, camera)
-            if stamp_ns not in source.recorded:
-                raise RecordingError(f"{source.bag.path}: {source.topic} has no image at {self.time_text(stamp_ns)}")
-            if source.video is not None:
-                recorded_ns = source.recorded[stamp_ns]
-                found[kind, camera, stamp_ns] = read_message(source, recorded_ns, source.picture, stamp_ns)
-                continue
-            by_bag.setdefault(id(source.bag), {})[source.topic] = (kind, camera, source)
-            times.setdefault(id(source.bag), []).append(source.recorded[stamp_ns])
-        for key, topics in by_bag.items():
-            bag = next(iter(topics.values()))[2].bag
-            for topic, recorded_ns, data in bag.messages(list(topics), min(times[key]), max(times[key]) + 1):
-                kind, camera, source = topics[topic]
-                stamp_ns = read_message(source, recorded_ns, cdr.read_header, data)[0] + source.offset_ns
-                name = (kind, camera, stamp_ns)
-                if name in wanted and name not in found:
-                    read = source.plain if kind == "image" else source.read
-                    found[name] = read_message(source, recorded_ns, read, data)
-        return found
+        return gather(wanted, self._source, self.bag.start_ns)
 
     def topic(self, kind: str, camera: str) -> str:
         """'file: topic' of a camera's images, for error texts."""
@@ -365,18 +340,6 @@ class Recording:
 def mount_frame(topic: str) -> str:
     """The frame in the transform buffer of a LiDAR that has an entry in `mounts`. No frame of TF has this name."""
     return f"mount of {topic}"
-
-
-def pose_gap(stamps: Sequence[int], stamp_ns: int) -> float:
-    """Seconds from a stamp to the farther of the poses before and after it; 0 at a pose, and outside of their range.
-
-    Args:
-        stamps: of the poses, ascending.
-    """
-    place = bisect_left(stamps, stamp_ns)
-    if place == len(stamps) or stamps[place] == stamp_ns or place == 0:
-        return 0.0  # outside of the range the look-up itself fails, unless a link above the base moves
-    return max(stamp_ns - stamps[place - 1], stamps[place] - stamp_ns) / 1e9
 
 
 def _nearest(stamps: Sequence[int], stamp_ns: int) -> int:
