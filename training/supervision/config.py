@@ -88,7 +88,8 @@ class SupervisionConfig:
     occupancy_factor: float = setting(
         1.0,
         "points, voxels and 3D truth: p = 1 - exp(-factor * sigma * voxel_size) is the probability of a voxel to be "
-        "occupied. Above 1, a voxel that is occupied with probability 1/2 stops less than half of the light in rendering",
+        "occupied. Above 1, a voxel that is occupied with probability 1/2 stops less than half of the light in "
+        "rendering",
         0.01,
         100.0,
     )

@@ -56,8 +56,8 @@ def termination_terms(
         termination: the mean of -log p over returns, plus the mean of tau over rays that left the grid, times the
             number of these rays divided by the number of returns.
         return_voxel: the mean of -log(1 - exp(-x)) over returns, with x the optical depth of one voxel length at a
-            point up to a voxel behind the return, times `occupancy_factor`. A window of many voxels can stop light with little density in each;
-            this term asks for a surface.
+            point up to a voxel behind the return, times `occupancy_factor`. A window of many voxels can stop light with
+            little density in each; this term asks for a surface.
     """
     grid, returned = field.grid, labels.returned > 0
     terms = {}
