@@ -154,7 +154,8 @@ def query_losses(
         occupancy_factor: see `SupervisionConfig`.
     Returns:
         occupancy: binary cross-entropy with p = 1 - exp(-occupancy_factor * sigma * voxel_size): the mean over
-            occupied points times `occupied_share`, plus the mean over empty points times 1 - `occupied_share`; or with `weighing` volume, the mean over all.
+            occupied points times `occupied_share`, plus the mean over empty points times 1 - `occupied_share`; or with
+            `weighing` volume, the mean over all.
         semantics: cross-entropy of the class at occupied points, by their weights and those of the classes.
     """
     config = config or QueryConfig()
