@@ -14,17 +14,19 @@ import yaml
 from small_models import small_config
 
 from renderocc_model.base.config import to_mapping
+from training.data.prepare.tables import list_tables
 from training.study import main, results
 from training.study.description import PARTS, Run, TownData, Towns, load_study
 from training.study.jobs import Job, run_jobs
 from training.study.results import FIGURES, Results, Spread, spread, write_source
+from training.study.runner import StudyRunner
 from training.study.section import NOT_RUN, render_table
 from training.study.towns import TownFolder
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDIES = sorted((ROOT / "config" / "study").glob("town_*.yaml"))
+STUDIES = sorted(path for path in (ROOT / "config" / "study").glob("*.yaml") if "comparison:" in path.read_text())
 STEPS = 3
 
 
@@ -104,7 +106,7 @@ def test_the_studies_in_the_box_share_no_town_between_learning_and_testing():
         data = load_study(path).config.data
         learned |= {*data.training.seeds, *data.validation.seeds}
         tested |= set(data.test.seeds)
-    assert len(STUDIES) == 2 and not learned & tested
+    assert len(STUDIES) == 3 and not learned & tested
 
 
 def test_a_variant_with_an_unknown_setting_is_named(files):
@@ -152,6 +154,23 @@ def test_towns_of_another_description_are_not_mixed_in(tmp_path):
         TownFolder(tmp_path, TownData(Towns((1,)), Towns((2,)), Towns((3,)), width=352))
 
 
+def test_a_result_with_other_labels_is_not_mixed_in(files, tmp_path):
+    study = load_study(files)
+    run = next(study.runs())
+    (tmp_path / f"{run.name}.json").write_text(json.dumps(result(study, run, 0.2)))
+    changed(files.parent / "variants.yaml", lambda content: content["variants"][0].update(labels="motion"))
+    with pytest.raises(ValueError, match="plain_4.json: was made with labels=None, now it is motion"):
+        Results(tmp_path, load_study(files)).read(run)
+
+
+def test_towns_that_were_recorded_without_a_lidar_are_not_labelled_from_it(tmp_path):
+    data = TownData(Towns((1,)), Towns((2,)), Towns((3,)))
+    TownFolder(tmp_path, data, ("exact", "motion"))
+    TownFolder(tmp_path, data)  # depth from motion needs no other recordings
+    with pytest.raises(ValueError, match="has towns of another description"):
+        TownFolder(tmp_path, data, ("lidar",))
+
+
 # --- what the variants mean
 
 
@@ -182,6 +201,19 @@ def test_the_variants_switch_what_their_names_say():
     assert all(config.seed == 1 and config.steps == full.steps for config in configs.values())
 
 
+def test_the_rows_of_depth_differ_in_their_labels_and_in_whether_distances_are_used():
+    study = load_study(ROOT / "config" / "study" / "depth_cpu.yaml")
+    variants = {variant.name: variant for variant in study.comparison.variants}
+    assert study.labels() == ("lidar", "motion")
+    assert [variants[name].labels for name in ("none", "motion", "lidar")] == ["lidar", "motion", "lidar"]
+    none, motion, lidar = (
+        to_mapping(study.train_config(Run(variants[name], 0))) for name in ("none", "motion", "lidar")
+    )
+    assert motion == lidar and lidar["supervision"]["mode"] == "render"
+    assert none["supervision"].pop("use_depth") is False and lidar["supervision"].pop("use_depth") is True
+    assert none == lidar
+
+
 def test_seeds_come_in_turn_so_that_an_early_end_leaves_something_of_every_variant():
     study = load_study(ROOT / "config" / "study" / "town_cpu.yaml")
     count = len(study.comparison.variants)
@@ -202,7 +234,52 @@ def test_what_records_and_prepares_is_understood_by_those_commands(tmp_path):
     asked = simulate().parse_args(jobs[2].commands[0][2:])
     assert (asked.seed, asked.frames, asked.width, asked.height, asked.rate) == (3, 6, 176, 64, 2.0)
     asked = prepare().parse_args(folder.prepare(2).commands[0][2:])
-    assert len(asked.bags) == 4 and asked.pixels_per_image == 50 and asked.out == folder.tables
+    assert len(asked.bags) == 4 and asked.pixels_per_image == 50 and asked.out == folder.tables()
+    assert not asked.labels and asked_without_lidar(jobs) == {True} and not folder.unlabelled()
+
+
+def asked_without_lidar(jobs):
+    from training.simulate import parser as simulate
+
+    return {simulate().parse_args(job.commands[0][2:]).no_lidar for job in jobs}
+
+
+def test_labels_are_made_of_all_towns_but_those_of_the_test_and_each_once(tmp_path):
+    from training.data.prepare import parser as prepare
+    from training.label import parser as label
+
+    folder = TownFolder(tmp_path, TownData(Towns((11, 12)), Towns((2,)), Towns((3,))), ("exact", "motion", "lidar"))
+    assert asked_without_lidar(folder.missing()) == {False}
+    motion = tmp_path / "labels_motion"
+    (motion / "town_12").mkdir(parents=True)  # labelled before
+    jobs = folder.unlabelled()
+    assert [job.name for job in jobs] == ["town_11_motion", "town_2_motion", *(f"town_{n}_lidar" for n in (11, 12, 2))]
+    asked = label().parse_args(jobs[0].commands[0][2:])
+    assert (asked.bag, asked.out) == (folder.recordings / "town_11", motion / "town_11")
+    assert (asked.depth_from, asked.semantic_topic) == ("motion", "/{camera}/semantic")
+    asked = label().parse_args(jobs[2].commands[0][2:])
+    assert (asked.depth_from, asked.semantic_topic) == ("recording", None)
+    exact, moved, _ = (prepare().parse_args(command[2:]) for command in folder.prepare(1).commands)
+    assert len(exact.bags) == 4 and not exact.labels
+    assert [path.name for path in moved.bags] == ["town_11", "town_12", "town_2"]
+    assert moved.labels == [motion / name for name in ("town_11", "town_12", "town_2")]
+    assert moved.out == folder.tables("motion") != exact.out
+
+
+def test_a_run_learns_from_the_tables_of_its_own_labels(files, town_bag, tmp_path):
+    changed(files.parent / "variants.yaml", lambda content: content["variants"][0].update(labels="lidar"))
+    study, out = load_study(files), tmp_path / "out"
+    for number in range(3):
+        shutil.copytree(town_bag, out / "towns" / "recordings" / f"town_{number}")
+    towns = TownFolder(out / "towns", study.config.data, study.labels())
+    runner = StudyRunner(study, out, tmp_path / "docs", 1, 1)
+    with (tmp_path / "lock").open("w") as lock:
+        assert runner._make_towns(towns, lambda: False, lock.fileno()) == []
+    assert list_tables(towns.tables()) == ["town_0", "town_1", "town_2"]
+    assert list_tables(towns.tables("lidar")) == ["town_0", "town_1"]
+    plain, full = (runner._job(run, towns).commands for run in study.runs())
+    assert f"data.prepared={towns.tables('lidar')}" in plain[0] and f"data.prepared={towns.tables()}" in full[0]
+    assert str(towns.tables()) in plain[1] and str(towns.tables("lidar")) not in plain[1]  # compared with exact labels
 
 
 # --- tables

@@ -12,6 +12,9 @@ from renderocc_model.base.config import configuration, from_mapping, load_yaml, 
 from ..train.config import TrainConfig, load_train_config
 
 __all__ = [
+    "EXACT",
+    "LIDAR",
+    "MOTION",
     "PARTS",
     "Comparison",
     "Row",
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 PARTS = ("training", "validation", "test")
+# What 2D labels a variant learns from: those of the simulator, or those that `renderocc label` makes.
+EXACT, LIDAR, MOTION = "exact", "lidar", "motion"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
@@ -73,6 +78,12 @@ class Variant:
     name: str = setting("", "name, also of its result files")
     about: str = setting("", "description in one sentence")
     settings: tuple[str, ...] = setting((), "settings that differ from the training run's YAML, name=value")
+    labels: str = setting(
+        EXACT,
+        "2D labels of the training and validation towns: exact, or made from the LiDAR's clouds, or depth from motion "
+        "with the exact classes",
+        choices=(EXACT, LIDAR, MOTION),
+    )
 
     def check(self) -> None:
         _check_name("variant", self.name)
@@ -171,6 +182,10 @@ class Study:
             for variant in self.comparison.variants:
                 yield Run(variant, seed)
 
+    def labels(self) -> tuple[str, ...]:
+        """What labels the variants learn from, each once."""
+        return tuple(dict.fromkeys(variant.labels for variant in self.comparison.variants))
+
     def words(self, run: Run) -> list[str]:
         """The settings of a run that decide what is learned. Paths and `run` are added later."""
         data = self.config.data
@@ -187,8 +202,9 @@ class Study:
         return load_train_config(self.train, [*self.words(run), *words])
 
     def identity(self, run: Run) -> dict:
-        """Everything that a run's figures depend on, as plain data: towns and settings."""
-        return {"towns": to_mapping(self.config.data), "training": deciding_settings(self.train_config(run))}
+        """Everything that a run's figures depend on, as plain data: towns, settings, and labels that are not exact."""
+        made_with = {"towns": to_mapping(self.config.data), "training": deciding_settings(self.train_config(run))}
+        return made_with if run.variant.labels == EXACT else {**made_with, "labels": run.variant.labels}
 
 
 def deciding_settings(config: TrainConfig) -> dict:

@@ -36,7 +36,7 @@ from ..evaluate.threshold import ThresholdSearch
 from ..supervision.config import SupervisionConfig
 from ..supervision.supervise import Supervision
 from ..train.config import TrainConfig, load_train_config
-from .description import Variant
+from .description import EXACT, Variant
 from .illustrations import volumes_from_above, write_jpeg
 
 __all__ = ["FitConfig", "Fitted", "fit_frames", "fit_table", "main"]
@@ -58,6 +58,11 @@ class FitConfig:
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
             raise ValueError(f"variants are called {', '.join(names)}; give each a name of its own")
+        for variant in self.variants:
+            if variant.labels != EXACT:
+                raise ValueError(
+                    f"variant '{variant.name}' has labels '{variant.labels}'; leave it out: a fit takes --data's"
+                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,7 @@ class StudyRunner:
             missing = [run for run in self._chosen if self.results.read(run) is None]
             failures = []
             if missing:
-                towns = TownFolder(self.out / "towns", self.study.config.data)
+                towns = TownFolder(self.out / "towns", self.study.config.data, self.study.labels())
                 failures = self._make_towns(towns, stop, lock)
                 if not failures and not stop():
                     failures = self._train(missing, towns, stop, lock)
@@ -98,17 +98,21 @@ class StudyRunner:
         )
 
     def _make_towns(self, towns: TownFolder, stop: Stop, lock: int) -> list[str]:
+        for what, missing in (("recording", towns.missing), ("labelling", towns.unlabelled)):
+            failures = self._counted(what, missing(), stop, lock)
+            if failures or stop():
+                return failures
+        return run_jobs([towns.prepare(self.jobs)], 1, 1, self.out / "logs", stop=stop, keep_open=(lock,))
+
+    def _counted(self, what: str, jobs: Sequence[Job], stop: Stop, lock: int) -> list[str]:
+        """Run a job for each of some towns, and count them."""
         logs = self.out / "logs"
-        recording = towns.missing()
-        if recording:
-            print(f"recording {len(recording)} towns, {self.jobs} at a time; logs in {logs}", flush=True)
-        countdown = Countdown(len(recording), "town", "towns")
-        failures = run_jobs(
-            recording, self.jobs, 1, logs, lambda job: print(countdown.line(job.name), flush=True), stop, (lock,)
+        if jobs:
+            print(f"{what} {len(jobs)} towns, {self.jobs} at a time; logs in {logs}", flush=True)
+        countdown = Countdown(len(jobs), "town", "towns")
+        return run_jobs(
+            jobs, self.jobs, 1, logs, lambda job: print(countdown.line(job.name), flush=True), stop, (lock,)
         )
-        if failures or stop():
-            return failures
-        return run_jobs([towns.prepare(self.jobs)], 1, 1, logs, stop=stop, keep_open=(lock,))
 
     def _train(self, runs: Sequence[Run], towns: TownFolder, stop: Stop, lock: int) -> list[str]:
         logs = self.out / "logs"
@@ -151,7 +155,7 @@ class StudyRunner:
             "--out",
             str(folder),
             *self.study.words(run),
-            f"data.prepared={towns.tables}",
+            f"data.prepared={towns.tables(run.variant.labels)}",
             f"run.threads={self.threads}",
         )
         evaluate = (
@@ -160,7 +164,7 @@ class StudyRunner:
             "--checkpoint",
             str(folder / "checkpoint.safetensors"),
             "--data",
-            str(towns.tables),
+            str(towns.tables()),
             "--recordings",
             *data.recordings("test"),
             "--device",
@@ -172,7 +176,7 @@ class StudyRunner:
             evaluate += (
                 "--baselines",
                 "--training-data",
-                str(towns.tables),
+                str(towns.tables()),
                 "--training-recordings",
                 *data.recordings("training"),
             )

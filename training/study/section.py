@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..evaluate.report import markdown_table
-from .description import PARTS, Study, Table
+from .description import EXACT, LIDAR, MOTION, PARTS, Study, Table
 from .results import Spread, spread
 
 __all__ = ["NOT_RUN", "render_part", "render_table"]
@@ -114,8 +114,8 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
         f"- **Runs**: {len(results) or 'none'} of {len(runs)} ({len(study.comparison.variants)} variants, seeds "
         f"{_ranges(config.seeds)}){'' if len(results) == len(runs) else '; the rest was not run'}.",
         f"- **Towns**, simulated, at {data.rate:g} frames a second, images {data.width}x{data.height}: {towns}.",
-        f"- **Labels**: class and distance of {labels}. Occupancy thresholds are found with the 2D labels of the "
-        "validation towns; test towns are used for nothing but the figures.",
+        f"- **Labels**: class and distance of {labels}.{_made_labels(study)} Occupancy thresholds are found with the "
+        "2D labels of the validation towns; test towns are used for nothing but the figures.",
         f"- **Network**: {model.backbone.name}, views {model.images.width}x{model.images.height}, grid {size} m at "
         f"{grid.voxel_size:g} m.",
         f"- **Training**: {train.steps:,} steps of {train.batch} sample{'s' * (train.batch > 1)}, at most "
@@ -137,6 +137,16 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
             "network and 17 classes in real traffic: orders can be compared, values cannot."
         )
     return "\n".join(lines)
+
+
+def _made_labels(study: Study) -> str:
+    """What is to be said of labels that are not the simulator's; empty if there are none."""
+    known = {
+        LIDAR: "those of its clouds (`renderocc label`)",
+        MOTION: "depth from motion with the exact classes of its pixels (`renderocc label --depth-from motion`)",
+    }
+    made = [f"{labels}, {known[labels]}" for labels in study.labels() if labels != EXACT]
+    return f" They are made by each variant's own source: {'; '.join(made)}." if made else ""
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -170,7 +180,8 @@ def _variants(study: Study) -> str:
     lines = []
     for variant in study.comparison.variants:
         words = ", ".join(f"`{word}`" for word in variant.settings) or "nothing"
-        lines.append(f"- **{variant.name}**: {variant.about}. Changes {words}.")
+        labels = "" if variant.labels == EXACT else f"; labels: {variant.labels}"
+        lines.append(f"- **{variant.name}**: {variant.about}. Changes {words}{labels}.")
     return "\n".join(lines)
 
 
