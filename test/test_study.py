@@ -160,7 +160,7 @@ def test_a_result_with_other_labels_is_not_mixed_in(files, tmp_path):
     (tmp_path / f"{run.name}.json").write_text(json.dumps(result(study, run, 0.2)))
     changed(files.parent / "variants.yaml", lambda content: content["variants"][0].update(labels="motion"))
     with pytest.raises(ValueError, match="plain_4.json: was made with labels=None, now it is motion"):
-        Results(tmp_path, load_study(files)).read(run)
+        Results(tmp_path, load_study(files)).all()
 
 
 def test_towns_that_were_recorded_without_a_lidar_are_not_labelled_from_it(tmp_path):
