@@ -101,7 +101,7 @@ def test_calibration_writes_the_checkpoint_with_the_threshold_it_found(checkpoin
     assert run(checkpoint, tables, "--calibrate", new, "--json", out, "--limit", 2, "--rays", 2000) == 0
     result, before, after = json.loads(out.read_text()), load_checkpoint(checkpoint), load_checkpoint(new)
     ladder = result["calibration"]["ladder"]
-    scores = [step["ray_iou"] + step["voxel_iou"] for step in ladder]
+    scores = [step["ray_iou"] + step["voxel_iou"] + step["occupied_iou"] for step in ladder]
     assert result["calibration"]["threshold"] == ladder[int(np.argmax(scores))]["threshold"] != before.threshold
     assert plain_threshold(after.threshold) == result["threshold"]
     flat = after.threshold.flat if result["calibration"]["curve"] else after.threshold

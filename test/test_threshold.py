@@ -46,8 +46,9 @@ def test_the_threshold_lies_between_the_haze_and_the_wall():
     result = search.result()
     np.testing.assert_allclose(result.ray_iou, [0, 1, 1, 0])
     np.testing.assert_allclose(result.voxel_iou, [1 / 2, 1, 1, 0])
+    np.testing.assert_allclose(result.occupied_iou, [1 / 2, 1, 1, 0])
     assert result.threshold in (0.4, 0.6)
-    assert result.as_dict()["ray_iou"] == 1 and len(result.as_dict()["ladder"]) == 4
+    assert result.as_dict()["ray_iou"] == result.as_dict()["occupied_iou"] == 1 and len(result.as_dict()["ladder"]) == 4
 
 
 def test_a_wall_on_a_ray_that_left_the_grid_counts_against_a_threshold():
@@ -72,6 +73,22 @@ def test_a_ray_ends_at_the_first_voxel_that_holds_a_return_of_any():
     search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
     search.add(ghost_and_wall(), ahead([9.9, 14.9], [CAR, CAR]))
     np.testing.assert_allclose(search.result().ray_iou, [0, 1, 1, 0])
+
+
+def test_rays_that_are_not_walked_still_mark_voxels():
+    """Two rays, of which the first is walked. The second one's return marks voxel 15, which the field has empty, at the
+    car's place of the first: the walked ray ends there, 2.5 m before the car that is met, so it is right within 4 m."""
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9, 7.4], [CAR, CAR]), walked=1)
+    np.testing.assert_allclose(search.result().ray_iou, [1 / 3, 1 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(search.result().occupied_iou, [1 / 3, 1 / 2, 1 / 2, 0])
+
+
+def test_what_is_of_a_wrong_class_is_still_occupied():
+    search = ThresholdSearch(OCC3D_NUSCENES, LADDER)
+    search.add(ghost_and_wall(), ahead([9.9], [MANMADE]))
+    np.testing.assert_allclose(search.result().voxel_iou, [0, 0, 0, 0])
+    np.testing.assert_allclose(search.result().occupied_iou, [1 / 2, 1, 1, 0])
 
 
 def test_without_classes_all_are_alike():
@@ -115,7 +132,7 @@ def test_a_curve_is_found_where_far_voxels_are_less_likely_than_near_ghosts():
     search = ThresholdSearch(OCC3D_NUSCENES)
     search.add(faint_far_walls(), Rays.concatenate(rays))
     found = search.result()
-    assert found.voxel_iou.max() < 1 and found.curve_voxel_iou == 1 and found.curve_ray_iou == 1
+    assert found.voxel_iou.max() < 1 and found.curve_voxel_iou == found.curve_ray_iou == found.curve_occupied_iou == 1
     assert found.best is found.curve and found.curve.flat == found.threshold
     levels = found.curve.of_grid(GRID)[[1, 3, 9, 11, 29, 31], [2, 2, 4, 4, 6, 6], 0]
     chances = 1 - np.exp(-faint_far_walls().density.numpy() * 0.5)[[1, 3, 9, 11, 29, 31], [2, 2, 4, 4, 6, 6], 4]
@@ -126,6 +143,21 @@ def test_a_curve_is_found_where_far_voxels_are_less_likely_than_near_ghosts():
     alone = ThresholdSearch(OCC3D_NUSCENES, growths=(1.0,))
     alone.add(faint_far_walls(), Rays.concatenate(rays))
     assert alone.result().curve is None and alone.result().threshold == found.threshold
+
+
+def test_a_curve_that_gains_little_is_not_taken(monkeypatch):
+    """The three figures of the curve above are 1 each; what it gains over one number decides."""
+    rays = [ahead([distance], [CAR]) for distance in (1.4, 5.4, 15.4)]
+    for one, y in zip(rays, (2, 4, 6)):
+        one.origins[0, 1] = GRID.lower[1] + (y + 0.5) * GRID.voxel_size
+    search = ThresholdSearch(OCC3D_NUSCENES)
+    search.add(faint_far_walls(), Rays.concatenate(rays))
+    found = search.result()
+    best = found.thresholds.searchsorted(found.threshold - 1e-12)
+    gain = 3 - (found.ray_iou + found.voxel_iou + found.occupied_iou)[best]
+    for least, taken in ((gain - 0.001, True), (gain + 0.001, False)):
+        monkeypatch.setattr("training.evaluate.threshold.LEAST_GAIN", least)
+        assert (search.result().curve is not None) == taken
 
 
 def test_the_figures_of_a_curve_are_those_of_a_volume_above_it():
