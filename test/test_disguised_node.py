@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from disguised_drives import CAMERAS
 from disguised_vehicle import NAMESPACE, NAMESPACED, ODOMETRY, PREFIX, as_namespaced, as_odometry
 from node_frames import frames_of
 from sensor_msgs.msg import PointCloud2
 from system import Listener, Program, new_domain, node_command, stamp_ns, untrained_network, wait_until
-from test_disguised_vehicle import CAMERAS
 
 from renderocc_model.inference.predictor import Predictor
 from renderocc_ros.output.messages import surface_voxels

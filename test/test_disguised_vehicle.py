@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-import yaml
+from disguised_drives import CAMERAS, Drives, assert_same_labels, samples_with_the_same_rays
 from disguised_vehicle import NAMESPACED, ODOMETRY, as_namespaced, as_odometry
 from node_frames import frames_of
 from small_models import small_config
@@ -17,40 +17,16 @@ from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_ros.commands.doctor.bag import check_bag
 from renderocc_ros.parameters import NodeConfig
 from training.check import main as check
-from training.data.dataset import RayDataset, SampleConfig
-from training.data.prepare import main as prepare
-from training.label import main as label
 from training.recordings.frames import Recording
 
 pytestmark = pytest.mark.slow
 
 DISGUISES = {"namespaced": (as_namespaced, NAMESPACED), "odometry": (as_odometry, {"odom_topic": ODOMETRY})}
-CAMERAS = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
-
-
-class Drives(dict):
-    """{"plain" or a disguise: (recording, parameter file, labels, tables)}, made when they are asked for."""
-
-    def __init__(self, plain, folder) -> None:
-        super().__init__()
-        self.plain, self.folder = plain, folder
-
-    def __missing__(self, name):
-        params = self.folder / f"{name}.yaml"
-        write, settings = (lambda bag, out: bag, {}) if name == "plain" else DISGUISES[name]
-        bag = write(self.plain, self.folder / name / "drive")
-        params.write_text(yaml.safe_dump({"/**/renderocc": {"ros__parameters": settings}}))
-        sidecar, tables = self.folder / f"{name}_labels", self.folder / f"{name}_tables"
-        options = ["--params", str(params), "--jobs", "1"]
-        assert label([str(bag), "--out", str(sidecar), "--label-field", "label", *options]) == 0
-        assert prepare([str(bag), "--labels", str(sidecar), "--out", str(tables), *options]) == 0
-        self[name] = bag, params, sidecar, tables
-        return self[name]
 
 
 @pytest.fixture(scope="module")
 def drives(town_bag, tmp_path_factory):
-    return Drives(town_bag, tmp_path_factory.mktemp("vehicles"))
+    return Drives(town_bag, tmp_path_factory.mktemp("vehicles"), DISGUISES)
 
 
 @pytest.mark.parametrize("name", DISGUISES)
@@ -66,8 +42,8 @@ def test_check_finds_no_fault(drives, name, capsys):
 @pytest.mark.parametrize("name", DISGUISES)
 def test_doctor_finds_the_same_rig(drives, name):
     findings = Findings()
-    expected = check_bag(Findings(), drives["plain"][0], NodeConfig())
-    found = check_bag(findings, drives[name][0], NodeConfig(**DISGUISES[name][1]))
+    expected = check_bag(Findings(), drives["plain"].bag, NodeConfig())
+    found = check_bag(findings, drives[name].bag, NodeConfig(**DISGUISES[name][1]))
     assert findings.could_run and found.names == expected.names == CAMERAS
     for camera in CAMERAS:
         np.testing.assert_array_equal(found[camera].base_from_camera, expected[camera].base_from_camera)
@@ -75,43 +51,34 @@ def test_doctor_finds_the_same_rig(drives, name):
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_labels_and_poses_are_those_of_the_plain_recording(drives, name):
-    bag, params, sidecar, _ = drives[name]
+    plain, other = drives["plain"], drives[name]
     with (
-        Recording(drives["plain"][0], drives["plain"][2]) as plain,
-        Recording(bag, sidecar, vehicle_of_file(params)) as other,
+        Recording(plain.bag, plain.labels) as recorded,
+        Recording(other.bag, other.labels, vehicle_of_file(other.params)) as disguised,
     ):
-        assert other.cameras == plain.cameras == CAMERAS and other.stamps == plain.stamps
-        for camera in CAMERAS:
-            for stamp in plain.stamps[camera]:
-                np.testing.assert_allclose(other.odom_from_base(stamp), plain.odom_from_base(stamp), atol=1e-9)
-                np.testing.assert_array_equal(other.depth(camera, stamp), plain.depth(camera, stamp))
-                np.testing.assert_array_equal(other.semantic(camera, stamp), plain.semantic(camera, stamp))
+        assert_same_labels(disguised, recorded)
+        for stamp in {stamp for stamps in recorded.stamps.values() for stamp in stamps}:
+            np.testing.assert_allclose(disguised.odom_from_base(stamp), recorded.odom_from_base(stamp), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_training_samples_are_those_of_the_plain_recording(drives, name):
-    config = SampleConfig(height=64, width=176, rays=2000)
-    plain, other = (RayDataset(drives[one][3], config, seed=0) for one in ("plain", name))
-    for index in range(len(plain)):
-        one, two = plain.sample(0, index), other.sample(0, index)
-        np.testing.assert_allclose(two.rays.origins, one.rays.origins, atol=1e-6)
-        np.testing.assert_allclose(two.rays.directions, one.rays.directions, atol=1e-6)
-        np.testing.assert_array_equal(two.rays.distances, one.rays.distances)
-        np.testing.assert_array_equal(two.current.views, one.current.views)
+    for other, plain in samples_with_the_same_rays(drives[name], drives["plain"]):
+        np.testing.assert_array_equal(other.current.views, plain.current.views)
 
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_it_is_trained_on(drives, name, tmp_path):
-    assert_trained_on(drives[name][3], tmp_path)
+    assert_trained_on(drives[name].tables, tmp_path)
 
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_the_node_sees_what_it_sees_of_the_plain_recording(drives, name):
     predictor = Predictor.untrained(small_config("tiny"), device="cpu")
     waits = dict(cameras=CAMERAS, max_wait=5.0, camera_timeout=60.0)
-    plain, _ = frames_of(drives["plain"][0], NodeConfig(**waits), predictor)
+    plain, _ = frames_of(drives["plain"].bag, NodeConfig(**waits), predictor)
     predictor.reset()
-    other, said = frames_of(drives[name][0], NodeConfig(**waits, **DISGUISES[name][1]), predictor)
+    other, said = frames_of(drives[name].bag, NodeConfig(**waits, **DISGUISES[name][1]), predictor)
     assert set(other) == set(plain) and len(other) >= 2, said
     for stamp, frame in other.items():
         assert frame.used == plain[stamp].used == CAMERAS and not frame.ego_motion_missing, (frame.missing, said)
@@ -119,7 +86,7 @@ def test_the_node_sees_what_it_sees_of_the_plain_recording(drives, name):
 
 
 def test_odometry_that_is_the_only_one_is_found_and_named(drives, town_bag):
-    with Recording(drives["odometry"][0]) as found, Recording(town_bag) as plain:
+    with Recording(drives["odometry"].bag) as found, Recording(town_bag) as plain:
         stamp = plain.stamps["cam_front"][1]
         np.testing.assert_allclose(found.odom_from_base(stamp), plain.odom_from_base(stamp), atol=1e-9)
         assert any(ODOMETRY in note and "are used" in note for note in found.notes)
