@@ -23,6 +23,7 @@ EXPORT = requirements("requirements-export.txt")
 VIDEO = requirements("requirements-video.txt")
 VIEW = requirements("requirements-view.txt")
 OPENVINO = requirements("requirements-openvino.txt")
+RAY = requirements("requirements-ray.txt")
 
 setup(
     name=package_name,
@@ -56,6 +57,7 @@ setup(
         "video": [*NETWORK, *VIDEO],
         "view": [*NETWORK, *VIEW],
         "openvino": [*NETWORK, *OPENVINO],
+        "ray": [*NETWORK, *RAY],
         "test": [*NETWORK, *requirements("requirements-test.txt")],
     },
     zip_safe=False,  # weights and configuration are opened as files

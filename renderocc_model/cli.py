@@ -78,7 +78,7 @@ REMEDIES: dict[str, str] = {
     **dict.fromkeys(("torch", "torchvision", "timm", "safetensors", "numpy", "numba", "ruamel"), FROM_PIP),
     **dict.fromkeys(("cv2",), "python3 -m pip install opencv-python-headless"),
     **dict.fromkeys(
-        ("rosbags", "lz4", "tqdm", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"
+        ("rosbags", "lz4", "tqdm", "filelock", "trimesh", "embreex", "scipy", "triton"), "python3 -m pip install {name}"
     ),
     "rerun": "python3 -m pip install rerun-sdk",
     "backports": "python3 -m pip install backports.zstd",
@@ -92,7 +92,8 @@ LESS: dict[str, str] = {
     "simulate": "fewer --jobs, or smaller images",
     "study": "fewer --jobs",
     "eval": "fewer --rays",
-    "truth": "a smaller --reach",
+    "check": "fewer --jobs",
+    "truth": "fewer --jobs, or a smaller --reach",
     "export": "a machine with more memory",
     "bench": "fewer --frames",
     "view": "fewer --seconds",

@@ -121,7 +121,7 @@ def test_killed_twenty_times_the_bytes_are_those_of_an_uninterrupted_run(bag, pr
 import os, sys, time
 from pathlib import Path
 from renderocc_model.base.config import settings_of
-from training import prepare
+from training.data import prepare
 class Announced(prepare.ShardWriter):
     def __init__(self, *arguments):
         print(os.getpid(), flush=True)
@@ -352,8 +352,10 @@ def test_recordings_that_cannot_be_read_are_named(bag, tmp_path, capsys):
 
 
 def test_recordings_of_one_name_and_sidecars_of_another_number_are_refused(bag, tmp_path, capsys):
-    assert main([str(bag), str(bag), "--out", str(tmp_path)]) == 2
-    assert "several recordings are called drive" in capsys.readouterr().err
+    other = tmp_path / "copies" / "drive"
+    shutil.copytree(bag, other)
+    assert main([str(bag), str(other), "--out", str(tmp_path / "out")]) == 2
+    assert f"several recordings are called drive: {bag} and {other} would be written to" in capsys.readouterr().err
     assert main([str(bag), "--labels", "a", "b", "--out", str(tmp_path)]) == 2
     assert "--labels names 2 sidecars for 1 recordings" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,29 +13,40 @@ from renderocc_model.base.config_arguments import add_arguments
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 from training.label.structure.settings import MotionDepth
+from training.recordings.many.options import add_recordings, add_sharing, workers_from
 
 from .mapping import mapping_names
 from .network_backends import PROVIDERS
 
 __all__ = ["main"]
 
+_GPU_PROVIDERS = ("cuda", "tensorrt")
+
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc label",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Label the images of a recording in 2D. Depth comes from its LiDAR, from depth images, or\n"
-        "from its motion; classes come from labelled points, label images, a segmentation network, or the shape of\n"
+        description="Label the images of recordings in 2D. Depth comes from the LiDAR, from depth images, or\n"
+        "from motion; classes come from labelled points, label images, a segmentation network, or the shape of\n"
         "the ground. The labels are written to a sidecar bag with <camera>/depth and <camera>/semantic at the images'\n"
-        "stamps. The recording is not changed.",
+        "stamps. The recordings are not changed. Of several recordings those that have a sidecar are done already.\n"
+        "Exit status 0: all sidecars are complete. 2: something is wrong, and is named. 3: nothing is wrong, but\n"
+        "another process is working on some recordings.",
         epilog="examples: renderocc label drives/monday --preview look\n"
         "          renderocc label drives/monday --network segformer.onnx --sweeps 3\n"
         "          renderocc label drives/kitti_00 --label-files kitti/00/labels\n"
         "          renderocc label drives/no_lidar --depth-from motion --preview look\n"
-        "          renderocc label drives/monday --classes-from ground",
+        "          renderocc label drives/monday --classes-from ground\n"
+        "          renderocc label 'drives/**' @more.txt --jobs 8",
     )
-    made.add_argument("bag", type=Path, help="the recording")
-    made.add_argument("--out", type=Path, help="sidecar bag to write; must not exist (default: BAG_labels beside BAG)")
+    add_recordings(made)
+    made.add_argument(
+        "--out",
+        type=Path,
+        help="sidecar bag to write, which must not exist; for several recordings, a folder of sidecars NAME_labels "
+        "(default: BAG_labels beside BAG)",
+    )
     depth = made.add_argument_group("depth")
     depth.add_argument(
         "--depth-from",
@@ -137,37 +148,72 @@ def parser() -> argparse.ArgumentParser:
         "occ3d_nuscenes; with --classes-from ground, ground_obstacle)",
     )
     add_pose_gap_option(made)
-    made.add_argument("--preview", type=Path, metavar="DIR", help="write images with their labels drawn over them")
+    made.add_argument(
+        "--preview",
+        type=Path,
+        metavar="DIR",
+        help="write images with their labels drawn over them; for several recordings, to DIR/NAME",
+    )
     made.add_argument("--preview-count", type=int, default=10, metavar="N", help="previews of each camera (default 10)")
     made.add_argument(
         "--storage", choices=("mcap", "sqlite3"), default="mcap", help="file format of the sidecar (default mcap)"
     )
-    made.add_argument(
-        "--jobs",
-        type=int,
-        default=min(8, len(os.sched_getaffinity(0))),
-        metavar="N",
-        help="number of threads, and of processes for depth from motion",
-    )
+    add_sharing(made, "; of one recording, threads, and processes for depth from motion")
     add_vehicle_options(made)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc label`. Exit status 0: the sidecar is complete. 2: something is wrong, and is named."""
+    """`renderocc label`.
+
+    Returns:
+        0: all sidecars are complete. 2: something is wrong, and is named. 3: another process works on some recordings.
+    """
     arguments = parser().parse_args(argv)
     try:
         return _run(arguments)
     except (ValueError, OSError) as error:
-        print(f"renderocc label: {machine_error(error, arguments.out or arguments.bag) or error}", file=sys.stderr)
+        print(f"renderocc label: {machine_error(error, arguments.out or arguments.bags[0]) or error}", file=sys.stderr)
         return 2
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from training.recordings.many.find import find_recordings, refuse_same_output
+    from training.recordings.many.share import conclude, share_out, show
+    from training.recordings.many.task import Task
+    from training.recordings.notes import recording_name, sidecar_of
+
+    for name, value, least in (
+        ("sweeps", arguments.sweeps, 1),
+        ("ground-sweeps", arguments.ground_sweeps, 1),
+        ("batch", arguments.batch, 1),
+        ("preview-count", arguments.preview_count, 1),
+    ):
+        if value < least:
+            raise ValueError(f"--{name} is {value}; expected at least {least}")
+    bags = find_recordings(arguments.bags)
+    several = len(bags) > 1
+    if several and arguments.label_files:
+        raise ValueError(f"--label-files belongs to one recording, not to {len(bags)}")
+    workers = workers_from(arguments, len(bags), gpus=int(arguments.provider in _GPU_PROVIDERS))
+    outs = {bag: sidecar_of(bag) for bag in bags}
+    if arguments.out:
+        outs = {bag: arguments.out / out.name if several else arguments.out for bag, out in outs.items()}
+    refuse_same_output(outs)
+    tasks = []
+    for bag, out in outs.items():
+        own = copy.copy(arguments)
+        own.bag, own.out, own.jobs = bag, out, workers.threads
+        own.preview = arguments.preview / recording_name(bag) if arguments.preview and several else arguments.preview
+        tasks.append(Task(bag, (own, several), out, out.with_name(f".{out.name}.lease")))
+    return conclude("label", share_out(_label, tasks, workers, show), "labelled")
+
+
+def _label(arguments: argparse.Namespace, several: bool) -> None:
+    """Label one recording, `arguments.bag`, to `arguments.out`."""
     from tqdm import tqdm
 
     from training.recordings.frames import Recording
-    from training.recordings.notes import sidecar_of
 
     from .coverage import coverage_table, source_table
     from .from_motion import motion_labels
@@ -176,17 +222,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from .make import write_labels
     from .setup import find_sources
 
-    for name, value, least in (
-        ("sweeps", arguments.sweeps, 1),
-        ("ground-sweeps", arguments.ground_sweeps, 1),
-        ("jobs", arguments.jobs, 1),
-        ("batch", arguments.batch, 1),
-        ("preview-count", arguments.preview_count, 1),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} is {value}; expected at least {least}")
-    bag = arguments.bag
-    out = arguments.out or sidecar_of(bag)
+    bag, out = arguments.bag, arguments.out
+    if several and (out / "metadata.yaml").is_file():
+        print(f"{out} is complete already")
+        return
     if out.exists():
         raise ValueError(f"{out} exists; name another folder with --out, or remove it")
     with Recording(bag, None, vehicle_from(arguments), arguments.max_pose_gap) as recording:
@@ -229,4 +268,3 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.preview:
         print(f"wrote previews to {arguments.preview}")
     print(f"wrote {out}")
-    return 0

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from renderocc_model.base.config import configuration, setting, to_mapping
 from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.base.worker_processes import serve_parent
 from renderocc_model.field.classes import TABLES, ClassTable, by_name
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.vehicle_options import add_params_option
 from training.recordings.frames import FrameIndex, Recording
+from training.recordings.many.find import find_recordings, label_bags, refuse_same_output
+from training.recordings.many.options import add_recordings, add_sharing, workers_from
+from training.recordings.many.share import conclude, share_out, show
+from training.recordings.many.task import DONE, Outcome, Task, Workers
 from training.recordings.notes import class_table, find_sidecar, recording_name
 from training.recordings.sources import RecordingError
 
@@ -206,10 +205,11 @@ def parser() -> argparse.ArgumentParser:
         prog="renderocc prepare",
         description="Turn recordings and their 2D labels into memory-mapped tables for training, one folder for each "
         "recording. The command may be interrupted at any time; run it again to continue. Recordings are independent, "
-        "so several machines can prepare recordings into the same folder.",
+        "so several machines can prepare recordings into the same folder. Exit status 0: every recording is complete. "
+        "2: a recording cannot be prepared. 3: nothing is wrong, but another process is working on some recordings.",
         epilog="example: renderocc prepare drives/monday drives/tuesday --out tables",
     )
-    made.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="recordings")
+    add_recordings(made)
     made.add_argument("--out", type=Path, required=True, help="folder of the tables")
     made.add_argument(
         "--labels",
@@ -217,56 +217,50 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="SIDECAR",
-        help="label bags, one for each BAG, in the same order (default: BAG_labels if it exists, and BAG)",
+        help="label bags, one for each BAG, in the same order, or a folder with NAME_labels for each (default: "
+        "BAG_labels if it exists, and BAG)",
     )
-    made.add_argument(
-        "--jobs",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="number of processes (default: number of CPU cores)",
-    )
+    add_sharing(made)
     add_params_option(made)
     add_arguments(made, PrepareConfig)
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """`renderocc prepare`. Exit status 0: every recording is complete. 2: a recording cannot be prepared."""
+    """`renderocc prepare`.
+
+    Returns:
+        0: every recording is complete. 2: a recording cannot be prepared. 3: another process works on some recordings.
+    """
     arguments = parser().parse_args(argv)
     try:
-        if arguments.labels and len(arguments.labels) != len(arguments.bags):
-            raise ValueError(
-                f"--labels names {len(arguments.labels)} sidecars for {len(arguments.bags)} recordings; give one for "
-                "each, in the same order"
-            )
-        names = [recording_name(bag) for bag in arguments.bags]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"several recordings are called {', '.join(repeated)}; rename their folders")
+        bags = find_recordings(arguments.bags)
+        sidecars = label_bags(bags, arguments.labels)
+        folders = {bag: arguments.out / recording_name(bag) for bag in bags}
+        refuse_same_output(folders)
         vehicle = Vehicle() if arguments.params is None else vehicle_of_file(arguments.params)
         config = from_arguments(arguments, PrepareConfig, PrepareConfig(vehicle=vehicle))
+        workers = workers_from(arguments, len(bags))
         arguments.out.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        outcomes = _prepare([(bag, labels, arguments.out, config) for bag, labels in zip(bags, sidecars)], workers)
     except (ValueError, OSError) as error:
         print(f"renderocc prepare: {error}", file=sys.stderr)
         return 2
-    sidecars = arguments.labels or [None] * len(arguments.bags)
-    tasks = [(bag, sidecar, arguments.out, config) for bag, sidecar in zip(arguments.bags, sidecars)]
-    start = time.monotonic()
-    failures = prepare_recordings(tasks, min(max(arguments.jobs, 1), len(tasks)))
-    for text in failures:
-        print(f"renderocc prepare: {text}", file=sys.stderr)
-    print(f"prepared {len(tasks) - len(failures)} of {len(tasks)} recordings in {time.monotonic() - start:.1f} s")
-    for folder in filter(Path.is_dir, (arguments.out / name for name in names)):
+    count = sum(outcome.state == DONE for outcome in outcomes)
+    print(f"prepared {count} of {len(outcomes)} recordings in {time.monotonic() - start:.1f} s")
+    status = conclude("prepare", outcomes)
+    made = [folder for folder in folders.values() if folder.is_dir()]
+    for folder in made:
         for text in read_header(folder).get("warnings", ()):
             print(f"renderocc prepare: warning: {text}", file=sys.stderr)
-    if len(failures) < len(tasks):
-        print(_summary([arguments.out / name for name in names]))
+    if made:
+        print(_summary(made))
         print(f"wrote {arguments.out.resolve()}")
     apart = _class_tables_apart(arguments.out)
     if apart:
         print(f"renderocc prepare: {apart}", file=sys.stderr)
-    return 2 if failures or apart else 0
+    return 2 if apart else status
 
 
 def _class_tables_apart(out: Path) -> str:
@@ -284,7 +278,7 @@ def _class_tables_apart(out: Path) -> str:
 
 def _summary(folders: Sequence[Path]) -> str:
     """A line about the contents of the tables that are complete."""
-    headers = [read_header(folder) for folder in folders if folder.is_dir()]
+    headers = [read_header(folder) for folder in folders]
     frames, pixels, unlabelled = (sum(header[key] for header in headers) for key in ("frames", "pixels", "unlabelled"))
     text = f"{frames} frames, {pixels:,} labelled pixels"
     if unlabelled == pixels:
@@ -294,40 +288,28 @@ def _summary(folders: Sequence[Path]) -> str:
 
 def prepare_recordings(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]], jobs: int) -> list[str]:
     """Prepare each recording, in this process or in several. Returns an error text for each that failed."""
+    return [outcome.error for outcome in _prepare(tasks, Workers(jobs)) if outcome.error]
+
+
+def _prepare(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]], workers: Workers) -> list[Outcome]:
+    shared = [Task(task[0], task, task[2], task[2] / f".{recording_name(task[0])}.lease") for task in tasks]
+    return share_out(_prepare_one, shared, workers, show)
+
+
+def _prepare_one(bag: Path, labels: Path | None, out: Path, config: PrepareConfig) -> None:
+    """Prepare one recording, with a bar of its frames on a terminal. Errors say that work can go on."""
     from tqdm import tqdm
 
-    failures: list[str] = []
-    if jobs == 1:
-        for task in tasks:
-            with tqdm(desc=recording_name(task[0]), unit="frame", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(desc=recording_name(bag), unit="frame", disable=not sys.stderr.isatty()) as bar:
 
-                def on_frame(done: int, total: int) -> None:
-                    bar.total = total
-                    bar.update(done - bar.n)
+        def on_frame(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-                failures += filter(None, [_try(*task, on_frame)])
-        return failures
-    executor = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), serve_parent, (os.getpid(),))
-    try:
-        running = [executor.submit(_try, *task) for task in tasks]
-        for future in tqdm(as_completed(running), total=len(tasks), unit="recording", disable=not sys.stderr.isatty()):
-            failures += filter(None, [future.result()])
-    except BrokenProcessPool:
-        failures.append(f"a worker process died, probably out of memory; run again with fewer than {jobs} --jobs")
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-    return failures
-
-
-def _try(bag: Path, labels: Path | None, out: Path, config: PrepareConfig, on_frame=None) -> str | None:
-    """Prepare one recording. Returns the error in one line, or None."""
-    try:
-        prepare_recording(bag, labels, out, config, on_frame)
-    except ValueError as error:
-        return str(error)
-    except OSError as error:
-        why = machine_error(error, out) or f"{error.filename or out}: {error.strerror or error}; run again to go on"
-        return f"{bag}: {why}; what was written is kept, hidden in {out}"
-    except MemoryError as error:
-        return f"{bag}: {machine_error(error)}"
-    return None
+        try:
+            prepare_recording(bag, labels, out, config, on_frame)
+        except OSError as error:
+            why = machine_error(error, out) or f"{error.filename or out}: {error.strerror or error}; run again to go on"
+            raise ValueError(f"{bag}: {why}; what was written is kept, hidden in {out}") from None
+        except MemoryError as error:
+            raise ValueError(f"{bag}: {machine_error(error)}") from None
