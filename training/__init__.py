@@ -2,7 +2,8 @@
 
 Each folder imports only from the folders before it:
 
-- recordings/: reads recordings as frames, and writes new ones; importers/: recordings made from published datasets.
+- recordings/: reads recordings as frames, and writes new ones; importers/: recordings made from published datasets;
+  many/: many recordings found, and shared out over processes or machines.
 - simulate/: makes recordings of a simulated town, with labels and 3D truth.
 - label/: makes 2D labels for a recording. structure/: depth from motion, triangulated from images with known poses;
   ground/: the classes ground and obstacle, from points.
