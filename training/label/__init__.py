@@ -15,6 +15,7 @@ from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehic
 from training.label.structure.settings import MotionDepth
 from training.recordings.many.options import add_recordings, add_sharing, workers_from
 
+from .depth_fit import DenseDepth
 from .mapping import mapping_names
 from .network_backends import PROVIDERS
 
@@ -84,7 +85,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="TEMPLATE",
         help="use depth images instead of the LiDAR, for example /{camera}/depth/image_raw",
     )
-    add_arguments(made.add_argument_group("depth from motion"), MotionDepth)
+    motion = made.add_argument_group("depth from motion")
+    add_arguments(motion, MotionDepth)
+    motion.add_argument(
+        "--densify",
+        type=Path,
+        metavar="MODEL",
+        help="fill the images between the points: a network for depth from one image, ONNX or TorchScript, whose scale "
+        "and shift are fitted to the points of each image",
+    )
+    motion.add_argument(
+        "--densify-config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file that describes this network (default: MODEL with the ending .yaml, if there is one)",
+    )
+    add_arguments(motion, DenseDepth)
     made.add_argument(
         "--masks",
         type=Path,
@@ -136,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         "--provider",
         choices=("auto", *PROVIDERS),
         default="auto",
-        help="device of the network (default auto: cuda if there is one, else cpu)",
+        help="device of the networks (default auto: cuda if there is one, else cpu)",
     )
     classes.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images that the network takes at a time (default 1)"
@@ -256,6 +272,8 @@ def _label(arguments: argparse.Namespace, several: bool) -> None:
             )
         if sources.motion is not None:
             sources.motion.remove_store()
+        if sources.densifier is not None:
+            print(f"densify: {sources.densifier.text()}", file=sys.stderr)
         print(coverage_table(coverage, sources.classes))
         if arguments.preview and sources.network is not None:
             shares = source_table(sources.network.counts, sources.network.mapping)

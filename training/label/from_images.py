@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ from training.recordings.label_images import LabelImageError, depth_image, png_i
 
 from .mapping import ClassMapping, LabelError, load_mapping, mapping_from
 from .network_backends import load_network
+from .network_input import INPUT_KEYS, NetworkInput
 
 __all__ = ["Segmenter", "recorded_classes", "recorded_depth"]
 
@@ -116,7 +116,7 @@ class Segmenter:
         LabelError: a file is wrong. The text names the file and the fault.
     """
 
-    _KEYS = ("size", "mean", "std", "channels", "mapping")
+    _KEYS = (*INPUT_KEYS, "mapping")
 
     def __init__(
         self,
@@ -132,13 +132,7 @@ class Segmenter:
         document = load_yaml(where) if described else {}
         options = {key: document.pop(key) for key in self._KEYS if key in document}
         self.mapping = self._mapping(document, where, mapping, options.get("mapping"), classes)
-        self.size = _numbers(where, "size", options.get("size"), 2, lambda v: float(v).is_integer() and v > 0)
-        mean = _numbers(where, "mean", options.get("mean", (0.485, 0.456, 0.406)), 3, np.isfinite)
-        std = _numbers(where, "std", options.get("std", (0.229, 0.224, 0.225)), 3, lambda v: v > 0)
-        self._mean, self._std = (np.array(values, np.float32) for values in (mean, std))
-        self._flipped = options.get("channels", "rgb")
-        if self._flipped not in ("rgb", "bgr"):
-            raise LabelError(f"{where}: channels is {self._flipped!r}; expected rgb or bgr")
+        self._input = NetworkInput.read(options, where)
         if not self.path.is_file():
             raise LabelError(f"{self.path}: there is no such file; give the path of the network")
         self._run = load_network(self.path, provider)
@@ -172,7 +166,7 @@ class Segmenter:
         Raises:
             LabelError: as for one image, or the network takes one image only.
         """
-        inputs = [self._input(image) for image in images]
+        inputs = [self._input.array(image) for image in images]
         by_size: dict[tuple, list[int]] = {}
         for number, each in enumerate(inputs):
             by_size.setdefault(each.shape, []).append(number)
@@ -181,14 +175,6 @@ class Segmenter:
             for number, ids in zip(numbers, self._ids(np.stack([inputs[number] for number in numbers]))):
                 found[number] = self._classes(ids, images[number].shape[:2])
         return [classes for classes in found if classes is not None]
-
-    def _input(self, image: np.ndarray) -> np.ndarray:
-        """(3, H, W) float32."""
-        if self.size:
-            image = cv2.resize(image, (int(self.size[1]), int(self.size[0])), interpolation=cv2.INTER_AREA)
-        normal = (image.astype(np.float32) / np.float32(255) - self._mean) / self._std
-        normal = normal[..., ::-1] if self._flipped == "bgr" else normal
-        return np.ascontiguousarray(normal.transpose(2, 0, 1), np.float32)
 
     def _ids(self, inputs: np.ndarray) -> np.ndarray:
         """The ids that the network gives, (N, h, w)."""
@@ -218,15 +204,3 @@ class Segmenter:
             share = size[0] * size[1] / ids.size
             self.counts.update({n: round(c * share) for n, c in zip(numbers.tolist(), counts.tolist())})
         return cv2.resize(classes, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-
-
-def _numbers(where: Path, name: str, values: Any, count: int, good) -> tuple | None:
-    if values is None:
-        return None
-    try:
-        numbers = tuple(float(value) for value in values)
-        if len(numbers) == count and all(good(value) for value in numbers):
-            return numbers
-    except (TypeError, ValueError):
-        pass
-    raise LabelError(f"{where}: {name} is {values!r}; expected {count} numbers in their range")

@@ -58,7 +58,8 @@ def job_of_image(recording: Recording, sources: Sources, camera: str, stamp_ns: 
             clouds.append((sources.lidar.camera_from_cloud(camera, stamp_ns, cloud), cloud))
     elif camera not in sources.depth and sources.motion is None:
         raise NoCloud(f"camera '{camera}' has no depth topic")
-    image = recording.image_message(camera, stamp_ns) if picture or sources.network else None
+    seen = picture or sources.network or sources.densifier
+    image = recording.image_message(camera, stamp_ns) if seen else None
     return ImageJob(
         camera,
         stamp_ns,

@@ -113,6 +113,9 @@ def _label(
         labels = Labels(recorded_depth(job.depth, model.height, model.width), labels.semantic)
     if job.triangulated is not None:
         labels = Labels(standing_depth(job.triangulated, model, labels.semantic, sources.classes), labels.semantic)
+    if sources.densifier is not None:
+        assert image is not None  # `job_of_image` reads it where images are filled
+        labels = Labels(sources.densifier.fill(image, labels.depth), labels.semantic)
     if job.ground is not None:
         labels = Labels(labels.depth, job.ground.classes(model, labels.depth))
     if labels.semantic is None and sources.gives_classes:

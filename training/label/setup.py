@@ -18,6 +18,7 @@ from training.recordings.notes import class_table
 from training.recordings.stamped_topic import StampedTopic, find_topic
 
 from .clouds import CloudSource, LabelField, LabelFiles, LidarClouds, LidarGroup
+from .densify import densifier_of
 from .from_images import Segmenter
 from .ground_clouds import ground_clouds
 from .mapping import ClassMapping, LabelError, NeedsOption, load_mapping, mapping_names
@@ -81,6 +82,7 @@ def find_sources(recording: Recording, wanted: Namespace) -> tuple[Sources, dict
         None if wanted.keep_hidden else Occlusion(),
         wanted.min_depth,
         {} if wanted.masks is None else _masks(recording, wanted.masks),
+        densifier=densifier_of(wanted),
     )
     none = "none; for classes give --label-field, --label-files, --semantic-topic, --network or --classes-from ground"
     notes = {
@@ -104,7 +106,8 @@ def _refuse_other_depth(wanted: Namespace) -> None:
 
 def _depth_note(wanted: Namespace, clouds: list[StampedTopic], depth: dict[str, StampedTopic]) -> str:
     if wanted.depth_from == "motion":
-        return "motion: triangulated from the cameras' images and the ego poses"
+        filled = f", filled by {wanted.densify.name}" if wanted.densify else ""
+        return f"motion: triangulated from the cameras' images and the ego poses{filled}"
     topics = ", ".join(one.topic for one in clouds)
     return f"{topics}, {wanted.sweeps} cloud(s) an image" if clouds and not depth else wanted.depth_topic
 

@@ -11,6 +11,7 @@ from training.label.structure.run import MotionLabels
 from training.recordings.stamped_topic import StampedTopic
 
 from .clouds import CloudSource
+from .densify import Densifier
 from .from_images import Segmenter
 from .ground_images import ImageGround
 from .mapping import ClassMapping
@@ -34,6 +35,7 @@ class Sources:
         min_depth: smallest z-depth of a LiDAR point, metres.
         masks: {camera: (H, W) bool}: pixels that show the vehicle itself and get no labels.
         motion: depth from motion, in place of LiDAR and depth images; or None.
+        densifier: fills images between the points of depth from motion; or None.
         ground: classifies the pixels that have depth as ground or obstacle, where no LiDAR does; or None.
     """
 
@@ -47,6 +49,7 @@ class Sources:
     min_depth: float = 1.0
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     motion: MotionLabels | None = None
+    densifier: Densifier | None = None
     ground: ImageGround | None = None
 
     @property
