@@ -52,7 +52,9 @@ COMMANDS: dict[str, Command] = {
     "train": Command("training.train:main", "train a network on prepared recordings with 2D labels"),
     "eval": Command("training.evaluate.command:main", "evaluate a checkpoint on held-out recordings"),
     "metrics": Command("training.evaluate.metrics:main", "compute mIoU and RayIoU of predicted volumes"),
-    "export": Command("renderocc_model.export:main", "write a network for other runtimes: ONNX or torch.export"),
+    "export": Command(
+        "renderocc_model.export:main", "write a network for other runtimes: ONNX, torch.export, or INT8 for OpenVINO"
+    ),
     "view": Command(
         "training.evaluate.view:main", "write a recording and its volumes for the Rerun viewer, without ROS"
     ),

@@ -126,8 +126,8 @@ class NodeConfig(Vehicle):
     )
     backend: str = setting(
         "auto",
-        "library that runs the network; auto: onnxruntime for .onnx files; for checkpoints OpenVINO, if it is "
-        "installed and there is no CUDA device, else torch",
+        "library that runs the network; auto: onnxruntime for .onnx files, OpenVINO for .openvino files; for "
+        "checkpoints OpenVINO, if it is installed and there is no CUDA device, else torch",
         choices=("auto", "torch", "onnxruntime", "tensorrt", "openvino"),
     )
     precision: str = setting(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from renderocc_model import bench as bench_command
+from renderocc_model.bench import backends
 from renderocc_model.bench import network as bench
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.undistortion import UndistortTable
@@ -42,10 +43,15 @@ def test_both_ways_find_the_same_voxels():
 
 def test_the_table_has_both_ways_of_each_preset_and_their_ratio(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "PRESETS", {"tiny": SMALL, "base": SMALL})
+    absent = {name: missing for name in backends.BACKENDS if not name.startswith("torch")}
+    monkeypatch.setattr(backends, "BACKENDS", {**backends.BACKENDS, **absent})
     path = tmp_path / "bench.json"
     assert bench_command.main(["network", "--frames", "2", "--json", str(path)]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    # Head, rule, and three lines for each of two presets, of as many cells.
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    rows, libraries = rows[:8], rows[8:]
+    # Head, rule, and three lines for each of two presets, of as many cells; then head, rule and the libraries.
+    assert len(libraries) == 2 + len(backends.BACKENDS) and {row.count("|") for row in libraries} == {5}
     assert len(rows) == 8 and {row.count("|") for row in rows} == {len(bench.STAGES) + 6}
     figures = json.loads(path.read_text())["network"]
     for name in ("tiny", "base"):
@@ -53,3 +59,26 @@ def test_the_table_has_both_ways_of_each_preset_and_their_ratio(monkeypatch, tmp
             one = figures["presets"][name][way]
             assert set(one["stages"]) == set(bench.STAGES)
             assert 0 < sum(one["stages"].values()) <= one["frame"] * 1.5 and one["cpu"] > 0 and one["peak_bytes"] >= 0
+
+
+def missing(checkpoint, folder, frames):
+    raise ValueError("a library cannot be imported; python3 -m pip install it")
+
+
+def test_a_library_that_is_missing_is_a_row_that_says_what_to_install_and_others_have_ratios_to_torch():
+    lines = backends.backend_lines({"torch, float32": 0.2, "torch, bfloat16": 0.1, "c": 0.05, "d": "pip install d"}, 3)
+    assert lines[-4:] == [
+        "| torch, float32 | 200.0 ms | 1.00 | 2.00 |",
+        "| torch, bfloat16 | 100.0 ms | 0.50 | 1.00 |",
+        "| c | 50.0 ms | 0.25 | 0.50 |",  # 0.05 / 0.2 and 0.05 / 0.1
+        "| d | not measured: pip install d | | |",
+    ]
+    without = backends.backend_lines({"torch, float32": 0.2, "torch, bfloat16": "no", "c": 0.05}, 3)
+    assert without[-1] == "| c | 50.0 ms | 0.25 |  |"
+
+
+def test_each_library_that_is_installed_is_measured():
+    """The whole table, of a small network: what is not measured names its package or instruction."""
+    checkpoint = untrained_checkpoint(SMALL, OCC3D_NUSCENES)
+    for name, found in backends.measure_backends(checkpoint, 1).items():
+        assert (isinstance(found, float) and found > 0) or "import" in found or "bfloat16" in found, (name, found)

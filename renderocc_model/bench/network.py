@@ -2,7 +2,8 @@
 
 Plain: the network as it is trained, under autocast, launched operator by operator; logits of all voxels; visibility by
 PyTorch (`visible_voxels`); dense arrays brought to the host. The vehicle path is `Predictor`'s. Networks are untrained:
-about one voxel in 20 is occupied. Every frame has other poses, as on a moving vehicle.
+about one voxel in 20 is occupied. Every frame has other poses, as on a moving vehicle. After that, `tiny` on the CPU by
+each library that can run it (`backends`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from renderocc_model.bench.backends import backend_lines, measure_backends
 from renderocc_model.bench.measure import peak_bytes, reset_peak
 from renderocc_model.field.classes import OCC3D_NUSCENES, UNLABELLED
 from renderocc_model.field.field import SemanticDensityField
@@ -44,7 +46,7 @@ Clock = Callable[[str], None]  # called at the end of each stage with its name
 
 
 def bench_network(frames: int) -> tuple[dict, list[str]]:
-    """`tiny`, and `base`, both ways; results and a Markdown table."""
+    """`tiny`, and `base`, both ways, then `tiny` by each library; results and Markdown tables."""
     device = chosen_device("auto")
     precision = chosen_precision("auto", device)
     on_gpu = device.type == "cuda"
@@ -69,7 +71,9 @@ def bench_network(frames: int) -> tuple[dict, list[str]]:
         whole = row["plain"]["frame"] / row["vehicle"]["frame"]
         memory = row["plain"]["peak_bytes"] / max(row["vehicle"]["peak_bytes"], 1)
         lines.append(f"| | ratio | {' | '.join(ratios)} | {whole:.2f} | {whole:.2f} | {memory:.2f} |")
-    return {"device": where, "precision": precision, "frames": counts, "presets": rows}, lines
+    libraries = measure_backends(untrained_checkpoint(PRESETS["tiny"], OCC3D_NUSCENES), frames)
+    lines += ["", *backend_lines(libraries, frames)]
+    return {"device": where, "precision": precision, "frames": counts, "presets": rows, "libraries": libraries}, lines
 
 
 def measure(config: ModelConfig, device: torch.device, precision: str, frames: int) -> dict:

@@ -1,8 +1,12 @@
-"""`renderocc export`: a checkpoint's network as an ONNX file or a torch.export archive, ready for other runtimes."""
+"""`renderocc export`: a checkpoint's network as an ONNX file or a torch.export archive, ready for other runtimes.
+
+With `--int8` it is a file for OpenVINO, which `training.evaluate.int8` makes: that needs recordings and metrics.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import sys
@@ -21,10 +25,13 @@ from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pool
 from renderocc_model.network.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.untrained import surround_cameras
+from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options
 
 __all__ = ["export_checkpoint", "main"]
 
 _TRACED_CAMERAS = 6  # any number from two on gives the same graph
+_INT8 = "training.evaluate.int8"  # imported only when it is asked for
+_CALIBRATION_FRAMES = 64
 
 
 def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, source: str = "") -> None:
@@ -114,13 +121,40 @@ def _write_onnx(program: torch.export.ExportedProgram, metadata: str, path: Path
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc export",
-        description="Write a network for other runtimes: ONNX for onnxruntime and TensorRT, or a torch.export archive. "
-        "Cameras, their number and their mounts stay free. Takes a minute or two.",
-        epilog="example: renderocc export --checkpoint tiny --format onnx --out tiny.onnx",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Write a network for other runtimes: ONNX for onnxruntime and TensorRT, a torch.export archive,\n"
+        "or with --int8 a file for OpenVINO with INT8 layers, calibrated on a recording. Cameras, their\n"
+        "number and their mounts stay free. Takes a minute or two.",
+        epilog="examples: renderocc export --checkpoint tiny --format onnx --out tiny.onnx\n"
+        "          renderocc export --checkpoint tiny --int8 --calibrate drives/monday --out tiny.openvino",
     )
     made.add_argument("--checkpoint", required=True, help="a .safetensors file, or `tiny`, the one in the package")
-    made.add_argument("--format", required=True, choices=tuple(ENDINGS), dest="form")
-    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .onnx, or .pt2 (torch_export)")
+    made.add_argument("--format", choices=tuple(ENDINGS), dest="form", help="of the file, without --int8")
+    made.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="ends in .onnx, .pt2 (torch_export), .openvino (INT8)",
+    )
+    int8 = made.add_argument_group("INT8 layers for OpenVINO")
+    int8.add_argument("--int8", action="store_true", help="write them, and print what the network loses by them")
+    int8.add_argument("--calibrate", type=Path, metavar="BAG", help="recording whose frames choose the layers' ranges")
+    int8.add_argument(
+        "--compare",
+        type=Path,
+        metavar="BAG",
+        help="recording on which INT8 is compared with float32 (default: the same)",
+    )
+    int8.add_argument(
+        "--frames",
+        type=int,
+        default=_CALIBRATION_FRAMES,
+        metavar="N",
+        help=f"use at most N frames of each, spread evenly (default {_CALIBRATION_FRAMES})",
+    )
+    add_pose_gap_option(int8)
+    add_vehicle_options(made)
     return made
 
 
@@ -128,6 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`renderocc export`: exit status 0, or 2 where something is missing or wrong."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.int8:
+            return importlib.import_module(_INT8).export_int8(arguments)
+        _check_without_int8(arguments)
         checkpoint = load_checkpoint(arguments.checkpoint)
         export_checkpoint(checkpoint, arguments.out, arguments.form, Path(arguments.checkpoint).name)
     except (ValueError, OSError) as error:
@@ -137,3 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"inputs {', '.join(INPUTS)}; outputs {', '.join(OUTPUTS)}; {size:.1f} MiB")
     print(f"wrote {arguments.out.resolve()}")
     return 0
+
+
+def _check_without_int8(arguments: argparse.Namespace) -> None:
+    if arguments.form is None:
+        raise ValueError(f"--format is missing; choose one of {', '.join(ENDINGS)}, or give --int8")
+    for name in ("calibrate", "compare"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} is for --int8; leave it out, or give --int8")

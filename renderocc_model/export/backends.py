@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from renderocc_model.export.archive import check_torch_version, checked_archive
-from renderocc_model.export.file import ENDINGS, is_exported, read_description
+from renderocc_model.export.file import ENDINGS, OPENVINO_ENDING, is_exported, read_description
 from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
 from renderocc_model.network.checkpoint import CheckpointError, Description
 from renderocc_model.network.config import ModelConfig
@@ -38,8 +38,8 @@ class Exported:
 def chosen_backend(path: str | Path, backend: str, device: torch.device | str = "auto") -> str:
     """The backend for a file.
 
-    "auto" is onnxruntime for .onnx and torch for .pt2; for a checkpoint's file the fastest that is installed for the
-    device: OpenVINO without a CUDA device, else torch.
+    "auto" is onnxruntime for .onnx, torch for .pt2 and openvino for .openvino; for a checkpoint's file the fastest that
+    is installed for the device: OpenVINO without a CUDA device, else torch.
 
     Args:
         path: of the file; empty for a network that is in memory, which "auto" runs in torch: converting takes seconds.
@@ -50,14 +50,16 @@ def chosen_backend(path: str | Path, backend: str, device: torch.device | str = 
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
-    possible = {ENDINGS["onnx"]: ("onnxruntime", "tensorrt"), ENDINGS["torch_export"]: ("torch",)}.get(
-        Path(path).suffix, ("torch", "openvino")
-    )
+    possible = {
+        ENDINGS["onnx"]: ("onnxruntime", "tensorrt"),
+        ENDINGS["torch_export"]: ("torch",),
+        OPENVINO_ENDING: ("openvino",),
+    }.get(Path(path).suffix, ("torch", "openvino"))
     if backend == "auto":
         return "openvino" if "openvino" in possible and _prefers_openvino(path, str(device)) else possible[0]
     if backend not in possible:
         remedy = (
-            "it is run by onnxruntime or tensorrt"
+            f"it is run by {' or '.join(possible)}"
             if "torch" not in possible
             else "give the checkpoint itself"
             if backend == "openvino"

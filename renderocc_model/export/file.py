@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from renderocc_model.export.openvino_file import CHECKPOINT
 from renderocc_model.network.checkpoint import METADATA_KEY, CheckpointError, Description, described
 
-__all__ = ["ENDINGS", "is_exported", "read_description"]
+__all__ = ["ENDINGS", "OPENVINO_ENDING", "is_exported", "read_description"]
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2"}
+OPENVINO_ENDING = ".openvino"
 _MAX_METADATA_BYTES = 16 << 20
 _METADATA_PROPS = 14  # field of ONNX's ModelProto: repeated (1: key, 2: value)
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE = "model", "graph", "node", "attribute", "tensor", "sparse tensor"
@@ -30,7 +33,7 @@ _AGAIN = "export the checkpoint again with `renderocc export`"
 
 def is_exported(path: str | Path) -> bool:
     """Whether a file's name says that `renderocc export` wrote it."""
-    return Path(path).suffix in ENDINGS.values()
+    return Path(path).suffix in (*ENDINGS.values(), OPENVINO_ENDING)
 
 
 def read_description(path: str | Path) -> Description:
@@ -41,7 +44,8 @@ def read_description(path: str | Path) -> Description:
     """
     path = Path(path)
     try:
-        text = _onnx_metadata(path) if path.suffix == ENDINGS["onnx"] else _archive_metadata(path)
+        readers = {ENDINGS["onnx"]: _onnx_metadata, OPENVINO_ENDING: _openvino_metadata}
+        text = readers.get(path.suffix, _archive_metadata)(path)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror or error}); give the path of an exported file"
@@ -66,6 +70,18 @@ def _archive_metadata(path: Path) -> str | None:
                 with archive.open(entry) as file:  # `archive.read` would decompress everything first
                     return file.read(_MAX_METADATA_BYTES).decode()
     return None
+
+
+def _openvino_metadata(path: Path) -> str | None:
+    """From the header of the checkpoint inside: its length, 8 bytes, then JSON."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(CHECKPOINT).compress_type != zipfile.ZIP_STORED:
+            raise ValueError("compressed")
+        with archive.open(CHECKPOINT) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(_MAX_METADATA_BYTES, path.stat().st_size):
+                raise ValueError("claims more bytes than a header can have")
+            return json.loads(file.read(length))["__metadata__"].get(METADATA_KEY)
 
 
 def _onnx_metadata(path: Path) -> str | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from ..export.backends import ExportedNetwork, chosen_backend, load_exported
-from ..export.file import is_exported
+from ..export.file import OPENVINO_ENDING, is_exported
+from ..export.openvino_file import OpenVinoFile, read_openvino_file
 from ..network.checkpoint import Checkpoint, Description, load_checkpoint
+from .openvino_graphs import models_of
 from .openvino_network import OpenVinoNetwork
 from .precision import (
     chosen_precision,
@@ -30,7 +32,7 @@ class LoadedNetwork:
     Attributes:
         backend: what runs it.
         device: where its inputs and outputs are.
-        precision: what it computes in.
+        precision: what it computes in; of INT8 networks "int8 and" what the other layers compute in.
         description: what is stored beside the weights.
         network: of a checkpoint; None if `exported` is there.
         exported: of a file that `renderocc export` wrote, or None.
@@ -51,16 +53,26 @@ def load_network(
     backend = chosen_backend("" if isinstance(checkpoint, Checkpoint) else checkpoint, backend, device)
     in_openvino = openvino_device(device) if backend == "openvino" else None
     used_device = exported_device("cpu" if in_openvino else device, backend)
+    file: OpenVinoFile | None = None
+    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).suffix == OPENVINO_ENDING:
+        file = read_openvino_file(checkpoint)
+        checkpoint = file.checkpoint
     if not isinstance(checkpoint, Checkpoint) and is_exported(checkpoint):
         used = exported_precision(precision, backend)
         loaded = load_exported(checkpoint, backend, used_device, used)
         return LoadedNetwork(backend, used_device, used, loaded.description, exported=loaded.network)
-    used = openvino_precision(precision, in_openvino) if in_openvino else chosen_precision(precision, used_device)
+    used = (
+        openvino_precision(precision, in_openvino, quantised=file is not None)
+        if in_openvino
+        else chosen_precision(precision, used_device)
+    )
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = load_checkpoint(checkpoint, used_device)
     network: InferenceNetwork | OpenVinoNetwork
     if in_openvino:
-        network = OpenVinoNetwork(checkpoint.network, used, in_openvino)
+        models = None if file is None else models_of(file)
+        network = OpenVinoNetwork(checkpoint.network, used, in_openvino, models=models)
+        used = used if file is None else f"int8 and {used}"
     else:
         network = InferenceNetwork(checkpoint.network, used_device, used)
     description = Description(

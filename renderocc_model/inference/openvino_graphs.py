@@ -7,21 +7,57 @@ reorders all voxels three times.
 
 from __future__ import annotations
 
+import sys
 import warnings
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..export.openvino_file import Graph, OpenVinoFile
+from ..network.checkpoint import CheckpointError
 from ..network.config import ModelConfig
-from ..network.lift import Frustums
+from ..network.lift import CAMERA_PARAMETERS, Frustums
 from ..network.network import OccupancyNetwork
 from ..network.untrained import surround_cameras
 
-__all__ = ["ImageStage", "VolumeStage", "converted", "import_openvino"]
+__all__ = [
+    "ImageStage",
+    "StageShapes",
+    "VolumeStage",
+    "converted",
+    "import_openvino",
+    "models_of",
+    "stage_shapes",
+    "written_graph",
+]
 
 _TRACED_CAMERAS = 2  # any number from two on gives the same graph
+_MOST_NUMBERS = 1 << 31  # of an operation's result; those of `paper` have 2**25
+_CAMERAS = 8  # for that limit, as a graph leaves their number open
+
+
+class StageShapes(NamedTuple):
+    """The shapes of what a stage takes and gives."""
+
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+
+
+def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageShapes]:
+    """Of `ImageStage` and `VolumeStage`; the first input is uint8, all others are float32."""
+    (height, width), bins, images = config.feature_shape, config.lift.depth.count, config.images
+    channels, shape, features = config.lift.context_channels, config.grid.shape, config.heads.voxel_channels
+    flat = config.encoder.kind == "channel_to_height"
+    voxels = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)
+    image = StageShapes(
+        ((cameras, images.height, images.width, 3), (cameras, CAMERA_PARAMETERS)),
+        ((cameras, bins, height, width), (cameras, height, width, channels)),
+    )
+    return image, StageShapes((_volume_shape(config),), ((1, *shape), voxels))
 
 
 class ImageStage(nn.Module):
@@ -126,12 +162,69 @@ def _volume_shape(config: ModelConfig) -> tuple[int, ...]:
     return (1, x, y, slices * channels) if config.encoder.kind == "channel_to_height" else (1, x, y, slices, channels)
 
 
+def written_graph(model: Any) -> Graph:
+    """A model (openvino.Model) as bytes; its numbers keep their types."""
+    openvino = import_openvino()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=False)
+        return Graph(path.read_bytes(), path.with_suffix(".bin").read_bytes())
+
+
+def models_of(file: OpenVinoFile) -> tuple[Any, Any]:
+    """Both models (openvino.Model) of a file.
+
+    Raises:
+        ValueError: OpenVINO is not installed.
+        CheckpointError: OpenVINO cannot read them, they are not of the file's network, or need a senseless amount of
+            memory.
+    """
+    models, core = [], import_openvino().Core()
+    for graph, name, shapes in zip(file.graphs, ("image", "volume"), stage_shapes(file.checkpoint.config, -1)):
+        try:
+            model = core.read_model(graph.xml, graph.constants)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{file.path}: OpenVINO cannot read its {name}.xml ({str(error)[-200:].strip()}); export the "
+                f"checkpoint again with this version of OpenVINO"
+            ) from None
+        _check_model(file.path, f"{name}.xml", model, shapes)
+        models.append(model)
+    return models[0], models[1]
+
+
+def _check_model(path: Path, name: str, model: Any, shapes: StageShapes) -> None:
+    openvino = import_openvino()
+    for kind, ports, wanted in (("inputs", model.inputs, shapes.inputs), ("outputs", model.outputs, shapes.outputs)):
+        types = ["u8" if (name, kind, number) == ("image.xml", "inputs", 0) else "f32" for number in range(len(wanted))]
+        given = [(port.get_element_type().get_type_name(), port.get_partial_shape()) for port in ports]
+        if len(given) != len(wanted) or not all(
+            type_ == wanted_type and shape.rank.is_static and shape.compatible(openvino.PartialShape(list(size)))
+            for (type_, shape), wanted_type, size in zip(given, types, wanted)
+        ):
+            found = ", ".join(f"{type_} {shape}" for type_, shape in given)
+            expected = ", ".join(f"{type_} {list(size)}" for type_, size in zip(types, wanted))
+            raise CheckpointError(
+                f"{path}: {name} has the {kind} {found[:200]}, but its network has {expected}; export the checkpoint "
+                f"again with `renderocc export --int8`"
+            )
+    for operation in model.get_ops():
+        for output in operation.outputs():
+            shape = output.get_partial_shape()
+            numbers = 1
+            for size in shape if shape.rank.is_static else ():
+                numbers *= size.get_length() if size.is_static else _CAMERAS
+            if numbers > _MOST_NUMBERS:
+                raise CheckpointError(f"{path}: {name} makes a tensor of shape {shape}, more than a network can need")
+
+
 def import_openvino() -> Any:
-    """The package.
+    """The package, without its telemetry: OpenVINO and NNCF would report their use to Google Analytics.
 
     Raises:
         ValueError: it cannot be imported.
     """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it fails from now on
     try:
         import openvino
     except ImportError as error:

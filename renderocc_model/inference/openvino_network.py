@@ -17,7 +17,7 @@ from ..network.fusion import Volume
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
-from .openvino_graphs import converted, import_openvino
+from .openvino_graphs import converted, import_openvino, stage_shapes
 from .precision import OPENVINO_DEVICES
 from .prepared_network import Prediction
 
@@ -38,12 +38,20 @@ class OpenVinoNetwork:
             and outputs are float32.
         device: one of OPENVINO_DEVICES.
         threads: of a CPU; 0: as many as torch has.
+        models: both of the network (openvino.Model), which then need not be converted. INT8 layers stay what they are.
     Raises:
         ValueError: OpenVINO is not installed, or does not have the device.
         CheckpointError: OpenVINO cannot run the network.
     """
 
-    def __init__(self, network: OccupancyNetwork, precision: str, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        network: OccupancyNetwork,
+        precision: str,
+        device: str = "cpu",
+        threads: int = 0,
+        models: tuple[Any, Any] | None = None,
+    ) -> None:
         openvino = import_openvino()
         core, name = openvino.Core(), _DEVICES[device]
         if name not in {found.partition(".")[0] for found in core.available_devices}:
@@ -58,7 +66,7 @@ class OpenVinoNetwork:
             settings |= {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads(), "NUM_STREAMS": 1}
             settings |= {"ENABLE_CPU_PINNING": False}  # other threads work, too, and may have the same core
         try:
-            compiled = [core.compile_model(model, name, settings) for model in converted(network)]
+            compiled = [core.compile_model(model, name, settings) for model in models or converted(network)]
         except RuntimeError as error:
             raise CheckpointError(
                 f"OpenVINO cannot run this network ({str(error)[:200]}); use backend torch"
@@ -76,19 +84,18 @@ class OpenVinoNetwork:
     ) -> Prediction:
         """Predict one frame; as `InferenceNetwork.predict`, everything on the CPU."""
         config, network = self.config, self._network
-        (height, width), bins = config.feature_shape, config.lift.depth.count
-        count, channels = len(pictures), config.lift.context_channels
-        depth, context = self._run(
-            self._image, (pictures, cameras), ((count, bins, height, width), (count, height, width, channels))
-        )
-        pooled = network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
+        pooled = self.pooled(pictures, cameras, plan)
         fused = pooled if network.fusion is None else network.fusion(pooled, previous)
-        shape, features = config.grid.shape, config.heads.voxel_channels
-        flat = config.encoder.kind == "channel_to_height"
-        voxels_shape = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)
-        density, voxels = self._run(self._volume, (fused.movedim(1, -1),), ((1, *shape), voxels_shape))
+        density, voxels = self._run(self._volume, (fused.movedim(1, -1),), stage_shapes(config, 1)[1].outputs)
         volume = None if network.fusion is None else Volume.current(pooled)
-        return Prediction(density[0], voxels.view(*shape, features), network.heads.logits_of, volume)
+        shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
+        return Prediction(density[0], shaped, network.heads.logits_of, volume)
+
+    def pooled(self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan) -> Tensor:
+        """The volume of one frame before fusion, as `OccupancyNetwork.volume_of` gives it; arguments of `predict`."""
+        shapes = stage_shapes(self.config, len(pictures))[0]
+        depth, context = self._run(self._image, (pictures, cameras), shapes.outputs)
+        return self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
 
     def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The outputs, float32, in memory of their own: OpenVINO writes there, and nothing is copied."""

@@ -52,15 +52,19 @@ def openvino_device(device: torch.device | str) -> str:
     return found
 
 
-def openvino_precision(precision: str, device: str) -> str:
+def openvino_precision(precision: str, device: str, quantised: bool = False) -> str:
     """The precision of a network in OpenVINO for "auto", or the one that is named.
 
     Args:
         device: as `openvino_device` gives it.
+        quantised: most layers compute in INT8, and this is for the rest. On CPUs "auto" is float32 then: INT8 layers
+            get and give float32 faster than bfloat16.
     Raises:
         ValueError: there is no such precision, or not on the device.
     """
     if device == "cpu":
+        if quantised and precision == "auto":
+            return "float32"
         return chosen_precision(precision, torch.device("cpu"))
     if precision == "auto":
         return "float16"

@@ -70,7 +70,8 @@ class Predictor:
         minimum_transmittance: share of light that must reach a voxel for it to count as seen.
         backend: what runs the network: "auto" (`chosen_backend`), "torch", "openvino", "onnxruntime" (both on the CPU
             with as many threads as torch has), "tensorrt". Exported networks compute in float32; in TensorRT in
-            float16, if precision is "auto".
+            float16, if precision is "auto". In INT8 networks (.openvino) the precision is of the layers that are not
+            INT8.
 
     Attributes:
         backend: the one that is used.

@@ -6,4 +6,5 @@
 - threshold: the occupancy threshold, from 2D labels.
 - baselines: volumes that need no network.
 - report: tables and the picture of the confusion matrix.
+- int8: calibrates INT8 networks on a recording, and compares them with float32.
 """

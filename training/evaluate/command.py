@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from renderocc_model.base.config import apply_overrides
 from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
+from renderocc_model.export.file import is_exported
 from renderocc_model.field.threshold import plain_threshold
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.inference.map_config import MapConfig
@@ -42,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: renderocc eval --checkpoint run/best.safetensors --data tables --recordings town7 --out out",
     )
     made.add_argument(
-        "--checkpoint", type=Path, required=True, help="a .safetensors file, or 'tiny' for the packaged network"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="a .safetensors file, 'tiny' for the packaged network, or a file that `renderocc export` wrote",
     )
     made.add_argument("--data", type=Path, required=True, metavar="PREPARED", help="folder of `renderocc prepare`")
     made.add_argument("--recordings", nargs="+", metavar="NAME", help="recordings of that folder (default: all)")
@@ -146,11 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> dict:
     """Evaluate with the options of the command. Returns the content of evaluation.json."""
     _check(arguments)
-    device = chosen_device(arguments.device)  # this and the precision are the node's choices
-    precision = chosen_precision(arguments.precision, device)
-    checkpoint = load_checkpoint(arguments.checkpoint, device)
-    if arguments.threshold is not None:
-        checkpoint = replace(checkpoint, threshold=arguments.threshold)
+    exported = is_exported(arguments.checkpoint)
+    checkpoint, device, precision = _exported(arguments) if exported else _checkpoint(arguments)
     dataset = held_out_dataset(arguments.data, checkpoint, arguments.recordings)
     plan = EvaluationPlan(
         arguments.limit,
@@ -164,6 +166,7 @@ def run(arguments: argparse.Namespace) -> dict:
     baselines = _baselines(arguments, checkpoint, plan)
     calibration = None
     if arguments.calibrate is not None:
+        assert isinstance(checkpoint, Checkpoint)  # see _check
         calibration = calibrate_threshold(
             checkpoint.network, checkpoint.config, dataset, plan.frames, device, plan.rays, precision, "calibrating"
         )
@@ -181,14 +184,37 @@ def run(arguments: argparse.Namespace) -> dict:
         **evaluate(checkpoint, dataset, plan, device, baselines),
     }
     if arguments.map is not None:
-        predictor = Predictor(checkpoint, device=device, precision=precision)
+        predictor = (
+            checkpoint
+            if isinstance(checkpoint, Predictor)
+            else Predictor(checkpoint, device=device, precision=precision)
+        )
         config = apply_overrides(MapConfig(), arguments.map, "--map")
         result["map"] = evaluate_map(
             predictor, dataset, config, arguments.map_stride, plan.truth_grid, tuple(arguments.lidar)
         )
     if calibration is not None:
+        assert isinstance(checkpoint, Checkpoint)
         _save_calibrated(arguments, checkpoint, calibration, dataset)
     return result
+
+
+def _checkpoint(arguments: argparse.Namespace) -> tuple[Checkpoint | Predictor, torch.device, str]:
+    """The checkpoint, and device and precision: the node's choices with backend torch."""
+    device = chosen_device(arguments.device)
+    precision = chosen_precision(arguments.precision, device)
+    checkpoint = load_checkpoint(arguments.checkpoint, device)
+    if arguments.threshold is not None:
+        checkpoint = replace(checkpoint, threshold=arguments.threshold)
+    return checkpoint, device, precision
+
+
+def _exported(arguments: argparse.Namespace) -> tuple[Checkpoint | Predictor, torch.device, str]:
+    """The same for an exported network: the node's choices with backend auto."""
+    predictor = Predictor(arguments.checkpoint, device=arguments.device, precision=arguments.precision)
+    if arguments.threshold is not None:
+        predictor.threshold = arguments.threshold
+    return predictor, predictor.device, predictor.precision
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -198,6 +224,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {value}; expected at least 0")
     if arguments.calibrate is not None and arguments.threshold is not None:
         raise ValueError("--threshold and --calibrate exclude each other; leave one out")
+    if arguments.calibrate is not None and is_exported(arguments.checkpoint):
+        raise ValueError("--calibrate needs the checkpoint itself (.safetensors); export it again afterwards")
     if arguments.threshold is not None and not 0 < arguments.threshold < 1:
         raise ValueError(f"--threshold is {arguments.threshold}; expected an occupancy probability between 0 and 1")
     if arguments.training_data is not None and not arguments.baselines:
@@ -217,7 +245,9 @@ def _grid(numbers: Sequence[float] | None) -> VoxelGrid | None:
     return VoxelGrid((x0, y0, z0), (x1, y1, z1), voxel_size)
 
 
-def _baselines(arguments: argparse.Namespace, checkpoint: Checkpoint, plan: EvaluationPlan) -> dict[str, np.ndarray]:
+def _baselines(
+    arguments: argparse.Namespace, checkpoint: Checkpoint | Predictor, plan: EvaluationPlan
+) -> dict[str, np.ndarray]:
     if not arguments.baselines:
         return {}
     volumes = {"flat_ground": flat_ground(checkpoint.grid, checkpoint.classes, arguments.ground_height)}

@@ -12,12 +12,13 @@ import torch
 
 from renderocc_model.base.files import replacing
 from renderocc_model.geometry.grid import VoxelGrid
+from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint
 
 from ..data.augment import AugmentConfig
 from ..data.dataset import RayDataset, SampleConfig
 from .frame_truth import FrameTruth, occupied_classes, ray_origins, truth_of
-from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, predicted_fields
+from .held_out import RAYS_OF_A_FRAME, RayScores, evenly, fields_of_predictor, predicted_fields
 from .metrics import VolumeScores, write_json
 from .rayiou import DEFAULT_ORIGIN, cast_frame
 
@@ -48,8 +49,10 @@ class EvaluationPlan:
     predictions: Path | None = None
 
 
-def held_out_dataset(folder: Path, checkpoint: Checkpoint, recordings: Sequence[str] | None = None) -> RayDataset:
-    """Recordings with the image size of a checkpoint's network, without augmentation.
+def held_out_dataset(
+    folder: Path, checkpoint: Checkpoint | Predictor, recordings: Sequence[str] | None = None
+) -> RayDataset:
+    """Recordings with the image size of a checkpoint's or predictor's network, without augmentation.
 
     Raises:
         ValueError: there are no recordings, or their classes are not those of the checkpoint.
@@ -68,7 +71,7 @@ def held_out_dataset(folder: Path, checkpoint: Checkpoint, recordings: Sequence[
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | Predictor,
     dataset: RayDataset,
     plan: EvaluationPlan = EvaluationPlan(),
     device: torch.device | str = "cpu",
@@ -77,7 +80,8 @@ def evaluate(
     """Compute all metrics in one pass.
 
     Args:
-        checkpoint: a checkpoint, whose network is on `device`. Its threshold decides which voxels are occupied.
+        checkpoint: a checkpoint, whose network is on `device`, or the predictor of an exported network. Its threshold
+            decides which voxels are occupied.
         dataset: the frames, see `held_out_dataset`.
         plan: the options.
         device: the device.
@@ -92,9 +96,12 @@ def evaluate(
     volumes = {name: VolumeScores.empty(classes, True) for name in ("", *(baselines or {}))}
     archive = None if plan.predictions is None else _Archive(plan.predictions)
     indices = evenly(len(dataset), plan.frames)
-    fields = predicted_fields(
-        checkpoint.network, checkpoint.config, dataset, indices, device, plan.precision, "evaluating"
-    )
+    if isinstance(checkpoint, Predictor):
+        fields = fields_of_predictor(checkpoint, dataset, indices, "evaluating")
+    else:
+        fields = predicted_fields(
+            checkpoint.network, checkpoint.config, dataset, indices, device, plan.precision, "evaluating"
+        )
     for index, _, field in fields:
         tables, frame = dataset.recording_of(index)
         offsets = dataset.config.auxiliary_offsets if plan.auxiliary else ()

@@ -25,6 +25,7 @@ from renderocc_model.field.classes import ClassTable
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.inference.precision import autocast
+from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork
 from renderocc_model.ops.render import render
@@ -37,7 +38,7 @@ from ..data.sample import Sample
 from ..supervision.ray_rules import RayKinds
 from .confusion import Confusion
 
-__all__ = ["RayScores", "evaluate_rays", "evenly", "predicted_fields"]
+__all__ = ["RayScores", "evaluate_rays", "evenly", "fields_of_predictor", "predicted_fields"]
 
 RAYS_OF_A_FRAME = 20_000
 _DELTA = 1.25
@@ -217,6 +218,26 @@ def predicted_fields(
             output = network(batch.current.network_input(), batch.geometry, previous_volume(network, batch))
         field = SemanticDensityField(model_config.grid, output.density[0].float(), output.semantics[0].float())
         yield index, sample, field
+
+
+def fields_of_predictor(
+    predictor: Predictor, dataset: RayDataset, indices: Sequence[int], what: str = ""
+) -> Iterator[tuple[int, Sample, SemanticDensityField]]:
+    """As `predicted_fields`, by a predictor: for exported networks, which cannot be called in PyTorch.
+
+    Args:
+        predictor: it joins no frames.
+        dataset, indices, what: as of `predicted_fields`.
+    """
+    from tqdm import tqdm
+
+    for index in tqdm(indices, what, unit="frame", disable=not (what and sys.stderr.isatty())):
+        sample = dataset.sample(0, index)
+        tables, _ = dataset.recording_of(index)
+        used = np.flatnonzero(sample.current.present)
+        undistorted = [dataset.undistortion(tables.cameras[camera]) for camera in used]
+        occupancy = predictor.predict(sample.current.views[used], undistorted, sample.current.base_from_camera[used])
+        yield index, sample, occupancy.field
 
 
 def evenly(size: int, count: int | None) -> list[int]:

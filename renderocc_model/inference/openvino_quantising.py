@@ -1,0 +1,141 @@
+"""Post-training quantisation: the network's two OpenVINO models with INT8 layers, by NNCF.
+
+NNCF runs both models on frames of a recording, and chooses for each layer the range of numbers that 256 levels stand
+for. Two parts of the volume encoder stay in floating point, by the measurements in `docs/exporting.md`: the density
+head, as a small error of a density decides between free and occupied; and the layers that read the pooled volume, where
+few cells near the vehicle hold numbers far larger than all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..export.openvino_file import Graph
+from ..network.network import OccupancyNetwork
+from ..ops.voxel_pooling import PoolingPlan
+from .folding import folded_for_inference
+from .openvino_graphs import converted, import_openvino, written_graph
+from .openvino_network import OpenVinoNetwork
+
+__all__ = ["NetworkInputs", "import_nncf", "quantised"]
+
+_HEAD_LAYERS = 2
+
+
+class NetworkInputs(NamedTuple):
+    """What the network gets for a frame: arguments of `OpenVinoNetwork.predict`."""
+
+    pictures: Tensor
+    cameras: Tensor
+    plan: PoolingPlan
+
+
+def import_nncf() -> Any:
+    """The package, without its telemetry.
+
+    Raises:
+        ValueError: it or OpenVINO cannot be imported.
+    """
+    import_openvino()
+    try:
+        import nncf
+    except ImportError as error:
+        raise ValueError(
+            f"INT8 needs nncf, which cannot be imported ({error}); python3 -m pip install -r requirements-openvino.txt"
+        ) from None
+    return nncf
+
+
+def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tuple[Graph, Graph]:
+    """Both models with INT8 layers, calibrated on frames.
+
+    Args:
+        network: is not changed.
+        frames: of the recording; some 50 of them, of different places.
+    Raises:
+        ValueError: NNCF or OpenVINO is not installed, there is no frame, or the model joins the previous frame.
+        CheckpointError: OpenVINO cannot run the network.
+    """
+    nncf = import_nncf()
+    if network.fusion is not None:
+        raise ValueError(
+            "the model joins the previous frame (fusion.enabled), which INT8 cannot yet; "
+            "use the checkpoint itself with backend openvino, or train a model without fusion"
+        )
+    if not frames:
+        raise ValueError("there is no frame to calibrate with; give a recording with images")
+    image, volume = converted(folded_for_inference(network).float().cpu())
+    plain = OpenVinoNetwork(network, "float32", models=(image, volume))
+
+    def of_image(frame: NetworkInputs) -> list[np.ndarray]:
+        return [frame.pictures.numpy(), frame.cameras.numpy()]
+
+    def of_volume(frame: NetworkInputs) -> list[np.ndarray]:
+        pooled = plain.pooled(frame.pictures, frame.cameras, frame.plan)
+        return [np.ascontiguousarray(pooled.movedim(1, -1).numpy())]
+
+    float_layers = [
+        operation.get_friendly_name() for operation in (*_first_convolutions(volume), *_head_convolutions(volume))
+    ]
+    with _quietly(), torch.inference_mode():
+        models = [
+            nncf.quantize(
+                model,
+                nncf.Dataset(frames, inputs_of),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(frames),
+                ignored_scope=nncf.IgnoredScope(names=names),
+            )
+            for model, inputs_of, names in ((image, of_image, []), (volume, of_volume, float_layers))
+        ]
+    return written_graph(models[0]), written_graph(models[1])
+
+
+def _first_convolutions(model: Any) -> list[Any]:
+    """The convolutions that read a model's input, directly or through operations without weights."""
+    waiting, found = [model.inputs[0].get_node()], []
+    while waiting:
+        operation = waiting.pop()
+        if _is_convolution(operation):
+            found.append(operation)
+        else:
+            waiting += [reader.get_node() for output in operation.outputs() for reader in output.get_target_inputs()]
+    return found
+
+
+def _head_convolutions(model: Any) -> list[Any]:
+    """The convolutions of the head that gives a model's first output."""
+    operation = model.outputs[0].get_node()
+    found: list[Any] = []
+    while len(found) < _HEAD_LAYERS:
+        before = [value.get_node() for value in operation.input_values()]
+        operation = next(node for node in before if node.get_type_name() not in ("Constant", "Convert"))
+        if _is_convolution(operation):
+            found.append(operation)
+    return found
+
+
+def _is_convolution(operation: Any) -> bool:
+    return operation.get_type_name() in ("Convolution", "GroupConvolution")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without NNCF's log below errors, and without warnings about parts that are not used here."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
