@@ -8,7 +8,9 @@ import torch
 from small_training import small_settings, small_tables
 
 from renderocc_model.base.config import to_mapping
+from renderocc_model.field.classes import GROUND_OBSTACLE
 from renderocc_model.network.checkpoint import save_checkpoint
+from renderocc_model.network.network import build_network
 from renderocc_model.network.presets import PRESETS
 from training.data.previous_volume import previous_volume
 from training.train.config import load_train_config
@@ -136,6 +138,17 @@ def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
     state = third.network.state_dict()
     assert all(torch.equal(one, state[name]) for name, one in first.network.state_dict().items())
     assert not state["lift.predict_height.weight"].any() and not state["lift.rays.weight"].any()
+
+
+def test_for_another_number_of_classes_the_last_layer_alone_begins_anew(folder, tmp_path):
+    first, _ = learner_and_batches(folder)
+    other = build_network(replace(first.config.model, class_count=2))
+    save_checkpoint(tmp_path / "start.safetensors", other, GROUND_OBSTACLE, 0.4)
+    second, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}")  # the labels have 17 classes
+    begun, state = other.state_dict(), second.network.state_dict()
+    anew = [name for name, one in begun.items() if one.shape != state[name].shape]
+    assert anew == ["heads.semantics.3.weight", "heads.semantics.3.bias"]
+    assert all(torch.equal(one, state[name]) for name, one in begun.items() if name not in anew)
 
 
 def test_labels_of_other_classes_than_the_model_has_are_refused(folder):

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from renderocc_model.network.config import HeadsConfig
 
-__all__ = ["VoxelFeatures", "VoxelHeads"]
+__all__ = ["CLASS_LAYER", "VoxelFeatures", "VoxelHeads"]
+
+CLASS_LAYER = "heads.semantics.3."  # names of the parameters whose shapes depend on the number of classes
 
 
 class VoxelFeatures(nn.Module):

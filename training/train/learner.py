@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from renderocc_model.base.config import to_mapping
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
+from renderocc_model.network.heads import CLASS_LAYER
 from renderocc_model.network.lift import WITHOUT_EFFECT
 from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
 
@@ -220,8 +221,13 @@ def _initial_network(config: TrainConfig) -> OccupancyNetwork:
     checkpoint = load_checkpoint(config.initial)
     network = build_network(config.model)
     begun = checkpoint.network.state_dict()
-    # What begins without effect may be new: the network then begins as the same function.
-    new = {name: one for name, one in network.state_dict().items() if name.startswith(WITHOUT_EFFECT)}
+    # What begins without effect may be new: the network then begins as the same function. For another number of classes
+    # the layer that tells them apart begins anew.
+    may_be_new = WITHOUT_EFFECT
+    if config.model.class_count != checkpoint.config.class_count:
+        may_be_new = (*may_be_new, CLASS_LAYER)
+        begun = {name: one for name, one in begun.items() if not name.startswith(CLASS_LAYER)}
+    new = {name: one for name, one in network.state_dict().items() if name.startswith(may_be_new)}
     try:
         network.load_state_dict({**new, **begun})
     except RuntimeError:
