@@ -17,6 +17,7 @@ import pytest
 from realdata import REALDATA, needs_realdata
 from small_training import ROOT, read_until
 from tiny_bag import FRAME_NS, START_NS, Plan, write_bag
+from town import rewritten
 
 from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES
 from renderocc_model.network.packaged import packaged_checkpoint
@@ -123,6 +124,28 @@ def test_after_sigterm_in_training_the_status_says_so_and_the_same_command_conti
     assert "WHICH WAS TRAINED ON" in (out / "report.html").read_text()
 
 
+@needs_weights
+def test_a_lidar_gives_the_recording_that_is_evaluated_3d_truth_and_the_report_its_miou(tmp_path, town_bag):
+    bags = [rewritten(town_bag, tmp_path / name, truth=False) for name in ("one", "two")]
+    out = tmp_path / "learned"
+    assert main([*map(str, bags), "--out", str(out), *SHORT, "data.validation=[two]"]) == 0
+    assert [path.name for path in (out / "truth").iterdir()] == ["two"], "what is trained on needs no truth"
+    assert not (bags[1] / "occupancy").exists()
+    page = html.unescape((out / "report.html").read_text())
+    assert "truth    two: accumulated from the LiDAR's sweeps" in page and "no mIoU and no RayIoU" not in page
+    volumes = json.loads((out / "eval" / "evaluation.json").read_text())["volumes"]
+    assert f"{100 * volumes['miou']:.2f}" in page and volumes["rayiou"] > 0
+    pictures = images_in(page)
+    # Labels of two recordings, the truth, the confusion matrix, and one frame with its volume.
+    assert len(pictures) == 5 and pictures[2].shape == (800, 800, 3) and pictures[2].std() > 5
+
+
+def test_a_recording_without_a_lidar_or_with_truth_gets_none(tmp_path, town_bag):
+    assert planned(tmp_path / "out", unlabelled(tmp_path / "drive")).bags[0].truth is None
+    plan = planned(tmp_path / "out", town_bag)
+    assert plan.bags[0].truth is None and plan.bags[0].volumes == 3
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     bag = unlabelled(tmp_path / "drive")
     assert main([str(bag), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
@@ -218,3 +241,4 @@ def test_a_lidar_without_classes_gives_depth_from_it_and_ground_from_its_shape(t
     plan = planned(tmp_path / "out", REALDATA / "ddad_6cam")
     assert plan.bags[0].options == ("--classes-from", "ground")
     assert plan.bags[0].depth.startswith("/lidar/points") and "patchwork" in plan.bags[0].classes
+    assert plan.bags[0].truth == ("--classes-from", "ground")

@@ -12,7 +12,7 @@ from renderocc_model.geometry.grid import VoxelGrid
 from training.evaluate.truth import main
 from training.evaluate.truth.camera_mask import seen_voxels
 from training.evaluate.truth.sweeps import Sweep, Sweeps
-from training.evaluate.truth.volume import accumulate, filled_ground, fullest
+from training.evaluate.truth.volume import accumulate, covered, filled_ground, fullest, mark_cells
 from training.label.clouds import LabelField, LidarClouds
 from training.label.mapping import ClassMapping
 from training.recordings.frames import Recording
@@ -63,6 +63,14 @@ def test_an_obstacle_that_more_than_twice_as_many_sweeps_pass_as_hit_has_moved(p
     assert made.semantics[6, 0, 0] == OBSTACLE and made.observed[3, 0, 0]
 
 
+@pytest.mark.parametrize("passes, stays", [(3, True), (4, False)])
+def test_a_wall_that_more_than_three_times_as_many_sweeps_pass_as_hit_is_only_the_edge_of_one(passes, stays):
+    own = sweep(0, [[3.5, 0.5, 0.5]], [MANMADE])
+    others = [sweep(1 + number, [[6.5, 0.5, 0.5]], [MANMADE]) for number in range(passes)]
+    made = accumulate(GRID, OCC3D_NUSCENES, np.eye(4), [own], others)
+    assert (made.semantics[3, 0, 0] == MANMADE) == stays and made.observed[3, 0, 0]
+
+
 def test_the_ground_stays_however_many_rays_graze_it():
     own = sweep(0, [[3.5, 0.5, 0.5]], [GROUND])
     others = [sweep(1 + number, [[6.5, 0.5, 0.5]], [GROUND]) for number in range(9)]
@@ -94,8 +102,36 @@ def test_a_floor_that_reaches_into_two_layers_is_one_voxel_thick():
     place = tuple(points.astype(int).T)
     for row, values in enumerate((1, px, py, pz, px * px, py * py, pz * pz, px * py, px * pz, py * pz)):
         np.add.at(moments[row], place, values)
-    kept = fullest(moments, moments[0] > 0)
+    cells = np.zeros((3, 4 * 4 * 2), np.uint16)
+    mark_cells(cells, points, np.ravel_multi_index(place, (4, 4, 2)))
+    kept = fullest(moments, covered(cells).reshape(3, 4, 4, 2), moments[0] > 0)
     assert kept[..., 0].all() and not kept[..., 1].any()
+
+
+def test_a_face_is_covered_where_points_are_and_not_by_how_many_there_are():
+    # Cells of 0.25: seen along z, (0.1, 0.1) and (0.2, 0.2) share a cell; along x and y two heights make two cells.
+    points = np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.6], [0.1, 0.1, 0.1], [1.9, 0.4, 0.9]])
+    cells = np.zeros((3, 2), np.uint16)
+    mark_cells(cells, points, np.array([0, 0, 0, 1]))
+    assert covered(cells).tolist() == [[2, 1], [2, 1], [1, 1]]
+    # Of the second voxel, along x: row y 0.4 -> 1, column z 0.9 -> 3, bit 1 * 4 + 3.
+    assert cells[0, 1] == 1 << 7
+
+
+def test_a_surface_is_where_it_covers_more_and_not_where_it_has_more_points():
+    # A floor: 40 points in one cell of the voxel below z = 1, and 4 points in four cells of the voxel above it.
+    x, y = (axis.ravel() for axis in np.mgrid[0.1:1:0.25, 0.1:1:0.25])
+    floor = np.stack([x, y, np.full(16, 1.02)], -1)
+    low = np.tile([[0.1, 0.1, 0.98]], (40, 1))
+    points = np.concatenate([floor[[0, 3, 12, 15]], low])
+    moments, place = np.zeros((10, 1, 1, 2)), points[:, 2].astype(int)
+    px, py, pz = points.T
+    for row, values in enumerate((1, px, py, pz, px * px, py * py, pz * pz, px * py, px * pz, py * pz)):
+        np.add.at(moments[row, 0, 0], place, values)
+    cells = np.zeros((3, 2), np.uint16)
+    mark_cells(cells, points, place)
+    kept = fullest(moments, covered(cells).reshape(3, 1, 1, 2), moments[0] > 0)
+    assert kept.ravel().tolist() == [False, True]
 
 
 def test_ground_is_filled_between_rings_and_not_beyond_them():

@@ -8,6 +8,7 @@ from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.truth import check_truth_file, truth_files
 from training.check import main as check
 from training.data.prepare import PrepareConfig, prepare_recording
+from training.data.prepare.tables import Tables
 from training.recordings.sources import RecordingError
 
 VOLUME = np.full((4, 4, 2), 17, np.uint8)
@@ -68,3 +69,22 @@ def test_a_name_that_is_no_stamp_is_a_warning(tmp_path, capsys):
     volume(bag / "occupancy" / f"{'9' * 40}.npz")
     assert check([str(bag)]) == 0
     assert "its name is not a stamp in nanoseconds" in capsys.readouterr().out
+
+
+def test_truth_in_a_folder_of_its_own_is_taken_instead_of_that_beside_the_recording(tmp_path):
+    bag = write_bag(tmp_path / "drive", Plan(frames=3))
+    volume(bag / "occupancy" / f"{START_NS}.npz")
+    other = np.full((4, 4, 2), 11, np.uint8)
+    (tmp_path / "truth").mkdir()
+    for frame in (1, 2):
+        volume(tmp_path / "truth" / "drive" / f"{START_NS + frame * FRAME_NS}.npz", other)
+    folder = prepare_recording(bag, None, tmp_path / "tables", PrepareConfig(truth=str(tmp_path / "truth")))
+    tables = Tables(folder)
+    assert tables.stamps.tolist() == [START_NS + FRAME_NS, START_NS + 2 * FRAME_NS]
+    assert (tables.truth_arrays(0)["semantics"] == other).all()
+    beside = prepare_recording(bag, None, tmp_path / "other", PrepareConfig(truth=str(tmp_path / "elsewhere")))
+    assert Tables(beside).stamps.tolist() == [START_NS]
+
+
+def test_tables_made_before_there_was_a_folder_of_truth_are_still_complete(tmp_path):
+    assert "truth" not in PrepareConfig().identity() and PrepareConfig(truth="a").identity()["truth"] == "a"

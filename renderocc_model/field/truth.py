@@ -16,12 +16,16 @@ __all__ = ["check_ids", "check_truth_file", "converted_truth", "truth_files"]
 _LATEST = np.iinfo(np.int64).max  # nanoseconds that a stamp can hold
 
 
-def truth_files(bag: Path) -> dict[int, Path]:
-    """{stamp in nanoseconds: path} of occupancy/<stamp>.npz beside a recording's messages, in the order of stamps.
+def truth_files(bag: Path, folder: Path | None = None) -> dict[int, Path]:
+    """{stamp in nanoseconds: path} of the files <stamp>.npz of a recording's 3D truth, in the order of stamps.
 
     Files whose name is no stamp are left out.
+
+    Args:
+        bag: the recording.
+        folder: where the files are; None for occupancy/ beside the recording's messages.
     """
-    folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
+    folder = folder or (bag if bag.is_dir() else bag.parent) / "occupancy"
     named = (path for path in folder.glob("*.npz") if path.stem.isascii() and path.stem.isdecimal())
     files = {int(path.stem): path for path in named if len(path.stem) <= len(str(_LATEST))}
     return {stamp: files[stamp] for stamp in sorted(files) if stamp <= _LATEST and files[stamp].stem == str(stamp)}

@@ -10,13 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from renderocc_model.field.classes import ClassTable
+from renderocc_model.base.arrays import read_npz
+from renderocc_model.field.classes import UNLABELLED, ClassTable
+from renderocc_model.field.drawing import bird_eye_view
+from renderocc_model.field.occupancy import Occupancy
+from renderocc_model.geometry.grid import OCC3D_GRID
 from renderocc_model.rosio.vehicle import Vehicle
 from training.label.overlay import overlay
 from training.recordings.camera_image import camera_image
 from training.recordings.frames import Recording
 
-__all__ = ["curve", "embedded", "label_picture"]
+__all__ = ["curve", "embedded", "label_picture", "truth_picture"]
 
 _TILE = 420  # width of a camera's picture, pixels
 _ACROSS = 3  # cameras beside each other
@@ -55,6 +59,25 @@ def label_picture(bag: Path, sidecar: Path | None, vehicle: Vehicle, classes: Cl
     across = min(_ACROSS, len(tiles))
     tiles += [blank] * (-len(tiles) % across)
     return np.vstack([np.hstack(tiles[first : first + across]) for first in range(0, len(tiles), across)])
+
+
+def truth_picture(folder: Path, classes: ClassTable) -> np.ndarray | None:
+    """The volume of 3D truth in the middle of a drive, from above.
+
+    Args:
+        folder: what `renderocc truth` wrote.
+        classes: the table of its ids.
+    Returns:
+        (H, W, 3) uint8 RGB; None if there is no volume.
+    """
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        return None
+    arrays = read_npz(files[len(files) // 2], ("semantics", "mask_lidar"))
+    seen = arrays["mask_lidar"] > 0
+    semantics = np.where(seen, arrays["semantics"], UNLABELLED).astype(np.uint8)
+    occupied = seen & (arrays["semantics"] != classes.free)
+    return bird_eye_view(Occupancy(OCC3D_GRID, classes, semantics, occupied.astype(np.float32), seen))
 
 
 def embedded(picture: np.ndarray | Path, text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from renderocc_model.base.config import apply_overrides, from_mapping, to_mapping
-from renderocc_model.field.classes import OCC3D_NUSCENES, TABLES, ClassTable
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, TABLES, ClassTable
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.rosio.vehicle import Vehicle
@@ -20,6 +20,7 @@ from training.recordings.frames import Recording
 from training.recordings.lidar_topics import CLOUD_TYPES
 from training.recordings.notes import class_table, find_sidecar, noted_classes, recording_name
 from training.train.config import TrainConfig, load_train_config
+from training.train.run_data import split_names
 
 __all__ = ["BagPlan", "Plan", "make_plan"]
 
@@ -55,6 +56,7 @@ class BagPlan:
         table: the labels' class table.
         volumes: number of moments with 3D truth beside the recording.
         truth_table: the class table of that truth.
+        truth: the options of `renderocc truth`, which makes it; None if there is truth, or none is made.
     """
 
     bag: Path
@@ -66,6 +68,7 @@ class BagPlan:
     table: ClassTable
     volumes: int
     truth_table: ClassTable
+    truth: tuple[str, ...] | None = None
 
     @property
     def truth_classes(self) -> str:
@@ -104,8 +107,8 @@ class Plan:
 
     @property
     def has_truth(self) -> bool:
-        """Whether a recording has 3D truth."""
-        return any(one.volumes for one in self.bags)
+        """Whether a recording has 3D truth, or gets some."""
+        return any(one.volumes or one.truth is not None for one in self.bags)
 
     def as_dict(self) -> dict[str, Any]:
         """What must be the same when a run is continued."""
@@ -116,7 +119,7 @@ class Plan:
                     "files": one.files(),
                     "sidecar": None if one.sidecar is None else str(one.sidecar),
                     "label": None if one.options is None else list(one.options),
-                    "truth": one.volumes,
+                    "truth": one.volumes if one.truth is None else list(one.truth),
                 }
                 for one in self.bags
             },
@@ -131,6 +134,10 @@ class Plan:
         for one in self.bags:
             what = "label: " if one.options is not None else ""
             lines.append(f"  label    {one.name}: {what}depth from {one.depth}; classes: {one.classes}")
+        for one in self.bags:
+            if one.truth is not None:
+                classes = " ".join(word for word in one.truth if not word.startswith("--")) or "the clouds' own field"
+                lines.append(f"  truth    {one.name}: accumulated from the LiDAR's sweeps; classes: {classes}")
         names = len(self.bags[0].table.occupied_ids)
         lines.append(f"  prepare  {len(self.bags)} recording(s), {names} classes")
         begun = (
@@ -139,7 +146,8 @@ class Plan:
         lines.append(f"  train    {self.config.steps} steps, from {begun}")
         if len(self.bags) == 1:
             lines.append("           one recording: nothing is held out, so all figures are of frames that are learned")
-        truth = ", ".join(f"{one.name} ({one.volumes} moments)" for one in self.bags if one.volumes)
+        of_each = {one.name: f" ({one.volumes} moments)" if one.truth is None else "" for one in self.bags}
+        truth = ", ".join(f"{one.name}{of_each[one.name]}" for one in self.bags if one.volumes or one.truth is not None)
         lines.append(f"  eval     2D labels{f', and 3D truth of {truth}' if truth else '; no recording has 3D truth'}")
         return "\n".join([*lines, "  report   report.html"])
 
@@ -168,6 +176,8 @@ def make_plan(arguments: Namespace, vehicle: Vehicle) -> Plan:
     _refuse_own_settings(arguments.set)
     settings = _settings(arguments, bags[0].table)
     config = apply_overrides(from_mapping(TrainConfig, settings, "learn"), arguments.set)
+    evaluated = split_names(config.data, sorted(names))[1] or names
+    bags = tuple(one if one.name in evaluated else replace(one, truth=None) for one in bags)
     return Plan(arguments.out.resolve(), vehicle, bags, settings, tuple(arguments.set), config)
 
 
@@ -183,13 +193,47 @@ def _bag_plan(bag: Path, arguments: Namespace, vehicle: Vehicle) -> BagPlan:
             where = f"{sidecar}" if sidecar else "the recording"
             classes = f"labels in {where}" if "semantic" in there else "none, only depth is learned"
             table = class_table(None, bag, sidecar)
-            return BagPlan(bag, name, sidecar, None, f"labels in {where}", classes, table, volumes, of_truth)
+            truth = None if volumes or "semantic" not in there else _truth_words(recording, table, sidecar, [])
+            return BagPlan(bag, name, sidecar, None, f"labels in {where}", classes, table, volumes, of_truth, truth)
         words = _label_words(recording, arguments)
         made = arguments.out.resolve() / "labels" / name
         sources, notes = find_sources(recording, label_parser().parse_args([str(bag), *words]))
-        return BagPlan(
-            bag, name, made, tuple(words), notes["depth"], notes["semantics"], sources.classes, volumes, of_truth
-        )
+        table = sources.classes
+        truth = _truth_words(recording, table, made, words) if not volumes and sources.gives_classes else None
+        options = tuple(words)
+        return BagPlan(bag, name, made, options, notes["depth"], notes["semantics"], table, volumes, of_truth, truth)
+
+
+def _truth_words(
+    recording: Recording, table: ClassTable, sidecar: Path | None, label_words: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The options of `renderocc truth`; None if the recording allows no truth in the classes of its labels.
+
+    Args:
+        recording: has no truth yet.
+        table: the class table of its labels.
+        sidecar: its label bag, or None.
+        label_words: the options of `renderocc label` for it, if it is labelled by this command.
+    """
+    if not _has_clouds(recording):
+        return None
+    mapping = ["--mapping", label_words[label_words.index("--mapping") + 1]] if "--mapping" in label_words else []
+    of_points = mapping if not {"--network", "--semantic-topic"} & set(label_words) else []
+    try:
+        sources, _ = find_sources(recording, label_parser().parse_args([str(recording.path), *of_points]))
+    except ValueError:  # clouds that cannot be read, or a mapping that is not for them
+        return None
+    assert sources.lidar is not None
+    if sources.lidar.classes is not None:
+        return tuple(of_points) if sources.classes == table else None
+    if table == GROUND_OBSTACLE:
+        return ("--classes-from", "ground")
+    return () if sidecar is None else ("--labels", str(sidecar))
+
+
+def _has_clouds(recording: Recording) -> bool:
+    topics = recording.bag.topics.values()
+    return bool(recording.vehicle.lidar_topics) or any(one.type in CLOUD_TYPES and one.count for one in topics)
 
 
 def _truth_table(bag: Path) -> ClassTable:
@@ -215,8 +259,7 @@ def _label_words(recording: Recording, arguments: Namespace) -> list[str]:
     for option in _LABEL_OPTIONS:
         if getattr(arguments, option):
             words += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
-    topics = recording.bag.topics.values()
-    clouds = bool(recording.vehicle.lidar_topics) or any(one.type in CLOUD_TYPES and one.count for one in topics)
+    clouds = _has_clouds(recording)
     if not (arguments.depth_from or arguments.depth_topic or clouds):
         words += ["--depth-from", "motion"]
         clouds = False

@@ -10,7 +10,7 @@ from pathlib import Path
 from renderocc_model.base.files import replacing
 from training.evaluate.report import evaluation_text
 
-from .pictures import curve, embedded, label_picture
+from .pictures import curve, embedded, label_picture, truth_picture
 from .plan import Plan
 
 __all__ = ["write_report"]
@@ -33,7 +33,7 @@ def write_report(plan: Plan, learned: Sequence[str], held_out: Sequence[str]) ->
     Raises:
         ValueError, OSError: a result cannot be read, or the report not written.
     """
-    parts = [_used(plan, learned, held_out), _checked(plan), _labels(plan), _curves(plan)]
+    parts = [_used(plan, learned, held_out), _checked(plan), _labels(plan), _truth(plan), _curves(plan)]
     parts += [_figures(plan, learned, held_out), _views(plan, held_out)]
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(plan.out.name)}</title>'
@@ -75,6 +75,23 @@ def _labels(plan: Plan) -> str:
         shown = "<p>no image has labels</p>" if picture is None else embedded(picture, f"labels of {bag.name}")
         content.append(f"<h3>{html.escape(bag.name)}</h3>{shown}")
     return _section("Labels", *content)
+
+
+def _truth(plan: Plan) -> str:
+    """The 3D truth that was accumulated; empty if there is none."""
+    made = [bag for bag in plan.bags if bag.truth is not None]
+    if not made:
+        return ""
+    content = [
+        "<p>Accumulated from the LiDAR's sweeps, seen from above: forward is up, and a column has the colour of its "
+        "topmost class. Evaluation compares the network with it. It is as good as LiDAR, ego poses and classes are: "
+        "look for streets that are double or smeared.</p>"
+    ]
+    for bag in made:
+        picture = truth_picture(plan.out / "truth" / bag.name, bag.table)
+        shown = "<p>no volume</p>" if picture is None else embedded(picture, f"3D truth of {bag.name}")
+        content.append(f"<h3>{html.escape(bag.name)}</h3>{shown}")
+    return _section("3D truth", *content)
 
 
 def _curves(plan: Plan) -> str:

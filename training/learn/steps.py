@@ -18,6 +18,7 @@ from renderocc_model.rosio.vehicle import Vehicle
 from training.check import main as check
 from training.data.prepare import PrepareConfig, prepare_recordings
 from training.evaluate.command import main as evaluate
+from training.evaluate.truth import main as truth
 from training.label import main as label
 from training.train import main as train
 from training.train.run_data import split
@@ -48,7 +49,9 @@ def carry_out(plan: Plan, jobs: int) -> int:
     for bag in plan.bags:
         if bag.options is not None:
             steps.append((f"label {bag.name}", partial(_label, plan, bag, jobs)))
-    # `renderocc truth` writes into the recordings' folders, so it is left to the user; its step would be here.
+    for bag in plan.bags:
+        if bag.truth is not None:
+            steps.append((f"truth {bag.name}", partial(_truth, plan, bag)))
     steps += [
         ("prepare", partial(_prepare, plan, jobs)),
         ("train", partial(_train, plan)),
@@ -161,11 +164,22 @@ def _label(plan: Plan, bag: BagPlan, jobs: int) -> int:
     return label([*words, *_vehicle_words(plan)])
 
 
+def _truth(plan: Plan, bag: BagPlan) -> int:
+    words = [str(bag.bag), "--out", str(plan.out / "truth" / bag.name), *(bag.truth or ())]
+    return truth([*words, *_vehicle_words(plan)])
+
+
 def _prepare(plan: Plan, jobs: int) -> int:
     tables = plan.out / "tables"
     tables.mkdir(exist_ok=True)
+    made = {bag.name: "" if bag.truth is None else str(plan.out / "truth") for bag in plan.bags}
     tasks = [
-        (bag.bag, bag.sidecar, tables, PrepareConfig(truth_classes=bag.truth_classes, vehicle=plan.vehicle))
+        (
+            bag.bag,
+            bag.sidecar,
+            tables,
+            PrepareConfig(truth=made[bag.name], truth_classes=bag.truth_classes, vehicle=plan.vehicle),
+        )
         for bag in plan.bags
     ]
     failures = prepare_recordings(tasks, min(jobs, len(tasks)))

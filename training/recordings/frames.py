@@ -66,6 +66,7 @@ class Recording:
         vehicle: its cameras, topics, frames and limits of motion. Where the ego pose moves otherwise, the recording
             falls into pieces that are not related to each other.
         max_pose_gap: longest time in seconds from a stamp to the ego poses before and after it.
+        truth: folder of its 3D truth; None for occupancy/ beside its messages.
     Attributes:
         base_frame, odom_frame: names in TF of the vehicle's frame and of the fixed one; no fixed one: it stands still.
         bag: the recording's messages (`renderocc_model.rosio.bags.Bag`).
@@ -88,12 +89,13 @@ class Recording:
         labels: str | Path | None = None,
         vehicle: Vehicle = Vehicle(),
         max_pose_gap: float = 0.5,
+        truth: Path | None = None,
     ) -> None:
         self.path = Path(path)
         self.labels_path = None if labels is None else Path(labels)
         self.vehicle, self.max_pose_gap = vehicle, max_pose_gap
         self.base_frame, self.odom_frame = vehicle.base, vehicle.fixed
-        self._truth = truth_files(self.path)
+        self._truth = truth_files(self.path, truth)
         with ExitStack() as stack:
             self.bag = stack.enter_context(Bag(self.path))
             bags = [self.bag] if self.labels_path is None else [stack.enter_context(Bag(self.labels_path)), self.bag]
@@ -302,7 +304,7 @@ class Recording:
             raise RecordingError(f"{self.topic(kind, camera)} at {self.time_text(stamp_ns)}: {error}") from None
 
     def truth_path(self, stamp_ns: int) -> Path | None:
-        """Path of occupancy/<stamp>.npz beside the messages; None when there is no such file."""
+        """Path of the file <stamp>.npz of the 3D truth; None when there is no such file."""
         return self._truth.get(stamp_ns)
 
     def truth_stamps(self) -> list[int]:

@@ -17,7 +17,7 @@ from ..data.prepare.tables import TablesError, list_tables
 from ..recordings.notes import recording_name
 from .config import DataConfig, TrainConfig
 
-__all__ = ["Data", "open_data", "prepare_missing", "split"]
+__all__ = ["Data", "open_data", "prepare_missing", "split", "split_names"]
 
 _ALL = 10_000_000  # more rays than a frame has labels
 
@@ -76,7 +76,11 @@ def prepare_missing(config: DataConfig, folder: Path) -> None:
 
 def split(config: DataConfig, folder: Path) -> tuple[list[str], list[str]]:
     """Names of the recordings to train on, and of those to hold out."""
-    names = sorted(recording_name(bag) for bag in config.bags) or list_tables(folder)
+    return split_names(config, sorted(recording_name(bag) for bag in config.bags) or list_tables(folder))
+
+
+def split_names(config: DataConfig, names: list[str]) -> tuple[list[str], list[str]]:
+    """`split` of recordings with these names, in ascending order."""
     if not config.training and not config.validation:
         return split_recordings(names, config.held_out)
     training = list(config.training) or [name for name in names if name not in config.validation]

@@ -48,6 +48,9 @@ class PrepareConfig:
         "class table of the 3D truth, when it is not that of the labels; it is converted to ground_obstacle",
         choices=("", *TABLES),
     )
+    truth: str = setting(
+        "", "folder with 3D truth, of each recording in a folder NAME; where that is missing, occupancy/ beside it"
+    )
     anchor: str = setting(
         "", "camera whose images are the frames; when empty, the moments of the 3D truth, else the first camera"
     )
@@ -65,6 +68,15 @@ class PrepareConfig:
     def truth_table(self, labels: ClassTable) -> ClassTable:
         """The class table of the 3D truth, for labels of a table."""
         return by_name(self.truth_classes) if self.truth_classes else labels
+
+    def truth_folder(self, name: str) -> Path | None:
+        """The folder with the 3D truth of the recording `name`; None for occupancy/ beside the recording."""
+        folder = Path(self.truth) / name
+        return folder if self.truth and folder.is_dir() else None
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same when tables are continued. Without `truth` it is as it was before that setting."""
+        return {key: value for key, value in to_mapping(self).items() if key != "truth" or value}
 
 
 def prepare_recording(
@@ -89,14 +101,14 @@ def prepare_recording(
     if name == "directions" or name.startswith("."):
         raise TablesError(f"{bag}: tables cannot be called {name!r}; rename the recording")
     plan = {
-        "config": to_mapping(config),
+        "config": config.identity(),
         "recording": _identity(Path(bag)),
         "labels": None if labels is None else _identity(Path(labels)),
     }
     if is_prepared(out / name, plan):
         return out / name
     table = class_table(config.classes, bag, labels)
-    with Recording(bag, labels, config.vehicle, config.max_pose_gap) as recording:
+    with Recording(bag, labels, config.vehicle, config.max_pose_gap, config.truth_folder(name)) as recording:
         frames = usable_frames(recording, config)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}

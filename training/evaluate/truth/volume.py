@@ -15,11 +15,13 @@ from training.data.traversal_loops import walk
 
 from .sweeps import Sweep
 
-__all__ = ["Accumulated", "accumulate", "filled_ground", "fullest"]
+__all__ = ["Accumulated", "accumulate", "covered", "filled_ground", "fullest", "mark_cells"]
 
 _PASSES = 2  # an obstacle's voxel that more than this many times as many sweeps pass as hit has been left: it is free
+_STANDING_PASSES = 3  # the same for obstacles that stand still: such a voxel holds only an edge or a part of a surface
 _MOVER_WEIGHT = 4  # of a moving object's returns, where those of the ground in the same voxel have 1
 _HOLE = 5  # voxels from a column without ground to ground on both of its sides
+_SIDE = 4  # a face of a voxel has so many cells on each side, to measure how much of it a surface covers
 _SHADOW = 4.0  # metres behind a moving object's near side that it may fill
 
 
@@ -37,8 +39,8 @@ def accumulate(
     """The volume at one moment.
 
     Standing surfaces come from all sweeps, dynamic classes from the moment's own alone. The rays of all sweeps carve:
-    points of classes that may move (`obstacle`), and points without a class, stay only where rays do not pass more
-    often than they end. A surface is one voxel thick along the axis that it mostly faces.
+    points of classes that may move (`obstacle`), and points without a class, stay only where at most twice as many
+    sweeps pass as hit, other obstacles where at most three times as many do. A surface is one voxel thick along the axis that it mostly faces.
 
     Args:
         grid: in base_link of the moment.
@@ -71,6 +73,8 @@ class _Marks:
         self.own, self.shadow = np.zeros(grid.size, bool), np.zeros(grid.size, bool)
         # Sums of 1, x, y, z, xx, yy, zz, xy, xz, yz of the points in `votes` and of those in `movers`.
         self.moments, self.moving_moments = np.zeros((10, grid.size)), np.zeros((10, grid.size))
+        # Bits of the cells of a face that points fall into, as seen along x, y and z.
+        self.cells, self.moving_cells = (np.zeros((3, grid.size), np.uint16) for _ in range(2))
 
     def add(self, sweep: Sweep, base_from_odom: np.ndarray, own: bool) -> None:
         """Count one sweep."""
@@ -101,9 +105,11 @@ class _Marks:
             behind = np.full(np.count_nonzero(moving), _SHADOW / grid.voxel_size)
             self.shadow |= self._walked(ends[moving], rays[moving], behind)
             self._add_moments(self.moving_moments, ends[moving], place[moving])
+            mark_cells(self.moving_cells, ends[moving], place[moving])
         self.hit += hit
         self.passed += passed & ~hit
         self._add_moments(self.moments, ends[standing], place[standing])
+        mark_cells(self.cells, ends[standing], place[standing])
 
     def _walked(self, origins: np.ndarray, rays: np.ndarray, far: np.ndarray) -> np.ndarray:
         """(voxels,) bool, those that rays pass before their ends."""
@@ -117,6 +123,11 @@ class _Marks:
         for row, weights in enumerate((None, x, y, z, x * x, y * y, z * z, x * y, x * z, y * z)):
             moments[row] += np.bincount(place, weights, minlength=self.grid.size)
 
+    def _fullest(self, moments: np.ndarray, cells: np.ndarray, occupied: np.ndarray) -> np.ndarray:
+        shape = self.grid.shape
+        faces = covered(cells).reshape(3, *shape)
+        return fullest(moments.reshape(10, *shape), faces, occupied.reshape(shape)).ravel()
+
     def volume(self) -> Accumulated:
         """The volume of what was counted."""
         shape, free = self.grid.shape, self.classes.free
@@ -127,7 +138,8 @@ class _Marks:
         movable = nameless.copy()
         movable[list(self.classes.may_move)] = True
         standing &= ~(movable[winner] & (self.passed > _PASSES * self.hit))
-        standing &= fullest(self.moments.reshape(10, *shape), standing.reshape(shape)).ravel()
+        standing &= ~(~ground[winner] & (self.passed > _STANDING_PASSES * self.hit))
+        standing &= self._fullest(self.moments, self.cells, standing)
         winner[winner == self.rows - 1] = UNLABELLED
         semantics = np.where(standing, winner, free).astype(np.uint8)
         is_ground = np.zeros(256, bool)
@@ -135,7 +147,7 @@ class _Marks:
         filled = filled_ground(semantics.reshape(shape), is_ground, free).ravel()
         semantics = np.where(self.passed > 0, filled, semantics)
         moving = _MOVER_WEIGHT * self.movers.sum(axis=0) > self.near
-        moving &= fullest(self.moving_moments.reshape(10, *shape), moving.reshape(shape)).ravel()
+        moving &= self._fullest(self.moving_moments, self.moving_cells, moving)
         semantics[moving] = self.movers[:, moving].argmax(axis=0)
         observed = (self.hit > 0) | (self.passed > 0) | self.own
         observed &= ~(self.shadow & ~self.own & (semantics == free))
@@ -143,18 +155,54 @@ class _Marks:
         return Accumulated(semantics.reshape(shape), observed.reshape(shape))
 
 
-def fullest(moments: np.ndarray, occupied: np.ndarray) -> np.ndarray:
+def mark_cells(cells: np.ndarray, points: np.ndarray, place: np.ndarray) -> None:
+    """Set the bits of the cells of voxel faces that points fall into.
+
+    Args:
+        cells: (3, voxels) uint16, one bit for each of the 4 x 4 cells of a face as seen along x, y and z; is changed.
+        points: (N, 3) in voxels.
+        place: (N,) flat number of the voxel of each.
+    """
+    inside = points - np.floor(points)
+    column = np.minimum((inside * _SIDE).astype(np.uint16), _SIDE - 1)
+    for axis in range(3):
+        row, other = (column[:, index] for index in range(3) if index != axis)
+        np.bitwise_or.at(cells[axis], place, np.left_shift(1, row * _SIDE + other, dtype=np.uint16))
+
+
+def covered(cells: np.ndarray) -> np.ndarray:
+    """How many cells of each face have a bit that is set: uint8 in 0..16, in the shape of `cells` (uint16)."""
+    count = np.zeros(cells.shape, np.uint8)
+    for bit in range(_SIDE * _SIDE):
+        count += (cells >> bit & 1).astype(np.uint8)
+    return count
+
+
+def fullest(moments: np.ndarray, faces: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     """The voxels that have the larger part of a surface, so that it is one voxel thick.
 
     The plane through the points of a voxel and its 26 neighbours tells which axis the surface mostly faces. A voxel is
-    left out if a neighbour on this axis, which faces it too, has more points.
+    left out if, as seen along this axis, points cover more of the face of one of its two neighbours on it. Covered
+    cells are counted, not points, because a near surface has many points and a far one few.
 
     Args:
         moments: (10, X, Y, Z) sums over the points in each voxel: 1, x, y, z, xx, yy, zz, xy, xz, yz, in voxels.
+        faces: (3, X, Y, Z) how much of its faces is covered, as seen along x, y and z.
         occupied: (X, Y, Z) bool, the voxels in question.
     Returns:
         (X, Y, Z) bool, part of `occupied`.
     """
+    facing = np.pad(_facing(moments, occupied), 1, constant_values=-1)
+    kept = np.pad(occupied, 1)
+    for axis in range(3):
+        area = np.pad(np.where(occupied, faces[axis], 0), 1)
+        for step in (1, -1):
+            kept &= ~((facing == axis) & (np.roll(area, step, axis) > area))
+    return kept[1:-1, 1:-1, 1:-1]
+
+
+def _facing(moments: np.ndarray, occupied: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) the axis that the surface in each occupied voxel mostly faces: 0, 1 or 2; -1 in the others."""
     around = np.pad(moments, ((0, 0), (1, 1), (1, 1), (1, 1)))
     for axis in (1, 2, 3):
         around = around + np.roll(around, 1, axis) + np.roll(around, -1, axis)
@@ -170,13 +218,7 @@ def fullest(moments: np.ndarray, occupied: np.ndarray) -> np.ndarray:
     )
     facing = np.full(occupied.shape, -1)
     facing[occupied] = np.abs(np.linalg.eigh(spread)[1][..., 0]).argmax(-1)
-    count, facing = np.pad(np.where(occupied, moments[0], 0), 1), np.pad(facing, 1, constant_values=-1)
-    kept = np.pad(occupied, 1)
-    for axis in range(3):
-        for step in (1, -1):
-            rival = (np.roll(facing, step, axis) == axis) & (np.roll(count, step, axis) > count)
-            kept &= ~((facing == axis) & rival)
-    return kept[1:-1, 1:-1, 1:-1]
+    return facing
 
 
 def filled_ground(semantics: np.ndarray, is_ground: np.ndarray, free: int) -> np.ndarray:
