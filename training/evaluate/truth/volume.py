@@ -40,7 +40,8 @@ def accumulate(
 
     Standing surfaces come from all sweeps, dynamic classes from the moment's own alone. The rays of all sweeps carve:
     points of classes that may move (`obstacle`), and points without a class, stay only where at most twice as many
-    sweeps pass as hit, other obstacles where at most three times as many do. A surface is one voxel thick along the axis that it mostly faces.
+    sweeps pass as hit, other obstacles where at most three times as many do. A surface is one voxel thick along the
+    axis that it mostly faces.
 
     Args:
         grid: in base_link of the moment.
