@@ -168,12 +168,18 @@ def failures(found):
     return [item for item in found["findings"] if item["level"] == "FAIL"]
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_the_verdict_on_each_later_command_holds(name, tmp_path, capsys):
-    bag = RECORDINGS[name](tmp_path / "drive")
-    has_labels = not any(data.name == "source" for data in tmp_path.iterdir())
+@pytest.fixture(scope="module", params=RECORDINGS)
+def examined(request, tmp_path_factory):
+    """(name, recording, exit status and report of `check --no-labels` before anything is made of it)."""
+    folder = tmp_path_factory.mktemp("examined")
+    bag = RECORDINGS[request.param](folder / "drive")
+    return request.param, bag, *report(bag, "--no-labels")
+
+
+def test_the_verdict_on_each_later_command_holds(examined, tmp_path, capsys):
+    name, bag, status, before = examined
+    has_labels = not bag.with_name("source").exists()
     if not has_labels:
-        status, before = report(bag, "--no-labels")
         verdict = before["verdicts"]["label"]
         done = label([str(bag), "--jobs", "1"])
         assert verdict["works"] == (done == 0) == (name not in REFUSED["label"]), (verdict, capsys.readouterr().err)
@@ -195,8 +201,6 @@ def test_the_verdict_on_each_later_command_holds(name, tmp_path, capsys):
     assert found["verdicts"]["train"]["works"] and sum(len(sample.rays.origins) for sample in samples) > 0
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_one_fault_is_one_failure(name, tmp_path):
-    bag = RECORDINGS[name](tmp_path / "drive")
-    _, found = report(bag, "--no-labels")
+def test_one_fault_is_one_failure(examined):
+    _, _, _, found = examined
     assert len(failures(found)) <= 1, [item["text"] for item in failures(found)]
