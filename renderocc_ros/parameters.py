@@ -28,6 +28,7 @@ RUNTIME_PARAMETERS = {
     "map.highest",
     "map.lowest",
     "map.dynamic_highest",
+    "map.dynamic_frames",
     "map.dynamic_decay",
 }
 

@@ -88,6 +88,35 @@ def test_what_moves_has_a_limit_of_its_own(backend):
 
 
 @EVERY
+def test_what_moves_reaches_its_limit_only_when_so_many_frames_have_seen_it(backend):
+    state, limits = empty(2, 1, 1), FusionLimits(-2.0, 4.0, 3.0, dynamic_frames=4)
+    found = []
+    for evidence in (2.0, 2.0, -1.0, 2.0, 2.0, 2.0):
+        semantics = row(CAR, WALL) if evidence > 0 else row(FREE, FREE)
+        add(state, semantics, [evidence, evidence], backend, limits=limits)
+        found.append(state.log_odds.ravel().tolist())
+    # The car may have 3 / 4 for each frame that has seen it. A frame that sees it free takes its 1 and no vote.
+    assert found == [[0.75, 2.0], [1.5, 4.0], [0.5, 3.0], [2.25, 4.0], [3.0, 4.0], [3.0, 4.0]]
+
+
+@EVERY
+def test_what_drives_past_is_free_after_fewer_frames_than_what_has_stood(backend):
+    limits = FusionLimits(-2.0, 4.0, 2.0, dynamic_frames=8)
+    needed = []
+    for seen in (2, 8):
+        state = empty(1, 1, 1)
+        for _ in range(seen):
+            add(state, row(CAR), [1.0], backend, limits=limits)
+        for count in range(1, 9):
+            add(state, row(FREE), [-0.375], backend, limits=limits)
+            if state.log_odds[0, 0, 0] < 0:
+                needed.append(count)
+                break
+    # 2 frames leave 2 x 2 / 8 = 0.5, of which 0.375 twice leave nothing; 8 leave 2, of which 5 times leave 0.125.
+    assert needed == [2, 6]
+
+
+@EVERY
 def test_what_may_move_has_the_limit_of_what_moves_and_is_not_forgotten(backend):
     roles, (ground, obstacle) = ClassRoles.of(GROUND_OBSTACLE), GROUND_OBSTACLE.occupied_ids
     state = MapState.empty((2, 1, 1), 2)

@@ -18,7 +18,17 @@ pytestmark = pytest.mark.slow
 
 GRID = VoxelGrid((-4.0, -4.0, -1.0), (4.0, 4.0, 1.0), 0.4)  # 20 x 20 x 5
 FREE, UNKNOWN, CAR, WALL = CLASSES.free, 255, 4, 15
-CONFIG = MapConfig(scroll=2, memory=1.0, gain=1.0, hit=1.0, miss=1.0, highest=2.0, lowest=-2.0, dynamic_highest=1.0)
+CONFIG = MapConfig(
+    scroll=2,
+    memory=1.0,
+    gain=1.0,
+    hit=1.0,
+    miss=1.0,
+    highest=2.0,
+    lowest=-2.0,
+    dynamic_highest=1.0,
+    dynamic_frames=1,
+)
 TENTH = 100_000_000  # nanoseconds
 
 

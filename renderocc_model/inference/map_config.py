@@ -34,6 +34,13 @@ class MapConfig:
         minimum=0.01,
         maximum=50.0,
     )
+    dynamic_frames: int = setting(
+        6,
+        "number of frames that must see such a voxel until it may have dynamic_highest; after fewer its limit is as "
+        "much lower, so that what drives past is let go sooner than what is parked",
+        minimum=1,
+        maximum=16,
+    )
     dynamic_decay: float = setting(
         0.8,
         "time after which a voxel whose class moves becomes unknown, unless it is seen occupied again [s]",

@@ -205,7 +205,9 @@ class RollingMap:
             occupancy.semantics,
             self._frame_from_map(occupancy.grid, odom_from_base),
             now,
-            mapping.FusionLimits(config.lowest, config.highest, config.dynamic_highest, config.memory),
+            mapping.FusionLimits(
+                config.lowest, config.highest, config.dynamic_highest, config.memory, config.dynamic_frames
+            ),
             self._roles,
             self._backend,
         )

@@ -73,7 +73,7 @@ def fuse(
     X, Y, Z = log_odds.shape
     FX, FY, FZ = evidence.shape
     m = frame_from_map
-    lowest, highest, dynamic_highest, memory = limits[0], limits[1], limits[2], limits[3]
+    lowest, highest, dynamic_highest, memory, dynamic_frames = limits[0], limits[1], limits[2], limits[3], limits[4]
     for x in range(X):
         sx = start[0] + x - (X if start[0] + x >= X else 0)
         for y in range(Y):
@@ -111,7 +111,12 @@ def fuse(
                     _elect(votes[sx, sy, sz], channel, label, labels, sx, sy, sz, channel_of, most_votes)
                     seen[sx, sy, sz] = now
                 if new > _ZERO:
-                    new = min(new, dynamic_highest if movable[labels[sx, sy, sz]] else highest)
+                    own = labels[sx, sy, sz]
+                    most = highest
+                    if movable[own]:
+                        share = np.float32(votes[sx, sy, sz, channel_of[own]]) / dynamic_frames
+                        most = dynamic_highest * min(_ONE, share)
+                    new = min(new, most)
                 log_odds[sx, sy, sz] = new
 
 

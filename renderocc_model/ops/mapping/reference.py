@@ -65,7 +65,10 @@ def fuse(
     state.votes[at_hit] = np.where(full[:, None], votes // 2, votes)
     state.seen[at_hit] = now
 
-    most = np.where(roles.movable[state.labels[at]], np.float32(limits.dynamic_highest), np.float32(limits.highest))
+    own = state.labels[at]
+    votes = np.take_along_axis(state.votes[at], roles.channels[own].astype(np.int64)[:, None], axis=1)[:, 0]
+    share = np.minimum(np.float32(1), votes.astype(np.float32) / np.float32(limits.dynamic_frames))
+    most = np.where(roles.movable[own], np.float32(limits.dynamic_highest) * share, np.float32(limits.highest))
     state.log_odds[at] = np.where(new > 0, np.minimum(new, most), new)
 
 

@@ -50,6 +50,8 @@ class FusionLimits:
     lowest: least log-odds of a voxel, below 0.
     highest: most log-odds of a voxel, above 0.
     dynamic_highest: most log-odds of a voxel whose class moves or may move, above 0.
+    dynamic_frames: votes for such a class with which a voxel may reach dynamic_highest; with fewer, its limit is as
+        much lower. From 1 to half of `votes`.
     memory: share of its log-odds that a voxel keeps when a frame sees it again, 0 to 1.
     votes: number of a class's votes at which all votes of the voxel are halved, 2 to 255.
     """
@@ -58,11 +60,13 @@ class FusionLimits:
     highest: float
     dynamic_highest: float
     memory: float = 1.0
+    dynamic_frames: int = 1
     votes: int = 32
 
     def numbers(self) -> np.ndarray:
-        """(4,) float32: lowest, highest, dynamic_highest, memory."""
-        return np.array([self.lowest, self.highest, self.dynamic_highest, self.memory], np.float32)
+        """(5,) float32: lowest, highest, dynamic_highest, memory, dynamic_frames."""
+        numbers = [self.lowest, self.highest, self.dynamic_highest, self.memory, self.dynamic_frames]
+        return np.array(numbers, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

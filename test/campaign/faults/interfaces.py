@@ -54,6 +54,7 @@ GOOD_FOR_THE_MAP = (
     ("map.highest", (0.5, 10.0)),
     ("map.lowest", (-0.5, -10.0)),
     ("map.dynamic_highest", (0.5, 10.0)),
+    ("map.dynamic_frames", (1, 16)),
     ("map.dynamic_decay", (0.0, 0.1, 5.0)),
     ("map.max_voxels", (0, 10, 100_000)),
     ("map.rate", (0.5, 20.0)),
