@@ -178,7 +178,7 @@ BOMB = b"a0: &a0 %(open)s\n" + b"".join(
         (b"\xff\xfe\xfa", "not readable YAML"),
         (b"? [1]\n: 2\n", "a key must be a plain word"),
         (b"x: !!python/object/apply:os.system ['true']\n", "not readable YAML"),
-        (b"x: " + b"[" * 3_000, "nested too deeply"),
+        (b"x: " + b"[" * 20_000, "nested too deeply"),
         (b"#" * (MAX_YAML_BYTES + 1), "larger than"),
         # Nine copies of nine copies ...: 9^9 values. By merging, they would be made; by listing, they would be printed.
         (BOMB % {b"open": b"[x, x, x]", b"begin": b"[", b"end": b"]"}, "more than 500000 values"),
