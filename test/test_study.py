@@ -422,7 +422,7 @@ def test_a_study_that_is_killed_goes_on_and_says_what_it_found(files, town_bag, 
     assert main([*command[:5], "--tables"]) == 0 and (docs / "study.md").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["town_cpu", "town_gpu"])
+@pytest.mark.parametrize("name", ["town_cpu", "town_gpu", "depth_cpu"])
 def test_the_document_is_that_of_the_results_beside_it(tmp_path, name):
     """And these are of the settings in config/study: others are refused."""
     docs = tmp_path / "docs"

@@ -142,11 +142,11 @@ def _what_was_run(study: Study, results: Mapping[str, dict]) -> str:
 def _made_labels(study: Study) -> str:
     """What is to be said of labels that are not the simulator's; empty if there are none."""
     known = {
-        LIDAR: "those of its clouds (`renderocc label`)",
-        MOTION: "depth from motion with the exact classes of its pixels (`renderocc label --depth-from motion`)",
+        LIDAR: " Labels `lidar` are the LiDAR's returns, as `renderocc label` makes them.",
+        MOTION: " Labels `motion` are depth from motion with exact classes (`renderocc label --depth-from motion "
+        "--semantic-topic`), at as many pixels as it finds.",
     }
-    made = [f"{labels}, {known[labels]}" for labels in study.labels() if labels != EXACT]
-    return f" They are made by each variant's own source: {'; '.join(made)}." if made else ""
+    return "".join(known[labels] for labels in study.labels() if labels != EXACT)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -180,8 +180,8 @@ def _variants(study: Study) -> str:
     lines = []
     for variant in study.comparison.variants:
         words = ", ".join(f"`{word}`" for word in variant.settings) or "nothing"
-        labels = "" if variant.labels == EXACT else f"; labels: {variant.labels}"
-        lines.append(f"- **{variant.name}**: {variant.about}. Changes {words}{labels}.")
+        labels = "" if variant.labels == EXACT else f" Learns from the labels `{variant.labels}`."
+        lines.append(f"- **{variant.name}**: {variant.about}. Changes {words}.{labels}")
     return "\n".join(lines)
 
 

@@ -232,7 +232,9 @@ def _initial_network(config: TrainConfig) -> OccupancyNetwork:
         network.load_state_dict({**new, **begun})
     except RuntimeError:
         theirs, ours = (to_mapping(one) for one in (checkpoint.config, config.model))
-        differing = [name for name in ours if name not in ("name", "backbone") and ours[name] != theirs[name]]
+        differing = [
+            name for name in ours if name not in ("name", "backbone", "class_count") and ours[name] != theirs[name]
+        ]
         raise ValueError(
             f"initial: {config.initial} is of another network than `model` describes (they differ in "
             f"{', '.join(differing) or 'backbone'}); describe the checkpoint's"
