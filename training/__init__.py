@@ -12,7 +12,7 @@ Each folder imports only from the folders before it:
 - check/: names what in a recording would make training fail.
 - supervision/: the losses: what labels say of a field, along rays, at points on rays and in voxels.
 - evaluate/: metrics, thresholds and baselines; truth/: 3D truth of a recording, from its LiDAR sweeps along the drive;
-  view/: recordings for the Rerun viewer.
+  view/: recordings for the Rerun viewer; int8/: networks with INT8 layers, and what they lose.
 - train/: a training run, from its settings to its checkpoints.
 - learn/: one command from a recording to a network.
 - study/: repeats the paper's comparisons on simulated towns.
