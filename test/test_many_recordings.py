@@ -383,7 +383,7 @@ def test_a_missing_ray_and_an_address_that_nothing_listens_at_are_named(drives, 
     for address, why in (
         ("127.0.0.1:1", "Connection refused"),
         ("ray://127.0.0.1:1", "refused"),
-        ("x", "Invalid address"),
+        ("x", "expected HOST:PORT"),
     ):
         assert renderocc([*words, address]) == 2
         said = capsys.readouterr().err

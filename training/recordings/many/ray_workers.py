@@ -84,21 +84,16 @@ def _connected(ray: ModuleType, workers: Workers) -> Iterator[None]:
         ValueError: it cannot be reached, or lacks the GPUs.
     """
     address = workers.ray or LOCAL
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
+    remedy = "start one with `ray start --head --port 6379`, or use --ray local"
     try:
-        if address == LOCAL:
-            ray.init(LOCAL, num_cpus=workers.jobs, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
-        else:
-            _refuse_unreachable(address)
-            ray.init(address, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        _refuse_unreachable(address)
+        remedy = f"it needs Ray {ray.__version__}, as here, and RAY_AUTH_MODE=token if it was started with a token"
+        _connect(ray, address, workers.jobs)
+    except (OSError, RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"--ray {address}: no Ray cluster can be reached there: {why}; start one with "
-            "`ray start --head --port 6379`, or use --ray local"
-        ) from None
+        raise ValueError(f"--ray {address}: no Ray cluster can be reached there: {why}; {remedy}") from None
     try:
         if main and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray's ends the process with another status
@@ -111,8 +106,15 @@ def _connected(ray: ModuleType, workers: Workers) -> Iterator[None]:
         ray.shutdown()
 
 
+def _connect(ray: ModuleType, address: str, jobs: int) -> None:
+    options = {"num_cpus": jobs, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(options if address == LOCAL else {}))
+
+
 def _refuse_unreachable(address: str) -> None:
-    """Ray itself would try for minutes, and print much. OSError: nothing listens at the address."""
+    """Ray itself would try for minutes, and print much. OSError, ValueError: nothing can listen at the address."""
     place = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+?)\]?:(\d+)", address)
-    if place:
+    if place is None and address not in (LOCAL, "auto") and "://" not in address:
+        raise ValueError("expected HOST:PORT, 'auto' or 'local'")
+    if place is not None:
         socket.create_connection((place[1], int(place[2])), _PATIENCE_S).close()
