@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -52,12 +53,19 @@ def process_outcomes(
             yield number, outcome
 
 
+def _begin(parent: int) -> None:
+    from tqdm import tqdm
+
+    serve_parent(parent)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a process that is ended leaves behind
+
+
 class _Pool(ProcessPoolExecutor):
     """Processes that end with this one; after an exception, at once."""
 
     def __init__(self, jobs: int) -> None:
         self._others = set(multiprocessing.active_children())
-        super().__init__(jobs, multiprocessing.get_context("spawn"), serve_parent, (os.getpid(),))
+        super().__init__(jobs, multiprocessing.get_context("spawn"), _begin, (os.getpid(),))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None:  # what they are doing can be continued later
