@@ -17,7 +17,8 @@ __all__ = ["main", "parser"]
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="renderocc learn",
-        description="Train a network on recordings: check, label, prepare, train and evaluate, then write a report. "
+        description="Train a network on recordings: check, label, make 3D truth where a LiDAR allows it, prepare, "
+        "train and evaluate, then write a report. "
         "The plan is printed first. Recordings that have labels keep them. For the others depth comes from the LiDAR, "
         "else from motion; classes come from a network or label images if you name them, from recorded class images or "
         "the cloud's field 'label' if there are any, else ground and obstacles from the shape of the ground. Run the "
