@@ -26,6 +26,7 @@ from renderocc_model.rosio.vehicle_options import vehicle_from
 from training.learn import main, parser
 from training.learn.pictures import curve
 from training.learn.plan import make_plan
+from training.train.config import load_train_config
 
 pytestmark = pytest.mark.slow
 needs_weights = pytest.mark.skipif(packaged_checkpoint("tiny") is None, reason="this tree has no trained network")
@@ -167,6 +168,8 @@ def test_labels_of_the_packaged_networks_classes_are_learned_from_it(tmp_path):
     plan = planned(tmp_path / "out", write_bag(tmp_path / "drive", Plan(frames=FRAMES)))
     assert plan.bags[0].options is None and plan.bags[0].table == OCC3D_NUSCENES
     assert plan.config.initial == "tiny" and plan.config.model.class_count == 17 and plan.config.steps == 1000
+    shipped = load_train_config(ROOT / "config" / "train_tiny.yaml")
+    assert plan.config.supervision == shipped.supervision and plan.config.sample == shipped.sample
 
 
 def test_truth_of_other_classes_than_the_labels_is_named_for_prepare(tmp_path):

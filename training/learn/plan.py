@@ -36,7 +36,11 @@ _SETTINGS: dict[str, Any] = {
             **{"brightness": 0.2, "contrast": 0.2, "mirror_y": 0.5, "rotation": 0.3},
         },
     },
-    "supervision": {"mode": "render+query+voxels", "depth_loss": "termination"},
+    "supervision": {
+        **{"mode": "render+query+voxels", "depth_loss": "termination", "occupancy_factor": 4.0},
+        "query": {"weighing": "volume"},
+        "weights": {"termination": 0.15, "return_voxel": 0.0, "semantics": 0.0},
+    },
     "run": {"validation_frames": 12, "picture_every": 0, "validate_every": 700, "tensorboard": False},
 }
 _FURTHER = {"learning_rate": 5e-4, "backbone_factor": 0.3, "ema": 0.99, "batch_norm": "frozen"}
