@@ -27,7 +27,7 @@ towns, curves that gained 0.02 with the labels lost as much by exact truth.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -239,26 +239,28 @@ class ThresholdSearch:
         figures = [
             (rays.mean_iou(), voxels.mean_iou(), voxels.iou_of_all()) for rays, voxels in zip(self._rays, self._voxels)
         ]
-        score = sum(figures[0])
+        score = np.sum(figures[0], axis=0)
         best = np.flatnonzero(score >= score.max() - 1e-12)
         flat = float(self.thresholds[best[np.abs(self.thresholds[best] - 0.5).argmin()]])
-        curve = self._curve(flat, score.max(), figures)
-        return ThresholdCalibration(flat, self.thresholds, *figures[0], self.frames, *curve)
+        found = ThresholdCalibration(flat, self.thresholds, *figures[0], self.frames)
+        return self._with_curve(found, float(score.max()), np.array(figures))
 
-    def _curve(
-        self, flat: float, flat_score: float, figures: list[tuple[np.ndarray, ...]]
-    ) -> tuple[DistanceThreshold | None, float | None, float | None, float | None]:
-        """The best curve with its three figures, or four times None where it gains too little."""
-        scores = np.array([sum(of_growth) for of_growth in figures])
+    def _with_curve(self, found: ThresholdCalibration, flat_score: float, figures: np.ndarray) -> ThresholdCalibration:
+        """The calibration with the best curve, or as it is where the best one gains too little.
+
+        Args:
+            figures: (growths, 3, K) the three figures.
+        """
+        scores = figures.sum(axis=1)
         number, step = np.unravel_index(scores.argmax(), scores.shape)
         if number == 0 or scores[number, step] < flat_score + LEAST_GAIN:
-            return None, None, None, None
+            return found
         knots = self._knots()
         depths = -np.log1p(-self.thresholds[step]) * self.growths[number] ** (knots / 10)
         probabilities = np.minimum(-np.expm1(-depths), _HIGHEST)
-        curve = DistanceThreshold(tuple(knots.tolist()), tuple(probabilities.tolist()), flat)
-        rays, voxels, occupied = (float(figure[step]) for figure in figures[number])
-        return curve, rays, voxels, occupied
+        curve = DistanceThreshold(tuple(knots.tolist()), tuple(probabilities.tolist()), found.threshold)
+        rays, voxels, occupied = (float(figure) for figure in figures[number, :, step])
+        return replace(found, curve=curve, curve_ray_iou=rays, curve_voxel_iou=voxels, curve_occupied_iou=occupied)
 
 
 @dataclass

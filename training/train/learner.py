@@ -223,7 +223,7 @@ def _initial_network(config: TrainConfig) -> OccupancyNetwork:
     begun = checkpoint.network.state_dict()
     # What begins without effect may be new: the network then begins as the same function. For another number of classes
     # the layer that tells them apart begins anew.
-    may_be_new = WITHOUT_EFFECT
+    may_be_new: tuple[str, ...] = WITHOUT_EFFECT
     if config.model.class_count != checkpoint.config.class_count:
         may_be_new = (*may_be_new, CLASS_LAYER)
         begun = {name: one for name, one in begun.items() if not name.startswith(CLASS_LAYER)}
