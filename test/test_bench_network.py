@@ -77,8 +77,10 @@ def test_a_library_that_is_missing_is_a_row_that_says_what_to_install_and_others
     assert without[-1] == "| c | 50.0 ms | 0.25 |  |"
 
 
-def test_each_library_that_is_installed_is_measured():
-    """The whole table, of a small network: what is not measured names its package or instruction."""
+def test_each_library_that_is_installed_is_measured(monkeypatch):
+    """Of a small network: what is not measured names its package. Other tests export it for onnxruntime."""
+    rows = ("torch, float32", "OpenVINO, float32", "OpenVINO, INT8 and float32")
+    monkeypatch.setattr(backends, "BACKENDS", {name: backends.BACKENDS[name] for name in rows})
     checkpoint = untrained_checkpoint(SMALL, OCC3D_NUSCENES)
     for name, found in backends.measure_backends(checkpoint, 1).items():
-        assert (isinstance(found, float) and found > 0) or "import" in found or "bfloat16" in found, (name, found)
+        assert (isinstance(found, float) and found > 0) or "cannot be imported" in found, (name, found)
