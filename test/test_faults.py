@@ -99,7 +99,7 @@ def street(tmp_path_factory):
     ("lie", "fault", "seed", "found"),
     [
         ("map free", "camera stops", 5, r"map: \d+ of ~/map/grid"),
-        ("map jump", "odometry jumps", 1, r"map: \d+ of ~/map/grid"),
+        ("map jump", "odometry jumps", 2, r"map: \d+ of ~/map/grid"),
         ("map decay", "camera stops", 5, r"decay: \d+ of ~/map/points"),  # the camera that looks back
     ],
 )

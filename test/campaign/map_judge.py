@@ -25,8 +25,7 @@ MOST = 200  # cells or voxels of a map that are judged: it must not take longer 
 ENOUGH = 3  # messages with something wrong, after which no more are judged: what no camera saw takes longest to judge
 STEPS = 2  # parts of the way between two poses from which an image can be
 FARTHEST_STEP = 3.0  # metres between two poses in a row that have others between them
-JUMP = 6.0  # metres between two poses sent within JUMP_TIME: the scenes' vehicles do not move so fast
-JUMP_TIME = 0.4  # seconds
+JUMP, FASTEST = 6.0, 20.0  # metres, m/s: between two poses a vehicle of a scene goes less than JUMP + FASTEST x seconds
 AFTER_JUMP = 0.3  # seconds after a jump from which on no image lies before it or within it
 SLACK = 0.3  # seconds by which the node may be later than `decay`: that of a frame, and its images differ by MATCHED
 MARGIN = 0.5  # metres by which poses between those sent may be wrong
@@ -141,7 +140,7 @@ class MapJudge:
         return [
             at
             for (before, (old, _)), (at, (new, _)) in zip(poses, poses[1:])
-            if at - before < JUMP_TIME and np.linalg.norm(new - old) > JUMP
+            if np.linalg.norm(new - old) > JUMP + FASTEST * (at - before)
         ]
 
     def _poses(self, since: float) -> list[Pose]:

@@ -211,7 +211,14 @@ CAMERA_FAULTS = (
         level=2,
         alone=True,
     ),
-    camera("camera stops", "sends nothing for a while, then continues", images(silent), named=SILENT, level=2),
+    camera(
+        "camera stops",
+        "sends nothing for a while, then continues",
+        images(silent),
+        named=SILENT,
+        level=2,
+        seconds=(2.6, 3.2),  # longer than the map keeps what moves
+    ),
     camera(
         "camera unplugged",
         "its publishers are destroyed, and created again",
