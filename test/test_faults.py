@@ -100,7 +100,6 @@ def street(tmp_path_factory):
     [
         ("map free", "camera stops", 5, r"map: \d+ of ~/map/grid"),
         ("map jump", "odometry jumps", 2, r"map: \d+ of ~/map/grid"),
-        ("map decay", "camera stops", 5, r"decay: \d+ of ~/map/points"),  # the camera that looks back
     ],
 )
 def test_a_node_whose_map_lies_is_found_out(street, tmp_path, monkeypatch, lie, fault, seed, found):
