@@ -106,7 +106,7 @@ def test_the_studies_in_the_box_share_no_town_between_learning_and_testing():
         data = load_study(path).config.data
         learned |= {*data.training.seeds, *data.validation.seeds}
         tested |= set(data.test.seeds)
-    assert len(STUDIES) == 3 and not learned & tested
+    assert len(STUDIES) == 4 and not learned & tested
 
 
 def test_a_variant_with_an_unknown_setting_is_named(files):
@@ -255,7 +255,7 @@ def test_labels_are_made_of_all_towns_but_those_of_the_test_and_each_once(tmp_pa
     jobs = folder.unlabelled()
     assert [job.name for job in jobs] == ["town_11_motion", "town_2_motion", *(f"town_{n}_lidar" for n in (11, 12, 2))]
     asked = label().parse_args(jobs[0].commands[0][2:])
-    assert (asked.bag, asked.out) == (folder.recordings / "town_11", motion / "town_11")
+    assert (asked.bags, asked.out) == ([str(folder.recordings / "town_11")], motion / "town_11")
     assert (asked.depth_from, asked.semantic_topic) == ("motion", "/{camera}/semantic")
     asked = label().parse_args(jobs[2].commands[0][2:])
     assert (asked.depth_from, asked.semantic_topic) == ("recording", None)

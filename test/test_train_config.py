@@ -47,7 +47,7 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert content.get("threshold_by_distance") is None
     assert f"| occupied above (threshold) | {content['threshold']:.3f}, found with the 2D labels" in card
-    assert len(changes) == 7 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    assert len(changes) == 8 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_preset_is_the_start_that_other_settings_of_the_model_change(tmp_path):

@@ -37,9 +37,9 @@ _SETTINGS: dict[str, Any] = {
         },
     },
     "supervision": {
-        **{"mode": "render+query+voxels", "depth_loss": "termination", "occupancy_factor": 4.0},
+        **{"mode": "render+query+voxels", "depth_loss": "termination", "occupancy_factor": 1.6},
         "query": {"weighing": "volume"},
-        "weights": {"termination": 0.15, "return_voxel": 0.0, "semantics": 0.0},
+        "weights": {"termination": 0.2, "return_voxel": 0.0, "semantics": 0.0},
     },
     "run": {"validation_frames": 12, "picture_every": 0, "validate_every": 700, "tensorboard": False},
 }
