@@ -16,6 +16,8 @@ from training.data.dataset import RayDataset, SampleConfig
 from training.data.prepare import main as prepare
 from training.label import main as label
 
+pytestmark = pytest.mark.slow
+
 INFO = "sensor_msgs/msg/CameraInfo"
 TF = "tf2_msgs/msg/TFMessage"
 JPEG, PNG = ".jpg", ".png"

@@ -20,6 +20,8 @@ from training.recordings.importers.importing import DatasetError
 from training.recordings.importers.nuscenes import import_nuscenes
 from training.recordings.importers.nuscenes_tables import CATEGORIES
 
+pytestmark = pytest.mark.slow
+
 START_US = 1_532_402_927_000_000
 TURN = [0.5, -0.5, 0.5, -0.5]  # w, x, y, z: optical axes in a frame with x forward
 

@@ -11,6 +11,8 @@ from training.label.mapping import LabelError
 from training.recordings.camera_image import camera_image
 from training.recordings.frames import Recording
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = DenseDepth()
 
 

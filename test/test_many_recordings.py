@@ -21,6 +21,8 @@ from training.recordings.many.lease import WorkedOnElsewhere, lease
 from training.recordings.many.share import conclude, share_out
 from training.recordings.many.task import DONE, FAILED, Task, Workers
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parents[1]
 MANY = int(os.environ.get("RENDEROCC_MANY_BAGS", "6"))  # 200 was run once, see docs/preparing.md
 

@@ -14,6 +14,8 @@ from training.data.prepare import main as prepare
 from training.label import main as label
 from training.train import main as train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):

@@ -114,6 +114,7 @@ def test_a_copy_that_is_incomplete_is_found(prepared, tmp_path):
         Tables(copy)
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_the_bytes_are_those_of_an_uninterrupted_run(bag, prepared, tmp_path):
     """Each run goes on from what the last kill left; a run that was done before its kill begins anew."""
     out = tmp_path / "out"
@@ -207,6 +208,7 @@ def test_two_processes_do_not_prepare_one_recording(bag, tmp_path):
             prepare_recording(bag, None, tmp_path, PrepareConfig())
 
 
+@pytest.mark.slow
 def test_several_recordings_in_several_processes_give_the_same_bytes(bag, prepared, tmp_path):
     other = write_bag(tmp_path / "other", Plan(frames=2))
     out = tmp_path / "out"

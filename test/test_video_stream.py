@@ -11,6 +11,7 @@ from renderocc_model.images.video import VideoDecoder, VideoError
 from renderocc_ros.input import video_stream
 from renderocc_ros.input.video_stream import VideoStream
 
+pytestmark = pytest.mark.slow
 COUNT = 40
 PICTURES = moving_pictures(COUNT, 64, 48)
 STEP = 100_000_000

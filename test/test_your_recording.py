@@ -19,6 +19,8 @@ from training.data.prepare import parser as prepare_parser
 from training.label import main as label
 from training.label import parser as label_parser
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "your_recording.md"
 COMMANDS = {"label", "prepare", "renderocc label", "ros2 bag reindex", "mcap recover IN -o OUT"}
 
