@@ -261,7 +261,7 @@ def test_labels_are_made_of_all_towns_but_those_of_the_test_and_each_once(tmp_pa
     assert (asked.depth_from, asked.semantic_topic) == ("recording", None)
     exact, moved, _ = (prepare().parse_args(command[2:]) for command in folder.prepare(1).commands)
     assert len(exact.bags) == 4 and not exact.labels
-    assert [path.name for path in moved.bags] == ["town_11", "town_12", "town_2"]
+    assert [Path(bag).name for bag in moved.bags] == ["town_11", "town_12", "town_2"]
     assert moved.labels == [motion / name for name in ("town_11", "town_12", "town_2")]
     assert moved.out == folder.tables("motion") != exact.out
 
