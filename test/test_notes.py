@@ -3,14 +3,27 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny_bag import Plan, write_bag
 
-from renderocc_model.field.classes import OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI
+from renderocc_model.geometry.grid import VoxelGrid
 from training.data.prepare import PrepareConfig, prepare_recording
 from training.data.prepare.tables import Tables
-from training.recordings.notes import IMPORT_NOTE, LABELS_NOTE, class_table, find_sidecar, noted_classes, recording_name
+from training.evaluate.int8.frames import FrameReader
+from training.recordings.frames import Recording
+from training.recordings.notes import (
+    IMPORT_NOTE,
+    LABELS_NOTE,
+    TRUTH_NOTE,
+    class_table,
+    find_sidecar,
+    noted_classes,
+    recording_name,
+    truth_class_table,
+)
 
 
 @pytest.fixture
@@ -70,3 +83,22 @@ def test_prepared_tables_are_of_the_table_that_the_sidecar_notes(tmp_path):
     assert tables.classes == SEMANTIC_KITTI and tables.class_counts[4] > 0
     with pytest.raises(ValueError, match="leave out --classes"):
         prepare_recording(bag, None, tmp_path / "other", PrepareConfig(classes="occ3d_nuscenes"))
+
+
+def test_accumulated_truth_is_of_the_table_beside_it_and_not_taken_for_another(tmp_path):
+    drive = write_bag(tmp_path / "drive", Plan(frames=2))
+    volumes = drive / "occupancy"
+    volumes.mkdir()
+    np.savez(volumes / "5.npz", semantics=np.zeros((2, 2, 2), np.uint8))
+    grid = VoxelGrid((0, 0, 0), (2, 2, 2), 1.0)
+    with Recording(drive, None) as recording:
+        assert truth_class_table(drive) == OCC3D_NUSCENES
+        assert FrameReader(recording, (8, 8), grid, OCC3D_NUSCENES).has_truth
+        (volumes / TRUTH_NOTE).write_text(json.dumps({"classes": GROUND_OBSTACLE.to_dict()}))
+        assert truth_class_table(drive) == GROUND_OBSTACLE
+        reader = FrameReader(recording, (8, 8), grid, OCC3D_NUSCENES)
+        assert not reader.has_truth and "has the classes ground, obstacle" in reader.note
+        assert FrameReader(recording, (8, 8), grid, GROUND_OBSTACLE).has_truth
+    (volumes / TRUTH_NOTE).write_text("{}")
+    with pytest.raises(ValueError, match=r"truth\.json: the class table cannot be read"):
+        truth_class_table(drive)

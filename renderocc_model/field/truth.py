@@ -11,9 +11,14 @@ from renderocc_model.base.arrays import read_npz
 
 from .classes import UNLABELLED, ClassTable
 
-__all__ = ["check_ids", "check_truth_file", "converted_truth", "truth_files"]
+__all__ = ["check_ids", "check_truth_file", "converted_truth", "truth_files", "truth_folder"]
 
 _LATEST = np.iinfo(np.int64).max  # nanoseconds that a stamp can hold
+
+
+def truth_folder(bag: Path) -> Path:
+    """occupancy/ beside a recording's messages, the folder of its 3D truth."""
+    return (bag if bag.is_dir() else bag.parent) / "occupancy"
 
 
 def truth_files(bag: Path, folder: Path | None = None) -> dict[int, Path]:
@@ -25,7 +30,7 @@ def truth_files(bag: Path, folder: Path | None = None) -> dict[int, Path]:
         bag: the recording.
         folder: where the files are; None for occupancy/ beside the recording's messages.
     """
-    folder = folder or (bag if bag.is_dir() else bag.parent) / "occupancy"
+    folder = folder or truth_folder(bag)
     named = (path for path in folder.glob("*.npz") if path.stem.isascii() and path.stem.isdecimal())
     files = {int(path.stem): path for path in named if len(path.stem) <= len(str(_LATEST))}
     return {stamp: files[stamp] for stamp in sorted(files) if stamp <= _LATEST and files[stamp].stem == str(stamp)}

@@ -18,6 +18,7 @@ __all__ = [
     "check_tensors",
     "checked_metadata",
     "read_header",
+    "stored_in_half",
 ]
 
 FORMAT_VERSION = 1
@@ -58,6 +59,11 @@ def read_header(path: Path) -> tuple[dict[str, _Entry], dict]:
             f"{path}: is truncated, damaged or no safetensors file ({str(error)[:200]}); {AGAIN}"
         ) from None
     return table, checked_metadata(path, metadata)
+
+
+def stored_in_half(path: Path) -> bool:
+    """Whether a checkpoint's file has weights in float16. Errors as of `read_header`."""
+    return any(entry.dtype == "F16" for entry in read_header(path)[0].values())
 
 
 def _check_start(path: Path) -> None:

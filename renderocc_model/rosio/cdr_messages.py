@@ -23,6 +23,11 @@ class ImageMessage(NamedTuple):
     step: int
     data: np.ndarray
 
+    @property
+    def pixel_arguments(self) -> tuple[np.ndarray, int, int, int, str, bool]:
+        """What `images.encodings.decode_raw` and `view_from_raw` take, in their order."""
+        return self.data, self.height, self.width, self.step, self.encoding, self.is_bigendian
+
 
 class CompressedImageMessage(NamedTuple):
     """sensor_msgs/CompressedImage. `data` is a flat uint8 view into the message's bytes, read-only where those are."""

@@ -81,7 +81,7 @@ def decode_view(
         return view_from_compressed(table, message.data, out)
     if message.encoding not in ENCODINGS:
         return view_from_rgb(table, rgb_by_cv_bridge(image.buffer, message.encoding), out)
-    return view_from_raw(table, *pixels_of(message), out=out)
+    return view_from_raw(table, *message.pixel_arguments, out=out)
 
 
 def decode_view_on_device(
@@ -102,12 +102,7 @@ def decode_view_on_device(
             rgb = np.ascontiguousarray(rgb_by_cv_bridge(image.buffer, message.encoding))
     if rgb is not None:
         return decoder.view_from_raw(table, rgb.reshape(-1), *rgb.shape[:2], 3 * rgb.shape[1], "rgb8", out=out)
-    return decoder.view_from_raw(table, *pixels_of(message), out=out)
-
-
-def pixels_of(message: cdr.ImageMessage) -> tuple:
-    """The arguments of `decode_raw` that an image message holds, in order."""
-    return message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
+    return decoder.view_from_raw(table, *message.pixel_arguments, out=out)
 
 
 def rgb_by_cv_bridge(buffer: bytes, encoding: str) -> np.ndarray:

@@ -9,12 +9,13 @@ import numpy as np
 
 from renderocc_model.base.findings import Faults, Findings
 from renderocc_model.field.classes import UNLABELLED, ClassTable
-from renderocc_model.field.truth import check_ids, check_truth_file, truth_files
+from renderocc_model.field.truth import check_ids, check_truth_file, truth_files, truth_folder
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID
 from renderocc_model.rosio import cdr
 from renderocc_model.rosio.bags import Bag
 from training.recordings.label_images import depth_image, semantic_image
 from training.recordings.sources import find_source
+from training.recordings.spread import evenly_spread
 from training.recordings.stamped_topic import StampedTopic, TopicError
 
 from .contents import Contents
@@ -80,7 +81,7 @@ def check_labels(
                 )
         labelled = [stamp for stamp in topics["depth"].stamps if stamp in images]
         report.images[name] = len(labelled)
-        _decode(findings, contents, name, topics, _spread(labelled, samples), classes, report)
+        _decode(findings, contents, name, topics, evenly_spread(labelled, samples), classes, report)
         text = f"{len(labelled)} of {len(images)} images have depth labels, on {report.coverage[name]:.2%} of their "
         text += f"pixels, and {report.classified[name]:.1%} of these have a class"
         (findings.ok if report.coverage[name] else findings.warn)(f"labels '{name}'", text)
@@ -98,13 +99,6 @@ def _open(findings: Findings, bags: list[Bag], camera: str, kind: str, offset_ns
     except TopicError as error:
         findings.fail(f"labels '{camera}'", str(error), "make the labels again")
         return None
-
-
-def _spread(stamps: list[int], count: int) -> list[int]:
-    """At most `count` of the stamps, spread evenly; 0 gives all."""
-    if not count or len(stamps) <= count:
-        return stamps
-    return [stamps[index] for index in np.linspace(0, len(stamps) - 1, count).astype(int)]
 
 
 def _decode(
@@ -184,8 +178,7 @@ def check_truth(findings: Findings, contents: Contents, bag: Path, classes: Clas
     Args:
         max_time_diff: largest time in seconds from a file's stamp to the images of its frame.
     """
-    folder = (bag if bag.is_dir() else bag.parent) / "occupancy"
-    files = truth_files(bag)
+    folder, files = truth_folder(bag), truth_files(bag)
     shapes: dict[tuple, Path] = {}
     starts = {name: sorted(camera.stamps) for name, camera in contents.cameras.items() if camera.stamps}
     bad, lonely = Faults(), Faults()

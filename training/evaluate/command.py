@@ -21,6 +21,7 @@ from renderocc_model.inference.map_config import MapConfig
 from renderocc_model.inference.precision import chosen_device, chosen_precision
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from renderocc_model.network.checkpoint_reading import stored_in_half
 from renderocc_model.network.packaged import checkpoint_file
 
 from ..data.dataset import RayDataset
@@ -261,10 +262,6 @@ def _save_calibrated(
     arguments: argparse.Namespace, checkpoint: Checkpoint, calibration: ThresholdCalibration, dataset: RayDataset
 ) -> None:
     """Write the checkpoint with its new threshold. Weights keep the precision in which they were stored."""
-    from safetensors import safe_open
-
-    with safe_open(checkpoint_file(arguments.checkpoint), "pt") as file:
-        half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())
     provenance = {**checkpoint.provenance, "calibration": calibration.provenance(dataset.recordings)}
     save_checkpoint(
         arguments.calibrate,
@@ -273,7 +270,7 @@ def _save_calibrated(
         checkpoint.threshold,
         checkpoint.rig_summary,
         provenance,
-        half,
+        stored_in_half(checkpoint_file(arguments.checkpoint)),
     )
 
 

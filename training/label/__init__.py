@@ -194,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from training.recordings.many.find import find_recordings, refuse_same_output
+    from training.recordings.many.find import find_recordings, outputs_of
+    from training.recordings.many.lease import lease_of
     from training.recordings.many.share import conclude, share_out, show
     from training.recordings.many.task import Task
     from training.recordings.notes import recording_name, sidecar_of
@@ -212,16 +213,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if several and arguments.label_files:
         raise ValueError(f"--label-files belongs to one recording, not to {len(bags)}")
     workers = workers_from(arguments, len(bags), gpus=int(arguments.provider in _GPU_PROVIDERS))
-    outs = {bag: sidecar_of(bag) for bag in bags}
-    if arguments.out:
-        outs = {bag: arguments.out / out.name if several else arguments.out for bag, out in outs.items()}
-    refuse_same_output(outs)
     tasks = []
-    for bag, out in outs.items():
+    for bag, out in outputs_of(bags, arguments.out, sidecar_of, lambda bag: sidecar_of(bag).name).items():
         own = copy.copy(arguments)
         own.bag, own.out, own.jobs = bag, out, workers.threads
         own.preview = arguments.preview / recording_name(bag) if arguments.preview and several else arguments.preview
-        tasks.append(Task(bag, (own, several), out, out.with_name(f".{out.name}.lease")))
+        tasks.append(Task(bag, (own, several), out, lease_of(out)))
     return conclude("label", share_out(_label, tasks, workers, show), "labelled")
 
 

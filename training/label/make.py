@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
 from training.recordings.frames import Recording
 from training.recordings.new_bag import new_bag
 from training.recordings.sources import RecordingError
+from training.recordings.spread import evenly_spread
 
 from .clouds import NoCloud
 from .coverage import Coverage
@@ -86,18 +85,12 @@ def try_labels(recording: Recording, sources: Sources, most: int = 0) -> Coverag
     Raises:
         ValueError: as `write_labels`; of these images, not one can be labelled.
     """
-    stamps = {camera: _spread(recording.stamps[camera], most) for camera in recording.cameras}
+    stamps = {camera: evenly_spread(recording.stamps[camera], most) for camera in recording.cameras}
     coverage = Coverage(images={camera: len(stamps[camera]) for camera in stamps})
     for job in _jobs(recording, sources, coverage, None, 1, stamps):
         coverage.add(job.camera, label_image(job, sources)[0])
     refuse_nothing(recording, coverage)
     return coverage
-
-
-def _spread(stamps: list[int], most: int) -> list[int]:
-    if not most or len(stamps) <= most:
-        return stamps
-    return [stamps[index] for index in np.linspace(0, len(stamps) - 1, most).astype(int)]
 
 
 def refuse_nothing(recording: Recording, coverage: Coverage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from renderocc_model.base.config import apply_overrides, from_mapping, to_mapping
-from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, TABLES, ClassTable
+from renderocc_model.field.classes import GROUND_OBSTACLE, TABLES, ClassTable
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.rosio.vehicle import Vehicle
 from training.label import parser as label_parser
 from training.label.setup import find_sources
+from training.label.sources import Sources
 from training.recordings.frames import Recording
 from training.recordings.lidar_topics import CLOUD_TYPES
-from training.recordings.notes import class_table, find_sidecar, noted_classes, recording_name
+from training.recordings.notes import class_table, find_sidecar, recording_name, truth_class_table
 from training.train.config import TrainConfig, load_train_config
 from training.train.run_data import split_names
 
@@ -192,7 +192,7 @@ def _bag_plan(bag: Path, arguments: Namespace, vehicle: Vehicle) -> BagPlan:
         images = [(camera, stamp) for camera in recording.cameras for stamp in recording.stamps[camera]]
         there = {kind for kind in ("semantic", "depth") for image in images if recording.has_labels(*image, (kind,))}
         volumes = len(recording.truth_stamps())
-        of_truth = _truth_table(bag)
+        of_truth = truth_class_table(bag)
         if "depth" in there and not given:
             where = f"{sidecar}" if sidecar else "the recording"
             classes = f"labels in {where}" if "semantic" in there else "none, only depth is learned"
@@ -201,11 +201,16 @@ def _bag_plan(bag: Path, arguments: Namespace, vehicle: Vehicle) -> BagPlan:
             return BagPlan(bag, name, sidecar, None, f"labels in {where}", classes, table, volumes, of_truth, truth)
         words = _label_words(recording, arguments)
         made = arguments.out.resolve() / "labels" / name
-        sources, notes = find_sources(recording, label_parser().parse_args([str(bag), *words]))
+        sources, notes = _sources(recording, words)
         table = sources.classes
         truth = _truth_words(recording, table, made, words) if not volumes and sources.gives_classes else None
         options = tuple(words)
         return BagPlan(bag, name, made, options, notes["depth"], notes["semantics"], table, volumes, of_truth, truth)
+
+
+def _sources(recording: Recording, words: Sequence[str]) -> tuple[Sources, dict[str, str]]:
+    """What `renderocc label` finds in a recording with these options."""
+    return find_sources(recording, label_parser().parse_args([str(recording.path), *words]))
 
 
 def _truth_words(
@@ -224,7 +229,7 @@ def _truth_words(
     mapping = ["--mapping", label_words[label_words.index("--mapping") + 1]] if "--mapping" in label_words else []
     of_points = mapping if not {"--network", "--semantic-topic"} & set(label_words) else []
     try:
-        sources, _ = find_sources(recording, label_parser().parse_args([str(recording.path), *of_points]))
+        sources, _ = _sources(recording, of_points)
     except ValueError:  # clouds that cannot be read, or a mapping that is not for them
         return None
     assert sources.lidar is not None
@@ -238,23 +243,6 @@ def _truth_words(
 def _has_clouds(recording: Recording) -> bool:
     topics = recording.bag.topics.values()
     return bool(recording.vehicle.lidar_topics) or any(one.type in CLOUD_TYPES and one.count for one in topics)
-
-
-def _truth_table(bag: Path) -> ClassTable:
-    """The class table of a recording's 3D truth: as `renderocc truth` or `renderocc import` noted it, else Occ3D's.
-
-    Raises:
-        ValueError: the note cannot be read.
-    """
-    note = (bag if bag.is_dir() else bag.parent) / "occupancy" / "truth.json"
-    if not note.is_file():
-        return noted_classes(bag) or OCC3D_NUSCENES
-    try:
-        return ClassTable.from_dict(json.loads(note.read_text(encoding="utf-8"))["classes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{note}: the class table cannot be read ({error}); remove {note.parent} and run `renderocc truth` again"
-        ) from None
 
 
 def _label_words(recording: Recording, arguments: Namespace) -> list[str]:
@@ -272,7 +260,7 @@ def _label_words(recording: Recording, arguments: Namespace) -> list[str]:
     if any(_has_class_images(recording, camera) for camera in recording.cameras):
         return [*words, "--semantic-topic", "/{camera}/semantic"]
     if clouds and arguments.depth_from != "motion":
-        sources, _ = find_sources(recording, label_parser().parse_args([str(recording.path), *words]))
+        sources, _ = _sources(recording, words)
         if sources.gives_classes:  # the clouds' own field
             return words
     return [*words, "--classes-from", "ground"]

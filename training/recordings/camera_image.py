@@ -21,9 +21,7 @@ def camera_image(message: cdr.ImageMessage | cdr.CompressedImageMessage, model: 
     if isinstance(message, cdr.CompressedImageMessage):
         image = decode_compressed(message.data)
     else:
-        image = decode_raw(
-            message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
-        )
+        image = decode_raw(*message.pixel_arguments)
     if image.shape[:2] != (model.height, model.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise ValueError(

@@ -7,20 +7,24 @@ from pathlib import Path
 
 from renderocc_model.base.config import load_yaml
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
+from renderocc_model.field.truth import truth_folder
 
 __all__ = [
     "IMPORT_NOTE",
     "LABELS_NOTE",
+    "TRUTH_NOTE",
     "class_table",
     "find_sidecar",
     "noted_classes",
     "recording_name",
     "sidecar_of",
+    "truth_class_table",
     "was_imported",
 ]
 
 LABELS_NOTE = "labels.yaml"  # in a sidecar, beside its metadata.yaml
 IMPORT_NOTE = "import.json"  # in a recording that `renderocc import` made
+TRUTH_NOTE = "truth.json"  # beside the volumes that `renderocc truth` made
 
 
 def recording_name(bag: str | Path) -> str:
@@ -84,3 +88,20 @@ def class_table(wanted: str | None, bag: str | Path, labels: str | Path | None =
             raise ValueError(f"{place}: its class table is {names}, ..., not {wanted}; leave out --classes")
         return noted
     return by_name(wanted) if wanted else OCC3D_NUSCENES
+
+
+def truth_class_table(bag: Path) -> ClassTable:
+    """The class table of a recording's 3D truth: as `renderocc truth` or `renderocc import` noted it, else Occ3D's.
+
+    Raises:
+        ValueError: the note cannot be read.
+    """
+    note = truth_folder(bag) / TRUTH_NOTE
+    if not note.is_file():
+        return noted_classes(bag) or OCC3D_NUSCENES
+    try:
+        return ClassTable.from_dict(json.loads(note.read_text(encoding="utf-8"))["classes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{note}: the class table cannot be read ({error}); remove {note.parent} and run `renderocc truth` again"
+        ) from None

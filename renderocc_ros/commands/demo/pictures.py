@@ -85,8 +85,7 @@ def picture_of_video(recording: Bag, camera: CameraSource, stamp_ns: int) -> tup
 def decoded(camera: CameraSource, buffer: bytes) -> np.ndarray:
     if camera.compressed:
         return decode_compressed(cdr.read_compressed_image(buffer).data)
-    image = cdr.read_image(buffer)
-    return decode_raw(image.data, image.height, image.width, image.step, image.encoding, image.is_bigendian)
+    return decode_raw(*cdr.read_image(buffer).pixel_arguments)
 
 
 def truth_volume(path: Path, like: Occupancy) -> Occupancy | None:

@@ -18,6 +18,7 @@ from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.vehicle_options import add_params_option
 from training.recordings.frames import FrameIndex, Recording
 from training.recordings.many.find import find_recordings, label_bags, refuse_same_output
+from training.recordings.many.lease import lease_of
 from training.recordings.many.options import add_recordings, add_sharing, workers_from
 from training.recordings.many.share import conclude, share_out, show
 from training.recordings.many.task import DONE, Outcome, Task, Workers
@@ -304,7 +305,7 @@ def prepare_recordings(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]
 
 
 def _prepare(tasks: list[tuple[Path, Path | None, Path, PrepareConfig]], workers: Workers) -> list[Outcome]:
-    shared = [Task(task[0], task, task[2], task[2] / f".{recording_name(task[0])}.lease") for task in tasks]
+    shared = [Task(task[0], task, task[2], lease_of(task[2] / recording_name(task[0]))) for task in tasks]
     return share_out(_prepare_one, shared, workers, show)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from renderocc_model.field.classes import ClassTable
 from training.recordings.frames import Recording
+from training.recordings.spread import evenly_spread
 
 from . import PrepareConfig, usable_frames
 from .extract import Extractor
@@ -48,14 +49,14 @@ def try_frames(
         ValueError: the recording, or one of these frames, cannot be used for training.
     """
     frames = usable_frames(recording, config, labelled)
-    count = min(most, len(frames)) if most else len(frames)
     directions = {camera: pixel_directions(recording.models[camera]) for camera in recording.cameras}
     truth = config.truth_table(table)
     extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image, truth)
     totals = np.zeros(len(table) + 1, np.int64)
-    for index in np.linspace(0, len(frames) - 1, count).astype(int):
-        row = extract.row(frames[index], recording.gather(extract.wanted([frames[index]])))
+    tried = evenly_spread(frames, most)
+    for frame in tried:
+        row = extract.row(frame, recording.gather(extract.wanted([frame])))
         totals += row.counts.sum(axis=0)
     if labelled:
-        refuse_nothing(str(recording.path), count, int(totals.sum()))
-    return Trial(len(frames), count, int(totals.sum()), int(totals[:-1].sum()))
+        refuse_nothing(str(recording.path), len(tried), int(totals.sum()))
+    return Trial(len(frames), len(tried), int(totals.sum()), int(totals[:-1].sum()))

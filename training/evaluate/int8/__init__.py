@@ -16,12 +16,14 @@ from renderocc_model.export.openvino_file import write_openvino_file
 from renderocc_model.inference.openvino_quantising import NetworkInputs, import_nncf, quantised
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint
+from renderocc_model.network.checkpoint_reading import stored_in_half
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.packaged import checkpoint_file
 from renderocc_model.rosio.vehicle_options import vehicle_from
+from training.recordings.spread import evenly_spread
 
 from .compare import Comparison, compared
-from .frames import FrameReader, PredictorInputs, evenly_spread
+from .frames import FrameReader, PredictorInputs
 
 __all__ = ["export_int8"]
 
@@ -50,7 +52,7 @@ def export_int8(arguments: argparse.Namespace) -> int:
         _report_left_out(reader, arguments.calibrate, len(calibration))
         print(f"calibrating on {len(calibration)} frames of {arguments.calibrate}")
         graphs = quantised(checkpoint.network, calibration)
-        half = _stored_in_half(source)
+        half = stored_in_half(source)
         made = _with_provenance(checkpoint, arguments, len(calibration), None)
         write_openvino_file(arguments.out, made, graphs, half)
 
@@ -141,10 +143,3 @@ def _with_provenance(
         else {"recording": (arguments.compare or arguments.calibrate).name} | found.as_dict(),
     }
     return replace(checkpoint, provenance={**checkpoint.provenance, "export": exported})
-
-
-def _stored_in_half(path: Path) -> bool:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())

@@ -11,11 +11,12 @@ from renderocc_model.field.classes import ClassTable
 from renderocc_model.field.truth import truth_files
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
-from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.geometry.undistortion import UndistortTable
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
 from renderocc_model.rosio import cdr
+from training.recordings.camera_tables import CameraTables
 from training.recordings.frames import FrameIndex, Recording
-from training.recordings.notes import class_table
+from training.recordings.notes import truth_class_table
 from training.recordings.sources import Message, RecordingError
 from training.supervision.voxel_truth import crop_slices
 
@@ -23,7 +24,7 @@ from ..frame_truth import FrameTruth
 from ..rayiou import DEFAULT_ORIGIN, select_origins
 from ..volumes import read_volume, volume_grid
 
-__all__ = ["FrameReader", "FrameWithTruth", "PredictorInputs", "evenly_spread"]
+__all__ = ["FrameReader", "FrameWithTruth", "PredictorInputs"]
 
 
 class PredictorInputs(NamedTuple):
@@ -42,17 +43,6 @@ class FrameWithTruth(NamedTuple):
     origins: np.ndarray | None
 
 
-def evenly_spread(frames: Sequence[FrameIndex], count: int) -> list[FrameIndex]:
-    """`count` frames from the first to the last; all if there are no more.
-
-    >>> evenly_spread(["a", "b", "c", "d", "e"], 3)
-    ['a', 'c', 'e']
-    """
-    if count >= len(frames):
-        return list(frames)
-    return [frames[index] for index in np.linspace(0, len(frames) - 1, count).round().astype(int)]
-
-
 class FrameReader:
     """Reads frames of an open recording with the node's code: decoded and undistorted into the network's views.
 
@@ -65,13 +55,13 @@ class FrameReader:
     """
 
     def __init__(self, recording: Recording, view_size: tuple[int, int], grid: VoxelGrid, classes: ClassTable) -> None:
-        self._recording, self._view_size = recording, view_size
+        self._recording = recording
         self._grid, self._classes = grid, classes
-        self._tables: dict[str, UndistortTable] = {}
+        self._tables = CameraTables(recording, lambda model: view_size)
         self._truth = truth_files(recording.path)
         self.left_out: list[str] = []
         self.note = ""
-        if self._truth and (own := class_table(None, recording.path)).names != classes.names:
+        if self._truth and (own := truth_class_table(recording.path)).names != classes.names:
             self.note = (
                 f"{recording.path}: its 3D truth has the classes {', '.join(own.names[:4])}, ..., the network "
                 f"{', '.join(classes.names[:4])}, ...; it is not used"
@@ -107,7 +97,7 @@ class FrameReader:
                 f"{self._recording.path}: no image at {self._recording.time_text(frame.stamp_ns)}; leave this part out"
             )
         messages = self._recording.gather(("image", camera, stamp) for camera, stamp in frame.images.items())
-        tables = [self._table(camera) for camera in frame.images]
+        tables = [self._tables[camera] for camera in frame.images]
         views = [
             _view(table, messages["image", camera, stamp])
             for table, (camera, stamp) in zip(tables, frame.images.items())
@@ -116,13 +106,6 @@ class FrameReader:
             self._recording.base_from_camera(camera, stamp, frame.stamp_ns) for camera, stamp in frame.images.items()
         ]
         return PredictorInputs(np.stack(views), tables, np.stack(poses))
-
-    def _table(self, camera: str) -> UndistortTable:
-        """The camera's table, by its mount at its first image."""
-        if camera not in self._tables:
-            model, mount = self._recording.models[camera], self._recording.mount(camera)
-            self._tables[camera] = UndistortTable(model, network_view(model, *self._view_size, mount))
-        return self._tables[camera]
 
     def _truth_of(self, frame: FrameIndex) -> FrameTruth | None:
         file = self._truth.get(frame.stamp_ns)
@@ -153,6 +136,4 @@ class FrameReader:
 def _view(table: UndistortTable, message: Message) -> np.ndarray:
     if isinstance(message, cdr.CompressedImageMessage):
         return view_from_compressed(table, message.data)
-    return view_from_raw(
-        table, message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian
-    )
+    return view_from_raw(table, *message.pixel_arguments)

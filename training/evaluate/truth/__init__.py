@@ -11,6 +11,7 @@ from pathlib import Path
 
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.field.classes import TABLES
+from renderocc_model.field.truth import truth_folder
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 from training.recordings.many.options import add_recordings, add_sharing, workers_from
 
@@ -81,27 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from training.recordings.many.find import find_recordings, label_bags, refuse_same_output
+    from training.recordings.many.find import find_recordings, label_bags, outputs_of
+    from training.recordings.many.lease import lease_of
     from training.recordings.many.share import conclude, share_out, show
     from training.recordings.many.task import Task
-    from training.recordings.notes import recording_name
 
     for name in ("rate", "spacing", "reach"):
         if not 0 < getattr(arguments, name) < 1e6:
             raise ValueError(f"--{name} is {getattr(arguments, name)}; expected a positive number")
     bags = find_recordings(arguments.bags)
-    several = len(bags) > 1
-    if several and arguments.label_files:
+    if len(bags) > 1 and arguments.label_files:
         raise ValueError(f"--label-files belongs to one recording, not to {len(bags)}")
-    outs = {bag: (bag if bag.is_dir() else bag.parent) / "occupancy" for bag in bags}
-    if arguments.out:
-        outs = {bag: arguments.out / recording_name(bag) if several else arguments.out for bag in bags}
-    refuse_same_output(outs)
+    outs = outputs_of(bags, arguments.out, truth_folder)
     tasks = []
     for bag, labels in zip(bags, label_bags(bags, [arguments.labels] if arguments.labels else [])):
         own = copy.copy(arguments)
         own.bag, own.out, own.labels = bag, outs[bag], labels
-        tasks.append(Task(bag, (own,), own.out, own.out.with_name(f".{own.out.name}.lease")))
+        tasks.append(Task(bag, (own,), own.out, lease_of(own.out)))
     return conclude(
         "truth", share_out(_accumulate, tasks, workers_from(arguments, len(bags)), show), "made the truth of"
     )

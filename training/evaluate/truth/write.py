@@ -11,6 +11,7 @@ from renderocc_model.field.classes import ClassTable
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.geometry.transforms import invert
 from training.recordings.frames import Recording
+from training.recordings.notes import TRUTH_NOTE
 from training.recordings.sources import RecordingError
 
 from .camera_mask import pixel_rays, seen_voxels
@@ -18,8 +19,6 @@ from .sweeps import Sweeps
 from .volume import accumulate
 
 __all__ = ["TruthWriter"]
-
-_NOTE = "truth.json"
 
 
 class TruthWriter:
@@ -47,7 +46,7 @@ class TruthWriter:
         Raises:
             ValueError: the folder holds other truth.
         """
-        note = self.out / _NOTE
+        note = self.out / TRUTH_NOTE
         there = note.read_text(encoding="utf-8") if note.is_file() else None
         if there is None and any(self.out.glob("*.npz")):
             raise ValueError(f"{self.out}: holds truth that this command did not make; name another folder with --out")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from renderocc_model.geometry.undistortion import UndistortTable, network_view
 from renderocc_model.images.preprocessing import view_from_rgb
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.inference.rendered_views import ViewRenderer
 from renderocc_model.inference.rolling_map import RollingMap
+from training.recordings.camera_tables import CameraTables
 from training.recordings.frames import FrameIndex, Recording
 
 from .contents import RenderedView, Voxels, surface_of
@@ -40,7 +40,7 @@ class PredictedOutputs:
         self.classes = self._predictor.classes
         self.notes = self._predictor.compare_rig(recording.models)
         self._map = RollingMap(self.classes, self._predictor.grid, limits=recording.vehicle.motion)
-        self._tables: dict[str, UndistortTable] = {}
+        self._tables = CameraTables(recording, lambda model: self._predictor.view_size)
         self._renderers: dict[str, ViewRenderer] = {}
 
     def of_frame(
@@ -62,7 +62,7 @@ class PredictedOutputs:
         """
         if not images:
             return None, None, {}
-        tables = [self._table(camera) for camera in images]
+        tables = [self._tables[camera] for camera in images]
         views = np.stack([view_from_rgb(table, image) for table, image in zip(tables, images.values())])
         mounts = np.stack([poses[camera] for camera in images])
         occupancy = self._predictor.predict(views, tables, mounts, odom_from_base)
@@ -73,15 +73,12 @@ class PredictedOutputs:
                 remembered = surface_of(volume)
         rendered = {}
         for camera in images:
-            renderer = self._renderers[camera]
+            renderer = self._renderer(camera)
             colours, depth = renderer.render(occupancy, poses[camera])
             rendered[camera] = RenderedView(renderer.view.strided(self._stride), poses[camera], colours, depth)
         return surface_of(occupancy), remembered, rendered
 
-    def _table(self, camera: str) -> UndistortTable:
-        """The camera's table, by its mount at its first image."""
-        if camera not in self._tables:
-            model, mount = self._recording.models[camera], self._recording.mount(camera)
-            self._tables[camera] = UndistortTable(model, network_view(model, *self._predictor.view_size, mount))
+    def _renderer(self, camera: str) -> ViewRenderer:
+        if camera not in self._renderers:
             self._renderers[camera] = ViewRenderer(self._tables[camera].view, self._stride)
-        return self._tables[camera]
+        return self._renderers[camera]

@@ -164,4 +164,4 @@ def _voxels(topic: StampedTopic | None, stamp_ns: int) -> Voxels | None:
 def _pixels(kind: str, message: cdr.ImageMessage) -> np.ndarray:
     if kind == "depth":
         return depth_image(message, message.height, message.width)
-    return decode_raw(message.data, message.height, message.width, message.step, message.encoding, message.is_bigendian)
+    return decode_raw(*message.pixel_arguments)

@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from renderocc_model.field.classes import ClassTable
-from renderocc_model.geometry.undistortion import UndistortTable, network_view
+from renderocc_model.geometry.camera_model import CameraModel
 from renderocc_model.images.preprocessing import view_from_rgb
 from training.recordings.camera_image import camera_image
+from training.recordings.camera_tables import CameraTables
 from training.recordings.frames import FrameIndex, Recording
 from training.recordings.sources import RecordingError
 
@@ -143,6 +144,11 @@ def _contents(
     return FrameContents(frame.stamp_ns, odom_from_base, shown, rendered, voxels, remembered, true_voxels)
 
 
+def _shown_size(model: CameraModel) -> tuple[int, int]:
+    width = min(model.width, MAX_WIDTH)
+    return max(1, round(model.height * width / model.width)), width
+
+
 class ImageReader:
     """Reads the images of frames.
 
@@ -152,7 +158,7 @@ class ImageReader:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._tables: dict[str, UndistortTable] = {}
+        self._tables = CameraTables(recording, _shown_size)
 
     def read(self, frame: FrameIndex, problems: Problems) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """{camera: (H, W, 3) uint8 RGB image} and {camera: (4, 4) base_from_camera}, of cameras that have both."""
@@ -172,10 +178,5 @@ class ImageReader:
 
     def shown(self, camera: str, image: np.ndarray, base_from_camera: np.ndarray) -> CameraImage:
         """An image without distortion, at most MAX_WIDTH pixels wide."""
-        if camera not in self._tables:
-            model, mount = self._recording.models[camera], self._recording.mount(camera)
-            width = min(model.width, MAX_WIDTH)
-            height = max(1, round(model.height * width / model.width))
-            self._tables[camera] = UndistortTable(model, network_view(model, height, width, mount))
         table = self._tables[camera]
         return CameraImage(table.view, base_from_camera, view_from_rgb(table, image))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from training.recordings.notes import LABELS_NOTE, recording_name, sidecar_of
 
-__all__ = ["find_recordings", "label_bags", "refuse_same_output"]
+__all__ = ["find_recordings", "label_bags", "outputs_of", "refuse_same_output"]
 
 _STORAGE = (".mcap", ".db3", ".zstd")
 _NAMED = 5  # missing recordings in one error text
@@ -60,6 +60,30 @@ def label_bags(bags: Sequence[Path], given: Sequence[Path]) -> list[Path | None]
             "or a folder that holds NAME_labels for each"
         )
     return list(given)
+
+
+def outputs_of(
+    bags: Sequence[Path],
+    out: Path | None,
+    default: Callable[[Path], Path],
+    name: Callable[[Path], str] = recording_name,
+) -> dict[Path, Path]:
+    """{recording: the path of its result}, as `--out` says.
+
+    Args:
+        bags: the recordings.
+        out: the result of a single recording, or the folder of the results of several; None for the default.
+        default: the path of a recording's result without `out`.
+        name: that of a recording's result in the folder.
+    Raises:
+        ValueError: two have the same path.
+    """
+    if out is None:
+        outputs = {bag: default(bag) for bag in bags}
+    else:
+        outputs = {bag: out / name(bag) if len(bags) > 1 else out for bag in bags}
+    refuse_same_output(outputs)
+    return outputs
 
 
 def refuse_same_output(outputs: Mapping[Path, Path]) -> None:

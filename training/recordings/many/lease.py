@@ -8,13 +8,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-__all__ = ["WorkedOnElsewhere", "lease"]
+__all__ = ["WorkedOnElsewhere", "lease", "lease_of"]
 
 _DURATION_S = 60.0  # all that share a disk must have the same
 
 
 class WorkedOnElsewhere(ValueError):
     """Another process is working on the recording."""
+
+
+def lease_of(out: Path) -> Path:
+    """The file of the lease for making `out`: hidden, beside it."""
+    return out.with_name(f".{out.name}.lease")
 
 
 @contextmanager
