@@ -241,6 +241,17 @@ def test_a_camera_without_a_calibration_is_an_error_with_its_topic(predictor):
     made.pipeline.close()
 
 
+def test_a_camera_whose_mount_the_first_images_wait_for_is_named_at_once_and_for_how_long(setup):
+    setup.run()
+    setup.worker.awaited, setup.worker.startup_grace = ("left",), 2.5
+    assert setup.status("camera left") == (
+        WARN,
+        "cannot be placed yet: its mount is not on /tf_static or /tf; "
+        "the first images wait for it, at most 2.5 s (startup_grace)",
+    )
+    assert setup.status("camera front") == (OK, "ok")
+
+
 def test_dropped_images_are_counted_by_reason(setup):
     setup.run()
     for _ in range(2):

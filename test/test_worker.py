@@ -167,6 +167,15 @@ def test_the_only_set_waits_until_its_cameras_can_be_placed(patient):
     assert patient.skipped == 0
 
 
+def test_it_can_be_seen_which_cameras_are_waited_for_and_no_longer_than_that(patient):
+    assert patient.worker.awaited == ()
+    patient.send(1)
+    wait_until(lambda: patient.worker.awaited == ("front",), 5, "the wait for the camera")
+    patient.pipeline.lack = set()
+    patient.expect(1)
+    assert patient.worker.awaited == ()
+
+
 def test_while_the_first_set_waits_a_newer_one_takes_its_place(patient):
     for second in (1, 2, 3):
         patient.send(second)

@@ -57,6 +57,8 @@ class Worker:
         counters: what became of the sets.
         begun: steady seconds at which the frame under way began; None between two frames.
         failed_in_row: how many frames have failed since one was processed whole.
+        awaited: cameras for whose mounts or calibrations the first set waits now.
+        startup_grace: how long it does so at most, seconds.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Worker:
         self._out_of_memory = out_of_memory
         self._log = log
         self._times = times
-        self._startup_grace = startup_grace
+        self.startup_grace = startup_grace
         self._remember = remember
         self._draw = draw
         self._grace_until: float | None = None  # steady seconds; None: counted from the first set on
@@ -88,11 +90,12 @@ class Worker:
         self.counters = FrameCounters()
         self.begun: float | None = None
         self.failed_in_row = 0
+        self.awaited: tuple[str, ...] = ()
 
     def start(self) -> None:
         """Open the mailbox and begin to work."""
         self._intake.mailbox.open()
-        self.begun, self.failed_in_row = None, 0
+        self.begun, self.failed_in_row, self.awaited = None, 0, ()
         self._grace_until = None
         self._running.set()
         self._thread = threading.Thread(target=self._run, name="renderocc worker", daemon=True)
@@ -176,8 +179,10 @@ class Worker:
 
     def _must_wait(self, matched: MatchedSet) -> bool:
         if self._grace_until is None:
-            self._grace_until = time.monotonic() + self._startup_grace
-        if time.monotonic() < self._grace_until and self._pipeline.lacking(matched, self._intake.calibrations):
+            self._grace_until = time.monotonic() + self.startup_grace
+        within = time.monotonic() < self._grace_until
+        self.awaited = tuple(self._pipeline.lacking(matched, self._intake.calibrations)) if within else ()
+        if self.awaited:
             return True
         self._grace_until = 0.0  # over for good: from now on, cameras that cannot be placed are left out and named
         return False

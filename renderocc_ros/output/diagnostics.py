@@ -134,6 +134,11 @@ def _camera_line(report: NodeReport, parts: ConfiguredNode, camera: str) -> Line
         line.fail(f"silent for {statistics.age:.1f} s; its view is unknown")
     if calibration is None:
         absent(f"no usable camera_info on {parts.config.camera_info_topic_of(camera)}; its view is unknown")
+    elif camera in parts.worker.awaited:
+        line.warn(
+            "cannot be placed yet: its mount is not on /tf_static or /tf; the first images wait for it, "
+            f"at most {parts.worker.startup_grace:g} s (startup_grace)"
+        )
     frame = parts.worker.last_frame
     if frame is not None and camera in frame.missing:
         line.warn(frame.missing[camera])

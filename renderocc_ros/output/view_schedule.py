@@ -7,7 +7,7 @@ from typing import TypeVar
 
 __all__ = ["ViewSchedule"]
 
-SHARE = 0.07  # most of the time for views while frames wait
+SHARE = 0.04  # most of the time for views while frames wait
 
 _Rest = TypeVar("_Rest")
 
