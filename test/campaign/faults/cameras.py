@@ -295,7 +295,7 @@ CAMERA_FAULTS = (
     info(
         "unknown distortion",
         "a distortion model that does not exist",
-        infos(lambda i, m: (edited(m, distortion_model="magic"),)),
+        infos(lambda i, m: (edited(m, distortion_model="magic", d=[0.1, 0.0, 0.0, 0.0, 0.0]),)),
         named="camera_info",
     ),
 )
