@@ -212,6 +212,11 @@ def test_the_rows_of_depth_differ_in_their_labels_and_in_whether_distances_are_u
     assert motion == lidar and lidar["supervision"]["mode"] == "render"
     assert none["supervision"].pop("use_depth") is False and lidar["supervision"].pop("use_depth") is True
     assert none == lidar
+    for ending, mode, loss in (("termination", "render", "termination"), ("volume", "query+voxels", "silog")):
+        motion, lidar = (variants[f"{labels}_{ending}"] for labels in ("motion", "lidar"))
+        assert (motion.labels, lidar.labels) == ("motion", "lidar") and motion.settings == lidar.settings
+        supervision = study.train_config(Run(motion, 0)).supervision
+        assert (supervision.mode, supervision.depth_loss) == (mode, loss)
 
 
 def test_seeds_come_in_turn_so_that_an_early_end_leaves_something_of_every_variant():
