@@ -314,3 +314,11 @@ def test_volumes_are_compared_in_the_class_table_of_their_network(tmp_path, name
     np.savez(tmp_path / "volume.npz", semantics=np.zeros((1, 1, 1), np.uint8), class_names=np.array(names))
     np.savez(tmp_path / "truth.npz", semantics=np.array(truth, np.uint8).reshape(-1, 1, 1))
     assert tables_of(tmp_path / "volume.npz", tmp_path / "truth.npz") == options
+
+
+def test_truth_that_names_its_class_table_is_not_guessed_from_its_ids(tmp_path):
+    names = np.array(GROUND_OBSTACLE.names)
+    np.savez(tmp_path / "volume.npz", semantics=np.zeros((1, 1, 1), np.uint8), class_names=names)
+    np.savez(tmp_path / "truth.npz", semantics=np.full((1, 1, 1), 17, np.uint8))
+    (tmp_path / "truth.json").write_text("{}")  # `renderocc metrics` reads it
+    assert tables_of(tmp_path / "volume.npz", tmp_path / "truth.npz") == ["--classes", "ground_obstacle"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,17 @@ from renderocc_model.base.arrays import read_npz
 
 from .classes import UNLABELLED, ClassTable
 
-__all__ = ["check_ids", "check_truth_file", "converted_truth", "truth_files", "truth_folder"]
+__all__ = [
+    "TRUTH_NOTE",
+    "check_ids",
+    "check_truth_file",
+    "converted_truth",
+    "noted_truth_classes",
+    "truth_files",
+    "truth_folder",
+]
+
+TRUTH_NOTE = "truth.json"  # beside the volumes that `renderocc truth` made
 
 _LATEST = np.iinfo(np.int64).max  # nanoseconds that a stamp can hold
 
@@ -34,6 +45,23 @@ def truth_files(bag: Path, folder: Path | None = None) -> dict[int, Path]:
     named = (path for path in folder.glob("*.npz") if path.stem.isascii() and path.stem.isdecimal())
     files = {int(path.stem): path for path in named if len(path.stem) <= len(str(_LATEST))}
     return {stamp: files[stamp] for stamp in sorted(files) if stamp <= _LATEST and files[stamp].stem == str(stamp)}
+
+
+def noted_truth_classes(folder: Path) -> ClassTable | None:
+    """The class table that a folder of 3D truth names in its truth.json; None without this file.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    note = folder / TRUTH_NOTE
+    if not note.is_file():
+        return None
+    try:
+        return ClassTable.from_dict(json.loads(note.read_text(encoding="utf-8"))["classes"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{note}: the class table cannot be read ({error}); remove {folder} and run `renderocc truth` again"
+        ) from None
 
 
 def check_truth_file(file: Path, classes: ClassTable) -> tuple[int, ...]:

@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--truth-classes",
         metavar="TABLE",
-        help="class table of the 3D truth, if it is another one, for labels of ground_obstacle",
+        help="class table of the 3D truth, if nothing beside it names one and it is not that of the labels, which are "
+        "ground_obstacle",
     )
     add_pose_gap_option(made)
     made.add_argument(

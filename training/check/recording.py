@@ -11,12 +11,13 @@ import numpy as np
 
 from renderocc_model.base.findings import Findings
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.field.classes import OCC3D_NUSCENES, by_name
+from renderocc_model.field.classes import OCC3D_NUSCENES
+from renderocc_model.field.truth import truth_files
 from renderocc_model.rosio.bags import Bag, BagError
 from renderocc_model.rosio.camera_search import no_cameras
 from renderocc_model.rosio.camera_topics import CameraTopics, stamp_faults
 from renderocc_model.rosio.vehicle import Vehicle, absolute
-from training.recordings.notes import class_table, find_sidecar
+from training.recordings.notes import class_table, find_sidecar, truth_class_table
 
 from .contents import Contents, read_contents
 from .geometry import check_calibration, check_lidars, check_mounts, check_poses
@@ -102,7 +103,12 @@ def _examine(findings: Findings, bag: Bag, sidecars: list[Bag], vehicle: Vehicle
         check_labelling(findings, contents, bag, vehicle.lidar_topics)
     else:
         labelled = check_labels(findings, contents, [*sidecars, bag], classes, options.samples)
-    of_truth = by_name(options.truth_classes) if options.truth_classes else classes
+    of_truth = classes
+    try:
+        if truth_files(bag.path):
+            of_truth = truth_class_table(bag.path, wanted=options.truth_classes or "", otherwise=classes)
+    except ValueError as error:
+        findings.fail("truth", str(error))
     volumes = check_truth(findings, contents, bag.path, of_truth, options.max_time_diff)
     return {
         "seconds": length,

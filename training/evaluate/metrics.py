@@ -30,7 +30,7 @@ from ..supervision.voxel_truth import crop_slices
 from .confusion import Confusion
 from .rayiou import DEFAULT_ORIGIN, THRESHOLDS, RayIoU, select_origins
 from .report import volume_table
-from .volumes import flat_ground, matched_files, read_origins, read_volume, saved_grid, volume_grid
+from .volumes import flat_ground, matched_files, noted_table, read_origins, read_volume, saved_grid, volume_grid
 
 __all__ = ["VolumeScores", "compare_folders", "main", "write_json"]
 
@@ -195,7 +195,8 @@ def compare_folders(
         mask: name of the truth's array that says which voxels count for mIoU, or "none".
         jobs: number of processes.
         with_flat_ground: whether to compare, instead of the predictions, a flat road at height 0 in their grids.
-        truth_classes: the truth's class table, which is converted to `classes`; None if it is the same.
+        truth_classes: the truth's class table, which is converted to `classes`; None for the one that truth.json in the
+            truth's folders names, else `classes`.
     Raises:
         ValueError: something is missing or wrong. The text names the file.
     """
@@ -214,7 +215,8 @@ def compare_folders(
             grid = volume_grid(shape, classes)
         except ValueError as error:
             raise ValueError(f"{truth / names[0]}: {error}") from None
-    converted = None if truth_classes in (None, classes) else converted_ids(truth_classes, classes)
+    truth_classes = noted_table(truth, names, truth_classes) or classes
+    converted = None if truth_classes == classes else converted_ids(truth_classes, classes)
     rays = grid if with_rays else None
     compare = _Comparison(predictions, truth, classes, mask, rays, places, with_flat_ground, converted)
     total = VolumeScores.empty(classes, with_rays)
@@ -278,7 +280,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--truth-classes",
         choices=tuple(TABLES),
-        help="class table of the truth, if it is another one; its ids are converted to ground_obstacle",
+        help="class table of the truth, if it is another one and no truth.json of `renderocc truth` names it; its ids "
+        "are converted to ground_obstacle",
     )
     made.add_argument(
         "--mask",

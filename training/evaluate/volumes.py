@@ -10,9 +10,10 @@ import numpy as np
 
 from renderocc_model.base.arrays import read_npz
 from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI, ClassTable
+from renderocc_model.field.truth import TRUTH_NOTE, noted_truth_classes
 from renderocc_model.geometry.grid import OCC3D_GRID, SEMANTIC_KITTI_GRID, VoxelGrid
 
-__all__ = ["flat_ground", "matched_files", "read_origins", "read_volume", "saved_grid", "volume_grid"]
+__all__ = ["flat_ground", "matched_files", "noted_table", "read_origins", "read_volume", "saved_grid", "volume_grid"]
 
 _NAMED = 5  # files that an error names
 _ROADS = ("driveable_surface", "road", "ground")
@@ -36,6 +37,30 @@ def matched_files(predictions: Path, truth: Path) -> list[str]:
         lacking = [_lacking(predictions, truth, found[1] - found[0]), _lacking(truth, predictions, found[0] - found[1])]
         raise ValueError(f"{'; '.join(filter(None, lacking))}; files are matched by their path in the folder")
     return sorted(found[0])
+
+
+def noted_table(truth: Path, names: Sequence[str], wanted: ClassTable | None = None) -> ClassTable | None:
+    """The class table that the folders of the truth's files name in truth.json, else `wanted`.
+
+    Args:
+        truth: the folder of the truth.
+        names: relative paths of its files.
+        wanted: the table that the user named; None for none.
+    Raises:
+        ValueError: two of these tables differ. The text names both.
+    """
+    said = {} if wanted is None else {"--truth-classes": wanted}
+    for folder in sorted({(truth / name).parent for name in names}):
+        noted = noted_truth_classes(folder)
+        if noted is not None:
+            said[str(folder / TRUTH_NOTE)] = noted
+    first = next(iter(said), "")
+    other = next((place for place, table in said.items() if table != said[first]), None)
+    if other is not None:
+        kinds = [f"{place} says {', '.join(said[place].names[:4])}, ..." for place in (first, other)]
+        remedy = "leave out --truth-classes" if wanted else "compare folders of one class table"
+        raise ValueError(f"class tables of the truth: {' and '.join(kinds)}; {remedy}")
+    return said.get(first)
 
 
 def _lacking(folder: Path, other: Path, names: set[str]) -> str:

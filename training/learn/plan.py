@@ -79,7 +79,7 @@ class BagPlan:
         """Name of the truth's class table, where it differs from that of the labels; else empty."""
         if not self.volumes or self.truth_table == self.table:
             return ""
-        return next(name for name, table in TABLES.items() if table == self.truth_table)
+        return next((name for name, table in TABLES.items() if table == self.truth_table), "")  # else its note says it
 
     def files(self) -> dict[str, int]:
         """{path: bytes} of the files of the recording and of labels beside it, to see that they are the same later."""

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from renderocc_model.base.config import load_yaml
 from renderocc_model.field.classes import OCC3D_NUSCENES, ClassTable, by_name
-from renderocc_model.field.truth import truth_folder
+from renderocc_model.field.truth import TRUTH_NOTE, noted_truth_classes, truth_folder
 
 __all__ = [
     "IMPORT_NOTE",
     "LABELS_NOTE",
-    "TRUTH_NOTE",
     "class_table",
     "find_sidecar",
     "noted_classes",
@@ -24,7 +23,6 @@ __all__ = [
 
 LABELS_NOTE = "labels.yaml"  # in a sidecar, beside its metadata.yaml
 IMPORT_NOTE = "import.json"  # in a recording that `renderocc import` made
-TRUTH_NOTE = "truth.json"  # beside the volumes that `renderocc truth` made
 
 
 def recording_name(bag: str | Path) -> str:
@@ -90,18 +88,29 @@ def class_table(wanted: str | None, bag: str | Path, labels: str | Path | None =
     return by_name(wanted) if wanted else OCC3D_NUSCENES
 
 
-def truth_class_table(bag: Path) -> ClassTable:
-    """The class table of a recording's 3D truth: as `renderocc truth` or `renderocc import` noted it, else Occ3D's.
+def truth_class_table(
+    bag: Path, folder: Path | None = None, wanted: str = "", otherwise: ClassTable = OCC3D_NUSCENES
+) -> ClassTable:
+    """The class table of a recording's 3D truth.
 
+    It is the table in the truth's own note, else, of truth beside the recording, the one that `renderocc import`
+    noted, else `wanted`, else `otherwise`.
+
+    Args:
+        bag: the recording.
+        folder: where its truth is; None for occupancy/ beside its messages.
+        wanted: name of a built-in table; empty for none.
+        otherwise: the table where nothing names one.
     Raises:
-        ValueError: the note cannot be read.
+        ValueError: a note cannot be read, or its table is not the wanted one.
     """
-    note = truth_folder(bag) / TRUTH_NOTE
-    if not note.is_file():
-        return noted_classes(bag) or OCC3D_NUSCENES
-    try:
-        return ClassTable.from_dict(json.loads(note.read_text(encoding="utf-8"))["classes"])
-    except (KeyError, TypeError, ValueError) as error:
+    place = folder or truth_folder(bag)
+    noted, note = noted_truth_classes(place), place / TRUTH_NOTE
+    if noted is None and folder is None:
+        noted, note = noted_classes(bag), (bag if bag.is_dir() else bag.parent) / IMPORT_NOTE
+    if noted is not None and wanted and by_name(wanted) != noted:
         raise ValueError(
-            f"{note}: the class table cannot be read ({error}); remove {note.parent} and run `renderocc truth` again"
-        ) from None
+            f"{note}: the 3D truth has the classes {', '.join(noted.names[:4])}, ..., and --truth-classes says "
+            f"{wanted}; leave out --truth-classes"
+        )
+    return noted or (by_name(wanted) if wanted else otherwise)

@@ -15,7 +15,7 @@ import numpy as np
 
 from renderocc_model.base.arrays import read_npz
 from renderocc_model.field.classes import OCC3D_NUSCENES, TABLES
-from renderocc_model.field.truth import truth_files
+from renderocc_model.field.truth import TRUTH_NOTE, truth_files, truth_folder
 
 __all__ = ["Comparison", "compare", "tables_of", "truth_of_frames"]
 
@@ -52,8 +52,8 @@ def truth_of_frames(bag: Path, stamps: Iterable[int]) -> dict[int, Path]:
 def tables_of(volume: Path, truth: Path) -> list[str]:
     """The options of `renderocc metrics` for the class tables of a volume and its truth.
 
-    The truth's file does not say which table it has. Truth of Occ3D has voxels of class 17, free; ground and obstacles
-    have no such id.
+    Where truth.json beside the truth does not name its table, its ids do: truth of Occ3D has voxels of class 17, free;
+    ground and obstacles have no such id.
 
     Args:
         volume: .npz file of ~/save, with the names of its classes.
@@ -63,8 +63,10 @@ def tables_of(volume: Path, truth: Path) -> list[str]:
     table = next((name for name, classes in TABLES.items() if classes.names == names), None)
     if table is None:
         return []
-    semantics = read_npz(truth, ("semantics",))["semantics"]
     options = ["--classes", table]
+    if (truth.parent / TRUTH_NOTE).is_file():
+        return options
+    semantics = read_npz(truth, ("semantics",))["semantics"]
     if table == "ground_obstacle" and (semantics == OCC3D_NUSCENES.free).any():
         options += ["--truth-classes", "occ3d_nuscenes"]
     return options
@@ -88,6 +90,9 @@ def compare(bag: Path, volumes: Mapping[int, Path], result: Path) -> Comparison:
             side.mkdir()
             for stamp in comparison.truth:
                 shutil.copyfile(files[stamp], side / f"{stamp}.npz")
+        note = truth_folder(bag) / TRUTH_NOTE
+        if note.is_file():
+            shutil.copyfile(note, sides[1] / TRUTH_NOTE)
         stamp, truth = next(iter(comparison.truth.items()))
         command = ["-m", "renderocc_model.cli", "metrics", *map(str, sides), "--rayiou", "--flat-ground"]
         command += tables_of(volumes[stamp], truth)

@@ -12,7 +12,8 @@ from pathlib import Path
 from renderocc_model.base.config import configuration, setting, to_mapping
 from renderocc_model.base.config_arguments import add_arguments, from_arguments
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.field.classes import TABLES, ClassTable, by_name
+from renderocc_model.field.classes import TABLES, ClassTable
+from renderocc_model.field.conversion import converted_ids
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle import Vehicle
 from renderocc_model.rosio.vehicle_options import add_params_option
@@ -22,7 +23,7 @@ from training.recordings.many.lease import lease_of
 from training.recordings.many.options import add_recordings, add_sharing, workers_from
 from training.recordings.many.share import conclude, share_out, show
 from training.recordings.many.task import DONE, Outcome, Task, Workers
-from training.recordings.notes import class_table, find_sidecar, recording_name
+from training.recordings.notes import class_table, find_sidecar, recording_name, truth_class_table
 from training.recordings.sources import RecordingError
 
 from .extract import Extractor
@@ -46,7 +47,8 @@ class PrepareConfig:
     )
     truth_classes: str = setting(
         "",
-        "class table of the 3D truth, when it is not that of the labels; it is converted to ground_obstacle",
+        "class table of the 3D truth, when neither truth.json nor import names it and it is not that of the labels; "
+        "truth of another table than the labels is converted to ground_obstacle",
         choices=("", *TABLES),
     )
     truth: str = setting(
@@ -66,9 +68,26 @@ class PrepareConfig:
     skip_unposed: bool = setting(False, "leave out frames that have no ego pose, instead of refusing the recording")
     vehicle: Vehicle = setting(Vehicle(), "the vehicle's cameras, topics, frames and clocks")
 
-    def truth_table(self, labels: ClassTable) -> ClassTable:
-        """The class table of the 3D truth, for labels of a table."""
-        return by_name(self.truth_classes) if self.truth_classes else labels
+    def truth_table(self, recording: Recording, labels: ClassTable) -> ClassTable:
+        """The class table of a recording's 3D truth, whose labels are of a table; `labels` if it has no truth.
+
+        Raises:
+            ValueError: a note cannot be read or contradicts `truth_classes`, or the truth cannot become of the labels'
+                table.
+        """
+        if not recording.truth_stamps():
+            return labels
+        bag = recording.path
+        found = truth_class_table(bag, self.truth_folder(recording_name(bag)), self.truth_classes, labels)
+        try:
+            converted_ids(found, labels)
+        except ValueError:
+            kinds = [f"{', '.join(table.names[:4])}, ..." for table in (found, labels)]
+            raise ValueError(
+                f"{bag}: the 3D truth has the classes {kinds[0]}, and the labels {kinds[1]}; only truth of built-in "
+                "tables becomes ground_obstacle; name the folder of other truth with --truth, or take this away"
+            ) from None
+        return found
 
     def truth_folder(self, name: str) -> Path | None:
         """The folder with the 3D truth of the recording `name`; None for occupancy/ beside the recording."""
@@ -113,9 +132,8 @@ def prepare_recording(
         frames = usable_frames(recording, config)
         with ShardWriter(out, name, plan) as writer:
             directions = {camera: writer.directions(recording.models[camera]) for camera in recording.cameras}
-            extract = Extractor(
-                recording, table, directions, config.without_depth, config.pixels_per_image, config.truth_table(table)
-            )
+            of_truth = config.truth_table(recording, table)
+            extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image, of_truth)
             for first in range(writer.done, len(frames), _BLOCK):
                 block = frames[first : first + _BLOCK]
                 messages = recording.gather(extract.wanted(block))

@@ -50,7 +50,7 @@ def try_frames(
     """
     frames = usable_frames(recording, config, labelled)
     directions = {camera: pixel_directions(recording.models[camera]) for camera in recording.cameras}
-    truth = config.truth_table(table)
+    truth = config.truth_table(recording, table)
     extract = Extractor(recording, table, directions, config.without_depth, config.pixels_per_image, truth)
     totals = np.zeros(len(table) + 1, np.int64)
     tried = evenly_spread(frames, most)

@@ -8,10 +8,10 @@ import numpy as np
 
 from renderocc_model.base.files import replacing
 from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.truth import TRUTH_NOTE
 from renderocc_model.geometry.grid import OCC3D_GRID, VoxelGrid
 from renderocc_model.geometry.transforms import invert
 from training.recordings.frames import Recording
-from training.recordings.notes import TRUTH_NOTE
 from training.recordings.sources import RecordingError
 
 from .camera_mask import pixel_rays, seen_voxels

@@ -11,7 +11,7 @@ from renderocc_model.field.occupancy import Occupancy
 from renderocc_model.field.truth import check_ids, truth_files
 from renderocc_model.geometry.grid import VoxelGrid
 from training.evaluate.volumes import read_volume, volume_grid
-from training.recordings.notes import class_table
+from training.recordings.notes import truth_class_table
 
 from .contents import Voxels, surface_of
 
@@ -32,7 +32,7 @@ class Truth:
 
     def __init__(self, bag: Path, classes: ClassTable, grid: VoxelGrid | None = None) -> None:
         self._files, self._classes, self._grid, self.note = truth_files(bag), classes, grid, ""
-        if self._files and (own := class_table(None, bag)).names != classes.names:
+        if self._files and (own := truth_class_table(bag)).names != classes.names:
             self.note = (
                 f"{bag}: the 3D truth is not shown: its classes are {', '.join(own.names[:4])}, ..., and those of the "
                 f"volumes {', '.join(classes.names[:4])}, ..."
