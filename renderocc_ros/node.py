@@ -20,6 +20,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from renderocc_model.base.config import settings_of
+from renderocc_model.base.machine_errors import says_out_of_memory
 from renderocc_model.rosio.camera_search import FoundCameras, with_template
 from renderocc_model.rosio.tf_buffer import TransformBuffer
 from renderocc_ros import rclpy_private
@@ -136,8 +137,11 @@ class RenderOccNode(LifecycleNode):
             config = read_config(self)
             found = None if config.cameras else find_cameras(self, config)
             self._configure(*((config, config.cameras) if found is None else self._with_found(config, found)))
-        except (ValueError, OSError, RuntimeError, ImportError, NameValidationException) as error:
-            self.set_error(str(error), f"cannot configure: {error}")
+        except (ValueError, OSError, RuntimeError, ImportError, MemoryError, NameValidationException) as error:
+            text = str(error)
+            if says_out_of_memory(error):
+                text = f"out of memory ({text}); close other programs or choose a smaller network, then configure again"
+            self.set_error(text, f"cannot configure: {text}")
             self.release()
             return TransitionCallbackReturn.FAILURE
         self._state, self._error = "inactive", ""

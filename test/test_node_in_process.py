@@ -192,6 +192,25 @@ def test_what_a_bad_configuration_has_made_is_gone_and_a_good_one_after_it_makes
     assert not node.get_parameter("use_sim_time").value
 
 
+def test_without_memory_for_the_network_it_stays_unconfigured_with_the_reason(system, monkeypatch):
+    until_active(system)
+    system.change(Transition.TRANSITION_DEACTIVATE)
+    system.change(Transition.TRANSITION_CLEANUP)
+
+    def no_memory(*arguments, **named):
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("renderocc_model.network.checkpoint.read_header", no_memory)
+        assert system.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert system.state() == State.PRIMARY_STATE_UNCONFIGURED
+    assert system.node._error == (
+        "out of memory (Cannot allocate memory (os error 12)); "
+        "close other programs or choose a smaller network, then configure again"
+    )
+    assert system.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
 def test_a_frame_that_never_ends_lets_the_node_end_and_is_named(system, monkeypatch):
     monkeypatch.setattr(renderocc_ros.frame.worker, "STOP_LIMIT", 0.2)
     said, hold = [], threading.Event()
