@@ -253,4 +253,8 @@ def test_frames_that_cannot_be_added_are_refused():
     made = new_map()
     with pytest.raises(ValueError, match="no finite 4x4"):
         made.add(frame(everywhere(WALL)), np.full((4, 4), np.nan), 1)
+    far = np.eye(4)
+    far[1, 3] = -1e300
+    with pytest.raises(ValueError, match="more than 1e.08 m from the origin; the odometry is wrong"):
+        made.add(frame(everywhere(WALL)), far, 1)
     assert made.frames == 0

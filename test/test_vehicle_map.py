@@ -64,6 +64,15 @@ def test_a_frame_without_ego_motion_is_left_out_with_the_reason_and_the_map_is_k
     assert kept.frames == 2 and kept.missing == ""
 
 
+def test_a_frame_at_an_impossible_place_is_left_out_with_the_reason_and_the_map_is_kept():
+    kept, said = new_map()
+    kept.add(frame(0))
+    kept.add(frame(1, x=1e300))
+    assert kept.frames == 1 and "pose is more than 1e+08 m from the origin" in kept.missing and said == []
+    kept.add(frame(2))
+    assert kept.frames == 2 and kept.missing == ""
+
+
 def test_a_jump_that_the_pipeline_has_found_begins_a_new_map():
     kept, _ = new_map()
     kept.add(frame(0))

@@ -20,7 +20,9 @@ from ..ops import mapping
 from ..rosio.motion import MotionLimits, jumps_of
 from .map_config import MapConfig
 
-__all__ = ["RollingMap"]
+__all__ = ["FARTHEST", "RollingMap"]
+
+FARTHEST = 1e8  # metres along an axis; UTM coordinates are below 1e7, and voxels are counted without loss
 
 _SPARE_LAYERS = 1  # above and below, so that the map does not scroll with every small change of height
 _NS_PER_MS = 1_000_000
@@ -105,11 +107,14 @@ class RollingMap:
         Returns:
             Why the map was cleared before the frame was added: a jump of the odometry or of time; empty if it was not.
         Raises:
-            ValueError: the pose is no finite (4, 4), or the classes are not those of the map.
+            ValueError: the pose is no finite (4, 4) or further than `FARTHEST` away, or the classes are not those of
+                the map.
         """
         odom_from_base = np.asarray(odom_from_base, np.float64)
         if odom_from_base.shape != (4, 4) or not np.isfinite(odom_from_base).all():
             raise ValueError("odom_from_base is no finite 4x4 transform; add only frames whose pose is known")
+        if np.abs(odom_from_base[:3, 3]).max() > FARTHEST:
+            raise ValueError(f"odom_from_base is more than {FARTHEST:g} m from the origin; the odometry is wrong")
         if occupancy.classes.names != self.classes.names:
             raise ValueError(f"the frame has the classes {occupancy.classes.names}, the map {self.classes.names}")
         if jump := self._jump(odom_from_base, stamp_ns):

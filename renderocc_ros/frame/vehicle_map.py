@@ -50,11 +50,12 @@ class VehicleMap:
     """
 
     def __init__(self, config: NodeConfig, predictor: Predictor, events: ThrottledLog) -> None:
-        from renderocc_model.inference.rolling_map import RollingMap
+        from renderocc_model.inference.rolling_map import FARTHEST, RollingMap
 
         self._map = RollingMap(
             predictor.classes, predictor.grid, config.map, config.frame(config.odom_frame) or "odom", config.motion
         )
+        self._farthest = FARTHEST
         self._enabled = config.map.enabled
         self._events = events
         self._lock = threading.Lock()
@@ -101,6 +102,11 @@ class VehicleMap:
             return
         if frame.odom_from_base is None:
             self.missing = f"the last frame is not in the map: {frame.ego_motion_missing}"
+            return
+        if np.abs(frame.odom_from_base[:3, 3]).max() > self._farthest:
+            self.missing = (
+                f"the last frame is not in the map: its pose is more than {self._farthest:g} m from the origin"
+            )
             return
         with self._lock:
             if frame.jump is not None:
