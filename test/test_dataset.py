@@ -187,6 +187,22 @@ def test_previous_frames_and_truth_come_along(tables):
     assert RayDataset(tables, SampleConfig(**SIZE)).sample(0, 3).truth is None
 
 
+@pytest.mark.parametrize(
+    ("intervals", "frame", "expected"), [(2.0, 4, [2, 0]), (1.4, 4, [3, 1]), (3.0, 2, [0]), (0.2, 3, [2, 1])]
+)
+def test_earlier_frames_are_those_nearest_to_one_and_two_intervals_ago(tables, intervals, frame, expected):
+    config = SampleConfig(**SIZE, rays=9, previous=2, previous_interval=intervals * FRAME_NS * 1e-9)
+    sample = RayDataset(tables, config, ["sparse"]).sample(0, frame)
+    assert [round((views.stamp_ns - START_NS) / FRAME_NS) for views in sample.previous] == expected
+
+
+def test_earlier_frames_are_left_out_as_often_as_asked_for(tables):
+    config = SampleConfig(**SIZE, rays=9, previous=1, augment=AugmentConfig(no_previous=0.25))
+    dataset = RayDataset(tables, config, ["sparse"])
+    without = [not dataset.sample(epoch, 3).previous for epoch in range(400)]
+    assert 0.17 < np.mean(without) < 0.33
+
+
 def test_turning_the_vehicle_turns_everything_alike(tables):
     """Ray ends, camera centres and ego poses of the turned sample are those of the plain one, moved by one matrix."""
     augment = AugmentConfig(rotation=1.0, mirror_y=1.0)

@@ -119,11 +119,22 @@ def test_a_frame_without_a_predecessor_is_masked_even_if_its_features_are_nan():
 def test_fusion_without_a_previous_volume_equals_fusion_with_an_invalid_one(axes):
     torch.manual_seed(1)
     fusion = VolumeFusion(axes, 3, GRID).eval()
+    fusion.change.reset_parameters()
     current, previous = features(axes), features(axes)
     nothing = Volume.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([False]))
     assert torch.equal(fusion(current, None), fusion(current, nothing))
     assert not torch.equal(fusion(current, None), fusion(current, Volume.current(previous)))
     assert fusion(current, None).shape == current.shape
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_fusion_begins_without_effect_and_learns(axes):
+    fusion = VolumeFusion(axes, 3, GRID)
+    current = features(axes)
+    joined = fusion(current, Volume.current(features(axes) + 1))
+    assert torch.equal(joined, current)
+    joined.square().sum().backward()
+    assert fusion.change.weight.grad.abs().max() > 0
 
 
 def test_gradients_reach_the_previous_features_unless_detached():

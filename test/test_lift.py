@@ -11,10 +11,10 @@ from small_models import camera_ring, small_config
 
 from renderocc_model.geometry.undistortion import View
 from renderocc_model.network.config import DepthConfig, HeightConfig, LiftConfig
+from renderocc_model.network.layers import WITHOUT_EFFECT
 from renderocc_model.network.lift import (
     CAMERA_PARAMETERS,
     RAY_FEATURES,
-    WITHOUT_EFFECT,
     DepthContextHead,
     Frustums,
     LiftGeometry,

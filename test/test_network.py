@@ -29,6 +29,8 @@ def make(name, *overrides, cameras=3, seed=0):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)  # timm starts the last ones of residual blocks at zero
             torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    if network.fusion is not None:
+        network.fusion.change.reset_parameters()  # begins without effect
     views, poses = camera_ring(config, cameras)
     geometry = Frustums(config, views).place(poses)
     return network.eval(), geometry, torch.randn(1, cameras, 3, config.images.height, config.images.width)

@@ -425,7 +425,7 @@ def test_a_reset_forgets_the_previous_volume():
     predictor = Predictor.untrained(small_config("tiny", "fusion.enabled=true"), device="cpu")
     made = Setup(predictor)
     made.drive()
-    first, second = made.process(), made.process()
+    first, second = made.process(), made.process(later_ns=SECOND // 2)
     made.pipeline.reset()
     third = made.process()
     made.pipeline.close()

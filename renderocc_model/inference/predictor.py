@@ -17,12 +17,10 @@ from ..field.occupancy import Occupancy
 from ..field.threshold import Threshold
 from ..geometry.grid import VoxelGrid
 from ..geometry.rig import CameraModel, Rig
-from ..geometry.transforms import invert
 from ..geometry.undistortion import UndistortTable
 from ..images.preprocessing import Preprocessor
 from ..network.checkpoint import Checkpoint
 from ..network.config import ModelConfig
-from ..network.fusion import Volume
 from ..network.lift import LiftGeometry
 from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
@@ -34,10 +32,9 @@ from .fixed_frames import FixedFrames, FrameInputs, Recorder
 from .input_checks import check_inputs
 from .loading import load_network
 from .occupancy_reader import OccupancyReader
-from .precision import (
-    chosen_device,
-)
+from .precision import chosen_device
 from .prepared_network import InferenceNetwork, Prediction
+from .volume_history import VolumeHistory
 
 __all__ = ["Occupancy", "Predictor"]
 
@@ -56,8 +53,9 @@ class Predictor:
     second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
     replayed for later ones (`fixed_frames`); models that join frames, and exported ones, run without a graph.
 
-    Used by one thread at a time. With a model that joins the previous frame, give the vehicle's pose with each call:
-    the previous volume is moved by the ego motion between two poses, and forgotten when a pose is missing.
+    Used by one thread at a time. With a model that joins an earlier frame, give the vehicle's pose and the time with
+    each call: the volume of about `model.fusion.interval` ago is moved by the ego motion between the two poses. All
+    volumes are forgotten when a pose is missing.
 
     Args:
         checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network
@@ -103,7 +101,7 @@ class Predictor:
         self._recorder: Recorder | None = None
         if self.device.type == "cuda" and self._network is not None and not self._network.joins_frames:
             self._recorder = partial(record_graph, device=self.device)
-        self._previous: tuple[Volume, np.ndarray] | None = None
+        self._history = VolumeHistory(self.config.fusion.interval)
         self._rig = rig
         self._preprocessor = None if rig is None else Preprocessor(rig, *self.view_size)
         self.warnings = [] if rig is None else self.compare_rig(rig)
@@ -159,18 +157,23 @@ class Predictor:
     def threshold(self, value: Threshold) -> None:
         self._reader.set_threshold(value)
 
-    def __call__(self, images: Mapping[str, np.ndarray], odom_from_base: np.ndarray | None = None) -> Occupancy:
+    def __call__(
+        self,
+        images: Mapping[str, np.ndarray],
+        odom_from_base: np.ndarray | None = None,
+        seconds: float | None = None,
+    ) -> Occupancy:
         """Predict from pictures as the rig's cameras deliver them.
 
         Args:
             images: camera name -> (H, W, 3) uint8 RGB of the camera's own size; cameras left out are absent, and what
             only these would see is unknown.
-            odom_from_base: (4, 4) pose of the vehicle, for models that join the previous frame.
+            odom_from_base, seconds: as of `predict`, for models that join an earlier frame.
 
         Raises:
             ValueError: there is no rig or no picture, a name is not in the rig, or a picture is not its camera's size.
         """
-        return self.predict(*self.prepare(images), odom_from_base=odom_from_base)
+        return self.predict(*self.prepare(images), odom_from_base=odom_from_base, seconds=seconds)
 
     def prepare(self, images: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[UndistortTable], np.ndarray]:
         """Undistort and resize pictures: the first three arguments of `predict`. Arguments and errors of `__call__`."""
@@ -194,6 +197,7 @@ class Predictor:
         tables: Sequence[UndistortTable],
         base_from_camera: np.ndarray,
         odom_from_base: np.ndarray | None = None,
+        seconds: float | None = None,
     ) -> Occupancy:
         """Predict from the network's own views, from any number of cameras, in any order.
 
@@ -203,6 +207,7 @@ class Predictor:
                 used.
             base_from_camera: (N, 4, 4) poses of the optical frames in the grid's frame at the output's stamp.
             odom_from_base: (4, 4) pose of the vehicle at the output's stamp, or None if it is not known.
+            seconds: the output's stamp. None: `model.fusion.interval` after the frame before.
 
         Raises:
             ValueError: shapes or types do not fit, a pose is not finite, or the network's output is not a number.
@@ -220,7 +225,7 @@ class Predictor:
             density, logits = self._exported(pictures, geometry)
             prediction = Prediction(density, logits, _same)
         else:
-            prediction = self._run_network(pictures, cameras, geometry, odom_from_base)
+            prediction = self._run_network(pictures, cameras, geometry, odom_from_base, seconds)
         return self._occupancy(prediction, cameras, base_from_camera)
 
     def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
@@ -233,8 +238,8 @@ class Predictor:
         return np.empty((len(tables), *self.view_size, 3), np.uint8) if frames is None else frames.buffer
 
     def reset(self) -> None:
-        """Forget the previous volume: the next frame is predicted as if it were the first."""
-        self._previous = None
+        """Forget earlier volumes: the next frame is predicted as if it were the first."""
+        self._history.clear()
 
     def warm_up(self, cameras: int = 6) -> None:
         """Run on grey pictures, then reset: memory is taken and kernels are chosen before the first real frame."""
@@ -263,21 +268,24 @@ class Predictor:
         return self._recorder is not None and not left_out().keys() & {"cuda_graph", "voxel_pooling", "visibility"}
 
     def _run_network(
-        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None
+        self,
+        pictures: Tensor,
+        cameras: CameraSet,
+        geometry: LiftGeometry,
+        odom_from_base: np.ndarray | None,
+        seconds: float | None,
     ) -> Prediction:
         assert self._network is not None  # other runtimes run exported networks
-        previous = self._moved_previous(odom_from_base)
+        history = self._history
+        if odom_from_base is None:
+            history.clear()
+            return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry))
+        seconds = history.next_seconds if seconds is None else seconds
+        previous = history.before(odom_from_base, seconds)
         prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
-        self._previous = None
-        if prediction.volume is not None and odom_from_base is not None:
-            self._previous = (prediction.volume, np.array(odom_from_base, dtype=np.float64))
+        if prediction.volume is not None:
+            history.add(prediction.volume, odom_from_base, seconds)
         return prediction
-
-    def _moved_previous(self, odom_from_base: np.ndarray | None) -> Volume | None:
-        if self._previous is None or odom_from_base is None:
-            return None
-        volume, odom_from_previous_base = self._previous
-        return volume.moved(torch.from_numpy(invert(odom_from_base) @ odom_from_previous_base))
 
     def _upload(self, views: np.ndarray | Tensor) -> Tensor:
         pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))

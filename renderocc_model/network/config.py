@@ -105,9 +105,12 @@ class LiftConfig:
 
 @configuration
 class FusionConfig:
-    """Use of the previous frame's pooled volume, placed by ego motion."""
+    """Use of an earlier frame's pooled volume, placed by ego motion."""
 
-    enabled: bool = setting(False, "join the previous frame's volume to the current one")
+    enabled: bool = setting(False, "join an earlier frame's volume to the current one")
+    interval: float = setting(
+        0.5, "time between the two frames [s]; the nearest that there is is taken", minimum=0.05, maximum=5.0
+    )
 
 
 @configuration

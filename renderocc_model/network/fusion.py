@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderocc_model.geometry.grid import VoxelGrid
-from renderocc_model.network.layers import convolution
+from renderocc_model.network.layers import convolution, without_effect
 
 __all__ = ["Volume", "VolumeFusion", "warp_volume"]
 
@@ -97,12 +97,19 @@ def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Ten
 
 
 class VolumeFusion(nn.Module):
-    """Concatenate the current volume, the warped previous one and its mask; one convolution joins them."""
+    """Changes the current volume by what it, the warped previous one and its mask say together.
+
+    The change begins as zero, so that a network which learned without fusion can learn on with it.
+    """
 
     def __init__(self, dimensions: int, channels: int, grid: VoxelGrid) -> None:
         super().__init__()
         self._grid = grid
-        self.join = convolution(dimensions, 2 * channels + 1, channels)
+        hidden = max(channels // 2, 8)
+        self.join = nn.Sequential(
+            convolution(dimensions, 2 * channels + 1, hidden, kernel=1), convolution(dimensions, hidden, hidden)
+        )
+        self.change = without_effect((nn.Conv2d if dimensions == 2 else nn.Conv3d)(hidden, channels, 1))
 
     def forward(self, current: Tensor, previous: Volume | None) -> Tensor:
         """(B, C, X, Y[, Z]) from the same; without a previous volume its features and mask are zero."""
@@ -116,4 +123,5 @@ class VolumeFusion(nn.Module):
                     f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
                 )
             warped, mask = warp_volume(previous, self._grid)
-        return self.join(torch.cat([current, warped.to(current.dtype), mask.to(current.dtype)], dim=1))
+        joined = torch.cat([current, warped.to(current.dtype), mask.to(current.dtype)], dim=1)
+        return current + self.change(self.join(joined))

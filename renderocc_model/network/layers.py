@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "convolution", "resize"]
+__all__ = ["WITHOUT_EFFECT", "ResidualBlock", "convolution", "resize", "without_effect"]
+
+# Parts of a network whose last layer begins as zeros: with or without them a network is the same function at first.
+WITHOUT_EFFECT = ("lift.rays.", "lift.predict_height.", "fusion.")
 
 
 def convolution(dimensions: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -36,6 +39,14 @@ def resize(features: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
         return features
     mode = "bilinear" if features.ndim == 4 else "trilinear"
     return F.interpolate(features, size=tuple(size), mode=mode, align_corners=False)
+
+
+def without_effect(layer: nn.Conv2d | nn.Conv3d) -> nn.Conv2d | nn.Conv3d:
+    """The layer with weights and biases of zero: what it is added to does not change until it has learned."""
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 _LAYERS = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderocc_model.network.config import DepthConfig, LiftConfig, ModelConfig
-from renderocc_model.network.layers import ResidualBlock, convolution
+from renderocc_model.network.layers import ResidualBlock, convolution, without_effect
 from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan, place_points
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "Frustums",
     "LiftGeometry",
     "PinholeView",
-    "WITHOUT_EFFECT",
     "depth_bin_centres",
     "depth_bin_edges",
 ]
@@ -33,9 +32,6 @@ __all__ = [
 # out.
 CAMERA_PARAMETERS = 8
 _GATE_PARAMETERS = 7  # the y axis follows from the others, but for its sign
-
-# Parts of a network's state that begin as zeros: with or without them a network is the same function at first.
-WITHOUT_EFFECT = ("lift.rays.", "lift.predict_height.")
 
 
 class PinholeView(Protocol):
@@ -233,11 +229,11 @@ class DepthContextHead(nn.Module):
         self.gate = nn.Sequential(
             nn.Linear(_GATE_PARAMETERS, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.Sigmoid()
         )
-        self.rays = _without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
+        self.rays = without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
         self.block = ResidualBlock(2, hidden)
         self.predict = nn.Conv2d(hidden, config.depth.count + config.context_channels, 1)
         heights = config.heights.count
-        self.predict_height = _without_effect(nn.Conv2d(hidden, heights, 1)) if heights else None
+        self.predict_height = without_effect(nn.Conv2d(hidden, heights, 1)) if heights else None
 
     def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
         dtype = self.gate[0].weight.dtype
@@ -266,12 +262,6 @@ class DepthContextHead(nn.Module):
         below = place.floor().clamp(max=config.count - 2)
         index, share = below.long(), place - below
         return heights.gather(1, index) * (1 - share) + heights.gather(1, index + 1) * share
-
-
-def _without_effect(convolution: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(convolution.weight)
-    nn.init.zeros_(convolution.bias)
-    return convolution
 
 
 def _depths_of(config: DepthConfig, like: Tensor) -> Tensor:

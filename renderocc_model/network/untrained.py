@@ -44,6 +44,8 @@ def untrained_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config).eval().to(device)
+        if network.fusion is not None:
+            network.fusion.change.reset_parameters()  # it begins without effect
         with torch.no_grad():
             _scale_last_layers(network, _noise_volume(network, torch.device(device)))
     return Checkpoint(network, classes, _THRESHOLD, None, {"untrained": True, "seed": seed})

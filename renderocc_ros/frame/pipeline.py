@@ -169,6 +169,7 @@ class FramePipeline:
                 [tables[camera] for camera in images],
                 np.stack(list(frame.base_from_camera.values())),
                 odom_from_base=placements.odom_from_base,
+                seconds=frame.stamp_ns * 1e-9,
             )
         return frame
 

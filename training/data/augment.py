@@ -39,6 +39,9 @@ class AugmentConfig:
     mirror_x: float = setting(0.0, "probability that front and back are exchanged", minimum=0.0, maximum=1.0)
     mirror_y: float = setting(0.0, "probability that left and right are exchanged", minimum=0.0, maximum=1.0)
     rotation: float = setting(0.0, "largest rotation of the vehicle about z [rad]", minimum=0.0, maximum=math.pi)
+    no_previous: float = setting(
+        0.0, "probability that there are no earlier frames, as after a start", minimum=0.0, maximum=1.0
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,17 @@ class RayDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def _earlier(self, tables: Tables, frame: int) -> list[int]:
+        """Frames of about one, two, ... intervals ago, nearest first; fewer at the beginning of a piece."""
+        found: list[int] = []
+        for number in range(1, self.config.previous + 1):
+            before = tables.in_piece(frame, range(found[-1] if found else frame))
+            if not before:
+                break
+            wanted = int(tables.stamps[frame]) - round(number * self.config.previous_interval * 1e9)
+            found.append(min(before, key=lambda one: abs(int(tables.stamps[one]) - wanted)))
+        return found
+
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_undistort": {}}  # computed again where it is needed
 
@@ -101,7 +112,9 @@ class RayDataset(torch.utils.data.Dataset):
         shape = (config.height, config.width)
         changes = [draw_image_change(rng, config.augment, *shape) for _ in tables.cameras]
         current = self._views(tables, frame, changes, change)
-        earlier = tables.in_piece(frame, range(frame - 1, frame - 1 - config.previous, -1))
+        earlier = self._earlier(tables, frame)
+        if earlier and config.augment.no_previous and rng.random() < config.augment.no_previous:
+            earlier = []
         previous = tuple(self._views(tables, one, changes, change) for one in earlier)
         rays, cameras = self._rays(rng, tables, frame, change)
         truth = tables.truth_arrays(frame) if config.truth else None

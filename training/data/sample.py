@@ -30,6 +30,7 @@ class SampleConfig:
         1.0, "share of the rays that are drawn with W_b; the others are drawn with W_t alone (1 in the paper)", 0.0, 1.0
     )
     previous: int = setting(0, "earlier frames whose views are loaded for temporal fusion", minimum=0)
+    previous_interval: float = setting(0.5, "time from each of these frames to the next [s]", minimum=0.05)
     truth: bool = setting(False, "load the 3D truth if a recording has it")
     voxels: bool = setting(False, "mark the voxels of the labels, also those of the auxiliary frames")
     voxel_rays: int = setting(30_000, "largest number of rays for finding free voxels, spread evenly", minimum=1)

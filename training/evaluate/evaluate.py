@@ -58,8 +58,14 @@ def held_out_dataset(
         ValueError: there are no recordings, or their classes are not those of the checkpoint.
     """
     images = checkpoint.config.images
+    fusion = checkpoint.config.fusion
     config = SampleConfig(
-        images.height, images.width, rays=0, previous=int(checkpoint.config.fusion.enabled), augment=AugmentConfig()
+        images.height,
+        images.width,
+        rays=0,
+        previous=int(fusion.enabled),
+        previous_interval=fusion.interval,
+        augment=AugmentConfig(),
     )
     dataset = RayDataset(folder, config, recordings)
     if dataset.classes.names != checkpoint.classes.names or dataset.classes.free != checkpoint.classes.free:

@@ -130,10 +130,15 @@ def evaluate_map(
         current = dataset.sample(0, index).current
         if piece != (piece := (tables.name, int(tables.pieces[number]))):
             remembered, trails = RollingMap(classes, grid, config), MovingTrails(classes, grid)
+            predictor.reset()
         used = np.flatnonzero(current.present)
         undistorted = [dataset.undistortion(tables.cameras[camera]) for camera in used]
         occupancy = predictor.predict(
-            current.views[used], undistorted, current.base_from_camera[used], current.odom_from_base
+            current.views[used],
+            undistorted,
+            current.base_from_camera[used],
+            current.odom_from_base,
+            current.stamp_ns * 1e-9,
         )
         remembered.add(occupancy, current.odom_from_base, current.stamp_ns)
         truth = truth_of(tables, number, grid, truth_grid)

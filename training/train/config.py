@@ -113,6 +113,7 @@ class TrainConfig:
             height=images.height,
             width=images.width,
             previous=int(self.model.fusion.enabled),
+            previous_interval=self.model.fusion.interval,
             truth=training and self.supervision.labels_3d != "off",
             voxels=training and self.supervision.uses("voxels") and self.supervision.labels_3d != "only",
             augment=self.sample.augment if training else AugmentConfig(),
@@ -123,6 +124,7 @@ _DERIVED = {
     "height": "model.images.height",
     "width": "model.images.width",
     "previous": "model.fusion.enabled",
+    "previous_interval": "model.fusion.interval",
     "truth": "supervision.labels_3d",
     "voxels": "supervision.mode",
 }

@@ -14,7 +14,7 @@ from renderocc_model.base.config import to_mapping
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.heads import CLASS_LAYER
-from renderocc_model.network.lift import WITHOUT_EFFECT
+from renderocc_model.network.layers import WITHOUT_EFFECT
 from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
 
 from ..data.batch import Batch

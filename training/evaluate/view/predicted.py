@@ -65,7 +65,7 @@ class PredictedOutputs:
         tables = [self._tables[camera] for camera in images]
         views = np.stack([view_from_rgb(table, image) for table, image in zip(tables, images.values())])
         mounts = np.stack([poses[camera] for camera in images])
-        occupancy = self._predictor.predict(views, tables, mounts, odom_from_base)
+        occupancy = self._predictor.predict(views, tables, mounts, odom_from_base, frame.stamp_ns * 1e-9)
         remembered = None
         if self._recording.odom_frame:
             self._map.add(occupancy, odom_from_base, frame.stamp_ns)
