@@ -49,6 +49,24 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
         assert ours.field.semantics.shape == theirs.field.semantics.shape  # what ~/rendered is made of
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_exported_model_that_joins_frames_gives_the_same_over_a_drive(form):
+    checkpoint, path = exported_file(form, fusion=True)
+    exported = Predictor(path, device="cpu")
+    plain = Predictor(checkpoint, device="cpu", precision="float32")
+    assert exported.config.fusion.enabled
+    exported.warm_up()
+    given, alone = frame(plain.config, 4), []
+    for number, x in enumerate((0.0, 0.4, 0.9, None, 1.5)):  # a frame without a pose forgets those before it
+        odom_from_base = None if x is None else np.eye(4)
+        if x is not None:
+            odom_from_base[0, 3] = x
+        ours, theirs = (one.predict(*given, odom_from_base, 5 + 0.45 * number) for one in (exported, plain))
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-4)
+        alone.append(theirs.confidence)
+    assert not np.allclose(alone[1], alone[0], atol=1e-3) and np.array_equal(alone[3], alone[4])
+
+
 def test_the_ending_chooses_the_backend_and_another_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as if OpenVINO were not installed
     chosen = {name: chosen_backend(name, "auto") for name in ("a.safetensors", "tiny", "a.pt2", "a.onnx")}

@@ -38,6 +38,8 @@ class Replaying:
             record.copy_(again)
             prediction.density.copy_(predicted.density)
             prediction.voxels.copy_(predicted.voxels)
+            if predicted.volume is not None:
+                prediction.volume.features.copy_(predicted.volume.features)
             return record, prediction
 
         return replay
@@ -171,10 +173,24 @@ def test_a_device_without_memory_is_the_callers_to_handle(checkpoint):
         fixed(pictures())
 
 
-def test_models_that_join_frames_are_not_recorded():
-    joining = Predictor.untrained(preset("tiny", (*SMALL, "fusion.enabled=true")), RIG, device="cpu")
-    assert joining._network.joins_frames
+def test_on_a_cpu_nothing_is_recorded():
     assert Predictor.untrained(preset("tiny", SMALL), device="cpu")._recorder is None  # there is nothing to gain
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_frames_that_are_joined_are_those_one_by_one(device):
+    joining = untrained_checkpoint(preset("tiny", (*SMALL, "fusion.enabled=true")), OCC3D_NUSCENES)
+    plain, fixed, replaying = both(joining, device)
+    confidences = []
+    poses = [pose_at(0), pose_at(0.3), pose_at(0.6), None, pose_at(0.9), pose_at(1.2)]
+    for number, pose in enumerate(poses):
+        expected = plain(pictures(seed=number % 2), pose, 10 + 0.4 * number)
+        assert_same(fixed(pictures(seed=number % 2), pose, 10 + 0.4 * number), expected, device == "cpu")
+        confidences.append(expected.confidence)
+    assert device != "cpu" or (replaying.recordings, replaying.replays) == (1, 5)
+    # The third is the first's pictures with an earlier frame; the fifth is after one without a pose.
+    assert not np.allclose(confidences[2], confidences[0], atol=1e-3)
+    assert np.array_equal(confidences[4], confidences[0])
 
 
 def test_pictures_written_into_the_buffer_or_given_as_tensors_are_the_same(checkpoint):

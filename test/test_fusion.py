@@ -118,20 +118,20 @@ def test_a_frame_without_a_predecessor_is_masked_even_if_its_features_are_nan():
 @pytest.mark.parametrize("axes", [2, 3])
 def test_fusion_without_a_previous_volume_equals_fusion_with_an_invalid_one(axes):
     torch.manual_seed(1)
-    fusion = VolumeFusion(axes, 3, GRID).eval()
+    fusion = VolumeFusion(axes, 3).eval()
     fusion.change.reset_parameters()
     current, previous = features(axes), features(axes)
     nothing = Volume.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([False]))
-    assert torch.equal(fusion(current, None), fusion(current, nothing))
-    assert not torch.equal(fusion(current, None), fusion(current, Volume.current(previous)))
+    assert torch.equal(fusion(current, None), fusion(current, warp_volume(nothing, GRID)))
+    assert not torch.equal(fusion(current, None), fusion(current, warp_volume(Volume.current(previous), GRID)))
     assert fusion(current, None).shape == current.shape
 
 
 @pytest.mark.parametrize("axes", [2, 3])
 def test_fusion_begins_without_effect_and_learns(axes):
-    fusion = VolumeFusion(axes, 3, GRID)
+    fusion = VolumeFusion(axes, 3)
     current = features(axes)
-    joined = fusion(current, Volume.current(features(axes) + 1))
+    joined = fusion(current, warp_volume(Volume.current(features(axes) + 1), GRID))
     assert torch.equal(joined, current)
     joined.square().sum().backward()
     assert fusion.change.weight.grad.abs().max() > 0
@@ -152,6 +152,6 @@ def test_half_precision_volumes_are_placed_as_exactly():
 
 
 def test_a_volume_of_another_shape_is_refused():
-    fusion = VolumeFusion(2, 3, GRID)
+    fusion = VolumeFusion(2, 3)
     with pytest.raises(ValueError, match="forget the previous volume"):
-        fusion(features(2), Volume.current(features(2, batch=2)))
+        fusion(features(2), warp_volume(Volume.current(features(2, batch=2)), GRID))

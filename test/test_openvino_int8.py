@@ -96,7 +96,7 @@ def test_the_file_alone_makes_a_predictor_whose_layers_are_int8_and_whose_volume
         frames = list(reader.inputs(recording.frames("front")))
     assert len(frames) == 4 and not reader.left_out
     for cameras, inputs in zip((2, 1, 2, 2), frames):  # one drops out and comes back
-        ours, theirs = (predictor.predict(*(part[:cameras] for part in inputs)) for predictor in (int8, plain))
+        ours, theirs = (predictor.predict(*(part[:cameras] for part in inputs[:3])) for predictor in (int8, plain))
         agreement.add(ours.semantics, theirs.semantics, plain.classes)
         assert 0 < np.abs(ours.confidence - theirs.confidence).max()  # INT8 is not float32
     assert agreement.occupied_iou > 0.8 and agreement.same_class > 0.9
@@ -207,10 +207,31 @@ def test_int8_needs_a_recording_and_a_recording_needs_int8(folder, capsys):
 
 
 @needs_nncf
-def test_a_model_that_joins_frames_and_no_frame_are_refused():
-    joining = untrained_checkpoint(small_config("tiny", "fusion.enabled=true"), OCC3D_NUSCENES).network
-    with pytest.raises(ValueError, match="joins the previous frame .*use the checkpoint itself with backend openvino"):
-        quantised(joining, [])
+@pytest.mark.slow
+def test_a_model_that_joins_frames_is_calibrated_and_compared_with_joined_ones(folder, capfd):
+    made = untrained_checkpoint(small_config("tiny", *GRID, "fusion.enabled=true"), OCC3D_NUSCENES)
+    save_checkpoint(folder / "joining.safetensors", made.network, OCC3D_NUSCENES, 0.3, None, {})
+    words = ["--checkpoint", folder / "joining.safetensors", "--int8", "--calibrate", folder / "drive", "--frames", 4]
+    assert cli.main(["export", *map(str, words), "--out", str(folder / "joining.openvino")]) == 0
+    assert "2 frames with 3D truth, in %" in capfd.readouterr().out
+    int8 = Predictor(folder / "joining.openvino")
+    plain = Predictor(folder / "joining.safetensors", device="cpu", precision="float32", backend="torch")
+    assert int8.config.fusion.enabled
+    agreement = Agreement()
+    with Recording(folder / "drive") as recording:
+        reader = FrameReader(recording, plain.view_size, plain.grid, plain.classes, plain.config.fusion.interval)
+        frames = list(reader.inputs(recording.frames("front")))
+    assert [inputs.earlier is None for inputs in frames] == [True, False, False, False]
+    assert frames[2].earlier.seconds == pytest.approx(frames[1].seconds)  # they are half a second apart
+    for inputs in frames:
+        agreement.add(inputs.semantics(int8), inputs.semantics(plain), plain.classes)
+    assert agreement.occupied_iou > 0.8 and agreement.same_class > 0.9
+    alone = plain.predict(*frames[2][:3]).semantics
+    assert (frames[2].semantics(plain) != alone).any()  # the earlier frame does change the volume
+
+
+@needs_nncf
+def test_without_a_frame_nothing_is_calibrated():
     with pytest.raises(ValueError, match="no frame to calibrate with"):
         quantised(untrained_checkpoint(small_config("tiny"), OCC3D_NUSCENES).network, [])
 

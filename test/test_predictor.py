@@ -208,13 +208,20 @@ def pose_at(x: float, y: float = 0.0, yaw: float = 0.0) -> np.ndarray:
 
 
 @pytest.fixture
-def motions(fusing_checkpoint):
+def motions(fusing_checkpoint, monkeypatch):
     """A predictor that joins the previous frame, and the motion the network was given with each frame (None: none)."""
     predictor, seen = Predictor(fusing_checkpoint, RIG, device="cpu"), []
 
+    before, moved = predictor._history.before, []
+
+    def moved_volume(*arguments):
+        moved.append(before(*arguments))
+        return moved[-1]
+
     def note(_, arguments):
-        previous = arguments[1]
-        seen.append(None if previous is None else previous.base_from_volume[0].numpy())
+        seen.append(None if arguments[1] is None else moved[-1].base_from_volume[0].numpy())
+
+    monkeypatch.setattr(predictor._history, "before", moved_volume)
 
     handle = predictor._network._network.fusion.register_forward_pre_hook(note)
     yield predictor, seen

@@ -152,7 +152,7 @@ def vehicle_way(predictor: Predictor, tables: list[UndistortTable]) -> Callable:
             given = predictor._upload(pictures)
             cameras.plan(geometry)
             clock("upload")
-            prediction = predictor._run_network(given, cameras, geometry, None, None)
+            prediction = predictor._run_network(given, cameras, geometry, None)
             clock("network")
             occupancy = predictor._occupancy(prediction, cameras, poses)
             clock("post-processing")

@@ -21,8 +21,9 @@ from renderocc_model.base.files import replacing
 from renderocc_model.base.machine_errors import machine_error
 from renderocc_model.export.archive import check_torch_version
 from renderocc_model.export.file import ENDINGS
-from renderocc_model.export.graph import INPUTS, OUTPUTS, ExportedFunction, pooling_tables
+from renderocc_model.export.graph import ExportedFunction, FrameArguments, input_names, output_names
 from renderocc_model.network.checkpoint import METADATA_KEY, Checkpoint, checkpoint_metadata, load_checkpoint
+from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.untrained import surround_cameras
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options
@@ -46,8 +47,8 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
         form: "onnx" or "torch_export".
         source: name of the checkpoint, for the provenance.
     Raises:
-        ValueError: the form is not known, the file's name does not end as it should, torch is too old for .pt2 files,
-            or the model joins the previous frame.
+        ValueError: the form is not known, the file's name does not end as it should, or torch is too old for .pt2
+            files.
         ImportError: a package for writing ONNX is missing.
         OSError: the file cannot be written.
     """
@@ -63,11 +64,11 @@ def export_checkpoint(checkpoint: Checkpoint, path: str | Path, form: str, sourc
     function = ExportedFunction(checkpoint.network.eval().requires_grad_(False)).eval()
     metadata = _metadata(checkpoint, form, source)
     with torch.no_grad():
-        program = torch.export.export(function, _example(checkpoint), dynamic_shapes=_free_sizes())
+        program = torch.export.export(function, _example(checkpoint), dynamic_shapes=_free_sizes(checkpoint.config))
     with replacing(path) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # both writers warn of parts of PyTorch that are not used here
         if form == "onnx":
-            _write_onnx(program, metadata, partial)
+            _write_onnx(program, checkpoint.config, metadata, partial)
         else:
             with partial.open("wb") as file:
                 torch.export.save(program, file, extra_files={METADATA_KEY: metadata})
@@ -79,15 +80,14 @@ def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
     height, width = config.images.height, config.images.width
     views, poses = surround_cameras(_TRACED_CAMERAS, height, width)
     geometry = Frustums(config, views).place(poses)
-    x, y, slices = config.pooled_shape
-    tables = pooling_tables(geometry, x * y * slices)
     pictures = torch.zeros(_TRACED_CAMERAS, height, width, 3, dtype=torch.uint8)
-    return pictures, geometry.cameras[0], *tables.in_order()
+    return tuple(FrameArguments(config)(pictures, geometry).values())
 
 
-def _free_sizes() -> tuple:
+def _free_sizes(config: ModelConfig) -> tuple:
     free = torch.export.Dim.DYNAMIC
-    return {0: free}, {0: free}, {0: free}, {0: free}, {0: free, 1: free}, None
+    fixed = [None] * (len(input_names(config)) - 5)
+    return {0: free}, {0: free}, {0: free}, {0: free}, {0: free, 1: free}, *fixed
 
 
 def _metadata(checkpoint: Checkpoint, form: str, source: str) -> str:
@@ -104,13 +104,17 @@ def _metadata(checkpoint: Checkpoint, form: str, source: str) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-def _write_onnx(program: torch.export.ExportedProgram, metadata: str, path: Path) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, config: ModelConfig, metadata: str, path: Path) -> None:
     # The exporter logs its steps, graphs without shapes, and packages that it could also use.
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         onnx_program = torch.onnx.export(
-            program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+            program,
+            dynamo=True,
+            input_names=list(input_names(config)),
+            output_names=list(output_names(config)),
+            verbose=False,
         )
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
@@ -171,7 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"renderocc export: {machine_error(error, arguments.out) or error}", file=sys.stderr)
         return 2
     size = arguments.out.stat().st_size / 2**20
-    print(f"inputs {', '.join(INPUTS)}; outputs {', '.join(OUTPUTS)}; {size:.1f} MiB")
+    names = input_names(checkpoint.config), output_names(checkpoint.config)
+    print(f"inputs {', '.join(names[0])}; outputs {', '.join(names[1])}; {size:.1f} MiB")
     print(f"wrote {arguments.out.resolve()}")
     return 0
 

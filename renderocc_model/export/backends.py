@@ -1,4 +1,4 @@
-"""Running exported networks: one class for each runtime, all called as `network(pictures, geometry)`."""
+"""Running exported networks: one class for each runtime, all called as `network(pictures, geometry, earlier)`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from torch import Tensor
 
 from renderocc_model.export.archive import check_torch_version, checked_archive
 from renderocc_model.export.file import ENDINGS, OPENVINO_ENDING, is_exported, read_description
-from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
+from renderocc_model.export.graph import FrameArguments, output_names
 from renderocc_model.network.checkpoint import CheckpointError, Description
 from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.fusion import PlacedVolume
 from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["BACKENDS", "Exported", "chosen_backend", "load_exported"]
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt", "openvino")
-# (Pictures (N, H, W, 3) uint8, geometry of one frame) -> density (X, Y, Z) and semantics (X, Y, Z, C), float32.
-ExportedNetwork = Callable[[Tensor, LiftGeometry], tuple[Tensor, Tensor]]
+# (Pictures (N, H, W, 3) uint8, geometry of one frame, an earlier frame's volume or None) -> density (X, Y, Z) and
+# semantics (X, Y, Z, C), float32, and this frame's volume, None of models that do not join frames.
+ExportedNetwork = Callable[[Tensor, LiftGeometry, PlacedVolume | None], tuple[Tensor, Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,15 @@ class OnnxRuntimeNetwork:
             raise CheckpointError(
                 f"{path}: onnxruntime cannot use it ({str(error)[:200]}); export the checkpoint again"
             ) from error
-        self._tables = TablesOfGeometry(config)
+        self._arguments, self._outputs = FrameArguments(config), list(output_names(config))
 
-    def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
-        given = (pictures, geometry.cameras[0], *self._tables(geometry).in_order())
-        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, given)}
-        density, semantics = self._session.run(list(OUTPUTS), feed)
-        return torch.from_numpy(density), torch.from_numpy(semantics)
+    def __call__(
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        given = self._arguments(pictures, geometry, earlier)
+        results = self._session.run(self._outputs, {name: tensor.numpy() for name, tensor in given.items()})
+        density, semantics, *volume = map(torch.from_numpy, results)
+        return density, semantics, volume[0] if volume else None
 
 
 class TorchExportNetwork:
@@ -162,7 +166,10 @@ class TorchExportNetwork:
                 f"{path}: torch cannot load it ({str(error)[:200]}); export the checkpoint again with this version"
             ) from error
         self._module = program.module()
-        self._tables = TablesOfGeometry(config)
+        self._arguments = FrameArguments(config)
 
-    def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
-        return self._module(pictures, geometry.cameras[0], *self._tables(geometry).in_order())
+    def __call__(
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        density, semantics, *volume = self._module(*self._arguments(pictures, geometry, earlier).values())
+        return density, semantics, volume[0] if volume else None

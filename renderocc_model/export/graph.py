@@ -16,13 +16,21 @@ from torch import Tensor, nn
 
 from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.fusion import PlacedVolume
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import OccupancyNetwork
 
-__all__ = ["INPUTS", "OUTPUTS", "ROW", "ExportedFunction", "PoolingTables", "TablesOfGeometry", "pooling_tables"]
+__all__ = [
+    "ROW",
+    "ExportedFunction",
+    "FrameArguments",
+    "PoolingTables",
+    "input_names",
+    "no_volume",
+    "output_names",
+    "pooling_tables",
+]
 
-INPUTS = ("views", "cameras", "depth_index", "pixel_index", "crowded", "cell_row")
-OUTPUTS = ("density", "semantics")
 ROW = 8  # points in a row; with `tiny` and six cameras 168,000 points are 36,000 rows, and a cell in ten has several
 
 
@@ -45,7 +53,7 @@ class PoolingTables:
     cell_row: Tensor
 
     def in_order(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As the last four of INPUTS."""
+        """As four of `input_names`."""
         return self.depth_index, self.pixel_index, self.crowded, self.cell_row
 
 
@@ -83,8 +91,19 @@ def pooling_tables(geometry: LiftGeometry, cells: int) -> PoolingTables:
     return PoolingTables(depth_index.view(rows, ROW), pixel_index.view(rows, ROW), listed, cell_row)
 
 
-class TablesOfGeometry:
-    """Makes the pooling tables of a frame, and keeps the last ones for as long as no camera moves.
+def input_names(config: ModelConfig) -> tuple[str, ...]:
+    """The graph's inputs, in the order of `ExportedFunction.forward`."""
+    joins = ("earlier", "earlier_mask") if config.fusion.enabled else ()
+    return ("views", "cameras", "depth_index", "pixel_index", "crowded", "cell_row", *joins)
+
+
+def output_names(config: ModelConfig) -> tuple[str, ...]:
+    """The graph's outputs; a model that joins frames also gives the volume to join to a later one."""
+    return ("density", "semantics", *(("volume",) if config.fusion.enabled else ()))
+
+
+class FrameArguments:
+    """Makes the graph's inputs of a frame. The pooling tables are kept for as long as no camera moves.
 
     `Frustums.place` then returns the same geometry object.
 
@@ -94,29 +113,42 @@ class TablesOfGeometry:
 
     def __init__(self, config: ModelConfig) -> None:
         x, y, slices = config.pooled_shape
-        self._cells = x * y * slices
+        self._config, self._cells = config, x * y * slices
         self._last: tuple[LiftGeometry, PoolingTables] | None = None
 
-    def __call__(self, geometry: LiftGeometry) -> PoolingTables:
+    def __call__(
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
+    ) -> dict[str, Tensor]:
+        """{name: tensor}, in the order of `input_names`, on the device of the pictures.
+
+        Args:
+            pictures: (N, H, W, 3) uint8.
+            geometry: of one frame.
+            earlier: the volume of an earlier frame (B = 1), for models that join one; None: there is none.
+        """
         if self._last is None or self._last[0] is not geometry:
             self._last = geometry, pooling_tables(geometry, self._cells)
-        return self._last[1]
+        given = [pictures, geometry.cameras[0], *self._last[1].in_order()]
+        if self._config.fusion.enabled:
+            given += earlier or no_volume(self._config, pictures.device)
+        return dict(zip(input_names(self._config), given, strict=True))
+
+
+def no_volume(config: ModelConfig, device: torch.device | str = "cpu") -> PlacedVolume:
+    """What the graph gets where there is no earlier frame."""
+    channels, *places = config.volume_shape
+    return PlacedVolume(*(torch.zeros(1, count, *places, device=device) for count in (channels, 1)))
 
 
 class ExportedFunction(nn.Module):
     """What an exported file computes: density and semantics from camera views and their geometry.
 
-    Raises:
-        ValueError: the model joins the previous frame, which an exported one cannot.
+    Of a model that joins frames it also gives the volume to join to a later one. Moving it by the ego motion
+    (`network.fusion.warp_volume`) is left to the caller.
     """
 
     def __init__(self, network: OccupancyNetwork) -> None:
         super().__init__()
-        if network.fusion is not None:
-            raise ValueError(
-                "the model joins the previous frame (fusion.enabled), which cannot be exported yet; "
-                "use the checkpoint itself, or train a model without fusion"
-            )
         self.network = network
         mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
         self.register_buffer("scale", (1 / (255 * std)).float())
@@ -130,21 +162,28 @@ class ExportedFunction(nn.Module):
         pixel_index: Tensor,
         crowded: Tensor,
         cell_row: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        earlier: Tensor | None = None,
+        earlier_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Predict one frame.
 
         Args:
             views: (N, H, W, 3) uint8 RGB, pinhole views as `Preprocessor` makes them.
             cameras: (N, CAMERA_PARAMETERS) float32, `LiftGeometry.cameras` of the frame.
             depth_index, pixel_index, crowded, cell_row: `pooling_tables` of the frame.
+            earlier, earlier_mask: `PlacedVolume` (B = 1), of a model that joins frames; zeros where there is none.
         Returns:
-            density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free.
+            density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free;
+            of a model that joins frames also this frame's volume, (1, *ModelConfig.volume_shape) float32.
         """
         images = views.float().movedim(-1, -3) * self.scale + self.offset
         depth, context = self.network.image_features(images, cameras)
         pooled = self.pool(depth, context, depth_index, pixel_index, crowded, cell_row)
-        density, semantics = self.network.decode(pooled)
-        return density[0], semantics[0]
+        if earlier is None or earlier_mask is None:
+            density, semantics = self.network.decode(pooled)
+            return density[0], semantics[0]
+        density, semantics = self.network.decode(pooled, PlacedVolume(earlier, earlier_mask))
+        return density[0], semantics[0], pooled
 
     def pool(
         self,

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renderocc_model.export.graph import INPUTS, OUTPUTS, TablesOfGeometry
+from renderocc_model.export.graph import FrameArguments
 from renderocc_model.network.checkpoint import CheckpointError
 from renderocc_model.network.config import ModelConfig
+from renderocc_model.network.fusion import PlacedVolume
 from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["TensorRTNetwork"]
@@ -41,17 +42,24 @@ class TensorRTNetwork:
         self._tensorrt = tensorrt
         self._logger = tensorrt.Logger(tensorrt.Logger.WARNING)
         self._path, self._device, self._half = path, device, precision == "float16"
-        self._tables = TablesOfGeometry(config)
-        self._shapes = {"density": config.grid.shape, "semantics": (*config.grid.shape, config.class_count)}
+        self._arguments = FrameArguments(config)
+        self._shapes: dict[str, tuple[int, ...]] = {
+            "density": config.grid.shape,
+            "semantics": (*config.grid.shape, config.class_count),
+        }
+        if config.fusion.enabled:
+            self._shapes["volume"] = (1, *config.volume_shape)
         self._largest: dict[str, tuple[int, ...]] = {}
         self._context: Any = None
 
-    def __call__(self, pictures: Tensor, geometry: LiftGeometry) -> tuple[Tensor, Tensor]:
-        given = dict(zip(INPUTS, (pictures, geometry.cameras[0], *self._tables(geometry).in_order())))
+    def __call__(
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        given = self._arguments(pictures, geometry, earlier)
         given = {name: tensor.contiguous() for name, tensor in given.items()}
         if self._context is None or not self._fits(given):
             self._build(given)
-        results = {name: torch.empty(self._shapes[name], device=self._device) for name in OUTPUTS}
+        results = {name: torch.empty(shape, device=self._device) for name, shape in self._shapes.items()}
         for name, tensor in given.items():
             self._context.set_input_shape(name, tuple(tensor.shape))
         for name, tensor in (*given.items(), *results.items()):
@@ -59,7 +67,7 @@ class TensorRTNetwork:
         # The engine works on torch's stream, after what made its inputs and before what reads its outputs.
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
             raise ValueError(f"{self._path}: TensorRT could not run it; see its messages above")
-        return results["density"], results["semantics"]
+        return results["density"], results["semantics"], results.get("volume")
 
     def _fits(self, given: dict[str, Tensor]) -> bool:
         return all(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..field.field import occupancy_probability
+from ..network.fusion import PlacedVolume
 from ..ops.visibility import CAMERA_NUMBERS, ViewFrusta, cast
 from ..ops.voxel_pooling import PoolingPlan
 from .compaction import Record, packed_voxels
@@ -34,19 +35,21 @@ class FrameInputs:
         plan: on the device.
         camera_table: (N, CAMERA_NUMBERS) float32, from `ViewFrusta.camera_table`, on the host.
         threshold: (X, Y, 1) float32 on the device, occupied above this probability.
+        earlier: the volume of an earlier frame, if the network joins one and there is one.
     """
 
     lift_cameras: Tensor
     plan: PoolingPlan
     camera_table: np.ndarray
     threshold: Tensor
+    earlier: PlacedVolume | None = None
 
 
 class FixedFrames:
     """Runs frame after frame of one set of cameras in the same memory.
 
     Args:
-        network: one that does not join frames.
+        network: what is recorded.
         view_frusta: of the cameras.
         channel_ids: (C,) uint8 class ids of the logits' channels, on the device.
         first: inputs of a frame; those of later frames must have the same shapes.
@@ -82,6 +85,11 @@ class FixedFrames:
         self._numbers = torch.zeros(self._host_numbers.shape, dtype=torch.float32, device=device)
         self._lift_cameras, self._threshold = first.lift_cameras.clone(), first.threshold.clone()
         self._threshold_given = first.threshold
+        self._earlier: PlacedVolume | None = None
+        if network.joins_frames:
+            shape = network.config.volume_shape
+            zeros = (torch.zeros(1, count, *shape[1:], dtype=network.dtype, device=device) for count in (shape[0], 1))
+            self._earlier = PlacedVolume(*zeros)
         self._plan = _copied(first.plan)
         self._plan_given: PoolingPlan | None = None
         self._place(first)
@@ -115,7 +123,7 @@ class FixedFrames:
 
     def network_alone(self) -> Prediction:
         """The network's part of a frame, on what was uploaded and placed last."""
-        return self._network.predict(self._pictures, self._lift_cameras, self._plan)
+        return self._network.predict(self._pictures, self._lift_cameras, self._plan, self._earlier)
 
     def _place(self, inputs: FrameInputs) -> None:
         self._host_numbers.numpy()[:] = inputs.camera_table.reshape(-1)
@@ -123,6 +131,8 @@ class FixedFrames:
         if inputs.threshold is not self._threshold_given:
             self._threshold.copy_(inputs.threshold)
             self._threshold_given = inputs.threshold
+        for fixed, given in zip(self._earlier or (), inputs.earlier or (None, None)):
+            fixed.zero_() if given is None else fixed.copy_(given)
         if inputs.plan is not self._plan_given:  # the same object while no camera moves
             self._plan.copy_(inputs.plan)
             self._lift_cameras.copy_(inputs.lift_cameras)

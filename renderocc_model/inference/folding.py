@@ -27,16 +27,12 @@ def folded_for_inference(network: OccupancyNetwork) -> OccupancyNetwork:
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     config, parameter = network.config, next(network.parameters())
-    x, y, slices = config.pooled_shape
-    channels = config.lift.context_channels
-    flat = config.encoder.kind == "channel_to_height"
-    pooled = (1, channels * slices, x, y) if flat else (1, channels, x, y, slices)
 
     def run() -> None:
         like = {"dtype": parameter.dtype, "device": parameter.device}
         images = torch.zeros(1, 3, config.images.height, config.images.width, **like)
         network.image_features(images, torch.ones(1, CAMERA_PARAMETERS, **like))
-        network.decode(torch.zeros(pooled, **like))
+        network.decode(torch.zeros(1, *config.volume_shape, **like))
 
     fold_batch_norms(network, run)
     return network

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..network.checkpoint import CheckpointError
-from ..network.fusion import Volume
+from ..network.fusion import PlacedVolume, Volume
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -76,17 +76,17 @@ class OpenVinoNetwork:
 
     @property
     def joins_frames(self) -> bool:
-        """Whether the previous frame's volume is used."""
+        """Whether an earlier frame's volume is used."""
         return self._network.fusion is not None
 
     def predict(
-        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, previous: Volume | None = None
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: PlacedVolume | None = None
     ) -> Prediction:
         """Predict one frame; as `InferenceNetwork.predict`, everything on the CPU."""
         config, network = self.config, self._network
         pooled = self.pooled(pictures, cameras, plan)
-        fused = pooled if network.fusion is None else network.fusion(pooled, previous)
-        density, voxels = self._run(self._volume, (fused.movedim(1, -1),), stage_shapes(config, 1)[1].outputs)
+        fused = self.fused(pooled, earlier).movedim(1, -1)
+        density, voxels = self._run(self._volume, (fused,), stage_shapes(config, 1)[1].outputs)
         volume = None if network.fusion is None else Volume.current(pooled)
         shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
         return Prediction(density[0], shaped, network.heads.logits_of, volume)
@@ -96,6 +96,10 @@ class OpenVinoNetwork:
         shapes = stage_shapes(self.config, len(pictures))[0]
         depth, context = self._run(self._image, (pictures, cameras), shapes.outputs)
         return self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
+
+    def fused(self, pooled: Tensor, earlier: PlacedVolume | None) -> Tensor:
+        """What the volume encoder reads: `pooled` itself if the network does not join frames."""
+        return pooled if self._network.fusion is None else self._network.fusion(pooled, earlier)
 
     def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The outputs, float32, in memory of their own: OpenVINO writes there, and nothing is copied."""

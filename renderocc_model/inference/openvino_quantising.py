@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..export.openvino_file import Graph
+from ..network.fusion import Volume, warp_volume
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan
 from .folding import folded_for_inference
@@ -31,11 +32,18 @@ _HEAD_LAYERS = 2
 
 
 class NetworkInputs(NamedTuple):
-    """What the network gets for a frame: arguments of `OpenVinoNetwork.predict`."""
+    """What the network gets for a frame: arguments of `OpenVinoNetwork.predict`, and of the frame to join.
+
+    Attributes:
+        earlier: the inputs of an earlier frame, for a network that joins one; None where there is none.
+        base_from_earlier: (4, 4) from the vehicle's frame then to that of now.
+    """
 
     pictures: Tensor
     cameras: Tensor
     plan: PoolingPlan
+    earlier: NetworkInputs | None = None
+    base_from_earlier: Tensor | None = None
 
 
 def import_nncf() -> Any:
@@ -61,15 +69,10 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
         network: is not changed.
         frames: of the recording; some 50 of them, of different places.
     Raises:
-        ValueError: NNCF or OpenVINO is not installed, there is no frame, or the model joins the previous frame.
+        ValueError: NNCF or OpenVINO is not installed, or there is no frame.
         CheckpointError: OpenVINO cannot run the network.
     """
     nncf = import_nncf()
-    if network.fusion is not None:
-        raise ValueError(
-            "the model joins the previous frame (fusion.enabled), which INT8 cannot yet; "
-            "use the checkpoint itself with backend openvino, or train a model without fusion"
-        )
     if not frames:
         raise ValueError("there is no frame to calibrate with; give a recording with images")
     image, volume = converted(folded_for_inference(network).float().cpu())
@@ -79,8 +82,12 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
         return [frame.pictures.numpy(), frame.cameras.numpy()]
 
     def of_volume(frame: NetworkInputs) -> list[np.ndarray]:
-        pooled = plain.pooled(frame.pictures, frame.cameras, frame.plan)
-        return [np.ascontiguousarray(pooled.movedim(1, -1).numpy())]
+        pooled = plain.pooled(*frame[:3])
+        earlier = None
+        if plain.joins_frames and frame.earlier is not None and frame.base_from_earlier is not None:
+            before = Volume.current(plain.pooled(*frame.earlier[:3]))
+            earlier = warp_volume(before.moved(frame.base_from_earlier), network.config.grid)
+        return [np.ascontiguousarray(plain.fused(pooled, earlier).movedim(1, -1).numpy())]
 
     float_layers = [
         operation.get_friendly_name() for operation in (*_first_convolutions(volume), *_head_convolutions(volume))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ..geometry.undistortion import UndistortTable
 from ..images.preprocessing import Preprocessor
 from ..network.checkpoint import Checkpoint
 from ..network.config import ModelConfig
+from ..network.fusion import PlacedVolume, Volume, warp_volume
 from ..network.lift import LiftGeometry
 from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
@@ -51,7 +53,7 @@ class Predictor:
 
     The checkpoint's network is left as it is: a copy is made ready for inference. On CUDA devices the
     second frame of a set of cameras is recorded as a CUDA graph, from normalisation to the list of occupied voxels, and
-    replayed for later ones (`fixed_frames`); models that join frames, and exported ones, run without a graph.
+    replayed for later ones (`fixed_frames`); exported models run without a graph.
 
     Used by one thread at a time. With a model that joins an earlier frame, give the vehicle's pose and the time with
     each call: the volume of about `model.fusion.interval` ago is moved by the ego motion between the two poses. All
@@ -99,7 +101,7 @@ class Predictor:
         self.stored_threshold = self._described.threshold
         self._camera_sets = CameraSets(self.config, self.device, minimum_transmittance)
         self._recorder: Recorder | None = None
-        if self.device.type == "cuda" and self._network is not None and not self._network.joins_frames:
+        if self.device.type == "cuda" and self._network is not None:
             self._recorder = partial(record_graph, device=self.device)
         self._history = VolumeHistory(self.config.fusion.interval)
         self._rig = rig
@@ -215,18 +217,19 @@ class Predictor:
         check_inputs(views, len(tables), self.view_size, base_from_camera, odom_from_base)
         cameras = self._camera_sets.of(tables)
         cameras.used += 1
+        seconds = self._history.next_seconds if seconds is None else seconds
+        earlier = self._earlier_volume(odom_from_base, seconds)
         if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
         if cameras.frames is not None:
-            return self._replay(cameras, cameras.frames, views, base_from_camera)
-        pictures = self._upload(views)
-        geometry = cameras.frustums.place(base_from_camera)
-        if self._exported is not None:
-            density, logits = self._exported(pictures, geometry)
-            prediction = Prediction(density, logits, _same)
+            occupancy, volume = self._replay(cameras, cameras.frames, views, base_from_camera, earlier)
         else:
-            prediction = self._run_network(pictures, cameras, geometry, odom_from_base, seconds)
-        return self._occupancy(prediction, cameras, base_from_camera)
+            pictures = self._upload(views)
+            prediction = self._run_network(pictures, cameras, cameras.frustums.place(base_from_camera), earlier)
+            occupancy, volume = self._occupancy(prediction, cameras, base_from_camera), prediction.volume
+        if volume is not None and odom_from_base is not None:
+            self._history.add(volume, odom_from_base, seconds)
+        return occupancy
 
     def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
         """(N, height, width, 3) uint8 memory to write the views of the next frame into, before `predict` is given it.
@@ -268,24 +271,20 @@ class Predictor:
         return self._recorder is not None and not left_out().keys() & {"cuda_graph", "voxel_pooling", "visibility"}
 
     def _run_network(
-        self,
-        pictures: Tensor,
-        cameras: CameraSet,
-        geometry: LiftGeometry,
-        odom_from_base: np.ndarray | None,
-        seconds: float | None,
+        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, earlier: PlacedVolume | None
     ) -> Prediction:
-        assert self._network is not None  # other runtimes run exported networks
-        history = self._history
+        if self._exported is not None:
+            density, logits, volume = self._exported(pictures, geometry, earlier)
+            return Prediction(density, logits, _same, None if volume is None else Volume.current(volume))
+        assert self._network is not None
+        return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), earlier)
+
+    def _earlier_volume(self, odom_from_base: np.ndarray | None, seconds: float) -> PlacedVolume | None:
         if odom_from_base is None:
-            history.clear()
-            return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry))
-        seconds = history.next_seconds if seconds is None else seconds
-        previous = history.before(odom_from_base, seconds)
-        prediction = self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), previous)
-        if prediction.volume is not None:
-            history.add(prediction.volume, odom_from_base, seconds)
-        return prediction
+            self._history.clear()
+            return None
+        previous = self._history.before(odom_from_base, seconds)
+        return None if previous is None else warp_volume(previous, self.grid)
 
     def _upload(self, views: np.ndarray | Tensor) -> Tensor:
         pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
@@ -319,12 +318,17 @@ class Predictor:
             )
 
     def _replay(
-        self, cameras: CameraSet, frames: FixedFrames, views: np.ndarray | Tensor, base_from_camera: np.ndarray
-    ) -> Occupancy:
+        self,
+        cameras: CameraSet,
+        frames: FixedFrames,
+        views: np.ndarray | Tensor,
+        base_from_camera: np.ndarray,
+        earlier: PlacedVolume | None,
+    ) -> tuple[Occupancy, Volume | None]:
         frames.upload(views)
-        found, prediction = frames.run(self._inputs(cameras, base_from_camera))
+        found, prediction = frames.run(replace(self._inputs(cameras, base_from_camera), earlier=earlier))
         occupancy = self._reader.of_record(frames.record, found, prediction)
-        return occupancy or self._occupancy(prediction, cameras, base_from_camera)
+        return occupancy or self._occupancy(prediction, cameras, base_from_camera), prediction.volume
 
     def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
         geometry = cameras.frustums.place(base_from_camera)

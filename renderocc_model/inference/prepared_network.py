@@ -14,7 +14,7 @@ from ..field.field import SemanticDensityField
 from ..geometry.grid import VoxelGrid
 from ..images.preprocessing import scaled
 from ..network.checkpoint import CheckpointError
-from ..network.fusion import Volume
+from ..network.fusion import PlacedVolume, Volume
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -62,7 +62,8 @@ class Prediction:
 
     def detached(self) -> Prediction:
         """A copy in its own memory."""
-        return Prediction(self.density.clone(), self.voxels.clone(), self.head)
+        volume = None if self.volume is None else Volume.current(self.volume.features.clone())
+        return Prediction(self.density.clone(), self.voxels.clone(), self.head, volume)
 
 
 class InferenceNetwork:
@@ -97,11 +98,11 @@ class InferenceNetwork:
 
     @property
     def joins_frames(self) -> bool:
-        """Whether the previous frame's volume is used."""
+        """Whether an earlier frame's volume is used."""
         return self._network.fusion is not None
 
     def predict(
-        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, previous: Volume | None = None
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: PlacedVolume | None = None
     ) -> Prediction:
         """Predict one frame.
 
@@ -109,14 +110,14 @@ class InferenceNetwork:
             pictures: (N, H, W, 3) uint8 RGB on the device.
             cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
             plan: the pooling plan of their points.
-            previous: as in `OccupancyNetwork.forward`.
+            earlier: the volume of an earlier frame, if the network joins one and there is one.
         """
         network = self._network
         with self._context():
             maps = network.backbone.maps(self._images(pictures))
             depth, context = network.lift(network.neck(maps), cameras)
             pooled = network.volume_of(pool(depth, context, plan), 1)
-            fused = pooled if network.fusion is None else network.fusion(pooled, previous)
+            fused = pooled if network.fusion is None else network.fusion(pooled, earlier)
             voxels = network.voxels(network.encoder(fused))[0]
             density = network.heads.density_of(voxels)
         volume = None if network.fusion is None else Volume.current(pooled)

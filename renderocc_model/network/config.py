@@ -171,6 +171,13 @@ class ModelConfig:
         return x, y, self.lift.height_slices
 
     @property
+    def volume_shape(self) -> tuple[int, ...]:
+        """(C, X, Y) of the pooled features over the ground plane, or (C, X, Y, Z)."""
+        x, y, slices = self.pooled_shape
+        channels = self.lift.context_channels
+        return (slices * channels, x, y) if self.encoder.kind == "channel_to_height" else (channels, x, y, slices)
+
+    @property
     def feature_shape(self) -> tuple[int, int]:
         """Height and width of the feature maps that are lifted."""
         return self.images.height // self.backbone.stride, self.images.width // self.backbone.stride

@@ -1,8 +1,9 @@
-"""The previous frame's volume, moved by ego motion and joined to the current one."""
+"""An earlier frame's volume, moved by ego motion and joined to the current one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.layers import convolution, without_effect
 
-__all__ = ["Volume", "VolumeFusion", "warp_volume"]
+__all__ = ["PlacedVolume", "Volume", "VolumeFusion", "warp_volume"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,22 @@ class Volume:
         return replace(self, features=self.features.detach())
 
 
-def warp_volume(volume: Volume, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+class PlacedVolume(NamedTuple):
+    """An earlier volume on the grid of now.
+
+    Attributes:
+        features: (B, C, X, Y[, Z]), 0 where the mask is.
+        mask: (B, 1, X, Y[, Z]), 1 in cells that lie in the grid of a valid earlier frame, else 0.
+    """
+
+    features: Tensor
+    mask: Tensor
+
+
+def warp_volume(volume: Volume, grid: VoxelGrid) -> PlacedVolume:
     """Resample a volume onto the grid of the current base frame, linear between cell centres.
 
     Features over the ground plane are moved by the planar part of the motion.
-
-    Returns:
-        features (B, C, X, Y[, Z]) and mask (B, 1, X, Y[, Z]); the mask is 1 in cells that lie in the grid of a valid
-        previous frame, elsewhere it and the features are 0.
     """
     features = volume.features
     axes = features.ndim - 2
@@ -71,7 +80,7 @@ def warp_volume(volume: Volume, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     normalised = ((2 * place + 1) / counts - 1).flip(-1).float()
     # In the outer halves of border cells the nearest centre's value is used.
     warped = F.grid_sample(features.float(), normalised, mode="bilinear", padding_mode="border", align_corners=False)
-    return torch.where(mask, warped, 0.0).to(features.dtype), mask.to(features.dtype)
+    return PlacedVolume(torch.where(mask, warped, 0.0).to(features.dtype), mask.to(features.dtype))
 
 
 def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Tensor:
@@ -97,31 +106,27 @@ def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Ten
 
 
 class VolumeFusion(nn.Module):
-    """Changes the current volume by what it, the warped previous one and its mask say together.
+    """Changes the current volume by what it, an earlier one and its mask say together.
 
     The change begins as zero, so that a network which learned without fusion can learn on with it.
     """
 
-    def __init__(self, dimensions: int, channels: int, grid: VoxelGrid) -> None:
+    def __init__(self, dimensions: int, channels: int) -> None:
         super().__init__()
-        self._grid = grid
         hidden = max(channels // 2, 8)
         self.join = nn.Sequential(
             convolution(dimensions, 2 * channels + 1, hidden, kernel=1), convolution(dimensions, hidden, hidden)
         )
         self.change = without_effect((nn.Conv2d if dimensions == 2 else nn.Conv3d)(hidden, channels, 1))
 
-    def forward(self, current: Tensor, previous: Volume | None) -> Tensor:
-        """(B, C, X, Y[, Z]) from the same; without a previous volume its features and mask are zero."""
-        if previous is None:
-            warped = torch.zeros_like(current)
-            mask = torch.zeros_like(current[:, :1])
-        else:
-            if previous.features.shape != current.shape:
-                raise ValueError(
-                    f"fusion: the previous volume is {tuple(previous.features.shape)}, the current one "
-                    f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
-                )
-            warped, mask = warp_volume(previous, self._grid)
-        joined = torch.cat([current, warped.to(current.dtype), mask.to(current.dtype)], dim=1)
+    def forward(self, current: Tensor, earlier: PlacedVolume | None) -> Tensor:
+        """(B, C, X, Y[, Z]) from the same; without an earlier volume its features and mask are zero."""
+        if earlier is None:
+            earlier = PlacedVolume(torch.zeros_like(current), torch.zeros_like(current[:, :1]))
+        if earlier.features.shape != current.shape:
+            raise ValueError(
+                f"fusion: the previous volume is {tuple(earlier.features.shape)}, the current one "
+                f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
+            )
+        joined = torch.cat([current, *(part.to(current.dtype) for part in earlier)], dim=1)
         return current + self.change(self.join(joined))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from renderocc_model.network.backbone import ImageBackbone
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.encoder import VolumeEncoder
-from renderocc_model.network.fusion import Volume, VolumeFusion
+from renderocc_model.network.fusion import PlacedVolume, Volume, VolumeFusion, warp_volume
 from renderocc_model.network.heads import VoxelFeatures, VoxelHeads
 from renderocc_model.network.lift import CAMERA_PARAMETERS, DepthContextHead, LiftGeometry
 from renderocc_model.network.neck import FeaturePyramid
@@ -52,7 +52,7 @@ class OccupancyNetwork(nn.Module):
         self.backbone = ImageBackbone(config.backbone, config.images, pretrained)
         self.neck = FeaturePyramid(2, self.backbone.channels, config.neck.channels)
         self.lift = DepthContextHead(config.neck.channels, config.lift)
-        self.fusion = VolumeFusion(dimensions, pooled, config.grid) if config.fusion.enabled else None
+        self.fusion = VolumeFusion(dimensions, pooled) if config.fusion.enabled else None
         self.encoder = VolumeEncoder(dimensions, pooled, config.encoder)
         self.voxels = VoxelFeatures(
             dimensions, config.encoder.out_channels, config.grid.shape[2], config.heads.voxel_channels
@@ -74,7 +74,7 @@ class OccupancyNetwork(nn.Module):
         self._check(images, geometry, previous)
         depth, context = self.image_features(images.flatten(0, 1), geometry.cameras.flatten(0, 1))
         pooled = self.pool(depth, context, geometry)
-        density, semantics = self.decode(pooled, previous)
+        density, semantics = self.decode(pooled, None if previous is None else warp_volume(previous, self.config.grid))
         volume = Volume.current(pooled) if self.fusion is not None else None
         return NetworkOutput(density, semantics, depth, volume)
 
@@ -95,10 +95,10 @@ class OccupancyNetwork(nn.Module):
             return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)
 
-    def decode(self, pooled: Tensor, previous: Volume | None = None) -> tuple[Tensor, Tensor]:
+    def decode(self, pooled: Tensor, earlier: PlacedVolume | None = None) -> tuple[Tensor, Tensor]:
         """Density (B, X, Y, Z) and class logits (B, X, Y, Z, C) from the pooled volume."""
         if self.fusion is not None:
-            pooled = self.fusion(pooled, previous)
+            pooled = self.fusion(pooled, earlier)
         return self.heads(self.voxels(self.encoder(pooled)))
 
     def _check(self, images: Tensor, geometry: LiftGeometry, previous: Volume | None) -> None:

@@ -226,7 +226,7 @@ def fields_of_predictor(
     """As `predicted_fields`, by a predictor: for exported networks, which cannot be called in PyTorch.
 
     Args:
-        predictor: it joins no frames.
+        predictor: predicts the earlier frames first, if it joins frames.
         dataset, indices, what: as of `predicted_fields`.
     """
     from tqdm import tqdm
@@ -234,9 +234,12 @@ def fields_of_predictor(
     for index in tqdm(indices, what, unit="frame", disable=not (what and sys.stderr.isatty())):
         sample = dataset.sample(0, index)
         tables, _ = dataset.recording_of(index)
-        used = np.flatnonzero(sample.current.present)
-        undistorted = [dataset.undistortion(tables.cameras[camera]) for camera in used]
-        occupancy = predictor.predict(sample.current.views[used], undistorted, sample.current.base_from_camera[used])
+        predictor.reset()
+        for frame in (*reversed(sample.previous), sample.current):
+            used = np.flatnonzero(frame.present)
+            undistorted = [dataset.undistortion(tables.cameras[camera]) for camera in used]
+            poses, seconds = frame.base_from_camera[used], frame.stamp_ns * 1e-9
+            occupancy = predictor.predict(frame.views[used], undistorted, poses, frame.odom_from_base, seconds)
         yield index, sample, occupancy.field
 
 

@@ -13,6 +13,7 @@ import torch
 
 from renderocc_model.export.file import OPENVINO_ENDING
 from renderocc_model.export.openvino_file import write_openvino_file
+from renderocc_model.geometry.transforms import invert
 from renderocc_model.inference.openvino_quantising import NetworkInputs, import_nncf, quantised
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import Checkpoint, load_checkpoint
@@ -88,15 +89,20 @@ def _anchor(recording) -> str:
 
 
 def _reader(recording, checkpoint: Checkpoint) -> FrameReader:
-    images = checkpoint.config.images
-    return FrameReader(recording, (images.height, images.width), checkpoint.grid, checkpoint.classes)
+    images, fusion = checkpoint.config.images, checkpoint.config.fusion
+    interval = fusion.interval if fusion.enabled else 0.0
+    return FrameReader(recording, (images.height, images.width), checkpoint.grid, checkpoint.classes, interval)
 
 
 def _network_inputs(checkpoint: Checkpoint, inputs: PredictorInputs) -> NetworkInputs:
     frustums = Frustums(checkpoint.config, [table.view for table in inputs.tables])
     geometry = frustums.place(inputs.base_from_camera)
     x, y, slices = checkpoint.config.pooled_shape
-    return NetworkInputs(torch.from_numpy(inputs.views), geometry.cameras[0], geometry.plan(x * y * slices))
+    made = NetworkInputs(torch.from_numpy(inputs.views), geometry.cameras[0], geometry.plan(x * y * slices))
+    if inputs.earlier is None or inputs.odom_from_base is None or inputs.earlier.odom_from_base is None:
+        return made
+    motion = torch.from_numpy(invert(inputs.odom_from_base) @ inputs.earlier.odom_from_base)
+    return made._replace(earlier=_network_inputs(checkpoint, inputs.earlier), base_from_earlier=motion)
 
 
 def _report_left_out(reader: FrameReader, bag: Path, used: int) -> None:

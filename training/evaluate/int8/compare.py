@@ -109,7 +109,7 @@ def compared(plain: Predictor, int8: Predictor, frames: Iterable[FrameWithTruth]
     classes, grid = plain.classes, plain.grid
     found = Comparison(VolumeScores.empty(classes, True), VolumeScores.empty(classes, True))
     for frame in frames:
-        volumes = [predictor.predict(*frame.inputs).semantics for predictor in (plain, int8)]
+        volumes = [frame.inputs.semantics(predictor) for predictor in (plain, int8)]
         found.agreement.add(volumes[0], volumes[1], classes)
         found.frames += 1
         if frame.truth is None:

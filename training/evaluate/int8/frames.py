@@ -13,6 +13,7 @@ from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.transforms import invert, transform_points
 from renderocc_model.geometry.undistortion import UndistortTable
 from renderocc_model.images.preprocessing import view_from_compressed, view_from_raw
+from renderocc_model.inference.predictor import Predictor
 from renderocc_model.rosio import cdr
 from training.recordings.camera_tables import CameraTables
 from training.recordings.frames import FrameIndex, Recording
@@ -28,11 +29,21 @@ __all__ = ["FrameReader", "FrameWithTruth", "PredictorInputs"]
 
 
 class PredictorInputs(NamedTuple):
-    """The first three arguments of `Predictor.predict`."""
+    """The arguments of `Predictor.predict`, and those of the earlier frame that the network joins, if it does."""
 
     views: np.ndarray
     tables: list[UndistortTable]
     base_from_camera: np.ndarray
+    odom_from_base: np.ndarray | None
+    seconds: float
+    earlier: PredictorInputs | None = None
+
+    def semantics(self, predictor: Predictor) -> np.ndarray:
+        """The volume (X, Y, Z) of this frame after the earlier one."""
+        predictor.reset()
+        if self.earlier is not None:
+            predictor.predict(*self.earlier[:5])
+        return predictor.predict(*self[:5]).semantics
 
 
 class FrameWithTruth(NamedTuple):
@@ -49,13 +60,21 @@ class FrameReader:
     Args:
         view_size: (height, width) of the network's views.
         grid, classes: of the network's volumes, for the truth.
+        interval: seconds to the earlier frame that the network joins; 0: it does not join any.
     Attributes:
         left_out: texts of frames that could not be read.
         note: why the recording's 3D truth is not used; empty if it is used, or if there is none.
     """
 
-    def __init__(self, recording: Recording, view_size: tuple[int, int], grid: VoxelGrid, classes: ClassTable) -> None:
-        self._recording = recording
+    def __init__(
+        self,
+        recording: Recording,
+        view_size: tuple[int, int],
+        grid: VoxelGrid,
+        classes: ClassTable,
+        interval: float = 0.0,
+    ) -> None:
+        self._recording, self._interval_ns = recording, round(interval * 1e9)
         self._grid, self._classes = grid, classes
         self._tables = CameraTables(recording, lambda model: view_size)
         self._truth = truth_files(recording.path)
@@ -83,7 +102,9 @@ class FrameReader:
     def _read(self, frames: Sequence[FrameIndex], with_truth: bool) -> Iterator[FrameWithTruth]:
         for frame in frames:
             try:
-                inputs = self._inputs(frame)
+                inputs, before = self._inputs(frame), self._before(frame)
+                if before is not None:
+                    inputs = inputs._replace(earlier=self._inputs(before))
                 truth = self._truth_of(frame) if with_truth else None
                 origins = None if truth is None else self._origins(frame)
             except ValueError as error:  # RecordingError among them
@@ -105,7 +126,21 @@ class FrameReader:
         poses = [
             self._recording.base_from_camera(camera, stamp, frame.stamp_ns) for camera, stamp in frame.images.items()
         ]
-        return PredictorInputs(np.stack(views), tables, np.stack(poses))
+        odom_from_base = self._recording.odom_from_base(frame.stamp_ns) if self._recording.odom_frame else None
+        return PredictorInputs(np.stack(views), tables, np.stack(poses), odom_from_base, frame.stamp_ns * 1e-9)
+
+    def _before(self, frame: FrameIndex) -> FrameIndex | None:
+        """The frame that is nearest to an interval before, if the network joins one and there is one."""
+        recording = self._recording
+        if not self._interval_ns or not recording.odom_frame or not frame.images:
+            return None
+        camera, stamp_ns = next(iter(frame.images.items()))
+        wanted = frame.stamp_ns - self._interval_ns
+        earlier = [one for one in recording.stamps[camera] if one < min(stamp_ns, frame.stamp_ns)]
+        nearest = min(earlier, key=lambda one: abs(one - wanted), default=None)
+        if nearest is None or not recording.related(nearest, frame.stamp_ns):
+            return None
+        return recording.frames_at([nearest])[0]
 
     def _truth_of(self, frame: FrameIndex) -> FrameTruth | None:
         file = self._truth.get(frame.stamp_ns)
