@@ -179,10 +179,14 @@ def conclude(out: Path, plan_file: Path, document: Path | None) -> int:
     result = summary(records)
     result["mended"] = mended(records, read_lines(out / "earlier.jsonl"))
     text = table(result)
-    (out / "faults.json").write_text(json.dumps(result, indent=1))
+    figures = json.dumps(result, indent=1)
+    (out / "faults.json").write_text(figures)
     (out / "report.md").write_text(text + "\n")
     if document is not None:
         write_section(document, "faults", text, "### Faults injected")
+        folder = document.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        (folder / "faults.json").write_text(figures)
     for record in records:
         for line in record["broken"]:
             print(f"{' + '.join(record['faults'])} (--seed {record['seed']}): {line}")
