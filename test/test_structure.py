@@ -1,6 +1,7 @@
 """Depth from motion: cameras as COLMAP has them, matches along epipolar lines, points, and tests of the poses."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from renderocc_model.geometry.transforms import invert, transform_points
 from training.label.structure.colmap import colmap_camera
 from training.label.structure.consistency import SCALES, pose_votes, scale_votes
 from training.label.structure.features import Extractor, Features, pixel_angles
-from training.label.structure.judgement import check_found, check_poses
+from training.label.structure.judgement import check_found, check_poses, remarks
 from training.label.structure.matching import epipolar_errors, match_along_lines, match_anywhere
 from training.label.structure.settings import MotionDepth, NoParallax, StructureError
 from training.label.structure.store import WindowStore
@@ -227,6 +228,14 @@ def test_a_point_that_moves_across_and_a_wrong_match_are_left_out():
     assert not np.isin(number[many], moved).any()
 
 
+def test_images_without_features_or_matches_give_no_points():
+    dark = Features(np.zeros((0, 2)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 128), np.float32))
+    view, _ = Scene().view("front", 0, ego(0.0), FORWARD)
+    for views in ([dataclasses.replace(view, features=dark)] * 2, [view] * 2, []):
+        points = triangulate(views, {}, MotionDepth())
+        assert points.xyz.shape == (0, 3) and not len(points.view)
+
+
 def test_points_without_parallax_are_left_out():
     scene = Scene()
     made = [scene.view("front", n, ego(0.02 * n), mounted()) for n in range(4)]
@@ -260,22 +269,50 @@ def driven(scale):
 
 
 def report(**changes):
-    plain = Report(60, 1500, 20.0, 100, 50, 5000, 900, 2000, 1900, (0,) * len(SCALES))
+    none = (0,) * len(SCALES)
+    plain = Report(60, 1500, 20.0, 2.0, 100, 50, 5000, 1900, 2000, 1900, none, none)
     return dataclasses.replace(plain, **changes)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
-def test_matches_between_cameras_tell_the_scale_of_the_odometry(scale):
+def scaled_report(scale):
     views = driven(scale)
     across = [(a, b) for a in range(12) for b in range(a + 1, 12) if views[a].camera != views[b].camera]
-    votes = scale_votes(views, across, 1.0)
-    np.testing.assert_allclose(SCALES[votes.argmax()], 1 / scale, rtol=0.01)
-    found = report(scales=tuple(votes.tolist()))
+    votes, scores = scale_votes(views, across, 1.0)
+    assert abs(SCALES[scores.argmax()] * scale - 1) < 0.015  # one step of the scales
+    return report(scales=tuple(votes.tolist()), scores=tuple(scores.tolist()))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 1.1, 2.0])
+def test_matches_between_cameras_tell_the_scale_of_the_odometry(scale):
+    found = scaled_report(scale)
     if scale == 1.0:
-        check_poses("drive", [found])
-    else:
-        with pytest.raises(StructureError, match=f"scale is wrong: .* moves {1 / scale:.2g} times as far as /tf says"):
-            check_poses("drive", [found])
+        check_poses("drive", [found], MotionDepth())
+        assert not remarks([found])
+        return
+    with pytest.raises(StructureError, match="scale is wrong: .* times as far as /tf says") as raised:
+        check_poses("drive", [found], MotionDepth())
+    told = float(re.search(r"moves (\S+) times", str(raised.value))[1])
+    assert abs(told * scale - 1) < 0.02
+    # What the text says accepts the scale, and labels are then written with a warning.
+    accepted = float(re.search(r"--max-scale-error (\S+) takes", str(raised.value))[1])
+    check_poses("drive", [found], MotionDepth(max_scale_error=accepted))
+    assert any("scale may be wrong" in text for text in remarks([found]))
+
+
+def test_a_scale_that_is_a_little_wrong_is_accepted_with_a_warning():
+    found = scaled_report(1.065)
+    check_poses("drive", [found], MotionDepth())
+    (text,) = remarks([found])
+    assert "scale may be wrong" in text and re.search("moves 0.9[345] times as far", text)
+
+
+def test_the_scale_is_not_judged_from_few_matches():
+    found = scaled_report(1.1)
+    few = [tuple(value // 200 for value in found.scales), tuple(value / 200 for value in found.scores)]
+    found = dataclasses.replace(found, scales=few[0], scores=few[1])
+    check_poses("drive", [found], MotionDepth())
+    (text,) = remarks([found])
+    assert "scale could not be checked" in text
 
 
 def test_poses_that_turn_otherwise_than_the_images_are_named():
@@ -283,27 +320,46 @@ def test_poses_that_turn_otherwise_than_the_images_are_named():
     pairs = matching_pairs(views, MotionDepth())
     tested, fit = pose_votes(views, pairs)
     assert tested > 300 and fit > 0.95 * tested
-    check_poses("drive", [report(tested=tested, fit=fit)])
+    # Six images 1.5 m apart: those that are more than 6 m apart are not judged.
+    assert pose_votes(views, [(0, 10)]) == (0, 0) and pose_votes(views, [(0, 6)])[0] > 0
+    check_poses("drive", [report(tested=tested, fit=fit)], MotionDepth())
     wrong = [
         dataclasses.replace(view, odom_from_base=ego(view.odom_from_base[0, 3], 0.0, -0.1 * number))
         for number, view in enumerate(views)
     ]
     tested, fit = pose_votes(wrong, pairs)
     with pytest.raises(StructureError, match="drive: the poses do not fit the images"):
-        check_poses("drive", [report(tested=tested, fit=fit)])
+        check_poses("drive", [report(tested=tested, fit=fit)], MotionDepth())
 
 
 def test_why_nothing_was_found_is_said():
-    nothing = report(points=0, tested=0, fit=0)
-    with pytest.raises(NoParallax, match="no parallax: the vehicle moves 0.00 m"):
-        check_found("drive", [dataclasses.replace(nothing, same=0, across=0, way=0.0)])
-    with pytest.raises(StructureError, match="too few features: 12 in the median"):
-        check_found("drive", [dataclasses.replace(nothing, features=12)])
-    with pytest.raises(StructureError, match="not one point could be triangulated from 7 matches"):
-        check_found("drive", [dataclasses.replace(nothing, matches=7)])
-    with pytest.raises(StructureError, match="2 cannot be read: broken"):
-        check_found("drive", [dataclasses.replace(nothing, images=0, unread=2, reason="broken")])
-    check_found("drive", [nothing, report()])
+    nothing = report(labels=0, tested=0, fit=0)
+    for changes, kind, text in (
+        (dict(same=0, across=0, way=0.0), NoParallax, "no parallax: the vehicle moves 0.00 m.* no two cameras see"),
+        (dict(same=0, way=0.0), NoParallax, "no parallax: the vehicle moves 0.00 m.* overlapping cameras"),
+        (dict(features=12), StructureError, "too few features, 12 in the median"),
+        (dict(step=20.0), StructureError, r"images do not overlap enough: .* the vehicle moves 20.0 m"),
+        (dict(matches=7), StructureError, "not one pixel could be labelled, from 7 matches.*look at the odometry"),
+        (dict(images=0, unread=2, reason="broken"), StructureError, "2 cannot be read: broken"),
+    ):
+        with pytest.raises(kind, match=text):
+            check_found("drive", [dataclasses.replace(nothing, **changes)], MotionDepth())
+    check_found("drive", [nothing, report()], MotionDepth())
+
+
+def test_labels_that_are_few_or_of_a_standing_vehicle_are_remarked_upon():
+    unchecked = "scale could not be checked"
+    few, scale = remarks([report(labels=1100, features=150)])  # fewer than 20 for each of 60 images
+    assert "only 1100 pixels could be labelled in 60 images: the images have too few features, 150" in few
+    assert unchecked in scale
+    apart, _ = remarks([report(labels=2000, step=9.0)])
+    assert "images do not overlap enough" in apart and "moves 9.0 m" in apart
+    standing, _ = remarks([report(labels=2000), report(labels=2000, way=0.02, same=0)])
+    assert "stands still in 1 of 2 parts" in standing
+    (all_standing,) = remarks([report(labels=2000, way=0.02, same=0)])  # such a vehicle's scale is no question
+    assert "the vehicle stands still, where only cameras that overlap give depth" in all_standing
+    (only,) = remarks([report(labels=2000)])
+    assert unchecked in only
 
 
 # ---------------------------------------------------------------------------------------------------------- store

@@ -234,6 +234,7 @@ def _label(arguments: argparse.Namespace, several: bool) -> None:
     from .image_job import depth_of_images
     from .make import write_labels
     from .setup import find_sources
+    from .structure.judgement import remarks
 
     bag, out = arguments.bag, arguments.out
     if several and (out / "metadata.yaml").is_file():
@@ -268,6 +269,8 @@ def _label(arguments: argparse.Namespace, several: bool) -> None:
                 arguments.batch,
             )
         if sources.motion is not None:
+            for text in remarks(sources.motion.reports):
+                print(f"renderocc label: warning: {bag}: {text}", file=sys.stderr)
             sources.motion.remove_store()
         if sources.densifier is not None:
             print(f"densify: {sources.densifier.text()}", file=sys.stderr)

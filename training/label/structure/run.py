@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
 from pathlib import Path
 
 from renderocc_model.base.config import to_mapping
@@ -24,6 +25,7 @@ from .window import ImageLabels, Report, Task, solve_window
 
 __all__ = ["MotionLabels", "depth_from_motion"]
 
+_ONLY_JUDGED = ("max_scale_error",)  # settings that windows do not depend on
 _KEPT = 3  # windows whose labels are in memory at a time
 
 
@@ -99,9 +101,9 @@ def depth_from_motion(
     for number, labels, report in _solved(recording, waiting, settings, jobs):
         store.save(number, labels, report)
         reports.append(report)
-        check_poses(str(recording.path), reports)
+        check_poses(str(recording.path), reports, settings)
         on_window(len(reports), len(plan.windows))
-    check_found(str(recording.path), reports)
+    check_found(str(recording.path), reports, settings)
     return MotionLabels(plan, store)
 
 
@@ -118,7 +120,8 @@ def _key(recording: Recording, settings: MotionDepth) -> dict:
         "mounts": [recording.mount(camera).tolist() for camera in recording.cameras],
         "jumps": [[jump.before_ns, jump.after_ns] for jump in recording.jumps.items],
         "vehicle": to_mapping(recording.vehicle),
-        "settings": to_mapping(settings),
+        "settings": {name: value for name, value in to_mapping(settings).items() if name not in _ONLY_JUDGED},
+        "report": [field.name for field in fields(Report)],
         "pycolmap": str(import_pycolmap().__version__),
     }
 

@@ -38,5 +38,8 @@ class MotionDepth:
     feature_image_size: int = setting(
         1200, "larger images are scaled to this many pixels for the search of features", minimum=64
     )
+    max_scale_error: float = setting(
+        0.07, "largest error of the odometry's scale, as matches between cameras show it, that is accepted", minimum=0.0
+    )
     matching_reach: float = setting(12.0, "images are matched up to this way of the vehicle apart [m]", minimum=0.5)
     window_images: int = setting(40, "images of each camera in one piece of work", minimum=2)

@@ -67,7 +67,7 @@ class WindowStore:
             for (camera, stamp), where, metres in zip(note["keys"], pixels, depth)
         }
         values = {field.name: note["report"][field.name] for field in fields(Report)}
-        return labels, Report(**{**values, "scales": tuple(values["scales"])})
+        return labels, Report(**{**values, "scales": tuple(values["scales"]), "scores": tuple(values["scores"])})
 
     def remove(self) -> None:
         """Remove all results, once the labels are written."""

@@ -37,6 +37,10 @@ class Points:
     error: np.ndarray
 
 
+_NONE = np.zeros(0, np.int64)
+_NO_POINTS = Points(np.zeros((0, 3)), np.zeros((0, 3, 3)), _NONE, _NONE, _NONE, np.zeros(0))
+
+
 def triangulate(views: Sequence[View], matches: Mapping[tuple[int, int], np.ndarray], settings: MotionDepth) -> Points:
     """Points of the matches between views.
 
@@ -49,6 +53,8 @@ def triangulate(views: Sequence[View], matches: Mapping[tuple[int, int], np.ndar
         matches: {(one, other): (K, 2) indices of features}.
         settings: thresholds.
     """
+    if not matches:
+        return _NO_POINTS
     point, view, feature = _tracks(views, matches, settings)
     origins = np.stack([one.odom_from_camera[:3, 3] for one in views])[view]
     rays, angles = np.zeros((len(view), 3)), np.zeros(len(view))
@@ -67,8 +73,7 @@ def triangulate(views: Sequence[View], matches: Mapping[tuple[int, int], np.ndar
         good &= _widest(origins[kept], xyz[point_of], point_of, good)[point_of] > np.radians(settings.min_parallax)
         kept = kept[good]
     if not len(kept):
-        none = np.zeros(0, np.int64)
-        return Points(np.zeros((0, 3)), np.zeros((0, 3, 3)), none, none, none, np.zeros(0))
+        return _NO_POINTS
     _, point_of = np.unique(point[kept], return_inverse=True)
     xyz, covariance = _solve(origins[kept], rays[kept], angles[kept], point_of)
     error = _errors(origins[kept], rays[kept], angles[kept], xyz[point_of])

@@ -53,11 +53,12 @@ class Report:
         images: number of them, with those beside the window.
         features: median number of an image.
         way: metres that the vehicle drives within the window.
+        step: median of the metres that the vehicle drives from an image to the next one of its camera.
         same, across: pairs of images that were matched, of one camera and of two.
         matches: of all pairs.
-        points: that were triangulated.
+        labels: of the window's core.
         tested, fit: matches of one camera's images found without poses, and those that the poses fit.
-        scales: votes for `consistency.SCALES`.
+        scales, scores: votes and scores of `consistency.scale_votes`.
         unread: number of images that could not be decoded.
         reason: of the first of them.
     """
@@ -65,13 +66,15 @@ class Report:
     images: int
     features: int
     way: float
+    step: float
     same: int
     across: int
     matches: int
-    points: int
+    labels: int
     tested: int
     fit: int
     scales: tuple[int, ...]
+    scores: tuple[float, ...]
     unread: int = 0
     reason: str = ""
 
@@ -90,22 +93,33 @@ def solve_window(task: Task) -> tuple[dict[tuple[str, int], ImageLabels], Report
             matches[one, other] = found
     points = triangulate(views, matches, settings)
     core = {(shot.camera, shot.stamp_ns) for shot in task.window.core}
-    labels = _labels(views, points, settings)
+    labels = {key: found for key, found in _labels(views, points, settings).items() if key in core}
     ways = [view.way for view in views]
+    votes, scores = scale_votes(views, pairs, settings.max_pixel_error)
     report = Report(
         len(views),
         int(np.median([len(view.features) for view in views])) if views else 0,
         max(ways) - min(ways) if views else 0.0,
+        _step(views),
         sum(views[one].camera == views[other].camera for one, other in pairs),
         sum(views[one].camera != views[other].camera for one, other in pairs),
         sum(len(found) for found in matches.values()),
-        len(points.xyz),
+        sum(len(found.depth) for found in labels.values()),
         *pose_votes(views, pairs),
-        tuple(scale_votes(views, pairs, settings.max_pixel_error).tolist()),
+        tuple(votes.tolist()),
+        tuple(scores.tolist()),
         len(reasons),
         reasons[0] if reasons else "",
     )
-    return {key: found for key, found in labels.items() if key in core}, report
+    return labels, report
+
+
+def _step(views: Sequence[View]) -> float:
+    ways: dict[str, list[float]] = {}
+    for view in views:
+        ways.setdefault(view.camera, []).append(view.way)
+    steps = np.concatenate([np.zeros(0), *(np.diff(way) for way in ways.values())])
+    return float(np.median(steps)) if len(steps) else 0.0
 
 
 def _views(task: Task) -> tuple[list[View], list[str]]:
