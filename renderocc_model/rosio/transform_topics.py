@@ -44,6 +44,7 @@ class TransformReader:
     Attributes:
         tf, static: the topics that are read.
         fixed: the fixed frame of ego motion in the buffer; empty without ego motion. Final after `finish`.
+        named: the name of the fixed frame in the messages, where poses come from a topic of odometry; else as `fixed`.
         pose_stamps: stamps of the ego poses, ascending after `finish`.
         notes: what was taken though the settings do not name it, one sentence each.
         missing: {topic or setting: what is not there, and what to do}.
@@ -61,7 +62,7 @@ class TransformReader:
         vehicle = self.vehicle
         self.tf = self._topic("tf_topic", vehicle.tf_topic, bool(vehicle.odom_frame and not vehicle.odom_topic))
         self.static = self._topic("tf_static_topic", vehicle.tf_static_topic, needed=True)
-        self.fixed = vehicle.fixed
+        self.fixed = self.named = vehicle.fixed
         self._odometry: dict[str, list[cdr.TransformMessage]] = {}
         there = self._of_type(ODOMETRY)
         if vehicle.odom_frame and vehicle.odom_topic:
@@ -119,6 +120,7 @@ class TransformReader:
             )
         self.fixed = vehicle.fixed if vehicle.odom_topic else odometry_frame(topic)
         self.pose_stamps = []
+        self.named = messages[0].parent if messages else self.fixed
         for message in messages:
             set_odometry(self.transforms, vehicle, self.fixed, message)
             self.pose_stamps.append(message.stamp_ns)

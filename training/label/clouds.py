@@ -66,6 +66,7 @@ class NoCloud(LabelError):
 class LabelledCloud:
     """A cloud's points xyz (N, 3) float64 in `frame_id`, and their class ids (N,) uint8, or None without classes.
 
+    `times`: (N,) seconds from the stamp to the time at which each point was seen; None if the cloud does not say it.
     All are where they are seen from the LiDAR at the stamp. Points that are no surface (noise, sky, the vehicle itself)
     and beams without a return are left out. `nearest`: it is
     that of its LiDAR which is nearest to the image in time, though other LiDARs' clouds come before it.
@@ -76,6 +77,7 @@ class LabelledCloud:
     xyz: np.ndarray
     classes: np.ndarray | None
     nearest: bool = False
+    times: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,8 @@ class LidarClouds:
         frame = self.recording.lidar_frame(self.topic.topic, message.frame_id)
         xyz = xyz[kept] if offsets is None else self._deskewed(frame, stamp_ns, xyz[kept], offsets[kept])
         classes = None if classes is None else classes[kept]
-        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, frame, xyz, classes)
+        times = None if offsets is None else offsets[kept]
+        self._cache[stamp_ns] = cloud = LabelledCloud(stamp_ns, frame, xyz, classes, times=times)
         while len(self._cache) > self.sweeps + 2:
             self._cache.popitem(last=False)
         return cloud

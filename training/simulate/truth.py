@@ -115,8 +115,15 @@ class Voxeliser:
             returned = self._seen_by_lidar(self._lidar, self._beams, odom_from_base, tracer)
         return TruthVolumes(semantics, seen.astype(np.uint8), returned.astype(np.uint8))
 
-    def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
-        """The class of every voxel that has the larger part of a surface; `free` for the others."""
+    def touched(self, t: float, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
+        """The voxels with any part of a surface in them, (X, Y, Z) bool. The arguments are those of `voxelise`."""
+        voxels = self._surfaces(self._town.drive.odom_from_base(t), moving)[0]
+        return np.bincount(voxels, minlength=self._grid.size).reshape(self._grid.shape) > 0
+
+    def _surfaces(
+        self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The samples of all surfaces in the grid, as `_inside` gives them."""
         near = self._tiles_within(odom_from_base).tolist()
         # Forget the samples of tiles behind the car, so that memory does not grow with the length of a drive.
         self._samples = {index: self._samples[index] for index in near if index in self._samples}
@@ -130,6 +137,11 @@ class Voxeliser:
         ]
         columns = [self._inside(part, pose) for part, pose in placed]
         voxel, classes, areas = (np.concatenate(column) for column in zip(*columns))
+        return voxel, classes, areas
+
+    def _vote(self, odom_from_base: np.ndarray, moving: list[tuple[Mesh, np.ndarray]]) -> np.ndarray:
+        """The class of every voxel that has the larger part of a surface; `free` for the others."""
+        voxel, classes, areas = self._surfaces(odom_from_base, moving)
         size, kinds = self._grid.size, OCC3D_NUSCENES.free
         facing = np.stack([np.bincount(voxel, weights=column, minlength=size) for column in areas.T])
         touched = (facing[0] > 0) | (facing[1] > 0) | (facing[2] > 0)

@@ -7,13 +7,22 @@ import copy
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from renderocc_model.base.machine_errors import machine_error
-from renderocc_model.field.classes import TABLES
+from renderocc_model.field.classes import TABLES, ClassTable
 from renderocc_model.field.truth import truth_folder
 from renderocc_model.rosio.vehicle_options import add_pose_gap_option, add_vehicle_options, vehicle_from
 from training.recordings.many.options import add_recordings, add_sharing, workers_from
+
+if TYPE_CHECKING:
+    from training.recordings.frames import Recording
+    from training.recordings.many.task import Workers
+
+    from .joining import Footprint
+    from .sweeps import Sweeps
 
 __all__ = ["main"]
 
@@ -30,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
         "3: nothing is wrong, but another process is working on some recordings.",
         epilog="examples: renderocc truth drives/monday\n"
         "          renderocc truth drives/monday --classes-from ground --rate 1\n"
-        "          renderocc truth @drives.txt --jobs 4",
+        "          renderocc truth @drives.txt --jobs 4\n"
+        "          renderocc truth drives/monday drives/tuesday --join --odom-frame map",
     )
     add_recordings(made)
     made.add_argument(
@@ -44,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--reach", type=float, default=40.0, metavar="M", help="metres to the farthest sweep that is used (default 40)"
+    )
+    made.add_argument(
+        "--join",
+        action="store_true",
+        help="the recordings' ego poses are in one frame, such as a map's: where they come within --reach of each "
+        "other, use the sweeps of all of them. Each recording still gets its own volumes",
     )
     made.add_argument("--no-deskew", action="store_true", help="for clouds that the driver has deskewed already")
     add_pose_gap_option(made)
@@ -94,36 +110,79 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(bags) > 1 and arguments.label_files:
         raise ValueError(f"--label-files belongs to one recording, not to {len(bags)}")
     outs = outputs_of(bags, arguments.out, truth_folder)
-    tasks = []
+    workers = workers_from(arguments, len(bags))
+    each = {}
     for bag, labels in zip(bags, label_bags(bags, [arguments.labels] if arguments.labels else [])):
-        own = copy.copy(arguments)
-        own.bag, own.out, own.labels = bag, outs[bag], labels
-        tasks.append(Task(bag, (own,), own.out, lease_of(own.out)))
-    return conclude(
-        "truth", share_out(_accumulate, tasks, workers_from(arguments, len(bags)), show), "made the truth of"
-    )
+        each[bag] = own = copy.copy(arguments)
+        own.bag, own.out, own.labels, own.joined = bag, outs[bag], labels, []
+    if arguments.join:
+        near = _neighbours(each, arguments.reach, workers)
+        for bag, others in near.items():
+            each[bag].joined = [copy.copy(each[other]) for other in others]
+    tasks = [Task(bag, (own,), own.out, lease_of(own.out)) for bag, own in each.items()]
+    return conclude("truth", share_out(_accumulate, tasks, workers, show), "made the truth of")
+
+
+def _neighbours(each: dict[Path, argparse.Namespace], reach: float, workers: Workers) -> dict[Path, list[Path]]:
+    """{recording: those that come near it}, of all that can be joined. `_accumulate` names the faults of the others."""
+    from training.recordings.many.share import share_out
+    from training.recordings.many.task import DONE, Task
+
+    from .joining import neighbours
+
+    if len(each) < 2:
+        raise ValueError("--join needs at least two recordings; name them all")
+    outcomes = share_out(_footprint, [Task(bag, (own,)) for bag, own in each.items()], workers)
+    found = {one.task.bag: one.result for one in outcomes if one.state == DONE}
+    if len(found) < 2:
+        raise ValueError("; ".join(one.error for one in outcomes if one.state != DONE))
+    near, alone = neighbours(found, reach)
+    for text in alone:
+        print(f"renderocc truth: warning: {text}", file=sys.stderr)
+    return near
+
+
+def _footprint(arguments: argparse.Namespace) -> Footprint:
+    from .joining import footprint
+
+    with _opened(arguments) as recording:
+        return footprint(recording)
+
+
+def _opened(arguments: argparse.Namespace) -> Recording:
+    """The recording `arguments.bag`, with its labels."""
+    from training.recordings.frames import Recording
+    from training.recordings.notes import find_sidecar
+
+    labels = arguments.labels or find_sidecar(arguments.bag)
+    return Recording(arguments.bag, labels, vehicle_from(arguments), arguments.max_pose_gap)
 
 
 def _accumulate(arguments: argparse.Namespace) -> None:
     """Make the truth of one recording, `arguments.bag`, in `arguments.out`."""
     from tqdm import tqdm
 
-    from training.recordings.frames import Recording
-    from training.recordings.notes import find_sidecar
     from training.recordings.sources import RecordingError
 
+    from .joining import footprint
     from .setup import find_sweeps, moments
     from .write import TruthWriter
 
     bag, out = arguments.bag, arguments.out
-    labels = arguments.labels or find_sidecar(bag)
-    with Recording(bag, labels, vehicle_from(arguments), arguments.max_pose_gap) as recording:
+    with ExitStack() as stack:
+        recording = stack.enter_context(_opened(arguments))
         for text in recording.warnings():
             print(f"renderocc truth: warning: {text}", file=sys.stderr)
-        sweeps, classes, notes = find_sweeps(recording, arguments, labels)
+        sweeps, classes, notes = find_sweeps(recording, arguments)
         for key, value in notes.items():
             print(f"{key}: {value}", file=sys.stderr)
-        settings = {name: getattr(arguments, name) for name in ("rate", "spacing", "reach")}
+        if arguments.join:
+            footprint(recording)  # refuses what cannot be joined
+        for other in arguments.joined:
+            _join(sweeps, classes, stack.enter_context(_opened(other)), other)
+        settings: dict[str, Any] = {name: getattr(arguments, name) for name in ("rate", "spacing", "reach")}
+        if arguments.join:
+            settings["joined"] = sorted(str(other.bag) for other in arguments.joined)
         writer = TruthWriter(recording, sweeps, classes, out)
         writer.begin(json.dumps({**settings, "sources": notes, "classes": classes.to_dict()}, indent=1))
         wanted, left_out, first = moments(sweeps, arguments.rate), 0, ""
@@ -138,3 +197,29 @@ def _accumulate(arguments: argparse.Namespace) -> None:
             print(f"renderocc truth: warning: {left_out} of {len(wanted)} moments left out; {first}", file=sys.stderr)
     print(f"{len(wanted) - left_out} volumes")
     print(f"wrote {out}")
+
+
+def _join(sweeps: Sweeps, classes: ClassTable, recording: Recording, arguments: argparse.Namespace) -> None:
+    """Let sweeps use those of another recording, too.
+
+    Args:
+        sweeps: of the recording whose truth is made.
+        classes: the table of their classes.
+        recording: the other one.
+        arguments: its options.
+    Raises:
+        ValueError: its class table is another one, or its ego poses are not in the same frame.
+    """
+    from .agreement import refuse_apart
+    from .setup import find_sweeps
+
+    theirs, table, _ = find_sweeps(recording, arguments)
+    if table != classes:
+        kinds = [f"{', '.join(one.names[:4])}, ..." for one in (classes, table)]
+        raise ValueError(
+            f"--join: the classes of {sweeps.recording.path} are {kinds[0]}, those of {recording.path} {kinds[1]}; "
+            "label both with one table"
+        )
+    for text in refuse_apart(sweeps, theirs, classes):
+        print(f"renderocc truth: warning: {text}", file=sys.stderr)
+    sweeps.joined.append(theirs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -22,18 +21,16 @@ __all__ = ["find_sweeps", "moments"]
 _SHARED = ("no_deskew", "label_field", "label_files", "classes_from", "ground_method", "mapping", "classes")
 
 
-def find_sweeps(
-    recording: Recording, arguments: argparse.Namespace, labels: Path | None
-) -> tuple[Sweeps, ClassTable, dict[str, str]]:
+def find_sweeps(recording: Recording, arguments: argparse.Namespace) -> tuple[Sweeps, ClassTable, dict[str, str]]:
     """The sweeps, the table of their classes, and notes for people.
 
     Args:
         recording: an open recording, with its label bag.
         arguments: the options of `renderocc truth`.
-        labels: the label bag, or None.
     Raises:
         ValueError: there is no LiDAR, or nothing gives its points classes.
     """
+    labels = recording.labels_path
     wanted = label_parser().parse_args([str(arguments.bag)])
     for name in _SHARED:
         setattr(wanted, name, getattr(arguments, name))

@@ -52,11 +52,11 @@ def accumulate(
             grid is not used.
     """
     marks = _Marks(grid, classes)
-    own_stamps = {sweep.stamp_ns for sweep in own}
+    done = {(sweep.source, sweep.stamp_ns) for sweep in own}
     for sweep in own:
         marks.add(sweep, base_from_odom, own=True)
     for sweep in others:
-        if sweep.stamp_ns not in own_stamps:
+        if (sweep.source, sweep.stamp_ns) not in done:
             marks.add(sweep, base_from_odom, own=False)
     return marks.volume()
 

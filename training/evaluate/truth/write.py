@@ -15,6 +15,7 @@ from training.recordings.frames import Recording
 from training.recordings.sources import RecordingError
 
 from .camera_mask import pixel_rays, seen_voxels
+from .movers import moved_to
 from .sweeps import Sweeps
 from .volume import accumulate
 
@@ -72,6 +73,12 @@ class TruthWriter:
         own = self.sweeps.own(stamp_ns)
         if not own:
             raise RecordingError(f"{self.recording.path}: no sweep at {self.recording.time_text(stamp_ns)} can be read")
+        if self.classes.dynamic:
+            others = self.sweeps.beside(stamp_ns)
+            own = [
+                moved_to(stamp_ns, sweep, [one for one in others if one.source == sweep.source], self.classes.dynamic)
+                for sweep in own
+            ]
         made = accumulate(self.grid, self.classes, base_from_odom, own, self.sweeps.around(stamp_ns))
         seen = np.zeros(self.grid.shape, bool)
         for frame in self.recording.frames_at([stamp_ns]):
