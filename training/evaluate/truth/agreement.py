@@ -24,7 +24,7 @@ _FARTHEST = 3.0  # metres that recordings are looked for apart
 _LEAST = 200  # cells with obstacles, or columns of ground, that both need
 _COLUMN = 1.0  # metres, of the columns whose ground is compared
 _CLEAR = 0.85  # share of the best overlap that there is where the poses say, if nothing lies clearly elsewhere
-_SAME = 0.2  # least share of obstacles' cells that meet, if it is the same place
+_SAME = 0.25  # least share of obstacles that meet, if it is the same place (0.64 and more; of two towns at most 0.17)
 _REFUSED, _DOUBTED = 0.4, 0.2  # metres: a voxel, and half of one
 
 
