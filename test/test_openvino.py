@@ -18,6 +18,7 @@ from renderocc_model.inference.openvino_graphs import ImageStage, VolumeStage, i
 from renderocc_model.inference.precision import chosen_device, openvino_device, openvino_precision
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
+from renderocc_model.network.fusion import Volume, warp_volume
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.untrained import untrained_checkpoint
 
@@ -60,10 +61,29 @@ def test_a_frame_stays_what_it_was_when_later_ones_are_predicted():
     assert torch.equal(first.field.density, kept[0]) and torch.equal(first.field.semantics, kept[1])
 
 
+@needs_openvino
+@pytest.mark.slow
+def test_a_model_that_joins_frames_gives_torchs_volumes_over_a_drive():
+    joining = untrained_checkpoint(small_config("tiny", "fusion.enabled=true"), OCC3D_NUSCENES)
+    ours, theirs = (
+        Predictor(joining, device="cpu", precision="float32", backend=name) for name in ("openvino", "torch")
+    )
+    given, alone = frame(ours.config, 4), []
+    for number, x in enumerate((0.0, 0.4, 0.9)):
+        odom_from_base = np.eye(4)
+        odom_from_base[0, 3] = x
+        mine, other = (one.predict(*given, odom_from_base, 5 + 0.45 * number) for one in (ours, theirs))
+        np.testing.assert_allclose(mine.confidence, other.confidence, atol=1e-4)
+        alone.append(other.confidence)
+    assert not np.allclose(alone[1], alone[0], atol=1e-3)
+
+
 KINDS = {
     "plain": (),
     "heights and rays": ("lift.heights.count=8", "lift.rays=true"),
     "3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4"),
+    "joining": ("fusion.enabled=true",),
+    "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
 }
 
 
@@ -79,10 +99,18 @@ def test_the_two_stages_are_the_network(kind):
         0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     with torch.no_grad():
-        expected = network(normalise(pictures)[None], geometry)
+        previous, joined = None, ()
+        if network.fusion is not None:
+            shape = config.volume_shape
+            previous = Volume.current(torch.randn(1, *shape, generator=torch.Generator().manual_seed(1)))
+            motion = torch.eye(4, dtype=torch.float64)
+            motion[0, 3] = -0.7
+            previous = previous.moved(motion)
+            joined = (part.movedim(1, -1) for part in warp_volume(previous, config.grid))
+        expected = network(normalise(pictures)[None], geometry, previous)
         depth, context = ImageStage(network).eval()(pictures, geometry.cameras[0])
         pooled = network.pool(depth, context.movedim(-1, 1), geometry)
-        density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1))
+        density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
         logits = network.heads.logits_of(voxels.view(*config.grid.shape, -1))
     torch.testing.assert_close(depth, expected.depth_distribution, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(density, expected.density, atol=1e-5, rtol=1e-4)

@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..export.openvino_file import Graph, OpenVinoFile
 from ..network.checkpoint import CheckpointError
 from ..network.config import ModelConfig
+from ..network.fusion import PlacedVolume
 from ..network.lift import CAMERA_PARAMETERS, Frustums
 from ..network.network import OccupancyNetwork
 from ..network.untrained import surround_cameras
@@ -57,7 +58,9 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
         ((cameras, images.height, images.width, 3), (cameras, CAMERA_PARAMETERS)),
         ((cameras, bins, height, width), (cameras, height, width, channels)),
     )
-    return image, StageShapes((_volume_shape(config),), ((1, *shape), voxels))
+    volume = _volume_shape(config)
+    joined = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
+    return image, StageShapes((volume, *joined), ((1, *shape), voxels))
 
 
 class ImageStage(nn.Module):
@@ -81,7 +84,9 @@ class ImageStage(nn.Module):
 
 
 class VolumeStage(nn.Module):
-    """Fused volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z) and voxels (1, X, Y, Z * K or Z, K).
+    """Pooled volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z) and voxels (1, X, Y, Z * K or Z, K).
+
+    Of a network that joins frames also the volume of an earlier one and its mask, (1, X, Y[, Z], 1).
 
     Args:
         network: folded for inference, float32.
@@ -89,7 +94,7 @@ class VolumeStage(nn.Module):
 
     def __init__(self, network: OccupancyNetwork) -> None:
         super().__init__()
-        self.encoder, self.project = network.encoder, network.voxels.project
+        self.fusion, self.encoder, self.project = network.fusion, network.encoder, network.voxels.project
         flat = network.config.encoder.kind == "channel_to_height"
         groups = network.config.grid.shape[2] if flat else 1  # of the channels of a column, one for each voxel
         kind = nn.Conv2d if flat else nn.Conv3d
@@ -97,8 +102,11 @@ class VolumeStage(nn.Module):
         self.hidden = _as_convolution(first, kind, groups)
         self.density = _without_groups(_as_convolution(last, kind, groups))
 
-    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        voxels = self.project(self.encoder(volume.movedim(-1, 1)))
+    def forward(self, volume: Tensor, *earlier: Tensor) -> tuple[Tensor, Tensor]:
+        pooled, *joined = (part.movedim(-1, 1) for part in (volume, *earlier))
+        if self.fusion is not None:
+            pooled = self.fusion(pooled, PlacedVolume(*joined))
+        voxels = self.project(self.encoder(pooled))
         density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
         density = density.movedim(1, -1) if volume.ndim == 4 else density.squeeze(1)
         # OpenVINO's softplus is below zero by rounding errors where it is all but zero.
@@ -144,15 +152,16 @@ def converted(network: OccupancyNetwork) -> tuple[Any, Any]:
     pictures = torch.zeros(_TRACED_CAMERAS, height, width, 3, dtype=torch.uint8)
     cameras = Frustums(config, views).place(poses).cameras[0]
     free = {0: torch.export.Dim.DYNAMIC}
+    given = stage_shapes(config, _TRACED_CAMERAS)[1].inputs
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of parts of PyTorch that are not used here
         programs = (
             torch.export.export(image, (pictures, cameras), dynamic_shapes=(free, free)),
-            torch.export.export(volume, (torch.zeros(_volume_shape(config)),)),
+            torch.export.export(volume, tuple(map(torch.zeros, given))),
         )
         models = [openvino.convert_model(program) for program in programs]
     models[0].reshape({0: [-1, *pictures.shape[1:]], 1: [-1, cameras.shape[1]]})
-    models[1].reshape({0: list(_volume_shape(config))})
+    models[1].reshape({number: list(shape) for number, shape in enumerate(given)})
     return models[0], models[1]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..export.graph import no_volume
 from ..network.checkpoint import CheckpointError
 from ..network.fusion import PlacedVolume, Volume
 from ..network.network import OccupancyNetwork
@@ -28,7 +29,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVinoNetwork:
-    """Runs the image network and the volume encoder in OpenVINO; pooling, fusion and classes are this package's.
+    """Runs the image network, fusion and the volume encoder in OpenVINO; pooling and classes are this package's.
 
     Converting takes some seconds. Pictures of any number of cameras run through the same model.
 
@@ -85,8 +86,8 @@ class OpenVinoNetwork:
         """Predict one frame; as `InferenceNetwork.predict`, everything on the CPU."""
         config, network = self.config, self._network
         pooled = self.pooled(pictures, cameras, plan)
-        fused = self.fused(pooled, earlier).movedim(1, -1)
-        density, voxels = self._run(self._volume, (fused,), stage_shapes(config, 1)[1].outputs)
+        given = self.volume_inputs(pooled, earlier)
+        density, voxels = self._run(self._volume, given, stage_shapes(config, 1)[1].outputs)
         volume = None if network.fusion is None else Volume.current(pooled)
         shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
         return Prediction(density[0], shaped, network.heads.logits_of, volume)
@@ -97,9 +98,12 @@ class OpenVinoNetwork:
         depth, context = self._run(self._image, (pictures, cameras), shapes.outputs)
         return self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
 
-    def fused(self, pooled: Tensor, earlier: PlacedVolume | None) -> Tensor:
-        """What the volume encoder reads: `pooled` itself if the network does not join frames."""
-        return pooled if self._network.fusion is None else self._network.fusion(pooled, earlier)
+    def volume_inputs(self, pooled: Tensor, earlier: PlacedVolume | None) -> tuple[Tensor, ...]:
+        """The inputs of `VolumeStage`; zeros if the network joins frames and there is no earlier one."""
+        if self._network.fusion is None:
+            return (pooled.movedim(1, -1),)
+        earlier = earlier or no_volume(self.config)
+        return tuple(part.movedim(1, -1) for part in (pooled, *earlier))
 
     def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The outputs, float32, in memory of their own: OpenVINO writes there, and nothing is copied."""

@@ -87,7 +87,7 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
         if plain.joins_frames and frame.earlier is not None and frame.base_from_earlier is not None:
             before = Volume.current(plain.pooled(*frame.earlier[:3]))
             earlier = warp_volume(before.moved(frame.base_from_earlier), network.config.grid)
-        return [np.ascontiguousarray(plain.fused(pooled, earlier).movedim(1, -1).numpy())]
+        return [np.ascontiguousarray(part.numpy()) for part in plain.volume_inputs(pooled, earlier)]
 
     float_layers = [
         operation.get_friendly_name() for operation in (*_first_convolutions(volume), *_head_convolutions(volume))
@@ -107,8 +107,8 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
 
 
 def _first_convolutions(model: Any) -> list[Any]:
-    """The convolutions that read a model's input, directly or through operations without weights."""
-    waiting, found = [model.inputs[0].get_node()], []
+    """The convolutions that read a model's inputs, directly or through operations without weights."""
+    waiting, found = [port.get_node() for port in model.inputs], []
     while waiting:
         operation = waiting.pop()
         if _is_convolution(operation):
