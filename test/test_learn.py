@@ -19,7 +19,7 @@ from small_training import ROOT, read_until
 from tiny_bag import FRAME_NS, START_NS, Plan, write_bag
 from town import rewritten
 
-from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES
+from renderocc_model.field.classes import GROUND_OBSTACLE, OCC3D_NUSCENES, SEMANTIC_KITTI
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.rosio.parameter_file import vehicle_of_file
 from renderocc_model.rosio.vehicle_options import vehicle_from
@@ -160,7 +160,17 @@ def test_cameras_and_poses_alone_are_labelled_from_motion_and_ground_for_two_cla
     plan = planned(tmp_path / "out", unlabelled(tmp_path / "drive"))
     assert plan.bags[0].options == ("--depth-from", "motion", "--classes-from", "ground")
     assert plan.bags[0].table == GROUND_OBSTACLE
-    assert plan.config.model.class_count == 2 and plan.config.initial == ""
+    assert plan.config.model.class_count == 2
+
+
+@needs_weights
+def test_ground_and_obstacles_are_learned_from_the_packaged_network_and_other_tables_from_the_image_networks(tmp_path):
+    plan = planned(tmp_path / "out", unlabelled(tmp_path / "drive"))
+    assert plan.config.initial == "tiny" and plan.config.model.class_count == 2 and plan.config.steps == 1000
+    bag, sidecar = (write_bag(tmp_path / name, Plan(frames=FRAMES)) for name in ("kitti", "kitti_labels"))
+    (sidecar / "labels.yaml").write_text(json.dumps({"classes": SEMANTIC_KITTI.to_dict()}))
+    plan = planned(tmp_path / "out", bag)
+    assert plan.config.initial == "" and plan.config.model.class_count == 19 and plan.config.steps == 5600
 
 
 @needs_weights

@@ -1,5 +1,6 @@
 """One step of learning: its gradient, its precision, what comes of bad ones, and every kind of model and label."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from renderocc_model.network.presets import PRESETS
 from training.data.previous_volume import previous_volume
 from training.train.config import load_train_config
 from training.train.distributed import Processes
-from training.train.learner import Diverged, Learner
+from training.train.learner import Diverged, Learner, _initial_network
 from training.train.loader import training_batches
 from training.train.loop import learn
 from training.train.precision import training_precision
@@ -149,6 +150,22 @@ def test_for_another_number_of_classes_the_last_layer_alone_begins_anew(folder, 
     anew = [name for name, one in begun.items() if one.shape != state[name].shape]
     assert anew == ["heads.semantics.3.weight", "heads.semantics.3.bias"]
     assert all(torch.equal(one, state[name]) for name, one in begun.items() if name not in anew)
+
+
+def test_classes_that_others_are_merged_into_begin_with_the_sum_of_their_probabilities(folder, tmp_path):
+    first, _ = learner_and_batches(folder)
+    save_checkpoint(tmp_path / "start.safetensors", first.network, first.classes, 0.4)
+    config = replace(first.config, initial=str(tmp_path / "start.safetensors"))
+    config = replace(config, model=replace(config.model, class_count=2))
+    begun, state = first.network.state_dict(), _initial_network(config, GROUND_OBSTACLE).state_dict()
+    # Of Occ3D's 17 classes 11 to 14 are ground: driveable_surface, other_flat, sidewalk, terrain.
+    obstacles = [*range(11), 15, 16]
+    for name in ("heads.semantics.3.weight", "heads.semantics.3.bias"):
+        expected = torch.stack([begun[name][11:15].mean(0), begun[name][obstacles].mean(0)])
+        if name.endswith("bias"):  # with equal logits x of its n parts, a class has log(n exp(x)) = x + log(n)
+            expected += torch.tensor([math.log(4), math.log(13)])
+        torch.testing.assert_close(state.pop(name), expected)
+    assert all(torch.equal(one, begun[name]) for name, one in state.items())
 
 
 def test_labels_of_other_classes_than_the_model_has_are_refused(folder):

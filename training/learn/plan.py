@@ -10,6 +10,7 @@ from typing import Any
 
 from renderocc_model.base.config import apply_overrides, from_mapping, to_mapping
 from renderocc_model.field.classes import GROUND_OBSTACLE, TABLES, ClassTable
+from renderocc_model.field.conversion import converted_ids
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.packaged import packaged_checkpoint
 from renderocc_model.rosio.vehicle import Vehicle
@@ -277,7 +278,7 @@ def _settings(arguments: Namespace, table: ClassTable) -> dict[str, Any]:
     """The content of the YAML file for `renderocc train`."""
     path = packaged_checkpoint(PACKAGED)
     packaged = None if path is None else load_checkpoint(path)
-    fits = packaged is not None and packaged.classes == table
+    fits = packaged is not None and _becomes(packaged.classes, table)
     settings = {**_SETTINGS, "data": {"prepared": str(arguments.out.resolve() / "tables")}}
     model = load_train_config(None).model if packaged is None else packaged.config
     settings["model"] = to_mapping(replace(model, class_count=len(table.occupied_ids)))
@@ -286,6 +287,15 @@ def _settings(arguments: Namespace, table: ClassTable) -> dict[str, Any]:
     steps = (1000 if fits else 5600) if arguments.steps is None else arguments.steps
     optimiser = {**(_FURTHER if fits else _ANEW), "warm_up": max(1, min(200, steps // 10))}
     return {**settings, "optimiser": optimiser, "steps": steps}
+
+
+def _becomes(source: ClassTable, target: ClassTable) -> bool:
+    """Whether a network of one class table can go on with another: it is the same, or its classes can be merged."""
+    try:
+        converted_ids(source, target)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_own_settings(words: Sequence[str]) -> None:

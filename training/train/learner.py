@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from renderocc_model.base.config import to_mapping
+from renderocc_model.field.classes import ClassTable
+from renderocc_model.field.conversion import converted_ids
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.heads import CLASS_LAYER
@@ -74,7 +77,7 @@ class Learner:
                 "(accumulate) cannot share evenly; make it a multiple of both"
             )
         torch.manual_seed(config.seed)
-        self.network = _initial_network(config).to(processes.device).train()
+        self.network = _initial_network(config, self.classes).to(processes.device).train()
         self.supervision = Supervision(
             config.supervision, config.model, dataset.classes, dataset.class_counts, processes.device
         )
@@ -215,18 +218,21 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def _initial_network(config: TrainConfig) -> OccupancyNetwork:
+def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwork:
+    """The network that training begins with; its classes are those of the labels."""
     if not config.initial:
         return build_network(config.model, pretrained=True)
     checkpoint = load_checkpoint(config.initial)
     network = build_network(config.model)
     begun = checkpoint.network.state_dict()
     # What begins without effect may be new: the network then begins as the same function. For another number of classes
-    # the layer that tells them apart begins anew.
+    # the layer that tells them apart begins with merged ones, or anew.
     may_be_new: tuple[str, ...] = WITHOUT_EFFECT
     if config.model.class_count != checkpoint.config.class_count:
         may_be_new = (*may_be_new, CLASS_LAYER)
-        begun = {name: one for name, one in begun.items() if not name.startswith(CLASS_LAYER)}
+        layer = {name: one for name, one in begun.items() if name.startswith(CLASS_LAYER)}
+        begun = {name: one for name, one in begun.items() if name not in layer}
+        begun |= _merged(layer, checkpoint.classes, classes)
     new = {name: one for name, one in network.state_dict().items() if name.startswith(may_be_new)}
     try:
         network.load_state_dict({**new, **begun})
@@ -240,6 +246,25 @@ def _initial_network(config: TrainConfig) -> OccupancyNetwork:
             f"{', '.join(differing) or 'backbone'}); describe the checkpoint's"
         ) from None
     return network
+
+
+def _merged(layer: dict[str, Tensor], source: ClassTable, target: ClassTable) -> dict[str, Tensor]:
+    """The parameters of the class layer for classes that others are merged into; none if there is no conversion.
+
+    The probability of a class is the sum of those of its parts. Where their logits are alike, its logit is their mean
+    plus the logarithm of their number.
+
+    Args:
+        layer: {name: parameters, (classes of `source`, ...)}, its weight and its bias.
+    """
+    try:
+        ids = converted_ids(source, target)[list(source.occupied_ids)]
+    except ValueError:
+        return {}
+    parts = [np.flatnonzero(ids == index) for index in target.occupied_ids]
+    merged = {name: torch.stack([one[part].mean(dim=0) for part in parts]) for name, one in layer.items()}
+    merged[f"{CLASS_LAYER}bias"] += torch.tensor([math.log(len(part)) for part in parts])
+    return merged
 
 
 def _seed(*numbers: int) -> int:
