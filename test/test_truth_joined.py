@@ -1,6 +1,7 @@
 """`renderocc truth --join`: several recordings of one place, and what keeps them from being joined."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -57,10 +58,10 @@ def street(seed, shift=(0.0, 0.0, 0.0)):
     return [Sweep(0, np.zeros(3), np.concatenate([poles, ground]) + shift, names)]
 
 
-@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.6, -0.4, 0.3)])
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.6, -0.5, 0.3)])
 def test_how_far_what_two_drives_saw_lies_apart_is_measured(shift):
     offset = offset_at(np.zeros(3), street(1), street(1, shift), OCC3D_NUSCENES)
-    assert np.allclose(offset.shift, shift, atol=0.02) and offset.share > 0.9
+    assert np.allclose(offset.shift, shift, atol=0.05) and offset.share > 0.9
 
 
 def test_another_street_does_not_fit_wherever_it_is_shifted():
@@ -113,8 +114,7 @@ def volumes(folder):
 
 def test_two_joined_parts_of_a_drive_have_the_truth_of_the_whole(town_bag, parts, tmp_path):
     assert main([str(town_bag), "--out", str(tmp_path / "whole")]) == 0
-    words = [*map(str, parts), "--join", "--jobs", "1"]
-    assert main([*words, "--out", str(tmp_path / "joined")]) == 0
+    assert main([*map(str, parts), "--join", "--jobs", "2", "--out", str(tmp_path / "joined")]) == 0
     assert main([str(parts[0]), "--out", str(tmp_path / "alone")]) == 0
     whole, joined, alone = (volumes(tmp_path / name) for name in ("whole", "joined", "alone"))
     assert [len(list((tmp_path / "joined" / name).glob("*.npz"))) for name in ("early", "late")] == [2, 1]
@@ -132,8 +132,17 @@ def test_a_drive_whose_odometry_is_shifted_is_named_with_the_distance(town_bag, 
     words = [str(parts[0]), str(shifted), "--join", "--jobs", "1"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "early and " in said and "what both saw lies 1.0" in said and "localise both in one map" in said
+    assert "early and " in said and "localise both in one map" in said
+    assert abs(float(re.search(r"what both saw lies ([0-9.]+) m", said)[1]) - 1) < 0.1
     assert not volumes(tmp_path / "out")
+
+
+def test_a_drive_that_is_less_than_a_voxel_away_is_joined_with_a_warning(town_bag, parts, tmp_path, capsys):
+    shifted = cut(town_bag, tmp_path / "shifted", False, 0.3)
+    words = [str(parts[0]), str(shifted), "--join", "--jobs", "1", "--rate", "0.5"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    said = re.findall("what both saw lies up to ([0-9.]+) m", capsys.readouterr().err)
+    assert len(said) == 2 and all(abs(float(metres) - 0.3) < 0.1 for metres in said)
 
 
 def test_recordings_that_cannot_be_joined_are_refused_before_anything_is_made(town_bag, parts, tmp_path, capsys):

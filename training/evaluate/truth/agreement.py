@@ -112,8 +112,20 @@ def offset_at(place: np.ndarray, ours: Sequence[Sweep], theirs: Sequence[Sweep],
     )
     best = np.unravel_index(overlap.argmax(), overlap.shape)
     clear = overlap[steps, steps] < _CLEAR * overlap[best]
-    shift = (np.array(best) - steps) * _CELL if clear else np.zeros(2)
+    shift = (_peak(overlap, best) - steps) * _CELL if clear else np.zeros(2)
     return Offset(np.append(shift, _height_apart(my_ground, other_ground)), float(overlap[best]))
+
+
+def _peak(values: np.ndarray, best: tuple[int, ...]) -> np.ndarray:
+    """(2,) where values (N, N) are largest, between the cells: the top of the parabola through three on each axis."""
+    peak = np.array(best, float)
+    for axis, line in enumerate((values[:, best[1]], values[best[0]])):
+        at = best[axis]
+        if 0 < at < len(line) - 1:
+            before, middle, after = line[at - 1 : at + 2]
+            bend = before - 2 * middle + after
+            peak[axis] += 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return peak
 
 
 def _ground_names(classes: ClassTable) -> set[str]:
