@@ -110,13 +110,14 @@ def offset_at(place: np.ndarray, ours: Sequence[Sweep], theirs: Sequence[Sweep],
     overlap = np.array(
         [[meets[rows + x, columns + y].mean() for y in range(-steps, steps + 1)] for x in range(-steps, steps + 1)]
     )
-    best = np.unravel_index(overlap.argmax(), overlap.shape)
+    row, column = divmod(int(overlap.argmax()), overlap.shape[1])
+    best = row, column
     clear = overlap[steps, steps] < _CLEAR * overlap[best]
     shift = (_peak(overlap, best) - steps) * _CELL if clear else np.zeros(2)
     return Offset(np.append(shift, _height_apart(my_ground, other_ground)), float(overlap[best]))
 
 
-def _peak(values: np.ndarray, best: tuple[int, ...]) -> np.ndarray:
+def _peak(values: np.ndarray, best: tuple[int, int]) -> np.ndarray:
     """(2,) where values (N, N) are largest, between the cells: the top of the parabola through three on each axis."""
     peak = np.array(best, float)
     for axis, line in enumerate((values[:, best[1]], values[best[0]])):
