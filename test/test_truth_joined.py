@@ -5,13 +5,16 @@ import re
 
 import numpy as np
 import pytest
+import tiny_bag
+from disguised_vehicle import as_odometry
 from town import STORE, rewritten
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from training.evaluate.truth import main
 from training.evaluate.truth.agreement import offset_at
-from training.evaluate.truth.joining import Footprint, neighbours
+from training.evaluate.truth.joining import Footprint, footprint, neighbours
 from training.evaluate.truth.sweeps import Sweep
+from training.recordings.frames import Recording
 
 pytestmark = pytest.mark.slow
 
@@ -153,3 +156,37 @@ def test_recordings_that_cannot_be_joined_are_refused_before_anything_is_made(to
     assert main([str(parts[0]), "--join", *out]) == 2
     assert "--join needs at least two recordings" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def in_map(topic, stamp, data):
+    """A change of a recording whose ego poses are in the frame 'map'."""
+    if topic == "/tf":
+        message = STORE.deserialize_cdr(data, POSES)
+        for one in message.transforms:
+            one.header.frame_id = "map"
+        data = bytes(STORE.serialize_cdr(message, POSES))
+    return [(topic, stamp, data)]
+
+
+def test_the_frame_of_odometry_is_the_one_that_its_messages_name(town_bag, tmp_path, capsys):
+    same = as_odometry(town_bag, tmp_path / "same")
+    other = as_odometry(rewritten(town_bag, tmp_path / "changed", in_map), tmp_path / "other")
+    with Recording(town_bag) as recording, Recording(same) as found:
+        assert footprint(found).frame == footprint(recording).frame == "odom"
+        assert np.allclose(footprint(found).places, footprint(recording).places)
+    words = [str(town_bag), str(other), "--join", "--jobs", "1", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "are in 'odom', those of" in (said := capsys.readouterr().err) and "in 'map'; name one frame" in said
+
+
+def test_a_drive_whose_ego_pose_jumps_is_not_in_one_frame(tmp_path, monkeypatch):
+    def jumping(stamp_ns):
+        """Drives at 4 m/s along x and is 30 m further along y from the third frame on."""
+        pose, seconds = np.eye(4), (stamp_ns - tiny_bag.START_NS) / 1e9
+        pose[:2, 3] = 4 * seconds, 30.0 * (seconds > 0.75)
+        return pose
+
+    monkeypatch.setattr(tiny_bag, "odom_from_base", jumping)
+    with Recording(tiny_bag.write_bag(tmp_path / "drive")) as recording:
+        with pytest.raises(ValueError, match="drive: its ego pose jumps .*; cut it there, or leave it out of --join"):
+            footprint(recording)
