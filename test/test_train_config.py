@@ -31,9 +31,8 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     """Those of its last training, whose command is the last one in its card."""
     card = (ROOT / "docs" / "model_tiny.md").read_text()
     command = card.split("renderocc train --config config/train_tiny.yaml")[-1].split("renderocc eval")[0]
-    changes = [
-        word for word in command.split() if re.match(r"(steps|model\.|optimiser\.|run\.validation_frames)", word)
-    ]
+    setting = re.compile(r"(steps|model\.|sample\.|optimiser\.|run\.validation_frames)")
+    changes = [word for word in command.split() if setting.match(word)]
     file = checkpoint_file("tiny")
     content, config = read_checkpoint_metadata(file), load_train_config(ROOT / "config" / "train_tiny.yaml", changes)
     provenance = content["provenance"]
@@ -48,6 +47,22 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert content.get("threshold_by_distance") is None
     assert f"| occupied above (threshold) | {content['threshold']:.3f}, found with the 2D labels" in card
     assert len(changes) == 8 and f" and {provenance['steps']:,} on both kinds of towns" in card
+
+
+def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
+    packaged = from_mapping(ModelConfig, read_checkpoint_metadata("tiny")["model"], "tiny")
+    assert packaged != PRESETS["tiny"]
+    recipe = CONFIG / "train_tiny.yaml"
+    model = load_train_config(recipe, ["initial=tiny"]).model
+    assert (model.lift, model.fusion, model.grid) == (packaged.lift, packaged.fusion, packaged.grid)
+    changed = load_train_config(recipe, ["initial=tiny", "model.lift.rays=false", "model.class_count=2"]).model
+    assert (changed.lift.rays, changed.class_count, changed.lift.heights) == (False, 2, packaged.lift.heights)
+    (tmp_path / "on.yaml").write_text("initial: tiny\nmodel: {preset: tiny}\n")
+    assert load_train_config(tmp_path / "on.yaml").model == packaged
+    # A checkpoint of another preset says nothing about this one.
+    assert load_train_config(None, ["initial=tiny", "model.preset=base"]).model == PRESETS["base"]
+    with pytest.raises(ValueError, match="lost.safetensors"):
+        load_train_config(None, [f"initial={tmp_path / 'lost.safetensors'}"])
 
 
 def test_a_preset_is_the_start_that_other_settings_of_the_model_change(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from renderocc_model.base.config import apply_overrides, configuration, from_mapping, load_yaml, setting
+from renderocc_model.network.checkpoint import read_checkpoint_metadata
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.presets import PRESETS
 
@@ -131,10 +132,14 @@ _DERIVED = {
 
 
 def load_train_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a run's settings from YAML, then from `a.b=value` words. `model.preset` names the network to start from.
+    """Read a run's settings from YAML, then from `a.b=value` words.
+
+    `model.preset` names the network whose settings those of `model` change. Where `initial` is a checkpoint of this
+    preset, they change the checkpoint's own: a network that learns on is what it was, unless a setting says otherwise.
 
     Raises:
-        ValueError: a name is unknown, or a value is wrong. The text names the file or word, and the entry.
+        ValueError: a name is unknown, or a value is wrong, or `initial` cannot be read. The text names the file or
+            word, and the entry.
     """
     content = {} if path is None else load_yaml(path)
     model = content.get("model") or {}
@@ -144,8 +149,19 @@ def load_train_config(path: str | Path | None, overrides: Sequence[str] = ()) ->
             name = word.partition("=")[2]
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"{path}: model.preset is {name!r}; start from one of {', '.join(PRESETS)}")
-    config = from_mapping(TrainConfig, content, str(path), TrainConfig(model=PRESETS[name]))
+    initial = content.get("initial")
+    for word in overrides:
+        if word.startswith("initial="):
+            initial = word.partition("=")[2]
+    base = _model_of(initial, name) if isinstance(initial, str) and initial else PRESETS[name]
+    config = from_mapping(TrainConfig, content, str(path), TrainConfig(model=base))
     return apply_overrides(config, [word for word in overrides if not word.startswith("model.preset=")])
+
+
+def _model_of(checkpoint: str, preset: str) -> ModelConfig:
+    """The settings of a checkpoint's network if it is of a preset, else those of the preset."""
+    model = from_mapping(ModelConfig, read_checkpoint_metadata(checkpoint)["model"], checkpoint)
+    return model if model.name == preset else PRESETS[preset]
 
 
 def fast_dev_run(config: TrainConfig) -> TrainConfig:
