@@ -37,7 +37,7 @@ def test_at_a_high_rate_the_volume_of_about_an_interval_ago_is_joined_and_few_ar
         if number >= 10:
             assert abs(seconds - found(history, seconds) - 0.5) < 0.13
         driven(history, [seconds])
-        assert len(history) <= 13
+        assert len(history) <= 6
 
 
 def test_at_a_low_rate_it_is_the_frame_before():

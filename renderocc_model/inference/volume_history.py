@@ -60,8 +60,8 @@ class VolumeHistory:
         """
         if self._kept and seconds <= self._kept[-1].seconds:
             self._kept.clear()
-        while self._kept and seconds - self._kept[0].seconds > _TOO_OLD * self._interval:
-            self._kept.popleft()
+        while len(self._kept) > 1 and seconds - self._kept[1].seconds >= self._interval:
+            self._kept.popleft()  # from now on the one after it is always nearer to the interval
         if len(self._kept) > 1 and self._kept[-1].seconds - self._kept[-2].seconds < _APART * self._interval:
             self._kept.pop()  # the newest is always there; those before it are some way apart
         self._kept.append(_Kept(seconds, np.array(odom_from_base, dtype=np.float64), volume))
