@@ -24,7 +24,7 @@ _FARTHEST = 3.0  # metres that recordings are looked for apart
 _LEAST = 200  # cells with obstacles, or columns of ground, that both need
 _COLUMN = 1.0  # metres, of the columns whose ground is compared
 _CLEAR = 0.85  # share of the best overlap that there is where the poses say, if nothing lies clearly elsewhere
-_SAME = 0.25  # least share of obstacles that meet, if it is the same place (0.64 and more; of two towns at most 0.17)
+_SAME = 0.2  # least share of obstacles that meet, if it is the same place
 _REFUSED, _DOUBTED = 0.4, 0.2  # metres: a voxel, and half of one
 
 
@@ -52,10 +52,12 @@ def refuse_apart(ours: Sweeps, theirs: Sweeps, classes: ClassTable) -> list[str]
         ValueError: it lies more than a voxel apart, or is not the same place.
     """
     one, other = ours.recording.path, theirs.recording.path
-    common = [place for place in ours.places() if theirs.distance(place) < ours.reach / 2]
-    common = common or [place for place in ours.places() if theirs.distance(place) < ours.reach]
+    far = [(theirs.distance(place), place) for place in ours.places()]
+    nearest = min((metres for metres, _ in far), default=np.inf)
+    # Places that both saw from nearly the same point say most.
+    within = next((ours.reach / part for part in (8, 4, 2) if nearest < ours.reach / part), ours.reach)
     found = []
-    for place in evenly_spread(common, _PLACES):
+    for place in evenly_spread([place for metres, place in far if metres < within], _PLACES):
         offset = offset_at(place, ours.nearest(place, _SWEEPS), theirs.nearest(place, _SWEEPS), classes)
         found += [] if offset is None else [offset]
     if not found:
