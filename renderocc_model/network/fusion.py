@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.layers import convolution, without_effect
@@ -75,12 +77,36 @@ def warp_volume(volume: Volume, grid: VoxelGrid) -> PlacedVolume:
     place = _previous_place(volume.base_from_volume, grid, axes)
     counts = torch.tensor(features.shape[2:], device=features.device, dtype=place.dtype)
     inside = ((place >= -0.5) & (place <= counts - 0.5)).all(dim=-1)
-    mask = (inside & volume.valid.view(-1, *[1] * axes)).unsqueeze(1)
-    # grid_sample's coordinates run from -1 to 1 between the outer faces, and name the last axis first.
-    normalised = ((2 * place + 1) / counts - 1).flip(-1).float()
-    # In the outer halves of border cells the nearest centre's value is used.
-    warped = F.grid_sample(features.float(), normalised, mode="bilinear", padding_mode="border", align_corners=False)
-    return PlacedVolume(torch.where(mask, warped, 0.0).to(features.dtype), mask.to(features.dtype))
+    mask = (inside & volume.valid.view(-1, *[1] * axes)).unsqueeze(-1)
+    warped = torch.where(mask, _between_centres(features, place, counts), 0.0)
+    return PlacedVolume(warped.movedim(-1, 1), mask.to(features.dtype).movedim(-1, 1))
+
+
+def _between_centres(features: Tensor, place: Tensor, counts: Tensor) -> Tensor:
+    """Features (B, C, X, Y[, Z]) at fractional indices (B, X, Y[, Z], axes), channels last as they lie in memory.
+
+    A weighted sum of the rows of the nearest centres: ten times as fast on a CPU as `grid_sample`, which wants channels
+    first. In the outer halves of border cells the nearest centre's value is used.
+    """
+    batch, axes = len(features), place.shape[-1]
+    place = torch.minimum(place.nan_to_num(0.0).clamp(min=0), counts - 1)
+    low = torch.minimum(place.floor(), (counts - 2).clamp(min=0))
+    share = place - low
+    # Rows of one cell further along each axis; an axis of a single cell has no other row.
+    steps = [math.prod(features.shape[2 + axis + 1 :]) for axis in range(axes)]
+    first = torch.arange(batch, device=place.device).view(-1, *[1] * axes) * math.prod(features.shape[2:])
+    for axis, step in enumerate(steps):
+        first = first + low[..., axis].long() * step
+    rows, weights = [], []
+    for corner in itertools.product((0, 1), repeat=axes):
+        ahead = [bit * step * (features.shape[2 + axis] > 1) for axis, (bit, step) in enumerate(zip(corner, steps))]
+        rows.append(first + sum(ahead))
+        parts = (share[..., axis] if bit else 1 - share[..., axis] for axis, bit in enumerate(corner))
+        weights.append(math.prod(parts, start=torch.ones_like(first, dtype=place.dtype)))
+    table = features.movedim(1, -1).reshape(-1, features.shape[1])
+    index, weight = (torch.stack(one, dim=-1).reshape(-1, 2**axes) for one in (rows, weights))
+    found = functional.embedding_bag(index, table, mode="sum", per_sample_weights=weight.to(table.dtype))
+    return found.view(*place.shape[:-1], -1)
 
 
 def _previous_place(base_from_volume: Tensor, grid: VoxelGrid, axes: int) -> Tensor:
