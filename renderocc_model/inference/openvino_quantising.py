@@ -3,7 +3,7 @@
 NNCF runs both models on frames of a recording, and chooses for each layer the range of numbers that 256 levels stand
 for. Two parts of the volume encoder stay in floating point, by the measurements in `docs/exporting.md`: the density
 head, as a small error of a density decides between free and occupied; and the layers that read the pooled volume, where
-few cells near the vehicle hold numbers far larger than all others.
+few cells near the vehicle hold numbers far larger than all others, with those that join an earlier one to it.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
             earlier = warp_volume(before.moved(frame.base_from_earlier), network.config.grid)
         return [np.ascontiguousarray(part.numpy()) for part in plain.volume_inputs(pooled, earlier)]
 
-    float_layers = [
-        operation.get_friendly_name() for operation in (*_first_convolutions(volume), *_head_convolutions(volume))
-    ]
+    kept = [*_first_convolutions(volume), *_head_convolutions(volume)]
+    if plain.joins_frames:
+        kept += _fusion_operations(volume)
+    float_layers = list(dict.fromkeys(operation.get_friendly_name() for operation in kept))
     with _quietly(), torch.inference_mode():
         models = [
             nncf.quantize(
@@ -116,6 +117,23 @@ def _first_convolutions(model: Any) -> list[Any]:
         else:
             waiting += [reader.get_node() for output in operation.outputs() for reader in output.get_target_inputs()]
     return found
+
+
+def _fusion_operations(model: Any) -> list[Any]:
+    """What joins the volumes: their concatenation, the convolutions, and the sum of the result and the current one.
+
+    The sum and the concatenation lose most: 256 levels for numbers some of which are far larger than all others.
+    """
+    operation = next(one for one in model.get_ordered_ops() if one.get_type_name() == "Concat")
+    found = [operation]
+    while True:
+        (operation,) = {target.get_node() for output in operation.outputs() for target in output.get_target_inputs()}
+        before = [value.get_node().get_type_name() for value in operation.input_values()]
+        is_sum = operation.get_type_name() == "Add" and "Constant" not in before
+        if is_sum or _is_convolution(operation):
+            found.append(operation)
+        if is_sum:
+            return found
 
 
 def _head_convolutions(model: Any) -> list[Any]:
