@@ -85,9 +85,11 @@ def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
 
 
 def _free_sizes(config: ModelConfig) -> tuple:
+    """The axes of each input whose sizes are free; None where none is."""
     free = torch.export.Dim.DYNAMIC
-    fixed = [None] * (len(input_names(config)) - 5)
-    return {0: free}, {0: free}, {0: free}, {0: free}, {0: free, 1: free}, *fixed
+    first = dict.fromkeys(("views", "cameras", "depth_index", "pixel_index"), {0: free})
+    axes = {**first, "crowded": {0: free, 1: free}}
+    return tuple(axes.get(name) for name in input_names(config))
 
 
 def _metadata(checkpoint: Checkpoint, form: str, source: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from renderocc_model.network.config import ModelConfig
-from renderocc_model.network.fusion import PlacedVolume
+from renderocc_model.network.fusion import PlacedVolume, no_volume
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import OccupancyNetwork
 
@@ -26,7 +26,6 @@ __all__ = [
     "FrameArguments",
     "PoolingTables",
     "input_names",
-    "no_volume",
     "output_names",
     "pooling_tables",
 ]
@@ -130,14 +129,8 @@ class FrameArguments:
             self._last = geometry, pooling_tables(geometry, self._cells)
         given = [pictures, geometry.cameras[0], *self._last[1].in_order()]
         if self._config.fusion.enabled:
-            given += earlier or no_volume(self._config, pictures.device)
+            given += earlier or no_volume((1, *self._config.volume_shape), geometry.cameras)
         return dict(zip(input_names(self._config), given, strict=True))
-
-
-def no_volume(config: ModelConfig, device: torch.device | str = "cpu") -> PlacedVolume:
-    """What the graph gets where there is no earlier frame."""
-    channels, *places = config.volume_shape
-    return PlacedVolume(*(torch.zeros(1, count, *places, device=device) for count in (channels, 1)))
 
 
 class ExportedFunction(nn.Module):

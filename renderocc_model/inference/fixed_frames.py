@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..field.field import occupancy_probability
-from ..network.fusion import PlacedVolume
+from ..network.fusion import PlacedVolume, no_volume
 from ..ops.visibility import CAMERA_NUMBERS, ViewFrusta, cast
 from ..ops.voxel_pooling import PoolingPlan
 from .compaction import Record, packed_voxels
@@ -87,9 +87,8 @@ class FixedFrames:
         self._threshold_given = first.threshold
         self._earlier: PlacedVolume | None = None
         if network.joins_frames:
-            shape = network.config.volume_shape
-            zeros = (torch.zeros(1, count, *shape[1:], dtype=network.dtype, device=device) for count in (shape[0], 1))
-            self._earlier = PlacedVolume(*zeros)
+            like = torch.empty(0, dtype=network.dtype, device=device)
+            self._earlier = no_volume((1, *network.config.volume_shape), like)
         self._plan = _copied(first.plan)
         self._plan_given: PoolingPlan | None = None
         self._place(first)

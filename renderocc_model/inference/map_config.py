@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..base.config import configuration, setting
 
-__all__ = ["MapConfig"]
+__all__ = ["FARTHEST", "MapConfig"]
+
+FARTHEST = 1e8  # metres along an axis; UTM coordinates are below 1e7, and voxels are counted without loss
 
 
 @configuration

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..export.graph import no_volume
 from ..network.checkpoint import CheckpointError
-from ..network.fusion import PlacedVolume, Volume
+from ..network.fusion import PlacedVolume, Volume, no_volume
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -102,7 +101,7 @@ class OpenVinoNetwork:
         """The inputs of `VolumeStage`; zeros if the network joins frames and there is no earlier one."""
         if self._network.fusion is None:
             return (pooled.movedim(1, -1),)
-        earlier = earlier or no_volume(self.config)
+        earlier = earlier or no_volume(pooled.shape, pooled)
         return tuple(part.movedim(1, -1) for part in (pooled, *earlier))
 
     def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

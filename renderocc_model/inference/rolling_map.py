@@ -18,11 +18,9 @@ from ..geometry.grid import VoxelGrid
 from ..geometry.transforms import invert
 from ..ops import mapping
 from ..rosio.motion import MotionLimits, jumps_of
-from .map_config import MapConfig
+from .map_config import FARTHEST, MapConfig
 
-__all__ = ["FARTHEST", "RollingMap"]
-
-FARTHEST = 1e8  # metres along an axis; UTM coordinates are below 1e7, and voxels are counted without loss
+__all__ = ["RollingMap"]
 
 _SPARE_LAYERS = 1  # above and below, so that the map does not scroll with every small change of height
 _NS_PER_MS = 1_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.layers import convolution, without_effect
 
-__all__ = ["PlacedVolume", "Volume", "VolumeFusion", "warp_volume"]
+__all__ = ["PlacedVolume", "Volume", "VolumeFusion", "no_volume", "warp_volume"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class PlacedVolume(NamedTuple):
 
     features: Tensor
     mask: Tensor
+
+
+def no_volume(shape: Sequence[int], like: Tensor) -> PlacedVolume:
+    """What is joined where there is no earlier frame: zeros of the shape (B, C, X, Y[, Z]), of a tensor's kind."""
+    batch, channels, *places = shape
+    return PlacedVolume(like.new_zeros(batch, channels, *places), like.new_zeros(batch, 1, *places))
 
 
 def warp_volume(volume: Volume, grid: VoxelGrid) -> PlacedVolume:
@@ -148,7 +155,7 @@ class VolumeFusion(nn.Module):
     def forward(self, current: Tensor, earlier: PlacedVolume | None) -> Tensor:
         """(B, C, X, Y[, Z]) from the same; without an earlier volume its features and mask are zero."""
         if earlier is None:
-            earlier = PlacedVolume(torch.zeros_like(current), torch.zeros_like(current[:, :1]))
+            earlier = no_volume(current.shape, current)
         if earlier.features.shape != current.shape:
             raise ValueError(
                 f"fusion: the previous volume is {tuple(earlier.features.shape)}, the current one "

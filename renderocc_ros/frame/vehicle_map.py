@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from renderocc_model.inference.map_config import FARTHEST
 from renderocc_ros.frame.pipeline import Frame
 from renderocc_ros.health.throttled_log import ThrottledLog
 from renderocc_ros.parameters import NodeConfig
@@ -50,12 +51,11 @@ class VehicleMap:
     """
 
     def __init__(self, config: NodeConfig, predictor: Predictor, events: ThrottledLog) -> None:
-        from renderocc_model.inference.rolling_map import FARTHEST, RollingMap
+        from renderocc_model.inference.rolling_map import RollingMap
 
         self._map = RollingMap(
             predictor.classes, predictor.grid, config.map, config.frame(config.odom_frame) or "odom", config.motion
         )
-        self._farthest = FARTHEST
         self._enabled = config.map.enabled
         self._events = events
         self._lock = threading.Lock()
@@ -103,10 +103,8 @@ class VehicleMap:
         if frame.odom_from_base is None:
             self.missing = f"the last frame is not in the map: {frame.ego_motion_missing}"
             return
-        if np.abs(frame.odom_from_base[:3, 3]).max() > self._farthest:
-            self.missing = (
-                f"the last frame is not in the map: its pose is more than {self._farthest:g} m from the origin"
-            )
+        if np.abs(frame.odom_from_base[:3, 3]).max() > FARTHEST:
+            self.missing = f"the last frame is not in the map: its pose is more than {FARTHEST:g} m from the origin"
             return
         with self._lock:
             if frame.jump is not None:

@@ -88,12 +88,15 @@ class RayDataset(torch.utils.data.Dataset):
     def _earlier(self, tables: Tables, frame: int) -> list[int]:
         """Frames of about one, two, ... intervals ago, nearest first; fewer at the beginning of a piece."""
         found: list[int] = []
+        first = int(np.searchsorted(tables.pieces, tables.pieces[frame]))
         for number in range(1, self.config.previous + 1):
-            before = tables.in_piece(frame, range(found[-1] if found else frame))
-            if not before:
+            stamps = tables.stamps[first : found[-1] if found else frame]  # ascending
+            if not len(stamps):
                 break
             wanted = int(tables.stamps[frame]) - round(number * self.config.previous_interval * 1e9)
-            found.append(min(before, key=lambda one: abs(int(tables.stamps[one]) - wanted)))
+            after = int(np.searchsorted(stamps, wanted))
+            near = (one for one in (after - 1, after) if 0 <= one < len(stamps))
+            found.append(first + min(near, key=lambda one: abs(int(stamps[one]) - wanted)))
         return found
 
     def __getstate__(self) -> dict:
