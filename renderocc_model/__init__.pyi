@@ -30,7 +30,7 @@ from .network.checkpoint import CheckpointError as CheckpointError
 from .network.checkpoint import load_checkpoint as load_checkpoint
 from .network.checkpoint import save_checkpoint as save_checkpoint
 from .network.config import ModelConfig as ModelConfig
-from .network.fusion import Volume as Volume
+from .network.fusion import KeptFrame as KeptFrame
 from .network.lift import Frustums as Frustums
 from .network.lift import LiftGeometry as LiftGeometry
 from .network.network import NetworkOutput as NetworkOutput

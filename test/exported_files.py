@@ -37,14 +37,14 @@ def small_checkpoint() -> Path:
     return path
 
 
-@lru_cache(maxsize=6)
-def exported_file(form: str, name: str = "tiny", fusion: bool = False) -> tuple[Checkpoint, Path]:
-    """A small version of a preset, and its exported file."""
+@lru_cache(maxsize=8)
+def exported_file(form: str, name: str = "tiny", *words: str) -> tuple[Checkpoint, Path]:
+    """A small version of a preset with changed settings, and its exported file."""
     checkpoint = (
         load_checkpoint(small_checkpoint())
-        if name == "tiny" and not fusion
-        else untrained_checkpoint(small_config(name, f"fusion.enabled={str(fusion).lower()}"), OCC3D_NUSCENES)
+        if name == "tiny" and not words
+        else untrained_checkpoint(small_config(name, *words), OCC3D_NUSCENES)
     )
-    path = Path(_FOLDER.name) / f"{name}{'_fusion' * fusion}{ENDINGS[form]}"
+    path = Path(_FOLDER.name) / f"{name}{len(words) or ''}{ENDINGS[form]}"
     export_checkpoint(checkpoint, path, form, "small.safetensors")
     return checkpoint, path

@@ -49,9 +49,10 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
         assert ours.field.semantics.shape == theirs.field.semantics.shape  # what ~/rendered is made of
 
 
+@pytest.mark.parametrize("words", [("fusion.enabled=true",), ("fusion.enabled=true", "fusion.stereo.channels=8")])
 @pytest.mark.parametrize("form", FORMS)
-def test_an_exported_model_that_joins_frames_gives_the_same_over_a_drive(form):
-    checkpoint, path = exported_file(form, fusion=True)
+def test_an_exported_model_that_joins_frames_gives_the_same_over_a_drive(form, words):
+    checkpoint, path = exported_file(form, "tiny", *words)
     exported = Predictor(path, device="cpu")
     plain = Predictor(checkpoint, device="cpu", precision="float32")
     assert exported.config.fusion.enabled

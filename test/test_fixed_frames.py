@@ -38,8 +38,8 @@ class Replaying:
             record.copy_(again)
             prediction.density.copy_(predicted.density)
             prediction.voxels.copy_(predicted.voxels)
-            if predicted.volume is not None:
-                prediction.volume.features.copy_(predicted.volume.features)
+            for part, new in zip(prediction.kept, predicted.kept, strict=True):
+                part.copy_(new)
             return record, prediction
 
         return replay
@@ -177,9 +177,10 @@ def test_on_a_cpu_nothing_is_recorded():
     assert Predictor.untrained(preset("tiny", SMALL), device="cpu")._recorder is None  # there is nothing to gain
 
 
+@pytest.mark.parametrize("more", [(), ("fusion.stereo.channels=8",)])
 @pytest.mark.parametrize("device", DEVICES)
-def test_frames_that_are_joined_are_those_one_by_one(device):
-    joining = untrained_checkpoint(preset("tiny", (*SMALL, "fusion.enabled=true")), OCC3D_NUSCENES)
+def test_frames_that_are_joined_are_those_one_by_one(device, more):
+    joining = untrained_checkpoint(preset("tiny", (*SMALL, "fusion.enabled=true", *more)), OCC3D_NUSCENES)
     plain, fixed, replaying = both(joining, device)
     confidences = []
     poses = [pose_at(0), pose_at(0.3), pose_at(0.6), None, pose_at(0.9), pose_at(1.2)]

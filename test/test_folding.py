@@ -10,7 +10,7 @@ from small_models import camera_ring, small_config
 from torch import nn
 
 from renderocc_model.inference.folding import fold_batch_norms, folded_for_inference
-from renderocc_model.network.fusion import Volume
+from renderocc_model.network.fusion import KeptFrame
 from renderocc_model.network.lift import Frustums
 from renderocc_model.network.network import build_network
 from renderocc_model.network.presets import PRESETS
@@ -46,9 +46,12 @@ def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-def test_every_preset_gives_the_same_without_its_norms(name):
-    config = small_config(name)
+STEREO = ("tiny", "fusion.enabled=true", "fusion.stereo.channels=8")
+
+
+@pytest.mark.parametrize("words", [*((name,) for name in sorted(PRESETS)), STEREO])
+def test_every_preset_gives_the_same_without_its_norms(words):
+    config = small_config(*words)
     network = with_statistics(build_network(config))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     folded = folded_for_inference(network)
@@ -58,8 +61,8 @@ def test_every_preset_gives_the_same_without_its_norms(name):
     images = torch.randn(1, 3, 3, 64, 96)
     previous = None
     if network.fusion is not None:
-        x, y, slices = config.pooled_shape
-        previous = Volume.current(torch.randn(1, config.lift.context_channels, x, y, slices))
+        keys = None if network.stereo is None else torch.randn(config.keys_shape(3))
+        previous = KeptFrame.current(torch.randn(1, *config.volume_shape), keys).with_cameras(geometry)
     with torch.no_grad():
         expected, found = network(images, geometry, previous), folded(images, geometry, previous)
     assert deviation(found.density, expected.density) < 1e-4

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from renderocc_model.geometry.grid import VoxelGrid
-from renderocc_model.network.fusion import Volume, VolumeFusion, warp_volume
+from renderocc_model.network.fusion import KeptFrame, VolumeFusion, placed
 
 GRID = VoxelGrid((-4.0, -3.0, -1.0), (4.0, 3.0, 1.0), 0.5)  # 16 x 12 x 4, not symmetric in z's count
 
@@ -32,7 +32,7 @@ def turn(angle):
 @pytest.mark.parametrize("axes", [2, 3])
 def test_standing_still_changes_nothing(axes):
     previous = features(axes)
-    warped, mask = warp_volume(Volume.current(previous), GRID)
+    warped, mask = placed(KeptFrame.current(previous), GRID)[:2]
     # grid_sample rounds its coordinates to single precision: a millionth of a voxel here.
     torch.testing.assert_close(warped, previous, atol=1e-5, rtol=0)
     assert mask.all()
@@ -42,7 +42,7 @@ def test_standing_still_changes_nothing(axes):
 def test_driving_one_voxel_forward_shifts_the_volume_one_voxel_back(axes):
     previous = features(axes)
     # The vehicle drove 0.5 m along x: what was at x is now at x - 0.5, so current[i] = previous[i + 1].
-    warped, mask = warp_volume(Volume.current(previous).moved(translation(x=-0.5)), GRID)
+    warped, mask = placed(KeptFrame.current(previous).moved(translation(x=-0.5)), GRID)[:2]
     torch.testing.assert_close(warped[:, :, :-1], previous[:, :, 1:], atol=1e-5, rtol=0)
     assert mask[:, :, :-1].all() and not mask[:, :, -1].any()
     assert not warped[:, :, -1].any()
@@ -51,7 +51,7 @@ def test_driving_one_voxel_forward_shifts_the_volume_one_voxel_back(axes):
 @pytest.mark.parametrize(("motion", "axis", "step"), [((0, 1.0, 0), 3, 2), ((0, 0, 0.5), 4, 1)])
 def test_the_other_axes_shift_too(motion, axis, step):
     previous = features(3)
-    warped, mask = warp_volume(Volume.current(previous).moved(translation(*motion)), GRID)
+    warped, mask = placed(KeptFrame.current(previous).moved(translation(*motion)), GRID)[:2]
     # What was at y is now at y + 1.0 m (2 voxels): current[j] = previous[j - 2]; likewise one voxel in z.
     count = previous.shape[axis]
     torch.testing.assert_close(
@@ -62,7 +62,7 @@ def test_the_other_axes_shift_too(motion, axis, step):
 
 def test_half_a_voxel_is_the_mean_of_two_neighbours():
     previous = features(2)
-    warped, mask = warp_volume(Volume.current(previous).moved(translation(x=-0.25)), GRID)
+    warped, mask = placed(KeptFrame.current(previous).moved(translation(x=-0.25)), GRID)[:2]
     torch.testing.assert_close(warped[:, :, :-1], (previous[:, :, 1:] + previous[:, :, :-1]) / 2, atol=1e-5, rtol=0)
     assert mask.all()  # the last centre moved onto the previous grid's face, which still belongs to it
     torch.testing.assert_close(warped[:, :, -1], previous[:, :, -1], atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_a_quarter_turn_turns_the_volume(axes):
     grid = VoxelGrid((-3.0, -3.0, -1.0), (3.0, 3.0, 1.0), 0.5)
     previous = torch.randn(1, 2, *grid.shape[:axes])
     # current_base_from_previous_base turns x to y: what was at (x, y) is now at (-y, x).
-    warped, mask = warp_volume(Volume.current(previous).moved(turn(np.pi / 2)), grid)
+    warped, mask = placed(KeptFrame.current(previous).moved(turn(np.pi / 2)), grid)[:2]
     # Now at (x', y') is what was at (y', -x'): current[i, j] = previous[j, n - 1 - i].
     expected = previous.transpose(2, 3).flip(2)
     torch.testing.assert_close(warped, expected, atol=1e-5, rtol=0)
@@ -89,7 +89,7 @@ def test_any_motion_samples_the_field_it_should():
     motion[:3, :3] = motion[:3, :3] @ torch.tensor(  # a little pitch, orthogonal to single precision
         [[np.cos(0.05), 0, np.sin(0.05)], [0, 1, 0], [-np.sin(0.05), 0, np.cos(0.05)]]
     )
-    warped, mask = warp_volume(Volume.current(previous).moved(motion), GRID)
+    warped, mask = placed(KeptFrame.current(previous).moved(motion), GRID)[:2]
     then = torch.linalg.inv(motion)
     before = centres.double() @ then[:3, :3].T + then[:3, 3]
     lower, upper = torch.tensor(GRID.lower), torch.tensor(GRID.upper)
@@ -101,7 +101,7 @@ def test_any_motion_samples_the_field_it_should():
 
 
 def test_two_motions_compose():
-    volume = Volume.current(features(2))
+    volume = KeptFrame.current(features(2))
     once = volume.moved(turn(0.2) @ translation(1.0))
     twice = volume.moved(translation(1.0)).moved(turn(0.2))
     torch.testing.assert_close(once.base_from_volume, twice.base_from_volume)
@@ -110,8 +110,8 @@ def test_two_motions_compose():
 def test_a_frame_without_a_predecessor_is_masked_even_if_its_features_are_nan():
     previous = features(2, batch=2)
     previous[1] = float("nan")
-    volume = Volume.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([True, False]))
-    warped, mask = warp_volume(volume, GRID)
+    volume = KeptFrame.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([True, False]))
+    warped, mask = placed(volume, GRID)[:2]
     assert mask[0].all() and not mask[1].any() and not warped[1].any()
 
 
@@ -121,9 +121,9 @@ def test_fusion_without_a_previous_volume_equals_fusion_with_an_invalid_one(axes
     fusion = VolumeFusion(axes, 3).eval()
     fusion.change.reset_parameters()
     current, previous = features(axes), features(axes)
-    nothing = Volume.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([False]))
-    assert torch.equal(fusion(current, None), fusion(current, warp_volume(nothing, GRID)))
-    assert not torch.equal(fusion(current, None), fusion(current, warp_volume(Volume.current(previous), GRID)))
+    nothing = KeptFrame.current(previous).moved(torch.eye(4, dtype=torch.float64), valid=torch.tensor([False]))
+    assert torch.equal(fusion(current, None), fusion(current, placed(nothing, GRID)))
+    assert not torch.equal(fusion(current, None), fusion(current, placed(KeptFrame.current(previous), GRID)))
     assert fusion(current, None).shape == current.shape
 
 
@@ -131,27 +131,26 @@ def test_fusion_without_a_previous_volume_equals_fusion_with_an_invalid_one(axes
 def test_fusion_begins_without_effect_and_learns(axes):
     fusion = VolumeFusion(axes, 3)
     current = features(axes)
-    joined = fusion(current, warp_volume(Volume.current(features(axes) + 1), GRID))
+    joined = fusion(current, placed(KeptFrame.current(features(axes) + 1), GRID))
     assert torch.equal(joined, current)
     joined.square().sum().backward()
     assert fusion.change.weight.grad.abs().max() > 0
 
 
-def test_gradients_reach_the_previous_features_unless_detached():
+def test_gradients_reach_the_previous_features():
     previous = features(2).requires_grad_()
-    warp_volume(Volume.current(previous).moved(translation(x=0.3)), GRID)[0].sum().backward()
+    placed(KeptFrame.current(previous).moved(translation(x=0.3)), GRID).volume.sum().backward()
     assert previous.grad.abs().sum() > 0
-    assert not warp_volume(Volume.current(previous).detach(), GRID)[0].requires_grad
 
 
 def test_half_precision_volumes_are_placed_as_exactly():
     previous = features(2)
-    warped, _ = warp_volume(Volume.current(previous.half()).moved(translation(x=-0.5)), GRID)
+    warped = placed(KeptFrame.current(previous.half()).moved(translation(x=-0.5)), GRID).volume
     assert warped.dtype == torch.float16
     torch.testing.assert_close(warped[:, :, :-1], previous[:, :, 1:].half(), atol=2e-3, rtol=0)
 
 
 def test_a_volume_of_another_shape_is_refused():
     fusion = VolumeFusion(2, 3)
-    with pytest.raises(ValueError, match="forget the previous volume"):
-        fusion(features(2), warp_volume(Volume.current(features(2, batch=2)), GRID))
+    with pytest.raises(ValueError, match="forget the previous frame"):
+        fusion(features(2), placed(KeptFrame.current(features(2, batch=2)), GRID))

@@ -13,7 +13,7 @@ from renderocc_model.field.classes import GROUND_OBSTACLE
 from renderocc_model.network.checkpoint import save_checkpoint
 from renderocc_model.network.network import build_network
 from renderocc_model.network.presets import PRESETS
-from training.data.previous_volume import previous_volume
+from training.data.previous_frame import previous_frame
 from training.train.config import load_train_config
 from training.train.distributed import Processes
 from training.train.learner import Diverged, Learner, _initial_network
@@ -95,14 +95,14 @@ def test_every_kind_of_model_and_supervision_learns(folder, preset, words, terms
     assert not any("fusion" in name for name in still)
 
 
-def test_the_previous_volume_is_moved_and_missing_ones_are_not_valid(folder):
+def test_the_previous_frame_is_moved_and_missing_ones_are_not_valid(folder):
     learner, batches = learner_and_batches(folder, preset="paper")
     batch = next(batches)
-    volume = previous_volume(learner.network, batch)
-    assert volume.valid.tolist() == [not name.endswith("frame 0") for name in batch.names]
+    kept = previous_frame(learner.network, batch)
+    assert kept.valid.tolist() == [not name.endswith("frame 0") for name in batch.names]
     motion = np.linalg.inv(batch.odom_from_base.numpy()) @ batch.previous[0].odom_from_base.numpy()
-    np.testing.assert_allclose(volume.base_from_volume, motion, atol=1e-12)
-    assert not volume.features.requires_grad
+    np.testing.assert_allclose(kept.base_from_volume, motion, atol=1e-12)
+    assert not kept.volume.requires_grad
 
 
 def test_a_gradient_that_is_not_finite_names_term_and_settings(folder):

@@ -19,6 +19,13 @@ def _two_threads():
     torch.set_num_threads(2)
 
 
+STEREO = ("fusion.enabled=true", "fusion.stereo.channels=8")
+
+
+def geometry_parts(geometry):
+    return geometry.voxel_index, geometry.cameras, geometry.base_from_pixel
+
+
 def make(name, *overrides, cameras=3, seed=0):
     """A small network in evaluation mode with random normalisation, its geometry, and images."""
     torch.manual_seed(seed)
@@ -31,6 +38,8 @@ def make(name, *overrides, cameras=3, seed=0):
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     if network.fusion is not None:
         network.fusion.change.reset_parameters()  # begins without effect
+    if network.stereo is not None:
+        network.stereo.logits.reset_parameters()
     views, poses = camera_ring(config, cameras)
     geometry = Frustums(config, views).place(poses)
     return network.eval(), geometry, torch.randn(1, cameras, 3, config.images.height, config.images.width)
@@ -45,14 +54,14 @@ def test_every_preset_in_small_predicts_every_voxel(name):
     assert output.depth_distribution.shape[:2] == (3, 7)
     assert (output.density >= 0).all() and torch.isfinite(output.semantics).all()
     torch.testing.assert_close(output.depth_distribution.sum(1), torch.ones_like(output.depth_distribution[:, 0]))
-    assert (output.volume is None) == (name != "paper")
+    assert (output.kept is None) == (name != "paper")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_gets_a_gradient(name):
     network, geometry, images = make(name)
     network.train()
-    previous = network(images, geometry).volume
+    previous = network(images, geometry).kept
     output = network(images.flip(1), geometry, previous)
     (output.density.square().mean() + output.semantics.square().mean()).backward()
     assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
@@ -128,23 +137,25 @@ def test_without_any_camera_the_answer_is_that_of_an_empty_volume():
 def test_the_order_of_the_cameras_does_not_matter():
     network, geometry, images = make("tiny")
     order = [2, 0, 1]
-    shuffled = LiftGeometry(geometry.voxel_index[:, order], geometry.cameras[:, order])
+    shuffled = LiftGeometry(*(part[:, order] for part in geometry_parts(geometry)))
     with torch.inference_mode():
         torch.testing.assert_close(network(images[:, order], shuffled).density, network(images, geometry).density)
 
 
-@pytest.mark.parametrize("overrides", [("tiny", "fusion.enabled=true"), ("paper",)])
+@pytest.mark.parametrize("overrides", [("tiny", "fusion.enabled=true"), ("tiny", *STEREO), ("paper",)])
 def test_the_previous_frame_is_used_and_a_reset_forgets_it(overrides):
     network, geometry, images = make(*overrides)
     with torch.inference_mode():
         first = network(images, geometry)
-        volume = first.volume.moved(torch.eye(4, dtype=torch.float64))
-        second = network(images, geometry, volume)
+        kept = first.kept.moved(torch.eye(4, dtype=torch.float64))
+        second = network(images, geometry, kept)
         again = network(images, geometry, None)
     assert not torch.allclose(second.density, first.density)
     assert torch.equal(again.density, first.density)
-    # What is kept is the frame's own volume, so that the memory is one frame long whatever came before.
-    assert torch.equal(second.volume.features, first.volume.features)
+    # What is kept is the frame's own, so that the memory is one frame long whatever came before; with stereo the frame
+    # before has a part in its volume.
+    kept = "volume" if network.stereo is None else "keys"
+    assert torch.equal(getattr(second.kept, kept), getattr(first.kept, kept))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -154,18 +165,19 @@ def test_autocast_changes_the_answer_little_and_its_type_not(name, dtype):
     with torch.inference_mode():
         exact = network(images, geometry, None)
         with torch.autocast("cpu", dtype=dtype):
-            volume = network(images, geometry).volume
-            rough = network(images, geometry, volume)
-        exact = network(images, geometry, exact.volume)
+            kept = network(images, geometry).kept
+            rough = network(images, geometry, kept)
+        exact = network(images, geometry, exact.kept)
     assert rough.density.dtype == rough.semantics.dtype == torch.float32
     assert (rough.semantics - exact.semantics).abs().mean() < 0.1 * exact.semantics.abs().mean()
 
 
-def test_a_half_precision_network_runs_on_half_precision_images():
-    network, geometry, images = make("tiny", "fusion.enabled=true")
+@pytest.mark.parametrize("overrides", [("fusion.enabled=true",), STEREO])
+def test_a_half_precision_network_runs_on_half_precision_images(overrides):
+    network, geometry, images = make("tiny", *overrides)
     with torch.inference_mode():
         output = network.to(torch.bfloat16)(images.bfloat16(), geometry)
-        output = network(images.bfloat16(), geometry, output.volume)
+        output = network(images.bfloat16(), geometry, output.kept)
     assert torch.isfinite(output.density).all() and output.density.dtype == torch.float32
 
 
@@ -192,7 +204,7 @@ def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="voxel_index is .* same cameras"):
         network(images[:, :2], geometry)
     with pytest.raises(ValueError, match="geometry.cameras is"):
-        network(images, LiftGeometry(geometry.voxel_index, geometry.cameras[..., :2]))
+        network(images, LiftGeometry(geometry.voxel_index, geometry.cameras[..., :2], geometry.base_from_pixel))
     temporal = make("tiny", "fusion.enabled=true")[0]
     with pytest.raises(ValueError, match="fusion.enabled is false"):
-        network(images, geometry, temporal(images, geometry).volume)
+        network(images, geometry, temporal(images, geometry).kept)

@@ -18,8 +18,8 @@ from renderocc_model.inference.openvino_graphs import ImageStage, VolumeStage, i
 from renderocc_model.inference.precision import chosen_device, openvino_device, openvino_precision
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
-from renderocc_model.network.fusion import Volume, warp_volume
-from renderocc_model.network.lift import Frustums
+from renderocc_model.network.fusion import KeptFrame, placed
+from renderocc_model.network.lift import Frustums, depths_of_bins
 from renderocc_model.network.untrained import untrained_checkpoint
 
 INSTALLED = importlib.util.find_spec("openvino") is not None
@@ -61,10 +61,21 @@ def test_a_frame_stays_what_it_was_when_later_ones_are_predicted():
     assert torch.equal(first.field.density, kept[0]) and torch.equal(first.field.semantics, kept[1])
 
 
+KINDS = {
+    "plain": (),
+    "heights and rays": ("lift.heights.count=8", "lift.rays=true"),
+    "3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4"),
+    "joining": ("fusion.enabled=true",),
+    "comparing images": ("fusion.enabled=true", "fusion.stereo.channels=8"),
+    "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
+}
+
+
 @needs_openvino
 @pytest.mark.slow
-def test_a_model_that_joins_frames_gives_torchs_volumes_over_a_drive():
-    joining = untrained_checkpoint(small_config("tiny", "fusion.enabled=true"), OCC3D_NUSCENES)
+@pytest.mark.parametrize("kind", ["joining", "comparing images"])
+def test_a_model_that_joins_frames_gives_torchs_volumes_over_a_drive(kind):
+    joining = untrained_checkpoint(small_config("tiny", *KINDS[kind]), OCC3D_NUSCENES)
     ours, theirs = (
         Predictor(joining, device="cpu", precision="float32", backend=name) for name in ("openvino", "torch")
     )
@@ -76,15 +87,6 @@ def test_a_model_that_joins_frames_gives_torchs_volumes_over_a_drive():
         np.testing.assert_allclose(mine.confidence, other.confidence, atol=1e-4)
         alone.append(other.confidence)
     assert not np.allclose(alone[1], alone[0], atol=1e-3)
-
-
-KINDS = {
-    "plain": (),
-    "heights and rays": ("lift.heights.count=8", "lift.rays=true"),
-    "3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4"),
-    "joining": ("fusion.enabled=true",),
-    "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,13 +104,19 @@ def test_the_two_stages_are_the_network(kind):
         previous, joined = None, ()
         if network.fusion is not None:
             shape = config.volume_shape
-            previous = Volume.current(torch.randn(1, *shape, generator=torch.Generator().manual_seed(1)))
+            generator = torch.Generator().manual_seed(1)
+            keys = None if network.stereo is None else torch.randn(config.keys_shape(2), generator=generator)
+            previous = KeptFrame.current(torch.randn(1, *shape, generator=generator), keys).with_cameras(geometry)
             motion = torch.eye(4, dtype=torch.float64)
             motion[0, 3] = -0.7
             previous = previous.moved(motion)
-            joined = (part.movedim(1, -1) for part in warp_volume(previous, config.grid))
+            earlier = placed(previous, config.grid, geometry)
+            joined = (part.movedim(1, -1) for part in earlier[:2])
         expected = network(normalise(pictures)[None], geometry, previous)
-        depth, context = ImageStage(network).eval()(pictures, geometry.cameras[0])
+        depth, context, *keys = ImageStage(network).eval()(pictures, geometry.cameras[0])
+        if network.stereo is not None:
+            depths = depths_of_bins(config.lift.depth, geometry.cameras)
+            depth = torch.softmax(depth + network.stereo(keys[0], earlier.images, depths), dim=1)
         pooled = network.pool(depth, context.movedim(-1, 1), geometry)
         density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
         logits = network.heads.logits_of(voxels.view(*config.grid.shape, -1))

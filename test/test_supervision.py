@@ -59,7 +59,7 @@ def batch_of(*rays: Rays, truth=None, voxels=None, cameras=None, poses=POSES) ->
     empty = torch.empty(0)
     current = Frames(
         empty,
-        LiftGeometry(empty, empty),
+        LiftGeometry(empty, empty, empty),
         torch.from_numpy(np.stack([view.K for view in VIEWS])).expand(frames, -1, -1, -1),
         torch.from_numpy(poses).expand(frames, -1, -1, -1),
         torch.ones(frames, 3, dtype=torch.bool),

@@ -122,8 +122,7 @@ def _in_int8(checkpoint: Checkpoint, folder: Path, frames: list[Frame]) -> Predi
     inputs = []
     for pictures, tables, poses in frames[:_CALIBRATION_FRAMES]:
         geometry = Frustums(checkpoint.config, [table.view for table in tables]).place(poses)
-        plan = geometry.plan(int(np.prod(checkpoint.config.pooled_shape)))
-        inputs.append(NetworkInputs(torch.from_numpy(pictures), geometry.cameras[0], plan))
+        inputs.append(NetworkInputs(torch.from_numpy(pictures), geometry))
     path = folder / "network.openvino"
     write_openvino_file(path, replace(checkpoint, provenance={}), quantised(checkpoint.network, inputs))
     return Predictor(path, device="cpu")

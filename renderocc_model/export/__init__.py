@@ -87,7 +87,9 @@ def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
 def _free_sizes(config: ModelConfig) -> tuple:
     """The axes of each input whose sizes are free; None where none is."""
     free = torch.export.Dim.DYNAMIC
-    first = dict.fromkeys(("views", "cameras", "depth_index", "pixel_index"), {0: free})
+    first = dict.fromkeys(
+        ("views", "cameras", "depth_index", "pixel_index", "earlier_keys", "earlier_pixels"), {0: free}
+    )
     axes = {**first, "crowded": {0: free, 1: free}}
     return tuple(axes.get(name) for name in input_names(config))
 

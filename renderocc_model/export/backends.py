@@ -17,15 +17,15 @@ from renderocc_model.export.file import ENDINGS, OPENVINO_ENDING, is_exported, r
 from renderocc_model.export.graph import FrameArguments, output_names
 from renderocc_model.network.checkpoint import CheckpointError, Description
 from renderocc_model.network.config import ModelConfig
-from renderocc_model.network.fusion import PlacedVolume
+from renderocc_model.network.fusion import EarlierFrame
 from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["BACKENDS", "Exported", "chosen_backend", "load_exported"]
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt", "openvino")
-# (Pictures (N, H, W, 3) uint8, geometry of one frame, an earlier frame's volume or None) -> density (X, Y, Z) and
-# semantics (X, Y, Z, C), float32, and this frame's volume, None of models that do not join frames.
-ExportedNetwork = Callable[[Tensor, LiftGeometry, PlacedVolume | None], tuple[Tensor, Tensor, Tensor | None]]
+# (Pictures (N, H, W, 3) uint8, geometry of one frame, an earlier frame or None) -> density (X, Y, Z) and semantics
+# (X, Y, Z, C), float32, and then what `Prediction.kept` says.
+ExportedNetwork = Callable[[Tensor, LiftGeometry, EarlierFrame | None], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,11 @@ class OnnxRuntimeNetwork:
         self._arguments, self._outputs = FrameArguments(config), list(output_names(config))
 
     def __call__(
-        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: EarlierFrame | None = None
+    ) -> tuple[Tensor, ...]:
         given = self._arguments(pictures, geometry, earlier)
         results = self._session.run(self._outputs, {name: tensor.numpy() for name, tensor in given.items()})
-        density, semantics, *volume = map(torch.from_numpy, results)
-        return density, semantics, volume[0] if volume else None
+        return tuple(map(torch.from_numpy, results))
 
 
 class TorchExportNetwork:
@@ -169,7 +168,6 @@ class TorchExportNetwork:
         self._arguments = FrameArguments(config)
 
     def __call__(
-        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        density, semantics, *volume = self._module(*self._arguments(pictures, geometry, earlier).values())
-        return density, semantics, volume[0] if volume else None
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: EarlierFrame | None = None
+    ) -> tuple[Tensor, ...]:
+        return tuple(self._module(*self._arguments(pictures, geometry, earlier).values()))

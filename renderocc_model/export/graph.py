@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from renderocc_model.network.config import ModelConfig
-from renderocc_model.network.fusion import PlacedVolume, no_volume
+from renderocc_model.network.fusion import EarlierFrame, no_earlier_frame
 from renderocc_model.network.lift import LiftGeometry
 from renderocc_model.network.network import OccupancyNetwork
 
@@ -93,12 +93,15 @@ def pooling_tables(geometry: LiftGeometry, cells: int) -> PoolingTables:
 def input_names(config: ModelConfig) -> tuple[str, ...]:
     """The graph's inputs, in the order of `ExportedFunction.forward`."""
     joins = ("earlier", "earlier_mask") if config.fusion.enabled else ()
+    if config.fusion.stereo.channels:
+        joins = (*joins, "earlier_keys", "earlier_pixels")
     return ("views", "cameras", "depth_index", "pixel_index", "crowded", "cell_row", *joins)
 
 
 def output_names(config: ModelConfig) -> tuple[str, ...]:
-    """The graph's outputs; a model that joins frames also gives the volume to join to a later one."""
-    return ("density", "semantics", *(("volume",) if config.fusion.enabled else ()))
+    """The graph's outputs; a model that joins frames also gives what is kept for a later one."""
+    kept = ("volume",) if config.fusion.enabled else ()
+    return ("density", "semantics", *kept, *(("keys",) if config.fusion.stereo.channels else ()))
 
 
 class FrameArguments:
@@ -116,28 +119,29 @@ class FrameArguments:
         self._last: tuple[LiftGeometry, PoolingTables] | None = None
 
     def __call__(
-        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: EarlierFrame | None = None
     ) -> dict[str, Tensor]:
         """{name: tensor}, in the order of `input_names`, on the device of the pictures.
 
         Args:
             pictures: (N, H, W, 3) uint8.
             geometry: of one frame.
-            earlier: the volume of an earlier frame (B = 1), for models that join one; None: there is none.
+            earlier: an earlier frame (B = 1), for models that join one; None: there is none.
         """
         if self._last is None or self._last[0] is not geometry:
             self._last = geometry, pooling_tables(geometry, self._cells)
         given = [pictures, geometry.cameras[0], *self._last[1].in_order()]
         if self._config.fusion.enabled:
-            given += earlier or no_volume((1, *self._config.volume_shape), geometry.cameras)
+            shapes = (1, *self._config.volume_shape), self._config.keys_shape(len(pictures))
+            given += (earlier or no_earlier_frame(*shapes, geometry.cameras)).tensors()
         return dict(zip(input_names(self._config), given, strict=True))
 
 
 class ExportedFunction(nn.Module):
     """What an exported file computes: density and semantics from camera views and their geometry.
 
-    Of a model that joins frames it also gives the volume to join to a later one. Moving it by the ego motion
-    (`network.fusion.warp_volume`) is left to the caller.
+    Of a model that joins frames it also gives what is kept for a later one. Moving it by the ego motion
+    (`network.fusion.placed`) is left to the caller.
     """
 
     def __init__(self, network: OccupancyNetwork) -> None:
@@ -157,6 +161,8 @@ class ExportedFunction(nn.Module):
         cell_row: Tensor,
         earlier: Tensor | None = None,
         earlier_mask: Tensor | None = None,
+        earlier_keys: Tensor | None = None,
+        earlier_pixels: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Predict one frame.
 
@@ -164,19 +170,22 @@ class ExportedFunction(nn.Module):
             views: (N, H, W, 3) uint8 RGB, pinhole views as `Preprocessor` makes them.
             cameras: (N, CAMERA_PARAMETERS) float32, `LiftGeometry.cameras` of the frame.
             depth_index, pixel_index, crowded, cell_row: `pooling_tables` of the frame.
-            earlier, earlier_mask: `PlacedVolume` (B = 1), of a model that joins frames; zeros where there is none.
+            earlier, earlier_mask, earlier_keys, earlier_pixels: `EarlierFrame` (B = 1), of a model that joins frames,
+                the last two of one with stereo; zeros where there is none.
         Returns:
             density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free;
-            of a model that joins frames also this frame's volume, (1, *ModelConfig.volume_shape) float32.
+            of a model that joins frames also this frame's volume, (1, *ModelConfig.volume_shape) float32, and of one
+            with stereo its keys, ModelConfig.keys_shape(N) float32.
         """
         images = views.float().movedim(-1, -3) * self.scale + self.offset
-        depth, context = self.network.image_features(images, cameras)
-        pooled = self.pool(depth, context, depth_index, pixel_index, crowded, cell_row)
-        if earlier is None or earlier_mask is None:
-            density, semantics = self.network.decode(pooled)
-            return density[0], semantics[0]
-        density, semantics = self.network.decode(pooled, PlacedVolume(earlier, earlier_mask))
-        return density[0], semantics[0], pooled
+        frame = None
+        if earlier is not None and earlier_mask is not None:
+            frame = EarlierFrame(earlier, earlier_mask, earlier_keys, earlier_pixels)
+        joined = None if frame is None else frame.images
+        found = self.network.image_features(images, cameras, joined, backend="reference")
+        pooled = self.pool(found.depth, found.context, depth_index, pixel_index, crowded, cell_row)
+        density, semantics = self.network.decode(pooled, frame)
+        return density[0], semantics[0], *self.network.kept(pooled, found.keys)
 
     def pool(
         self,

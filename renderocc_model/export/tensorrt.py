@@ -14,7 +14,7 @@ from torch import Tensor
 from renderocc_model.export.graph import FrameArguments
 from renderocc_model.network.checkpoint import CheckpointError
 from renderocc_model.network.config import ModelConfig
-from renderocc_model.network.fusion import PlacedVolume
+from renderocc_model.network.fusion import EarlierFrame
 from renderocc_model.network.lift import LiftGeometry
 
 __all__ = ["TensorRTNetwork"]
@@ -49,17 +49,20 @@ class TensorRTNetwork:
         }
         if config.fusion.enabled:
             self._shapes["volume"] = (1, *config.volume_shape)
+        self._keys_shape = config.keys_shape
         self._largest: dict[str, tuple[int, ...]] = {}
         self._context: Any = None
 
     def __call__(
-        self, pictures: Tensor, geometry: LiftGeometry, earlier: PlacedVolume | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, pictures: Tensor, geometry: LiftGeometry, earlier: EarlierFrame | None = None
+    ) -> tuple[Tensor, ...]:
         given = self._arguments(pictures, geometry, earlier)
         given = {name: tensor.contiguous() for name, tensor in given.items()}
         if self._context is None or not self._fits(given):
             self._build(given)
-        results = {name: torch.empty(shape, device=self._device) for name, shape in self._shapes.items()}
+        keys = self._keys_shape(len(pictures))
+        shapes = self._shapes if keys is None else {**self._shapes, "keys": keys}
+        results = {name: torch.empty(shape, device=self._device) for name, shape in shapes.items()}
         for name, tensor in given.items():
             self._context.set_input_shape(name, tuple(tensor.shape))
         for name, tensor in (*given.items(), *results.items()):
@@ -67,7 +70,7 @@ class TensorRTNetwork:
         # The engine works on torch's stream, after what made its inputs and before what reads its outputs.
         if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
             raise ValueError(f"{self._path}: TensorRT could not run it; see its messages above")
-        return results["density"], results["semantics"], results.get("volume")
+        return tuple(results.values())
 
     def _fits(self, given: dict[str, Tensor]) -> bool:
         return all(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..field.field import occupancy_probability
-from ..network.fusion import PlacedVolume, no_volume
+from ..network.fusion import EarlierFrame, no_earlier_frame
 from ..ops.visibility import CAMERA_NUMBERS, ViewFrusta, cast
 from ..ops.voxel_pooling import PoolingPlan
 from .compaction import Record, packed_voxels
@@ -35,14 +35,14 @@ class FrameInputs:
         plan: on the device.
         camera_table: (N, CAMERA_NUMBERS) float32, from `ViewFrusta.camera_table`, on the host.
         threshold: (X, Y, 1) float32 on the device, occupied above this probability.
-        earlier: the volume of an earlier frame, if the network joins one and there is one.
+        earlier: an earlier frame of these cameras, if the network joins one and there is one.
     """
 
     lift_cameras: Tensor
     plan: PoolingPlan
     camera_table: np.ndarray
     threshold: Tensor
-    earlier: PlacedVolume | None = None
+    earlier: EarlierFrame | None = None
 
 
 class FixedFrames:
@@ -85,10 +85,11 @@ class FixedFrames:
         self._numbers = torch.zeros(self._host_numbers.shape, dtype=torch.float32, device=device)
         self._lift_cameras, self._threshold = first.lift_cameras.clone(), first.threshold.clone()
         self._threshold_given = first.threshold
-        self._earlier: PlacedVolume | None = None
+        self._earlier: EarlierFrame | None = None
         if network.joins_frames:
             like = torch.empty(0, dtype=network.dtype, device=device)
-            self._earlier = no_volume((1, *network.config.volume_shape), like)
+            config = network.config
+            self._earlier = no_earlier_frame((1, *config.volume_shape), config.keys_shape(pictures[0]), like)
         self._plan = _copied(first.plan)
         self._plan_given: PoolingPlan | None = None
         self._place(first)
@@ -130,8 +131,11 @@ class FixedFrames:
         if inputs.threshold is not self._threshold_given:
             self._threshold.copy_(inputs.threshold)
             self._threshold_given = inputs.threshold
-        for fixed, given in zip(self._earlier or (), inputs.earlier or (None, None)):
-            fixed.zero_() if given is None else fixed.copy_(given)
+        if self._earlier is not None:
+            fixed = self._earlier.tensors()
+            given = (None,) * len(fixed) if inputs.earlier is None else inputs.earlier.tensors()
+            for one, other in zip(fixed, given, strict=True):
+                one.zero_() if other is None else one.copy_(other)
         if inputs.plan is not self._plan_given:  # the same object while no camera moves
             self._plan.copy_(inputs.plan)
             self._lift_cameras.copy_(inputs.lift_cameras)

@@ -20,7 +20,7 @@ from torch.nn import functional
 from ..export.openvino_file import Graph, OpenVinoFile
 from ..network.checkpoint import CheckpointError
 from ..network.config import ModelConfig
-from ..network.fusion import PlacedVolume
+from ..network.fusion import EarlierFrame
 from ..network.lift import CAMERA_PARAMETERS, Frustums
 from ..network.network import OccupancyNetwork
 from ..network.untrained import surround_cameras
@@ -54,9 +54,10 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
     channels, shape, features = config.lift.context_channels, config.grid.shape, config.heads.voxel_channels
     flat = config.encoder.kind == "channel_to_height"
     voxels = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)
+    keys = config.keys_shape(cameras)
     image = StageShapes(
         ((cameras, images.height, images.width, 3), (cameras, CAMERA_PARAMETERS)),
-        ((cameras, bins, height, width), (cameras, height, width, channels)),
+        ((cameras, bins, height, width), (cameras, height, width, channels), *(() if keys is None else (keys,))),
     )
     volume = _volume_shape(config)
     joined = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
@@ -66,6 +67,9 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
 class ImageStage(nn.Module):
     """(pictures (N, H, W, 3) uint8, cameras (N, CAMERA_PARAMETERS)) -> depth (N, D, h, w), context (N, h, w, C).
 
+    Of a network with stereo it gives the logits of depth, to which what earlier images say is added outside, and the
+    images' keys (N, K, h, w).
+
     Args:
         network: folded for inference, float32.
     """
@@ -73,14 +77,19 @@ class ImageStage(nn.Module):
     def __init__(self, network: OccupancyNetwork) -> None:
         super().__init__()
         self.backbone, self.neck, self.lift = network.backbone, network.neck, network.lift
+        self.stereo = network.stereo
         mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.backbone.mean, self.backbone.std))
         self.register_buffer("scale", (1 / (255 * std)).float().view(3, 1, 1))
         self.register_buffer("offset", (-mean / std).float().view(3, 1, 1))
 
-    def forward(self, pictures: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pictures: Tensor, cameras: Tensor) -> tuple[Tensor, ...]:
         images = pictures.float().movedim(-1, -3) * self.scale + self.offset
-        depth, context = self.lift(self.neck(self.backbone.maps(images)), cameras)
-        return depth, context.movedim(1, -1)
+        maps = self.backbone.maps(images)
+        logits, context = self.lift(self.neck(maps), cameras)
+        context = context.movedim(1, -1)
+        if self.stereo is None:
+            return functional.softmax(logits, dim=1), context
+        return logits, context, self.stereo.keys_of(maps[0])
 
 
 class VolumeStage(nn.Module):
@@ -105,7 +114,7 @@ class VolumeStage(nn.Module):
     def forward(self, volume: Tensor, *earlier: Tensor) -> tuple[Tensor, Tensor]:
         pooled, *joined = (part.movedim(-1, 1) for part in (volume, *earlier))
         if self.fusion is not None:
-            pooled = self.fusion(pooled, PlacedVolume(*joined))
+            pooled = self.fusion(pooled, EarlierFrame(*joined))
         voxels = self.project(self.encoder(pooled))
         density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
         density = density.movedim(1, -1) if volume.ndim == 4 else density.squeeze(1)

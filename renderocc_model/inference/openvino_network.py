@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..network.checkpoint import CheckpointError
-from ..network.fusion import PlacedVolume, Volume, no_volume
+from ..network.fusion import EarlierFrame, no_earlier_frame
+from ..network.lift import depths_of_bins
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -28,7 +30,9 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVinoNetwork:
-    """Runs the image network, fusion and the volume encoder in OpenVINO; pooling and classes are this package's.
+    """Runs the image network, fusion and the volume encoder in OpenVINO.
+
+    Comparison with earlier images, pooling and classes are this package's.
 
     Converting takes some seconds. Pictures of any number of cameras run through the same model.
 
@@ -76,33 +80,40 @@ class OpenVinoNetwork:
 
     @property
     def joins_frames(self) -> bool:
-        """Whether an earlier frame's volume is used."""
+        """Whether an earlier frame is used."""
         return self._network.fusion is not None
 
     def predict(
-        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: PlacedVolume | None = None
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: EarlierFrame | None = None
     ) -> Prediction:
         """Predict one frame; as `InferenceNetwork.predict`, everything on the CPU."""
         config, network = self.config, self._network
-        pooled = self.pooled(pictures, cameras, plan)
+        pooled, *keys = self.pooled(pictures, cameras, plan, earlier)
         given = self.volume_inputs(pooled, earlier)
         density, voxels = self._run(self._volume, given, stage_shapes(config, 1)[1].outputs)
-        volume = None if network.fusion is None else Volume.current(pooled)
         shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
-        return Prediction(density[0], shaped, network.heads.logits_of, volume)
+        return Prediction(density[0], shaped, network.heads.logits_of, network.kept(pooled, *keys))
 
-    def pooled(self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan) -> Tensor:
-        """The volume of one frame before fusion, as `OccupancyNetwork.volume_of` gives it; arguments of `predict`."""
-        shapes = stage_shapes(self.config, len(pictures))[0]
-        depth, context = self._run(self._image, (pictures, cameras), shapes.outputs)
-        return self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
+    def pooled(
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: EarlierFrame | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The volume of one frame before fusion, as `OccupancyNetwork.volume_of` gives it, and the images' keys, None
+        of networks without stereo; arguments of `predict`."""
+        shapes, stereo = stage_shapes(self.config, len(pictures))[0], self._network.stereo
+        depth, context, *keys = self._run(self._image, (pictures, cameras), shapes.outputs)
+        if stereo is not None:
+            depths = depths_of_bins(self.config.lift.depth, cameras)
+            parallax = stereo(keys[0], None if earlier is None else earlier.images, depths)
+            depth = functional.softmax(depth + parallax, dim=1)
+        pooled = self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
+        return pooled, keys[0] if keys else None
 
-    def volume_inputs(self, pooled: Tensor, earlier: PlacedVolume | None) -> tuple[Tensor, ...]:
+    def volume_inputs(self, pooled: Tensor, earlier: EarlierFrame | None) -> tuple[Tensor, ...]:
         """The inputs of `VolumeStage`; zeros if the network joins frames and there is no earlier one."""
         if self._network.fusion is None:
             return (pooled.movedim(1, -1),)
-        earlier = earlier or no_volume(pooled.shape, pooled)
-        return tuple(part.movedim(1, -1) for part in (pooled, *earlier))
+        earlier = earlier or no_earlier_frame(pooled.shape, None, pooled)
+        return tuple(part.movedim(1, -1) for part in (pooled, *earlier[:2]))
 
     def _run(self, request: Any, given: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The outputs, float32, in memory of their own: OpenVINO writes there, and nothing is copied."""

@@ -9,6 +9,7 @@ few cells near the vehicle hold numbers far larger than all others, with those t
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ..export.openvino_file import Graph
-from ..network.fusion import Volume, warp_volume
+from ..network.fusion import EarlierFrame, KeptFrame, placed
+from ..network.lift import LiftGeometry
 from ..network.network import OccupancyNetwork
-from ..ops.voxel_pooling import PoolingPlan
 from .folding import folded_for_inference
 from .openvino_graphs import converted, import_openvino, written_graph
 from .openvino_network import OpenVinoNetwork
@@ -32,16 +33,19 @@ _HEAD_LAYERS = 2
 
 
 class NetworkInputs(NamedTuple):
-    """What the network gets for a frame: arguments of `OpenVinoNetwork.predict`, and of the frame to join.
+    """What the network gets for a frame, and for the frame to join.
 
     Attributes:
+        pictures: (N, H, W, 3) uint8.
+        geometry: of the frame (B = 1).
+        cameras: objects that tell its cameras apart.
         earlier: the inputs of an earlier frame, for a network that joins one; None where there is none.
         base_from_earlier: (4, 4) from the vehicle's frame then to that of now.
     """
 
     pictures: Tensor
-    cameras: Tensor
-    plan: PoolingPlan
+    geometry: LiftGeometry
+    cameras: tuple[object, ...] = ()
     earlier: NetworkInputs | None = None
     base_from_earlier: Tensor | None = None
 
@@ -79,15 +83,20 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
     plain = OpenVinoNetwork(network, "float32", models=(image, volume))
 
     def of_image(frame: NetworkInputs) -> list[np.ndarray]:
-        return [frame.pictures.numpy(), frame.cameras.numpy()]
+        return [frame.pictures.numpy(), frame.geometry.cameras[0].numpy()]
+
+    def pooled(frame: NetworkInputs, earlier: EarlierFrame | None = None) -> tuple[Tensor, Tensor | None]:
+        plan = frame.geometry.plan(math.prod(network.config.pooled_shape))
+        return plain.pooled(frame.pictures, frame.geometry.cameras[0], plan, earlier)
 
     def of_volume(frame: NetworkInputs) -> list[np.ndarray]:
-        pooled = plain.pooled(*frame[:3])
         earlier = None
         if plain.joins_frames and frame.earlier is not None and frame.base_from_earlier is not None:
-            before = Volume.current(plain.pooled(*frame.earlier[:3]))
-            earlier = warp_volume(before.moved(frame.base_from_earlier), network.config.grid)
-        return [np.ascontiguousarray(part.numpy()) for part in plain.volume_inputs(pooled, earlier)]
+            before = KeptFrame.current(*pooled(frame.earlier)).with_cameras(frame.earlier.geometry)
+            moved = before.moved(frame.base_from_earlier).of_cameras(frame.earlier.cameras, frame.cameras)
+            earlier = placed(moved, network.config.grid, frame.geometry)
+        given = plain.volume_inputs(pooled(frame, earlier)[0], earlier)
+        return [np.ascontiguousarray(part.numpy()) for part in given]
 
     kept = [*_first_convolutions(volume), *_head_convolutions(volume)]
     if plain.joins_frames:

@@ -22,7 +22,7 @@ from ..geometry.undistortion import UndistortTable
 from ..images.preprocessing import Preprocessor
 from ..network.checkpoint import Checkpoint
 from ..network.config import ModelConfig
-from ..network.fusion import PlacedVolume, Volume, warp_volume
+from ..network.fusion import EarlierFrame, KeptFrame, placed
 from ..network.lift import LiftGeometry
 from ..network.presets import preset as preset_named
 from ..network.rig_summary import compare_summaries, summary_of_models
@@ -31,12 +31,12 @@ from ..ops.left_out import left_out
 from .camera_set import CameraSet, CameraSets
 from .cuda_graph import record_graph
 from .fixed_frames import FixedFrames, FrameInputs, Recorder
+from .frame_history import FrameHistory
 from .input_checks import check_inputs
 from .loading import load_network
 from .occupancy_reader import OccupancyReader
 from .precision import chosen_device
 from .prepared_network import InferenceNetwork, Prediction
-from .volume_history import VolumeHistory
 
 __all__ = ["Occupancy", "Predictor"]
 
@@ -56,8 +56,8 @@ class Predictor:
     replayed for later ones (`fixed_frames`); exported models run without a graph.
 
     Used by one thread at a time. With a model that joins an earlier frame, give the vehicle's pose and the time with
-    each call: the volume of about `model.fusion.interval` ago is moved by the ego motion between the two poses. All
-    volumes are forgotten when a pose is missing.
+    each call: what was kept of the frame of about `model.fusion.interval` ago is moved by the ego motion between the
+    two poses. All frames are forgotten when a pose is missing.
 
     Args:
         checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network
@@ -103,7 +103,7 @@ class Predictor:
         self._recorder: Recorder | None = None
         if self.device.type == "cuda" and self._network is not None:
             self._recorder = partial(record_graph, device=self.device)
-        self._history = VolumeHistory(self.config.fusion.interval)
+        self._history = FrameHistory(self.config.fusion.interval)
         self._rig = rig
         self._preprocessor = None if rig is None else Preprocessor(rig, *self.view_size)
         self.warnings = [] if rig is None else self.compare_rig(rig)
@@ -218,17 +218,19 @@ class Predictor:
         cameras = self._camera_sets.of(tables)
         cameras.used += 1
         seconds = self._history.next_seconds if seconds is None else seconds
-        earlier = self._earlier_volume(odom_from_base, seconds)
+        geometry = cameras.frustums.place(base_from_camera)
+        earlier = self._earlier_frame(cameras, geometry, odom_from_base, seconds)
         if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
         if cameras.frames is not None:
-            occupancy, volume = self._replay(cameras, cameras.frames, views, base_from_camera, earlier)
+            occupancy, kept = self._replay(cameras, cameras.frames, views, base_from_camera, earlier)
         else:
             pictures = self._upload(views)
-            prediction = self._run_network(pictures, cameras, cameras.frustums.place(base_from_camera), earlier)
-            occupancy, volume = self._occupancy(prediction, cameras, base_from_camera), prediction.volume
-        if volume is not None and odom_from_base is not None:
-            self._history.add(volume, odom_from_base, seconds)
+            prediction = self._run_network(pictures, cameras, geometry, earlier)
+            occupancy, kept = self._occupancy(prediction, cameras, base_from_camera), prediction.kept
+        if kept and odom_from_base is not None:
+            frame = KeptFrame.current(*kept).with_cameras(geometry)
+            self._history.add(frame, odom_from_base, seconds, cameras.tables)
         return occupancy
 
     def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
@@ -241,7 +243,7 @@ class Predictor:
         return np.empty((len(tables), *self.view_size, 3), np.uint8) if frames is None else frames.buffer
 
     def reset(self) -> None:
-        """Forget earlier volumes: the next frame is predicted as if it were the first."""
+        """Forget earlier frames: the next frame is predicted as if it were the first."""
         self._history.clear()
 
     def warm_up(self, cameras: int = 6) -> None:
@@ -271,20 +273,22 @@ class Predictor:
         return self._recorder is not None and not left_out().keys() & {"cuda_graph", "voxel_pooling", "visibility"}
 
     def _run_network(
-        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, earlier: PlacedVolume | None
+        self, pictures: Tensor, cameras: CameraSet, geometry: LiftGeometry, earlier: EarlierFrame | None
     ) -> Prediction:
         if self._exported is not None:
-            density, logits, volume = self._exported(pictures, geometry, earlier)
-            return Prediction(density, logits, _same, None if volume is None else Volume.current(volume))
+            density, logits, *kept = self._exported(pictures, geometry, earlier)
+            return Prediction(density, logits, _same, tuple(kept))
         assert self._network is not None
         return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), earlier)
 
-    def _earlier_volume(self, odom_from_base: np.ndarray | None, seconds: float) -> PlacedVolume | None:
+    def _earlier_frame(
+        self, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None, seconds: float
+    ) -> EarlierFrame | None:
         if odom_from_base is None:
             self._history.clear()
             return None
-        previous = self._history.before(odom_from_base, seconds)
-        return None if previous is None else warp_volume(previous, self.grid)
+        previous = self._history.before(odom_from_base, seconds, cameras.tables)
+        return None if previous is None else placed(previous, self.grid, geometry)
 
     def _upload(self, views: np.ndarray | Tensor) -> Tensor:
         pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
@@ -323,12 +327,12 @@ class Predictor:
         frames: FixedFrames,
         views: np.ndarray | Tensor,
         base_from_camera: np.ndarray,
-        earlier: PlacedVolume | None,
-    ) -> tuple[Occupancy, Volume | None]:
+        earlier: EarlierFrame | None,
+    ) -> tuple[Occupancy, tuple[Tensor, ...]]:
         frames.upload(views)
         found, prediction = frames.run(replace(self._inputs(cameras, base_from_camera), earlier=earlier))
         occupancy = self._reader.of_record(frames.record, found, prediction)
-        return occupancy or self._occupancy(prediction, cameras, base_from_camera), prediction.volume
+        return occupancy or self._occupancy(prediction, cameras, base_from_camera), prediction.kept
 
     def _inputs(self, cameras: CameraSet, base_from_camera: np.ndarray) -> FrameInputs:
         geometry = cameras.frustums.place(base_from_camera)

@@ -14,7 +14,7 @@ from ..field.field import SemanticDensityField
 from ..geometry.grid import VoxelGrid
 from ..images.preprocessing import scaled
 from ..network.checkpoint import CheckpointError
-from ..network.fusion import PlacedVolume, Volume
+from ..network.fusion import EarlierFrame
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -33,13 +33,14 @@ class Prediction:
         density: (X, Y, Z) float32 >= 0, 1/m.
         voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
         head: computes float32 logits (..., C) from any of them, (..., K).
-        volume: as in `NetworkOutput`.
+        kept: the pooled volume (1, C, X, Y[, Z]) and, of networks with stereo, the images' keys (N, K, h, w): the first
+            arguments of `KeptFrame.current`. Nothing of networks that join no frames.
     """
 
     density: Tensor
     voxels: Tensor
     head: Callable[[Tensor], Tensor]
-    volume: Volume | None = None
+    kept: tuple[Tensor, ...] = ()
 
     def logits_at(self, rows: Tensor) -> Tensor:
         """Class logits (M, C) of the voxels with these flat indices (M,).
@@ -62,8 +63,8 @@ class Prediction:
 
     def detached(self) -> Prediction:
         """A copy in its own memory."""
-        volume = None if self.volume is None else Volume.current(self.volume.features.clone())
-        return Prediction(self.density.clone(), self.voxels.clone(), self.head, volume)
+        kept = tuple(part.clone() for part in self.kept)
+        return Prediction(self.density.clone(), self.voxels.clone(), self.head, kept)
 
 
 class InferenceNetwork:
@@ -98,11 +99,11 @@ class InferenceNetwork:
 
     @property
     def joins_frames(self) -> bool:
-        """Whether an earlier frame's volume is used."""
+        """Whether an earlier frame is used."""
         return self._network.fusion is not None
 
     def predict(
-        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: PlacedVolume | None = None
+        self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: EarlierFrame | None = None
     ) -> Prediction:
         """Predict one frame.
 
@@ -110,18 +111,17 @@ class InferenceNetwork:
             pictures: (N, H, W, 3) uint8 RGB on the device.
             cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
             plan: the pooling plan of their points.
-            earlier: the volume of an earlier frame, if the network joins one and there is one.
+            earlier: an earlier frame of these cameras, if the network joins one and there is one.
         """
         network = self._network
         with self._context():
             maps = network.backbone.maps(self._images(pictures))
-            depth, context = network.lift(network.neck(maps), cameras)
-            pooled = network.volume_of(pool(depth, context, plan), 1)
+            found = network.features_of_maps(maps, cameras, None if earlier is None else earlier.images)
+            pooled = network.volume_of(pool(found.depth, found.context, plan), 1)
             fused = pooled if network.fusion is None else network.fusion(pooled, earlier)
             voxels = network.voxels(network.encoder(fused))[0]
             density = network.heads.density_of(voxels)
-        volume = None if network.fusion is None else Volume.current(pooled)
-        return Prediction(density, voxels, self._logits, volume)
+        return Prediction(density, voxels, self._logits, network.kept(pooled, found.keys))
 
     def _images(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""

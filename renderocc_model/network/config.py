@@ -16,6 +16,7 @@ __all__ = [
     "LiftConfig",
     "ModelConfig",
     "NeckConfig",
+    "StereoConfig",
 ]
 
 MAX_VOXELS = 1 << 26  # 67 million, 100 times the Occ3D grid
@@ -104,13 +105,35 @@ class LiftConfig:
 
 
 @configuration
+class StereoConfig:
+    """Comparison of each camera's image with its image of the earlier frame, at each depth of a pixel."""
+
+    channels: int = setting(0, "channels of what is compared; 0 compares nothing", minimum=0, maximum=1024)
+    groups: int = setting(4, "similarities for each depth, each of an equal part of the channels", 1, 256)
+
+    def check(self) -> None:
+        if self.channels % self.groups:
+            raise ValueError(
+                f"groups is {self.groups}, which does not divide the {self.channels} channels; choose a divisor"
+            )
+
+
+@configuration
 class FusionConfig:
-    """Use of an earlier frame's pooled volume, placed by ego motion."""
+    """Use of an earlier frame: its pooled volume, placed by ego motion, and its images."""
 
     enabled: bool = setting(False, "join an earlier frame's volume to the current one")
     interval: float = setting(
         0.5, "time between the two frames [s]; the nearest that there is is taken", minimum=0.05, maximum=5.0
     )
+    stereo: StereoConfig = setting(StereoConfig(), "comparison of the images of the two frames, for their depth")
+
+    def check(self) -> None:
+        if self.stereo.channels and not self.enabled:
+            raise ValueError(
+                f"stereo.channels is {self.stereo.channels} but enabled is false: there is no earlier frame to compare "
+                "with; set enabled to true"
+            )
 
 
 @configuration
@@ -176,6 +199,11 @@ class ModelConfig:
         x, y, slices = self.pooled_shape
         channels = self.lift.context_channels
         return (slices * channels, x, y) if self.encoder.kind == "channel_to_height" else (channels, x, y, slices)
+
+    def keys_shape(self, cameras: int) -> tuple[int, int, int, int] | None:
+        """(cameras, K, h, w) of what is kept of images to be compared with later ones; None without stereo."""
+        channels = self.fusion.stereo.channels
+        return (cameras, channels, *self.feature_shape) if channels else None
 
     @property
     def feature_shape(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""An earlier frame's volume, moved by ego motion and joined to the current one."""
+"""What is kept of a frame for later ones; its volume, moved by ego motion and joined to the current one."""
 
 from __future__ import annotations
 
@@ -14,79 +14,134 @@ from torch.nn import functional
 
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.layers import convolution, without_effect
+from renderocc_model.network.lift import LiftGeometry
+from renderocc_model.network.stereo import EarlierImages, earlier_pixels, no_images
 
-__all__ = ["PlacedVolume", "Volume", "VolumeFusion", "no_volume", "warp_volume"]
+__all__ = ["EarlierFrame", "KeptFrame", "VolumeFusion", "no_earlier_frame", "placed"]
 
 
 @dataclass(frozen=True)
-class Volume:
-    """Pooled features of one frame (or a batch of frames), kept for the next.
+class KeptFrame:
+    """What is kept of one frame (or a batch of frames) for a later one.
 
     Attributes:
-        features: (B, C, X, Y) over the ground plane or (B, C, X, Y, Z).
+        volume: (B, C, X, Y), pooled features over the ground plane, or (B, C, X, Y, Z).
         base_from_volume: (B, 4, 4) float64, from the base frame the features were made in to the base frame of now.
         valid: (B,) bool, false for frames that have no predecessor; their features are not looked at.
+        keys: (B, N, K, h, w), what images are compared with, of networks with stereo.
+        base_from_pixel: (B, N, 4, 4) float64, as in `LiftGeometry`, of the keys' cameras and the base frame then.
     """
 
-    features: Tensor
+    volume: Tensor
     base_from_volume: Tensor
     valid: Tensor
+    keys: Tensor | None = None
+    base_from_pixel: Tensor | None = None
 
     @staticmethod
-    def current(features: Tensor) -> Volume:
-        """The volume of a frame that was made just now."""
-        batch, device = features.shape[0], features.device
+    def current(volume: Tensor, keys: Tensor | None = None) -> KeptFrame:
+        """A frame that was predicted just now; keys (B * N, K, h, w) only of networks with stereo."""
+        batch, device = volume.shape[0], volume.device
         identity = torch.eye(4, dtype=torch.float64, device=device).expand(batch, 4, 4)
-        return Volume(features, identity, torch.ones(batch, dtype=torch.bool, device=device))
+        valid = torch.ones(batch, dtype=torch.bool, device=device)
+        return KeptFrame(volume, identity, valid, None if keys is None else keys.unflatten(0, (batch, -1)))
 
-    def moved(self, current_base_from_previous_base: Tensor, valid: Tensor | None = None) -> Volume:
-        """The same features after the vehicle moved on.
+    def with_cameras(self, geometry: LiftGeometry) -> KeptFrame:
+        """With the geometry of the keys' cameras, which a later frame needs to be compared with them."""
+        return self if self.keys is None else replace(self, base_from_pixel=geometry.base_from_pixel)
+
+    def moved(self, current_base_from_previous_base: Tensor, valid: Tensor | None = None) -> KeptFrame:
+        """The same after the vehicle moved on.
 
         Args:
             current_base_from_previous_base: (B, 4, 4) or (4, 4).
             valid: (B,) bool; false where the sample has no predecessor. None: as before.
         """
-        motion = torch.as_tensor(current_base_from_previous_base, dtype=torch.float64, device=self.features.device)
+        motion = torch.as_tensor(current_base_from_previous_base, dtype=torch.float64, device=self.volume.device)
         return replace(
             self, base_from_volume=motion @ self.base_from_volume, valid=self.valid if valid is None else valid
         )
 
-    def detach(self) -> Volume:
-        """Without the graph that made it."""
-        return replace(self, features=self.features.detach())
+    def of_cameras(self, then: Sequence[object], now: Sequence[object]) -> KeptFrame:
+        """With the keys of the cameras of a later frame, which may be others, in another order.
+
+        Args:
+            then, now: what tells cameras apart, compared as objects, in the order of the keys and in the later one.
+        """
+        if self.keys is None or self.base_from_pixel is None:
+            return self
+        if len(then) == len(now) and all(one is other for one, other in zip(then, now)):
+            return self
+        places = [next((place for place, one in enumerate(then) if one is camera), None) for camera in now]
+        index = torch.tensor([place or 0 for place in places], device=self.keys.device)
+        there = torch.tensor([place is not None for place in places], device=self.keys.device)
+        poses = self.base_from_pixel[:, index] * there[:, None, None]
+        return replace(self, keys=self.keys[:, index], base_from_pixel=poses)
 
 
-class PlacedVolume(NamedTuple):
-    """An earlier volume on the grid of now.
+class EarlierFrame(NamedTuple):
+    """An earlier frame as the current one is joined with it.
 
     Attributes:
-        features: (B, C, X, Y[, Z]), 0 where the mask is.
+        volume: (B, C, X, Y[, Z]), on the grid of now; 0 where the mask is.
         mask: (B, 1, X, Y[, Z]), 1 in cells that lie in the grid of a valid earlier frame, else 0.
+        keys, pixels: of `EarlierImages`, for networks with stereo.
     """
 
-    features: Tensor
+    volume: Tensor
     mask: Tensor
+    keys: Tensor | None = None
+    pixels: Tensor | None = None
+
+    @property
+    def images(self) -> EarlierImages | None:
+        return None if self.keys is None or self.pixels is None else EarlierImages(self.keys, self.pixels)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that there are."""
+        return tuple(part for part in self if part is not None)
 
 
-def no_volume(shape: Sequence[int], like: Tensor) -> PlacedVolume:
-    """What is joined where there is no earlier frame: zeros of the shape (B, C, X, Y[, Z]), of a tensor's kind."""
+def no_earlier_frame(shape: Sequence[int], keys: Sequence[int] | None, like: Tensor) -> EarlierFrame:
+    """What is joined where there is no earlier frame: zeros, of a tensor's kind.
+
+    Args:
+        shape: (B, C, X, Y[, Z]), of the volume.
+        keys: (M, K, h, w), their shape, for networks with stereo.
+    """
     batch, channels, *places = shape
-    return PlacedVolume(like.new_zeros(batch, channels, *places), like.new_zeros(batch, 1, *places))
+    volume, mask = like.new_zeros(batch, channels, *places), like.new_zeros(batch, 1, *places)
+    return EarlierFrame(volume, mask, *(() if keys is None else no_images(keys, like)))
 
 
-def warp_volume(volume: Volume, grid: VoxelGrid) -> PlacedVolume:
-    """Resample a volume onto the grid of the current base frame, linear between cell centres.
+def placed(kept: KeptFrame, grid: VoxelGrid, geometry: LiftGeometry | None = None) -> EarlierFrame:
+    """An earlier frame for the current one: its volume resampled, and where its images showed what pixels show now.
 
     Features over the ground plane are moved by the planar part of the motion.
+
+    Args:
+        kept: moved to now.
+        grid: of the network.
+        geometry: of the current frame, whose cameras are those of the keys, for networks with stereo.
     """
-    features = volume.features
+    volume, mask = _warped(kept, grid)
+    if kept.keys is None or kept.base_from_pixel is None or geometry is None:
+        return EarlierFrame(volume, mask)
+    there = kept.base_from_pixel * kept.valid[:, None, None, None]
+    pixels = earlier_pixels(geometry.base_from_pixel, there, kept.base_from_volume)
+    return EarlierFrame(volume, mask, kept.keys.flatten(0, 1), pixels)
+
+
+def _warped(kept: KeptFrame, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """The volume on the grid of the current base frame, linear between cell centres, and its mask."""
+    features = kept.volume
     axes = features.ndim - 2
-    place = _previous_place(volume.base_from_volume, grid, axes)
+    place = _previous_place(kept.base_from_volume, grid, axes)
     counts = torch.tensor(features.shape[2:], device=features.device, dtype=place.dtype)
     inside = ((place >= -0.5) & (place <= counts - 0.5)).all(dim=-1)
-    mask = (inside & volume.valid.view(-1, *[1] * axes)).unsqueeze(-1)
+    mask = (inside & kept.valid.view(-1, *[1] * axes)).unsqueeze(-1)
     warped = torch.where(mask, _between_centres(features, place, counts), 0.0)
-    return PlacedVolume(warped.movedim(-1, 1), mask.to(features.dtype).movedim(-1, 1))
+    return warped.movedim(-1, 1), mask.to(features.dtype).movedim(-1, 1)
 
 
 def _between_centres(features: Tensor, place: Tensor, counts: Tensor) -> Tensor:
@@ -152,14 +207,14 @@ class VolumeFusion(nn.Module):
         )
         self.change = without_effect((nn.Conv2d if dimensions == 2 else nn.Conv3d)(hidden, channels, 1))
 
-    def forward(self, current: Tensor, earlier: PlacedVolume | None) -> Tensor:
-        """(B, C, X, Y[, Z]) from the same; without an earlier volume its features and mask are zero."""
+    def forward(self, current: Tensor, earlier: EarlierFrame | None) -> Tensor:
+        """(B, C, X, Y[, Z]) from the same; without an earlier frame its volume and mask are zero."""
         if earlier is None:
-            earlier = no_volume(current.shape, current)
-        if earlier.features.shape != current.shape:
+            earlier = no_earlier_frame(current.shape, None, current)
+        if earlier.volume.shape != current.shape:
             raise ValueError(
-                f"fusion: the previous volume is {tuple(earlier.features.shape)}, the current one "
-                f"{tuple(current.shape)}; forget the previous volume when batch, grid or model change"
+                f"fusion: the previous volume is {tuple(earlier.volume.shape)}, the current one "
+                f"{tuple(current.shape)}; forget the previous frame when batch, grid or model change"
             )
-        joined = torch.cat([current, *(part.to(current.dtype) for part in earlier)], dim=1)
+        joined = torch.cat([current, *(part.to(current.dtype) for part in earlier[:2])], dim=1)
         return current + self.change(self.join(joined))

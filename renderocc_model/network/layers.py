@@ -9,7 +9,7 @@ from torch import Tensor, nn
 __all__ = ["WITHOUT_EFFECT", "ResidualBlock", "convolution", "resize", "without_effect"]
 
 # Parts of a network whose last layer begins as zeros: with or without them a network is the same function at first.
-WITHOUT_EFFECT = ("lift.rays.", "lift.predict_height.", "fusion.")
+WITHOUT_EFFECT = ("lift.rays.", "lift.predict_height.", "fusion.", "stereo.")
 
 
 def convolution(dimensions: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderocc_model.network.config import DepthConfig, LiftConfig, ModelConfig
@@ -24,6 +23,7 @@ __all__ = [
     "PinholeView",
     "depth_bin_centres",
     "depth_bin_edges",
+    "depths_of_bins",
 ]
 
 # Camera parameters that the depth prediction is given: fx / width, fy / height, (cx + 1/2) / width,
@@ -68,10 +68,13 @@ class LiftGeometry:
         voxel_index: (B, N, D, h, w) int64, cell of the pooled volume for each depth bin of each feature pixel, counted
             as (x * Y + y) * S + s within one frame; -1 outside the grid and for absent cameras.
         cameras: (B, N, CAMERA_PARAMETERS) float32.
+        base_from_pixel: (B, N, 4, 4) float64, from (u d, v d, d, 1) of a feature pixel (u, v) at z-depth d to the base
+            frame; zeros for absent cameras.
     """
 
     voxel_index: Tensor
     cameras: Tensor
+    base_from_pixel: Tensor
 
     def plan(self, cells: int) -> PoolingPlan:
         """Which feature pixels are pooled into which cell; sorted when it is first asked for, then kept.
@@ -91,12 +94,12 @@ class LiftGeometry:
         return LiftGeometry(
             torch.cat([geometry.voxel_index for geometry in geometries]),
             torch.cat([geometry.cameras for geometry in geometries]),
+            torch.cat([geometry.base_from_pixel for geometry in geometries]),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LiftGeometry:
-        return LiftGeometry(
-            self.voxel_index.to(device, non_blocking=non_blocking), self.cameras.to(device, non_blocking=non_blocking)
-        )
+        parts = (self.voxel_index, self.cameras, self.base_from_pixel)
+        return LiftGeometry(*(part.to(device, non_blocking=non_blocking) for part in parts))
 
 
 class Frustums:
@@ -129,6 +132,11 @@ class Frustums:
             np.arange(height) * stride + (stride - 1) / 2, np.arange(width) * stride + (stride - 1) / 2, indexing="ij"
         )
         pixels = np.stack([u, v, np.ones_like(u)]).reshape(3, -1)
+        image_from_feature = np.array([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2], [0, 0, 1]])
+        self._camera_from_pixel = np.tile(np.eye(4), (self._views, 1, 1))
+        self._camera_from_pixel[:, :3, :3] = np.linalg.solve(
+            intrinsics, np.broadcast_to(image_from_feature, intrinsics.shape)
+        )
         self._directions = np.linalg.solve(intrinsics, np.broadcast_to(pixels, (self._views, *pixels.shape)))  # z is 1
         self._depths = torch.tensor(depth_bin_centres(config.lift.depth), dtype=torch.float32, device=self._device)
         size = np.array([config.images.width, config.images.height])
@@ -162,7 +170,11 @@ class Frustums:
             last_base_from_camera, last_present, geometry = self._last
             if np.array_equal(last_present, present) and np.array_equal(last_base_from_camera, base_from_camera):
                 return geometry
-        geometry = LiftGeometry(self._voxel_index(base_from_camera, present), self._camera_parameters(base_from_camera))
+        geometry = LiftGeometry(
+            self._voxel_index(base_from_camera, present),
+            self._camera_parameters(base_from_camera),
+            self._base_from_pixel(base_from_camera, present),
+        )
         self._last = (base_from_camera, present, geometry)
         return geometry
 
@@ -184,6 +196,10 @@ class Frustums:
         upward = base_from_camera[:, 2, [2, 0, 1]]  # z of the optical axis, of the image's x axis, of its y axis
         parameters = np.concatenate([self._optics, height, upward], axis=1)
         return torch.tensor(parameters, dtype=torch.float32, device=self._device)[None]
+
+    def _base_from_pixel(self, base_from_camera: np.ndarray, present: np.ndarray) -> Tensor:
+        base_from_pixel = base_from_camera @ self._camera_from_pixel * present[:, None, None]
+        return torch.from_numpy(base_from_pixel).to(self._device)[None]
 
 
 _FAR_OUTSIDE = -1e8  # in cells: no depth bin reaches the grid from there, and 32-bit integers can hold it
@@ -217,8 +233,8 @@ class DepthContextHead(nn.Module):
     is added to the depths at which the pixel's ray has this height. So "this is road" fixes a depth under any camera.
     Both begin without effect: a network that learned without them can learn on with them.
 
-    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns depth (M, D, h, w), which sums to one
-    over D, and context (M, C, h, w).
+    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns the logits of depth (M, D, h, w), in
+    float32 at least, and context (M, C, h, w).
     """
 
     def __init__(self, inputs: int, config: LiftConfig) -> None:
@@ -248,13 +264,13 @@ class DepthContextHead(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.predict_height is not None:
             logits = logits + self._logits_of_heights(self.predict_height(features), cameras)
-        return F.softmax(logits, dim=1), context
+        return logits, context
 
     def _logits_of_heights(self, heights: Tensor, cameras: Tensor) -> Tensor:
         """The logits of heights (M, K, h, w) at the height of each depth bin, (M, D, h, w); linear in between."""
         config = self.config.heights
         heights = heights.to(torch.promote_types(heights.dtype, torch.float32))
-        depths = _depths_of(self.config.depth, cameras)
+        depths = depths_of_bins(self.config.depth, cameras)
         slope = upward_slope(cameras, heights.shape[2:])
         height = cameras[:, 4, None, None, None] + depths[:, None, None] * slope[:, None]
         place = (height - config.minimum) * ((config.count - 1) / (config.maximum - config.minimum))
@@ -264,7 +280,7 @@ class DepthContextHead(nn.Module):
         return heights.gather(1, index) * (1 - share) + heights.gather(1, index + 1) * share
 
 
-def _depths_of(config: DepthConfig, like: Tensor) -> Tensor:
+def depths_of_bins(config: DepthConfig, like: Tensor) -> Tensor:
     """`depth_bin_centres` as a tensor, computed where it is needed: a buffer would be rounded with the weights."""
     number = torch.arange(config.count, device=like.device, dtype=torch.float32) + 0.5
     if config.spacing == "log":

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderocc_model.network.backbone import ImageBackbone
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.encoder import VolumeEncoder
-from renderocc_model.network.fusion import PlacedVolume, Volume, VolumeFusion, warp_volume
+from renderocc_model.network.fusion import EarlierFrame, KeptFrame, VolumeFusion, placed
 from renderocc_model.network.heads import VoxelFeatures, VoxelHeads
-from renderocc_model.network.lift import CAMERA_PARAMETERS, DepthContextHead, LiftGeometry
+from renderocc_model.network.lift import CAMERA_PARAMETERS, DepthContextHead, LiftGeometry, depths_of_bins
 from renderocc_model.network.neck import FeaturePyramid
+from renderocc_model.network.stereo import EarlierImages, TemporalStereo
 from renderocc_model.ops import voxel_pooling
 
-__all__ = ["NetworkOutput", "OccupancyNetwork", "build_network"]
+__all__ = ["ImageFeatures", "NetworkOutput", "OccupancyNetwork", "build_network"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,28 @@ class NetworkOutput:
         density: (B, X, Y, Z) >= 0, 1/m.
         semantics: (B, X, Y, Z, C) logits of the classes other than free.
         depth_distribution: (B*N, D, h, w), sums to one over D.
-        volume: the pooled features, to be given back as `previous` of the next frame after `volume.moved(...)`;
-            None where the model has no fusion.
+        kept: what is given back as `previous` of a later frame after `kept.moved(...)`; None where the model has no
+            fusion.
     """
 
     density: Tensor
     semantics: Tensor
     depth_distribution: Tensor
-    volume: Volume | None
+    kept: KeptFrame | None
+
+
+class ImageFeatures(NamedTuple):
+    """What the network makes of M images.
+
+    Attributes:
+        depth: (M, D, h, w), sums to one over D.
+        context: (M, C, h, w).
+        keys: (M, K, h, w), what later images are compared with; None where the model has no stereo.
+    """
+
+    depth: Tensor
+    context: Tensor
+    keys: Tensor | None
 
 
 class OccupancyNetwork(nn.Module):
@@ -52,6 +69,8 @@ class OccupancyNetwork(nn.Module):
         self.backbone = ImageBackbone(config.backbone, config.images, pretrained)
         self.neck = FeaturePyramid(2, self.backbone.channels, config.neck.channels)
         self.lift = DepthContextHead(config.neck.channels, config.lift)
+        stereo = config.fusion.stereo
+        self.stereo = TemporalStereo(self.backbone.channels[0], stereo) if stereo.channels else None
         self.fusion = VolumeFusion(dimensions, pooled) if config.fusion.enabled else None
         self.encoder = VolumeEncoder(dimensions, pooled, config.encoder)
         self.voxels = VoxelFeatures(
@@ -59,29 +78,55 @@ class OccupancyNetwork(nn.Module):
         )
         self.heads = VoxelHeads(config.heads, config.class_count)
 
-    def forward(self, images: Tensor, geometry: LiftGeometry, previous: Volume | None = None) -> NetworkOutput:
+    def forward(self, images: Tensor, geometry: LiftGeometry, previous: KeptFrame | None = None) -> NetworkOutput:
         """Predict the field of B frames with N cameras each.
 
         Args:
             images: (B, N, 3, H, W), normalised (`images.preprocessing.normalise`). What an absent camera shows does
                 not matter.
             geometry: where the feature pixels go, from `Frustums.place`.
-            previous: the volume of the frame before, moved to now; None at the first frame or after a reset.
+            previous: what was kept of the frame before, moved to now; None at the first frame or after a reset.
         Raises:
             ValueError: a shape does not fit the configuration or another argument, or `previous` is given to a model
                 without fusion.
         """
         self._check(images, geometry, previous)
-        depth, context = self.image_features(images.flatten(0, 1), geometry.cameras.flatten(0, 1))
-        pooled = self.pool(depth, context, geometry)
-        density, semantics = self.decode(pooled, None if previous is None else warp_volume(previous, self.config.grid))
-        volume = Volume.current(pooled) if self.fusion is not None else None
-        return NetworkOutput(density, semantics, depth, volume)
+        earlier = None if previous is None else placed(previous, self.config.grid, geometry)
+        found = self.image_features(
+            images.flatten(0, 1), geometry.cameras.flatten(0, 1), None if earlier is None else earlier.images
+        )
+        pooled = self.pool(found.depth, found.context, geometry)
+        density, semantics = self.decode(pooled, earlier)
+        kept = self.kept(pooled, found.keys)
+        return NetworkOutput(
+            density, semantics, found.depth, KeptFrame.current(*kept).with_cameras(geometry) if kept else None
+        )
 
-    def image_features(self, images: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth (M, D, h, w) and context (M, C, h, w) of M images (M, 3, H, W) with their camera parameters (M, P)."""
+    def image_features(
+        self, images: Tensor, cameras: Tensor, earlier: EarlierImages | None = None, backend: str = "auto"
+    ) -> ImageFeatures:
+        """What is pooled of M images.
+
+        Args:
+            images: (M, 3, H, W), normalised.
+            cameras: (M, CAMERA_PARAMETERS).
+            earlier: earlier images of the cameras, for models with stereo; None: there are none.
+            backend: of the comparison with them.
+        """
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.lift(self.neck(self.backbone(images)), cameras)
+        return self.features_of_maps(self.backbone(images), cameras, earlier, backend)
+
+    def features_of_maps(
+        self, maps: list[Tensor], cameras: Tensor, earlier: EarlierImages | None = None, backend: str = "auto"
+    ) -> ImageFeatures:
+        """`image_features` of what the backbone gives."""
+        logits, context = self.lift(self.neck(maps), cameras)
+        keys = None
+        if self.stereo is not None:
+            keys = self.stereo.keys_of(maps[0])
+            depths = depths_of_bins(self.config.lift.depth, cameras)
+            logits = logits + self.stereo(keys, earlier, depths, backend).to(logits.dtype)
+        return ImageFeatures(F.softmax(logits, dim=1), context, keys)
 
     def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
         """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z); memory order is channels last."""
@@ -95,13 +140,19 @@ class OccupancyNetwork(nn.Module):
             return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)
 
-    def decode(self, pooled: Tensor, earlier: PlacedVolume | None = None) -> tuple[Tensor, Tensor]:
+    def decode(self, pooled: Tensor, earlier: EarlierFrame | None = None) -> tuple[Tensor, Tensor]:
         """Density (B, X, Y, Z) and class logits (B, X, Y, Z, C) from the pooled volume."""
         if self.fusion is not None:
             pooled = self.fusion(pooled, earlier)
         return self.heads(self.voxels(self.encoder(pooled)))
 
-    def _check(self, images: Tensor, geometry: LiftGeometry, previous: Volume | None) -> None:
+    def kept(self, pooled: Tensor, keys: Tensor | None) -> tuple[Tensor, ...]:
+        """What a later frame is joined with, the first arguments of `KeptFrame.current`; nothing without fusion."""
+        if self.fusion is None:
+            return ()
+        return (pooled,) if keys is None else (pooled, keys)
+
+    def _check(self, images: Tensor, geometry: LiftGeometry, previous: KeptFrame | None) -> None:
         size = self.config.images
         if images.ndim != 5 or images.shape[2:] != (3, size.height, size.width):
             raise ValueError(
@@ -120,7 +171,7 @@ class OccupancyNetwork(nn.Module):
             )
         if previous is not None and self.fusion is None:
             raise ValueError(
-                "network: a previous volume was given, but fusion.enabled is false in this model; give none"
+                "network: a previous frame was given, but fusion.enabled is false in this model; give none"
             )
 
 

@@ -44,8 +44,11 @@ def untrained_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(config).eval().to(device)
+        # These begin without effect.
         if network.fusion is not None:
-            network.fusion.change.reset_parameters()  # it begins without effect
+            network.fusion.change.reset_parameters()
+        if network.stereo is not None:
+            network.stereo.logits.reset_parameters()
         with torch.no_grad():
             _scale_last_layers(network, _noise_volume(network, torch.device(device)))
     return Checkpoint(network, classes, _THRESHOLD, None, {"untrained": True, "seed": seed})
@@ -72,8 +75,8 @@ def _noise_volume(network: OccupancyNetwork, device: torch.device) -> Tensor:
     pictures = 0.9 * coarse + 0.1 * torch.rand(3, 3, height, width)
     pictures = (pictures * 255).to(torch.uint8).permute(0, 2, 3, 1)
     geometry = Frustums(config, views, device).place(poses)
-    depth, context = network.image_features(normalise(pictures.to(device)), geometry.cameras.flatten(0, 1))
-    pooled = network.pool(depth, context, geometry)
+    found = network.image_features(normalise(pictures.to(device)), geometry.cameras.flatten(0, 1))
+    pooled = network.pool(found.depth, found.context, geometry)
     return network.encoder(network.fusion(pooled, None) if network.fusion is not None else pooled)
 
 

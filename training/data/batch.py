@@ -190,6 +190,7 @@ def _frames(views: Sequence[FrameViews | None], samples: Sequence[Sample], confi
         LiftGeometry(
             torch.cat([geometry.voxel_index for geometry in geometries]),
             torch.cat([geometry.cameras for geometry in geometries]).view(len(views), -1, CAMERA_PARAMETERS),
+            torch.cat([geometry.base_from_pixel for geometry in geometries]).view(len(views), -1, 4, 4),
         ),
         torch.from_numpy(intrinsics),
         torch.from_numpy(poses),

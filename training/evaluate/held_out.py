@@ -33,7 +33,7 @@ from renderocc_model.ops.render.surfaces import read_surfaces
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset
-from ..data.previous_volume import previous_volume
+from ..data.previous_frame import previous_frame
 from ..data.sample import Sample
 from ..supervision.ray_rules import RayKinds
 from .confusion import Confusion
@@ -215,7 +215,7 @@ def predicted_fields(
         sample = dataset.sample(0, index)
         batch = make_batch([sample], model_config).to(device)
         with torch.no_grad(), _evaluating(network), autocast(device, precision):
-            output = network(batch.current.network_input(), batch.geometry, previous_volume(network, batch))
+            output = network(batch.current.network_input(), batch.geometry, previous_frame(network, batch))
         field = SemanticDensityField(model_config.grid, output.density[0].float(), output.semantics[0].float())
         yield index, sample, field
 

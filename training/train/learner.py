@@ -22,7 +22,7 @@ from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, bui
 
 from ..data.batch import Batch
 from ..data.dataset import RayDataset
-from ..data.previous_volume import previous_volume
+from ..data.previous_frame import previous_frame
 from ..supervision.supervise import Supervision
 from .config import TrainConfig
 from .distributed import Processes
@@ -115,7 +115,7 @@ class Learner:
         """The network's output for a batch, in the run's precision."""
         device = self.processes.device
         with autocast(device, self.precision):
-            previous = previous_volume(self.network, batch)
+            previous = previous_frame(self.network, batch)
         # A second context: in the first one, autocast would reuse the weights that it has cast without gradient.
         with autocast(device, self.precision):
             return self._shared(batch.current.network_input(), batch.geometry, previous)

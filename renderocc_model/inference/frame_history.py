@@ -1,34 +1,36 @@
-"""The volumes of the last frames, for networks that join an earlier frame."""
+"""What is kept of the last frames, for networks that join an earlier frame."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..geometry.transforms import invert
-from ..network.fusion import Volume
+from ..network.fusion import KeptFrame
 
-__all__ = ["VolumeHistory"]
+__all__ = ["FrameHistory"]
 
-_APART = 0.25  # of the interval, between volumes that are kept
-_TOO_OLD = 3.0  # intervals, after which a volume is of no use any more
+_APART = 0.25  # of the interval, between frames that are kept
+_TOO_OLD = 3.0  # intervals, after which a frame is of no use any more
 
 
 @dataclass(frozen=True)
 class _Kept:
     seconds: float
     odom_from_base: np.ndarray
-    volume: Volume
+    frame: KeptFrame
+    cameras: tuple[object, ...]
 
 
-class VolumeHistory:
-    """Finds the volume of about `interval` seconds ago, as the network has learned with.
+class FrameHistory:
+    """Finds the frame of about `interval` seconds ago, as the network has learned with.
 
-    A camera at 20 Hz has hardly moved since its last frame, and from there sees nothing new. Some six volumes are kept,
-    however fast frames come.
+    A camera at 20 Hz has hardly moved since its last frame, and from there sees nothing new. Some six frames are kept,
+    however fast they come.
 
     Args:
         interval: seconds between the two frames.
@@ -43,20 +45,21 @@ class VolumeHistory:
 
     @property
     def next_seconds(self) -> float:
-        """One interval after the newest volume; 0 if there is none."""
+        """One interval after the newest frame; 0 if there is none."""
         return self._kept[-1].seconds + self._interval if self._kept else 0.0
 
     def clear(self) -> None:
-        """Forget all volumes."""
+        """Forget all frames."""
         self._kept.clear()
 
-    def add(self, volume: Volume, odom_from_base: np.ndarray, seconds: float) -> None:
-        """Keep a frame's volume.
+    def add(self, frame: KeptFrame, odom_from_base: np.ndarray, seconds: float, cameras: Sequence[object] = ()) -> None:
+        """Keep a frame.
 
         Args:
-            volume: as the network gave it.
+            frame: predicted just now.
             odom_from_base: (4, 4) pose of the vehicle at the frame.
             seconds: the frame's time. If it is not after the last one, what was kept is forgotten.
+            cameras: in the order of the frame's keys, objects that tell cameras apart.
         """
         if self._kept and seconds <= self._kept[-1].seconds:
             self._kept.clear()
@@ -64,20 +67,22 @@ class VolumeHistory:
             self._kept.popleft()  # from now on the one after it is always nearer to the interval
         if len(self._kept) > 1 and self._kept[-1].seconds - self._kept[-2].seconds < _APART * self._interval:
             self._kept.pop()  # the newest is always there; those before it are some way apart
-        self._kept.append(_Kept(seconds, np.array(odom_from_base, dtype=np.float64), volume))
+        self._kept.append(_Kept(seconds, np.array(odom_from_base, dtype=np.float64), frame, tuple(cameras)))
 
-    def before(self, odom_from_base: np.ndarray, seconds: float) -> Volume | None:
-        """The volume whose age is nearest to the interval, moved to the vehicle of now; None if there is none.
+    def before(self, odom_from_base: np.ndarray, seconds: float, cameras: Sequence[object] = ()) -> KeptFrame | None:
+        """The frame whose age is nearest to the interval, moved to the vehicle of now; None if there is none.
 
         Args:
             odom_from_base: (4, 4) pose of the vehicle now.
-            seconds: the time now. Volumes that are not earlier, or too old, are not used.
+            seconds: the time now. Frames that are not earlier, or too old, are not used.
+            cameras: those of now: the order of the keys, compared as objects.
         """
         ages = [(abs(seconds - one.seconds - self._interval), one) for one in self._kept if self._usable(one, seconds)]
         if not ages:
             return None
         one = min(ages, key=lambda entry: entry[0])[1]
-        return one.volume.moved(torch.from_numpy(invert(odom_from_base) @ one.odom_from_base))
+        moved = one.frame.moved(torch.from_numpy(invert(odom_from_base) @ one.odom_from_base))
+        return moved.of_cameras(one.cameras, cameras)
 
     def _usable(self, one: _Kept, seconds: float) -> bool:
         return 0 < seconds - one.seconds <= _TOO_OLD * self._interval

@@ -1,0 +1,78 @@
+"""Epipolar similarity on the CPU's cores: the compiled loops of `cpu_loops`, run by threads, as a PyTorch function.
+
+A thread works on a row of pixels of an image, backward on an image: the same input gives the same bytes for any number
+of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..execution import cpu_loops_of, in_threads
+from .reference import NEAREST
+
+__all__ = ["epipolar_similarity", "obstacle"]
+
+NUMBERS_WORTH_A_THREAD = 2**20  # of depths of pixels times channels
+
+
+def obstacle(queries: Tensor) -> str | None:
+    """What keeps this implementation from queries, None if nothing does."""
+    if queries.device.type != "cpu":
+        return f"works on the CPU, and the queries are on {queries.device}"
+    return "sums in float32, and the queries are float64" if queries.dtype == torch.float64 else None
+
+
+def epipolar_similarity(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
+    """What `ops.epipolar.epipolar_similarity` does, for tensors that `ops.epipolar.choose` gives it."""
+    return _Similarity.apply(queries, keys, earlier_pixels, depths, groups).to(queries.dtype)
+
+
+class _Similarity(torch.autograd.Function):
+    """(M, G + 1, D, h, w) float32 of queries and keys (M, C, h, w)."""
+
+    @staticmethod
+    def forward(ctx, queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
+        loops = cpu_loops_of(__package__, "comparing earlier images")
+        images, _, height, width = queries.shape
+        given = _rows(queries), _rows(keys), _array(earlier_pixels), _array(depths)
+        written = torch.empty(images, groups + 1, len(depths), height, width, dtype=torch.float32)
+        into = written.numpy()
+
+        def work(row: int) -> None:
+            loops.compare(*given, NEAREST, into, *divmod(row, height))
+
+        _in_threads(work, images * height, written.numel() * queries.shape[1])
+        ctx.given, ctx.groups, ctx.types = given, groups, (queries.dtype, keys.dtype)
+        return written
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        loops = cpu_loops_of(__package__, "comparing earlier images")
+        upstream = gradient.contiguous().numpy()
+        results = [torch.zeros(rows.shape, dtype=torch.float32) for rows in ctx.given[:2]]
+        into = [result.numpy() for result in results]
+
+        def work(image: int) -> None:
+            loops.push_back(*ctx.given, NEAREST, upstream, *into, image)
+
+        _in_threads(work, len(upstream), upstream.size * results[0].shape[-1])
+        return *(rows.permute(0, 3, 1, 2).to(kind) for rows, kind in zip(results, ctx.types)), None, None, None
+
+
+def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:
+    in_threads(work, range(items), max(1, min(torch.get_num_threads(), numbers // NUMBERS_WORTH_A_THREAD)))
+
+
+def _rows(features: Tensor) -> np.ndarray:
+    """(M, h, w, C) float32, C-contiguous."""
+    return _array(features.permute(0, 2, 3, 1))
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float32).contiguous().numpy()

@@ -1,0 +1,136 @@
+"""Temporal stereo: where pixels were seen before, and what it makes of depths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import camera_ring, small_config
+
+from renderocc_model.geometry.transforms import invert
+from renderocc_model.network.config import FusionConfig, StereoConfig
+from renderocc_model.network.fusion import KeptFrame, placed
+from renderocc_model.network.lift import Frustums, depth_bin_centres, depths_of_bins
+from renderocc_model.network.network import build_network
+from renderocc_model.network.stereo import TemporalStereo, earlier_pixels, no_images
+
+WORDS = ("fusion.enabled=true", "fusion.stereo.channels=8")
+
+
+def turned(x: float, y: float, angle: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    pose[:2, 3] = x, y
+    return pose
+
+
+def test_a_place_is_looked_for_where_the_earlier_camera_showed_it():
+    config = small_config("tiny", *WORDS)
+    views, poses = camera_ring(config, 3)
+    geometry = Frustums(config, views).place(poses)
+    base_from_earlier = turned(-1.5, 0.2, 0.1)
+    pixels = earlier_pixels(geometry.base_from_pixel, geometry.base_from_pixel, torch.tensor(base_from_earlier)[None])
+    stride = config.backbone.stride
+    for camera, (view, pose) in enumerate(zip(views, poses)):
+        # A point of now, in the earlier camera by the poses alone.
+        u, v, depth = 5.0, 3.0, 6.0
+        image = np.array([u, v]) * stride + (stride - 1) / 2
+        point = pose @ [*(np.linalg.inv(view.K) @ [*image, 1] * depth), 1]
+        then = invert(pose) @ invert(base_from_earlier) @ point
+        expected = ((view.K @ then[:3])[:2] / then[2] - (stride - 1) / 2) / stride
+        found = pixels[camera].double().numpy() @ [u * depth, v * depth, depth, 1]
+        assert found[:2] / found[2] == pytest.approx(expected, abs=1e-4)
+        assert found[2] == pytest.approx(then[2], abs=1e-5)
+
+
+def test_absent_cameras_and_frames_without_a_predecessor_have_no_earlier_image():
+    config = small_config("tiny", *WORDS)
+    views, poses = camera_ring(config, 3)
+    frustums = Frustums(config, views)
+    now, then = frustums.place(poses), frustums.place(poses, np.array([True, False, True]))
+    assert not then.base_from_pixel[0, 1].any()
+    kept = KeptFrame.current(torch.ones(1, *config.volume_shape), torch.ones(config.keys_shape(3))).with_cameras(then)
+    earlier = placed(kept, config.grid, now)
+    assert [bool(one.any()) for one in earlier.pixels] == [True, False, True]
+    never = placed(kept.moved(torch.eye(4), torch.tensor([False])), config.grid, now)
+    assert not never.pixels.any() and not never.mask.any()
+    assert not placed(kept.with_cameras(now), config.grid, then).pixels[1].any()
+
+
+def test_keys_follow_their_cameras_into_another_order():
+    config = small_config("tiny", *WORDS)
+    views, poses = camera_ring(config, 3)
+    geometry = Frustums(config, views).place(poses)
+    keys = torch.arange(3.0)[:, None, None, None].expand(config.keys_shape(3))
+    kept = KeptFrame.current(torch.zeros(1, *config.volume_shape), keys).with_cameras(geometry)
+    left, front, right, new = (object() for _ in range(4))
+    assert kept.of_cameras((left, front, right), (left, front, right)) is kept
+    other = kept.of_cameras((left, front, right), (right, new, left, front))
+    assert other.keys[0, :, 0, 0, 0].tolist() == [2, 0, 0, 1]
+    assert not other.base_from_pixel[0, 1].any()
+    assert torch.equal(other.base_from_pixel[0, [0, 2, 3]], geometry.base_from_pixel[0, [2, 0, 1]])
+
+
+def test_it_begins_without_effect():
+    config = small_config("tiny", *WORDS)
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    without = build_network(small_config("tiny", "fusion.enabled=true")).eval()
+    without.load_state_dict({name: one for name, one in network.state_dict().items() if not name.startswith("stereo.")})
+    views, poses = camera_ring(config, 2)
+    geometry = Frustums(config, views).place(poses)
+    images = torch.randn(1, 2, 3, config.images.height, config.images.width)
+    with torch.no_grad():
+        before = network(images, geometry).kept.moved(torch.tensor(turned(-0.5, 0, 0)))
+        found = network(images, geometry, before).depth_distribution
+        assert torch.equal(found, without(images, geometry).depth_distribution)
+
+
+def test_it_learns_depth_from_parallax_alone():
+    """A camera that moves sideways past a wall of noise: one image says nothing about its distance."""
+    torch.manual_seed(0)
+    config = small_config("tiny", *WORDS)
+    depths = depths_of_bins(config.lift.depth, torch.zeros(1))
+    np.testing.assert_allclose(depths, depth_bin_centres(config.lift.depth), rtol=1e-6)
+    stereo = TemporalStereo(3, StereoConfig(channels=16, groups=2))
+    optimiser = torch.optim.Adam(stereo.parameters(), 1e-2)
+    pixels = torch.eye(3, 4)[None]
+    pixels[0, 0, 3] = 6.0
+
+    def pair(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, int]:
+        bin_ = int(torch.randint(len(depths), (1,), generator=generator))
+        wall = torch.randn(1, 3, 8, 48, generator=generator)
+        shift = 6.0 / float(depths[bin_])  # pixels further right at the earlier time
+        places = (torch.arange(24) + 6 - shift + 0.5) / 48 * 2 - 1
+        rows = (torch.arange(8) + 0.5) / 8 * 2 - 1
+        grid = torch.stack(torch.meshgrid(rows, places, indexing="ij")[::-1], dim=-1)[None]
+        earlier = torch.nn.functional.grid_sample(wall, grid, align_corners=False)
+        return wall[:, :, :, 6:30], earlier, bin_
+
+    generator = torch.Generator().manual_seed(1)
+    for step in range(150):
+        now, then, bin_ = pair(generator)
+        earlier = no_images((1, 16, 8, 24), now)._replace(keys=stereo.keys_of(then), pixels=pixels)
+        logits = stereo(stereo.keys_of(now), earlier, depths)
+        loss = torch.nn.functional.cross_entropy(logits, torch.full((1, 8, 24), bin_))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    stereo.eval()
+    errors = []
+    for _ in range(10):
+        now, then, bin_ = pair(generator)
+        earlier = no_images((1, 16, 8, 24), now)._replace(keys=stereo.keys_of(then), pixels=pixels)
+        with torch.no_grad():
+            found = depths[stereo(stereo.keys_of(now), earlier, depths).argmax(dim=1)]
+        errors.append((found / depths[bin_]).log().abs().median())
+    assert torch.stack(errors).median() < 0.1
+    nothing = stereo(stereo.keys_of(now), None, depths)
+    assert torch.isfinite(nothing).all()
+
+
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not divide the 6 channels"):
+        StereoConfig(channels=6, groups=4)
+    with pytest.raises(ValueError, match="set enabled to true"):
+        FusionConfig(stereo=StereoConfig(channels=8))
