@@ -23,6 +23,7 @@ BENCHES = {
     "render": "renderocc_model.bench.render:bench_render",
     "termination": "renderocc_model.bench.termination:bench_termination",
     "pool": "renderocc_model.bench.pool:bench_pool",
+    "epipolar": "renderocc_model.bench.epipolar:bench_epipolar",
     "map": "renderocc_model.bench.map:bench_map",
     "loader": "training.bench_loader:bench_loader",
 }
