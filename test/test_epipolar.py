@@ -20,13 +20,17 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def earlier_features(seed: int, images=3, views=2, **sizes) -> torch.Tensor:
+    return features(seed, images * views, **sizes).unflatten(0, (images, views))
+
+
 def features(seed: int, images=3, channels=6, height=5, width=7, dtype=torch.float32) -> torch.Tensor:
     return torch.randn(images, channels, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def motions(seed: int, images=3) -> torch.Tensor:
-    """A camera that turns a little and moves: places within the image, beside it, and behind the earlier camera."""
-    noise = torch.randn(images, 3, 4, generator=torch.Generator().manual_seed(seed))
+def motions(seed: int, images=3, views=2) -> torch.Tensor:
+    """Cameras that turn a little and move: places within the images, beside them, and behind the earlier cameras."""
+    noise = torch.randn(images, views, 3, 4, generator=torch.Generator().manual_seed(seed))
     scale = torch.tensor([[0.05, 0.05, 0.5, 4.0], [0.05, 0.05, 0.5, 2.0], [0.01, 0.01, 0.1, 1.0]])
     return torch.eye(3, 4) + noise * scale
 
@@ -38,26 +42,25 @@ def by_hand(queries, keys, earlier_pixels, depths, groups):
     result = np.zeros((images, groups + 1, len(depths), height, width))
     for image, number, v, u in np.ndindex(images, len(depths), height, width):
         depth = float(depths[number])
-        a, b, c = earlier_pixels[image] @ (u * depth, v * depth, depth, 1)
-        if c <= 0.05:
-            continue
-        x, y = a / c, b / c
-        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-            continue
-        x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-        left, top = int(x), int(y)
-        right, below = min(left + 1, width - 1), min(top + 1, height - 1)
-        key = (1 - (y - top)) * ((1 - (x - left)) * keys[image, :, top, left] + (x - left) * keys[image, :, top, right])
-        key += (y - top) * ((1 - (x - left)) * keys[image, :, below, left] + (x - left) * keys[image, :, below, right])
-        products = (queries[image, :, v, u] * key).reshape(groups, -1).sum(axis=1)
-        result[image, :, number, v, u] = *products, 1
+        for maps, pixels in zip(keys[image], earlier_pixels[image]):
+            a, b, c = pixels @ (u * depth, v * depth, depth, 1)
+            if c <= 0.05 or not (-0.5 <= a / c <= width - 0.5 and -0.5 <= b / c <= height - 0.5):
+                continue
+            x, y = np.clip(a / c, 0, width - 1), np.clip(b / c, 0, height - 1)
+            left, top = int(x), int(y)
+            right, below = min(left + 1, width - 1), min(top + 1, height - 1)
+            key = (1 - (y - top)) * ((1 - (x - left)) * maps[:, top, left] + (x - left) * maps[:, top, right])
+            key += (y - top) * ((1 - (x - left)) * maps[:, below, left] + (x - left) * maps[:, below, right])
+            products = (queries[image, :, v, u] * key).reshape(groups, -1).sum(axis=1)
+            result[image, :, number, v, u] = *products, 1
+            break
     return torch.from_numpy(result)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_it_is_the_definition(backend, groups):
-    given = features(0), features(1), motions(2)
+    given = features(0), earlier_features(1), motions(2)
     found = epipolar_similarity(*given, DEPTHS, groups, backend)
     expected = by_hand(*given, DEPTHS, groups)
     assert 0.1 < expected[:, -1].mean() < 0.9  # some places are seen, others not
@@ -67,9 +70,10 @@ def test_it_is_the_definition(backend, groups):
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 4), (3, 1)])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_maps_of_a_single_row_or_column(backend, height, width):
-    queries, keys = features(0, height=height, width=width), features(1, height=height, width=width)
-    pixels = torch.eye(3, 4).repeat(3, 1, 1)
-    pixels[:, 0, 3] = torch.tensor([0.0, 0.3, -0.2])
+    sizes = {"height": height, "width": width}
+    queries, keys = features(0, **sizes), earlier_features(1, views=1, **sizes)
+    pixels = torch.eye(3, 4).repeat(3, 1, 1, 1)
+    pixels[:, 0, 0, 3] = torch.tensor([0.0, 0.3, -0.2])
     found = epipolar_similarity(queries, keys, pixels, DEPTHS, 2, backend)
     torch.testing.assert_close(found.double(), by_hand(queries, keys, pixels, DEPTHS, 2), atol=1e-5, rtol=1e-5)
 
@@ -77,7 +81,7 @@ def test_maps_of_a_single_row_or_column(backend, height, width):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_without_motion_every_depth_shows_the_pixel_itself(backend):
     maps = torch.nn.functional.normalize(features(3), dim=1)
-    found = epipolar_similarity(maps, maps, torch.eye(3, 4).repeat(3, 1, 1), DEPTHS, 1, backend)
+    found = epipolar_similarity(maps, maps[:, None], torch.eye(3, 4).repeat(3, 1, 1, 1), DEPTHS, 1, backend)
     torch.testing.assert_close(found, torch.ones_like(found))
 
 
@@ -85,9 +89,9 @@ def test_without_motion_every_depth_shows_the_pixel_itself(backend):
 def test_a_shifted_image_is_found_at_the_depth_that_shifts_it_so(backend):
     # Moved by 4 along x: at depth 2 a pixel was two pixels further right.
     maps = torch.nn.functional.normalize(features(4, channels=32, height=6, width=20), dim=1)
-    pixels = torch.eye(3, 4).repeat(3, 1, 1)
-    pixels[:, 0, 3] = 4.0
-    found = epipolar_similarity(maps, maps.roll(2, dims=3), pixels, DEPTHS, 1, backend)
+    pixels = torch.eye(3, 4).repeat(3, 1, 1, 1)
+    pixels[..., 0, 3] = 4.0
+    found = epipolar_similarity(maps, maps.roll(2, dims=3)[:, None], pixels, DEPTHS, 1, backend)
     inner = found[:, 0, :, :, 2:16]
     assert (inner.argmax(dim=1) == DEPTHS.tolist().index(2.0)).all()
     torch.testing.assert_close(inner[:, 2], torch.ones_like(inner[:, 2]))
@@ -97,14 +101,15 @@ def test_a_shifted_image_is_found_at_the_depth_that_shifts_it_so(backend):
 def test_a_camera_without_an_earlier_image_and_numbers_that_are_none_give_zeros(backend):
     pixels = motions(2)
     pixels[1] = 0
-    found = epipolar_similarity(features(0), features(1), pixels, DEPTHS, 2, backend)
+    found = epipolar_similarity(features(0), earlier_features(1), pixels, DEPTHS, 2, backend)
     assert not found[1].any() and found[0].any() and found[2].any()
     pixels[0] = float("nan")
-    assert not epipolar_similarity(features(0), features(1), pixels, DEPTHS, 2, backend)[0].any()
+    assert not epipolar_similarity(features(0), earlier_features(1), pixels, DEPTHS, 2, backend)[0].any()
 
 
 def test_gradients_are_those_of_the_definition():
-    queries, keys = (features(seed, 2, 4, 3, 4, torch.float64).requires_grad_() for seed in (0, 1))
+    queries = features(0, 2, 4, 3, 4, torch.float64).requires_grad_()
+    keys = features(1, 4, 4, 3, 4, torch.float64).unflatten(0, (2, 2)).requires_grad_()
     pixels = motions(5, 2)
     assert torch.autograd.gradcheck(
         lambda q, k: epipolar_similarity(q, k, pixels, DEPTHS, 2, "reference"), (queries, keys)
@@ -124,7 +129,8 @@ def test_the_number_of_threads_changes_no_byte():
     results = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        queries, keys = (features(seed, 3, 64, 12, 20).requires_grad_() for seed in (0, 1))
+        queries = features(0, 3, 64, 12, 20).requires_grad_()
+        keys = features(1, 6, 64, 12, 20).unflatten(0, (3, 2)).requires_grad_()
         depths = torch.linspace(0.5, 20, 48)
         result = epipolar_similarity(queries, keys, motions(2), depths, 4, "cpu")
         results.append((result.detach(), *torch.autograd.grad(result.square().sum(), (queries, keys))))
@@ -132,7 +138,7 @@ def test_the_number_of_threads_changes_no_byte():
 
 
 def test_half_precision_is_compared_in_float32_and_given_back_in_its_type():
-    given = features(0), features(1), motions(2)
+    given = features(0), earlier_features(1), motions(2)
     exact = epipolar_similarity(*given, DEPTHS, 2, "cpu")
     rough = epipolar_similarity(given[0].bfloat16(), given[1].bfloat16(), given[2], DEPTHS, 2)
     assert rough.dtype == torch.bfloat16
@@ -148,11 +154,12 @@ def test_auto_takes_the_loops_where_they_can_work():
 
 
 def test_what_does_not_fit_is_refused():
-    good = [features(0), features(1), motions(2), DEPTHS, 2]
+    good = [features(0), earlier_features(1), motions(2), DEPTHS, 2]
     for place, wrong, said in (
-        (1, features(1)[:, :4], "expected two of"),
+        (1, earlier_features(1)[:, :, :4], r"and \(M, V, C, h, w\)"),
+        (1, features(1), r"and \(M, V, C, h, w\)"),
         (4, 4, "C a multiple of 4"),
-        (2, motions(2)[:2], r"expected \(3, 3, 4\)"),
+        (2, motions(2)[:2], r"expected \(3, 2, 3, 4\)"),
         (3, DEPTHS[None], r"and \(D,\)"),
     ):
         with pytest.raises(ValueError, match=said):

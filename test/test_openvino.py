@@ -18,7 +18,7 @@ from renderocc_model.inference.openvino_graphs import ImageStage, VolumeStage, i
 from renderocc_model.inference.precision import chosen_device, openvino_device, openvino_precision
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
-from renderocc_model.network.fusion import KeptFrame, placed
+from renderocc_model.network.fusion import KeptFrame
 from renderocc_model.network.lift import Frustums, depths_of_bins
 from renderocc_model.network.untrained import untrained_checkpoint
 
@@ -110,7 +110,7 @@ def test_the_two_stages_are_the_network(kind):
             motion = torch.eye(4, dtype=torch.float64)
             motion[0, 3] = -0.7
             previous = previous.moved(motion)
-            earlier = placed(previous, config.grid, geometry)
+            earlier = network.earlier(previous, geometry)
             joined = (part.movedim(1, -1) for part in earlier[:2])
         expected = network(normalise(pictures)[None], geometry, previous)
         depth, context, *keys = ImageStage(network).eval()(pictures, geometry.cameras[0])

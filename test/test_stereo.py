@@ -12,7 +12,7 @@ from renderocc_model.network.config import FusionConfig, StereoConfig
 from renderocc_model.network.fusion import KeptFrame, placed
 from renderocc_model.network.lift import Frustums, depth_bin_centres, depths_of_bins
 from renderocc_model.network.network import build_network
-from renderocc_model.network.stereo import TemporalStereo, earlier_pixels, no_images
+from renderocc_model.network.stereo import EarlierImages, TemporalStereo, earlier_images
 
 WORDS = ("fusion.enabled=true", "fusion.stereo.channels=8")
 
@@ -24,51 +24,55 @@ def turned(x: float, y: float, angle: float) -> np.ndarray:
     return pose
 
 
-def test_a_place_is_looked_for_where_the_earlier_camera_showed_it():
+def test_a_place_is_looked_for_where_earlier_cameras_showed_it():
     config = small_config("tiny", *WORDS)
-    views, poses = camera_ring(config, 3)
+    views, poses = camera_ring(config, 4)
     geometry = Frustums(config, views).place(poses)
-    base_from_earlier = turned(-1.5, 0.2, 0.1)
-    pixels = earlier_pixels(geometry.base_from_pixel, geometry.base_from_pixel, torch.tensor(base_from_earlier)[None])
+    base_from_earlier = torch.tensor(turned(-1.5, 0.2, 0.1))
+    keys = torch.arange(4.0)[None, :, None, None, None].expand(1, *config.keys_shape(4))
+    found = earlier_images(geometry.base_from_pixel, keys, base_from_earlier @ geometry.base_from_pixel, 3)
+    assert found.keys.shape == config.earlier_keys_shape(4)
+    sources = found.keys[:, :, 0, 0, 0].long()
+    # Its own image first, then those of its neighbours, not the opposite one's.
+    assert sources[:, 0].tolist() == [0, 1, 2, 3]
+    assert [sorted(one) for one in sources[:, 1:].tolist()] == [[1, 3], [0, 2], [1, 3], [0, 2]]
     stride = config.backbone.stride
     for camera, (view, pose) in enumerate(zip(views, poses)):
-        # A point of now, in the earlier camera by the poses alone.
+        # A point of now, in the earlier cameras by the poses alone.
         u, v, depth = 5.0, 3.0, 6.0
         image = np.array([u, v]) * stride + (stride - 1) / 2
         point = pose @ [*(np.linalg.inv(view.K) @ [*image, 1] * depth), 1]
-        then = invert(pose) @ invert(base_from_earlier) @ point
-        expected = ((view.K @ then[:3])[:2] / then[2] - (stride - 1) / 2) / stride
-        found = pixels[camera].double().numpy() @ [u * depth, v * depth, depth, 1]
-        assert found[:2] / found[2] == pytest.approx(expected, abs=1e-4)
-        assert found[2] == pytest.approx(then[2], abs=1e-5)
+        for number, source in enumerate(sources[camera].tolist()):
+            then = invert(poses[source]) @ invert(base_from_earlier.numpy()) @ point
+            pixel = found.pixels[camera, number].double().numpy() @ [u * depth, v * depth, depth, 1]
+            assert pixel[2] == pytest.approx(then[2], abs=1e-5)
+            expected = ((views[source].K @ then[:3])[:2] - then[2] * (stride - 1) / 2) / stride
+            assert pixel[:2] == pytest.approx(expected, abs=1e-4)
 
 
 def test_absent_cameras_and_frames_without_a_predecessor_have_no_earlier_image():
-    config = small_config("tiny", *WORDS)
+    config = small_config("tiny", *WORDS, "fusion.stereo.views=2")
     views, poses = camera_ring(config, 3)
     frustums = Frustums(config, views)
     now, then = frustums.place(poses), frustums.place(poses, np.array([True, False, True]))
     assert not then.base_from_pixel[0, 1].any()
     kept = KeptFrame.current(torch.ones(1, *config.volume_shape), torch.ones(config.keys_shape(3))).with_cameras(then)
-    earlier = placed(kept, config.grid, now)
-    assert [bool(one.any()) for one in earlier.pixels] == [True, False, True]
-    never = placed(kept.moved(torch.eye(4), torch.tensor([False])), config.grid, now)
+    earlier = placed(kept, config.grid, now, 3)
+    assert earlier.pixels.flatten(2).any(2).tolist() == [[True, True, False]] * 3  # those that were there come first
+    never = placed(kept.moved(torch.eye(4), torch.tensor([False])), config.grid, now, 2)
     assert not never.pixels.any() and not never.mask.any()
-    assert not placed(kept.with_cameras(now), config.grid, then).pixels[1].any()
+    absent = placed(kept.with_cameras(now), config.grid, then, 2).pixels.flatten(1).any(1)
+    assert absent.tolist() == [True, False, True]
 
 
-def test_keys_follow_their_cameras_into_another_order():
+def test_earlier_frames_may_have_fewer_or_other_cameras():
     config = small_config("tiny", *WORDS)
-    views, poses = camera_ring(config, 3)
-    geometry = Frustums(config, views).place(poses)
-    keys = torch.arange(3.0)[:, None, None, None].expand(config.keys_shape(3))
-    kept = KeptFrame.current(torch.zeros(1, *config.volume_shape), keys).with_cameras(geometry)
-    left, front, right, new = (object() for _ in range(4))
-    assert kept.of_cameras((left, front, right), (left, front, right)) is kept
-    other = kept.of_cameras((left, front, right), (right, new, left, front))
-    assert other.keys[0, :, 0, 0, 0].tolist() == [2, 0, 0, 1]
-    assert not other.base_from_pixel[0, 1].any()
-    assert torch.equal(other.base_from_pixel[0, [0, 2, 3]], geometry.base_from_pixel[0, [2, 0, 1]])
+    views, poses = camera_ring(config, 4)
+    now, then = Frustums(config, views).place(poses), Frustums(config, views[:1]).place(poses[2:3])
+    kept = KeptFrame.current(torch.ones(1, *config.volume_shape), torch.ones(config.keys_shape(1))).with_cameras(then)
+    earlier = placed(kept, config.grid, now, 3)
+    assert earlier.keys.shape == config.earlier_keys_shape(4)
+    assert earlier.pixels.flatten(2).any(2).tolist() == [[True, False, False]] * 4
 
 
 def test_it_begins_without_effect():
@@ -94,8 +98,8 @@ def test_it_learns_depth_from_parallax_alone():
     np.testing.assert_allclose(depths, depth_bin_centres(config.lift.depth), rtol=1e-6)
     stereo = TemporalStereo(3, StereoConfig(channels=16, groups=2))
     optimiser = torch.optim.Adam(stereo.parameters(), 1e-2)
-    pixels = torch.eye(3, 4)[None]
-    pixels[0, 0, 3] = 6.0
+    pixels = torch.eye(3, 4)[None, None].clone()
+    pixels[..., 0, 3] = 6.0
 
     def pair(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, int]:
         bin_ = int(torch.randint(len(depths), (1,), generator=generator))
@@ -110,7 +114,7 @@ def test_it_learns_depth_from_parallax_alone():
     generator = torch.Generator().manual_seed(1)
     for step in range(150):
         now, then, bin_ = pair(generator)
-        earlier = no_images((1, 16, 8, 24), now)._replace(keys=stereo.keys_of(then), pixels=pixels)
+        earlier = EarlierImages(stereo.keys_of(then)[:, None], pixels)
         logits = stereo(stereo.keys_of(now), earlier, depths)
         loss = torch.nn.functional.cross_entropy(logits, torch.full((1, 8, 24), bin_))
         optimiser.zero_grad()
@@ -120,7 +124,7 @@ def test_it_learns_depth_from_parallax_alone():
     errors = []
     for _ in range(10):
         now, then, bin_ = pair(generator)
-        earlier = no_images((1, 16, 8, 24), now)._replace(keys=stereo.keys_of(then), pixels=pixels)
+        earlier = EarlierImages(stereo.keys_of(then)[:, None], pixels)
         with torch.no_grad():
             found = depths[stereo(stereo.keys_of(now), earlier, depths).argmax(dim=1)]
         errors.append((found / depths[bin_]).log().abs().median())

@@ -3,7 +3,7 @@
 Six cameras around a vehicle that drove 4 m and turned a little, in the sizes of the presets; every way gets the same
 features.
 
-    textbook    `grid_sample` of the earlier features at every depth of every pixel, times the pixel's own, summed
+    textbook    `grid_sample` of each earlier image's features at every depth of every pixel, times the pixel's own
     reference   `epipolar_similarity(..., backend="reference")`: a table of all pairs of pixels, read at four places
     ours        `epipolar_similarity(..., backend="cpu")`; on a CUDA device there are no loops of ours
 
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from ..network.lift import Frustums, depth_bin_centres
 from ..network.presets import preset
-from ..network.stereo import earlier_pixels
+from ..network.stereo import earlier_images
 from ..network.untrained import surround_cameras
 from ..ops.epipolar import epipolar_similarity
 from .measure import peak_bytes, reset_peak
@@ -36,7 +36,7 @@ __all__ = ["SIZES", "bench_epipolar", "main"]
 
 WAYS = ("textbook", "reference", "ours")
 SIZES = ("tiny", "base")
-CAMERAS, CHANNELS, GROUPS = 6, 32, 4
+CAMERAS, CHANNELS, GROUPS, VIEWS = 6, 32, 4, 3
 MOTION = (4.0, 0.3, 0.05)  # metres forward and to the left, radians
 SLOW_RUNS = 3  # of PyTorch's ways
 TOLERANCE = 1e-4  # relative to the largest number
@@ -51,7 +51,8 @@ def bench_epipolar(frames: int) -> tuple[dict, list[str]]:
     threads = torch.get_num_threads()
     rows = {way: run(way, threads, frames) for way in WAYS}
     lines = [
-        f"epipolar similarity, {CAMERAS} cameras, {CHANNELS} channels in {GROUPS} groups, CPU, {threads} threads",
+        f"epipolar similarity, {CAMERAS} cameras with {VIEWS} earlier images each, {CHANNELS} channels, "
+        f"{GROUPS} groups; CPU, {threads} threads",
         "",
         "| size | bins, height, width | | textbook | reference | ours | textbook / ours | reference / ours |",
         "|---|---|---|---|---|---|---|---|",
@@ -93,12 +94,12 @@ def make_case(size: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float64
     )
     base_from_earlier[:2, 3] = torch.tensor([-x, -y], dtype=torch.float64)
-    pixels = earlier_pixels(place, place, base_from_earlier[None])
     generator = torch.Generator().manual_seed(0)
     queries, keys = (
         torch.randn(CAMERAS, *config.feature_shape, CHANNELS, generator=generator).permute(0, 3, 1, 2) for _ in range(2)
     )
-    return queries, keys, pixels, torch.tensor(depth_bin_centres(config.lift.depth), dtype=torch.float32)
+    earlier = earlier_images(place, keys[None], base_from_earlier @ place, VIEWS)
+    return queries, *earlier, torch.tensor(depth_bin_centres(config.lift.depth), dtype=torch.float32)
 
 
 def measure(way: str, case: tuple[Tensor, Tensor, Tensor, Tensor], frames: int) -> dict:
@@ -141,6 +142,15 @@ def draw(way: str, queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor
 
 def textbook(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor) -> Tensor:
     """Warp the earlier features to each depth, then multiply: every warped feature is in memory."""
+    total: Tensor | None = None
+    for view in range(keys.shape[1]):
+        one = textbook_of_view(queries, keys[:, view], pixels[:, view], depths)
+        total = one if total is None else torch.where(total[:, -1:] > 0, total, one)
+    assert total is not None
+    return total
+
+
+def textbook_of_view(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor) -> Tensor:
     images, _, height, width = queries.shape
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     points = torch.stack([u, v, torch.ones_like(u)]).float().flatten(1)
@@ -155,9 +165,7 @@ def textbook(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor) -> T
     return joined.transpose(2, 3).reshape(images, GROUPS + 1, -1, height, width)
 
 
-def compare(
-    way: str, case: tuple[Tensor, Tensor, Tensor, Tensor], upstream: Tensor, found: Sequence[Tensor]
-) -> None:
+def compare(way: str, case: tuple[Tensor, Tensor, Tensor, Tensor], upstream: Tensor, found: Sequence[Tensor]) -> None:
     """
     Raises:
         RuntimeError: a result or a gradient is not that of the reference.

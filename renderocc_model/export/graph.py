@@ -132,7 +132,7 @@ class FrameArguments:
             self._last = geometry, pooling_tables(geometry, self._cells)
         given = [pictures, geometry.cameras[0], *self._last[1].in_order()]
         if self._config.fusion.enabled:
-            shapes = (1, *self._config.volume_shape), self._config.keys_shape(len(pictures))
+            shapes = (1, *self._config.volume_shape), self._config.earlier_keys_shape(len(pictures))
             given += (earlier or no_earlier_frame(*shapes, geometry.cameras)).tensors()
         return dict(zip(input_names(self._config), given, strict=True))
 

@@ -89,7 +89,7 @@ class FixedFrames:
         if network.joins_frames:
             like = torch.empty(0, dtype=network.dtype, device=device)
             config = network.config
-            self._earlier = no_earlier_frame((1, *config.volume_shape), config.keys_shape(pictures[0]), like)
+            self._earlier = no_earlier_frame((1, *config.volume_shape), config.earlier_keys_shape(pictures[0]), like)
         self._plan = _copied(first.plan)
         self._plan_given: PoolingPlan | None = None
         self._place(first)

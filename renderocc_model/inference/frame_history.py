@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,6 @@ class _Kept:
     seconds: float
     odom_from_base: np.ndarray
     frame: KeptFrame
-    cameras: tuple[object, ...]
 
 
 class FrameHistory:
@@ -52,14 +50,13 @@ class FrameHistory:
         """Forget all frames."""
         self._kept.clear()
 
-    def add(self, frame: KeptFrame, odom_from_base: np.ndarray, seconds: float, cameras: Sequence[object] = ()) -> None:
+    def add(self, frame: KeptFrame, odom_from_base: np.ndarray, seconds: float) -> None:
         """Keep a frame.
 
         Args:
             frame: predicted just now.
             odom_from_base: (4, 4) pose of the vehicle at the frame.
             seconds: the frame's time. If it is not after the last one, what was kept is forgotten.
-            cameras: in the order of the frame's keys, objects that tell cameras apart.
         """
         if self._kept and seconds <= self._kept[-1].seconds:
             self._kept.clear()
@@ -67,22 +64,20 @@ class FrameHistory:
             self._kept.popleft()  # from now on the one after it is always nearer to the interval
         if len(self._kept) > 1 and self._kept[-1].seconds - self._kept[-2].seconds < _APART * self._interval:
             self._kept.pop()  # the newest is always there; those before it are some way apart
-        self._kept.append(_Kept(seconds, np.array(odom_from_base, dtype=np.float64), frame, tuple(cameras)))
+        self._kept.append(_Kept(seconds, np.array(odom_from_base, dtype=np.float64), frame))
 
-    def before(self, odom_from_base: np.ndarray, seconds: float, cameras: Sequence[object] = ()) -> KeptFrame | None:
+    def before(self, odom_from_base: np.ndarray, seconds: float) -> KeptFrame | None:
         """The frame whose age is nearest to the interval, moved to the vehicle of now; None if there is none.
 
         Args:
             odom_from_base: (4, 4) pose of the vehicle now.
             seconds: the time now. Frames that are not earlier, or too old, are not used.
-            cameras: those of now: the order of the keys, compared as objects.
         """
         ages = [(abs(seconds - one.seconds - self._interval), one) for one in self._kept if self._usable(one, seconds)]
         if not ages:
             return None
         one = min(ages, key=lambda entry: entry[0])[1]
-        moved = one.frame.moved(torch.from_numpy(invert(odom_from_base) @ one.odom_from_base))
-        return moved.of_cameras(one.cameras, cameras)
+        return one.frame.moved(torch.from_numpy(invert(odom_from_base) @ one.odom_from_base))
 
     def _usable(self, one: _Kept, seconds: float) -> bool:
         return 0 < seconds - one.seconds <= _TOO_OLD * self._interval

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..export.openvino_file import Graph
-from ..network.fusion import EarlierFrame, KeptFrame, placed
+from ..network.fusion import EarlierFrame, KeptFrame
 from ..network.lift import LiftGeometry
 from ..network.network import OccupancyNetwork
 from .folding import folded_for_inference
@@ -38,14 +38,12 @@ class NetworkInputs(NamedTuple):
     Attributes:
         pictures: (N, H, W, 3) uint8.
         geometry: of the frame (B = 1).
-        cameras: objects that tell its cameras apart.
         earlier: the inputs of an earlier frame, for a network that joins one; None where there is none.
         base_from_earlier: (4, 4) from the vehicle's frame then to that of now.
     """
 
     pictures: Tensor
     geometry: LiftGeometry
-    cameras: tuple[object, ...] = ()
     earlier: NetworkInputs | None = None
     base_from_earlier: Tensor | None = None
 
@@ -93,8 +91,7 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
         earlier = None
         if plain.joins_frames and frame.earlier is not None and frame.base_from_earlier is not None:
             before = KeptFrame.current(*pooled(frame.earlier)).with_cameras(frame.earlier.geometry)
-            moved = before.moved(frame.base_from_earlier).of_cameras(frame.earlier.cameras, frame.cameras)
-            earlier = placed(moved, network.config.grid, frame.geometry)
+            earlier = network.earlier(before.moved(frame.base_from_earlier), frame.geometry)
         given = plain.volume_inputs(pooled(frame, earlier)[0], earlier)
         return [np.ascontiguousarray(part.numpy()) for part in given]
 

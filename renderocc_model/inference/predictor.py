@@ -219,7 +219,7 @@ class Predictor:
         cameras.used += 1
         seconds = self._history.next_seconds if seconds is None else seconds
         geometry = cameras.frustums.place(base_from_camera)
-        earlier = self._earlier_frame(cameras, geometry, odom_from_base, seconds)
+        earlier = self._earlier_frame(geometry, odom_from_base, seconds)
         if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
         if cameras.frames is not None:
@@ -230,7 +230,7 @@ class Predictor:
             occupancy, kept = self._occupancy(prediction, cameras, base_from_camera), prediction.kept
         if kept and odom_from_base is not None:
             frame = KeptFrame.current(*kept).with_cameras(geometry)
-            self._history.add(frame, odom_from_base, seconds, cameras.tables)
+            self._history.add(frame, odom_from_base, seconds)
         return occupancy
 
     def view_buffer(self, tables: Sequence[UndistortTable]) -> np.ndarray:
@@ -282,13 +282,13 @@ class Predictor:
         return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), earlier)
 
     def _earlier_frame(
-        self, cameras: CameraSet, geometry: LiftGeometry, odom_from_base: np.ndarray | None, seconds: float
+        self, geometry: LiftGeometry, odom_from_base: np.ndarray | None, seconds: float
     ) -> EarlierFrame | None:
         if odom_from_base is None:
             self._history.clear()
             return None
-        previous = self._history.before(odom_from_base, seconds, cameras.tables)
-        return None if previous is None else placed(previous, self.grid, geometry)
+        previous = self._history.before(odom_from_base, seconds)
+        return None if previous is None else placed(previous, self.grid, geometry, self.config.fusion.stereo.views)
 
     def _upload(self, views: np.ndarray | Tensor) -> Tensor:
         pictures = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))

@@ -106,10 +106,13 @@ class LiftConfig:
 
 @configuration
 class StereoConfig:
-    """Comparison of each camera's image with its image of the earlier frame, at each depth of a pixel."""
+    """Comparison of each camera's image with those of the earlier frame, at each depth of a pixel."""
 
     channels: int = setting(0, "channels of what is compared; 0 compares nothing", minimum=0, maximum=1024)
     groups: int = setting(4, "similarities for each depth, each of an equal part of the channels", 1, 256)
+    views: int = setting(
+        3, "earlier images in which a pixel is looked for, those first that look most in its camera's direction", 1, 16
+    )
 
     def check(self) -> None:
         if self.channels % self.groups:
@@ -204,6 +207,11 @@ class ModelConfig:
         """(cameras, K, h, w) of what is kept of images to be compared with later ones; None without stereo."""
         channels = self.fusion.stereo.channels
         return (cameras, channels, *self.feature_shape) if channels else None
+
+    def earlier_keys_shape(self, cameras: int) -> tuple[int, int, int, int, int] | None:
+        """(cameras, V, K, h, w) of what images are compared with; None without stereo."""
+        shape = self.keys_shape(cameras)
+        return None if shape is None else (shape[0], self.fusion.stereo.views, *shape[1:])
 
     @property
     def feature_shape(self) -> tuple[int, int]:

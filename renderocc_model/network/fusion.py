@@ -15,7 +15,7 @@ from torch.nn import functional
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.network.layers import convolution, without_effect
 from renderocc_model.network.lift import LiftGeometry
-from renderocc_model.network.stereo import EarlierImages, earlier_pixels, no_images
+from renderocc_model.network.stereo import EarlierImages, earlier_images, no_images
 
 __all__ = ["EarlierFrame", "KeptFrame", "VolumeFusion", "no_earlier_frame", "placed"]
 
@@ -62,22 +62,6 @@ class KeptFrame:
             self, base_from_volume=motion @ self.base_from_volume, valid=self.valid if valid is None else valid
         )
 
-    def of_cameras(self, then: Sequence[object], now: Sequence[object]) -> KeptFrame:
-        """With the keys of the cameras of a later frame, which may be others, in another order.
-
-        Args:
-            then, now: what tells cameras apart, compared as objects, in the order of the keys and in the later one.
-        """
-        if self.keys is None or self.base_from_pixel is None:
-            return self
-        if len(then) == len(now) and all(one is other for one, other in zip(then, now)):
-            return self
-        places = [next((place for place, one in enumerate(then) if one is camera), None) for camera in now]
-        index = torch.tensor([place or 0 for place in places], device=self.keys.device)
-        there = torch.tensor([place is not None for place in places], device=self.keys.device)
-        poses = self.base_from_pixel[:, index] * there[:, None, None]
-        return replace(self, keys=self.keys[:, index], base_from_pixel=poses)
-
 
 class EarlierFrame(NamedTuple):
     """An earlier frame as the current one is joined with it.
@@ -107,14 +91,14 @@ def no_earlier_frame(shape: Sequence[int], keys: Sequence[int] | None, like: Ten
 
     Args:
         shape: (B, C, X, Y[, Z]), of the volume.
-        keys: (M, K, h, w), their shape, for networks with stereo.
+        keys: (M, V, K, h, w), their shape, for networks with stereo.
     """
     batch, channels, *places = shape
     volume, mask = like.new_zeros(batch, channels, *places), like.new_zeros(batch, 1, *places)
     return EarlierFrame(volume, mask, *(() if keys is None else no_images(keys, like)))
 
 
-def placed(kept: KeptFrame, grid: VoxelGrid, geometry: LiftGeometry | None = None) -> EarlierFrame:
+def placed(kept: KeptFrame, grid: VoxelGrid, geometry: LiftGeometry | None = None, views: int = 1) -> EarlierFrame:
     """An earlier frame for the current one: its volume resampled, and where its images showed what pixels show now.
 
     Features over the ground plane are moved by the planar part of the motion.
@@ -122,14 +106,14 @@ def placed(kept: KeptFrame, grid: VoxelGrid, geometry: LiftGeometry | None = Non
     Args:
         kept: moved to now.
         grid: of the network.
-        geometry: of the current frame, whose cameras are those of the keys, for networks with stereo.
+        geometry, views: of the current frame, and how many earlier images each of its cameras is compared with; for
+            networks with stereo.
     """
     volume, mask = _warped(kept, grid)
     if kept.keys is None or kept.base_from_pixel is None or geometry is None:
         return EarlierFrame(volume, mask)
-    there = kept.base_from_pixel * kept.valid[:, None, None, None]
-    pixels = earlier_pixels(geometry.base_from_pixel, there, kept.base_from_volume)
-    return EarlierFrame(volume, mask, kept.keys.flatten(0, 1), pixels)
+    then = kept.base_from_volume[:, None] @ kept.base_from_pixel * kept.valid[:, None, None, None]
+    return EarlierFrame(volume, mask, *earlier_images(geometry.base_from_pixel, kept.keys, then, views))
 
 
 def _warped(kept: KeptFrame, grid: VoxelGrid) -> tuple[Tensor, Tensor]:

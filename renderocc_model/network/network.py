@@ -91,7 +91,7 @@ class OccupancyNetwork(nn.Module):
                 without fusion.
         """
         self._check(images, geometry, previous)
-        earlier = None if previous is None else placed(previous, self.config.grid, geometry)
+        earlier = None if previous is None else self.earlier(previous, geometry)
         found = self.image_features(
             images.flatten(0, 1), geometry.cameras.flatten(0, 1), None if earlier is None else earlier.images
         )
@@ -101,6 +101,10 @@ class OccupancyNetwork(nn.Module):
         return NetworkOutput(
             density, semantics, found.depth, KeptFrame.current(*kept).with_cameras(geometry) if kept else None
         )
+
+    def earlier(self, kept: KeptFrame, geometry: LiftGeometry) -> EarlierFrame:
+        """What was kept of an earlier frame and moved to now, for a frame of this geometry."""
+        return placed(kept, self.config.grid, geometry, self.config.fusion.stereo.views)
 
     def image_features(
         self, images: Tensor, cameras: Tensor, earlier: EarlierImages | None = None, backend: str = "auto"

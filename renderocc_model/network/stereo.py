@@ -1,4 +1,4 @@
-"""Distances by parallax: the images of now compared with those of the same cameras before the vehicle moved on."""
+"""Distances by parallax: the images of now compared with those from before the vehicle moved on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from renderocc_model.network.config import StereoConfig
 from renderocc_model.network.layers import convolution, without_effect
 from renderocc_model.ops.epipolar import epipolar_similarity
 
-__all__ = ["EarlierImages", "TemporalStereo", "earlier_pixels", "no_images"]
+__all__ = ["EarlierImages", "TemporalStereo", "earlier_images", "no_images"]
 
 _HIDDEN = 8  # channels between similarities and logits
 _REACH = 5  # depth bins that a layer looks at
 
 
 class EarlierImages(NamedTuple):
-    """What is compared with the images of now.
+    """What the images of M cameras are compared with: V earlier images each, of any cameras.
 
     Attributes:
-        keys: (M, C, h, w), `TemporalStereo.keys_of` the earlier images of the same cameras.
-        pixels: (M, 3, 4) float32, from (u d, v d, d, 1) of a feature pixel (u, v) at z-depth d to the homogeneous
-            feature pixel that showed the same place then; zeros for cameras without an earlier image.
+        keys: (M, V, C, h, w), `TemporalStereo.keys_of` the earlier images.
+        pixels: (M, V, 3, 4) float32, from (u d, v d, d, 1) of a feature pixel (u, v) at z-depth d to the homogeneous
+            feature pixel that showed the same place then; zeros where there is no image.
     """
 
     keys: Tensor
@@ -34,26 +34,42 @@ class EarlierImages(NamedTuple):
 
 def no_images(shape: Sequence[int], like: Tensor) -> EarlierImages:
     """What there is to compare where there is no earlier frame: zeros, keys of this shape, of a tensor's kind."""
-    return EarlierImages(like.new_zeros(*shape), torch.zeros(shape[0], 3, 4, device=like.device))
+    return EarlierImages(like.new_zeros(*shape), torch.zeros(*shape[:2], 3, 4, device=like.device))
 
 
-def earlier_pixels(base_from_pixel: Tensor, earlier_base_from_pixel: Tensor, base_from_earlier: Tensor) -> Tensor:
-    """`EarlierImages.pixels` (B * N, 3, 4) from the geometry of both frames.
+def earlier_images(base_from_pixel: Tensor, keys: Tensor, base_from_earlier_pixel: Tensor, views: int) -> EarlierImages:
+    """Choose the earlier images for each camera: those that look most in its direction, its own among them.
+
+    At 8 m/s a place at the side is seen half a second later by the next camera further back, so one camera's own
+    earlier image shows only half of what it sees.
 
     Args:
-        base_from_pixel, earlier_base_from_pixel: (B, N, 4, 4) float64, as in `LiftGeometry`; zeros for cameras that are
-            not there.
-        base_from_earlier: (B, 4, 4) float64, from the base frame then to that of now.
+        base_from_pixel: (B, N, 4, 4) float64, as in `LiftGeometry`; zeros for cameras that are not there.
+        keys: (B, N', C, h, w) of the earlier images; their cameras may be others.
+        base_from_earlier_pixel: (B, N', 4, 4), the same of the earlier images, to the base frame of now.
+        views: V, for each camera.
     """
-    there = (base_from_pixel[..., 3, 3] != 0) & (earlier_base_from_pixel[..., 3, 3] != 0)
-    then = base_from_earlier[:, None] @ earlier_base_from_pixel
-    identity = torch.eye(4, dtype=then.dtype, device=then.device)
-    pixels = torch.linalg.inv(torch.where(there[..., None, None], then, identity)) @ base_from_pixel
-    return torch.where(there[..., None, None], pixels, 0.0)[..., :3, :].float().flatten(0, 1)
+    height, width = keys.shape[-2:]
+    middle = base_from_pixel.new_tensor([(width - 1) / 2, (height - 1) / 2, 1, 0])
+    now, then = (F.normalize((one @ middle)[..., :3], dim=-1) for one in (base_from_pixel, base_from_earlier_pixel))
+    there = (base_from_pixel[..., 3, 3] != 0)[:, :, None] & (base_from_earlier_pixel[..., 3, 3] != 0)[:, None]
+    alike = torch.where(there, now @ then.transpose(1, 2), -2.0)  # (B, N, N')
+    count = min(views, alike.shape[2])
+    places = alike.topk(count, dim=2).indices
+    there = there.gather(2, places)
+    batch = torch.arange(len(keys), device=keys.device)[:, None, None]
+    identity = torch.eye(4, dtype=base_from_pixel.dtype, device=keys.device)
+    chosen = torch.where(there[..., None, None], base_from_earlier_pixel[batch, places], identity)
+    pixels = torch.where(there[..., None, None], torch.linalg.inv(chosen) @ base_from_pixel[:, :, None], 0.0)
+    found = EarlierImages(keys[batch, places].flatten(0, 1), pixels[..., :3, :].float().flatten(0, 1))
+    if count == views:
+        return found
+    lacking = no_images((len(found.keys), views - count, *keys.shape[2:]), keys)
+    return EarlierImages(*(torch.cat(parts, dim=1) for parts in zip(found, lacking)))
 
 
 class TemporalStereo(nn.Module):
-    """Logits of depth bins from how alike a pixel and its places in an earlier image are (as in BEVStereo).
+    """Logits of depth bins from how alike a pixel and its places in earlier images are (as in BEVStereo).
 
     A few convolutions along the bins turn similarities, each pixel's own and the mean of its neighbourhood, into
     logits. They begin as zeros: a network that learned without them can learn on with them.
@@ -91,7 +107,7 @@ class TemporalStereo(nn.Module):
             depths: (D,), what the depth bins stand for, metres.
             backend: of `epipolar_similarity`.
         """
-        earlier = earlier or no_images(keys.shape, keys)
+        earlier = earlier or no_images((keys.shape[0], 1, *keys.shape[1:]), keys)
         alike = epipolar_similarity(keys, earlier.keys.to(keys.dtype), earlier.pixels, depths, self.groups, backend)
         similarities = alike[:, :-1].flatten(1, 2)
         around = F.avg_pool2d(similarities, 3, stride=1, padding=1, count_include_pad=False)

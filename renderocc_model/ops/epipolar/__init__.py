@@ -1,10 +1,12 @@
-"""Similarity of each pixel with an earlier image of its camera, at each depth that the pixel may have.
+"""Similarity of each pixel with earlier images, at each depth that the pixel may have.
 
-The place of pixel (u, v) at depth d in the earlier image is (x, y) = (a / c, b / c), (a, b, c) = P (u d, v d, d, 1): as
+The place of pixel (u, v) at depth d in an earlier image is (x, y) = (a / c, b / c), (a, b, c) = P (u d, v d, d, 1): as
 d grows it moves along the pixel's epipolar line. There the earlier features are read, linear between pixels, and
-multiplied with the pixel's own (plane sweep, Collins 1996; of two frames of a camera as in BEVStereo, Li et al. 2022):
+multiplied with the pixel's own (plane sweep, Collins 1996; of two frames as in BEVStereo, Li et al. 2022):
 
-    similarity[m, g, d, v, u] = sum over the channels c of group g of query[m, c, v, u] * key[m, c, y, x]
+    similarity[m, g, d, v, u] = sum over the channels c of group g of query[m, c, v, u] * key[m, i, c, y, x]
+
+of the first earlier image i in which the place lies.
 
 Implementations of one signature, compared with each other in the tests:
 
@@ -31,14 +33,13 @@ def epipolar_similarity(
 
     Args:
         queries: (M, C, h, w), features of now.
-        keys: (M, C, h, w), features of the earlier images.
-        earlier_pixels: (M, 3, 4), P of each image, in pixels of the feature maps; zeros where there is no earlier
-            image.
+        keys: (M, V, C, h, w), features of V earlier images for each, in the order in which they are looked at.
+        earlier_pixels: (M, V, 3, 4), P of each, in pixels of the feature maps; zeros where there is no image.
         depths: (D,), metres of z-depth.
         groups: of the channels; C is a multiple of it.
         backend: "reference", "cpu", or "auto", which is "cpu" for numbers of at most 32 bits on the CPU.
     Returns:
-        (M, groups + 1, D, h, w) in the type of `queries`: the similarities, and at last 1 where the place lies in the
+        (M, groups + 1, D, h, w) in the type of `queries`: the similarities, and at last 1 where the place lies in an
         earlier image and in front of its camera, 0 where not. Similarities are 0 there.
     Raises:
         ValueError: shapes or devices do not fit together, or the backend is unknown or cannot do what is asked.
@@ -63,15 +64,16 @@ def choose(queries: Tensor, backend: str) -> str:
 
 
 def _check(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> None:
-    if queries.ndim != 4 or queries.shape != keys.shape or queries.shape[1] % groups:
+    alike = queries.ndim == 4 and keys.ndim == 5 and queries.shape == keys.shape[:1] + keys.shape[2:]
+    if not alike or queries.shape[1] % groups:
         raise ValueError(
-            f"epipolar similarity: queries are {tuple(queries.shape)} and keys {tuple(keys.shape)}; expected two of "
-            f"(M, C, h, w), C a multiple of {groups}"
+            f"epipolar similarity: queries are {tuple(queries.shape)} and keys {tuple(keys.shape)}; expected "
+            f"(M, C, h, w) and (M, V, C, h, w), C a multiple of {groups}"
         )
-    if tuple(earlier_pixels.shape) != (queries.shape[0], 3, 4) or depths.ndim != 1:
+    if earlier_pixels.shape != (*keys.shape[:2], 3, 4) or depths.ndim != 1:
         raise ValueError(
             f"epipolar similarity: earlier_pixels are {tuple(earlier_pixels.shape)} and depths {tuple(depths.shape)}; "
-            f"expected ({len(queries)}, 3, 4) and (D,)"
+            f"expected {(*keys.shape[:2], 3, 4)} and (D,)"
         )
     if not queries.device == keys.device == earlier_pixels.device == depths.device:
         raise ValueError(

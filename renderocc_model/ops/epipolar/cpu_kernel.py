@@ -33,7 +33,7 @@ def epipolar_similarity(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, d
 
 
 class _Similarity(torch.autograd.Function):
-    """(M, G + 1, D, h, w) float32 of queries and keys (M, C, h, w)."""
+    """(M, G + 1, D, h, w) float32 of queries (M, C, h, w) and keys (M, V, C, h, w)."""
 
     @staticmethod
     def forward(ctx, queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
@@ -62,7 +62,7 @@ class _Similarity(torch.autograd.Function):
             loops.push_back(*ctx.given, NEAREST, upstream, *into, image)
 
         _in_threads(work, len(upstream), upstream.size * results[0].shape[-1])
-        return *(rows.permute(0, 3, 1, 2).to(kind) for rows, kind in zip(results, ctx.types)), None, None, None
+        return *(rows.movedim(-1, -3).to(kind) for rows, kind in zip(results, ctx.types)), None, None, None
 
 
 def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:
@@ -70,8 +70,8 @@ def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:
 
 
 def _rows(features: Tensor) -> np.ndarray:
-    """(M, h, w, C) float32, C-contiguous."""
-    return _array(features.permute(0, 2, 3, 1))
+    """(M, [V,] h, w, C) float32, C-contiguous."""
+    return _array(features.movedim(-3, -1))
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -16,25 +16,29 @@ _exact = compiler()
 
 
 @_exact
-def _place(pixels, u, v, depth, nearest, height, width):
+def _place(views, u, v, depth, nearest, height, width):
     """Where a pixel at a depth was seen before.
 
     Args:
-        pixels: (3, 4) float32.
+        views: (V, 3, 4) float32.
     Returns:
-        whether it was; the pixel left above it (top, left), and how far below and right of that one it lies, 0 to 1.
+        the first view that showed it, -1 for none; the pixel left above it (top, left), and how far below and right of
+        that one it lies, 0 to 1.
     """
-    c = (pixels[2, 0] * u + pixels[2, 1] * v + pixels[2, 2]) * depth + pixels[2, 3]
-    if not c > nearest:
-        return False, 0, 0, np.float32(0), np.float32(0)
-    x = ((pixels[0, 0] * u + pixels[0, 1] * v + pixels[0, 2]) * depth + pixels[0, 3]) / c
-    y = ((pixels[1, 0] * u + pixels[1, 1] * v + pixels[1, 2]) * depth + pixels[1, 3]) / c
     half = np.float32(0.5)
-    if not (x >= -half and x <= width - half and y >= -half and y <= height - half):
-        return False, 0, 0, np.float32(0), np.float32(0)
-    x, y = min(max(x, np.float32(0)), np.float32(width - 1)), min(max(y, np.float32(0)), np.float32(height - 1))
-    left, top = max(min(np.int64(x), width - 2), 0), max(min(np.int64(y), height - 2), 0)
-    return True, top, left, np.float32(y - top), np.float32(x - left)
+    for view in range(len(views)):
+        pixels = views[view]
+        c = (pixels[2, 0] * u + pixels[2, 1] * v + pixels[2, 2]) * depth + pixels[2, 3]
+        if not c > nearest:
+            continue
+        x = ((pixels[0, 0] * u + pixels[0, 1] * v + pixels[0, 2]) * depth + pixels[0, 3]) / c
+        y = ((pixels[1, 0] * u + pixels[1, 1] * v + pixels[1, 2]) * depth + pixels[1, 3]) / c
+        if not (x >= -half and x <= width - half and y >= -half and y <= height - half):
+            continue
+        x, y = min(max(x, np.float32(0)), np.float32(width - 1)), min(max(y, np.float32(0)), np.float32(height - 1))
+        left, top = max(min(np.int64(x), width - 2), 0), max(min(np.int64(y), height - 2), 0)
+        return view, top, left, np.float32(y - top), np.float32(x - left)
+    return -1, 0, 0, np.float32(0), np.float32(0)
 
 
 @_summed
@@ -42,8 +46,8 @@ def compare(queries, keys, earlier_pixels, depths, nearest, into, image, row):
     """Compare the pixels of one row of one image.
 
     Args:
-        queries, keys: (M, h, w, C) float32.
-        earlier_pixels: (M, 3, 4) float32.
+        queries, keys: (M, h, w, C) and (M, V, h, w, C) float32.
+        earlier_pixels: (M, V, 3, 4) float32.
         depths: (D,) float32.
         nearest: metres.
         into: (M, G + 1, D, h, w) float32, written.
@@ -55,7 +59,7 @@ def compare(queries, keys, earlier_pixels, depths, nearest, into, image, row):
     for column in range(width):
         query = queries[image, row, column]
         for number in range(depths.size):
-            seen, top, left, down, right = _place(
+            view, top, left, down, right = _place(
                 earlier_pixels[image],
                 np.float32(column),
                 np.float32(row),
@@ -64,15 +68,15 @@ def compare(queries, keys, earlier_pixels, depths, nearest, into, image, row):
                 height,
                 width,
             )
-            into[image, groups, number, row, column] = seen
-            if not seen:
+            into[image, groups, number, row, column] = view >= 0
+            if view < 0:
                 for group in range(groups):
                     into[image, group, number, row, column] = 0
                 continue
             one = np.float32(1)
             w00, w01, w10, w11 = (one - down) * (one - right), (one - down) * right, down * (one - right), down * right
-            k00, k01 = keys[image, top, left], keys[image, top, left + right_step]
-            k10, k11 = keys[image, top + below_step, left], keys[image, top + below_step, left + right_step]
+            k00, k01 = keys[image, view, top, left], keys[image, view, top, left + right_step]
+            k10, k11 = keys[image, view, top + below_step, left], keys[image, view, top + below_step, left + right_step]
             for group in range(groups):
                 total = np.float32(0)
                 for channel in range(group * each, (group + 1) * each):
@@ -87,7 +91,7 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
 
     Args:
         upstream: (M, G + 1, D, h, w) float32, gradients of its result.
-        into_queries, into_keys: (M, h, w, C) float32, added to.
+        into_queries, into_keys: of the shapes of both, float32, added to.
     """
     height, width, channels = queries.shape[1:]
     groups = upstream.shape[1] - 1
@@ -97,7 +101,7 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
         for column in range(width):
             query, to_query = queries[image, row, column], into_queries[image, row, column]
             for number in range(depths.size):
-                seen, top, left, down, right = _place(
+                view, top, left, down, right = _place(
                     earlier_pixels[image],
                     np.float32(column),
                     np.float32(row),
@@ -106,16 +110,19 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
                     height,
                     width,
                 )
-                if not seen:
+                if view < 0:
                     continue
                 one = np.float32(1)
                 w00, w01 = (one - down) * (one - right), (one - down) * right
                 w10, w11 = down * (one - right), down * right
-                k00, k01 = keys[image, top, left], keys[image, top, left + right_step]
-                k10, k11 = keys[image, top + below_step, left], keys[image, top + below_step, left + right_step]
-                t00, t01 = into_keys[image, top, left], into_keys[image, top, left + right_step]
-                t10 = into_keys[image, top + below_step, left]
-                t11 = into_keys[image, top + below_step, left + right_step]
+                k00, k01 = keys[image, view, top, left], keys[image, view, top, left + right_step]
+                k10, k11 = (
+                    keys[image, view, top + below_step, left],
+                    keys[image, view, top + below_step, left + right_step],
+                )
+                t00, t01 = into_keys[image, view, top, left], into_keys[image, view, top, left + right_step]
+                t10 = into_keys[image, view, top + below_step, left]
+                t11 = into_keys[image, view, top + below_step, left + right_step]
                 for group in range(groups):
                     gradient = upstream[image, group, number, row, column]
                     for channel in range(group * each, (group + 1) * each):

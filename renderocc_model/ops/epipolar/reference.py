@@ -13,9 +13,19 @@ NEAREST = 0.05  # metres in front of the earlier camera, from which on a place i
 def epipolar_similarity(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
     """What `ops.epipolar.epipolar_similarity` does. The table has groups * (h w)^2 numbers for each image."""
     images, _, height, width = queries.shape
+    found: Tensor | None = None  # (M, G + 1, h w, D)
+    for view in range(keys.shape[1]):
+        one = _of_view(queries, keys[:, view].to(queries.dtype), earlier_pixels[:, view], depths, groups)
+        found = one if found is None else found + one * (1 - found[:, -1:])
+    assert found is not None
+    return found.transpose(2, 3).reshape(images, groups + 1, -1, height, width)
+
+
+def _of_view(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
+    """Similarities with one earlier image of each, and whether places lie there; (M, G + 1, h w, D)."""
+    images, _, height, width = queries.shape
     grouped = (images, groups, -1, height * width)
-    # (M, G, h w of now, h w of then)
-    table = queries.reshape(grouped).transpose(2, 3) @ keys.to(queries.dtype).reshape(grouped)
+    table = queries.reshape(grouped).transpose(2, 3) @ keys.reshape(grouped)  # (M, G, h w of now, h w of then)
     x, y, seen = _places(earlier_pixels, depths, height, width)
     left, top = x.floor().clamp(max=max(width - 2, 0)), y.floor().clamp(max=max(height - 2, 0))
     right, down = int(width > 1), int(height > 1) * width
@@ -25,8 +35,7 @@ def epipolar_similarity(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, d
     for step, weight in ((0, (1 - x) * (1 - y)), (right, x * (1 - y)), (down, (1 - x) * y), (right + down, x * y)):
         found = table.gather(3, (first + step)[:, None].expand(-1, groups, -1, -1))
         similarity = similarity + found * (weight * seen)[:, None]
-    joined = torch.cat([similarity, seen[:, None]], dim=1)  # (M, G + 1, h w, D)
-    return joined.transpose(2, 3).reshape(images, groups + 1, -1, height, width)
+    return torch.cat([similarity, seen[:, None]], dim=1)
 
 
 def _places(earlier_pixels: Tensor, depths: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

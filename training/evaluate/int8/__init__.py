@@ -97,7 +97,7 @@ def _reader(recording, checkpoint: Checkpoint) -> FrameReader:
 def _network_inputs(checkpoint: Checkpoint, inputs: PredictorInputs) -> NetworkInputs:
     frustums = Frustums(checkpoint.config, [table.view for table in inputs.tables])
     geometry = frustums.place(inputs.base_from_camera)
-    made = NetworkInputs(torch.from_numpy(inputs.views), geometry, tuple(inputs.tables))
+    made = NetworkInputs(torch.from_numpy(inputs.views), geometry)
     if inputs.earlier is None or inputs.odom_from_base is None or inputs.earlier.odom_from_base is None:
         return made
     motion = torch.from_numpy(invert(inputs.odom_from_base) @ inputs.earlier.odom_from_base)
