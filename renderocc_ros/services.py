@@ -43,7 +43,7 @@ class Services:
         parts.intake.start_afresh("reset", "asked by ~/reset")
         parts.worker.withhold()
         parts.vehicle_map.clear()
-        response.success, response.message = True, "queues, /tf, the previous volume and the map are cleared"
+        response.success, response.message = True, "queues, /tf, earlier frames and the map are cleared"
         return response
 
     def _reset_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

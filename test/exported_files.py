@@ -45,6 +45,6 @@ def exported_file(form: str, name: str = "tiny", *words: str) -> tuple[Checkpoin
         if name == "tiny" and not words
         else untrained_checkpoint(small_config(name, *words), OCC3D_NUSCENES)
     )
-    path = Path(_FOLDER.name) / f"{name}{len(words) or ''}{ENDINGS[form]}"
+    path = Path(_FOLDER.name) / f"{'_'.join((name, *words))}{ENDINGS[form]}"
     export_checkpoint(checkpoint, path, form, "small.safetensors")
     return checkpoint, path

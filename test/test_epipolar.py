@@ -107,6 +107,32 @@ def test_a_camera_without_an_earlier_image_and_numbers_that_are_none_give_zeros(
     assert not epipolar_similarity(features(0), earlier_features(1), pixels, DEPTHS, 2, backend)[0].any()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_images_or_earlier_images_there_are_zeros(backend):
+    nothing = epipolar_similarity(features(0)[:0], earlier_features(1)[:0], motions(2)[:0], DEPTHS, 2, backend)
+    assert nothing.shape == (0, 3, 5, 5, 7)
+    given = features(0), earlier_features(1)[:, :0], motions(2)[:, :0]
+    assert not epipolar_similarity(*given, DEPTHS, 2, backend).any()
+
+
+def test_autocast_moves_no_place():
+    given = features(0), earlier_features(1), motions(2)
+    exact = epipolar_similarity(*given, DEPTHS, 2, "reference")
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = epipolar_similarity(*given, DEPTHS, 2, "reference")
+    assert torch.equal(rough[:, -1], exact[:, -1])
+    torch.testing.assert_close(rough, exact, atol=0.2, rtol=0.05)
+
+
+def test_keys_that_need_no_gradient_get_none_and_change_that_of_queries_not():
+    queries, keys, pixels = features(0).requires_grad_(), earlier_features(1), motions(2)
+    found = []
+    for needed in (False, True):
+        result = epipolar_similarity(queries, keys.requires_grad_(needed), pixels, DEPTHS, 2, "cpu")
+        found.append(torch.autograd.grad(result.square().sum(), queries)[0])
+    assert torch.equal(*found)
+
+
 def test_gradients_are_those_of_the_definition():
     queries = features(0, 2, 4, 3, 4, torch.float64).requires_grad_()
     keys = features(1, 4, 4, 3, 4, torch.float64).unflatten(0, (2, 2)).requires_grad_()

@@ -1,4 +1,4 @@
-"""The previous volume lands where the vehicle's motion puts it."""
+"""The volume of an earlier frame lands where the vehicle's motion puts it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_frame_without_a_predecessor_is_masked_even_if_its_features_are_nan():
 
 
 @pytest.mark.parametrize("axes", [2, 3])
-def test_fusion_without_a_previous_volume_equals_fusion_with_an_invalid_one(axes):
+def test_fusion_without_a_previous_frame_equals_fusion_with_an_invalid_one(axes):
     torch.manual_seed(1)
     fusion = VolumeFusion(axes, 3).eval()
     fusion.change.reset_parameters()

@@ -76,6 +76,16 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder, monkeypatch):
         ),
         ("paper", [], {"depth", "semantics"}),
         ("paper", ["precision=bfloat16", "sample.augment.rotation=0.5"], {"depth", "semantics"}),
+        (
+            "tiny",
+            [
+                "model.fusion.enabled=true",
+                "model.fusion.stereo.channels=8",
+                "precision=bfloat16",
+                "sample.augment.mirror_y=1.0",
+            ],
+            {"depth", "semantics"},
+        ),
         ("tiny", ["supervision.labels_3d=only"], {"voxel_occupancy", "voxel_semantics"}),
         ("tiny", ["supervision.labels_3d=with", "sample.augment.mirror_x=1.0"], {"voxel_occupancy", "depth"}),
     ],
@@ -91,8 +101,8 @@ def test_every_kind_of_model_and_supervision_learns(folder, preset, words, terms
     still = [name for name, parameter in learner.network.named_parameters() if torch.equal(before[name], parameter)]
     # Biases before batch normalisation and those no label reached may rest; most must move.
     assert len(still) < len(before) / 4, still
-    assert any("fusion" in name for name in before) == (preset == "paper")
-    assert not any("fusion" in name for name in still)
+    assert any("fusion" in name for name in before) == learner.config.model.fusion.enabled
+    assert not any(name.startswith(("fusion", "stereo")) for name in still)
 
 
 def test_the_previous_frame_is_moved_and_missing_ones_are_not_valid(folder):

@@ -57,11 +57,15 @@ def test_every_preset_in_small_predicts_every_voxel(name):
     assert (output.kept is None) == (name != "paper")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_weight_gets_a_gradient(name):
-    network, geometry, images = make(name)
+@pytest.mark.parametrize("words", [*((name,) for name in NAMES), ("tiny", *STEREO)])
+def test_every_weight_gets_a_gradient(words):
+    network, geometry, images = make(*words)
     network.train()
     previous = network(images, geometry).kept
+    if previous is not None:
+        motion = torch.eye(4, dtype=torch.float64)
+        motion[0, 3] = -0.5
+        previous = previous.moved(motion)
     output = network(images.flip(1), geometry, previous)
     (output.density.square().mean() + output.semantics.square().mean()).backward()
     assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
@@ -152,6 +156,8 @@ def test_the_previous_frame_is_used_and_a_reset_forgets_it(overrides):
         again = network(images, geometry, None)
     assert not torch.allclose(second.density, first.density)
     assert torch.equal(again.density, first.density)
+    # Depths change only where images are compared.
+    assert torch.equal(second.depth_distribution, first.depth_distribution) == (network.stereo is None)
     # What is kept is the frame's own, so that the memory is one frame long whatever came before; with stereo the frame
     # before has a part in its volume.
     kept = "volume" if network.stereo is None else "keys"
@@ -206,5 +212,10 @@ def test_arguments_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="geometry.cameras is"):
         network(images, LiftGeometry(geometry.voxel_index, geometry.cameras[..., :2], geometry.base_from_pixel))
     temporal = make("tiny", "fusion.enabled=true")[0]
+    with pytest.raises(ValueError, match="previous frame is a batch of 1, images of 2; forget"):
+        kept = temporal(images, geometry).kept
+        temporal(images.repeat(2, 1, 1, 1, 1), LiftGeometry.batch([geometry, geometry]), kept)
+    with pytest.raises(ValueError, match="has no keys"):
+        make("tiny", *STEREO)[0](images, geometry, kept)
     with pytest.raises(ValueError, match="fusion.enabled is false"):
         network(images, geometry, temporal(images, geometry).kept)

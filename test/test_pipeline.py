@@ -421,7 +421,7 @@ def test_without_one_usable_camera_there_is_no_occupancy(setup):
     assert frame.occupancy is None and frame.used == () and set(frame.missing) == set(CAMERAS)
 
 
-def test_a_reset_forgets_the_previous_volume():
+def test_a_reset_forgets_the_previous_frame():
     predictor = Predictor.untrained(small_config("tiny", "fusion.enabled=true"), device="cpu")
     made = Setup(predictor)
     made.drive()

@@ -228,7 +228,7 @@ def motions(fusing_checkpoint, monkeypatch):
     handle.remove()
 
 
-def test_previous_volume_is_moved_by_the_ego_motion(motions):
+def test_previous_frame_is_moved_by_the_ego_motion(motions):
     predictor, seen = motions
     # From (5, 2), heading along odom's y, one metre forward and a quarter turn to the left.
     predictor(pictures(), pose_at(5, 2, math.pi / 2))
@@ -239,7 +239,7 @@ def test_previous_volume_is_moved_by_the_ego_motion(motions):
     assert seen[1] @ [10, 0, 0, 1] == pytest.approx([0, -9, 0, 1], abs=1e-12)
 
 
-def test_previous_volume_changes_the_result_and_reset_forgets_it(motions):
+def test_previous_frame_changes_the_result_and_reset_forgets_it(motions):
     predictor, seen = motions
     fresh = predictor(pictures(), pose_at(0))
     joined = predictor(pictures(), pose_at(0.5))
@@ -249,7 +249,7 @@ def test_previous_volume_changes_the_result_and_reset_forgets_it(motions):
     assert np.array_equal(again.confidence, fresh.confidence) and seen[2] is None
 
 
-def test_previous_volume_is_dropped_when_a_pose_is_missing(motions):
+def test_previous_frame_is_dropped_when_a_pose_is_missing(motions):
     predictor, seen = motions
     for odom in (pose_at(0), None, pose_at(1), pose_at(2), pose_at(3)):
         predictor(pictures(), odom)
@@ -258,7 +258,7 @@ def test_previous_volume_is_dropped_when_a_pose_is_missing(motions):
     assert seen[4][:3, 3].tolist() == pytest.approx([-1, 0, 0])  # from the frame before, not from the first
 
 
-def test_failed_frame_leaves_the_previous_volume_alone(motions):
+def test_failed_frame_leaves_the_previous_frame_alone(motions):
     predictor, seen = motions
     predictor(pictures(), pose_at(0))
     with pytest.raises(ValueError, match="odom_from_base"):

@@ -10,7 +10,7 @@ from small_models import camera_ring, small_config
 from renderocc_model.geometry.transforms import invert
 from renderocc_model.network.config import FusionConfig, StereoConfig
 from renderocc_model.network.fusion import KeptFrame, placed
-from renderocc_model.network.lift import Frustums, depth_bin_centres, depths_of_bins
+from renderocc_model.network.lift import Frustums, LiftGeometry, depth_bin_centres, depths_of_bins
 from renderocc_model.network.network import build_network
 from renderocc_model.network.stereo import EarlierImages, TemporalStereo, earlier_images
 
@@ -73,6 +73,37 @@ def test_earlier_frames_may_have_fewer_or_other_cameras():
     earlier = placed(kept, config.grid, now, 3)
     assert earlier.keys.shape == config.earlier_keys_shape(4)
     assert earlier.pixels.flatten(2).any(2).tolist() == [[True, False, False]] * 4
+
+
+def test_a_batch_is_its_samples_one_by_one():
+    config = small_config("tiny", *WORDS)
+    torch.manual_seed(1)
+    network = build_network(config).eval()
+    for part in (network.stereo.logits, network.fusion.change):
+        part.reset_parameters()
+    views, poses = camera_ring(config, 3)
+    frustums = Frustums(config, views)
+    geometries = [frustums.place(poses), frustums.place(poses, np.array([True, False, True]))]
+    images = torch.randn(2, 3, 3, config.images.height, config.images.width)
+    motions = torch.tensor(np.stack([turned(-0.8, 0, 0.05), turned(-0.3, 0.1, 0)]))
+    with torch.no_grad():
+        both = LiftGeometry.batch(geometries)
+        kept = network(images.flip(1), both).kept.moved(motions)
+        joined = network(images, both, kept)
+        for number, geometry in enumerate(geometries):
+            alone = network(images[number, None].flip(1), geometry).kept.moved(motions[number, None])
+            expected = network(images[number, None], geometry, alone)
+            torch.testing.assert_close(joined.density[number], expected.density[0], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(joined.depth_distribution, network(images, both).depth_distribution, atol=1e-4)
+
+
+def test_keys_without_their_cameras_are_refused():
+    config = small_config("tiny", *WORDS)
+    views, poses = camera_ring(config, 3)
+    geometry = Frustums(config, views).place(poses)
+    kept = KeptFrame.current(torch.ones(1, *config.volume_shape), torch.ones(config.keys_shape(3)))
+    with pytest.raises(ValueError, match="call kept.with_cameras"):
+        placed(kept, config.grid, geometry, 2)
 
 
 def test_it_begins_without_effect():

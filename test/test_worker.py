@@ -238,7 +238,7 @@ def test_a_reset_during_a_frame_keeps_it_and_what_waits_from_being_published(set
     setup.send(1)  # the bag's first one again
     setup.pipeline.hold.set()
     setup.expect(1)
-    assert setup.pipeline.log == ["reset", 100, "reset", 1]  # 101 was never begun, the previous volume is forgotten
+    assert setup.pipeline.log == ["reset", 100, "reset", 1]  # 101 was never begun, earlier frames are forgotten
     setup.worker.stop()
     assert setup.worker.counters.published == 1 and setup.worker.counters.failed == 0
 

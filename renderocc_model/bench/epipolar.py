@@ -166,9 +166,10 @@ def textbook_of_view(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tens
 
 
 def compare(way: str, case: tuple[Tensor, Tensor, Tensor, Tensor], upstream: Tensor, found: Sequence[Tensor]) -> None:
-    """
+    """Compare a way's result and gradients with those of the reference.
+
     Raises:
-        RuntimeError: a result or a gradient is not that of the reference.
+        RuntimeError: they are not the same.
     """
     queries, keys = (part.detach().requires_grad_() for part in case[:2])
     result = draw("reference", queries, keys, *case[2:])

@@ -35,7 +35,7 @@ class FrameInputs:
         plan: on the device.
         camera_table: (N, CAMERA_NUMBERS) float32, from `ViewFrusta.camera_table`, on the host.
         threshold: (X, Y, 1) float32 on the device, occupied above this probability.
-        earlier: an earlier frame of these cameras, if the network joins one and there is one.
+        earlier: an earlier frame, placed for these cameras, if the network joins one and there is one.
     """
 
     lift_cameras: Tensor

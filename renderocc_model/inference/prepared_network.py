@@ -111,7 +111,7 @@ class InferenceNetwork:
             pictures: (N, H, W, 3) uint8 RGB on the device.
             cameras: (N, CAMERA_PARAMETERS) of `LiftGeometry`.
             plan: the pooling plan of their points.
-            earlier: an earlier frame of these cameras, if the network joins one and there is one.
+            earlier: an earlier frame, placed for these cameras, if the network joins one and there is one.
         """
         network = self._network
         with self._context():

@@ -1,4 +1,4 @@
-"""What is kept of a frame for later ones; its volume, moved by ego motion and joined to the current one."""
+"""What is kept of a frame for later ones: its volume, moved by ego motion and joined to theirs, and what images show."""
 
 from __future__ import annotations
 
@@ -108,10 +108,14 @@ def placed(kept: KeptFrame, grid: VoxelGrid, geometry: LiftGeometry | None = Non
         grid: of the network.
         geometry, views: of the current frame, and how many earlier images each of its cameras is compared with; for
             networks with stereo.
+    Raises:
+        ValueError: there are keys, but not the geometry of both frames.
     """
     volume, mask = _warped(kept, grid)
-    if kept.keys is None or kept.base_from_pixel is None or geometry is None:
+    if kept.keys is None:
         return EarlierFrame(volume, mask)
+    if kept.base_from_pixel is None or geometry is None:
+        raise ValueError("fusion: keys were kept without their cameras; call kept.with_cameras(geometry)")
     then = kept.base_from_volume[:, None] @ kept.base_from_pixel * kept.valid[:, None, None, None]
     return EarlierFrame(volume, mask, *earlier_images(geometry.base_from_pixel, kept.keys, then, views))
 

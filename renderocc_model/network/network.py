@@ -173,6 +173,13 @@ class OccupancyNetwork(nn.Module):
                 f"network: geometry.cameras is {tuple(geometry.cameras.shape)}; "
                 f"expected {(*images.shape[:2], CAMERA_PARAMETERS)}"
             )
+        if previous is not None and previous.volume.shape[0] != images.shape[0]:
+            raise ValueError(
+                f"network: the previous frame is a batch of {previous.volume.shape[0]}, images of {images.shape[0]}; "
+                "forget the previous frame when the batch changes"
+            )
+        if previous is not None and self.stereo is not None and previous.keys is None:
+            raise ValueError("network: the previous frame has no keys; give what a network with stereo kept")
         if previous is not None and self.fusion is None:
             raise ValueError(
                 "network: a previous frame was given, but fusion.enabled is false in this model; give none"

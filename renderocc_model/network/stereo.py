@@ -38,7 +38,7 @@ def no_images(shape: Sequence[int], like: Tensor) -> EarlierImages:
 
 
 def earlier_images(base_from_pixel: Tensor, keys: Tensor, base_from_earlier_pixel: Tensor, views: int) -> EarlierImages:
-    """Choose the earlier images for each camera: those that look most in its direction, its own among them.
+    """Choose the earlier images for each camera: those that look most in its direction, as a rule its own first.
 
     At 8 m/s a place at the side is seen half a second later by the next camera further back, so one camera's own
     earlier image shows only half of what it sees.
@@ -48,6 +48,8 @@ def earlier_images(base_from_pixel: Tensor, keys: Tensor, base_from_earlier_pixe
         keys: (B, N', C, h, w) of the earlier images; their cameras may be others.
         base_from_earlier_pixel: (B, N', 4, 4), the same of the earlier images, to the base frame of now.
         views: V, for each camera.
+    Returns:
+        of the M = B * N cameras; zeros where there are fewer earlier images than V.
     """
     height, width = keys.shape[-2:]
     middle = base_from_pixel.new_tensor([(width - 1) / 2, (height - 1) / 2, 1, 0])
@@ -60,7 +62,7 @@ def earlier_images(base_from_pixel: Tensor, keys: Tensor, base_from_earlier_pixe
     batch = torch.arange(len(keys), device=keys.device)[:, None, None]
     identity = torch.eye(4, dtype=base_from_pixel.dtype, device=keys.device)
     chosen = torch.where(there[..., None, None], base_from_earlier_pixel[batch, places], identity)
-    pixels = torch.where(there[..., None, None], torch.linalg.inv(chosen) @ base_from_pixel[:, :, None], 0.0)
+    pixels = torch.where(there[..., None, None], torch.linalg.inv_ex(chosen).inverse @ base_from_pixel[:, :, None], 0.0)
     found = EarlierImages(keys[batch, places].flatten(0, 1), pixels[..., :3, :].float().flatten(0, 1))
     if count == views:
         return found
@@ -96,7 +98,7 @@ class TemporalStereo(nn.Module):
         """What is compared, (M, C, h, w), of the backbone's finest maps (M, C_in, h, w); each group of length 1."""
         keys = self.describe(maps)
         groups = keys.unflatten(1, (self.groups, -1))
-        return F.normalize(groups.float(), dim=2).to(keys.dtype).flatten(1, 2)
+        return F.normalize(groups.float(), dim=2, eps=1e-4).to(keys.dtype).flatten(1, 2)
 
     def forward(self, keys: Tensor, earlier: EarlierImages | None, depths: Tensor, backend: str = "auto") -> Tensor:
         """Logits (M, D, h, w), to be added to those of one image.
@@ -107,7 +109,9 @@ class TemporalStereo(nn.Module):
             depths: (D,), what the depth bins stand for, metres.
             backend: of `epipolar_similarity`.
         """
-        earlier = earlier or no_images((keys.shape[0], 1, *keys.shape[1:]), keys)
+        # Without a gradient nothing has to be compared to find zeros; with one every weight shall have a part in it.
+        views = int(torch.is_grad_enabled())
+        earlier = earlier or no_images((keys.shape[0], views, *keys.shape[1:]), keys)
         alike = epipolar_similarity(keys, earlier.keys.to(keys.dtype), earlier.pixels, depths, self.groups, backend)
         similarities = alike[:, :-1].flatten(1, 2)
         around = F.avg_pool2d(similarities, 3, stride=1, padding=1, count_include_pad=False)

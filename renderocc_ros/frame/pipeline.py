@@ -123,7 +123,7 @@ class FramePipeline:
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
     def reset(self) -> None:
-        """Forget the previous volume, and what is known of its time."""
+        """Forget earlier frames, and what is known of their time."""
         self._predictor.reset()
         self.jumps.reset()
         self._stamp_before = None

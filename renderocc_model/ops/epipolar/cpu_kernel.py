@@ -55,14 +55,18 @@ class _Similarity(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         loops = cpu_loops_of(__package__, "comparing earlier images")
         upstream = gradient.contiguous().numpy()
-        results = [torch.zeros(rows.shape, dtype=torch.float32) for rows in ctx.given[:2]]
+        # Earlier features mostly have no gradient: theirs are then of no size.
+        shapes = [rows.shape if needed else (0,) * rows.ndim for rows, needed in zip(ctx.given, ctx.needs_input_grad)]
+        results = [torch.zeros(shape, dtype=torch.float32) for shape in shapes[:2]]
         into = [result.numpy() for result in results]
 
         def work(image: int) -> None:
             loops.push_back(*ctx.given, NEAREST, upstream, *into, image)
 
-        _in_threads(work, len(upstream), upstream.size * results[0].shape[-1])
-        return *(rows.movedim(-1, -3).to(kind) for rows, kind in zip(results, ctx.types)), None, None, None
+        _in_threads(work, len(upstream), upstream.size * ctx.given[0].shape[-1])
+        gradients = (rows.movedim(-1, -3).to(kind) for rows, kind in zip(results, ctx.types))
+        wanted = zip(gradients, ctx.needs_input_grad)
+        return *(gradient if needed else None for gradient, needed in wanted), None, None, None
 
 
 def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:

@@ -91,7 +91,7 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
 
     Args:
         upstream: (M, G + 1, D, h, w) float32, gradients of its result.
-        into_queries, into_keys: of the shapes of both, float32, added to.
+        into_queries, into_keys: of the shapes of both, float32, added to; of size 0 where nobody wants them.
     """
     height, width, channels = queries.shape[1:]
     groups = upstream.shape[1] - 1
@@ -120,14 +120,19 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
                     keys[image, view, top + below_step, left],
                     keys[image, view, top + below_step, left + right_step],
                 )
+                for group in range(groups):
+                    gradient = upstream[image, group, number, row, column]
+                    for channel in range(group * each, (group + 1) * each):
+                        between = w00 * k00[channel] + w01 * k01[channel] + w10 * k10[channel] + w11 * k11[channel]
+                        to_query[channel] += gradient * between
+                if not into_keys.size:
+                    continue
                 t00, t01 = into_keys[image, view, top, left], into_keys[image, view, top, left + right_step]
                 t10 = into_keys[image, view, top + below_step, left]
                 t11 = into_keys[image, view, top + below_step, left + right_step]
                 for group in range(groups):
                     gradient = upstream[image, group, number, row, column]
                     for channel in range(group * each, (group + 1) * each):
-                        between = w00 * k00[channel] + w01 * k01[channel] + w10 * k10[channel] + w11 * k11[channel]
-                        to_query[channel] += gradient * between
                         product = gradient * query[channel]
                         t00[channel] += w00 * product
                         t01[channel] += w01 * product
