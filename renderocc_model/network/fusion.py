@@ -1,4 +1,4 @@
-"""What is kept of a frame for later ones: its volume, moved by ego motion and joined to theirs, and what images show."""
+"""What is kept of a frame for later ones: its volume, moved by ego motion and joined to theirs, and its keys."""
 
 from __future__ import annotations
 
