@@ -254,8 +254,8 @@ def test_heights_and_rays_begin_without_effect_and_learn():
     features = torch.randn(4, config.neck.channels, *config.feature_shape)
     for one, other in zip(with_both.lift(features, cameras), without.lift(features, cameras)):
         torch.testing.assert_close(one, other)
-    depth, _ = with_both.lift(features, cameras)
-    (-depth[:, 2].log().mean()).backward()
+    logits, _ = with_both.lift(features, cameras)
+    (-logits.log_softmax(dim=1)[:, 2].mean()).backward()
     for part in (with_both.lift.rays, with_both.lift.predict_height):
         assert part.weight.grad.abs().max() > 0
 

@@ -208,8 +208,9 @@ def test_int8_needs_a_recording_and_a_recording_needs_int8(folder, capsys):
 
 @needs_nncf
 @pytest.mark.slow
-def test_a_model_that_joins_frames_is_calibrated_and_compared_with_joined_ones(folder, capfd):
-    made = untrained_checkpoint(small_config("tiny", *GRID, "fusion.enabled=true"), OCC3D_NUSCENES)
+@pytest.mark.parametrize("more", [(), ("fusion.stereo.channels=8",)])
+def test_a_model_that_joins_frames_is_calibrated_and_compared_with_joined_ones(folder, capfd, more):
+    made = untrained_checkpoint(small_config("tiny", *GRID, "fusion.enabled=true", *more), OCC3D_NUSCENES)
     save_checkpoint(folder / "joining.safetensors", made.network, OCC3D_NUSCENES, 0.3, None, {})
     words = ["--checkpoint", folder / "joining.safetensors", "--int8", "--calibrate", folder / "drive", "--frames", 4]
     assert cli.main(["export", *map(str, words), "--out", str(folder / "joining.openvino")]) == 0
