@@ -31,7 +31,7 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     """Those of its last training, whose command is the last one in its card."""
     card = (ROOT / "docs" / "model_tiny.md").read_text()
     command = card.split("renderocc train --config config/train_tiny.yaml")[-1].split("renderocc eval")[0]
-    setting = re.compile(r"(steps|model\.|sample\.|optimiser\.|run\.validation_frames)")
+    setting = re.compile(r"(steps|model\.|sample\.|supervision\.|optimiser\.|run\.validation_frames)")
     changes = [word for word in command.split() if setting.match(word)]
     file = checkpoint_file("tiny")
     content, config = read_checkpoint_metadata(file), load_train_config(ROOT / "config" / "train_tiny.yaml", changes)
@@ -45,8 +45,8 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert config.model == from_mapping(ModelConfig, content["model"], str(file))
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert content.get("threshold_by_distance") is None
-    assert f"| occupied above (threshold) | {content['threshold']:.3f}, found with the 2D labels" in card
-    assert len(changes) == 9 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    assert f"| occupied above (threshold) | {content['threshold']:.3f}, chosen on the validation towns" in card
+    assert len(changes) == 11 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
