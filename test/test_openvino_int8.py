@@ -15,7 +15,8 @@ from renderocc_model import cli
 from renderocc_model.export.backends import chosen_backend
 from renderocc_model.export.openvino_file import read_openvino_file, write_openvino_file
 from renderocc_model.field.classes import OCC3D_NUSCENES
-from renderocc_model.inference.openvino_quantising import quantised
+from renderocc_model.inference.openvino_graphs import models_of
+from renderocc_model.inference.openvino_quantising import behind_convolutions, quantised
 from renderocc_model.inference.precision import openvino_precision
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import CheckpointError, save_checkpoint
@@ -229,6 +230,11 @@ def test_a_model_that_joins_frames_is_calibrated_and_compared_with_joined_ones(f
     assert agreement.occupied_iou > 0.8 and agreement.same_class > 0.9
     alone = plain.predict(*frames[2][:3]).semantics
     assert (frames[2].semantics(plain) != alone).any()  # the earlier frame does change the volume
+    if more:
+        # Logits of depth and keys are made in floating point: 256 levels would leave nothing of them.
+        image, _ = models_of(read_openvino_file(folder / "joining.openvino"))
+        last = {operation.get_type_name() for operation in behind_convolutions(image)}
+        assert "Convolution" in last and "FakeQuantize" not in last
 
 
 @needs_nncf

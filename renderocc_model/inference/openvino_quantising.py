@@ -27,7 +27,7 @@ from .folding import folded_for_inference
 from .openvino_graphs import converted, import_openvino, written_graph
 from .openvino_network import OpenVinoNetwork
 
-__all__ = ["NetworkInputs", "import_nncf", "quantised"]
+__all__ = ["NetworkInputs", "behind_convolutions", "import_nncf", "quantised"]
 
 _HEAD_LAYERS = 2
 
@@ -98,7 +98,10 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
     kept = [*_first_convolutions(volume), *_head_convolutions(volume)]
     if plain.joins_frames:
         kept += _fusion_operations(volume)
-    float_layers = list(dict.fromkeys(operation.get_friendly_name() for operation in kept))
+    kept_of_image = behind_convolutions(image) if network.stereo is not None else []
+    float_layers, float_of_image = (
+        list(dict.fromkeys(operation.get_friendly_name() for operation in one)) for one in (kept, kept_of_image)
+    )
     with _quietly(), torch.inference_mode():
         models = [
             nncf.quantize(
@@ -108,7 +111,7 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
                 subset_size=len(frames),
                 ignored_scope=nncf.IgnoredScope(names=names),
             )
-            for model, inputs_of, names in ((image, of_image, []), (volume, of_volume, float_layers))
+            for model, inputs_of, names in ((image, of_image, float_of_image), (volume, of_volume, float_layers))
         ]
     return written_graph(models[0]), written_graph(models[1])
 
@@ -122,6 +125,28 @@ def _first_convolutions(model: Any) -> list[Any]:
             found.append(operation)
         else:
             waiting += [reader.get_node() for output in operation.outputs() for reader in output.get_target_inputs()]
+    return found
+
+
+def behind_convolutions(model: Any) -> list[Any]:
+    """The operations between a model's outputs and the convolutions before them, and these.
+
+    Of a network with stereo the outputs are logits of depth and keys of length 1: sums and squares of numbers of very
+    different size, of which 256 levels leave nothing.
+    """
+    waiting, found, seen = [port.get_node() for port in model.outputs], [], set()
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_friendly_name() in seen:
+            continue
+        seen.add(operation.get_friendly_name())
+        if operation.get_type_name() in ("Constant", "Convert", "Result", "Parameter"):
+            if operation.get_type_name() == "Result":
+                waiting += [value.get_node() for value in operation.input_values()]
+            continue
+        found.append(operation)
+        if not _is_convolution(operation):
+            waiting += [value.get_node() for value in operation.input_values()]
     return found
 
 
