@@ -19,7 +19,7 @@ from renderocc_model.inference.precision import chosen_device, openvino_device, 
 from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.fusion import KeptFrame
-from renderocc_model.network.lift import Frustums, depths_of_bins
+from renderocc_model.network.lift import Frustums
 from renderocc_model.network.untrained import untrained_checkpoint
 
 INSTALLED = importlib.util.find_spec("openvino") is not None
@@ -115,8 +115,7 @@ def test_the_two_stages_are_the_network(kind):
         expected = network(normalise(pictures)[None], geometry, previous)
         depth, context, *keys = ImageStage(network).eval()(pictures, geometry.cameras[0])
         if network.stereo is not None:
-            depths = depths_of_bins(config.lift.depth, geometry.cameras)
-            depth = torch.softmax(depth + network.stereo(keys[0], earlier.images, depths), dim=1)
+            depth = network.depth_of(depth, keys[0], earlier.images)
         pooled = network.pool(depth, context.movedim(-1, 1), geometry)
         density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
         logits = network.heads.logits_of(voxels.view(*config.grid.shape, -1))

@@ -14,6 +14,7 @@ gradients, in a process for each way. All results are compared before the figure
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,11 +26,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..geometry.transforms import transform_from
 from ..network.lift import Frustums, depth_bin_centres
 from ..network.presets import preset
 from ..network.stereo import earlier_images
 from ..network.untrained import surround_cameras
 from ..ops.epipolar import epipolar_similarity
+from ..ops.epipolar.reference import NEAREST
 from .measure import peak_bytes, reset_peak
 
 __all__ = ["SIZES", "bench_epipolar", "main"]
@@ -89,11 +92,8 @@ def make_case(size: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     views, poses = surround_cameras(CAMERAS, config.images.height, config.images.width)
     place = Frustums(config, views).place(poses).base_from_pixel
     x, y, angle = MOTION
-    base_from_earlier = torch.eye(4, dtype=torch.float64)
-    base_from_earlier[:2, :2] = torch.tensor(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=torch.float64
-    )
-    base_from_earlier[:2, 3] = torch.tensor([-x, -y], dtype=torch.float64)
+    turn = np.array([0, 0, math.sin(angle / 2), math.cos(angle / 2)])
+    base_from_earlier = torch.from_numpy(transform_from(np.array([-x, -y, 0.0]), turn))
     generator = torch.Generator().manual_seed(0)
     queries, keys = (
         torch.randn(CAMERAS, *config.feature_shape, CHANNELS, generator=generator).permute(0, 3, 1, 2) for _ in range(2)
@@ -151,11 +151,12 @@ def textbook(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor) -> T
 
 
 def textbook_of_view(queries: Tensor, keys: Tensor, pixels: Tensor, depths: Tensor) -> Tensor:
+    """The same with one earlier image of each."""
     images, _, height, width = queries.shape
     v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     points = torch.stack([u, v, torch.ones_like(u)]).float().flatten(1)
     a, b, c = ((pixels[:, :, :3] @ points)[..., None] * depths + pixels[:, :, 3, None, None]).unbind(1)
-    front = c > 0.05
+    front = c > NEAREST
     x, y = a / torch.where(front, c, 1.0), b / torch.where(front, c, 1.0)
     seen = front & (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
     grid = torch.stack([(x + 0.5) / width * 2 - 1, (y + 0.5) / height * 2 - 1], dim=-1)

@@ -100,12 +100,12 @@ class FixedFrames:
         """(N, H, W, 3) uint8 pinned memory: pictures that are written here need not be copied on the host."""
         return self._host_pictures.numpy()
 
-    def upload(self, views: np.ndarray | Tensor) -> None:
-        """Begin to copy a frame's pictures to the device; meanwhile the host can compute the cameras' poses."""
+    def upload(self, views: np.ndarray | Tensor) -> Tensor:
+        """Begin to copy a frame's pictures to the device, and return where they will be."""
         views = views if isinstance(views, Tensor) else torch.from_numpy(np.require(views, requirements=["C", "W"]))
         if self._device.type == "cuda" and views.device.type == "cpu" and not views.is_pinned():
             views = self._host_pictures.copy_(views)
-        self._pictures.copy_(views, non_blocking=True)
+        return self._pictures.copy_(views, non_blocking=True)
 
     def run(self, inputs: FrameInputs) -> tuple[np.ndarray, Prediction]:
         """Compute the frame whose pictures were uploaded last.

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..network.checkpoint import CheckpointError
 from ..network.fusion import EarlierFrame, no_earlier_frame
-from ..network.lift import depths_of_bins
 from ..network.network import OccupancyNetwork
 from ..ops.voxel_pooling import PoolingPlan, pool
 from .folding import folded_for_inference
@@ -99,12 +97,10 @@ class OpenVinoNetwork:
     ) -> tuple[Tensor, Tensor | None]:
         """The volume of one frame before fusion, as `OccupancyNetwork.volume_of` gives it, and the images' keys, None
         of networks without stereo; arguments of `predict`."""
-        shapes, stereo = stage_shapes(self.config, len(pictures))[0], self._network.stereo
+        shapes = stage_shapes(self.config, len(pictures))[0]
         depth, context, *keys = self._run(self._image, (pictures, cameras), shapes.outputs)
-        if stereo is not None:
-            depths = depths_of_bins(self.config.lift.depth, cameras)
-            parallax = stereo(keys[0], None if earlier is None else earlier.images, depths)
-            depth = functional.softmax(depth + parallax, dim=1)
+        if keys:  # then the graph gives logits
+            depth = self._network.depth_of(depth, keys[0], None if earlier is None else earlier.images)
         pooled = self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
         return pooled, keys[0] if keys else None
 

@@ -3,7 +3,8 @@
 NNCF runs both models on frames of a recording, and chooses for each layer the range of numbers that 256 levels stand
 for. Two parts of the volume encoder stay in floating point, by the measurements in `docs/exporting.md`: the density
 head, as a small error of a density decides between free and occupied; and the layers that read the pooled volume, where
-few cells near the vehicle hold numbers far larger than all others, with those that join an earlier one to it.
+few cells near the vehicle hold numbers far larger than all others, with those that join an earlier one to it. Of an
+image network with stereo its last convolutions do, and what follows them.
 """
 
 from __future__ import annotations

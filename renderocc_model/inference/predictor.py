@@ -218,14 +218,15 @@ class Predictor:
         cameras = self._camera_sets.of(tables)
         cameras.used += 1
         seconds = self._history.next_seconds if seconds is None else seconds
-        geometry = cameras.frustums.place(base_from_camera)
-        earlier = self._earlier_frame(geometry, odom_from_base, seconds)
         if self._records and cameras.frames is None and cameras.used > _FRAMES_BEFORE_CAPTURE:
             self._record(cameras, views, base_from_camera)
+        # The copy to the device begins first; meanwhile the host works on poses.
+        pictures = self._upload(views) if cameras.frames is None else cameras.frames.upload(views)
+        geometry = cameras.frustums.place(base_from_camera)
+        earlier = self._earlier_frame(geometry, odom_from_base, seconds)
         if cameras.frames is not None:
-            occupancy, kept = self._replay(cameras, cameras.frames, views, base_from_camera, earlier)
+            occupancy, kept = self._replay(cameras, cameras.frames, base_from_camera, earlier)
         else:
-            pictures = self._upload(views)
             prediction = self._run_network(pictures, cameras, geometry, earlier)
             occupancy, kept = self._occupancy(prediction, cameras, base_from_camera), prediction.kept
         if kept and odom_from_base is not None:
@@ -325,11 +326,9 @@ class Predictor:
         self,
         cameras: CameraSet,
         frames: FixedFrames,
-        views: np.ndarray | Tensor,
         base_from_camera: np.ndarray,
         earlier: EarlierFrame | None,
     ) -> tuple[Occupancy, tuple[Tensor, ...]]:
-        frames.upload(views)
         found, prediction = frames.run(replace(self._inputs(cameras, base_from_camera), earlier=earlier))
         occupancy = self._reader.of_record(frames.record, found, prediction)
         return occupancy or self._occupancy(prediction, cameras, base_from_camera), prediction.kept

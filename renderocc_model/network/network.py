@@ -125,12 +125,17 @@ class OccupancyNetwork(nn.Module):
     ) -> ImageFeatures:
         """`image_features` of what the backbone gives."""
         logits, context = self.lift(self.neck(maps), cameras)
-        keys = None
-        if self.stereo is not None:
-            keys = self.stereo.keys_of(maps[0])
-            depths = depths_of_bins(self.config.lift.depth, cameras)
+        keys = None if self.stereo is None else self.stereo.keys_of(maps[0])
+        return ImageFeatures(self.depth_of(logits, keys, earlier, backend), context, keys)
+
+    def depth_of(
+        self, logits: Tensor, keys: Tensor | None, earlier: EarlierImages | None = None, backend: str = "auto"
+    ) -> Tensor:
+        """Depth (M, D, h, w) from the logits of single images and, in models with stereo, from earlier images."""
+        if self.stereo is not None and keys is not None:
+            depths = depths_of_bins(self.config.lift.depth, logits)
             logits = logits + self.stereo(keys, earlier, depths, backend).to(logits.dtype)
-        return ImageFeatures(F.softmax(logits, dim=1), context, keys)
+        return F.softmax(logits, dim=1)
 
     def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
         """Pooled volume, (B, S*C, X, Y) over the ground plane or (B, C, X, Y, Z); memory order is channels last."""

@@ -16,7 +16,7 @@ _exact = compiler()
 
 
 @_exact
-def _place(views, u, v, depth, nearest, height, width):
+def _place(views, row, column, depth, nearest, height, width):
     """Where a pixel at a depth was seen before.
 
     Args:
@@ -25,7 +25,7 @@ def _place(views, u, v, depth, nearest, height, width):
         the first view that showed it, -1 for none; the pixel left above it (top, left), and how far below and right of
         that one it lies, 0 to 1.
     """
-    half = np.float32(0.5)
+    u, v, nearest, half = np.float32(column), np.float32(row), np.float32(nearest), np.float32(0.5)
     for view in range(len(views)):
         pixels = views[view]
         c = (pixels[2, 0] * u + pixels[2, 1] * v + pixels[2, 2]) * depth + pixels[2, 3]
@@ -56,18 +56,11 @@ def compare(queries, keys, earlier_pixels, depths, nearest, into, image, row):
     groups = into.shape[1] - 1
     each = channels // groups
     below_step, right_step = min(height - 1, 1), min(width - 1, 1)
+    views = earlier_pixels[image]
     for column in range(width):
         query = queries[image, row, column]
         for number in range(depths.size):
-            view, top, left, down, right = _place(
-                earlier_pixels[image],
-                np.float32(column),
-                np.float32(row),
-                depths[number],
-                np.float32(nearest),
-                height,
-                width,
-            )
+            view, top, left, down, right = _place(views, row, column, depths[number], nearest, height, width)
             into[image, groups, number, row, column] = view >= 0
             if view < 0:
                 for group in range(groups):
@@ -97,19 +90,12 @@ def push_back(queries, keys, earlier_pixels, depths, nearest, upstream, into_que
     groups = upstream.shape[1] - 1
     each = channels // groups
     below_step, right_step = min(height - 1, 1), min(width - 1, 1)
+    views = earlier_pixels[image]
     for row in range(height):
         for column in range(width):
             query, to_query = queries[image, row, column], into_queries[image, row, column]
             for number in range(depths.size):
-                view, top, left, down, right = _place(
-                    earlier_pixels[image],
-                    np.float32(column),
-                    np.float32(row),
-                    depths[number],
-                    np.float32(nearest),
-                    height,
-                    width,
-                )
+                view, top, left, down, right = _place(views, row, column, depths[number], nearest, height, width)
                 if view < 0:
                     continue
                 one = np.float32(1)
