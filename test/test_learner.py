@@ -151,6 +151,35 @@ def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
     assert not state["lift.predict_height.weight"].any() and not state["lift.rays.weight"].any()
 
 
+def test_a_deeper_network_begins_as_the_same_function_and_all_of_it_learns(folder, tmp_path):
+    first, batches = learner_and_batches(folder)
+    save_checkpoint(tmp_path / "start.safetensors", first.network, first.classes, 0.4)
+    blocks = [count + 1 for count in first.config.model.encoder.blocks]
+    words = ("model.lift.blocks=3", f"model.encoder.blocks={blocks}", "optimiser.batch_norm=frozen")
+    second, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", *words)
+    begun, state = first.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(one, state[name]) for name, one in begun.items()) and len(state) > len(begun)
+    state = {name: one.clone() for name, one in state.items()}
+    batch = next(batches)
+    with torch.no_grad():
+        for learner in (first, second):
+            learner.network.eval()
+        one, other = first.predict(batch), second.predict(batch)
+    torch.testing.assert_close(one.density, other.density)
+    torch.testing.assert_close(one.depth_distribution, other.depth_distribution)
+    for _ in range(3):
+        learn(second, batches)
+    new = {name: one for name, one in second.network.named_parameters() if name not in begun}
+    assert not any(torch.equal(one, state[name]) for name, one in new.items())
+
+
+def test_depth_bins_can_be_kept_from_all_terms_but_their_own(folder):
+    learner, batches = learner_and_batches(folder, "supervision.depth_from_volume=false")
+    learner.predict(next(batches)).density.sum().backward()
+    gradient, bins = learner.network.lift.predict.weight.grad, learner.config.model.lift.depth.count
+    assert not gradient[:bins].any() and gradient[bins:].any()
+
+
 def test_for_another_number_of_classes_the_last_layer_alone_begins_anew(folder, tmp_path):
     first, _ = learner_and_batches(folder)
     other = build_network(replace(first.config.model, class_count=2))

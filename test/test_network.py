@@ -138,6 +138,22 @@ def test_without_any_camera_the_answer_is_that_of_an_empty_volume():
     torch.testing.assert_close(none, absent)
 
 
+def test_the_volume_teaches_depth_unless_it_is_told_not_to():
+    network, geometry, images = make("tiny")
+    gradients = []
+    for depth_from_volume in (True, False):
+        network.zero_grad()
+        output = network(images, geometry, depth_from_volume=depth_from_volume)
+        (output.density.sum() + output.semantics.square().sum()).backward()
+        gradients.append(network.lift.predict.weight.grad.clone())
+    bins = network.config.lift.depth.count
+    assert gradients[0][:bins].abs().max() > 0 and not gradients[1][:bins].any()
+    torch.testing.assert_close(gradients[1][bins:], gradients[0][bins:])  # context learns as before
+    network.zero_grad()
+    network(images, geometry, depth_from_volume=False).depth_distribution.square().sum().backward()
+    assert network.lift.predict.weight.grad[:bins].abs().max() > 0
+
+
 def test_the_order_of_the_cameras_does_not_matter():
     network, geometry, images = make("tiny")
     order = [2, 0, 1]

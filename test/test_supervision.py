@@ -550,6 +550,9 @@ def test_settings_that_leave_nothing_to_learn_are_refused():
         SupervisionConfig(mode="query", use_depth=False)
     with pytest.raises(ValueError, match="nothing is left"):
         SupervisionConfig(use_depth=False, use_semantics=False)
+    for nothing in ({"use_depth": False}, {"weights": LossWeights(depth_distribution=0)}):
+        with pytest.raises(ValueError, match="depth_from_volume is false, but no term teaches the depth bins"):
+            SupervisionConfig(depth_from_volume=False, **nothing)
     for mode in ("rendered", "render+", "query+query", ""):
         with pytest.raises(ValueError, match=r"expected some of render, query, voxels, each once and joined by '\+'"):
             SupervisionConfig(mode=mode)

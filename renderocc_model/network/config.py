@@ -94,6 +94,7 @@ class LiftConfig:
 
     context_channels: int = setting(32, "channels carried along each pixel's ray", minimum=1, maximum=1024)
     hidden_channels: int = setting(64, "channels of the layers that predict depth and context", minimum=1, maximum=2048)
+    blocks: int = setting(1, "residual blocks among these layers", minimum=1, maximum=64)
     height_slices: int = setting(
         4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256
     )

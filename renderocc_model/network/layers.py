@@ -21,7 +21,11 @@ def convolution(dimensions: int, inputs: int, outputs: int, kernel: int = 3, str
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a skip connection (He et al., 2016), in `dimensions` dimensions."""
+    """Two convolutions with a skip connection (He et al., 2016), in `dimensions` dimensions.
+
+    `begin_without_effect` makes it pass on what a ReLU gave, until it has learned: so a deeper network can go on from a
+    trained one.
+    """
 
     def __init__(self, dimensions: int, channels: int) -> None:
         super().__init__()
@@ -31,6 +35,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.relu(features + self.second(self.first(features)), inplace=True)
+
+    def begin_without_effect(self) -> None:
+        """Set the last normalisation's scale to zero (Goyal et al., 2017)."""
+        nn.init.zeros_(self.second[1].weight)
+        nn.init.zeros_(self.second[1].bias)
 
 
 def resize(features: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

@@ -247,6 +247,7 @@ class DepthContextHead(nn.Module):
         )
         self.rays = without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
         self.block = ResidualBlock(2, hidden)
+        self.further_blocks = nn.Sequential(*(ResidualBlock(2, hidden) for _ in range(config.blocks - 1)))
         self.predict = nn.Conv2d(hidden, config.depth.count + config.context_channels, 1)
         heights = config.heights.count
         self.predict_height = without_effect(nn.Conv2d(hidden, heights, 1)) if heights else None
@@ -257,7 +258,7 @@ class DepthContextHead(nn.Module):
         features = self.reduce(features) * gate[:, :, None, None]
         if self.rays is not None:
             features = features + self.rays(ray_features(cameras, features.shape[2:]).to(dtype))
-        features = self.block(features)
+        features = self.further_blocks(self.block(features))
         predicted = self.predict(features)
         bins = self.config.depth.count
         logits, context = predicted[:, :bins], predicted[:, bins:]

@@ -78,7 +78,13 @@ class OccupancyNetwork(nn.Module):
         )
         self.heads = VoxelHeads(config.heads, config.class_count)
 
-    def forward(self, images: Tensor, geometry: LiftGeometry, previous: KeptFrame | None = None) -> NetworkOutput:
+    def forward(
+        self,
+        images: Tensor,
+        geometry: LiftGeometry,
+        previous: KeptFrame | None = None,
+        depth_from_volume: bool = True,
+    ) -> NetworkOutput:
         """Predict the field of B frames with N cameras each.
 
         Args:
@@ -86,6 +92,7 @@ class OccupancyNetwork(nn.Module):
                 not matter.
             geometry: where the feature pixels go, from `Frustums.place`.
             previous: what was kept of the frame before, moved to now; None at the first frame or after a reset.
+            depth_from_volume: false: no gradient of density and semantics goes back to the depth distribution.
         Raises:
             ValueError: a shape does not fit the configuration or another argument, or `previous` is given to a model
                 without fusion.
@@ -95,7 +102,8 @@ class OccupancyNetwork(nn.Module):
         found = self.image_features(
             images.flatten(0, 1), geometry.cameras.flatten(0, 1), None if earlier is None else earlier.images
         )
-        pooled = self.pool(found.depth, found.context, geometry)
+        depth = found.depth if depth_from_volume else found.depth.detach()
+        pooled = self.pool(depth, found.context, geometry)
         density, semantics = self.decode(pooled, earlier)
         kept = self.kept(pooled, found.keys)
         return NetworkOutput(

@@ -102,6 +102,10 @@ class SupervisionConfig:
     step: float = setting(0.5, "distance between samples of a rendered ray, voxels", 0.01, 10.0)
     variance_focus: float = setting(0.85, "SILog: 1 ignores a wrong scale, 0 does not", 0.0, 1.0)
     balanced_classes: bool = setting(True, "weigh classes by 1 / log(number of their labels)")
+    depth_from_volume: bool = setting(
+        True,
+        "terms of the volume and of rendering teach the depth bins, too; false: weights.depth_distribution alone does",
+    )
     use_depth: bool = setting(True, "learn from distances: terms depth, empty and depth_distribution, and queries")
     use_semantics: bool = setting(True, "learn from classes")
     auxiliary_rays: bool = setting(True, "use the rays of other frames in a sample")
@@ -142,6 +146,11 @@ class SupervisionConfig:
             raise ValueError(
                 "auxiliary_rays is false, but voxels are made of the rays of other frames too; use "
                 "sample.auxiliary_offsets=[]"
+            )
+        if not self.depth_from_volume and not (self.use_depth and self.weights.depth_distribution > 0):
+            raise ValueError(
+                "depth_from_volume is false, but no term teaches the depth bins; set use_depth to true and "
+                "weights.depth_distribution above 0"
             )
         if self.depth_loss == "termination" and self.depth_target != "euclidean":
             raise ValueError("depth_loss termination renders no depth; use depth_target=euclidean, or depth_loss=silog")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -17,7 +17,7 @@ from renderocc_model.field.conversion import converted_ids
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
 from renderocc_model.network.heads import CLASS_LAYER
-from renderocc_model.network.layers import WITHOUT_EFFECT
+from renderocc_model.network.layers import WITHOUT_EFFECT, ResidualBlock
 from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
 
 from ..data.batch import Batch
@@ -118,7 +118,9 @@ class Learner:
             previous = previous_frame(self.network, batch)
         # A second context: in the first one, autocast would reuse the weights that it has cast without gradient.
         with autocast(device, self.precision):
-            return self._shared(batch.current.network_input(), batch.geometry, previous)
+            return self._shared(
+                batch.current.network_input(), batch.geometry, previous, self.config.supervision.depth_from_volume
+            )
 
     def add_losses(
         self,
@@ -227,7 +229,7 @@ def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwo
     begun = checkpoint.network.state_dict()
     # What begins without effect may be new: the network then begins as the same function. For another number of classes
     # the layer that tells them apart begins with merged ones, or anew.
-    may_be_new: tuple[str, ...] = WITHOUT_EFFECT
+    may_be_new = (*WITHOUT_EFFECT, *_new_blocks(network, begun))
     if config.model.class_count != checkpoint.config.class_count:
         may_be_new = (*may_be_new, CLASS_LAYER)
         layer = {name: one for name, one in begun.items() if name.startswith(CLASS_LAYER)}
@@ -246,6 +248,16 @@ def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwo
             f"{', '.join(differing) or 'backbone'}); describe the checkpoint's"
         ) from None
     return network
+
+
+def _new_blocks(network: OccupancyNetwork, begun: Mapping[str, Tensor]) -> list[str]:
+    """Where the names of residual blocks begin that the first weights do not have; these begin without effect."""
+    new = []
+    for name, module in network.named_modules():
+        if isinstance(module, ResidualBlock) and not any(one.startswith(f"{name}.") for one in begun):
+            module.begin_without_effect()
+            new.append(f"{name}.")
+    return new
 
 
 def _merged(layer: dict[str, Tensor], source: ClassTable, target: ClassTable) -> dict[str, Tensor]:
