@@ -27,13 +27,16 @@ def tables(tmp_path_factory):
 
 
 def test_a_batch_holds_its_samples_in_order(tables):
-    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=50))
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=50, depth_rays=300))
     samples = [dataset.sample(0, 2), dataset.sample(0, 0)]
     batch = make_batch(samples, CONFIG)
     assert len(batch) == 2 and batch.ray_count == sum(len(sample.rays) for sample in samples)
     assert batch.names == ("drive frame 2", "drive frame 0") and batch.indices == (2, 0)
     assert batch.images.shape == (2, len(RIG), 3, 64, 96) and batch.images.dtype == torch.uint8
     for row, sample in enumerate(samples):
+        rays, cameras = batch.depth_rays[row]
+        assert torch.equal(rays.origins, sample.depth_rays[0].origins) and len(cameras) == 300
+        np.testing.assert_array_equal(cameras, sample.depth_rays[1])
         np.testing.assert_array_equal(batch.images[row].movedim(1, -1), sample.current.views)
         assert torch.equal(batch.current.network_input()[row], normalise(torch.from_numpy(sample.current.views)))
         np.testing.assert_array_equal(batch.odom_from_base[row], sample.current.odom_from_base)

@@ -257,6 +257,24 @@ def test_fewer_returns_and_rays_mark_fewer_voxels(tables):
         RayDataset(tables, SampleConfig(**SIZE, voxels=True), ["cars"])
 
 
+def test_rays_for_the_depth_bins_are_spread_over_the_frames_own_labels(tables):
+    augment = AugmentConfig(rotation=0.5, mirror_y=1.0)
+    dataset = RayDataset(tables, SampleConfig(**SIZE, rays=50, depth_rays=4000, augment=augment), ["cars"])
+    sample = dataset.sample(0, 3)
+    rays, cameras = sample.depth_rays
+    there = len(dataset.rays_of(3))
+    assert len(rays) == len(cameras) == min(4000, there) and not rays.frame_offsets.any()
+    assert set(cameras.tolist()) == {0, 1}
+    # They begin at the cameras, which the augmentation turned with them.
+    origins = sample.current.base_from_camera[cameras, :3, 3]
+    np.testing.assert_allclose(rays.origins.numpy(), origins, atol=1e-4)
+    # As many of each class as its share of the labels, and not of the weights with which other rays are drawn.
+    share = np.bincount(rays.classes, minlength=256) / len(rays)
+    whole = np.bincount(dataset.rays_of(3).classes, minlength=256) / there
+    np.testing.assert_allclose(share, whole, atol=0.01)
+    assert RayDataset(tables, SampleConfig(**SIZE, rays=50), ["cars"]).sample(0, 3).depth_rays is None
+
+
 def test_cameras_without_an_image_are_absent(tmp_path):
     bag = write_bag(tmp_path / "bag", Plan(frames=2))
     prepare_recording(bag, None, tmp_path / "t", PrepareConfig(max_time_diff=0.02))  # 'wide' is 30 ms late

@@ -36,6 +36,14 @@ def rays_through(pixels, cameras, depths, poses=POSES, offsets=None) -> Rays:
 
 
 def bins_of(rays: Rays, cameras, poses=POSES, present=(True, True, True)) -> torch.Tensor:
+    """(N, h, w) the bin of each feature pixel, -1 without a label."""
+    targets = targets_of(rays, cameras, poses, present)
+    labelled = targets.sum(dim=1)
+    assert ((targets == 0) | (targets == 1)).all() and ((labelled == 0) | (labelled == 1)).all()
+    return torch.where(labelled > 0, targets.argmax(dim=1), -1)
+
+
+def targets_of(rays: Rays, cameras, poses=POSES, present=(True, True, True), kind="nearest") -> torch.Tensor:
     return depth_bin_targets(
         rays,
         torch.tensor(cameras),
@@ -44,7 +52,8 @@ def bins_of(rays: Rays, cameras, poses=POSES, present=(True, True, True)) -> tor
         torch.tensor(present),
         CONFIG.feature_shape,
         STRIDE,
-        torch.from_numpy(EDGES),
+        torch.from_numpy(EDGES).float(),
+        kind,
     )
 
 
@@ -120,6 +129,22 @@ def test_bins_agree_with_a_loop_over_returns():
     expected[(expected < 0) | (expected > 6)] = -1
     bins = bins_of(rays_through(pixels, cameras, depths), cameras)
     assert (bins.numpy() == expected).all() and (expected >= 0).sum() > 100
+
+
+def test_shares_are_those_of_a_loop_over_returns():
+    rng = np.random.default_rng(1)
+    cameras = rng.integers(0, 3, 3000)
+    pixels, depths = rng.uniform([-5, -5], [100, 70], (3000, 2)), rng.uniform(0.2, 20, 3000)
+    expected = np.zeros((3, 7, 8, 12))
+    for camera, (column, row), depth in zip(cameras, pixels, depths):
+        i, j = int(np.floor((row + 0.5) / 8)), int(np.floor((column + 0.5) / 8))
+        number = min(int(np.floor((depth - 1) * 7 / 11)), 6)  # what lies behind the last bin counts as in it
+        if 0 <= i < 8 and 0 <= j < 12 and number >= 0:
+            expected[camera, number, i, j] += 1
+    expected /= np.maximum(expected.sum(axis=1, keepdims=True), 1)
+    targets = targets_of(rays_through(pixels, cameras, depths), cameras, kind="shares")
+    np.testing.assert_allclose(targets.numpy(), expected, atol=1e-6)
+    assert (expected.max(axis=1) < 1).sum() > 100
 
 
 def test_no_rays_label_nothing():

@@ -49,7 +49,9 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
         assert ours.field.semantics.shape == theirs.field.semantics.shape  # what ~/rendered is made of
 
 
-@pytest.mark.parametrize("words", [("fusion.enabled=true",), ("fusion.enabled=true", "fusion.stereo.channels=8")])
+@pytest.mark.parametrize(
+    "words", [("fusion.enabled=true",), ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2")]
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_an_exported_model_that_joins_frames_gives_the_same_over_a_drive(form, words):
     checkpoint, path = exported_file(form, "tiny", *words)

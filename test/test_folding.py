@@ -46,7 +46,7 @@ def deviation(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-STEREO = ("tiny", "fusion.enabled=true", "fusion.stereo.channels=8")
+STEREO = ("tiny", "fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2")
 
 
 @pytest.mark.parametrize("words", [*((name,) for name in sorted(PRESETS)), STEREO])

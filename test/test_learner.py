@@ -81,6 +81,9 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder, monkeypatch):
             [
                 "model.fusion.enabled=true",
                 "model.fusion.stereo.channels=8",
+                "model.lift.subpixels=2",
+                "supervision.depth_bins=shares",
+                "sample.depth_rays=300",
                 "precision=bfloat16",
                 "sample.augment.mirror_y=1.0",
             ],
@@ -149,6 +152,11 @@ def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
     state = third.network.state_dict()
     assert all(torch.equal(one, state[name]) for name, one in first.network.state_dict().items())
     assert not state["lift.predict_height.weight"].any() and not state["lift.rays.weight"].any()
+    # A feature pixel may be lifted as several places: all begin as the pixel did.
+    fourth, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", "model.lift.subpixels=2")
+    begun, state = first.network.state_dict(), fourth.network.state_dict()
+    same = {name for name, one in begun.items() if torch.equal(one, state[name])}
+    assert begun.keys() - same == {"lift.predict.weight", "lift.predict.bias"}
 
 
 def test_a_deeper_network_begins_as_the_same_function_and_all_of_it_learns(folder, tmp_path):

@@ -21,6 +21,7 @@ from renderocc_model.network.lift import (
     depth_bin_centres,
     depth_bin_edges,
     ray_features,
+    spread_over_subpixels,
     upward_slope,
 )
 from renderocc_model.network.network import build_network
@@ -264,3 +265,50 @@ def test_heights_that_are_no_range_are_refused():
     for wrong in ({"count": 1}, {"count": 4, "minimum": 2.0, "maximum": 2.0}):
         with pytest.raises(ValueError, match="give none or at least two, lowest first"):
             HeightConfig(**wrong)
+
+
+def test_the_places_of_a_feature_pixel_have_rays_of_their_own():
+    """With two places along each axis the lifted grid is that of an image network of half the stride."""
+    fine = small_config("tiny", "lift.subpixels=2")
+    assert (fine.feature_shape, fine.lifted_shape, fine.lifted_stride) == ((8, 12), (16, 24), 4)
+    # Stride 4: the place in row 6, column 10 covers rows 24..27 and columns 40..43; its middle is (41.5, 25.5).
+    view = View(96, 64, np.array([[50.0, 0, 41.5], [0, 50.0, 25.5], [0, 0, 1]]))
+    pose = forward_camera(y=2.2, z=1.2)[None]
+    middles = depth_bin_centres(fine.lift.depth)
+    expected = [(int(x + 8) * 16 + 10) * 2 + 1 if x < 8 else -1 for x in middles]
+    placed = Frustums(fine, [view]).place(pose)
+    assert placed.voxel_index[0, 0, :, 6, 10].tolist() == expected and placed.voxel_index.shape == (1, 1, 7, 16, 24)
+    # What images are compared with stays as coarse as the feature maps.
+    coarse = Frustums(small_config("tiny"), [view]).place(pose)
+    assert torch.equal(placed.base_from_pixel, coarse.base_from_pixel)
+
+
+def test_depth_and_context_of_a_place_are_its_own():
+    config = small_config("tiny", "lift.subpixels=2")
+    head = DepthContextHead(8, config.lift).eval()
+    features, cameras = torch.randn(2, 8, 8, 12), torch.rand(2, 8)
+    seen = []
+    head.predict.register_forward_hook(lambda _, __, values: seen.append(values))
+    logits, context = head(features, cameras)
+    assert logits.shape == (2, 7, 16, 24) and context.shape == (2, 6, 16, 24)
+    for down, right in np.ndindex(2, 2):
+        part = seen[0][:, 2 * down + right :: 4]
+        assert torch.equal(logits[:, :, down::2, right::2], part[:, :7])
+        assert torch.equal(context[:, :, down::2, right::2], part[:, 7:])
+
+
+def test_a_finer_head_begins_with_the_depth_of_its_feature_pixels_and_the_same_sum_of_context():
+    coarse, fine = (
+        DepthContextHead(8, small_config("tiny", f"lift.subpixels={count}").lift).eval() for count in (1, 2)
+    )
+    fine.load_state_dict(spread_over_subpixels(coarse.state_dict(), fine.config))
+    features, cameras = torch.randn(2, 8, 8, 12), torch.rand(2, 8)
+    logits, context = coarse(features, cameras)
+    finer_logits, finer_context = fine(features, cameras)
+    torch.testing.assert_close(finer_logits, logits.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(finer_context, 2) * 4, context)
+
+
+def test_places_that_do_not_divide_the_stride_are_refused():
+    with pytest.raises(ValueError, match="lift.subpixels is 3, which does not divide backbone.stride 8"):
+        small_config("tiny", "lift.subpixels=3")

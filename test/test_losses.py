@@ -221,15 +221,15 @@ def test_a_ray_that_is_almost_blocked_still_pulls_on_its_density():
 def test_depth_distribution_sums_over_bins_and_averages_over_labelled_pixels():
     predicted = torch.full((1, 2, 1, 3), 0.5)
     predicted[0, :, 0, 1] = torch.tensor([0.25, 0.75])
-    bins = torch.tensor([[[0, 1, -1]]])
+    right = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).view(1, 2, 1, 3)
     # pixel 0: -log 1/2 - log(1 - 1/2); pixel 1: -log 3/4 - log(1 - 1/4); pixel 2 has no label
     expected = (2 * math.log(2) + 2 * math.log(4 / 3)) / 2
-    assert depth_distribution(predicted, bins).item() == pytest.approx(expected)
+    assert depth_distribution(predicted, right).item() == pytest.approx(expected)
 
 
 def test_depth_distribution_of_a_certain_mistake_is_finite():
     predicted = leaf(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
-    loss = depth_distribution(predicted, torch.tensor([[[1]]]))
+    loss = depth_distribution(predicted, torch.tensor([0.0, 1]).view(1, 2, 1, 1))
     loss.backward()
     assert loss.item() == pytest.approx(200) and predicted.grad.isfinite().all()
 
@@ -293,7 +293,7 @@ CASES = {
     "opacity": opacity_entropy,
     "empty": empty_space,
     "depth_distribution": lambda x, w: depth_distribution(
-        x.view(-1, 3, 1, 1), torch.where(w[::3] > 0, 1, -1).view(-1, 1, 1)
+        x.view(-1, 3, 1, 1), ((w[::3] > 0)[:, None] * torch.tensor([0.25, 0.75, 0])).to(x.dtype).view(-1, 3, 1, 1)
     ),
     "occupancy": lambda x, w: occupancy_cross_entropy(x, torch.arange(len(x)) % 2 == 0, w),
     "voxels": lambda x, w: sum(

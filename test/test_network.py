@@ -57,7 +57,9 @@ def test_every_preset_in_small_predicts_every_voxel(name):
     assert (output.kept is None) == (name != "paper")
 
 
-@pytest.mark.parametrize("words", [*((name,) for name in NAMES), ("tiny", *STEREO)])
+@pytest.mark.parametrize(
+    "words", [*((name,) for name in NAMES), ("tiny", *STEREO), ("tiny", *STEREO, "lift.subpixels=2")]
+)
 def test_every_weight_gets_a_gradient(words):
     network, geometry, images = make(*words)
     network.train()
@@ -194,7 +196,7 @@ def test_autocast_changes_the_answer_little_and_its_type_not(name, dtype):
     assert (rough.semantics - exact.semantics).abs().mean() < 0.1 * exact.semantics.abs().mean()
 
 
-@pytest.mark.parametrize("overrides", [("fusion.enabled=true",), STEREO])
+@pytest.mark.parametrize("overrides", [("fusion.enabled=true",), STEREO, (*STEREO, "lift.subpixels=2")])
 def test_a_half_precision_network_runs_on_half_precision_images(overrides):
     network, geometry, images = make("tiny", *overrides)
     with torch.inference_mode():

@@ -66,7 +66,8 @@ KINDS = {
     "heights and rays": ("lift.heights.count=8", "lift.rays=true"),
     "3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4"),
     "joining": ("fusion.enabled=true",),
-    "comparing images": ("fusion.enabled=true", "fusion.stereo.channels=8"),
+    "comparing images": ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2"),
+    "several places of a pixel": ("lift.subpixels=2", "lift.heights.count=8", "lift.rays=true"),
     "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
 }
 

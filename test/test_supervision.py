@@ -69,7 +69,9 @@ def batch_of(*rays: Rays, truth=None, voxels=None, cameras=None, poses=POSES) ->
     cameras = tuple(torch.zeros(len(one), dtype=torch.int64) for one in rays) if cameras is None else cameras
     nothing = (None,) * frames
     names = ("drive frame 0",) * frames
-    return Batch(current, (), rays, cameras, truth or nothing, voxels or nothing, names, (0,) * frames)
+    return Batch(
+        current, (), rays, cameras, (None,) * frames, truth or nothing, voxels or nothing, names, (0,) * frames
+    )
 
 
 def output_of(density, semantics=None, grad: bool = False) -> NetworkOutput:

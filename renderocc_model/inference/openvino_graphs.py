@@ -50,7 +50,7 @@ class StageShapes(NamedTuple):
 
 def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageShapes]:
     """Of `ImageStage` and `VolumeStage`; the first input is uint8, all others are float32."""
-    (height, width), bins, images = config.feature_shape, config.lift.depth.count, config.images
+    (height, width), bins, images = config.lifted_shape, config.lift.depth.count, config.images
     channels, shape, features = config.lift.context_channels, config.grid.shape, config.heads.voxel_channels
     flat = config.encoder.kind == "channel_to_height"
     voxels = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)

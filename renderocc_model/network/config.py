@@ -95,6 +95,9 @@ class LiftConfig:
     context_channels: int = setting(32, "channels carried along each pixel's ray", minimum=1, maximum=1024)
     hidden_channels: int = setting(64, "channels of the layers that predict depth and context", minimum=1, maximum=2048)
     blocks: int = setting(1, "residual blocks among these layers", minimum=1, maximum=64)
+    subpixels: int = setting(
+        1, "a feature pixel is lifted as subpixels x subpixels places, each with its own ray, depth and context", 1, 8
+    )
     height_slices: int = setting(
         4, "slabs the pooled volume has in z; they must divide the grid's voxels in z", minimum=1, maximum=256
     )
@@ -216,8 +219,19 @@ class ModelConfig:
 
     @property
     def feature_shape(self) -> tuple[int, int]:
-        """Height and width of the feature maps that are lifted."""
+        """Height and width of the feature maps."""
         return self.images.height // self.backbone.stride, self.images.width // self.backbone.stride
+
+    @property
+    def lifted_shape(self) -> tuple[int, int]:
+        """Height and width of the depths and contexts that are lifted: `lift.subpixels` places a feature pixel."""
+        height, width = self.feature_shape
+        return height * self.lift.subpixels, width * self.lift.subpixels
+
+    @property
+    def lifted_stride(self) -> int:
+        """Image pixels between two of these places."""
+        return self.backbone.stride // self.lift.subpixels
 
     def check(self) -> None:
         heights = self.grid.shape[2]
@@ -226,6 +240,11 @@ class ModelConfig:
             raise ValueError(
                 f"lift.height_slices is {slices}, which does not divide the grid's {heights} voxels in z; "
                 f"choose a divisor"
+            )
+        if self.backbone.stride % self.lift.subpixels:
+            raise ValueError(
+                f"lift.subpixels is {self.lift.subpixels}, which does not divide backbone.stride "
+                f"{self.backbone.stride}; choose a divisor"
             )
         if self.encoder.kind == "convolutions_3d" and slices != heights:
             raise ValueError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from renderocc_model.network.config import DepthConfig, LiftConfig, ModelConfig
@@ -24,6 +25,7 @@ __all__ = [
     "depth_bin_centres",
     "depth_bin_edges",
     "depths_of_bins",
+    "spread_over_subpixels",
 ]
 
 # Camera parameters that the depth prediction is given: fx / width, fy / height, (cx + 1/2) / width,
@@ -65,8 +67,9 @@ class LiftGeometry:
     """Where the features of each camera go, for one frame or a batch of frames.
 
     Attributes:
-        voxel_index: (B, N, D, h, w) int64, cell of the pooled volume for each depth bin of each feature pixel, counted
-            as (x * Y + y) * S + s within one frame; -1 outside the grid and for absent cameras.
+        voxel_index: (B, N, D, H, W) int64, cell of the pooled volume for each depth bin of each place that is lifted
+            (`ModelConfig.lifted_shape`), counted as (x * Y + y) * S + s within one frame; -1 outside the grid and for
+            absent cameras.
         cameras: (B, N, CAMERA_PARAMETERS) float32.
         base_from_pixel: (B, N, 4, 4) float64, from (u d, v d, d, 1) of a feature pixel (u, v) at z-depth d to the base
             frame; zeros for absent cameras.
@@ -105,9 +108,9 @@ class LiftGeometry:
 class Frustums:
     """The frustum points of a set of views, ready to be placed in the grid for each frame's camera poses.
 
-    A feature pixel stands for the `stride` x `stride` image pixels it covers, so its ray passes through their middle;
-    pixel centres have integer coordinates. Depth is z-depth. What depends on the views alone is computed once, and a
-    frame with the same poses as the last one costs nothing.
+    What is lifted stands for the `lifted_stride` x `lifted_stride` image pixels it covers, so its ray passes through
+    their middle; pixel centres have integer coordinates. Depth is z-depth. What depends on the views alone is computed
+    once, and a frame with the same poses as the last one costs nothing.
 
     Args:
         config: gives grid, image size, stride and depth bins.
@@ -126,12 +129,13 @@ class Frustums:
             if views
             else np.empty((0, 3, 3))
         )
-        height, width = config.feature_shape
-        stride = config.backbone.stride
+        height, width = config.lifted_shape
+        stride = config.lifted_stride
         v, u = np.meshgrid(
             np.arange(height) * stride + (stride - 1) / 2, np.arange(width) * stride + (stride - 1) / 2, indexing="ij"
         )
         pixels = np.stack([u, v, np.ones_like(u)]).reshape(3, -1)
+        stride = config.backbone.stride
         image_from_feature = np.array([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2], [0, 0, 1]])
         self._camera_from_pixel = np.tile(np.eye(4), (self._views, 1, 1))
         self._camera_from_pixel[:, :3, :3] = np.linalg.solve(
@@ -180,7 +184,7 @@ class Frustums:
 
     def _voxel_index(self, base_from_camera: np.ndarray, present: np.ndarray) -> Tensor:
         grid = self._config.grid
-        height, width = self._config.feature_shape
+        height, width = self._config.lifted_shape
         cells = self._config.pooled_shape
         # Positions in units of cells, linear in depth: start + depth * step. A slab in z is several voxels high.
         cell_size = np.array([grid.voxel_size, grid.voxel_size, grid.voxel_size * grid.shape[2] / cells[2]])
@@ -233,8 +237,11 @@ class DepthContextHead(nn.Module):
     is added to the depths at which the pixel's ray has this height. So "this is road" fixes a depth under any camera.
     Both begin without effect: a network that learned without them can learn on with them.
 
-    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns the logits of depth (M, D, h, w), in
-    float32 at least, and context (M, C, h, w).
+    With `lift.subpixels` a feature pixel is lifted as several places, a sub-pixel convolution (Shi et al., 2016): at
+    15 m a feature pixel of eight image pixels is 1 m wide, more than two voxels.
+
+    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns the logits of depth (M, D, H, W), in
+    float32 at least, and context (M, C, H, W), H and W `subpixels` times h and w.
     """
 
     def __init__(self, inputs: int, config: LiftConfig) -> None:
@@ -248,9 +255,9 @@ class DepthContextHead(nn.Module):
         self.rays = without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
         self.block = ResidualBlock(2, hidden)
         self.further_blocks = nn.Sequential(*(ResidualBlock(2, hidden) for _ in range(config.blocks - 1)))
-        self.predict = nn.Conv2d(hidden, config.depth.count + config.context_channels, 1)
-        heights = config.heights.count
-        self.predict_height = without_effect(nn.Conv2d(hidden, heights, 1)) if heights else None
+        places, heights = config.subpixels**2, config.heights.count
+        self.predict = nn.Conv2d(hidden, places * (config.depth.count + config.context_channels), 1)
+        self.predict_height = without_effect(nn.Conv2d(hidden, places * heights, 1)) if heights else None
 
     def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
         dtype = self.gate[0].weight.dtype
@@ -259,13 +266,17 @@ class DepthContextHead(nn.Module):
         if self.rays is not None:
             features = features + self.rays(ray_features(cameras, features.shape[2:]).to(dtype))
         features = self.further_blocks(self.block(features))
-        predicted = self.predict(features)
+        predicted = self._finer(self.predict(features))
         bins = self.config.depth.count
         logits, context = predicted[:, :bins], predicted[:, bins:]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.predict_height is not None:
-            logits = logits + self._logits_of_heights(self.predict_height(features), cameras)
+            logits = logits + self._logits_of_heights(self._finer(self.predict_height(features)), cameras)
         return logits, context
+
+    def _finer(self, values: Tensor) -> Tensor:
+        """(M, s^2 C, h, w) as (M, C, s h, s w)."""
+        return F.pixel_shuffle(values, self.config.subpixels) if self.config.subpixels > 1 else values
 
     def _logits_of_heights(self, heights: Tensor, cameras: Tensor) -> Tensor:
         """The logits of heights (M, K, h, w) at the height of each depth bin, (M, D, h, w); linear in between."""
@@ -279,6 +290,24 @@ class DepthContextHead(nn.Module):
         below = place.floor().clamp(max=config.count - 2)
         index, share = below.long(), place - below
         return heights.gather(1, index) * (1 - share) + heights.gather(1, index + 1) * share
+
+
+def spread_over_subpixels(head: Mapping[str, Tensor], config: LiftConfig) -> dict[str, Tensor]:
+    """The parameters of a head with `config.subpixels` from those of one that lifts each feature pixel once.
+
+    All places of a feature pixel begin with its depth, and with an equal part of its context: the sum stays the same.
+
+    Args:
+        head: parameters by name, of a `DepthContextHead`.
+    """
+    places, bins = config.subpixels**2, config.depth.count
+    found = dict(head)
+    for name, one in head.items():
+        if name.startswith(("predict.", "predict_height.")):
+            found[name] = one.repeat_interleave(places, dim=0)
+        if name.startswith("predict."):
+            found[name][bins * places :] /= places
+    return found
 
 
 def depths_of_bins(config: DepthConfig, like: Tensor) -> Tensor:

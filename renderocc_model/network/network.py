@@ -30,7 +30,7 @@ class NetworkOutput:
     Attributes:
         density: (B, X, Y, Z) >= 0, 1/m.
         semantics: (B, X, Y, Z, C) logits of the classes other than free.
-        depth_distribution: (B*N, D, h, w), sums to one over D.
+        depth_distribution: (B*N, D, H, W), H and W of `ModelConfig.lifted_shape`; sums to one over D.
         kept: what is given back as `previous` of a later frame after `kept.moved(...)`; None where the model has no
             fusion.
     """
@@ -45,8 +45,8 @@ class ImageFeatures(NamedTuple):
     """What the network makes of M images.
 
     Attributes:
-        depth: (M, D, h, w), sums to one over D.
-        context: (M, C, h, w).
+        depth: (M, D, H, W), sums to one over D.
+        context: (M, C, H, W).
         keys: (M, K, h, w), what later images are compared with; None where the model has no stereo.
     """
 
@@ -139,10 +139,13 @@ class OccupancyNetwork(nn.Module):
     def depth_of(
         self, logits: Tensor, keys: Tensor | None, earlier: EarlierImages | None = None, backend: str = "auto"
     ) -> Tensor:
-        """Depth (M, D, h, w) from the logits of single images and, in models with stereo, from earlier images."""
+        """Depth (M, D, H, W) from the logits of single images and, in models with stereo, from earlier images."""
         if self.stereo is not None and keys is not None:
             depths = depths_of_bins(self.config.lift.depth, logits)
-            logits = logits + self.stereo(keys, earlier, depths, backend).to(logits.dtype)
+            compared = self.stereo(keys, earlier, depths, backend).to(logits.dtype)
+            if self.config.lift.subpixels > 1:
+                compared = F.interpolate(compared, scale_factor=self.config.lift.subpixels, mode="nearest")
+            logits = logits + compared
         return F.softmax(logits, dim=1)
 
     def pool(self, depth: Tensor, context: Tensor, geometry: LiftGeometry) -> Tensor:
@@ -175,7 +178,7 @@ class OccupancyNetwork(nn.Module):
             raise ValueError(
                 f"network: images are {tuple(images.shape)}; expected (frames, cameras, 3, {size.height}, {size.width})"
             )
-        expected = (*images.shape[:2], self.config.lift.depth.count, *self.config.feature_shape)
+        expected = (*images.shape[:2], self.config.lift.depth.count, *self.config.lifted_shape)
         if tuple(geometry.voxel_index.shape) != expected:
             raise ValueError(
                 f"network: voxel_index is {tuple(geometry.voxel_index.shape)}; expected {expected} for images "

@@ -58,6 +58,7 @@ class Batch:
         previous: earlier frames, nearest first; the same number for all samples, `valid` for those that have them.
         rays: of each sample, labelled rays in base_link of its current frame; their numbers differ.
         ray_cameras: of each sample (R,) int64, the camera of each ray.
+        depth_rays: of each sample, rays for its depth bins alone and their cameras, or None.
         truth: of each sample, Occ3D arrays (X, Y, Z) uint8 of its current frame, or None.
         label_voxels: of each sample, the voxels that its labels mark (`VoxelLabels` by name), or None.
         names: of each sample, recording and frame, for error messages.
@@ -68,6 +69,7 @@ class Batch:
     previous: tuple[Frames, ...]
     rays: tuple[Rays, ...]
     ray_cameras: tuple[Tensor, ...]
+    depth_rays: tuple[tuple[Rays, Tensor] | None, ...]
     truth: tuple[dict[str, Tensor] | None, ...]
     label_voxels: tuple[dict[str, Tensor] | None, ...]
     names: tuple[str, ...]
@@ -112,6 +114,7 @@ class Batch:
             tuple(frames[1:]),
             (self.rays[index],),
             (self.ray_cameras[index],),
+            (self.depth_rays[index],),
             (self.truth[index],),
             (self.label_voxels[index],),
             (self.names[index],),
@@ -164,7 +167,11 @@ def make_batch(samples: Sequence[Sample], config: ModelConfig, previous: int | N
         _frames([sample.current for sample in samples], samples, config),
         tuple(_frames(step, samples, config) for step in earlier),
         tuple(sample.rays for sample in samples),
-        tuple(torch.from_numpy(np.asarray(sample.ray_cameras, np.int64)) for sample in samples),
+        tuple(_cameras(sample.ray_cameras) for sample in samples),
+        tuple(
+            None if sample.depth_rays is None else (sample.depth_rays[0], _cameras(sample.depth_rays[1]))
+            for sample in samples
+        ),
         tuple(None if sample.truth is None else _tensors(sample.truth) for sample in samples),
         tuple(None if sample.label_voxels is None else _tensors(sample.label_voxels) for sample in samples),
         tuple(f"{sample.recording} frame {sample.frame}" for sample in samples),
@@ -218,6 +225,10 @@ def _geometry(config: ModelConfig, size: tuple[int, int], intrinsics, base_from_
     """The lift geometry of one frame. Frustums are not cached, because making them takes only a millisecond."""
     views = [View(size[1], size[0], K) for K in intrinsics]
     return Frustums(config, views).place(base_from_camera, present)
+
+
+def _cameras(numbers: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(numbers, np.int64))
 
 
 def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:

@@ -120,6 +120,9 @@ class RayDataset(torch.utils.data.Dataset):
             earlier = []
         previous = tuple(self._views(tables, one, changes, change) for one in earlier)
         rays, cameras = self._rays(rng, tables, frame, change)
+        depth_rays = None
+        if config.depth_rays:
+            depth_rays = self._evenly(tables, frame, config.depth_rays, (), change, rng.random())
         truth = tables.truth_arrays(frame) if config.truth else None
         if truth is not None and not np.array_equal(change, np.eye(4)):
             if self.grid is None:
@@ -127,7 +130,7 @@ class RayDataset(torch.utils.data.Dataset):
             truth = change_truth(truth, self.grid, change)
         voxels = self._voxels(rng, tables, frame, change) if config.voxels else None
         tables.release()
-        return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, truth, voxels)
+        return Sample(tables.name, frame, epoch, index, current, previous, rays, cameras, depth_rays, truth, voxels)
 
     def rigs(self) -> list[Rig]:
         """The cameras of the recordings, in their order; equal rigs appear once."""

@@ -37,6 +37,12 @@ class SampleConfig:
     voxel_returns: int = setting(
         2_000_000, "largest number of pixels for finding occupied voxels, spread evenly", minimum=1
     )
+    depth_rays: int = setting(
+        0,
+        "largest number of rays for the depth bins, spread evenly over the frame's labels; 0: the rays above serve "
+        "for them, too",
+        minimum=0,
+    )
     augment: AugmentConfig = AugmentConfig()
 
     def check(self) -> None:
@@ -75,6 +81,7 @@ class Sample:
     rays: labelled rays in base_link of the current frame, with distances (0 if only the class is known), classes (255
         if only the distance is known) and frame_offsets.
     ray_cameras: (R,) int64, the camera of each ray, also of rays of other frames.
+    depth_rays: rays of the current frame for the depth bins, and the camera of each; None: `rays` are used.
     truth: {"semantics", "mask_camera", "mask_lidar"} of the current frame, or None.
     label_voxels: {"semantics", "occupied", "free"} of the labels (`VoxelLabels`), or None.
     """
@@ -87,5 +94,6 @@ class Sample:
     previous: tuple[FrameViews, ...]
     rays: Rays
     ray_cameras: np.ndarray
+    depth_rays: tuple[Rays, np.ndarray] | None
     truth: dict[str, np.ndarray] | None
     label_voxels: dict[str, np.ndarray] | None

@@ -102,6 +102,12 @@ class SupervisionConfig:
     step: float = setting(0.5, "distance between samples of a rendered ray, voxels", 0.01, 10.0)
     variance_focus: float = setting(0.85, "SILog: 1 ignores a wrong scale, 0 does not", 0.0, 1.0)
     balanced_classes: bool = setting(True, "weigh classes by 1 / log(number of their labels)")
+    depth_bins: str = setting(
+        "nearest",
+        "what the depth bins of a feature pixel are compared with: the bin of its nearest return (BEVDepth), or the "
+        "shares of its returns in each bin",
+        choices=("nearest", "shares"),
+    )
     depth_from_volume: bool = setting(
         True,
         "terms of the volume and of rendering teach the depth bins, too; false: weights.depth_distribution alone does",

@@ -1,6 +1,8 @@
-"""Targets for the network's depth head: the depth bin of each feature pixel, from 2D labels."""
+"""Targets for the network's depth head: the depth bins of each feature pixel, from 2D labels."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -33,8 +35,9 @@ def depth_bin_targets(
     feature_shape: tuple[int, int],
     stride: int,
     edges: Tensor,
+    kind: str = "nearest",
 ) -> Tensor:
-    """The depth bin of the nearest return in each feature pixel (BEVDepth), from the rays of the current frame.
+    """What the depth bins of each feature pixel should be, from the rays of the current frame.
 
     Feature pixel (i, j) stands for the stride x stride image pixels from (stride * i, stride * j) on, whose centres
     have integer coordinates. Returns outside of the grid count too, because their depth is known.
@@ -48,11 +51,44 @@ def depth_bin_targets(
         feature_shape: (h, w).
         stride: image pixels per feature pixel.
         edges: (D + 1,) ascending, metres of z-depth.
+        kind: nearest: all of the bin of the nearest return (BEVDepth), where it lies in one. shares: the share of the
+            returns in each bin; those behind the last one count as in it, so that what is far is not without a label.
     Returns:
-        (N, h, w) int64; -1 for pixels without a return, or whose nearest return lies in no bin.
+        (N, D, h, w) float32, sums to one over D; zeros for pixels without a label.
+    """
+    places = len(base_from_camera) * math.prod(feature_shape)
+    bins = len(edges) - 1
+    depth, place = _returns_in_pixels(rays, cameras, base_from_camera, intrinsics, present, feature_shape, stride)
+    targets = torch.zeros(places * bins, device=edges.device)
+    if kind == "nearest":
+        nearest = torch.full((places,), torch.inf, device=edges.device).scatter_reduce_(0, place, depth, "amin")
+        number = torch.bucketize(nearest, edges, right=True) - 1
+        labelled = ((number >= 0) & (number < bins)).nonzero().squeeze(1)
+        targets[labelled * bins + number[labelled]] = 1.0
+        targets = targets.view(places, bins)
+    else:
+        number = (torch.bucketize(depth, edges, right=True) - 1).clamp(max=bins - 1)
+        seen = number >= 0
+        targets.index_add_(0, (place * bins + number)[seen], torch.ones_like(depth[seen]))
+        targets = targets.view(places, bins)
+        targets = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+    return targets.view(len(base_from_camera), *feature_shape, bins).movedim(-1, 1)
+
+
+def _returns_in_pixels(
+    rays: Rays,
+    cameras: Tensor,
+    base_from_camera: Tensor,
+    intrinsics: Tensor,
+    present: Tensor,
+    feature_shape: tuple[int, int],
+    stride: int,
+) -> tuple[Tensor, Tensor]:
+    """z-depth (S,) of the returns that the current views show, and the flat index (S,) of their feature pixels.
+
+    Arguments as of `depth_bin_targets`.
     """
     height, width = feature_shape
-    count = len(base_from_camera)
     dtype = torch.float32
     assert rays.distances is not None, "labelled rays need distances"
     distances = rays.distances.to(dtype)
@@ -69,11 +105,5 @@ def depth_bin_targets(
     pixels = torch.einsum("rij,rj->ri", intrinsics.to(dtype)[cameras, :2], in_camera) / depth[:, None]
     column, row = ((pixels + 0.5) / stride).floor().unbind(dim=1)
     seen = measured & (depth > 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-
-    # Returns that are not seen are written to one extra place, which is then removed.
-    row, column = (torch.where(seen, place, torch.zeros_like(place)).to(torch.int64) for place in (row, column))
-    cell = torch.where(seen, (cameras * height + row) * width + column, count * height * width)
-    nearest = torch.full((count * height * width + 1,), torch.inf, device=depth.device)
-    nearest = nearest.scatter_reduce_(0, cell, depth, "amin")[:-1]
-    bins = torch.bucketize(nearest, edges.to(dtype), right=True) - 1
-    return torch.where(bins < len(edges) - 1, bins, -1).view(count, height, width)
+    place = (cameras[seen] * height + row[seen].long()) * width + column[seen].long()
+    return depth[seen], place

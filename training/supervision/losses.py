@@ -156,17 +156,16 @@ def empty_space(opacity: Tensor, weights: Tensor | None = None) -> Tensor:
     return weighted_mean(-torch.log((1 - opacity).clamp(min=0) + SMALLEST_LIGHT), weights)
 
 
-def depth_distribution(predicted: Tensor, bins: Tensor) -> Tensor:
+def depth_distribution(predicted: Tensor, right: Tensor) -> Tensor:
     """Binary cross-entropy of depth bins, summed over bins, mean over labelled feature pixels (BEVDepth).
 
-    -log p_b - sum_{d != b} log(1 - p_d), each logarithm at least -100 as in PyTorch.
+    -sum_d (q_d log p_d + (1 - q_d) log(1 - p_d)), each logarithm at least -100 as in PyTorch.
 
     Args:
-        predicted: (M, D, h, w), sums to one over D.
-        bins: (M, h, w) int64, the correct bin; -1 without a label.
+        predicted: p, (M, D, h, w), sums to one over D.
+        right: q, (M, D, h, w), sums to one over D; zeros for pixels without a label.
     """
-    right = torch.zeros_like(predicted).scatter_(1, bins.clamp(min=0)[:, None], 1.0)
-    labelled = bins >= 0
+    labelled = right.sum(dim=1) > 0
     probability = predicted.masked_fill(~labelled[:, None], 0.5)
     return weighted_mean(functional.binary_cross_entropy(probability, right, reduction="none").sum(dim=1), labelled)
 

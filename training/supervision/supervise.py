@@ -150,6 +150,7 @@ class _Frame:
         cameras = batch.base_from_camera.shape[1]
         self.depths = output.depth_distribution.unflatten(0, (-1, cameras))[number].float()
         self.rays, self.ray_cameras = batch.rays[number], batch.ray_cameras[number]
+        self.depth_rays = batch.depth_rays[number] or (self.rays, self.ray_cameras)
         self.base_from_camera, self.intrinsics = batch.base_from_camera[number], batch.intrinsics[number]
         self.present, self.truth = batch.present[number], batch.truth[number]
         self.label_voxels = batch.label_voxels[number]
@@ -195,17 +196,17 @@ class _Frame:
         if not (self.config.use_depth and self.config.weights.depth_distribution > 0):
             return {}
         model = self.supervision.model
-        bins = depth_bin_targets(
-            self.rays,
-            self.ray_cameras,
+        right = depth_bin_targets(
+            *self.depth_rays,
             self.base_from_camera,
             self.intrinsics,
             self.present,
-            model.feature_shape,
-            model.backbone.stride,
+            model.lifted_shape,
+            model.lifted_stride,
             self.supervision.depth_edges,
+            self.config.depth_bins,
         )
-        return {"depth_distribution": losses.depth_distribution(self.depths, bins)}
+        return {"depth_distribution": losses.depth_distribution(self.depths, right)}
 
     def label_voxel_terms(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the voxels that 2D labels mark; zeros for a sample without such voxels."""

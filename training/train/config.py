@@ -117,6 +117,7 @@ class TrainConfig:
             previous_interval=self.model.fusion.interval,
             truth=training and self.supervision.labels_3d != "off",
             voxels=training and self.supervision.uses("voxels") and self.supervision.labels_3d != "only",
+            depth_rays=self.sample.depth_rays if training else 0,
             augment=self.sample.augment if training else AugmentConfig(),
         )
 
