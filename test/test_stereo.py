@@ -12,7 +12,7 @@ from renderocc_model.network.config import FusionConfig, StereoConfig
 from renderocc_model.network.fusion import KeptFrame, placed
 from renderocc_model.network.lift import Frustums, LiftGeometry, depth_bin_centres, depths_of_bins
 from renderocc_model.network.network import build_network
-from renderocc_model.network.stereo import EarlierImages, TemporalStereo, earlier_images
+from renderocc_model.network.stereo import EarlierImages, TemporalStereo, _mean_around, earlier_images
 
 WORDS = ("fusion.enabled=true", "fusion.stereo.channels=8")
 
@@ -169,3 +169,10 @@ def test_settings_that_do_not_fit_are_refused():
         StereoConfig(channels=6, groups=4)
     with pytest.raises(ValueError, match="set enabled to true"):
         FusionConfig(stereo=StereoConfig(channels=8))
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 5, 7), (1, 3, 1, 1), (1, 2, 1, 4)])
+def test_the_mean_around_a_pixel_is_of_the_pixels_that_there_are(shape):
+    values = torch.randn(*shape)
+    expected = torch.nn.functional.avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)
+    torch.testing.assert_close(_mean_around(values), expected)

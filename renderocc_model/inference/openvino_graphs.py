@@ -85,7 +85,7 @@ class ImageStage(nn.Module):
     def forward(self, pictures: Tensor, cameras: Tensor) -> tuple[Tensor, ...]:
         images = pictures.float().movedim(-1, -3) * self.scale + self.offset
         maps = self.backbone.maps(images)
-        logits, context = self.lift(self.neck(maps), cameras)
+        logits, context = self.lift(self.neck(maps), cameras, "reference")
         context = context.movedim(1, -1)
         if self.stereo is None:
             return functional.softmax(logits, dim=1), context

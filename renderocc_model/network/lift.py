@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from renderocc_model.network.config import DepthConfig, LiftConfig, ModelConfig
 from renderocc_model.network.layers import ResidualBlock, convolution, without_effect
+from renderocc_model.ops.heights import height_logits
 from renderocc_model.ops.voxel_pooling import PoolingPlan, make_plan, place_points
 
 __all__ = [
@@ -240,8 +241,8 @@ class DepthContextHead(nn.Module):
     With `lift.subpixels` a feature pixel is lifted as several places, a sub-pixel convolution (Shi et al., 2016): at
     15 m a feature pixel of eight image pixels is 1 m wide, more than two voxels.
 
-    Takes features (M, C_in, h, w) and cameras (M, CAMERA_PARAMETERS); returns the logits of depth (M, D, H, W), in
-    float32 at least, and context (M, C, H, W), H and W `subpixels` times h and w.
+    Takes features (M, C_in, h, w), cameras (M, CAMERA_PARAMETERS) and the backend of `height_logits`; returns the
+    logits of depth (M, D, H, W), in float32 at least, and context (M, C, H, W), H and W `subpixels` times h and w.
     """
 
     def __init__(self, inputs: int, config: LiftConfig) -> None:
@@ -259,7 +260,7 @@ class DepthContextHead(nn.Module):
         self.predict = nn.Conv2d(hidden, places * (config.depth.count + config.context_channels), 1)
         self.predict_height = without_effect(nn.Conv2d(hidden, places * heights, 1)) if heights else None
 
-    def forward(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, cameras: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
         dtype = self.gate[0].weight.dtype
         gate = self.gate(cameras[:, :_GATE_PARAMETERS].to(dtype))
         features = self.reduce(features) * gate[:, :, None, None]
@@ -271,25 +272,19 @@ class DepthContextHead(nn.Module):
         logits, context = predicted[:, :bins], predicted[:, bins:]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.predict_height is not None:
-            logits = logits + self._logits_of_heights(self._finer(self.predict_height(features)), cameras)
+            logits = logits + self._logits_of_heights(self._finer(self.predict_height(features)), cameras, backend)
         return logits, context
 
     def _finer(self, values: Tensor) -> Tensor:
         """(M, s^2 C, h, w) as (M, C, s h, s w)."""
         return F.pixel_shuffle(values, self.config.subpixels) if self.config.subpixels > 1 else values
 
-    def _logits_of_heights(self, heights: Tensor, cameras: Tensor) -> Tensor:
+    def _logits_of_heights(self, heights: Tensor, cameras: Tensor, backend: str = "auto") -> Tensor:
         """The logits of heights (M, K, h, w) at the height of each depth bin, (M, D, h, w); linear in between."""
         config = self.config.heights
         heights = heights.to(torch.promote_types(heights.dtype, torch.float32))
-        depths = depths_of_bins(self.config.depth, cameras)
-        slope = upward_slope(cameras, heights.shape[2:])
-        height = cameras[:, 4, None, None, None] + depths[:, None, None] * slope[:, None]
-        place = (height - config.minimum) * ((config.count - 1) / (config.maximum - config.minimum))
-        place = place.clamp(0, config.count - 1)
-        below = place.floor().clamp(max=config.count - 2)
-        index, share = below.long(), place - below
-        return heights.gather(1, index) * (1 - share) + heights.gather(1, index + 1) * share
+        slope, depths = upward_slope(cameras, heights.shape[2:]), depths_of_bins(self.config.depth, cameras)
+        return height_logits(heights, cameras[:, 4], slope, depths, config.minimum, config.maximum, backend)
 
 
 def spread_over_subpixels(head: Mapping[str, Tensor], config: LiftConfig) -> dict[str, Tensor]:

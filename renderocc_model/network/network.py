@@ -123,7 +123,7 @@ class OccupancyNetwork(nn.Module):
             images: (M, 3, H, W), normalised.
             cameras: (M, CAMERA_PARAMETERS).
             earlier: earlier images of the cameras, for models with stereo; None: there are none.
-            backend: of the comparison with them.
+            backend: of the operators.
         """
         images = images.contiguous(memory_format=torch.channels_last)
         return self.features_of_maps(self.backbone(images), cameras, earlier, backend)
@@ -132,7 +132,7 @@ class OccupancyNetwork(nn.Module):
         self, maps: list[Tensor], cameras: Tensor, earlier: EarlierImages | None = None, backend: str = "auto"
     ) -> ImageFeatures:
         """`image_features` of what the backbone gives."""
-        logits, context = self.lift(self.neck(maps), cameras)
+        logits, context = self.lift(self.neck(maps), cameras, backend)
         keys = None if self.stereo is None else self.stereo.keys_of(maps[0])
         return ImageFeatures(self.depth_of(logits, keys, earlier, backend), context, keys)
 

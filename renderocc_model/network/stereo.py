@@ -114,6 +114,15 @@ class TemporalStereo(nn.Module):
         earlier = earlier or no_images((keys.shape[0], views, *keys.shape[1:]), keys)
         alike = epipolar_similarity(keys, earlier.keys.to(keys.dtype), earlier.pixels, depths, self.groups, backend)
         similarities = alike[:, :-1].flatten(1, 2)
-        around = F.avg_pool2d(similarities, 3, stride=1, padding=1, count_include_pad=False)
-        joined = torch.cat([alike, around.unflatten(1, (self.groups, -1))], dim=1)
+        joined = torch.cat([alike, _mean_around(similarities).unflatten(1, (self.groups, -1))], dim=1)
         return self.logits(self.read(joined.flatten(3))).unflatten(3, keys.shape[2:]).squeeze(1)
+
+
+def _mean_around(values: Tensor) -> Tensor:
+    """The mean of each pixel and its neighbours in the picture, (M, C, h, w).
+
+    As `avg_pool2d(values, 3, 1, 1, count_include_pad=False)`, of which CPUs make 8 ms what a convolution does in 1.
+    """
+    ones = values.new_ones(values.shape[1], 1, 3, 3)
+    counts = F.conv2d(values.new_ones(1, 1, *values.shape[2:]), ones[:1], padding=1)
+    return (F.conv2d(values, ones, padding=1, groups=len(ones)) / counts).to(values.dtype)
