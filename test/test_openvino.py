@@ -114,9 +114,12 @@ def test_the_two_stages_are_the_network(kind):
             earlier = network.earlier(previous, geometry)
             joined = (part.movedim(1, -1) for part in earlier[:2])
         expected = network(normalise(pictures)[None], geometry, previous)
-        depth, context, *keys = ImageStage(network).eval()(pictures, geometry.cameras[0])
-        if network.stereo is not None:
-            depth = network.depth_of(depth, keys[0], earlier.images)
+        logits, context, *others = ImageStage(network).eval()(pictures, geometry.cameras[0])
+        heights = others.pop(0).movedim(-1, 1) if config.lift.heights.count else None
+        keys = others.pop() if network.stereo is not None else None
+        logits = network.lift.with_heights(logits, heights, geometry.cameras[0])
+        depth = network.depth_of(logits, keys, None if keys is None else earlier.images)
+        assert not others
         pooled = network.pool(depth, context.movedim(-1, 1), geometry)
         density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
         logits = network.heads.logits_of(voxels.view(*config.grid.shape, -1))

@@ -54,10 +54,15 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
     channels, shape, features = config.lift.context_channels, config.grid.shape, config.heads.voxel_channels
     flat = config.encoder.kind == "channel_to_height"
     voxels = (1, *shape[:2], shape[2] * features) if flat else (1, *shape, features)
-    keys = config.keys_shape(cameras)
+    keys, heights = config.keys_shape(cameras), config.lift.heights.count
     image = StageShapes(
         ((cameras, images.height, images.width, 3), (cameras, CAMERA_PARAMETERS)),
-        ((cameras, bins, height, width), (cameras, height, width, channels), *(() if keys is None else (keys,))),
+        (
+            (cameras, bins, height, width),
+            (cameras, height, width, channels),
+            *(((cameras, height, width, heights),) if heights else ()),
+            *(() if keys is None else (keys,)),
+        ),
     )
     volume = _volume_shape(config)
     joined = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
@@ -65,10 +70,10 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
 
 
 class ImageStage(nn.Module):
-    """(pictures (N, H, W, 3) uint8, cameras (N, CAMERA_PARAMETERS)) -> depth (N, D, h, w), context (N, h, w, C).
+    """(pictures (N, H, W, 3) uint8, cameras (N, CAMERA_PARAMETERS)) -> logits (N, D, h, w), context (N, h, w, C).
 
-    Of a network with stereo it gives the logits of depth, to which what earlier images say is added outside, and the
-    images' keys (N, K, h, w).
+    The logits are of depth. What heights and earlier images say is added to the logits outside, by loops of our own. Networks with heights also
+    give the logits of these (N, h, w, K), networks with stereo the images' keys.
 
     Args:
         network: folded for inference, float32.
@@ -85,11 +90,13 @@ class ImageStage(nn.Module):
     def forward(self, pictures: Tensor, cameras: Tensor) -> tuple[Tensor, ...]:
         images = pictures.float().movedim(-1, -3) * self.scale + self.offset
         maps = self.backbone.maps(images)
-        logits, context = self.lift(self.neck(maps), cameras, "reference")
-        context = context.movedim(1, -1)
-        if self.stereo is None:
-            return functional.softmax(logits, dim=1), context
-        return logits, context, self.stereo.keys_of(maps[0])
+        logits, context, heights = self.lift.predictions(self.neck(maps), cameras)
+        found = [logits.contiguous(), context.movedim(1, -1)]
+        if heights is not None:
+            found.append(heights.movedim(1, -1))
+        if self.stereo is not None:
+            found.append(self.stereo.keys_of(maps[0]))
+        return tuple(found)
 
 
 class VolumeStage(nn.Module):

@@ -98,11 +98,13 @@ class OpenVinoNetwork:
         """The volume of one frame before fusion, as `OccupancyNetwork.volume_of` gives it, and the images' keys, None
         of networks without stereo; arguments of `predict`."""
         shapes = stage_shapes(self.config, len(pictures))[0]
-        depth, context, *keys = self._run(self._image, (pictures, cameras), shapes.outputs)
-        if keys:  # then the graph gives logits
-            depth = self._network.depth_of(depth, keys[0], None if earlier is None else earlier.images)
-        pooled = self._network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1)
-        return pooled, keys[0] if keys else None
+        network = self._network
+        logits, context, *others = self._run(self._image, (pictures, cameras), shapes.outputs)
+        heights = others.pop(0).movedim(-1, 1) if self.config.lift.heights.count else None
+        keys = others.pop() if others else None
+        logits = network.lift.with_heights(logits, heights, cameras)
+        depth = network.depth_of(logits, keys, None if earlier is None else earlier.images)
+        return network.volume_of(pool(depth, context.movedim(-1, 1), plan), 1), keys
 
     def volume_inputs(self, pooled: Tensor, earlier: EarlierFrame | None) -> tuple[Tensor, ...]:
         """The inputs of `VolumeStage`; zeros if the network joins frames and there is no earlier one."""

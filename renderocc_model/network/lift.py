@@ -261,6 +261,11 @@ class DepthContextHead(nn.Module):
         self.predict_height = without_effect(nn.Conv2d(hidden, places * heights, 1)) if heights else None
 
     def forward(self, features: Tensor, cameras: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+        logits, context, heights = self.predictions(features, cameras)
+        return self.with_heights(logits, heights, cameras, backend), context
+
+    def predictions(self, features: Tensor, cameras: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits of depth (M, D, H, W), context (M, C, H, W), and logits of heights (M, K, H, W) or None."""
         dtype = self.gate[0].weight.dtype
         gate = self.gate(cameras[:, :_GATE_PARAMETERS].to(dtype))
         features = self.reduce(features) * gate[:, :, None, None]
@@ -269,11 +274,13 @@ class DepthContextHead(nn.Module):
         features = self.further_blocks(self.block(features))
         predicted = self._finer(self.predict(features))
         bins = self.config.depth.count
-        logits, context = predicted[:, :bins], predicted[:, bins:]
+        heights = None if self.predict_height is None else self._finer(self.predict_height(features))
+        return predicted[:, :bins], predicted[:, bins:], heights
+
+    def with_heights(self, logits: Tensor, heights: Tensor | None, cameras: Tensor, backend: str = "auto") -> Tensor:
+        """Logits of depth, in float32 at least, from what `predictions` gives."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if self.predict_height is not None:
-            logits = logits + self._logits_of_heights(self._finer(self.predict_height(features)), cameras, backend)
-        return logits, context
+        return logits if heights is None else logits + self._logits_of_heights(heights, cameras, backend)
 
     def _finer(self, values: Tensor) -> Tensor:
         """(M, s^2 C, h, w) as (M, C, s h, s w)."""
