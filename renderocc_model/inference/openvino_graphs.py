@@ -72,8 +72,8 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
 class ImageStage(nn.Module):
     """(pictures (N, H, W, 3) uint8, cameras (N, CAMERA_PARAMETERS)) -> logits (N, D, h, w), context (N, h, w, C).
 
-    The logits are of depth. What heights and earlier images say is added to the logits outside, by loops of our own. Networks with heights also
-    give the logits of these (N, h, w, K), networks with stereo the images' keys.
+    The logits are of depth; what heights and earlier images say is added to them outside, by loops of our own. Networks
+    with heights also give the logits of these (N, h, w, K), networks with stereo the images' keys.
 
     Args:
         network: folded for inference, float32.
