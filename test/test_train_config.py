@@ -46,7 +46,7 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
     assert content.get("threshold_by_distance") is None
     assert f"| occupied above (threshold) | {content['threshold']:.3f}, chosen on the validation towns" in card
-    assert len(changes) == 11 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    assert len(changes) == 17 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
