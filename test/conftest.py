@@ -1,6 +1,7 @@
 """Settings of all tests: ROS stays on this machine, and message fields refuse values of a wrong type."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,3 +16,7 @@ from renderocc_ros.process import prepare_process  # noqa: E402  (the path comes
 prepare_process()
 
 from town import town_bag  # noqa: E402, F401  (a fixture for all files, made once for all tests)
+
+# A shell ignores Ctrl-C in what it starts in the background, and so would every program that the tests start and stop.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
