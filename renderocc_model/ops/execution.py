@@ -17,6 +17,7 @@ __all__ = [
     "OLDEST_TRITON",
     "PRIVATE_BYTES",
     "choose_backend",
+    "choose_without_triton",
     "cpu_loops_of",
     "in_threads",
     "on_device",
@@ -48,6 +49,23 @@ def choose_backend(backend: str, obstacle: Callable[[str], str | None], operator
     if backend != "reference" and (found := obstacle(backend)):
         raise ValueError(f"backend {backend!r} {found}; use backend='reference'")
     return backend
+
+
+def choose_without_triton(backend: str, tensor: torch.Tensor, name: str) -> str:
+    """`choose_backend` of an operator with loops for CPUs alone, which work in float32.
+
+    Args:
+        tensor, name: the operator's input that decides, and what errors call it.
+    """
+
+    def obstacle(kind: str) -> str | None:
+        if kind == "triton":
+            return "has no loops for this operator"
+        if tensor.device.type != "cpu":
+            return f"works on the CPU, and the {name} are on {tensor.device}"
+        return f"works in float32, and the {name} are float64" if tensor.dtype == torch.float64 else None
+
+    return choose_backend(backend, obstacle)
 
 
 def cpu_loops_of(package: str, doing: str) -> ModuleType:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -56,40 +54,8 @@ def depth_bin_targets(
     Returns:
         (N, D, h, w) float32, sums to one over D; zeros for pixels without a label.
     """
-    places = len(base_from_camera) * math.prod(feature_shape)
-    bins = len(edges) - 1
-    depth, place = _returns_in_pixels(rays, cameras, base_from_camera, intrinsics, present, feature_shape, stride)
-    targets = torch.zeros(places * bins, device=edges.device)
-    if kind == "nearest":
-        nearest = torch.full((places,), torch.inf, device=edges.device).scatter_reduce_(0, place, depth, "amin")
-        number = torch.bucketize(nearest, edges, right=True) - 1
-        labelled = ((number >= 0) & (number < bins)).nonzero().squeeze(1)
-        targets[labelled * bins + number[labelled]] = 1.0
-        targets = targets.view(places, bins)
-    else:
-        number = (torch.bucketize(depth, edges, right=True) - 1).clamp(max=bins - 1)
-        seen = number >= 0
-        targets.index_add_(0, (place * bins + number)[seen], torch.ones_like(depth[seen]))
-        targets = targets.view(places, bins)
-        targets = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
-    return targets.view(len(base_from_camera), *feature_shape, bins).movedim(-1, 1)
-
-
-def _returns_in_pixels(
-    rays: Rays,
-    cameras: Tensor,
-    base_from_camera: Tensor,
-    intrinsics: Tensor,
-    present: Tensor,
-    feature_shape: tuple[int, int],
-    stride: int,
-) -> tuple[Tensor, Tensor]:
-    """z-depth (S,) of the returns that the current views show, and the flat index (S,) of their feature pixels.
-
-    Arguments as of `depth_bin_targets`.
-    """
     height, width = feature_shape
-    dtype = torch.float32
+    places, bins, dtype = len(base_from_camera) * height * width, len(edges) - 1, torch.float32
     assert rays.distances is not None, "labelled rays need distances"
     distances = rays.distances.to(dtype)
     measured = (distances > 0) & (distances < torch.inf) & present[cameras]
@@ -101,9 +67,24 @@ def _returns_in_pixels(
     rotation, position = base_from_camera[:, :3, :3].to(dtype), base_from_camera[:, :3, 3].to(dtype)
     # camera_from_base of an orthogonal matrix, mirrored or not: its transpose.
     in_camera = torch.einsum("rji,rj->ri", rotation[cameras], points - position[cameras])
-    depth = in_camera[:, 2]
+    depth = in_camera[:, 2].contiguous()
     pixels = torch.einsum("rij,rj->ri", intrinsics.to(dtype)[cameras, :2], in_camera) / depth[:, None]
     column, row = ((pixels + 0.5) / stride).floor().unbind(dim=1)
     seen = measured & (depth > 0) & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    place = (cameras[seen] * height + row[seen].long()) * width + column[seen].long()
-    return depth[seen], place
+
+    # Returns that are not seen are written to one extra place, which is then removed: a GPU need not count them first.
+    row, column = (torch.where(seen, part, torch.zeros_like(part)).to(torch.int64) for part in (row, column))
+    place = torch.where(seen, (cameras * height + row) * width + column, places)
+    if kind == "nearest":
+        nearest = torch.full((places + 1,), torch.inf, device=depth.device)
+        number = torch.bucketize(nearest.scatter_reduce_(0, place, depth, "amin")[:-1], edges.to(dtype), right=True) - 1
+        labelled = (number >= 0) & (number < bins)
+        targets = torch.zeros(places, bins, device=depth.device)
+        targets.scatter_(1, number.clamp(0, bins - 1)[:, None], labelled.to(dtype)[:, None])
+    else:
+        number = (torch.bucketize(depth, edges.to(dtype), right=True) - 1).clamp(max=bins - 1)
+        counts = torch.zeros((places + 1) * bins, device=depth.device)
+        counts.index_add_(0, place * bins + number.clamp(min=0), (number >= 0).to(dtype))
+        targets = counts.view(-1, bins)[:-1]
+        targets = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+    return targets.view(len(base_from_camera), height, width, bins).movedim(-1, 1)

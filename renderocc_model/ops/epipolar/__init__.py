@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..execution import choose_backend
+from ..execution import choose_without_triton
 from . import cpu_kernel, reference
 
 __all__ = ["choose", "epipolar_similarity"]
@@ -56,11 +56,7 @@ def choose(queries: Tensor, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-
-    def obstacle(name: str) -> str | None:
-        return "has no loops for this operator" if name == "triton" else cpu_kernel.obstacle(queries)
-
-    return choose_backend(backend, obstacle)
+    return choose_without_triton(backend, queries, "queries")
 
 
 def _check(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> None:

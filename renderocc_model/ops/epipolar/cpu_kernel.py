@@ -15,16 +15,9 @@ from torch import Tensor
 from ..execution import cpu_loops_of, in_threads
 from .reference import NEAREST
 
-__all__ = ["epipolar_similarity", "obstacle"]
+__all__ = ["epipolar_similarity"]
 
 NUMBERS_WORTH_A_THREAD = 2**20  # of depths of pixels times channels
-
-
-def obstacle(queries: Tensor) -> str | None:
-    """What keeps this implementation from queries, None if nothing does."""
-    if queries.device.type != "cpu":
-        return f"works on the CPU, and the queries are on {queries.device}"
-    return "sums in float32, and the queries are float64" if queries.dtype == torch.float64 else None
 
 
 def epipolar_similarity(queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:

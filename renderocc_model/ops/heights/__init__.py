@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..execution import choose_backend
+from ..execution import choose_without_triton
 from . import cpu_kernel, reference
 
 __all__ = ["choose", "height_logits"]
@@ -56,11 +56,7 @@ def choose(logits: Tensor, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-
-    def obstacle(name: str) -> str | None:
-        return "has no loops for this operator" if name == "triton" else cpu_kernel.obstacle(logits)
-
-    return choose_backend(backend, obstacle)
+    return choose_without_triton(backend, logits, "logits")
 
 
 def _check(logits: Tensor, start: Tensor, slope: Tensor, depths: Tensor) -> None:

@@ -13,16 +13,9 @@ from torch import Tensor
 
 from ..execution import cpu_loops_of, in_threads
 
-__all__ = ["height_logits", "obstacle"]
+__all__ = ["height_logits"]
 
 NUMBERS_WORTH_A_THREAD = 2**17  # of depths of pixels
-
-
-def obstacle(logits: Tensor) -> str | None:
-    """What keeps this implementation from logits, None if nothing does."""
-    if logits.device.type != "cpu":
-        return f"works on the CPU, and the logits are on {logits.device}"
-    return "works in float32, and the logits are float64" if logits.dtype == torch.float64 else None
 
 
 def height_logits(
