@@ -131,12 +131,11 @@ class Frustums:
             else np.empty((0, 3, 3))
         )
         height, width = config.lifted_shape
-        stride = config.lifted_stride
+        step, stride = config.lifted_stride, config.backbone.stride
         v, u = np.meshgrid(
-            np.arange(height) * stride + (stride - 1) / 2, np.arange(width) * stride + (stride - 1) / 2, indexing="ij"
+            np.arange(height) * step + (step - 1) / 2, np.arange(width) * step + (step - 1) / 2, indexing="ij"
         )
         pixels = np.stack([u, v, np.ones_like(u)]).reshape(3, -1)
-        stride = config.backbone.stride
         image_from_feature = np.array([[stride, 0, (stride - 1) / 2], [0, stride, (stride - 1) / 2], [0, 0, 1]])
         self._camera_from_pixel = np.tile(np.eye(4), (self._views, 1, 1))
         self._camera_from_pixel[:, :3, :3] = np.linalg.solve(
@@ -254,7 +253,7 @@ class DepthContextHead(nn.Module):
             nn.Linear(_GATE_PARAMETERS, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, hidden), nn.Sigmoid()
         )
         self.rays = without_effect(nn.Conv2d(RAY_FEATURES, hidden, 1)) if config.rays else None
-        self.block = ResidualBlock(2, hidden)
+        self.block = ResidualBlock(2, hidden)  # by itself: the files of networks with one block have it under this name
         self.further_blocks = nn.Sequential(*(ResidualBlock(2, hidden) for _ in range(config.blocks - 1)))
         places, heights = config.subpixels**2, config.heights.count
         self.predict = nn.Conv2d(hidden, places * (config.depth.count + config.context_channels), 1)
