@@ -176,6 +176,19 @@ def test_field_without_classes_renders_its_geometry():
     assert_agree(field, random_rays(30, UNIT_GRID, dtype=F32))
 
 
+def test_fields_in_layers_agree():
+    random = torch.Generator().manual_seed(4)
+    density, semantics = (torch.rand(5, 6, size, 3, generator=random) for size in (12, 4))
+    field = SemanticDensityField.of_layers(grid_of(5, 6, 4), 4 * density[..., 0], semantics)
+    rays = random_rays(40, field.grid)
+    found, expected = (
+        render(field.to(device), rays.to(device, F32), backend=backend)
+        for device, backend in ((DEVICE, "triton"), ("cpu", "reference"))
+    )
+    for name in ("distance", "semantics", "opacity"):
+        assert_close(getattr(found, name).cpu(), getattr(expected, name), name, ROUNDING)
+
+
 def test_rays_without_a_semantic_gradient_leave_the_logits_alone():
     """Such are rays with a distance but no class. Other rays in the same program are not affected."""
     field, rays = random_field(UNIT_GRID, dtype=F32).to(DEVICE), random_rays(40, UNIT_GRID, dtype=F32).to(DEVICE)

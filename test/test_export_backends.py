@@ -50,7 +50,11 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
 
 
 @pytest.mark.parametrize(
-    "words", [("fusion.enabled=true",), ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2")]
+    "words",
+    [
+        ("fusion.enabled=true",),
+        ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2", "heads.density_layers=2"),
+    ],
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_an_exported_model_that_joins_frames_gives_the_same_over_a_drive(form, words):

@@ -82,6 +82,7 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder, monkeypatch):
                 "model.fusion.enabled=true",
                 "model.fusion.stereo.channels=8",
                 "model.lift.subpixels=2",
+                "model.heads.density_layers=2",
                 "supervision.depth_bins=shares",
                 "sample.depth_rays=300",
                 "precision=bfloat16",
@@ -157,6 +158,11 @@ def test_a_run_begins_from_a_checkpoint(folder, tmp_path):
     begun, state = first.network.state_dict(), fourth.network.state_dict()
     same = {name for name, one in begun.items() if torch.equal(one, state[name])}
     assert begun.keys() - same == {"lift.predict.weight", "lift.predict.bias"}
+    # A voxel may have several layers of density, which begin alike.
+    fifth, _ = learner_and_batches(folder, f"initial={tmp_path / 'start.safetensors'}", "model.heads.density_layers=2")
+    state = fifth.network.state_dict()
+    for name in ("heads.density.3.weight", "heads.density.3.bias"):
+        assert torch.equal(state[name], begun[name].expand_as(state[name])) and len(state[name]) == 2
 
 
 def test_a_deeper_network_begins_as_the_same_function_and_all_of_it_learns(folder, tmp_path):

@@ -58,7 +58,13 @@ def test_every_preset_in_small_predicts_every_voxel(name):
 
 
 @pytest.mark.parametrize(
-    "words", [*((name,) for name in NAMES), ("tiny", *STEREO), ("tiny", *STEREO, "lift.subpixels=2")]
+    "words",
+    [
+        *((name,) for name in NAMES),
+        ("tiny", *STEREO),
+        ("tiny", *STEREO, "lift.subpixels=2"),
+        ("tiny", "heads.density_layers=3"),
+    ],
 )
 def test_every_weight_gets_a_gradient(words):
     network, geometry, images = make(*words)

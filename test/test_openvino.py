@@ -68,6 +68,8 @@ KINDS = {
     "joining": ("fusion.enabled=true",),
     "comparing images": ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2"),
     "several places of a pixel": ("lift.subpixels=2", "lift.heights.count=8", "lift.rays=true"),
+    "layers": ("heads.density_layers=3",),
+    "layers in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "heads.density_layers=3"),
     "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
 }
 

@@ -413,6 +413,23 @@ def test_light_may_end_in_voxels_before_the_return_that_hold_returns_too():
     assert found["termination"] == pytest.approx(0, abs=1e-3)
 
 
+def test_of_a_field_in_layers_light_may_end_in_layers_that_hold_returns_and_not_in_all_of_their_voxels():
+    """Rays from 0.5 m that meet z = 0.05, in the lowest of four layers of the voxels from 0 to 1 m."""
+    rays = rays_of([((1, 0, -0.1), distance, 3) for distance in (3.5, 4.0, 4.5)])
+    model = dataclasses.replace(CONFIG, heads=dataclasses.replace(CONFIG.heads, density_layers=4))
+
+    def term(highest: int) -> float:
+        density = torch.zeros(1, *GRID.shape[:2], 4 * GRID.shape[2])
+        density[0, :, :, 4 : 4 + highest] = 50.0
+        config = SupervisionConfig(mode="render", weights=ALL, **TERMINATION)
+        output = NetworkOutput(density, output_of(1.0).semantics, output_of(1.0).depth_distribution, None)
+        supervision = Supervision(config, model, OCC3D_NUSCENES, COUNTS)
+        return float(supervision.terms(output, batch_of(rays), torch.Generator().manual_seed(0))["termination"])
+
+    # In the lowest layer alone most light ends in its run, the rest in the ramp above. All four stop it at its origin.
+    assert term(1) < 20 and term(4) > 100
+
+
 def test_points_are_not_empty_where_the_samples_other_labels_mark_a_voxel():
     held = torch.ones(GRID.shape, dtype=torch.bool)
     voxels = ({"occupied": held, "free": ~held, "semantics": torch.full(GRID.shape, 255, dtype=torch.uint8)},)

@@ -127,7 +127,7 @@ def plain_way(checkpoint: Checkpoint, tables: list[UndistortTable], device: torc
         with autocast(device, precision):
             output = network(normalise(given)[None], geometry)
         clock("network")
-        field = SemanticDensityField(grid, output.density[0], output.semantics[0])
+        field = SemanticDensityField.of_layers(grid, output.density[0], output.semantics[0])
         confidence = field.occupancy_probability()
         visible = visible_voxels(field, views, poses, backend="reference")
         semantics = torch.full_like(visible, UNLABELLED, dtype=torch.uint8)

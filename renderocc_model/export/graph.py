@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from renderocc_model.field.field import mean_of_layers
 from renderocc_model.images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.fusion import EarlierFrame, no_earlier_frame
@@ -99,9 +100,11 @@ def input_names(config: ModelConfig) -> tuple[str, ...]:
 
 
 def output_names(config: ModelConfig) -> tuple[str, ...]:
-    """The graph's outputs; a model that joins frames also gives what is kept for a later one."""
+    """The graph's outputs; a model whose voxels have layers also gives their density, and one that joins frames what
+    is kept for a later one."""
+    layers = ("layers",) if config.heads.density_layers > 1 else ()
     kept = ("volume",) if config.fusion.enabled else ()
-    return ("density", "semantics", *kept, *(("keys",) if config.fusion.stereo.channels else ()))
+    return ("density", "semantics", *layers, *kept, *(("keys",) if config.fusion.stereo.channels else ()))
 
 
 class FrameArguments:
@@ -174,7 +177,8 @@ class ExportedFunction(nn.Module):
                 the last two of one with stereo; zeros where there is none.
         Returns:
             density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free;
-            of a model that joins frames also this frame's volume, (1, *ModelConfig.volume_shape) float32, and of one
+            of a model with L > 1 layers in a voxel also their density (X, Y, Z * L) float32, the lowest first, whose
+            mean is `density`; of one that joins frames this frame's volume, (1, *ModelConfig.volume_shape) float32, and of one
             with stereo its keys, ModelConfig.keys_shape(N) float32.
         """
         images = views.float().movedim(-1, -3) * self.scale + self.offset
@@ -185,7 +189,10 @@ class ExportedFunction(nn.Module):
         found = self.network.image_features(images, cameras, joined, backend="reference")
         pooled = self.pool(found.depth, found.context, depth_index, pixel_index, crowded, cell_row)
         density, semantics = self.network.decode(pooled, frame)
-        return density[0], semantics[0], *self.network.kept(pooled, found.keys)
+        count = self.network.config.heads.density_layers
+        met = () if count == 1 else (density[0],)
+        kept = self.network.kept(pooled, found.keys)
+        return mean_of_layers(density[0], count), semantics[0], *met, *kept
 
     def pool(
         self,

@@ -65,8 +65,9 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
         ),
     )
     volume = _volume_shape(config)
+    density = (1, *shape[:2], shape[2] * config.heads.density_layers)
     joined = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
-    return image, StageShapes((volume, *joined), ((1, *shape), voxels))
+    return image, StageShapes((volume, *joined), (density, voxels))
 
 
 class ImageStage(nn.Module):
@@ -100,7 +101,7 @@ class ImageStage(nn.Module):
 
 
 class VolumeStage(nn.Module):
-    """Pooled volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z) and voxels (1, X, Y, Z * K or Z, K).
+    """Pooled volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z * L) and voxels (1, X, Y, Z * K or Z, K).
 
     Of a network that joins frames also the volume of an earlier one and its mask, (1, X, Y[, Z], 1).
 
@@ -124,7 +125,7 @@ class VolumeStage(nn.Module):
             pooled = self.fusion(pooled, EarlierFrame(*joined))
         voxels = self.project(self.encoder(pooled))
         density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
-        density = density.movedim(1, -1) if volume.ndim == 4 else density.squeeze(1)
+        density = density.movedim(1, -1) if volume.ndim == 4 else density.movedim(1, -1).flatten(-2)
         # OpenVINO's softplus is below zero by rounding errors where it is all but zero.
         return functional.softplus(density).clamp(min=0), voxels.movedim(1, -1)
 

@@ -90,7 +90,8 @@ class OpenVinoNetwork:
         given = self.volume_inputs(pooled, earlier)
         density, voxels = self._run(self._volume, given, stage_shapes(config, 1)[1].outputs)
         shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
-        return Prediction(density[0], shaped, network.heads.logits_of, network.kept(pooled, *keys))
+        kept = network.kept(pooled, *keys)
+        return Prediction.of_layers(density[0], config.heads.density_layers, shaped, network.heads.logits_of, kept)
 
     def pooled(
         self, pictures: Tensor, cameras: Tensor, plan: PoolingPlan, earlier: EarlierFrame | None = None

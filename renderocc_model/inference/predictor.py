@@ -278,7 +278,8 @@ class Predictor:
     ) -> Prediction:
         if self._exported is not None:
             density, logits, *kept = self._exported(pictures, geometry, earlier)
-            return Prediction(density, logits, _same, tuple(kept))
+            layers = kept.pop(0) if self.config.heads.density_layers > 1 else None
+            return Prediction(density, logits, _same, tuple(kept), layers)
         assert self._network is not None
         return self._network.predict(pictures, geometry.cameras[0], cameras.plan(geometry), earlier)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..field.field import SemanticDensityField
+from ..field.field import SemanticDensityField, mean_of_layers
 from ..geometry.grid import VoxelGrid
 from ..images.preprocessing import scaled
 from ..network.checkpoint import CheckpointError
@@ -33,6 +33,7 @@ class Prediction:
         density: (X, Y, Z) float32 >= 0, 1/m.
         voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
         head: computes float32 logits (..., C) from any of them, (..., K).
+        layers: (X, Y, Z * L) float32, densities of the layers of each voxel, whose mean `density` is; None for one layer.
         kept: the pooled volume (1, C, X, Y[, Z]) and, of networks with stereo, the images' keys (N, K, h, w): the first
             arguments of `KeptFrame.current`. Nothing of networks that join no frames.
     """
@@ -41,6 +42,14 @@ class Prediction:
     voxels: Tensor
     head: Callable[[Tensor], Tensor]
     kept: tuple[Tensor, ...] = ()
+    layers: Tensor | None = None
+
+    @staticmethod
+    def of_layers(
+        layers: Tensor, count: int, voxels: Tensor, head: Callable[[Tensor], Tensor], kept: tuple[Tensor, ...]
+    ) -> Prediction:
+        """The prediction with a network's density (X, Y, Z * count)."""
+        return Prediction(mean_of_layers(layers, count), voxels, head, kept, None if count == 1 else layers)
 
     def logits_at(self, rows: Tensor) -> Tensor:
         """Class logits (M, C) of the voxels with these flat indices (M,).
@@ -59,12 +68,13 @@ class Prediction:
     @torch.inference_mode()
     def field(self, grid: VoxelGrid) -> SemanticDensityField:
         """Density and the logits of all voxels; the logits are computed now."""
-        return SemanticDensityField(grid, self.density, self.head(self.voxels))
+        return SemanticDensityField(grid, self.density, self.head(self.voxels), self.layers)
 
     def detached(self) -> Prediction:
         """A copy in its own memory."""
         kept = tuple(part.clone() for part in self.kept)
-        return Prediction(self.density.clone(), self.voxels.clone(), self.head, kept)
+        layers = None if self.layers is None else self.layers.clone()
+        return Prediction(self.density.clone(), self.voxels.clone(), self.head, kept, layers)
 
 
 class InferenceNetwork:
@@ -121,7 +131,8 @@ class InferenceNetwork:
             fused = pooled if network.fusion is None else network.fusion(pooled, earlier)
             voxels = network.voxels(network.encoder(fused))[0]
             density = network.heads.density_of(voxels)
-        return Prediction(density, voxels, self._logits, network.kept(pooled, found.keys))
+        count = self.config.heads.density_layers
+        return Prediction.of_layers(density, count, voxels, self._logits, network.kept(pooled, found.keys))
 
     def _images(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""

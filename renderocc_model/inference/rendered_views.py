@@ -54,12 +54,17 @@ class ViewRenderer:
         pose = np.asarray(base_from_camera, np.float64)
         directions = torch.from_numpy(self._directions @ pose[:3, :3].T)
         origins = torch.from_numpy(pose[:3, 3]).expand(len(directions), 3)
-        surfaces = render_surfaces(field, Rays(origins, directions).to(field.device, torch.float32), step=1.0)
+        surfaces = render_surfaces(field, Rays(origins, directions).to(field.device, torch.float32), step=_step(field))
         opaque, channels = surfaces.opaque.cpu().numpy(), surfaces.channels.cpu().numpy()
         colours = np.where(opaque[:, None], _palette(classes)[channels], np.uint8(0))
         depth = depth_from_distance(surfaces.distances.float().cpu().numpy(), self._directions)
         depth = np.where(opaque, depth, np.nan).astype(np.float32)
         return colours.reshape(*self._shape, 3), depth.reshape(self._shape)
+
+
+def _step(field: SemanticDensityField) -> float:
+    """Voxels between samples; a layer may be all that light meets of a voxel."""
+    return 1.0 if field.layers is None else 0.5
 
 
 def _palette(classes: ClassTable) -> np.ndarray:

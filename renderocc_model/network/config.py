@@ -177,6 +177,13 @@ class HeadsConfig:
         minimum=1e-6,
         maximum=100.0,
     )
+    density_layers: int = setting(
+        1,
+        "densities of a voxel, one above the other, which a rendered ray meets: surfaces then have heights within "
+        "their voxels. Whether a voxel is occupied is told by their mean",
+        minimum=1,
+        maximum=16,
+    )
 
 
 @configuration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from renderocc_model.network.config import HeadsConfig
 
-__all__ = ["CLASS_LAYER", "VoxelFeatures", "VoxelHeads"]
+__all__ = ["CLASS_LAYER", "VoxelFeatures", "VoxelHeads", "spread_over_layers"]
 
 CLASS_LAYER = "heads.semantics.3."  # names of the parameters whose shapes depend on the number of classes
 
@@ -35,13 +36,16 @@ class VoxelFeatures(nn.Module):
 class VoxelHeads(nn.Module):
     """Density and semantics of each voxel, two small networks side by side (RenderOcc's heads).
 
-    Takes (..., C'); returns density (...), >= 0, in 1/m and class logits (..., classes), both at least float32.
+    Takes features (..., Z, C'); returns density (..., Z * L), >= 0, in 1/m, of L = `config.density_layers` layers of
+    each voxel, the lowest first, and class logits (..., Z, classes), both at least float32.
     """
 
     def __init__(self, config: HeadsConfig, classes: int) -> None:
         super().__init__()
         inputs, hidden = config.voxel_channels, config.hidden_channels
-        self.density = nn.Sequential(nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1))
+        self.density = nn.Sequential(
+            nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, config.density_layers)
+        )
         self.semantics = nn.Sequential(
             nn.ReLU(), nn.Linear(inputs, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, classes)
         )
@@ -53,11 +57,23 @@ class VoxelHeads(nn.Module):
 
     def density_of(self, features: Tensor) -> Tensor:
         """The density alone. It decides which voxels need a class."""
-        return F.softplus(_single(self.density(features).squeeze(-1)))
+        return F.softplus(_single(self.density(features).flatten(-2)))
 
     def logits_of(self, features: Tensor) -> Tensor:
         """The class logits alone, of any voxels: (..., C') to (..., classes)."""
         return _single(self.semantics(features))
+
+
+def spread_over_layers(heads: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The parameters of heads with this many layers of density from those of heads with one; all layers begin alike.
+
+    Args:
+        heads: parameters by name, of `VoxelHeads`.
+    """
+    return {
+        name: one.repeat_interleave(layers, dim=0) if name.startswith("density.3.") else one
+        for name, one in heads.items()
+    }
 
 
 def _single(values: Tensor) -> Tensor:

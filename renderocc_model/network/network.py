@@ -28,7 +28,8 @@ class NetworkOutput:
     """The network's output for a batch of frames.
 
     Attributes:
-        density: (B, X, Y, Z) >= 0, 1/m.
+        density: (B, X, Y, Z * L) >= 0, 1/m, of the L = `heads.density_layers` layers of each voxel, the lowest first;
+            `SemanticDensityField.of_layers` takes it.
         semantics: (B, X, Y, Z, C) logits of the classes other than free.
         depth_distribution: (B*N, D, H, W), H and W of `ModelConfig.lifted_shape`; sums to one over D.
         kept: what is given back as `previous` of a later frame after `kept.moved(...)`; None where the model has no
@@ -161,7 +162,7 @@ class OccupancyNetwork(nn.Module):
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)
 
     def decode(self, pooled: Tensor, earlier: EarlierFrame | None = None) -> tuple[Tensor, Tensor]:
-        """Density (B, X, Y, Z) and class logits (B, X, Y, Z, C) from the pooled volume."""
+        """Density (B, X, Y, Z * L) and class logits (B, X, Y, Z, C) from the pooled volume."""
         if self.fusion is not None:
             pooled = self.fusion(pooled, earlier)
         return self.heads(self.voxels(self.encoder(pooled)))

@@ -216,7 +216,9 @@ def predicted_fields(
         batch = make_batch([sample], model_config).to(device)
         with torch.no_grad(), _evaluating(network), autocast(device, precision):
             output = network(batch.current.network_input(), batch.geometry, previous_frame(network, batch))
-        field = SemanticDensityField(model_config.grid, output.density[0].float(), output.semantics[0].float())
+        field = SemanticDensityField.of_layers(
+            model_config.grid, output.density[0].float(), output.semantics[0].float()
+        )
         yield index, sample, field
 
 

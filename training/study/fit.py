@@ -130,7 +130,9 @@ def _fit(
     grid = config.model.grid
     generator = torch.Generator().manual_seed(config.seed)
     first = math.log(math.expm1(_FIRST_DENSITY))
-    before_softplus = (first + _UNEVEN * torch.randn(1, *grid.shape, generator=generator)).requires_grad_()
+    x, y, z = grid.shape
+    uneven = _UNEVEN * torch.randn(1, x, y, z * config.model.heads.density_layers, generator=generator)
+    before_softplus = (first + uneven).requires_grad_()
     logits = torch.zeros(1, *grid.shape, config.model.class_count, requires_grad=True)
     optimiser = torch.optim.Adam([before_softplus, logits], lr=learning_rate)
     for step in range(steps):
@@ -145,7 +147,7 @@ def _fit(
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        return SemanticDensityField(grid, functional.softplus(before_softplus)[0], logits.detach()[0])
+        return SemanticDensityField.of_layers(grid, functional.softplus(before_softplus)[0], logits.detach()[0])
 
 
 def fit_table(results: dict[str, Fitted]) -> tuple[list[str], list[list[str]]]:

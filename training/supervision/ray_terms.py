@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ def render_terms(
     weights = config.weights
     contracted = config.depth_target == "contracted"
     spread = weights.distortion > 0
+    if weights.semantics == 0:  # no class is rendered; of a field in layers they would be copied
+        field = replace(field, semantics=field.semantics[..., :0])
     rendered = render(
         field, rays, step=config.step, return_weights=contracted, return_distortion=spread and not contracted
     )

@@ -144,7 +144,7 @@ class _Frame:
     def __init__(self, supervision: Supervision, output: NetworkOutput, batch: Batch, number: int) -> None:
         self.supervision, self.config = supervision, supervision.config
         self.channels, self.balance = supervision.channels, supervision.balance
-        self.field = SemanticDensityField(
+        self.field = SemanticDensityField.of_layers(
             supervision.model.grid, output.density[number].float(), output.semantics[number].float()
         )
         cameras = batch.base_from_camera.shape[1]

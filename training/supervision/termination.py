@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.rays import Rays
+from renderocc_model.ops.stretching import stretched_grid, stretched_rays
 from renderocc_model.ops.termination import (
     OpticalDepths,
     log1mexp,
+    mark_voxels,
     negative_log_likelihood,
     return_windows,
     termination,
@@ -51,7 +54,9 @@ def termination_terms(
 
     Args:
         generator: random numbers for the samples of a ray, and for the point at the return that should stop the light.
-        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays.
+        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays. Of a field in layers the run
+            is of layers; those beside a layer that holds a return of these rays count as well, as most surfaces with
+            long runs are level.
     Returns:
         termination: the mean of -log p over returns, plus the mean of tau over rays that left the grid, times the
             number of these rays divided by the number of returns.
@@ -63,8 +68,10 @@ def termination_terms(
     terms = {}
     if config.weights.termination > 0:
         window = config.termination
+        layers = field.layer_count
+        marks = holding if layers == 1 else _around_returns(field, rays, labels.distances, returned)
         starts, ends = return_windows(
-            grid, rays, labels.distances, returned, window.margin, window.run, config.step, holding
+            grid, rays, labels.distances, returned, window.margin, window.run, config.step, marks, layers
         )
         depths = termination(field, rays, starts, ends, config.step, _uniform(labels.distances, generator))
         depths = OpticalDepths(depths.before, depths.window + SMALLEST_STOP)
@@ -79,6 +86,14 @@ def termination_terms(
         optical_depth = density_at(field, points) * grid.voxel_size * config.occupancy_factor + SMALLEST_STOP
         terms["return_voxel"] = losses.weighted_mean(-log1mexp(optical_depth), labels.returned)
     return terms
+
+
+def _around_returns(field: SemanticDensityField, rays: Rays, distances: Tensor, returned: Tensor) -> Tensor:
+    """(X, Y, Z * L) bool: layers that hold a return of these rays, and those beside them at the same height."""
+    layers = field.layer_count
+    marked = mark_voxels(stretched_grid(field.grid, layers), stretched_rays(rays, layers), distances, returned)
+    levels = marked.permute(2, 0, 1)[None].float()
+    return functional.max_pool2d(levels, 3, stride=1, padding=1)[0].permute(1, 2, 0) > 0
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:

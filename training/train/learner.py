@@ -16,7 +16,7 @@ from renderocc_model.field.classes import ClassTable
 from renderocc_model.field.conversion import converted_ids
 from renderocc_model.inference.precision import autocast
 from renderocc_model.network.checkpoint import load_checkpoint
-from renderocc_model.network.heads import CLASS_LAYER
+from renderocc_model.network.heads import CLASS_LAYER, spread_over_layers
 from renderocc_model.network.layers import WITHOUT_EFFECT, ResidualBlock
 from renderocc_model.network.lift import spread_over_subpixels
 from renderocc_model.network.network import NetworkOutput, OccupancyNetwork, build_network
@@ -231,6 +231,11 @@ def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwo
     if config.model.lift.subpixels > checkpoint.config.lift.subpixels == 1:
         head = {name.removeprefix("lift."): one for name, one in begun.items() if name.startswith("lift.")}
         begun |= {f"lift.{name}": one for name, one in spread_over_subpixels(head, config.model.lift).items()}
+    if config.model.heads.density_layers > checkpoint.config.heads.density_layers == 1:
+        heads = {name.removeprefix("heads."): one for name, one in begun.items() if name.startswith("heads.")}
+        begun |= {
+            f"heads.{name}": one for name, one in spread_over_layers(heads, config.model.heads.density_layers).items()
+        }
     # What begins without effect may be new: the network then begins as the same function. For another number of classes
     # the layer that tells them apart begins with merged ones, or anew.
     may_be_new = (*WITHOUT_EFFECT, *_new_blocks(network, begun))

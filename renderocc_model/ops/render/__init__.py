@@ -16,6 +16,7 @@ from torch import Tensor
 from ...field.field import SemanticDensityField
 from ...geometry.rays import Rays
 from ..execution import choose_backend
+from ..stretching import stretched_field, stretched_rays
 from . import cpu_kernel, reference, triton_kernel
 from .reference import RenderResult, intersect_box, runs_of_similar_length
 from .surfaces import RaySurfaces, read_surfaces
@@ -48,7 +49,7 @@ def render(
     Half-precision fields are rendered in float32, others in their own type.
 
     Args:
-        field: what to render.
+        field: what to render; of a field in layers, its layers.
         rays: R >= 0 rays on the field's device; those that miss the grid are transparent.
         step: distance between samples, in voxels.
         background: (C,) or (R, C) semantics behind the grid, composited with the light that is left.
@@ -63,6 +64,8 @@ def render(
         ImportError: the loops of a CPU or a GPU are wanted and what compiles them, Numba or Triton, is not installed.
     """
     backend = choose(field, return_weights, backend)
+    if field.layers is not None:
+        rays, field = stretched_rays(rays, field.layer_count), stretched_field(field)
     if backend == "reference":
         return reference.render(field, rays, step, background, return_weights, return_distortion)
     return _KERNELS[backend].render(field, rays, step, background, return_distortion)

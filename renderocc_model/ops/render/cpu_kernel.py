@@ -18,6 +18,7 @@ from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import PRIVATE_BYTES, cpu_loops_of, in_threads, runs_of_equal_work
+from ..stretching import stretched_grid, stretched_rays
 from .reference import RenderResult, checked_inputs, sample_counts
 from .surfaces import OPAQUE, RaySurfaces
 
@@ -64,13 +65,15 @@ def render_surfaces(field: SemanticDensityField, rays: Rays, step: float) -> Ray
     _loops()  # its error says what to install
     from .surface_loops import march_surfaces
 
-    grid, count = field.grid, len(rays)
-    density = field.density.detach().to(torch.float32).reshape(-1).contiguous().numpy()
+    grid, count, layers, met = field.grid, len(rays), field.layer_count, field.density
     table = field.semantics.detach().to(torch.float32).reshape(grid.size, field.class_count).contiguous().numpy()
+    if field.layers is not None:
+        grid, rays, met = stretched_grid(grid, layers), stretched_rays(rays, layers), field.layers
+    density = met.detach().to(torch.float32).reshape(-1).contiguous().numpy()
     origins = (rays.origins.detach().double() - torch.tensor(grid.lower, dtype=torch.float64)).numpy()
     directions = rays.directions.detach().double().contiguous().numpy()
     distance, mass, channel = np.empty(count, np.float32), np.empty(count, np.float32), np.empty(count, np.int64)
-    geometry, delta = (grid.shape, grid.voxel_size, origins, directions), step * grid.voxel_size
+    geometry, delta = (grid.shape, layers, grid.voxel_size, origins, directions), step * grid.voxel_size
 
     def work(run: tuple[int, int]) -> None:
         march_surfaces(density, table, *geometry, *run, delta, OPAQUE, distance, mass, channel)

@@ -42,15 +42,18 @@ def _enter_and_leave(origin, direction, upper):
 
 
 @compiled
-def march_surfaces(density, table, shape, size, origins, directions, first, last, delta, half, distance, mass, channel):
+def march_surfaces(
+    density, table, shape, layers, size, origins, directions, first, last, delta, half, distance, mass, channel
+):
     """Find the surfaces of the rays first ... last - 1, and write them into the rays' rows of the results.
 
     Args:
-        density, table: (V,) and (V, C) float32.
+        density, table: (V,) and (V / layers, C) float32.
         shape: (X, Y, Z).
+        layers: neighbours along z that have the same logits.
         size: metres of a voxel.
         origins: (R, 3) float64, metres from the grid's lower corner.
-        directions: (R, 3) float64, of unit length.
+        directions: (R, 3) float64, of unit length, or stretched along z with the layers.
         delta: metres between samples.
         half: opacity from which on a ray is opaque.
         distance: (R,) float32, written: sum w_i t_i, and the light that is left times where the ray leaves the grid.
@@ -94,12 +97,12 @@ def march_surfaces(density, table, shape, size, origins, directions, first, last
             i += 1
         distance[row], mass[row], channel[row] = reach + light * far, 1.0 - light, 0
         if mass[row] >= half:
-            _composite(logits, table, weights, cells, shares, kept, (x_hop, y_hop, z_hop))
+            _composite(logits, table, layers, weights, cells, shares, kept, (x_hop, y_hop, z_hop))
             channel[row] = np.argmax(logits[0])
 
 
 @compiled
-def _composite(logits, table, weights, cells, shares, kept, hops):
+def _composite(logits, table, layers, weights, cells, shares, kept, hops):
     """Write the composited logits of a ray's `kept` samples into the only row of `logits`."""
     one = np.float32(1.0)
     logits[0, :] = 0.0
@@ -110,4 +113,5 @@ def _composite(logits, table, weights, cells, shares, kept, hops):
             share *= (fy if corner & 2 else one - fy) * (fz if corner & 1 else one - fz)
             if share > NEGLIGIBLE_WEIGHT:
                 voxel = cells[k] + (hops[0] if corner & 4 else 0) + (hops[1] if corner & 2 else 0)
-                _add_scaled(logits, 0, share, table, voxel + (hops[2] if corner & 1 else 0))
+                voxel += hops[2] if corner & 1 else 0
+                _add_scaled(logits, 0, share, table, voxel // layers)

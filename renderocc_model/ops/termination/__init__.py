@@ -18,12 +18,21 @@ from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import choose_backend
+from ..stretching import stretched_grid, stretched_rays
 from . import cpu_kernel, reference, triton_kernel
 from .checks import check_inputs, check_returns
 from .likelihood import log1mexp, negative_log_likelihood
-from .reference import OpticalDepths
+from .reference import OpticalDepths, mark_voxels
 
-__all__ = ["OpticalDepths", "choose", "log1mexp", "negative_log_likelihood", "return_windows", "termination"]
+__all__ = [
+    "OpticalDepths",
+    "choose",
+    "log1mexp",
+    "mark_voxels",
+    "negative_log_likelihood",
+    "return_windows",
+    "termination",
+]
 
 _KERNELS = {"cpu": cpu_kernel, "triton": triton_kernel}
 
@@ -49,7 +58,7 @@ def termination(
     such rays out.
 
     Args:
-        field: the density along the rays.
+        field: the density along the rays; of a field in layers, theirs.
         rays: R >= 0 rays on the field's device.
         starts, ends: (R,) floating point, metres along the ray from its origin; inf, inf for rays that left the grid.
         step: distance between samples, in voxels.
@@ -65,6 +74,9 @@ def termination(
     """
     implementation = _KERNELS.get(choose(field.density, backend), reference)
     check_inputs(field, rays, starts, ends, step, offsets)
+    if field.layers is not None:
+        grid, rays = stretched_grid(field.grid, field.layer_count), stretched_rays(rays, field.layer_count)
+        field = SemanticDensityField(grid, field.layers, field.layers.new_zeros(*field.layers.shape, 0))
     return implementation.termination(field, rays, starts, ends, step, offsets)
 
 
@@ -77,6 +89,7 @@ def return_windows(
     follow: bool = True,
     step: float = 0.5,
     marks: Tensor | None = None,
+    layers: int = 1,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Where along each ray its return may lie, for `termination`.
@@ -93,7 +106,8 @@ def return_windows(
         returned: (R,) bool, whether something in the grid returned the ray.
         margin: voxels, more than 0.
         step: distance between the places checked on the way back, voxels.
-        marks: (X, Y, Z) bool or uint8, not 0 in voxels that hold returns beside those of these rays.
+        marks: (X, Y, Z * layers) bool or uint8, not 0 in voxels that hold returns beside those of these rays.
+        layers: of the field's voxels; the run is then of layers, not of voxels.
         backend: as for `termination`.
 
     Returns:
@@ -102,6 +116,8 @@ def return_windows(
         ValueError: margin or step is not positive, or devices, types or shapes do not fit.
     """
     implementation = _KERNELS.get(choose(rays.origins, backend, float64=True), reference)
+    if layers > 1:
+        grid, rays = stretched_grid(grid, layers), stretched_rays(rays, layers)
     check_returns(grid, rays, distances, returned, margin, step, marks)
     return implementation.return_windows(grid, rays, distances, returned, margin, follow, step, marks)
 
