@@ -212,7 +212,8 @@ class RenderOccNode(LifecycleNode):
         predictor = make_predictor(config, self.get_logger())
         from renderocc_model.inference import rendered_views  # loads PyTorch, as the predictor has done
 
-        rendered_views.warm_up(predictor.grid, predictor.classes, predictor.device)
+        layers = predictor.config.heads.density_layers
+        rendered_views.warm_up(predictor.grid, predictor.classes, predictor.device, layers)
         transforms = TransformBuffer(history=config.tf_history, max_total=MOST_TF_SAMPLES)
         now = PlaybackClock(self._clock_ns).now if self.get_parameter("use_sim_time").value else time.monotonic
         intake = Intake(config, cameras, transforms, self._log, self._events, self._clock_ns, now)

@@ -178,8 +178,8 @@ class ExportedFunction(nn.Module):
         Returns:
             density (X, Y, Z) float32, 1/m, and semantics (X, Y, Z, C) float32, logits of the classes other than free;
             of a model with L > 1 layers in a voxel also their density (X, Y, Z * L) float32, the lowest first, whose
-            mean is `density`; of one that joins frames this frame's volume, (1, *ModelConfig.volume_shape) float32, and of one
-            with stereo its keys, ModelConfig.keys_shape(N) float32.
+            mean is `density`; of one that joins frames this frame's volume, (1, *ModelConfig.volume_shape) float32, and
+            of one with stereo its keys, ModelConfig.keys_shape(N) float32.
         """
         images = views.float().movedim(-1, -3) * self.scale + self.offset
         frame = None

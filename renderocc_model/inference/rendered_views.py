@@ -72,11 +72,12 @@ def _palette(classes: ClassTable) -> np.ndarray:
     return classes.palette()[np.asarray(classes.occupied_ids)].astype(np.uint8)
 
 
-def warm_up(grid: VoxelGrid, classes: ClassTable, device: torch.device) -> None:
-    """Load or compile what renders views, so that the first subscriber does not wait for it."""
-    ids = len(classes.occupied_ids)
-    field = SemanticDensityField(
-        grid, torch.zeros(grid.shape, device=device), torch.zeros(*grid.shape, ids, device=device)
-    )
+def warm_up(grid: VoxelGrid, classes: ClassTable, device: torch.device, layers: int = 1) -> None:
+    """Load or compile what renders views of fields with this many layers in a voxel, so that the first subscriber does
+    not wait for it."""
+    x, y, z = grid.shape
+    density = torch.zeros(x, y, z * layers, device=device)
+    logits = torch.zeros(*grid.shape, len(classes.occupied_ids), device=device)
+    field = SemanticDensityField.of_layers(grid, density, logits)
     ray = torch.tensor([[1.0, 0.0, 0.0]], device=device)
-    render_surfaces(field, Rays(torch.zeros_like(ray), ray), step=1.0)
+    render_surfaces(field, Rays(torch.zeros_like(ray), ray), step=_step(field))
