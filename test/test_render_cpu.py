@@ -326,7 +326,7 @@ def test_what_the_loops_cannot_do_is_refused_when_they_are_asked_for():
         render(field.to(dtype=torch.float64), rays, backend="cpu")
     with pytest.raises(ValueError, match="'cpu' keeps no weights of single samples; use backend='reference'"):
         render(field, rays, return_weights=True, backend="cpu")
-    with pytest.raises(ValueError, match="'cpu' renders fields on the CPU, and this one is on meta"):
+    with pytest.raises(ValueError, match="'cpu' works on the CPU, and the field is on meta"):
         render(field.to("meta"), rays.to("meta"), backend="cpu")
     with pytest.raises(ValueError, match="backend is 'fast'; expected one of 'auto', 'reference', 'cpu'"):
         render(field, rays, backend="fast")

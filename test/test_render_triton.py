@@ -83,7 +83,7 @@ def test_auto_takes_triton_for_fields_on_cuda_devices_of_at_most_32_bits():
 
 def test_what_triton_cannot_do_is_refused_when_it_is_asked_for():
     field, rays = random_field(UNIT_GRID, dtype=torch.float32), random_rays(4, UNIT_GRID, dtype=torch.float32)
-    with pytest.raises(ValueError, match="'triton' renders fields on CUDA devices, and this one is on cpu; use"):
+    with pytest.raises(ValueError, match="'triton' works on CUDA devices, and the field is on cpu; use"):
         render(field, rays, backend="triton")
     cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float64)
     with pytest.raises(ValueError, match="'triton' renders in float32, and the field is float64; use backend='refe"):

@@ -146,7 +146,7 @@ def test_a_backend_that_cannot_do_it_is_named():
     with pytest.raises(ValueError, match=r"density has shape \(24, 20\); expected \(X, Y, Z\)"):
         cast(density[..., 0], frusta)
     if os.environ.get("TRITON_INTERPRET") != "1":
-        with pytest.raises(ValueError, match="backend 'triton' casts rays on CUDA devices, and the density is on cpu"):
+        with pytest.raises(ValueError, match="backend 'triton' works on CUDA devices, and the density is on cpu"):
             cast(density, frusta, "triton")
 
 

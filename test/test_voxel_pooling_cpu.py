@@ -256,7 +256,7 @@ def test_what_the_loops_cannot_do_is_refused_when_they_are_asked_for():
         pool(depth.double(), context, plan, "cpu")
     with pytest.raises(ValueError, match="backend is 'fast'; expected one of 'auto', 'reference', 'cpu', 'triton'"):
         pool(depth, context, plan, "fast")
-    with pytest.raises(ValueError, match="'cpu' pools on the CPU, and the context is on meta"):
+    with pytest.raises(ValueError, match="'cpu' works on the CPU, and the context is on meta"):
         choose(depth.to("meta"), context.to("meta"), "cpu")
     with pytest.raises(ValueError, match="bring them to one device"):
         pool(depth, context.to("meta"), plan)

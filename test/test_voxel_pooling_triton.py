@@ -75,7 +75,7 @@ def test_auto_takes_triton_for_numbers_on_cuda_devices_of_at_most_32_bits():
 
 def test_triton_is_refused_for_what_is_on_the_cpu():
     depth, context, index = points(2, 5, 3, 4, 6, 11, dtype=torch.float32)
-    with pytest.raises(ValueError, match="'triton' pools on CUDA devices, and the context is on cpu; use"):
+    with pytest.raises(ValueError, match="'triton' works on CUDA devices, and the context is on cpu; use"):
         pool(depth, context, make_plan(index, 11), backend="triton")
 
 

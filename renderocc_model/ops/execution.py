@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -19,6 +20,8 @@ __all__ = [
     "choose_backend",
     "choose_without_triton",
     "cpu_loops_of",
+    "device_obstacle",
+    "float32_array",
     "in_threads",
     "on_device",
     "runs_of_equal_work",
@@ -37,6 +40,7 @@ def choose_backend(backend: str, obstacle: Callable[[str], str | None], operator
         backend: one of BACKENDS; "auto" takes the first of "cpu" and "triton" that nothing keeps from it, or else
             "reference". A "triton" that is left out (`ops.left_out`) is not taken by "auto".
         obstacle: what keeps "cpu" or "triton" from what is asked, None if nothing does; nothing keeps the reference.
+            Often `device_obstacle`.
         operator: its name in `left_out.GPU_PARTS`, if it has Triton kernels.
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
@@ -51,6 +55,21 @@ def choose_backend(backend: str, obstacle: Callable[[str], str | None], operator
     return backend
 
 
+def device_obstacle(backend: str, device: torch.device, inputs: str) -> str | None:
+    """What keeps the loops of "cpu" or "triton" from tensors on a device, None if nothing does.
+
+    Triton's loops are for CUDA devices. They run on a CPU where Triton interprets them (TRITON_INTERPRET=1).
+
+    Args:
+        inputs: what errors call the tensors, with its verb: "the data are".
+    """
+    kinds = {"cpu"} if backend == "cpu" or os.environ.get("TRITON_INTERPRET") == "1" else set()
+    kinds |= {"cuda"} if backend == "triton" else set()
+    if device.type in kinds:
+        return None
+    return f"works on {'the CPU' if backend == 'cpu' else 'CUDA devices'}, and {inputs} on {device}"
+
+
 def choose_without_triton(backend: str, tensor: torch.Tensor, name: str) -> str:
     """`choose_backend` of an operator with loops for CPUs alone, which work in float32.
 
@@ -61,8 +80,8 @@ def choose_without_triton(backend: str, tensor: torch.Tensor, name: str) -> str:
     def obstacle(kind: str) -> str | None:
         if kind == "triton":
             return "has no loops for this operator"
-        if tensor.device.type != "cpu":
-            return f"works on the CPU, and the {name} are on {tensor.device}"
+        if elsewhere := device_obstacle(kind, tensor.device, f"the {name} are"):
+            return elsewhere
         return f"works in float32, and the {name} are float64" if tensor.dtype == torch.float64 else None
 
     return choose_backend(backend, obstacle)
@@ -94,6 +113,11 @@ def _load(module: str, needed: Sequence[str], sentence: str, requirement: str) -
             f"{sentence}: python3 -m pip install {requirement} (backend='reference' works without it, slowly)",
             name=error.name,
         ) from None
+
+
+def float32_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's numbers for compiled loops: float32, C-contiguous, without a copy where they are so already."""
+    return tensor.detach().to(torch.float32).contiguous().numpy()
 
 
 def in_threads(work: Callable, items: Sequence, threads: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..execution import cpu_loops_of, in_threads
+from ..execution import cpu_loops_of, float32_array, in_threads
 from .reference import NEAREST
 
 __all__ = ["epipolar_similarity"]
@@ -32,7 +32,7 @@ class _Similarity(torch.autograd.Function):
     def forward(ctx, queries: Tensor, keys: Tensor, earlier_pixels: Tensor, depths: Tensor, groups: int) -> Tensor:
         loops = cpu_loops_of(__package__, "comparing earlier images")
         images, _, height, width = queries.shape
-        given = _rows(queries), _rows(keys), _array(earlier_pixels), _array(depths)
+        given = _rows(queries), _rows(keys), float32_array(earlier_pixels), float32_array(depths)
         written = torch.empty(images, groups + 1, len(depths), height, width, dtype=torch.float32)
         into = written.numpy()
 
@@ -68,8 +68,4 @@ def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:
 
 def _rows(features: Tensor) -> np.ndarray:
     """(M, [V,] h, w, C) float32, C-contiguous."""
-    return _array(features.movedim(-3, -1))
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).contiguous().numpy()
+    return float32_array(features.movedim(-3, -1))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..execution import cpu_loops_of, in_threads
+from ..execution import cpu_loops_of, float32_array, in_threads
 
 __all__ = ["height_logits"]
 
@@ -35,9 +35,9 @@ class _HeightLogits(torch.autograd.Function):
         loops = cpu_loops_of(__package__, "reading heights along rays")
         images, count, height, width = logits.shape
         scale = np.float32((count - 1) / (highest - lowest))
-        ctx.rays = _array(start), _array(slope), _array(depths), np.float32(lowest), scale
+        ctx.rays = float32_array(start), float32_array(slope), float32_array(depths), np.float32(lowest), scale
         ctx.count, ctx.type = count, logits.dtype
-        rows = _array(logits.movedim(1, -1))
+        rows = float32_array(logits.movedim(1, -1))
         written = torch.empty(images, len(depths), height, width, dtype=torch.float32)
         into = written.numpy()
         _in_threads(lambda row: loops.read(rows, *ctx.rays, into, *divmod(row, height)), images * height, into.size)
@@ -47,7 +47,7 @@ class _HeightLogits(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         loops = cpu_loops_of(__package__, "reading heights along rays")
-        upstream = _array(gradient)
+        upstream = float32_array(gradient)
         images, _, height, width = upstream.shape
         result = torch.zeros(images, height, width, ctx.count, dtype=torch.float32)
         into = result.numpy()
@@ -59,7 +59,3 @@ class _HeightLogits(torch.autograd.Function):
 
 def _in_threads(work: Callable[[int], None], items: int, numbers: int) -> None:
     in_threads(work, range(items), max(1, min(torch.get_num_threads(), numbers // NUMBERS_WORTH_A_THREAD)))
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float32).contiguous().numpy()

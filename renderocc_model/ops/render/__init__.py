@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...field.field import SemanticDensityField
 from ...geometry.rays import Rays
-from ..execution import choose_backend
+from ..execution import choose_backend, device_obstacle
 from ..stretching import stretched_field, stretched_rays
 from . import cpu_kernel, reference, triton_kernel
 from .reference import RenderResult, intersect_box, runs_of_similar_length
@@ -107,7 +107,7 @@ def choose(field: SemanticDensityField, return_weights: bool, backend: str) -> s
 
 def _obstacle(backend: str, field: SemanticDensityField, return_weights: bool) -> str | None:
     """What keeps "cpu" or "triton" from what is asked, None if nothing does."""
-    if obstacle := _KERNELS[backend].obstacle(field):
+    if obstacle := device_obstacle(backend, field.device, "the field is"):
         return obstacle
     if field.dtype == torch.float64:
         return "renders in float32, and the field is float64"

@@ -22,19 +22,12 @@ from ..stretching import stretched_grid, stretched_rays
 from .reference import RenderResult, checked_inputs, sample_counts
 from .surfaces import OPAQUE, RaySurfaces
 
-__all__ = ["obstacle", "render", "render_surfaces"]
+__all__ = ["render", "render_surfaces"]
 
 SAMPLES_WORTH_A_THREAD = 2**15  # about two milliseconds
 RUNS_A_THREAD = 8  # forward: several for each thread, so that others take over work of a delayed one
 RAYS_WORTH_A_THREAD = 2**10  # of surfaces: about a millisecond
 SECTORS = 512  # neighbouring rays are those in one of so many directions on the ground
-
-
-def obstacle(field: SemanticDensityField) -> str | None:
-    """What keeps this implementation from fields on their device, None if nothing does."""
-    if field.device.type != "cpu":
-        return f"renders fields on the CPU, and this one is on {field.device}"
-    return None
 
 
 def render(

@@ -8,7 +8,6 @@ just fits into 63 bits. Then the same input gives the same bytes; this takes a 6
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from ...geometry.rays import Rays
 from ..execution import on_device, triton_loops_of
 from .reference import RenderResult, checked_inputs
 
-__all__ = ["LAUNCH", "Launch", "fixed_point_scales", "obstacle", "render"]
+__all__ = ["LAUNCH", "Launch", "fixed_point_scales", "render"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,6 @@ class Launch:
 
 LAUNCH = Launch()
 _RAYS_A_PROGRAM = 128  # where they enter the grid
-
-
-def obstacle(field: SemanticDensityField) -> str | None:
-    """What keeps this implementation from fields on their device, None if nothing does."""
-    if field.device.type != "cuda" and not (field.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"renders fields on CUDA devices, and this one is on {field.device}"
-    return None
 
 
 def render(

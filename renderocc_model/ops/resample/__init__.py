@@ -53,6 +53,8 @@ def resample(
     """
     import torch
 
+    from ..execution import device_obstacle
+
     dtype = dtype or (torch.uint8 if out is None else out.dtype)
     _check(data, layout, table, dtype, out)
     if backend not in BACKENDS:
@@ -63,7 +65,7 @@ def resample(
     if backend == "auto":
         backend = "reference" if data.device.type == "cpu" else "triton"
     chosen = importlib.import_module(f".{'reference' if backend == 'reference' else 'triton_kernel'}", __name__)
-    if obstacle := chosen.obstacle(data):
+    if obstacle := device_obstacle("cpu" if backend == "reference" else backend, data.device, "the data are"):
         raise ValueError(f"backend {backend!r} {obstacle}")
     if out is None:
         height, width = table.view.height, table.view.width

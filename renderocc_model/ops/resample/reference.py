@@ -11,12 +11,7 @@ from ...images.encodings import decode_raw
 from ...images.preprocessing import normalise
 from .layout import PLANAR, PixelLayout
 
-__all__ = ["obstacle", "resample"]
-
-
-def obstacle(data: Tensor) -> str | None:
-    """What keeps this implementation from data on their device, None if nothing does."""
-    return None if data.device.type == "cpu" else f"works on the CPU, and the data are on {data.device}"
+__all__ = ["resample"]
 
 
 def resample(data: Tensor, layout: PixelLayout, table: UndistortTable, out: Tensor) -> None:

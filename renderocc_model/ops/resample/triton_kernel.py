@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,7 +11,7 @@ from ...geometry.undistortion import FILL_COLOUR, UndistortTable
 from ...images.preprocessing import IMAGE_MEAN, IMAGE_STD
 from .layout import PLANAR, PixelLayout
 
-__all__ = ["obstacle", "resample"]
+__all__ = ["resample"]
 
 BLOCK = 128  # pixels of a program, four warps
 
@@ -39,13 +38,6 @@ _SCALE = tuple(1 / (255 * std) for std in IMAGE_STD)
 _OFFSET = tuple(-mean / std for mean, std in zip(IMAGE_MEAN, IMAGE_STD))
 
 _maps: WeakKeyDictionary[UndistortTable, dict[torch.device, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
-
-
-def obstacle(data: Tensor) -> str | None:
-    """What keeps this implementation from data on their device, None if nothing does."""
-    if data.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return f"works on CUDA devices, and the data are on {data.device}"
 
 
 def resample(data: Tensor, layout: PixelLayout, table: UndistortTable, out: Tensor) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
-from ..execution import choose_backend
+from ..execution import choose_backend, device_obstacle
 from ..stretching import stretched_grid, stretched_rays
 from . import cpu_kernel, reference, triton_kernel
 from .checks import check_inputs, check_returns
@@ -135,6 +135,6 @@ def choose(data: Tensor, backend: str, float64: bool = False) -> str:
     def obstacle(name: str) -> str | None:
         if data.dtype == torch.float64 and not float64:
             return "sums in float32, and the field is float64"
-        return _KERNELS[name].obstacle(data)
+        return device_obstacle(name, data.device, "this is")
 
     return choose_backend(backend, obstacle, "termination")

@@ -27,17 +27,10 @@ from .reference import (
     windows_of,
 )
 
-__all__ = ["obstacle", "return_windows", "termination"]
+__all__ = ["return_windows", "termination"]
 
 SAMPLES_WORTH_A_THREAD = 2**17  # about half a millisecond
 RUNS_A_THREAD = 8  # forward: several for each thread, so that others take over work of a delayed one
-
-
-def obstacle(data: Tensor) -> str | None:
-    """What keeps this implementation from tensors on their device, None if nothing does."""
-    if data.device.type != "cpu":
-        return f"works on the CPU, and this is on {data.device}"
-    return None
 
 
 def termination(

@@ -7,7 +7,6 @@ integers are added, and the same input gives the same bytes (`ops.render.triton_
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from ..execution import on_device, triton_loops_of
 from ..render.triton_kernel import fixed_point_scales
 from .reference import OpticalDepths
 
-__all__ = ["LAUNCH", "Launch", "obstacle", "return_windows", "termination"]
+__all__ = ["LAUNCH", "Launch", "return_windows", "termination"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,6 @@ class Launch:
 
 LAUNCH = Launch()
 _RAYS_A_PROGRAM = 128  # where they enter the grid, and for windows
-
-
-def obstacle(data: Tensor) -> str | None:
-    """What keeps this implementation from tensors on their device, None if nothing does."""
-    if data.device.type != "cuda" and not (data.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"works on CUDA devices, and this is on {data.device}"
-    return None
 
 
 def termination(

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ...field.field import SemanticDensityField
 from ...geometry.undistortion import View
-from ..execution import choose_backend
+from ..execution import choose_backend, device_obstacle
 from . import cpu_kernel, reference, triton_kernel
 from .frusta import CAMERA_NUMBERS, CameraFrusta, ViewFrusta
 
@@ -122,4 +122,4 @@ def choose(device: torch.device, backend: str) -> str:
     Raises:
         ValueError: the backend is unknown or cannot do what is asked.
     """
-    return choose_backend(backend, lambda name: _KERNELS[name].obstacle(device), "visibility")
+    return choose_backend(backend, lambda name: device_obstacle(name, device, "the density is"), "visibility")

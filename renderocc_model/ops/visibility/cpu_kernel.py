@@ -11,14 +11,9 @@ from torch import Tensor
 from ..execution import cpu_loops_of, in_threads
 from .frusta import BIAS, NEAREST, STEP, CameraFrusta
 
-__all__ = ["cast", "obstacle"]
+__all__ = ["cast"]
 
 VOXELS_WORTH_A_THREAD = 20_000
-
-
-def obstacle(device: torch.device) -> str | None:
-    """What keeps this implementation from tensors on a device, None if nothing does."""
-    return None if device.type == "cpu" else f"casts rays on the CPU, and the density is on {device}"
 
 
 def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
 from ..execution import on_device, triton_loops_of
 from .frusta import BIAS, CAMERA_NUMBERS, NEAREST, STEP, CameraFrusta
 
-__all__ = ["cast", "cast_rays", "mark_voxels", "obstacle"]
+__all__ = ["cast", "cast_rays", "mark_voxels"]
 
 _RAYS, _SAMPLES = 8, 16  # a warp's tile of four samples a thread
 _BLOCK = 256  # voxels of a program
-
-
-def obstacle(device: torch.device) -> str | None:
-    """What keeps this implementation from tensors on a device, None if nothing does."""
-    if device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    return f"casts rays on CUDA devices, and the density is on {device}"
 
 
 def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..execution import choose_backend
+from ..execution import choose_backend, device_obstacle
 from . import cpu_kernel, reference, triton_kernel
 from .plan import PoolingPlan, make_plan, place_points
 
@@ -75,7 +75,7 @@ def choose(depth: Tensor, context: Tensor, backend: str) -> str:
 
 def _obstacle(backend: str, depth: Tensor, context: Tensor) -> str | None:
     """What keeps "cpu" or "triton" from what is asked, None if nothing does."""
-    if obstacle := _KERNELS[backend].obstacle(context.device):
+    if obstacle := device_obstacle(backend, context.device, "the context is"):
         return obstacle
     if torch.float64 in (depth.dtype, context.dtype):
         return "sums in float32, and depth or context is float64"

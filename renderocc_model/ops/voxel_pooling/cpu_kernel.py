@@ -15,16 +15,11 @@ from torch import Tensor
 from ..execution import cpu_loops_of, in_threads
 from .plan import PoolingPlan
 
-__all__ = ["obstacle", "pool"]
+__all__ = ["pool"]
 
 # About half a millisecond each; starting a thread takes a tenth of one.
 NUMBERS_WORTH_A_THREAD = 2**20  # of depth times context
 RUNS_A_THREAD = 4  # several for each thread, so that others take over work of a delayed one
-
-
-def obstacle(device: torch.device) -> str | None:
-    """What keeps this implementation from tensors on a device, None if nothing does."""
-    return None if device.type == "cpu" else f"pools on the CPU, and the context is on {device}"
 
 
 def pool(depth: Tensor, context: Tensor, plan: PoolingPlan) -> Tensor:

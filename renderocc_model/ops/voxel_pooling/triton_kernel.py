@@ -6,7 +6,6 @@ memory, so a CUDA graph can record them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..execution import on_device, triton_loops_of
 from .plan import PoolingPlan
 
-__all__ = ["LAUNCH", "Launch", "obstacle", "pool"]
+__all__ = ["LAUNCH", "Launch", "pool"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,6 @@ class Launch:
 
 
 LAUNCH = Launch()
-
-
-def obstacle(device: torch.device) -> str | None:
-    """What keeps this implementation from tensors on a device, None if nothing does."""
-    if device.type != "cuda" and not (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"pools on CUDA devices, and the context is on {device}"
-    return None
 
 
 def pool(depth: Tensor, context: Tensor, plan: PoolingPlan, launch: Launch | None = None) -> Tensor:
