@@ -13,7 +13,7 @@ import pytest
 import torch
 from poison import poison_new_buffers
 from test_render import UNIT_GRID, random_field, random_rays, rays_of
-from test_render_cpu import OUTPUTS, assert_close, assert_same_bytes, grid_of
+from test_render_cpu import OUTPUTS, assert_close, assert_same_bytes, assert_same_median, grid_of
 
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import OCC3D_GRID
@@ -59,6 +59,8 @@ def assert_agree(field, rays, rounding=ROUNDING, **options):
         value = getattr(result, name)
         assert value.dtype == F32
         assert_close(value.cpu(), getattr(expected, name), name, rounding)
+    # Optical depths of a sample end at 32 here: a wall may be a fiftieth of a step later.
+    assert_same_median(result, expected, atol=0.02, typical=0.02)
     for name, gradient in expected_gradients.items():
         # A gradient has the type of its tensor. In half precision it is rounded to 8 or 11 bits.
         coarse = 2 * torch.finfo(gradients[name].dtype).eps if gradients[name].dtype != F32 else 0

@@ -285,6 +285,8 @@ def test_tables_say_a_dash_where_nothing_was_measured():
         "abs_rel": None,
         "rmse": None,
         "delta_1": None,
+        "abs_rel_median": None,
+        "delta_1_median": None,
         "miou_2d": None,
         "opacity_returns": None,
         "opacity_empty": None,

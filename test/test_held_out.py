@@ -48,6 +48,7 @@ def test_a_wall_where_the_label_is_scores_right():
     """A wall from x = 10.25: the first opaque sample is within half a voxel of the label, which is 10 m."""
     result = result_of(field_with_wall(10, 12, MANMADE), ahead([10.0, 10.0], [MANMADE, 255]))
     assert result["abs_rel"] < 0.5 / 10 and result["rmse"] < 0.5 and result["delta_1"] == 1
+    assert result["abs_rel_median"] < 0.5 / 10 and result["delta_1_median"] == 1
     assert result["miou_2d"] == result["iou_2d"]["manmade"] == 1 and result["iou_2d"]["car"] is None
     assert result["opacity_returns"] == pytest.approx(1) and result["opacity_empty"] is None
     assert result["counts"] == {"frames": 1, "returns": 2, "empty": 0, "classes": 1}
@@ -59,6 +60,7 @@ def test_a_ray_that_renders_to_nothing_is_wrong_by_the_way_to_the_grids_end():
     assert result["abs_rel"] == pytest.approx((14.75 / 5 + 9.75 / 10) / 2)
     assert result["rmse"] == pytest.approx(math.sqrt((14.75**2 + 9.75**2) / 2))
     assert result["delta_1"] == 0 and result["miou_2d"] == 0 and result["opacity_returns"] == 0
+    assert result["abs_rel_median"] == pytest.approx(result["abs_rel"]) and result["delta_1_median"] == 0
 
 
 def test_a_half_transparent_wall_is_no_surface():
@@ -189,7 +191,7 @@ def test_the_fields_are_the_networks(tables):
 def test_the_figures_are_those_of_a_plain_loop_over_rays():
     """Random fields and rays over three frames; each ray looked at by itself, in Python's own numbers."""
     generator = torch.Generator().manual_seed(3)
-    scores, errors, squares, within, stopped, let_through = RayScores(OCC3D_NUSCENES), [], [], [], [], []
+    scores, errors, squares, within, halves, stopped, let_through = RayScores(OCC3D_NUSCENES), [], [], [], [], [], []
     found, labelled = [], []
     for _ in range(3):
         density = torch.rand(GRID.shape, generator=generator) ** 4 * 2
@@ -220,6 +222,8 @@ def test_the_figures_are_those_of_a_plain_loop_over_rays():
             errors.append(abs(D - d) / d)
             squares.append((D - d) ** 2)
             within.append(D / d < 1.25 and d / D < 1.25)
+            half = min(float(result.median[index]), min(exits))
+            halves.append((abs(half - d) / d, half / d < 1.25 and d / half < 1.25))
             stopped.append(opacity)
             if int(classes[index]) != 255:
                 logits = result.semantics[index].tolist()
@@ -236,6 +240,8 @@ def test_the_figures_are_those_of_a_plain_loop_over_rays():
         "abs_rel": sum(errors) / len(errors),
         "rmse": math.sqrt(sum(squares) / len(squares)),
         "delta_1": sum(within) / len(within),
+        "abs_rel_median": sum(error for error, _ in halves) / len(halves),
+        "delta_1_median": sum(near for _, near in halves) / len(halves),
         "opacity_returns": sum(stopped) / len(stopped),
         "opacity_empty": sum(let_through) / len(let_through),
     }

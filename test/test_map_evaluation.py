@@ -67,7 +67,9 @@ def test_the_report_shows_frame_and_map_beside_each_other():
     better = {**scores, "miou": 0.25, "ghosts": {"shares": {"0.1": 0.02, "1": None}}}
     plain = {**scores, "ghosts": {"shares": {"0.1": 0.01, "1": None}}}
     rays = {"counts": {"returns": 1, "empty": 0}, "iou_2d": {}, "miou_2d": None}
-    rays |= dict.fromkeys(("abs_rel", "rmse", "delta_1", "opacity_returns", "opacity_empty"))
+    rays |= dict.fromkeys(
+        ("abs_rel", "rmse", "delta_1", "abs_rel_median", "delta_1_median", "opacity_returns", "opacity_empty")
+    )
     result = {"checkpoint": "x", "frames": 1, "recordings": ["a"], "threshold": 0.5, "calibration": None}
     result |= {"rays": rays, "cameras": {}, "volumes": None, "baselines": {}, "classes": []}
     text = evaluation_text({**result, "map": {"frame": plain, "map": better, "frames": 7}})

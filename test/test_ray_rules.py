@@ -47,8 +47,11 @@ def test_a_distance_to_the_grids_very_end_is_beyond_it_for_all():
 
 def test_half_the_light_is_a_surface_and_the_rest_leaves_the_grid():
     rendered = RenderResult(
-        torch.tensor([5.0, 5.0, 5.0]), torch.tensor([[0.0, 1.0]] * 3), torch.tensor([0.4999, 0.5, 1.0])
+        torch.tensor([5.0, 5.0, 5.0]),
+        torch.tensor([[0.0, 1.0]] * 3),
+        torch.tensor([0.4999, 0.5, 1.0]),
+        torch.tensor([torch.inf, 19.0, 4.0]),
     )
     surfaces = read_surfaces(rendered, torch.tensor([20.0, 20.0, 20.0]))
     assert surfaces.opaque.tolist() == [False, True, True]
-    assert surfaces.distances[1:].tolist() == [15.0, 5.0] and surfaces.channels.tolist() == [1, 1, 1]
+    assert surfaces.distances.tolist() == [20.0, 19.0, 4.0] and surfaces.channels.tolist() == [1, 1, 1]

@@ -391,3 +391,46 @@ def test_box_is_entered_and_left_where_a_ruler_says():
     # The third meets x = 0 and y = 0 together after 5 m, and leaves through y = 5 at t = 9 / 0.8 = 11.25.
     assert near.tolist() == pytest.approx([2, 0, 5, 0], abs=1e-12)
     assert far.tolist() == pytest.approx([7, 1, 11.25, 0], abs=1e-12)
+
+
+# --- where half of the light has been stopped -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_median_is_where_half_of_the_light_has_been_stopped(backend):
+    # From the face x = 0 through five voxels of 1 m of even fog: half is gone after ln 2 / sigma, or not at all.
+    rays = rays_of(*3 * [((0, 2.5, 2.5), (1, 0, 0))], ((-2.0, 2.5, 2.5), (1, 0, 0)), ((0, 9.0, 2.5), (1, 0, 0)))
+    for sigma in (0.1, 0.2, 1.0, 50.0):
+        expected = math.log(2) / sigma if math.log(2) / sigma < 5 else math.inf
+        found = render(
+            constant_field(UNIT_GRID, sigma).to(dtype=torch.float32), rays.to(dtype=torch.float32), backend=backend
+        ).median
+        assert found.tolist() == pytest.approx([expected, expected, expected, expected + 2, math.inf], abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_median_is_where_a_running_sum_of_weights_passes_a_half(backend):
+    field, rays = random_field(UNIT_GRID, 3, seed=2), random_rays(300, UNIT_GRID, seed=2)
+    field = SemanticDensityField(field.grid, (3 * field.density).float().requires_grad_(), field.semantics.float())
+    exact = render(field.detach(), rays.to(dtype=torch.float32), return_weights=True, backend="reference")
+    found = render(field, rays.to(dtype=torch.float32), backend=backend)
+    assert not found.median.requires_grad
+    stopped = exact.weights.cumsum(dim=1)
+    for row in range(300):
+        after = stopped[row] >= 0.5
+        assert bool(after.any()) == math.isfinite(found.median[row])
+        if after.any():
+            middle = exact.sample_distances[row, int(after.float().argmax())]
+            assert abs(found.median[row] - middle) <= 0.25 + 1e-5  # in the step of that sample
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_little_light_that_goes_on_moves_the_mean_and_not_the_median(backend):
+    walls = torch.zeros(5, 5, 5)
+    walls[1], walls[4] = 8.0, 50.0
+    field = SemanticDensityField(UNIT_GRID, walls, torch.zeros(5, 5, 5, 1))
+    ray = rays_of(((0, 2.5, 2.5), (1, 0, 0))).to(dtype=torch.float32)
+    thick = render(field, ray, backend=backend)
+    walls[1] *= 0.4
+    thin = render(field, ray, backend=backend)
+    assert float(thin.distance - thick.distance) > 0.3 and 0 < float(thin.median - thick.median) < 0.3

@@ -6,10 +6,11 @@ A ray counts by its measured distance d and the distance t_far at which it leave
 - d >= t_far: the ray's path through the grid is empty. Any opacity that is rendered is a surface that does not exist.
 - d is unknown, or the origin is outside the grid: the ray does not count.
 
-The compared distance is D + (1 - O) t_far: light that nothing stops counts with the distance at which it leaves the
-grid. So the error of a ray that meets nothing is the whole distance to the grid's end. With D / O it would be 0 / 0 and
-left out, and a surface of low opacity would count like a full one. In the same way, a ray's class is that of the
-largest composited logit if the opacity is at least 1/2, and else free, which no label is.
+Two distances are compared. The mean is D + (1 - O) t_far: light that nothing stops counts with the distance at which
+it leaves the grid. So the error of a ray that meets nothing is the whole distance to the grid's end. With D / O it
+would be 0 / 0 and left out, and a surface of low opacity would count like a full one. The median is where half of the
+light has been stopped, or t_far if less is: the surface that is drawn (`ops.render.surfaces`). In the same way, a ray's
+class is that of the largest composited logit if the opacity is at least 1/2, and else free, which no label is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from renderocc_model.field.classes import ClassTable
 from renderocc_model.field.field import SemanticDensityField
@@ -29,7 +31,7 @@ from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.config import ModelConfig
 from renderocc_model.network.network import OccupancyNetwork
 from renderocc_model.ops.render import render
-from renderocc_model.ops.render.surfaces import read_surfaces
+from renderocc_model.ops.render.surfaces import read_surfaces, with_exit
 
 from ..data.batch import make_batch
 from ..data.dataset import RayDataset
@@ -57,7 +59,9 @@ class RayScores:
         self._channels = np.array(classes.occupied_ids)
         self.frames = self.returns = self.empty = 0
         self._by_camera: dict[str, np.ndarray] = {}  # returns, sum of |error| / d, within 1.25
-        self._sums = np.zeros(5)  # of returns: |error| / d, error^2, within 1.25, opacity; of empty rays: opacity
+        # Of returns: |error| / d, error^2, within 1.25, the median's |error| / d and within 1.25, opacity; and the
+        # opacity of empty rays.
+        self._sums = np.zeros(7)
 
     @torch.no_grad()
     def add(
@@ -82,10 +86,10 @@ class RayScores:
         result = render(field, rays, step=self.step)
         opacity = result.opacity.double()
         surfaces = read_surfaces(result, far)
-        rendered = surfaces.distances[is_return].double()
         wanted = wanted[is_return]
-        error = (rendered - wanted).abs() / wanted
-        close = torch.maximum(rendered / wanted, wanted / rendered) < _DELTA
+        rendered = with_exit(result.distance, result.opacity, far)[is_return].double()
+        error, close = _compared(rendered, wanted)
+        median_error, median_close = _compared(surfaces.distances[is_return].double(), wanted)
         if cameras is not None:
             of_returns = cameras[used.cpu().numpy()][is_return.cpu().numpy()]
             self._add_by_camera(of_returns, names, error.cpu().numpy(), close.cpu().numpy())
@@ -93,6 +97,8 @@ class RayScores:
             error.sum(),
             (rendered - wanted).square().sum(),
             close.sum(),
+            median_error.sum(),
+            median_close.sum(),
             opacity[is_return].sum(),
             opacity[~is_return].sum(),
         ]
@@ -123,7 +129,8 @@ class RayScores:
         }
 
     def as_dict(self) -> dict:
-        """abs_rel, rmse (m), delta_1, miou_2d, iou_2d by class, opacity of returns and of empty rays, and counts.
+        """abs_rel, rmse (m), delta_1, abs_rel_median, delta_1_median, miou_2d, iou_2d by class, opacity of returns and
+        of empty rays, and counts.
 
         Means without values are None.
         """
@@ -138,10 +145,12 @@ class RayScores:
             "abs_rel": mean(0, self.returns),
             "rmse": None if square is None else square**0.5,
             "delta_1": mean(2, self.returns),
+            "abs_rel_median": mean(3, self.returns),
+            "delta_1_median": mean(4, self.returns),
             "miou_2d": None if np.isnan(miou) else miou,
             "iou_2d": {classes.names[i]: None if np.isnan(iou[i]) else float(iou[i]) for i in classes.occupied_ids},
-            "opacity_returns": mean(3, self.returns),
-            "opacity_empty": mean(4, self.empty),
+            "opacity_returns": mean(5, self.returns),
+            "opacity_empty": mean(6, self.empty),
             "counts": {
                 "frames": self.frames,
                 "returns": self.returns,
@@ -149,6 +158,11 @@ class RayScores:
                 "classes": int(self.confusion.histogram.sum()),
             },
         }
+
+
+def _compared(rendered: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """(R,) |error| / d, and whether the larger of two distances is less than 1.25 times the other."""
+    return (rendered - wanted).abs() / wanted, torch.maximum(rendered / wanted, wanted / rendered) < _DELTA
 
 
 def evaluate_rays(

@@ -125,6 +125,8 @@ def _ray_rows(rays: dict) -> list[list[str]]:
         ["AbsRel", number(rays["abs_rel"])],
         ["RMSE", number(rays["rmse"], " m")],
         ["delta < 1.25", number(rays["delta_1"])],
+        ["AbsRel of the median", number(rays["abs_rel_median"])],
+        ["delta < 1.25 of the median", number(rays["delta_1_median"])],
         ["2D mIoU, %", percent(rays["miou_2d"])],
         ["opacity of returns", number(rays["opacity_returns"])],
         ["opacity of empty rays", number(rays["opacity_empty"])],

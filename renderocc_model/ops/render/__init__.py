@@ -76,8 +76,8 @@ def render_surfaces(field: SemanticDensityField, rays: Rays, step: float = 1.0, 
     """The surfaces that rays show: `read_surfaces(render(...))`, without gradients.
 
     "reference" and "triton" do just that. "cpu" marches through the density and composites logits of opaque rays
-    alone. It leaves out light below 1e-6 and, of the logits, weights below 1e-5: distances differ by some 0.1 mm in a
-    grid of 40 m, and classes only where two composited logits are all but equal.
+    alone. It leaves out light below 1e-6 and, of the logits, weights below 1e-5: classes differ only where two
+    composited logits are all but equal.
 
     Args:
         field, rays, step: as in `render`.

@@ -46,10 +46,10 @@ def render(
     density = field.density.to(torch.float32).reshape(-1).contiguous()
     table = field.semantics.to(torch.float32).reshape(field.grid.size, field.class_count).contiguous()
     walk = _walk(field.grid, rays, step * field.grid.voxel_size)
-    distance, semantics, opacity, distortion = _March.apply(density, table, walk)
+    distance, semantics, opacity, median, distortion = _March.apply(density, table, walk)
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
-    return RenderResult(distance, semantics, opacity, distortion=distortion if return_distortion else None)
+    return RenderResult(distance, semantics, opacity, median, distortion=distortion if return_distortion else None)
 
 
 def render_surfaces(field: SemanticDensityField, rays: Rays, step: float) -> RaySurfaces:
@@ -108,14 +108,15 @@ def _walk(grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
 
 
 class _March(torch.autograd.Function):
-    """(distance (R,), semantics (R, C), opacity (R,), distortion (R,)) of density (V,) and logits (V, C), float32."""
+    """(distance (R,), semantics (R, C), opacity (R,), median (R,), distortion (R,)) of density (V,) and logits (V, C),
+    float32; no gradient goes through the median."""
 
     @staticmethod
-    def forward(ctx, density: Tensor, table: Tensor, walk: _Walk) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx, density: Tensor, table: Tensor, walk: _Walk) -> tuple[Tensor, ...]:
         loops = _loops()
         rays, classes = len(walk.order), table.shape[1]
-        results = [torch.empty(rays), torch.empty(rays, classes), torch.empty(rays), torch.empty(rays)]
-        results = [result.to(torch.float32) for result in results]
+        shapes = (rays, (rays, classes), rays, rays, rays)
+        results = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
         steps = np.empty(rays, np.int64)
         arrays = _arrays(density, table), [result.numpy() for result in results]
 
@@ -128,6 +129,7 @@ class _March(torch.autograd.Function):
         in_threads(work, runs_of_equal_work(walk.order, walk.counts, parts), threads)
         ctx.save_for_backward(density, table)
         ctx.walk, ctx.steps = walk, steps
+        ctx.mark_non_differentiable(results[3])
         return tuple(results)
 
     @staticmethod
@@ -135,7 +137,8 @@ class _March(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         loops, walk = _loops(), ctx.walk
         density, table = _arrays(*ctx.saved_tensors)
-        upstream = tuple(_arrays(*(gradient.contiguous() for gradient in gradients)))
+        distance, semantics, opacity, _, distortion = (gradient.contiguous() for gradient in gradients)
+        upstream = tuple(_arrays(distance, semantics, opacity, distortion))
         wanted = ctx.needs_input_grad[:2]
         parts = _backward_parts(ctx.steps, 4 * (density.size * wanted[0] + table.size * wanted[1]))
         runs = runs_of_equal_work(walk.order, ctx.steps, parts)

@@ -213,7 +213,9 @@ def _arrivals(x, y, z, shape, voxel, slots, arriving):
 
 
 @compiled
-def march_forward(density, table, shape, rays, order, counts, delta, distance, semantics, opacity, distortion, steps):
+def march_forward(
+    density, table, shape, rays, order, counts, delta, distance, semantics, opacity, median, distortion, steps
+):
     """Render some rays into their rows of the results.
 
     Args:
@@ -224,7 +226,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
         order: (r,) int64, the rays to render.
         counts: (R,) int64, samples of each ray.
         delta: metres between samples.
-        distance, semantics, opacity, distortion: (R,), (R, C), (R,), (R,) float32, written.
+        distance, semantics, opacity, median, distortion: (R,), (R, C), (R,), (R,), (R,) float32, written.
         steps: (R,) int64, written: samples until the light was negligible.
     """
     voxel, arriving, slots = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(9, np.int64)
@@ -236,7 +238,7 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
         old_x, old_y, old_z = -1, -1, -1
         x_start, y_start, z_start, near = rays[row, 0], rays[row, 1], rays[row, 2], rays[row, 6]
         x_step, y_step, z_step = rays[row, 3], rays[row, 4], rays[row, 5]
-        light, reach, mass, moment, spread = 1.0, 0.0, 0.0, 0.0, 0.0
+        light, reach, mass, moment, spread, half = 1.0, 0.0, 0.0, 0.0, 0.0, np.inf
         i, count = 0, counts[row]
         while i < count and light > NEGLIGIBLE_LIGHT:
             along = i + 0.5
@@ -257,6 +259,8 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
             here = c0 * sigma[0] + c1 * sigma[1] + c2 * sigma[2] + c3 * sigma[3]
             here += c4 * sigma[4] + c5 * sigma[5] + c6 * sigma[6] + c7 * sigma[7]
             weight = light * _alpha(here * delta)
+            if light > 0.5 and light - weight <= 0.5:
+                half = near + i * delta + min(math.log(2.0 * light) / here, delta)
             light -= weight
             share = np.float32(weight)
             gathered[0] += share * c0
@@ -275,7 +279,8 @@ def march_forward(density, table, shape, rays, order, counts, delta, distance, s
         for slot in range(8):
             if gathered[slot] > NEGLIGIBLE_WEIGHT:
                 _add_scaled(semantics, row, gathered[slot], table, voxel[slot])
-        distance[row], opacity[row], distortion[row], steps[row] = reach, mass, spread * delta, i
+        distance[row], opacity[row], median[row] = reach, mass, half
+        distortion[row], steps[row] = spread * delta, i
 
 
 # --- backward --------------------------------------------------------------------------------------------------------

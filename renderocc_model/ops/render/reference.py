@@ -8,6 +8,9 @@ equal steps delta, t_i = t_near + (i + 1/2) delta while t_i < t_far, and (Render
     w_i     = T_i alpha_i                    weight
     D = sum w_i t_i,   S = sum w_i s_i,   O = sum w_i
 
+The density of a step is even within it, so half of the light has been stopped after sum_{j<i} sigma_j delta + sigma_i x
+= ln 2, x metres into a step: the median of where a ray's light ends.
+
 The distortion loss of a ray (mip-NeRF 360, Barron et al. 2022, eq. 15), in metres, for samples that stand for
 intervals of width delta:
 
@@ -52,6 +55,8 @@ class RenderResult:
         `semantics` hold: logits give composited logits (softmax comes *after* rendering, as in the paper),
         probabilities give expected probabilities.
     opacity: (R,) sum w_i = 1 - transmittance behind the last sample, in [0, 1].
+    median: (R,) metres from the ray's origin to where half of the light has been stopped; infinite where less of it is.
+        Some light that passes a surface and ends far behind it moves the mean, and not this. It has no gradient.
     weights: (R, N) w_i if asked for, 0 behind a ray's last sample.
     sample_distances: (R, N) t_i if weights were asked for; behind a ray's last sample they go on in equal steps.
     distortion: (R,) in metres if asked for: how far apart the light of a ray ends, 0 where a ray hits nothing (module
@@ -61,6 +66,7 @@ class RenderResult:
     distance: Tensor
     semantics: Tensor
     opacity: Tensor
+    median: Tensor
     weights: Tensor | None = None
     sample_distances: Tensor | None = None
     distortion: Tensor | None = None
@@ -116,15 +122,14 @@ def render(
             parts.append(checkpoint(_render_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_render_chunk(*arguments))
-    distance, semantics, opacity, spread, weights = _gather_parts(parts, order, density, table, return_weights)
+    distance, semantics, opacity, median, spread, weights = _gather_parts(parts, order, density, table, return_weights)
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
     sample_distances = None
     if weights is not None:
         sample_distances = _sample_distances(near, delta, weights.shape[1])
-    return RenderResult(
-        distance, semantics, opacity, weights, sample_distances, spread * delta if return_distortion else None
-    )
+    spread = spread * delta if return_distortion else None
+    return RenderResult(distance, semantics, opacity, median.detach(), weights, sample_distances, spread)
 
 
 def checked_inputs(
@@ -246,6 +251,24 @@ def distortion_in_steps(weights: Tensor) -> Tensor:
     return 2 * between + weights.square().sum(dim=1) / 3
 
 
+def half_way(density: Tensor, near: Tensor, delta: float) -> Tensor:
+    """(R,) metres at which half of the light has been stopped, infinite where less of it is; without gradient.
+
+    Args:
+        density: (R, N) sigma_i >= 0 in 1/m of samples delta apart, 0 where there is no sample.
+        near: (R,) metres to the beginning of the first sample's step.
+    """
+    density = density.detach()
+    passed = (density * delta).cumsum(dim=1)
+    reached = passed >= math.log(2)
+    if not reached.numel():
+        return torch.full_like(near, math.inf)
+    step = reached.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first
+    beyond = (passed.gather(1, step) - math.log(2)) / density.gather(1, step)  # metres before the step's end
+    found = near + ((step + 1) * delta - beyond)[:, 0]
+    return torch.where(reached.any(dim=1), found, math.inf)
+
+
 def _sample_distances(near: Tensor, delta: float, samples: int) -> Tensor:
     steps = torch.arange(samples, dtype=near.dtype, device=near.device) + 0.5
     return near[:, None] + steps * delta
@@ -262,21 +285,22 @@ def _render_chunk(
     delta: float,
     samples: int,
     distortion: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(distance (r,), semantics (r, C), opacity (r,), distortion in steps (r,) or zeros, weights (r, samples)) of r
-    rays of at most `samples` samples."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(distance (r,), semantics (r, C), opacity (r,), median (r,), distortion in steps (r,) or zeros, weights (r,
+    samples)) of r rays of at most `samples` samples."""
     distances = _sample_distances(near, delta, samples)
     points = origins[:, None] + distances[..., None] * directions[:, None]
     indices, corner_weights = trilinear(points, grid)
     at_corners = density.index_select(0, indices.view(-1)).view(indices.shape)
     exists = torch.arange(samples, device=counts.device) < counts[:, None]
-    weights = sample_weights((at_corners * corner_weights).sum(dim=-1).masked_fill(~exists, 0), delta)
+    sigma = (at_corners * corner_weights).sum(dim=-1).masked_fill(~exists, 0)
+    weights = sample_weights(sigma, delta)
     semantics = functional.embedding_bag(
         indices.flatten(1), table, per_sample_weights=(weights[..., None] * corner_weights).flatten(1), mode="sum"
     )
     opacity = weights.sum(dim=1)
     spread = distortion_in_steps(weights) if distortion else torch.zeros_like(opacity)
-    return (weights * distances).sum(dim=1), semantics, opacity, spread, weights
+    return (weights * distances).sum(dim=1), semantics, opacity, half_way(sigma, near, delta), spread, weights
 
 
 def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, int, int]]:
@@ -306,13 +330,16 @@ def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, in
 
 def _gather_parts(
     parts: list[tuple[Tensor, ...]], order: Tensor, density: Tensor, table: Tensor, return_weights: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros.
+
+    (Their median is infinite.)"""
     empty = len(order) - sum(len(part[0]) for part in parts)
     # The sum of no elements: zeros that depend on the field, so that backward() works when every ray misses.
     zero = density[:0].sum() + table[:0].sum()
     longest = max((part[-1].shape[1] for part in parts), default=0) if return_weights else 0
-    columns = [[zero.expand(empty)], [zero.expand(empty, table.shape[1])], [zero.expand(empty)], [zero.expand(empty)]]
+    single = zero.expand(empty)
+    columns = [[single], [zero.expand(empty, table.shape[1])], [single], [single + math.inf], [single]]
     for column, values in zip(columns, zip(*parts)):
         column.extend(values)
     position = order.argsort()

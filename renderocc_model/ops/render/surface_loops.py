@@ -7,6 +7,8 @@ afterwards, for opaque rays and for samples that have weight.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .cpu_loops import _add_scaled, _alpha, compiled
@@ -14,7 +16,7 @@ from .cpu_loops import _add_scaled, _alpha, compiled
 __all__ = ["march_surfaces"]
 
 # Smaller weights are left out of the composited logits, which matters only where two classes are all but equal. Less
-# light ends a ray, which moves its surface by 0.04 mm in a grid of 40 m.
+# light ends a ray.
 NEGLIGIBLE_WEIGHT = np.float32(1e-5)
 NEGLIGIBLE_LIGHT = 1e-6
 
@@ -56,7 +58,7 @@ def march_surfaces(
         directions: (R, 3) float64, of unit length, or stretched along z with the layers.
         delta: metres between samples.
         half: opacity from which on a ray is opaque.
-        distance: (R,) float32, written: sum w_i t_i, and the light that is left times where the ray leaves the grid.
+        distance: (R,) float32, written: where half of the light has been stopped, or where the ray leaves the grid.
         mass: (R,) float32, written: the opacity, sum w_i.
         channel: (R,) int64, written: channel of the largest composited logit; 0 for rays that are not opaque.
     """
@@ -73,7 +75,7 @@ def march_surfaces(
         x_step, y_step, z_step = directions[row, 0] / size, directions[row, 1] / size, directions[row, 2] / size
         x_start, y_start, z_start = origins[row, 0] / size, origins[row, 1] / size, origins[row, 2] / size
         count = np.int64(max(np.ceil((far - near) / delta - 0.5), 0.0))
-        light, reach, kept, i = 1.0, 0.0, 0, 0
+        light, half_way, kept, i = 1.0, far, 0, 0
         while i < count and light > NEGLIGIBLE_LIGHT:
             t = near + (i + 0.5) * delta
             x, fx = _cell(x_start + t * x_step - 0.5, shape[0])
@@ -87,15 +89,17 @@ def march_surfaces(
             back += y_hop
             d11 = density[back] + fz * (density[back + z_hop] - density[back])
             d0, d1 = d00 + fy * (d01 - d00), d10 + fy * (d11 - d10)
-            weight = light * _alpha((d0 + fx * (d1 - d0)) * delta)
+            here = d0 + fx * (d1 - d0)
+            weight = light * _alpha(here * delta)
+            if light > 0.5 and light - weight <= 0.5:
+                half_way = min(near + i * delta + min(math.log(2.0 * light) / here, delta), far)
             light -= weight
-            reach += weight * t
             if weight > NEGLIGIBLE_WEIGHT:
                 weights[kept], cells[kept] = weight, at
                 shares[kept, 0], shares[kept, 1], shares[kept, 2] = fx, fy, fz
                 kept += 1
             i += 1
-        distance[row], mass[row], channel[row] = reach + light * far, 1.0 - light, 0
+        distance[row], mass[row], channel[row] = half_way, 1.0 - light, 0
         if mass[row] >= half:
             _composite(logits, table, layers, weights, cells, shares, kept, (x_hop, y_hop, z_hop))
             channel[row] = np.argmax(logits[0])

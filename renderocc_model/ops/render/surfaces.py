@@ -1,5 +1,8 @@
 """How rendered rays are read as surfaces: one rule for the node, for pictures of a training, and for evaluation.
 
+A surface is where half of the light has been stopped. The mean of where it ends lies behind the surface as soon as a
+few per cent of the light pass it and go on to the end of the grid.
+
 `ops.render.render_surfaces` finds the same surfaces without the rendered rays.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .reference import RenderResult
@@ -22,7 +26,8 @@ class RaySurfaces:
 
     Attributes:
         opaque: (R,) bool, whether a ray shows a surface, whose class and distance count. The others pass through.
-        distances: (R,) metres from the ray's origin, D + (1 - O) t_far.
+        distances: (R,) metres from the ray's origin to where half of its light has been stopped; to where it leaves the
+            grid, if less is.
         channels: (R,) int64, channel of the largest composited logit; `ClassTable.occupied_ids` has its class. Of rays
             that pass through it has no meaning.
     """
@@ -39,8 +44,7 @@ def read_surfaces(result: RenderResult, far: Tensor) -> RaySurfaces:
         result: from `render`, of R rays.
         far: (R,) metres from the origins to where the rays leave the grid, the second result of `intersect_box`.
     """
-    distances = with_exit(result.distance, result.opacity, far)
-    return RaySurfaces(result.opacity >= OPAQUE, distances, result.semantics.argmax(dim=-1))
+    return RaySurfaces(result.opacity >= OPAQUE, torch.minimum(result.median, far), result.semantics.argmax(dim=-1))
 
 
 def with_exit(depth: Tensor, opacity: Tensor, far: Tensor) -> Tensor:

@@ -64,10 +64,10 @@ def render(
     walk = _enter(loops, field.grid, rays, step * field.grid.voxel_size)
     with_gradients = torch.is_grad_enabled() and (density.requires_grad or table.requires_grad)
     arguments = (density, table, walk, launch or LAUNCH, return_distortion, with_gradients)
-    distance, semantics, opacity, distortion = _March.apply(*arguments)
+    distance, semantics, opacity, median, distortion = _March.apply(*arguments)
     if background is not None:
         semantics = semantics + (1 - opacity)[:, None] * background
-    return RenderResult(distance, semantics, opacity, distortion=distortion if return_distortion else None)
+    return RenderResult(distance, semantics, opacity, median, distortion=distortion if return_distortion else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +134,18 @@ def _enter(loops, grid: VoxelGrid, rays: Rays, delta: float) -> _Walk:
 
 
 class _March(torch.autograd.Function):
-    """(distance (R,), semantics (R, C), opacity (R,), distortion (R,)) of density (V,) and logits (V, C)."""
+    """(distance (R,), semantics (R, C), opacity (R,), median (R,), distortion (R,)) of density (V,) and logits (V, C);
+    no gradient goes through the median."""
 
     @staticmethod
     def forward(
         ctx, density: Tensor, table: Tensor, walk: _Walk, launch: Launch, distortion: bool, with_gradients: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, ...]:
         rays, classes, device = len(walk.counts), table.shape[1], density.device
         constants = walk.constants(table, launch)
-        results = [torch.empty(shape, dtype=torch.float32, device=device) for shape in (rays, (rays, classes), rays)]
+        results = [
+            torch.empty(shape, dtype=torch.float32, device=device) for shape in (rays, (rays, classes), rays, rays)
+        ]
         results.append(torch.empty(rays if distortion else 0, dtype=torch.float32, device=device))
         kept = rays if with_gradients else 0
         saved = torch.empty((kept, constants["LONGEST"], 2), dtype=torch.float32, device=device)
@@ -166,6 +169,7 @@ class _March(torch.autograd.Function):
                 )
         ctx.save_for_backward(density, table, saved, tiles)
         ctx.walk, ctx.launch = walk, launch
+        ctx.mark_non_differentiable(results[3])
         ctx.set_materialize_grads(False)
         return tuple(results)
 
@@ -179,7 +183,7 @@ class _March(torch.autograd.Function):
             torch.zeros(value.shape if want else 0, dtype=torch.int64 if fixed else torch.float32, device=value.device)
             for value, want in zip((density, table), wanted)
         ]
-        distance, semantics, opacity, distortion = (None if g is None else g.contiguous() for g in gradients)
+        distance, semantics, opacity, _, distortion = (None if g is None else g.contiguous() for g in gradients)
         along = [torch.zeros_like(walk.nears) if g is None else g for g in (distance, opacity)]
         semantic, spread = semantics is not None and table.shape[1] > 0, distortion is not None and distortion.numel()
         scales = density.new_empty(2, dtype=torch.float32)

@@ -58,6 +58,7 @@ NEGLIGIBLE_WEIGHT = tl.constexpr(1e-11)
 OPAQUE_DEPTH = tl.constexpr(20.7)  # -ln of a NEGLIGIBLE_LIGHT of 1e-9
 # A sample of this optical depth lets 1e-14 of the light through. Larger depths would swamp the others in a tile's sum.
 DEEPEST = tl.constexpr(32.0)
+LN_2 = tl.constexpr(0.6931471805599453)  # half of the light has been stopped at this optical depth
 VOXEL = tl.constexpr(2**32)  # one voxel, in fixed point
 
 
@@ -238,6 +239,7 @@ def march_forward(
     distance,
     semantics,
     opacity,
+    median,
     distortion,
     saved,
     tiles,
@@ -261,8 +263,8 @@ def march_forward(
     Args:
         density, table: (V,) and (V, CLASSES), of 16 or 32 bits.
         walk, counts, nears: what `enter` wrote.
-        distance, semantics, opacity, distortion: (R,), (R, CLASSES), (R,), (R,) float32, written (distortion: if
-            DISTORTION).
+        distance, semantics, opacity, median, distortion: (R,), (R, CLASSES), (R,), (R,), (R,) float32, written
+            (distortion: if DISTORTION).
         saved: (R, LONGEST, 2) float32, optical depth and moment R_i at the beginning of each tile, written if SAVE.
         tiles: (R,) int32, number of tiles until the light was negligible, written if SAVE.
         delta: metres between samples.
@@ -274,7 +276,7 @@ def march_forward(
     lane = tl.zeros([RAYS, SAMPLES], tl.int32) + tl.arange(0, SAMPLES)[None, :]
     count, near = tl.load(counts + ray, mask=exists, other=0), tl.load(nears + ray, mask=exists, other=0.0)
     zero = tl.zeros([RAYS], tl.float32)
-    tau, reach, mass, moment, spread = zero, zero, zero, zero, zero
+    tau, reach, mass, moment, spread, half = zero, zero, zero, zero, zero, zero + float("inf")
     logits = tl.zeros([RAYS, SAMPLES, BLOCK], tl.float32)
     tile, passed = 0, tl.zeros([RAYS], tl.int32)
     lit = count > 0
@@ -285,7 +287,12 @@ def march_forward(
         along = tile * SAMPLES + lane
         cells = cells_of(walk, ray, exists, along, X, Y, Z, WIDE)
         depth = _optical_depth(density, cells, (along < count[:, None]) & lit[:, None], delta)
-        weight = tl.exp(-(tau[:, None] + _before(tl.cumsum(depth, 1), lane))) * _alpha(depth)
+        before = tau[:, None] + _before(tl.cumsum(depth, 1), lane)
+        weight = tl.exp(-before) * _alpha(depth)
+        # Metres from the entry to where half of the light has been stopped, of the sample in whose step it is.
+        rest = (LN_2 - before) / tl.where(depth > 0.0, depth, 1.0)
+        holds = (before < LN_2) & (before + depth >= LN_2)
+        half = tl.minimum(half, tl.min(tl.where(holds, (along + tl.minimum(rest, 1.0)) * delta, float("inf")), 1))
         tau += tl.sum(depth, 1)
         reach += tl.sum(weight * (along + 0.5), 1)
         if DISTORTION:
@@ -312,6 +319,8 @@ def march_forward(
         seen = _alpha(tau)  # in [0, 1]; a sum of weights may leave it by rounding
         tl.store(opacity + ray, seen, mask=exists)
         tl.store(distance + ray, near * seen + delta * reach, mask=exists)
+        # By rounding, prefix sums and the sum of a tile may differ at the very half.
+        tl.store(median + ray, tl.where(tau >= LN_2, near + half, float("inf")), mask=exists)
         if DISTORTION:
             tl.store(distortion + ray, spread * delta, mask=exists)
         if SAVE:
