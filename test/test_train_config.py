@@ -28,9 +28,14 @@ def test_every_yaml_loads(path):
 
 
 def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
-    """Those of its last training, whose command is the last one in its card."""
+    """Those of its last training, whose command is the last one of the document about its trainings."""
     card = (ROOT / "docs" / "model_tiny.md").read_text()
-    command = card.split("renderocc train --config config/train_tiny.yaml")[-1].split("renderocc eval")[0]
+    command = (
+        (ROOT / "docs" / "model_tiny_training.md")
+        .read_text()
+        .split("renderocc train --config config/train_tiny.yaml")[-1]
+        .split("renderocc eval")[0]
+    )
     setting = re.compile(r"(steps|model\.|sample\.|supervision\.|optimiser\.|run\.validation_frames)")
     changes = [word for word in command.split() if setting.match(word)]
     file = checkpoint_file("tiny")
@@ -44,9 +49,13 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert provenance["metrics"]["counts"]["frames"] == config.run.validation_frames
     assert config.model == from_mapping(ModelConfig, content["model"], str(file))
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
-    assert content.get("threshold_by_distance") is None
-    assert f"| occupied above (threshold) | {content['threshold']:.3f}, chosen on the validation towns" in card
-    assert len(changes) == 17 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    curve = content["threshold_by_distance"]
+    near, far = (f"{curve['probabilities'][at]:.3f}" for at in (0, -1))
+    said = (
+        f"{near} at the vehicle to {far} at {curve['distances'][-1]:.0f} m, found with the 2D labels of the validation"
+    )
+    assert f"| occupied above (threshold) | {said} towns" in card
+    assert len(changes) == 19 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
