@@ -85,7 +85,7 @@ def predict_with_and_without() -> None:
 
     expected = predicted()  # by the loops for CPUs
     for operator in (visibility, voxel_pooling):
-        operator.cpu_kernel.obstacle = lambda *about: "is not for a GPU"
+        operator.device_obstacle = lambda backend, *about: "is not for a GPU" if backend == "cpu" else None
     before = bool((predicted() == expected).all())
     command = (sys.executable, *sys.argv[: sys.argv.index("--predictor")], "--")
     parts = ("visibility", "voxel_pooling")
