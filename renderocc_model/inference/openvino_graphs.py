@@ -125,7 +125,8 @@ class VolumeStage(nn.Module):
             pooled = self.fusion(pooled, EarlierFrame(*joined))
         voxels = self.project(self.encoder(pooled))
         density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
-        density = density.movedim(1, -1) if volume.ndim == 4 else density.movedim(1, -1).flatten(-2)
+        density = density.movedim(1, -1)
+        density = density if volume.ndim == 4 else density.flatten(-2)
         # OpenVINO's softplus is below zero by rounding errors where it is all but zero.
         return functional.softplus(density).clamp(min=0), voxels.movedim(1, -1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -229,13 +229,10 @@ def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwo
     network = build_network(config.model)
     begun = checkpoint.network.state_dict()
     if config.model.lift.subpixels > checkpoint.config.lift.subpixels == 1:
-        head = {name.removeprefix("lift."): one for name, one in begun.items() if name.startswith("lift.")}
-        begun |= {f"lift.{name}": one for name, one in spread_over_subpixels(head, config.model.lift).items()}
-    if config.model.heads.density_layers > checkpoint.config.heads.density_layers == 1:
-        heads = {name.removeprefix("heads."): one for name, one in begun.items() if name.startswith("heads.")}
-        begun |= {
-            f"heads.{name}": one for name, one in spread_over_layers(heads, config.model.heads.density_layers).items()
-        }
+        begun |= _of_part("lift.", begun, lambda head: spread_over_subpixels(head, config.model.lift))
+    layers = config.model.heads.density_layers
+    if layers > checkpoint.config.heads.density_layers == 1:
+        begun |= _of_part("heads.", begun, lambda heads: spread_over_layers(heads, layers))
     # What begins without effect may be new: the network then begins as the same function. For another number of classes
     # the layer that tells them apart begins with merged ones, or anew.
     may_be_new = (*WITHOUT_EFFECT, *_new_blocks(network, begun))
@@ -257,6 +254,14 @@ def _initial_network(config: TrainConfig, classes: ClassTable) -> OccupancyNetwo
             f"{', '.join(differing) or 'backbone'}); describe the checkpoint's"
         ) from None
     return network
+
+
+def _of_part(
+    prefix: str, parameters: Mapping[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The parameters whose names begin with `prefix`, after `change`, which knows them without it."""
+    part = {name.removeprefix(prefix): one for name, one in parameters.items() if name.startswith(prefix)}
+    return {prefix + name: one for name, one in change(part).items()}
 
 
 def _new_blocks(network: OccupancyNetwork, begun: Mapping[str, Tensor]) -> list[str]:

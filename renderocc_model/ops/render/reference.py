@@ -331,9 +331,8 @@ def runs_of_similar_length(counts: np.ndarray, limit: int) -> list[tuple[int, in
 def _gather_parts(
     parts: list[tuple[Tensor, ...]], order: Tensor, density: Tensor, table: Tensor, return_weights: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros.
-
-    (Their median is infinite.)"""
+    """Put the chunks' rays back into the caller's order; rays without samples, first in `order`, get zeros and
+    an infinite median."""
     empty = len(order) - sum(len(part[0]) for part in parts)
     # The sum of no elements: zeros that depend on the field, so that backward() works when every ray misses.
     zero = density[:0].sum() + table[:0].sum()

@@ -15,8 +15,8 @@ from .cpu_loops import _add_scaled, _alpha, compiled
 
 __all__ = ["march_surfaces"]
 
-# Smaller weights are left out of the composited logits, which matters only where two classes are all but equal. Less
-# light ends a ray.
+# Smaller weights are left out of the composited logits, which matters only where two classes are all but equal. A ray
+# ends where less light than this is left.
 NEGLIGIBLE_WEIGHT = np.float32(1e-5)
 NEGLIGIBLE_LIGHT = 1e-6
 
