@@ -209,6 +209,51 @@ def test_between_middles_the_field_is_interpolated_or_not_as_asked():
         assert query_losses(field, points, config=config)[0].item() == pytest.approx(0.5 * sigma, rel=1e-6)
 
 
+def test_a_point_in_a_layer_is_compared_with_the_layer():
+    layers = torch.zeros(*GRID.shape[:2], 2 * GRID.shape[2])
+    layers[0, 0, 0], layers[0, 0, 1] = 2.0, 6.0  # the lower and the upper half of a voxel, its mean 4
+    field = SemanticDensityField.of_layers(GRID, layers, torch.zeros(*GRID.shape, 3))
+    points = at([(0.25, 0.25, 0.375)], [], [])  # the middle of the upper half
+    for interpolation in ("trilinear", "nearest"):
+        config = QueryConfig(interpolation=interpolation, occupied_share=0.0, layers=True)
+        assert query_losses(field, points, config=config)[0].item() == pytest.approx(0.5 * 6.0, rel=1e-6)
+    config = QueryConfig(interpolation="nearest", occupied_share=0.0)
+    assert query_losses(field, points, config=config)[0].item() == pytest.approx(0.5 * 4.0, rel=1e-6)
+    whole = SemanticDensityField(GRID, field.density, field.semantics)
+    config = QueryConfig(interpolation="nearest", occupied_share=0.0, layers=True)
+    assert query_losses(whole, points, config=config)[0].item() == pytest.approx(0.5 * 4.0, rel=1e-6)
+
+
+def test_above_a_surface_layers_of_its_voxel_are_empty():
+    # The returns lie 2 cm above the floor of a voxel of 0.5 m, in the lowest of five layers of 0.1 m.
+    rays = rays_of(*[math.hypot(3.4, 1.28)] * 400, origin=(1.0, 2.25, 1.3), direction=(3.4, 0.0, -1.28))
+    arguments = rays, torch.zeros(400, dtype=torch.int64), GRID
+    config = QueryConfig(empty_points=4, margin=0.0)
+    heights = []
+    for layers in (1, 5):
+        points = draw_queries(*arguments, torch.Generator().manual_seed(0), config, layers=layers)
+        inside = (points.empty_weights > 0) & (points.empty[:, 0] > 4.0)  # of the voxel
+        heights.append(points.empty[inside, 2].tolist())
+    assert not heights[0] and 0.1 <= min(heights[1]) < 0.11
+
+    marks = torch.zeros(*GRID.shape[:2], 5 * GRID.shape[2], dtype=torch.bool)
+    marks[..., :3] = True
+    points = draw_queries(*arguments, torch.Generator().manual_seed(0), config, holding=marks, layers=5)
+    assert 0.3 <= float(points.empty[points.empty_weights > 0, 2].min()) < 0.31
+
+
+def test_by_volume_each_layer_of_a_voxel_counts_once():
+    rays = rays_of(*[2.0] * 50, origin=(2.25, 2.25, 3.9), direction=(0.0, 0.0, -1.0))
+    channels = torch.zeros(50, dtype=torch.int64)
+    config = QueryConfig(empty_points=0, depth=1.0, weighing="volume")
+    for layers, expected in (
+        (1, 2),
+        (5, 6),
+    ):  # 1.4 to 1.9 m: of voxels of 0.5 m two, of their layers of 0.1 m five or six
+        points = draw_queries(rays, channels, GRID, torch.Generator().manual_seed(0), config, layers=layers)
+        assert points.occupied_weights.sum().item() == pytest.approx(expected, abs=1.01 if layers == 5 else 1e-4)
+
+
 def test_losses_agree_with_a_loop_over_points():
     rng = np.random.default_rng(0)
     grid = VoxelGrid((-1.0, -1.0, -1.0), (2.0, 3.0, 1.0), 1.0)

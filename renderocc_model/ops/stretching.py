@@ -15,7 +15,7 @@ from ..field.field import SemanticDensityField
 from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 
-__all__ = ["stretched_field", "stretched_grid", "stretched_rays"]
+__all__ = ["stretched", "stretched_density", "stretched_field", "stretched_grid", "stretched_rays"]
 
 
 class _StretchedRays(Rays):
@@ -34,7 +34,7 @@ def stretched_grid(grid: VoxelGrid, layers: int) -> VoxelGrid:
 def stretched_rays(rays: Rays, layers: int) -> Rays:
     """The rays in the space of `stretched_grid`; columns other than the geometry are the same."""
     columns = {field.name: getattr(rays, field.name) for field in fields(Rays)}
-    columns |= {name: _stretched(columns[name], layers) for name in ("origins", "directions")}
+    columns |= {name: stretched(columns[name], layers) for name in ("origins", "directions")}
     return _StretchedRays(**columns)
 
 
@@ -46,8 +46,17 @@ def stretched_field(field: SemanticDensityField) -> SemanticDensityField:
     return SemanticDensityField(stretched_grid(field.grid, layers), field.layers, semantics)
 
 
-def _stretched(vectors: Tensor, layers: int) -> Tensor:
-    """(R, 3) with z times `layers`, at least in float32: half precision would lose a tenth of a voxel."""
+def stretched_density(field: SemanticDensityField) -> SemanticDensityField:
+    """The same without classes; a field without layers is its own only layer."""
+    met = field.density if field.layers is None else field.layers
+    grid = stretched_grid(field.grid, field.layer_count)
+    return SemanticDensityField(grid, met, met.new_zeros(*met.shape, 0))
+
+
+def stretched(vectors: Tensor, layers: int) -> Tensor:
+    """Vectors (..., 3) with z times `layers`, at least in float32: half precision would lose a tenth of a voxel."""
+    if layers == 1:
+        return vectors
     scale = torch.tensor(
         [1.0, 1.0, layers], dtype=torch.promote_types(vectors.dtype, torch.float32), device=vectors.device
     )

@@ -18,6 +18,7 @@ from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
 from renderocc_model.ops.render.reference import trilinear
+from renderocc_model.ops.stretching import stretched, stretched_density, stretched_grid
 
 from .losses import SMALLEST_WEIGHT, occupancy_cross_entropy, semantic_cross_entropy
 from .ray_rules import RayKinds
@@ -47,8 +48,14 @@ class QueryConfig:
     )
     interpolation: str = setting(
         "trilinear",
-        "what a point is compared with: the field as it is rendered, or the point's voxel",
+        "what a point is compared with: densities and classes between voxels' centres, as they are rendered, or those "
+        "of the point's voxel",
         choices=("trilinear", "nearest"),
+    )
+    layers: bool = setting(
+        False,
+        "of voxels with layers of density: a point is in a layer, which is empty or occupied; false: in a voxel, with "
+        "the mean of its layers",
     )
 
     def check(self) -> None:
@@ -83,6 +90,7 @@ def draw_queries(
     config: QueryConfig | None = None,
     weights: Tensor | None = None,
     holding: Tensor | None = None,
+    layers: int = 1,
 ) -> Queries:
     """Points on R labelled rays: E = R * empty_points, S = R * occupied_points.
 
@@ -100,7 +108,8 @@ def draw_queries(
         grid: grid of the field.
         generator: random positions of the points within their parts of a ray; on any device.
         weights: (R,) >= 0, weight of each ray's points; None for 1.
-        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays, for `occupied_first`.
+        holding: (X, Y, Z * layers) bool, more voxels that hold a return than those of these rays, for `occupied_first`.
+        layers: of a voxel, each of which is then what is said of voxels here; 1 for whole voxels.
     """
     config = config or QueryConfig()
     origins, directions = rays.origins.to(torch.float32), rays.directions.to(torch.float32)
@@ -124,12 +133,14 @@ def draw_queries(
 
     empty_counts = ((known & (end > 0)) * counts)[:, None].expand_as(empty_at)
     occupied_counts = (returned[:, None] & (occupied_at < far[:, None])) * counts[:, None]
+    cells = stretched_grid(grid, layers)
+    of_empty, of_occupied = (_voxel_of(stretched(points, layers), cells) for points in (empty, occupied))
     if config.occupied_first:
-        held = _holding(origins + distances[:, None] * directions, returned, grid)
+        held = _holding(stretched(origins + distances[:, None] * directions, layers), returned, cells)
         held = held if holding is None else held | holding.flatten()
-        empty_counts = empty_counts.masked_fill(held[_voxel_of(empty, grid)], 0)
+        empty_counts = empty_counts.masked_fill(held[of_empty], 0)
     if config.weighing == "volume":
-        empty_counts, occupied_counts = _by_volume(grid, (empty, occupied), (empty_counts, occupied_counts))
+        empty_counts, occupied_counts = _by_volume(cells, (of_empty, of_occupied), (empty_counts, occupied_counts))
     return Queries(
         empty.flatten(0, 1),
         empty_counts.flatten(),
@@ -160,13 +171,14 @@ def query_losses(
     """
     config = config or QueryConfig()
     density_of = density_at if config.interpolation == "trilinear" else _nearest_density
+    layers, met = (field.layer_count, stretched_density(field)) if config.layers else (1, field)
     logits_of = _trilinear_logits if config.interpolation == "trilinear" else _nearest_logits
     terms, sizes = [], []
     for points, weights, solid in (
         (queries.empty, queries.empty_weights, False),
         (queries.occupied, queries.occupied_weights, True),
     ):
-        optical_depth = density_of(field, points) * field.grid.voxel_size * occupancy_factor
+        optical_depth = density_of(met, stretched(points, layers)) * field.grid.voxel_size * occupancy_factor
         occupied = torch.full_like(optical_depth, solid, dtype=torch.bool)
         terms.append(occupancy_cross_entropy(optical_depth, occupied, weights))
         sizes.append(weights.sum())
@@ -178,9 +190,8 @@ def query_losses(
     return occupancy, semantic_cross_entropy(logits, queries.channels, class_weights, queries.occupied_weights)
 
 
-def _by_volume(grid: VoxelGrid, points: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _by_volume(grid: VoxelGrid, voxels: tuple[Tensor, Tensor], counts: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """The weights of empty and occupied points, divided by the sum of weights in the same voxel."""
-    voxels = [_voxel_of(one, grid) for one in points]
     totals = torch.zeros(grid.size, dtype=counts[0].dtype, device=counts[0].device)
     for index, one in zip(voxels, counts):
         totals.index_add_(0, index.flatten(), one.flatten())
@@ -210,7 +221,7 @@ def _holding(points: Tensor, counted: Tensor, grid: VoxelGrid) -> Tensor:
 
 
 def density_at(field: SemanticDensityField, points: Tensor) -> Tensor:
-    """(P,) density, 1/m, at points (P, 3), trilinear as it is rendered."""
+    """(P,) density of voxels, 1/m, at points (P, 3), trilinear."""
     indices, weights = trilinear(points.to(field.dtype), field.grid)
     corners = field.density.reshape(-1).index_select(0, indices.flatten()).view(indices.shape)
     return (corners * weights).sum(dim=-1)

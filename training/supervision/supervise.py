@@ -22,6 +22,7 @@ from .label_voxels import label_voxel_losses
 from .queries import draw_queries, query_losses
 from .ray_labels import RayLabels
 from .ray_terms import render_terms
+from .termination import layers_around_returns
 from .voxel_truth import voxel_targets
 
 __all__ = ["LossWeights", "Supervision", "SupervisionConfig", "channel_table"]
@@ -181,8 +182,13 @@ class _Frame:
             terms.update(rendered)
             _add(sums, rendered_sums)
         if config.uses("query"):
-            used = labels.returned + labels.beyond
-            queries = draw_queries(self.rays, labels.channels, self.field.grid, generator, config.query, used, holding)
+            used, layers = labels.returned + labels.beyond, 1
+            if config.query.layers and self.field.layers is not None:
+                layers = self.field.layer_count
+                holding = layers_around_returns(self.field, self.rays, labels.distances, labels.returned > 0)
+            queries = draw_queries(
+                self.rays, labels.channels, self.field.grid, generator, config.query, used, holding, layers
+            )
             occupancy, semantics = query_losses(
                 self.field, queries, self.balance, config.query, config.occupancy_factor
             )

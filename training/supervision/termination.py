@@ -33,7 +33,7 @@ from .config import SupervisionConfig
 from .queries import density_at
 from .ray_labels import RayLabels
 
-__all__ = ["termination_terms"]
+__all__ = ["layers_around_returns", "termination_terms"]
 
 SMALLEST_STOP = 1e-6  # added to the optical depth that should stop light, so that the loss is at most 14
 
@@ -69,7 +69,7 @@ def termination_terms(
     if config.weights.termination > 0:
         window = config.termination
         layers = field.layer_count
-        marks = holding if layers == 1 else _around_returns(field, rays, labels.distances, returned)
+        marks = holding if layers == 1 else layers_around_returns(field, rays, labels.distances, returned)
         starts, ends = return_windows(
             grid, rays, labels.distances, returned, window.margin, window.run, config.step, marks, layers
         )
@@ -88,7 +88,7 @@ def termination_terms(
     return terms
 
 
-def _around_returns(field: SemanticDensityField, rays: Rays, distances: Tensor, returned: Tensor) -> Tensor:
+def layers_around_returns(field: SemanticDensityField, rays: Rays, distances: Tensor, returned: Tensor) -> Tensor:
     """(X, Y, Z * L) bool: layers that hold a return of these rays, and those beside them at the same height."""
     layers = field.layer_count
     marked = mark_voxels(stretched_grid(field.grid, layers), stretched_rays(rays, layers), distances, returned)

@@ -18,7 +18,7 @@ from ...field.field import SemanticDensityField
 from ...geometry.grid import VoxelGrid
 from ...geometry.rays import Rays
 from ..execution import choose_backend, device_obstacle
-from ..stretching import stretched_grid, stretched_rays
+from ..stretching import stretched_density, stretched_grid, stretched_rays
 from . import cpu_kernel, reference, triton_kernel
 from .checks import check_inputs, check_returns
 from .likelihood import log1mexp, negative_log_likelihood
@@ -75,8 +75,7 @@ def termination(
     implementation = _KERNELS.get(choose(field.density, backend), reference)
     check_inputs(field, rays, starts, ends, step, offsets)
     if field.layers is not None:
-        grid, rays = stretched_grid(field.grid, field.layer_count), stretched_rays(rays, field.layer_count)
-        field = SemanticDensityField(grid, field.layers, field.layers.new_zeros(*field.layers.shape, 0))
+        field, rays = stretched_density(field), stretched_rays(rays, field.layer_count)
     return implementation.termination(field, rays, starts, ends, step, offsets)
 
 
