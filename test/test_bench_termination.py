@@ -20,10 +20,11 @@ def small(monkeypatch):
     monkeypatch.setattr(render_scene, "RAYS", 6000)
 
 
-def test_all_ways_give_the_same_windows_depths_and_gradients(small):
+@pytest.mark.parametrize("kind", bench_termination.KINDS)
+def test_all_ways_give_the_same_windows_depths_and_gradients(small, kind):
     found = {}
     for way in bench_termination.WAYS:
-        figures, found[way] = bench_termination.measure(way, 1)
+        figures, found[way] = bench_termination.measure(way, 1, kind=kind)
         assert 0 < figures["forward"] <= figures["both"] and figures["windows"] > 0 and figures["clock"] > 0
         json.dumps(figures)
     for way in ("textbook", "ours"):
@@ -52,7 +53,7 @@ def test_the_table_shows_times_memory_and_ratios(monkeypatch, capsys):
     monkeypatch.setattr(
         bench_termination,
         "run",
-        lambda way, threads, frames, folder: {
+        lambda way, kind, threads, frames, folder: {
             "windows": seconds[way] / 4,
             "forward": seconds[way] / 2,
             "both": seconds[way],
@@ -70,8 +71,8 @@ def test_the_table_shows_times_memory_and_ratios(monkeypatch, capsys):
 
 def test_a_way_that_fails_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(bench_termination.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="`bench termination` ours: ended without a message"):
-        bench_termination.run("ours", 1, 1, tmp_path)
+    with pytest.raises(RuntimeError, match="`bench termination` ours, opaque: ended without a message"):
+        bench_termination.run("ours", "opaque", 1, 1, tmp_path)
 
 
 def test_the_part_for_gpus_goes_as_far_as_it_can_without_one(small, monkeypatch):

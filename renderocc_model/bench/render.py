@@ -1,8 +1,9 @@
 """`renderocc bench render`: volume rendering, forward and backward, ours against PyTorch, each in a process of its own.
 
 38,400 rays from the cameras of seven frames of a drive go through 200 x 200 x 16 voxels of 17 classes in steps of half
-a voxel; gradients are those of distance, semantics and opacity. Two fields: one nearly transparent, like an untrained
-network's, where every sample counts, and one with ground and walls, like a trained network's.
+a voxel; gradients are those of distance, semantics and opacity. Three fields: one nearly transparent, like an untrained
+network's, where every sample counts, one with ground and walls, like a trained network's, and one like that with four
+layers of density in each voxel, for which the textbook's space is stretched and its logits are copied to each layer.
 
     textbook    trilinear `grid_sample` at all samples of all rays, and a cumulative product
     reference   `render(..., backend="reference")`: no logits of samples, rays in chunks, chunks computed again backward
@@ -32,6 +33,7 @@ from ..field.field import SemanticDensityField
 from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 from ..ops.render import render
+from ..ops.stretching import stretched_grid, stretched_rays
 from . import render_scene as scene
 from .measure import peak_bytes, reset_peak
 
@@ -126,7 +128,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
         spent["both"].append(time.perf_counter() - start)
         spent["cpu"].append(time.process_time() - start_cpu)
     memory = (peak_bytes(density.device) - before) // 1024 - gradients
-    grads = [density.grad.reshape(scene.GRID.shape), semantics.grad]
+    grads = [density.grad.reshape(*scene.GRID.shape[:2], -1), semantics.grad]
     if way == "textbook":
         grads[1] = grads[1][0].permute(1, 2, 3, 0)
     np.savez(folder / f"{way}_{kind}.npz", *(value.detach().numpy() for value in (*results, *grads)))
@@ -136,9 +138,13 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
 def draw(way: str, density: Tensor, semantics: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """(distance (R,), semantics (R, C), opacity (R,)) by one of the ways."""
     if way == "textbook":
-        return scene.textbook(density, semantics, scene.GRID, rays, scene.STEP)
+        layers = density.shape[-1] // scene.GRID.shape[2]
+        if layers > 1:
+            semantics = semantics.repeat_interleave(layers, dim=-1)
+        grid, rays = stretched_grid(scene.GRID, layers), stretched_rays(rays, layers)
+        return scene.textbook(density, semantics, grid, rays, scene.STEP)
     backend = "reference" if way == "reference" else "cpu"
-    result = render(SemanticDensityField(scene.GRID, density, semantics), rays, scene.STEP, backend=backend)
+    result = render(SemanticDensityField.of_layers(scene.GRID, density, semantics), rays, scene.STEP, backend=backend)
     return result.distance, result.semantics, result.opacity
 
 

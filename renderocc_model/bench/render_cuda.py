@@ -54,7 +54,7 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
     ways = ["textbook", "reference", *(["nerfacc"] if importlib.util.find_spec("nerfacc") else []), "triton"]
     figures: dict = {"device": torch.cuda.get_device_name(), "copy_gb_s": copy_speed(device) / 1e9, "rows": []}
     rays = scene.bench_rays().to(device)
-    for kind in scene.FIELDS:
+    for kind in scene.WHOLE_FIELDS:
         for name, dtype in DTYPES.items():
             field = [value.to(device, dtype) for value in scene.bench_field(kind)]
             row: dict = {"field": kind, "dtype": name, "floor": floor_seconds(field, figures["copy_gb_s"] * 1e9)}

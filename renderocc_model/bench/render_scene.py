@@ -16,7 +16,8 @@ from ..ops.render import intersect_box
 __all__ = ["bench_field", "bench_rays", "textbook", "upstream_gradients"]
 
 GRID, CLASSES, RAYS, STEP = OCC3D_GRID, 17, 38_400, 0.5
-FIELDS = ("transparent", "opaque")
+WHOLE_FIELDS, LAYERS = ("transparent", "opaque"), 4
+FIELDS = (*WHOLE_FIELDS, "layered")  # the last with so many layers of density in each voxel
 TOLERANCE = 2e-4  # relative to the largest number: the textbook multiplies transmittances in float32
 
 
@@ -60,11 +61,13 @@ def bench_rays() -> Rays:
 
 
 def bench_field(kind: str) -> tuple[Tensor, Tensor]:
-    """Density (X, Y, Z) and logits (X, Y, Z, C). Opaque: ground, and one column in fifty to its full height."""
+    """Density (X, Y, Z), or layered (X, Y, Z * LAYERS), and logits (X, Y, Z, C). Opaque: ground, in layers half
+    a voxel lower, and one column in fifty to its full height."""
     rng = np.random.default_rng(1)
-    density = rng.uniform(0, 1e-3, GRID.shape).astype(np.float32)
-    if kind == "opaque":
-        density[:, :, :3] += 20
+    layers = LAYERS if kind == "layered" else 1
+    density = rng.uniform(0, 1e-3, (*GRID.shape[:2], GRID.shape[2] * layers)).astype(np.float32)
+    if kind != "transparent":
+        density[:, :, : 3 * layers - layers // 2] += 20
         density[rng.uniform(size=GRID.shape[:2]) < 0.02] += 20
     semantics = rng.standard_normal((*GRID.shape, CLASSES), dtype=np.float32)
     return torch.from_numpy(density), torch.from_numpy(semantics)

@@ -1,8 +1,9 @@
 """`renderocc bench termination`: ray termination, forward and backward, ours against PyTorch.
 
-The rays and the opaque field of `bench render`, 38,400 rays through 200 x 200 x 16 voxels in steps of half a voxel. A
-ray ends on the ground or at a random place before it. Nine of ten such rays in the grid are marked as returned.
-Gradients are those of both optical depths. Finding the windows is timed separately, as it is done once for each ray.
+The rays and the fields of `bench render` with ground and walls, one with layers of density: 38,400 rays through
+200 x 200 x 16 voxels in steps of half a voxel. For the textbook, space with layers is stretched. A ray ends on the
+ground or at a random place before it. Nine of ten such rays in the grid are marked as returned. Gradients are those of
+both optical depths. Finding the windows is timed separately, as it is done once for each ray.
 
     textbook    trilinear `grid_sample` at all samples of all rays, sums over masks; every number of a sample is kept
     reference   `termination(..., backend="reference")`: rays in chunks, chunks computed again backward
@@ -33,12 +34,14 @@ from ..field.field import SemanticDensityField
 from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 from ..ops.render import intersect_box
+from ..ops.stretching import stretched_grid, stretched_rays
 from ..ops.termination import reference, return_windows, termination, triton_kernel
 from . import render_scene as scene
 from .measure import copy_speed, peak_bytes, reset_peak, stopwatch
 
 __all__ = ["bench_termination", "main"]
 
+KINDS = ("opaque", "layered")  # of `render_scene.FIELDS`
 WAYS = ("textbook", "reference", "ours")
 SLOW_RUNS = 3  # of the ways that are not ours
 TOLERANCE = 1e-4  # relative to the sum of all: in float32 a sample may fall on either side of a window's border
@@ -56,18 +59,19 @@ def bench_termination(frames: int) -> tuple[dict, list[str]]:
     """
     threads = torch.get_num_threads()
     figures: dict = {"rays": scene.RAYS, "grid": list(scene.GRID.shape), "threads": threads, "dtype": "float32"}
-    with tempfile.TemporaryDirectory(prefix="renderocc_bench_") as folder:
-        figures["cpu"] = {way: run(way, threads, frames, Path(folder)) for way in WAYS}
-        found = {way: load(Path(folder) / f"{way}.npz") for way in WAYS}
-    for way in ("textbook", "ours"):
-        compare(way, found["reference"], found[way])
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory(prefix="renderocc_bench_") as folder:
+            figures[kind] = {way: run(way, kind, threads, frames, Path(folder)) for way in WAYS}
+            found = {way: load(Path(folder) / f"{way}.npz") for way in WAYS}
+        for way in ("textbook", "ours"):
+            compare(way, found["reference"], found[way])
     size = " x ".join(map(str, figures["grid"]))
     lines = [
         f"ray termination, {figures['rays']:,} rays through {size} voxels, steps of {scene.STEP} voxels; CPU, "
         f"{threads} threads, {figures['dtype']}",
-        "",
-        *table(figures["cpu"]),
     ]
+    for kind in KINDS:
+        lines += ["", f"{kind} field:", "", *table(figures[kind])]
     if torch.cuda.is_available():
         figures["cuda"], more = bench_cuda(frames)
         lines += ["", *more]
@@ -94,12 +98,14 @@ def table(figures: dict[str, dict]) -> list[str]:
     return lines
 
 
-def run(way: str, threads: int, frames: int, folder: Path) -> dict:
+def run(way: str, kind: str, threads: int, frames: int, folder: Path) -> dict:
     """What `measure` returns on the CPU, from a process of its own that leaves the results in the folder."""
-    command = [sys.executable, "-m", __name__, way, str(threads), str(frames), str(folder)]
+    command = [sys.executable, "-m", __name__, way, kind, str(threads), str(frames), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"`bench termination` {way}: {done.stderr.strip()[-2000:] or 'ended without a message'}")
+        raise RuntimeError(
+            f"`bench termination` {way}, {kind}: {done.stderr.strip()[-2000:] or 'ended without a message'}"
+        )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -120,22 +126,28 @@ def bench_cuda(frames: int, device: str = "cuda") -> tuple[dict, list[str]]:
 
 
 def measure(
-    way: str, frames: int, device: str = "cpu", launch: triton_kernel.Launch | None = None
+    way: str,
+    frames: int,
+    device: str = "cpu",
+    launch: triton_kernel.Launch | None = None,
+    kind: str = "opaque",
 ) -> tuple[dict, list[Tensor]]:
     """Median seconds, and peak bytes of forward and backward; and windows, depths and the density's gradient.
 
     Args:
         launch: other launch sizes of ours on a GPU.
+        kind: of the field.
     """
     rays, distances, returned = bench_labels()
     rays, distances, returned = rays.to(device), distances.to(device), returned.to(device)
     # All ways get the same windows, because rounding may put a sample into the next voxel.
-    given = return_windows(scene.GRID, rays, distances, returned, backend="reference")
-    density = scene.bench_field("opaque")[0].to(device).requires_grad_()
+    density = scene.bench_field(kind)[0].to(device).requires_grad_()
+    layers = density.shape[2] // scene.GRID.shape[2]
+    given = return_windows(scene.GRID, rays, distances, returned, layers=layers, backend="reference")
     generator = torch.Generator().manual_seed(3)
     upstream = [torch.randn(len(rays), generator=generator).to(device) for _ in range(2)]
     torch.autograd.backward(depths(way, density, rays, *given, launch), upstream)  # first call: compilation and set-up
-    windows = windows_of(way, rays, distances, returned)
+    windows = windows_of(way, rays, distances, returned, layers)
     spent: dict[str, list[float]] = {"windows": [], "forward": [], "both": [], "clock": []}
     results: tuple[Tensor, ...] = ()
     density.grad, peak = None, 0
@@ -143,7 +155,7 @@ def measure(
         density.grad, results = None, ()
         time_of = processor_stopwatch if density.device.type == "cpu" else stopwatch
         clock = time_of(density.device)
-        windows = windows_of(way, rays, distances, returned)
+        windows = windows_of(way, rays, distances, returned, layers)
         marks = {"windows": clock()}
         before = reset_peak(density.device)
         clock, wall = time_of(density.device), stopwatch(density.device)
@@ -164,12 +176,13 @@ def processor_stopwatch(device: torch.device) -> Callable[[], Callable[[], float
     return lambda: (lambda seconds: lambda: seconds)(time.process_time() - start)
 
 
-def windows_of(way: str, rays: Rays, distances: Tensor, returned: Tensor) -> tuple[Tensor, Tensor]:
+def windows_of(way: str, rays: Rays, distances: Tensor, returned: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     """Starts and ends (R,) by one of the ways."""
     if way == "textbook":
-        return textbook_windows(scene.GRID, rays, distances, returned, scene.STEP)
+        grid, rays = stretched_grid(scene.GRID, layers), stretched_rays(rays, layers)
+        return textbook_windows(grid, rays, distances, returned, scene.STEP)
     backend = "reference" if way == "reference" else "auto"
-    return return_windows(scene.GRID, rays, distances, returned, step=scene.STEP, backend=backend)
+    return return_windows(scene.GRID, rays, distances, returned, step=scene.STEP, layers=layers, backend=backend)
 
 
 def depths(
@@ -177,8 +190,10 @@ def depths(
 ) -> tuple[Tensor, Tensor]:
     """Optical depths before and in the window by one of the ways."""
     if way == "textbook":
-        return textbook(density, scene.GRID, rays, starts, ends, scene.STEP)
-    field = SemanticDensityField(scene.GRID, density, density.new_zeros(*density.shape, 0))
+        layers = density.shape[2] // scene.GRID.shape[2]
+        grid, rays = stretched_grid(scene.GRID, layers), stretched_rays(rays, layers)
+        return textbook(density, grid, rays, starts, ends, scene.STEP)
+    field = SemanticDensityField.of_layers(scene.GRID, density, density.new_zeros(*scene.GRID.shape, 0))
     if launch:
         return triton_kernel.termination(field, rays, starts, ends, scene.STEP, launch=launch)
     backend = "reference" if way == "reference" else "auto"
@@ -249,10 +264,10 @@ def load(path: Path) -> list[Tensor]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The process of one way: way, threads, runs, folder."""
-    way, threads, frames, folder = argv
+    """The process of one way: way, field, threads, runs, folder."""
+    way, kind, threads, frames, folder = argv
     torch.set_num_threads(int(threads))
-    figures, values = measure(way, int(frames))
+    figures, values = measure(way, int(frames), kind=kind)
     np.savez(Path(folder) / f"{way}.npz", *(value.numpy() for value in values))
     print(json.dumps(figures))
 
