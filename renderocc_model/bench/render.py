@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..field.field import SemanticDensityField
+from ..field.field import SemanticDensityField, layers_of
 from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 from ..ops.render import render
@@ -138,7 +138,7 @@ def measure(way: str, kind: str, frames: int, folder: Path) -> dict:
 def draw(way: str, density: Tensor, semantics: Tensor, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
     """(distance (R,), semantics (R, C), opacity (R,)) by one of the ways."""
     if way == "textbook":
-        layers = density.shape[-1] // scene.GRID.shape[2]
+        layers = layers_of(scene.GRID, density[0, 0])
         if layers > 1:
             semantics = semantics.repeat_interleave(layers, dim=-1)
         grid, rays = stretched_grid(scene.GRID, layers), stretched_rays(rays, layers)

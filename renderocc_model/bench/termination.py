@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..field.field import SemanticDensityField
+from ..field.field import SemanticDensityField, layers_of
 from ..geometry.grid import VoxelGrid
 from ..geometry.rays import Rays
 from ..ops.render import intersect_box
@@ -142,7 +142,7 @@ def measure(
     rays, distances, returned = rays.to(device), distances.to(device), returned.to(device)
     # All ways get the same windows, because rounding may put a sample into the next voxel.
     density = scene.bench_field(kind)[0].to(device).requires_grad_()
-    layers = density.shape[2] // scene.GRID.shape[2]
+    layers = layers_of(scene.GRID, density)
     given = return_windows(scene.GRID, rays, distances, returned, layers=layers, backend="reference")
     generator = torch.Generator().manual_seed(3)
     upstream = [torch.randn(len(rays), generator=generator).to(device) for _ in range(2)]
@@ -190,7 +190,7 @@ def depths(
 ) -> tuple[Tensor, Tensor]:
     """Optical depths before and in the window by one of the ways."""
     if way == "textbook":
-        layers = density.shape[2] // scene.GRID.shape[2]
+        layers = layers_of(scene.GRID, density)
         grid, rays = stretched_grid(scene.GRID, layers), stretched_rays(rays, layers)
         return textbook(density, grid, rays, starts, ends, scene.STEP)
     field = SemanticDensityField.of_layers(scene.GRID, density, density.new_zeros(*scene.GRID.shape, 0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..geometry.grid import VoxelGrid
 
-__all__ = ["SemanticDensityField", "mean_of_layers", "occupancy_probability"]
+__all__ = ["SemanticDensityField", "layers_of", "mean_of_layers", "occupancy_probability"]
 
 
 @dataclass(frozen=True, eq=False)

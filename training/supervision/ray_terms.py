@@ -29,14 +29,14 @@ def render_terms(
     z_cosine: Tensor | None,
     class_weights: Tensor | None,
     generator: torch.Generator | None = None,
-    holding: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Render all rays once and compare them with their labels.
 
     Args:
         z_cosine: (R,) z-depth per metre of distance, for contracted depths only.
         class_weights: (C,).
-        generator, holding: see `termination_terms`.
+        generator, marks: see `termination_terms`.
     Returns:
         terms: the unweighted terms of weight above 0 among depth, termination, return_voxel, semantics, distortion,
             opacity and empty.
@@ -58,7 +58,7 @@ def render_terms(
         returned = returned * (target > 0)  # a wide lens also sees behind its own image plane
     terms, by_depth = {}, config.use_depth and config.depth_loss == "silog"
     if config.use_depth and config.depth_loss == "termination":
-        terms.update(termination_terms(config, field, rays, labels, generator, holding))
+        terms.update(termination_terms(config, field, rays, labels, generator, marks))
     if by_depth and weights.depth > 0:
         terms["depth"] = losses.silog(depth, target, returned, config.variance_focus)
     if config.use_semantics and weights.semantics > 0:

@@ -171,23 +171,23 @@ class _Frame:
                 "rays/unused": (labels.used == 0).sum(),
             },
         )
-        holding = None if self.label_voxels is None else self.label_voxels["occupied"]
+        holding = marks = None if self.label_voxels is None else self.label_voxels["occupied"]
+        if self.field.layers is not None:
+            marks = layers_around_returns(self.field, self.rays, labels.distances, labels.returned > 0)
         if config.uses("render"):
             cosine = None
             if config.depth_target == "contracted":
                 cosine = z_depth_cosine(self.rays, self.ray_cameras, self.base_from_camera)
             rendered, rendered_sums = render_terms(
-                config, self.field, self.rays, labels, cosine, self.balance, generator, holding
+                config, self.field, self.rays, labels, cosine, self.balance, generator, marks
             )
             terms.update(rendered)
             _add(sums, rendered_sums)
         if config.uses("query"):
-            used, layers = labels.returned + labels.beyond, 1
-            if config.query.layers and self.field.layers is not None:
-                layers = self.field.layer_count
-                holding = layers_around_returns(self.field, self.rays, labels.distances, labels.returned > 0)
+            used = labels.returned + labels.beyond
+            held, layers = (marks, self.field.layer_count) if config.query.layers else (holding, 1)
             queries = draw_queries(
-                self.rays, labels.channels, self.field.grid, generator, config.query, used, holding, layers
+                self.rays, labels.channels, self.field.grid, generator, config.query, used, held, layers
             )
             occupancy, semantics = query_losses(
                 self.field, queries, self.balance, config.query, config.occupancy_factor

@@ -44,7 +44,7 @@ def termination_terms(
     rays: Rays,
     labels: RayLabels,
     generator: torch.Generator | None,
-    holding: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The unweighted terms of ray termination whose weight is above 0.
 
@@ -54,9 +54,8 @@ def termination_terms(
 
     Args:
         generator: random numbers for the samples of a ray, and for the point at the return that should stop the light.
-        holding: (X, Y, Z) bool, more voxels that hold a return than those of these rays. Of a field in layers the run
-            is of layers; those beside a layer that holds a return of these rays count as well, as most surfaces with
-            long runs are level.
+        marks: (X, Y, Z * L) bool, voxels, or layers (`layers_around_returns`), that count as holding a return beside
+            those that hold one of these rays. Of a field in layers the run is of layers.
     Returns:
         termination: the mean of -log p over returns, plus the mean of tau over rays that left the grid, times the
             number of these rays divided by the number of returns.
@@ -68,10 +67,8 @@ def termination_terms(
     terms = {}
     if config.weights.termination > 0:
         window = config.termination
-        layers = field.layer_count
-        marks = holding if layers == 1 else layers_around_returns(field, rays, labels.distances, returned)
         starts, ends = return_windows(
-            grid, rays, labels.distances, returned, window.margin, window.run, config.step, marks, layers
+            grid, rays, labels.distances, returned, window.margin, window.run, config.step, marks, field.layer_count
         )
         depths = termination(field, rays, starts, ends, config.step, _uniform(labels.distances, generator))
         depths = OpticalDepths(depths.before, depths.window + SMALLEST_STOP)
@@ -89,7 +86,8 @@ def termination_terms(
 
 
 def layers_around_returns(field: SemanticDensityField, rays: Rays, distances: Tensor, returned: Tensor) -> Tensor:
-    """(X, Y, Z * L) bool: layers that hold a return of these rays, and those beside them at the same height."""
+    """(X, Y, Z * L) bool: layers that hold a return of these rays, and those beside them at the same height, as most
+    surfaces that are seen at a low angle are level."""
     layers = field.layer_count
     marked = mark_voxels(stretched_grid(field.grid, layers), stretched_rays(rays, layers), distances, returned)
     levels = marked.permute(2, 0, 1)[None].float()
