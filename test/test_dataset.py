@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,29 @@ def test_earlier_frames_are_left_out_as_often_as_asked_for(tables):
     dataset = RayDataset(tables, config, ["sparse"])
     without = [not dataset.sample(epoch, 3).previous for epoch in range(400)]
     assert 0.17 < np.mean(without) < 0.33
+
+
+def test_the_number_of_earlier_frames_is_drawn_evenly(tables):
+    config = SampleConfig(**SIZE, rays=9, previous=3, previous_interval=FRAME_NS * 1e-9)
+    dataset = RayDataset(tables, replace(config, augment=AugmentConfig(fewer_previous=True)), ["sparse"])
+    all_three = RayDataset(tables, config, ["sparse"]).sample(0, 4).previous
+    samples = [dataset.sample(epoch, 4).previous for epoch in range(300)]
+    shares = np.bincount([len(previous) for previous in samples], minlength=4) / 300
+    assert shares[0] == 0 and (shares[1:] > 0.25).all()
+    for previous in samples[:10]:  # the nearest ones
+        assert [one.stamp_ns for one in previous] == [one.stamp_ns for one in all_three[: len(previous)]]
+
+
+def test_a_vehicle_may_stand_as_often_as_asked_for(tables):
+    augment = AugmentConfig(standing=0.25, brightness=0.5)
+    config = SampleConfig(**SIZE, rays=9, previous=2, previous_interval=FRAME_NS * 1e-9, augment=augment)
+    dataset = RayDataset(tables, config, ["sparse"])
+    samples = [dataset.sample(epoch, 4) for epoch in range(400)]
+    standing = [sample for sample in samples if sample.previous[0].stamp_ns == sample.current.stamp_ns]
+    assert 0.17 < len(standing) / 400 < 0.33
+    for views in standing[0].previous:
+        assert np.array_equal(views.views, standing[0].current.views)
+        assert np.array_equal(views.odom_from_base, standing[0].current.odom_from_base)
 
 
 def test_turning_the_vehicle_turns_everything_alike(tables):

@@ -54,6 +54,7 @@ def test_an_exported_file_alone_makes_a_predictor_with_the_same_occupancy(form):
     [
         ("fusion.enabled=true",),
         ("fusion.enabled=true", "fusion.stereo.channels=8", "lift.subpixels=2", "heads.density_layers=2"),
+        ("fusion.enabled=true", "fusion.frames=4"),
     ],
 )
 @pytest.mark.parametrize("form", FORMS)

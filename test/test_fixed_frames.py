@@ -177,7 +177,10 @@ def test_on_a_cpu_nothing_is_recorded():
     assert Predictor.untrained(preset("tiny", SMALL), device="cpu")._recorder is None  # there is nothing to gain
 
 
-@pytest.mark.parametrize("more", [(), ("fusion.stereo.channels=8", "lift.subpixels=2", "heads.density_layers=2")])
+@pytest.mark.parametrize(
+    "more",
+    [(), ("fusion.frames=3",), ("fusion.stereo.channels=8", "lift.subpixels=2", "heads.density_layers=2")],
+)
 @pytest.mark.parametrize("device", DEVICES)
 def test_frames_that_are_joined_are_those_one_by_one(device, more):
     joining = untrained_checkpoint(preset("tiny", (*SMALL, "fusion.enabled=true", *more)), OCC3D_NUSCENES)

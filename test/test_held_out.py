@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 from small_models import small_config
-from tiny_bag import HEIGHT, WIDTH, Plan, write_bag
+from tiny_bag import FRAME_NS, HEIGHT, WIDTH, Plan, write_bag
 
 from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.field.field import SemanticDensityField
 from renderocc_model.geometry.grid import VoxelGrid
 from renderocc_model.geometry.rays import Rays
+from renderocc_model.inference.predictor import Predictor
 from renderocc_model.network.network import build_network
+from renderocc_model.network.untrained import untrained_checkpoint
 from renderocc_model.ops.render import render
 from training.data.dataset import RayDataset, SampleConfig
 from training.data.prepare import PrepareConfig, prepare_recording
-from training.evaluate.held_out import RayScores, evaluate_rays, evenly, predicted_fields
+from training.evaluate.held_out import RayScores, evaluate_rays, evenly, fields_of_predictor, predicted_fields
 
 CAR, ROAD, MANMADE = 4, 11, 15
 GRID = VoxelGrid((0.0, -2.0, -2.0), (20.0, 2.0, 2.0), 0.5)
@@ -186,6 +188,19 @@ def test_the_fields_are_the_networks(tables):
     assert [index for index, _, _ in found] == [0, 2] and found[1][1].frame == 2
     assert found[0][2].density.shape == config.grid.shape and not found[0][2].density.requires_grad
     assert not torch.equal(found[0][2].density, found[1][2].density)
+
+
+def test_earlier_frames_are_joined_as_a_predictor_joins_them_one_by_one(tables):
+    made = untrained_checkpoint(
+        small_config("tiny", "images.height=64", "fusion.enabled=true", "fusion.frames=2"), OCC3D_NUSCENES
+    )
+    config = SampleConfig(64, 96, rays=0, previous=2, previous_interval=FRAME_NS * 1e-9)
+    dataset = RayDataset(tables, config)
+    ours = predicted_fields(made.network, made.config, dataset, [0, 1, 2])
+    theirs = fields_of_predictor(Predictor(made, device="cpu", precision="float32"), dataset, [0, 1, 2])
+    for (_, sample, found), (_, _, expected) in zip(ours, theirs, strict=True):
+        assert len(sample.previous) == sample.frame
+        torch.testing.assert_close(found.density, expected.density, atol=1e-4, rtol=1e-3)
 
 
 def test_the_figures_are_those_of_a_plain_loop_over_rays():

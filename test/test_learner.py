@@ -81,6 +81,7 @@ def test_the_gradient_is_that_of_the_whole_batchs_loss(folder, monkeypatch):
             [
                 "model.fusion.enabled=true",
                 "model.fusion.stereo.channels=8",
+                "model.fusion.frames=3",
                 "model.lift.subpixels=2",
                 "model.heads.density_layers=2",
                 "supervision.depth_bins=shares",

@@ -188,6 +188,22 @@ def test_the_previous_frame_is_used_and_a_reset_forgets_it(overrides):
     assert torch.equal(getattr(second.kept, kept), getattr(first.kept, kept))
 
 
+@pytest.mark.parametrize("overrides", [("tiny", "fusion.enabled=true"), ("tiny", *STEREO), ("paper",)])
+def test_a_recurrent_model_keeps_the_joined_volume_and_remembers_all_frames_before(overrides):
+    network, geometry, images = make(*overrides, "fusion.frames=2")
+    still = torch.eye(4, dtype=torch.float64)
+    with torch.inference_mode():
+        first = network(images, geometry).kept
+        second = network(images, geometry, first.moved(still)).kept
+        other = network(images.flip(-1), geometry).kept
+        after_other = network(images, geometry, other.moved(still)).kept
+        third, third_after_other = (
+            network(images, geometry, kept.moved(still)).density for kept in (second, after_other)
+        )
+    assert not torch.allclose(second.volume, first.volume)
+    assert not torch.equal(third, third_after_other)  # what was two frames ago is known
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["tiny", "paper"])
 def test_autocast_changes_the_answer_little_and_its_type_not(name, dtype):

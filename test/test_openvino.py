@@ -70,13 +70,14 @@ KINDS = {
     "several places of a pixel": ("lift.subpixels=2", "lift.heights.count=8", "lift.rays=true"),
     "layers": ("heads.density_layers=3",),
     "layers in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "heads.density_layers=3"),
+    "remembering": ("fusion.enabled=true", "fusion.stereo.channels=8", "fusion.frames=3"),
     "joining in 3D": ("encoder.kind=convolutions_3d", "lift.height_slices=4", "fusion.enabled=true"),
 }
 
 
 @needs_openvino
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["joining", "comparing images"])
+@pytest.mark.parametrize("kind", ["joining", "comparing images", "remembering"])
 def test_a_model_that_joins_frames_gives_torchs_volumes_over_a_drive(kind):
     joining = untrained_checkpoint(small_config("tiny", *KINDS[kind]), OCC3D_NUSCENES)
     ours, theirs = (

@@ -209,7 +209,9 @@ def test_int8_needs_a_recording_and_a_recording_needs_int8(folder, capsys):
 
 @needs_nncf
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("fusion.stereo.channels=8", "lift.subpixels=2"), ("heads.density_layers=2",)])
+@pytest.mark.parametrize(
+    "more", [(), ("fusion.stereo.channels=8", "lift.subpixels=2"), ("heads.density_layers=2", "fusion.frames=3")]
+)
 def test_a_model_that_joins_frames_is_calibrated_and_compared_with_joined_ones(folder, capfd, more):
     made = untrained_checkpoint(small_config("tiny", *GRID, "fusion.enabled=true", *more), OCC3D_NUSCENES)
     save_checkpoint(folder / "joining.safetensors", made.network, OCC3D_NUSCENES, 0.3, None, {})

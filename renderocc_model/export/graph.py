@@ -188,10 +188,11 @@ class ExportedFunction(nn.Module):
         joined = None if frame is None else frame.images
         found = self.network.image_features(images, cameras, joined, backend="reference")
         pooled = self.pool(found.depth, found.context, depth_index, pixel_index, crowded, cell_row)
-        density, semantics = self.network.decode(pooled, frame)
+        volume = self.network.join(pooled, frame)
+        density, semantics = self.network.decode(volume)
         count = self.network.config.heads.density_layers
         met = () if count == 1 else (density[0],)
-        kept = self.network.kept(pooled, found.keys)
+        kept = self.network.kept(pooled, volume, found.keys)
         return mean_of_layers(density[0], count), semantics[0], *met, *kept
 
     def pool(

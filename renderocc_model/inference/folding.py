@@ -32,7 +32,7 @@ def folded_for_inference(network: OccupancyNetwork) -> OccupancyNetwork:
         like = {"dtype": parameter.dtype, "device": parameter.device}
         images = torch.zeros(1, 3, config.images.height, config.images.width, **like)
         network.image_features(images, torch.ones(1, CAMERA_PARAMETERS, **like))
-        network.decode(torch.zeros(1, *config.volume_shape, **like))
+        network.decode(network.join(torch.zeros(1, *config.volume_shape, **like)))
 
     fold_batch_norms(network, run)
     return network

@@ -66,8 +66,9 @@ def stage_shapes(config: ModelConfig, cameras: int) -> tuple[StageShapes, StageS
     )
     volume = _volume_shape(config)
     density = (1, *shape[:2], shape[2] * config.heads.density_layers)
-    joined = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
-    return image, StageShapes((volume, *joined), (density, voxels))
+    earlier = (volume, (*volume[:-1], 1)) if config.fusion.enabled else ()
+    joined = (volume,) if config.fusion.recurrent else ()
+    return image, StageShapes((volume, *earlier), (density, voxels, *joined))
 
 
 class ImageStage(nn.Module):
@@ -103,7 +104,8 @@ class ImageStage(nn.Module):
 class VolumeStage(nn.Module):
     """Pooled volume, channels last, (1, X, Y[, Z], C) -> density (1, X, Y, Z * L) and voxels (1, X, Y, Z * K or Z, K).
 
-    Of a network that joins frames also the volume of an earlier one and its mask, (1, X, Y[, Z], 1).
+    Of a network that joins frames also the volume of an earlier one and its mask, (1, X, Y[, Z], 1); a recurrent one
+    also gives the joined volume, of the shape of the first input.
 
     Args:
         network: folded for inference, float32.
@@ -112,6 +114,7 @@ class VolumeStage(nn.Module):
     def __init__(self, network: OccupancyNetwork) -> None:
         super().__init__()
         self.fusion, self.encoder, self.project = network.fusion, network.encoder, network.voxels.project
+        self.recurrent = network.config.fusion.recurrent
         flat = network.config.encoder.kind == "channel_to_height"
         groups = network.config.grid.shape[2] if flat else 1  # of the channels of a column, one for each voxel
         kind = nn.Conv2d if flat else nn.Conv3d
@@ -119,16 +122,16 @@ class VolumeStage(nn.Module):
         self.hidden = _as_convolution(first, kind, groups)
         self.density = _without_groups(_as_convolution(last, kind, groups))
 
-    def forward(self, volume: Tensor, *earlier: Tensor) -> tuple[Tensor, Tensor]:
-        pooled, *joined = (part.movedim(-1, 1) for part in (volume, *earlier))
-        if self.fusion is not None:
-            pooled = self.fusion(pooled, EarlierFrame(*joined))
-        voxels = self.project(self.encoder(pooled))
+    def forward(self, volume: Tensor, *earlier: Tensor) -> tuple[Tensor, ...]:
+        pooled, *frame = (part.movedim(-1, 1) for part in (volume, *earlier))
+        joined = pooled if self.fusion is None else self.fusion(pooled, EarlierFrame(*frame))
+        voxels = self.project(self.encoder(joined))
         density = self.density(functional.relu(self.hidden(functional.relu(voxels))))
         density = density.movedim(1, -1)
         density = density if volume.ndim == 4 else density.flatten(-2)
         # OpenVINO's softplus is below zero by rounding errors where it is all but zero.
-        return functional.softplus(density).clamp(min=0), voxels.movedim(1, -1)
+        kept = (joined.movedim(1, -1),) if self.recurrent else ()
+        return functional.softplus(density).clamp(min=0), voxels.movedim(1, -1), *kept
 
 
 def _as_convolution(layer: Any, kind: Any, groups: int) -> Any:

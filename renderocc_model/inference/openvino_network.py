@@ -88,9 +88,9 @@ class OpenVinoNetwork:
         config, network = self.config, self._network
         pooled, *keys = self.pooled(pictures, cameras, plan, earlier)
         given = self.volume_inputs(pooled, earlier)
-        density, voxels = self._run(self._volume, given, stage_shapes(config, 1)[1].outputs)
+        density, voxels, *joined = self._run(self._volume, given, stage_shapes(config, 1)[1].outputs)
         shaped = voxels.view(*config.grid.shape, config.heads.voxel_channels)
-        kept = network.kept(pooled, *keys)
+        kept = network.kept(pooled, joined[0].movedim(-1, 1) if joined else pooled, *keys)
         return Prediction.of_layers(density[0], config.heads.density_layers, shaped, network.heads.logits_of, kept)
 
     def pooled(

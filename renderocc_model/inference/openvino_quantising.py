@@ -91,7 +91,9 @@ def quantised(network: OccupancyNetwork, frames: Sequence[NetworkInputs]) -> tup
     def of_volume(frame: NetworkInputs) -> list[np.ndarray]:
         earlier = None
         if plain.joins_frames and frame.earlier is not None and frame.base_from_earlier is not None:
-            before = KeptFrame.current(*pooled(frame.earlier)).with_cameras(frame.earlier.geometry)
+            volume, keys = pooled(frame.earlier)
+            kept = network.kept(volume, network.join(volume), keys)
+            before = KeptFrame.current(*kept).with_cameras(frame.earlier.geometry)
             earlier = network.earlier(before.moved(frame.base_from_earlier), frame.geometry)
         given = plain.volume_inputs(pooled(frame, earlier)[0], earlier)
         return [np.ascontiguousarray(part.numpy()) for part in given]

@@ -128,11 +128,11 @@ class InferenceNetwork:
             maps = network.backbone.maps(self._images(pictures))
             found = network.features_of_maps(maps, cameras, None if earlier is None else earlier.images)
             pooled = network.volume_of(pool(found.depth, found.context, plan), 1)
-            fused = pooled if network.fusion is None else network.fusion(pooled, earlier)
-            voxels = network.voxels(network.encoder(fused))[0]
+            joined = network.join(pooled, earlier)
+            voxels = network.voxels(network.encoder(joined))[0]
             density = network.heads.density_of(voxels)
         count = self.config.heads.density_layers
-        return Prediction.of_layers(density, count, voxels, self._logits, network.kept(pooled, found.keys))
+        return Prediction.of_layers(density, count, voxels, self._logits, network.kept(pooled, joined, found.keys))
 
     def _images(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W), channels-last as the bytes are, normalised as the backbone's weights want it."""

@@ -133,7 +133,24 @@ class FusionConfig:
     interval: float = setting(
         0.5, "time between the two frames [s]; the nearest that there is is taken", minimum=0.05, maximum=5.0
     )
+    frames: int = setting(
+        1,
+        "earlier frames whose volumes are joined one after the other, each with what those before it were joined to; "
+        "1: the last one alone",
+        minimum=1,
+        maximum=64,
+    )
     stereo: StereoConfig = setting(StereoConfig(), "comparison of the images of the two frames, for their depth")
+
+    @property
+    def earlier_frames(self) -> int:
+        """How many earlier frames a frame is predicted with where they do not come by themselves, one by one."""
+        return self.frames if self.enabled else 0
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the volume that is kept of a frame has been joined with those before it."""
+        return self.frames > 1
 
     def check(self) -> None:
         if self.stereo.channels and not self.enabled:

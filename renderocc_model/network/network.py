@@ -59,7 +59,8 @@ class ImageFeatures(NamedTuple):
 class OccupancyNetwork(nn.Module):
     """images -> features -> depth and context -> pooled volume -> (fusion) -> encoder -> density and semantics.
 
-    The stages `image_features`, `pool` and `decode` can be run (and exported) by themselves; `forward` is the three.
+    The stages `image_features`, `pool`, `join` and `decode` can be run (and exported) by themselves; `forward` is all
+    of them.
     """
 
     def __init__(self, config: ModelConfig, pretrained: bool = False) -> None:
@@ -105,8 +106,9 @@ class OccupancyNetwork(nn.Module):
         )
         depth = found.depth if depth_from_volume else found.depth.detach()
         pooled = self.pool(depth, found.context, geometry)
-        density, semantics = self.decode(pooled, earlier)
-        kept = self.kept(pooled, found.keys)
+        joined = self.join(pooled, earlier)
+        density, semantics = self.decode(joined)
+        kept = self.kept(pooled, joined, found.keys)
         return NetworkOutput(
             density, semantics, found.depth, KeptFrame.current(*kept).with_cameras(geometry) if kept else None
         )
@@ -161,17 +163,20 @@ class OccupancyNetwork(nn.Module):
             return pooled.view(batch, x, y, -1).permute(0, 3, 1, 2)
         return pooled.view(batch, x, y, slices, -1).permute(0, 4, 1, 2, 3)
 
-    def decode(self, pooled: Tensor, earlier: EarlierFrame | None = None) -> tuple[Tensor, Tensor]:
-        """Density (B, X, Y, Z * L) and class logits (B, X, Y, Z, C) from the pooled volume."""
-        if self.fusion is not None:
-            pooled = self.fusion(pooled, earlier)
-        return self.heads(self.voxels(self.encoder(pooled)))
+    def join(self, pooled: Tensor, earlier: EarlierFrame | None = None) -> Tensor:
+        """The pooled volume joined with an earlier frame's; the same tensor in models without fusion."""
+        return pooled if self.fusion is None else self.fusion(pooled, earlier)
 
-    def kept(self, pooled: Tensor, keys: Tensor | None) -> tuple[Tensor, ...]:
+    def decode(self, joined: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (B, X, Y, Z * L) and class logits (B, X, Y, Z, C) from the joined volume."""
+        return self.heads(self.voxels(self.encoder(joined)))
+
+    def kept(self, pooled: Tensor, joined: Tensor, keys: Tensor | None) -> tuple[Tensor, ...]:
         """What a later frame is joined with, the first arguments of `KeptFrame.current`; nothing without fusion."""
         if self.fusion is None:
             return ()
-        return (pooled,) if keys is None else (pooled, keys)
+        volume = joined if self.config.fusion.recurrent else pooled
+        return (volume,) if keys is None else (volume, keys)
 
     def _check(self, images: Tensor, geometry: LiftGeometry, previous: KeptFrame | None) -> None:
         size = self.config.images

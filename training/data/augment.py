@@ -42,6 +42,15 @@ class AugmentConfig:
     no_previous: float = setting(
         0.0, "probability that there are no earlier frames, as after a start", minimum=0.0, maximum=1.0
     )
+    standing: float = setting(
+        0.0,
+        "probability that the earlier frames are the current one, as if the vehicle stood",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    fewer_previous: bool = setting(
+        False, "draw the number of earlier frames, from one to as many as there are (a shorter step than with all)"
+    )
 
 
 @dataclass(frozen=True, eq=False)

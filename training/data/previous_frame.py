@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from renderocc_model.network.fusion import KeptFrame
 from renderocc_model.network.network import OccupancyNetwork
 
-from .batch import Batch
+from .batch import Batch, Frames
 
 __all__ = ["previous_frame"]
 
@@ -15,15 +17,30 @@ __all__ = ["previous_frame"]
 def previous_frame(network: OccupancyNetwork, batch: Batch) -> KeptFrame | None:
     """What is kept of each sample's previous frame, moved to its current frame; None if the batch has no such frames.
 
-    It is computed without gradient, as in BEVDet4D, because at run time it is there already. Batch normalisation runs
-    as in any forward pass.
+    Of several earlier frames each is joined with the one before it, as at run time. They are computed without gradient,
+    as in BEVDet4D, because at run time they are there already. Batch normalisation runs as in any forward pass.
     """
-    if not batch.previous:
-        return None
-    before = batch.previous[0]
+    frames = (*reversed(batch.previous), batch.current)
+    skips = not _shares_statistics(network)
+    kept = None
     with torch.no_grad():
-        cameras = before.geometry.cameras.flatten(0, 1)
-        found = network.image_features(before.network_input().flatten(0, 1), cameras)
-        pooled = network.pool(found.depth, found.context, before.geometry)
-        kept = KeptFrame.current(*network.kept(pooled, found.keys)).with_cameras(before.geometry)
-    return kept.moved(torch.linalg.inv(batch.odom_from_base) @ before.odom_from_base, before.valid)
+        for before, after in itertools.pairwise(frames):
+            if skips and not before.valid.any():
+                continue
+            kept = _kept(network, before, kept)
+            kept = kept.moved(torch.linalg.inv(after.odom_from_base) @ before.odom_from_base, before.valid)
+    return kept
+
+
+def _kept(network: OccupancyNetwork, frames: Frames, previous: KeptFrame | None) -> KeptFrame:
+    earlier = None if previous is None else network.earlier(previous, frames.geometry)
+    images, cameras = frames.network_input().flatten(0, 1), frames.geometry.cameras.flatten(0, 1)
+    found = network.image_features(images, cameras, None if earlier is None else earlier.images)
+    pooled = network.pool(found.depth, found.context, frames.geometry)
+    joined = network.join(pooled, earlier) if network.config.fusion.recurrent else pooled
+    return KeptFrame.current(*network.kept(pooled, joined, found.keys)).with_cameras(frames.geometry)
+
+
+def _shares_statistics(network: OccupancyNetwork) -> bool:
+    """Whether all processes must compute the same frames, as they wait for each other's batch statistics."""
+    return any(isinstance(module, torch.nn.SyncBatchNorm) and module.training for module in network.modules())

@@ -63,7 +63,7 @@ def held_out_dataset(
         images.height,
         images.width,
         rays=0,
-        previous=int(fusion.enabled),
+        previous=fusion.earlier_frames,
         previous_interval=fusion.interval,
         augment=AugmentConfig(),
     )

@@ -113,7 +113,7 @@ class TrainConfig:
             self.sample,
             height=images.height,
             width=images.width,
-            previous=int(self.model.fusion.enabled),
+            previous=self.model.fusion.earlier_frames,
             previous_interval=self.model.fusion.interval,
             truth=training and self.supervision.labels_3d != "off",
             voxels=training and self.supervision.uses("voxels") and self.supervision.labels_3d != "only",

@@ -77,7 +77,7 @@ def training_batches(
         processes.world_size,
     )
     workers = config.run.workers
-    maker = BatchMaker(config.model, int(config.model.fusion.enabled))
+    maker = BatchMaker(config.model, config.model.fusion.earlier_frames)
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
