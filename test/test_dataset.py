@@ -204,13 +204,13 @@ def test_earlier_frames_are_left_out_as_often_as_asked_for(tables):
     assert 0.17 < np.mean(without) < 0.33
 
 
-def test_the_number_of_earlier_frames_is_drawn_evenly(tables):
+def test_the_number_of_earlier_frames_is_drawn_few_more_often_than_many(tables):
     config = SampleConfig(**SIZE, rays=9, previous=3, previous_interval=FRAME_NS * 1e-9)
     dataset = RayDataset(tables, replace(config, augment=AugmentConfig(fewer_previous=True)), ["sparse"])
     all_three = RayDataset(tables, config, ["sparse"]).sample(0, 4).previous
     samples = [dataset.sample(epoch, 4).previous for epoch in range(300)]
     shares = np.bincount([len(previous) for previous in samples], minlength=4) / 300
-    assert shares[0] == 0 and (shares[1:] > 0.25).all()
+    np.testing.assert_allclose(shares, [0, 0.5, 0.29, 0.21], atol=0.08)  # logarithms of (k + 1) / k, of 4
     for previous in samples[:10]:  # the nearest ones
         assert [one.stamp_ns for one in previous] == [one.stamp_ns for one in all_three[: len(previous)]]
 

@@ -49,7 +49,7 @@ class AugmentConfig:
         maximum=1.0,
     )
     fewer_previous: bool = setting(
-        False, "draw the number of earlier frames, from one to as many as there are (a shorter step than with all)"
+        False, "draw the number of earlier frames, few of them more often than many (a shorter step than with all)"
     )
 
 

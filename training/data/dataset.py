@@ -119,7 +119,7 @@ class RayDataset(torch.utils.data.Dataset):
         if earlier and config.augment.no_previous and rng.random() < config.augment.no_previous:
             earlier = []
         elif len(earlier) > 1 and config.augment.fewer_previous:
-            earlier = earlier[: rng.integers(1, len(earlier), endpoint=True)]
+            earlier = earlier[: int((len(earlier) + 1) ** rng.random())]
         if earlier and config.augment.standing and rng.random() < config.augment.standing:
             earlier = [frame] * len(earlier)
         previous = tuple(self._views(tables, one, changes, change) for one in earlier)
