@@ -124,11 +124,14 @@ def test_the_two_stages_are_the_network(kind):
         depth = network.depth_of(logits, keys, None if keys is None else earlier.images)
         assert not others
         pooled = network.pool(depth, context.movedim(-1, 1), geometry)
-        density, voxels = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
+        density, voxels, *kept = VolumeStage(network).eval()(pooled.movedim(1, -1), *joined)
         logits = network.heads.logits_of(voxels.view(*config.grid.shape, -1))
     torch.testing.assert_close(depth, expected.depth_distribution, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(density, expected.density, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(logits, expected.semantics[0], atol=1e-4, rtol=1e-4)
+    assert len(kept) == config.fusion.recurrent
+    for volume in kept:
+        torch.testing.assert_close(volume.movedim(-1, 1), expected.kept.volume, atol=1e-5, rtol=1e-4)
 
 
 def test_auto_takes_openvino_for_the_file_of_a_checkpoint_on_a_cpu_where_it_is_installed(monkeypatch):
