@@ -57,7 +57,8 @@ class Predictor:
 
     Used by one thread at a time. With a model that joins an earlier frame, give the vehicle's pose and the time with
     each call: what was kept of the frame of about `model.fusion.interval` ago is moved by the ego motion between the
-    two poses. All frames are forgotten when a pose is missing.
+    two poses. (Of a model with `fusion.frames` above 1 that is what it had joined by then.) All frames are forgotten
+    when a pose is missing.
 
     Args:
         checkpoint: a checkpoint, the path of one or of what `renderocc export` wrote, or "tiny", the trained network

@@ -33,7 +33,7 @@ class Prediction:
         density: (X, Y, Z) float32 >= 0, 1/m.
         voxels: (X, Y, Z, K), what class logits are made from: features, or the logits themselves.
         head: computes float32 logits (..., C) from any of them, (..., K).
-        kept: the pooled volume (1, C, X, Y[, Z]) and, of networks with stereo, the images' keys (N, K, h, w): the first
+        kept: the pooled or joined volume (1, C, X, Y[, Z]) and, of networks with stereo, the images' keys (N, K, h, w):
             arguments of `KeptFrame.current`. Nothing of networks that join no frames.
         layers: (X, Y, Z * L) float32, densities of the L layers of each voxel, whose mean `density` is; None for one.
     """
