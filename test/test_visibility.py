@@ -124,6 +124,21 @@ def test_road_far_away_is_visible_at_a_grazing_angle():
     assert not seen[:, :, 0].any()  # the layer below it
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_rays_pass_above_a_layer_that_fills_only_the_foot_of_its_voxels(backend):
+    # A road at -0.2 to -0.1 m, the lowest quarter of its voxels, and 5 m ahead a step of 0.1 m down.
+    layers = torch.zeros(*GRID.shape[:2], GRID.shape[2] * 4)
+    layers[:32, :, 8], layers[32:, :, 7] = 30.0, 30.0
+    field = SemanticDensityField.of_layers(GRID, layers, torch.zeros(*GRID.shape, 0))
+    poses = pose_of(0.0)[None]
+    seen, as_voxels = (
+        visible_voxels(one, [VIEW], poses, backend=backend).numpy() for one in (field, field_of(field.density))
+    )
+    assert seen[36:, 20, 1].all() and seen[28:, 20, 2].all()
+    assert not as_voxels[36:, 20, 1].any()  # behind the upper half of voxels that are empty there
+    assert not seen[:, :, 0].any()
+
+
 @pytest.mark.parametrize(("minimum", "farthest"), [(0.5, 26), (0.25, 33), (0.1, 39)])
 def test_haze_ends_the_view_where_the_transmittance_falls_below_the_minimum(minimum, farthest):
     # Haze of 0.25 / m all around a camera at x = 0, the near side of voxel 20. Half the light is gone after 2.77 m =

@@ -30,12 +30,17 @@ CASES = (
     "level axes",
     "looking away",
     "voxels at the lens",
+    "layers",
 )
 NUDGES, SHIFT, TURN = 24, 2e-4, 2e-5  # voxels and radians; float32 rounds positions of 24 voxels to 2e-6
 
 
+def layers_of(name: str) -> int:
+    return 3 if name == "layers" else 1
+
+
 def case(name: str) -> tuple[torch.Tensor, CameraFrusta]:
-    """density (X, Y, Z), and cameras."""
+    """density (X, Y, Z * layers), and cameras."""
     generator = np.random.default_rng(CASES.index(name))
     grid = VoxelGrid((-6.0, -5.0, -1.0), (6.0, 5.0, 3.0), 0.5)  # 24 x 20 x 8
     views, poses = surround_cameras(4, 24, 40)
@@ -57,6 +62,8 @@ def case(name: str) -> tuple[torch.Tensor, CameraFrusta]:
         # The middle ray runs along x, on the border of two voxels.
         views = [View(41, 25, np.array([[30.0, 0, 20.0], [0, 30.0, 12.0], [0, 0, 1]]))] * 4
         poses[:, :3, 3] = 0
+    elif name == "layers":
+        density = np.where(generator.uniform(size=(24, 20, 24)) < 0.02, 8.0, 0.01).astype(np.float32)
     elif name == "looking away":
         poses[:, :3, 3] *= 100
     elif name == "voxels at the lens":
@@ -66,12 +73,12 @@ def case(name: str) -> tuple[torch.Tensor, CameraFrusta]:
     return torch.from_numpy(density), ViewFrusta(grid, views, masks, torch.device("cpu"), 0.4).at(poses)
 
 
-def on_a_border(density: torch.Tensor, frusta: CameraFrusta) -> torch.Tensor:
+def on_a_border(density: torch.Tensor, frusta: CameraFrusta, layers: int) -> torch.Tensor:
     """(X, Y, Z) bool: the reference's answer changes when each camera moves and turns by what rounding could do.
 
     There, implementations that round differently may differ. Random nudges a hundred times as large find these voxels.
     """
-    generator, expected = torch.Generator().manual_seed(0), cast(density, frusta, "reference")
+    generator, expected = torch.Generator().manual_seed(0), cast(density, frusta, "reference", layers)
     band = torch.zeros_like(expected)
     for _ in range(NUDGES):
         table = frusta.cameras.double()
@@ -85,14 +92,14 @@ def on_a_border(density: torch.Tensor, frusta: CameraFrusta) -> torch.Tensor:
         nudged[:, :3] += shift
         nudged[:, 3:12] = (turning @ table[:, 3:12].view(-1, 3, 3)).reshape(-1, 9)
         nudged[:, 12:21] = (table[:, 12:21].view(-1, 3, 3) @ turning.transpose(1, 2)).reshape(-1, 9)
-        band |= cast(density, replace(frusta, cameras=nudged.float()), "reference") != expected
+        band |= cast(density, replace(frusta, cameras=nudged.float()), "reference", layers) != expected
     return band
 
 
 def check_against_reference(name: str, found: torch.Tensor) -> None:
     """Equal, voxel by voxel, but for those on a border; and few are on one."""
-    density, frusta = case(name)
-    expected, band = cast(density, frusta, "reference"), on_a_border(density, frusta)
+    (density, frusta), layers = case(name), layers_of(name)
+    expected, band = cast(density, frusta, "reference", layers), on_a_border(density, frusta, layers)
     assert name in ("looking away", "one voxel") or 0.02 < expected.float().mean() < 0.98
     assert band.float().mean() <= (0.05 if name == "level axes" else 0.001)
     wrong = (found.cpu() != expected) & ~band
@@ -109,7 +116,7 @@ def one_thread():
 
 @pytest.mark.parametrize("name", CASES)
 def test_loops_on_the_cpu_see_what_the_reference_sees(name, one_thread):
-    check_against_reference(name, cast(*case(name), "cpu"))
+    check_against_reference(name, cast(*case(name), "cpu", layers_of(name)))
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -145,6 +152,8 @@ def test_a_backend_that_cannot_do_it_is_named():
         cast(density, frusta, "gpu")
     with pytest.raises(ValueError, match=r"density has shape \(24, 20\); expected \(X, Y, Z\)"):
         cast(density[..., 0], frusta)
+    with pytest.raises(ValueError, match=r"expected \(X, Y, Z \* 3\), for 3 layers"):
+        cast(density, frusta, layers=3)
     if os.environ.get("TRITON_INTERPRET") != "1":
         with pytest.raises(ValueError, match="backend 'triton' works on CUDA devices, and the density is on cpu"):
             cast(density, frusta, "triton")
@@ -180,11 +189,12 @@ def build(kernel, **constants):
     print(kernel.__name__, len(made.asm["cubin"]))
 
 cut = dict(X=200, Y=200, Z=16, NUMBERS=28)
-build(loops.cast_rays, RAYS=8, SAMPLES=16, **cut)
+build(loops.cast_rays, RAYS=8, SAMPLES=16, LAYERS=1, **cut)
+build(loops.cast_rays, RAYS=8, SAMPLES=16, LAYERS=4, **{**cut, "Z": 64})
 build(loops.mark_voxels, CAMERAS=6, ROWS=256, COLUMNS=704, MASKED=True, BLOCK=256, **cut)
 """
 
 
 def test_kernels_compile_for_gpus_that_are_not_here():
     lines = run([sys.executable, "-c", COMPILE], TRITON_INTERPRET="0").splitlines()
-    assert [line.split()[0] for line in lines] == ["cast_rays", "mark_voxels"]
+    assert [line.split()[0] for line in lines] == ["cast_rays", "cast_rays", "mark_voxels"]

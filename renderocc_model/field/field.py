@@ -66,8 +66,7 @@ class SemanticDensityField:
         if self.layers is not None and layers_of(self.grid, self.layers) == 1:
             raise ValueError("one layer is the density itself; leave `layers` out")
         if density.device.type == "cpu" and density.numel():
-            met = density if self.layers is None else self.layers
-            lowest, highest = (float(value) for value in torch.aminmax(met.detach()))  # NaN if any is NaN
+            lowest, highest = (float(value) for value in torch.aminmax(self.met.detach()))  # NaN if any is NaN
             if not (lowest >= 0 and highest < float("inf")):
                 raise ValueError(
                     f"density runs from {lowest} to {highest}; expected finite values >= 0 in 1/m, e.g. softplus(x)"
@@ -81,6 +80,11 @@ class SemanticDensityField:
     def layer_count(self) -> int:
         """L, densities of a voxel."""
         return 1 if self.layers is None else layers_of(self.grid, self.layers)
+
+    @property
+    def met(self) -> Tensor:
+        """What rays meet, (X, Y, Z * L): the density of the layers, of a field without layers that of its voxels."""
+        return self.density if self.layers is None else self.layers
 
     @property
     def device(self) -> torch.device:

@@ -145,7 +145,7 @@ class FixedFrames:
         """Launches the same work for every frame, all of it on the fixed tensors."""
         prediction = self.network_alone()
         frusta = self._view_frusta.of_table(self._numbers.view(-1, CAMERA_NUMBERS))
-        visible = cast(prediction.density, frusta)
+        visible = cast(prediction.met, frusta, layers=prediction.layer_count)
         confidence = occupancy_probability(prediction.density, self._voxel_size)
         found = packed_voxels(prediction, confidence, visible, self._threshold, self._channel_ids, self.record)
         return found, prediction

@@ -55,7 +55,7 @@ class OccupancyReader:
         if not (lowest >= 0 and highest < float("inf")):
             raise _unusable(f"densities from {lowest} to {highest}")
         confidence = occupancy_probability(prediction.density, self._grid.voxel_size)
-        visible = cast(prediction.density, frusta)
+        visible = cast(prediction.met, frusta, layers=prediction.layer_count)
         voxels = found_voxels(prediction, confidence, visible, self.voxel_threshold, self.channel_ids)
         return self._made(prediction, voxels, lambda: visible.cpu().numpy(), confidence)
 

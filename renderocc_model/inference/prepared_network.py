@@ -51,6 +51,16 @@ class Prediction:
         """The prediction with a network's density (X, Y, Z * count)."""
         return Prediction(mean_of_layers(layers, count), voxels, head, kept, None if count == 1 else layers)
 
+    @property
+    def met(self) -> Tensor:
+        """What rays meet, (X, Y, Z * L): the density of the layers; without them that of the voxels."""
+        return self.density if self.layers is None else self.layers
+
+    @property
+    def layer_count(self) -> int:
+        """L, densities of a voxel."""
+        return self.met.shape[2] // self.density.shape[2]
+
     def logits_at(self, rows: Tensor) -> Tensor:
         """Class logits (M, C) of the voxels with these flat indices (M,).
 

@@ -48,9 +48,8 @@ def stretched_field(field: SemanticDensityField) -> SemanticDensityField:
 
 def stretched_density(field: SemanticDensityField) -> SemanticDensityField:
     """The same without classes; a field without layers is its own only layer."""
-    met = field.density if field.layers is None else field.layers
     grid = stretched_grid(field.grid, field.layer_count)
-    return SemanticDensityField(grid, met, met.new_zeros(*met.shape, 0))
+    return SemanticDensityField(grid, field.met, field.met.new_zeros(*field.met.shape, 0))
 
 
 def stretched(vectors: Tensor, layers: int) -> Tensor:

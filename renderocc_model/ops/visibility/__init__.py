@@ -8,10 +8,11 @@ patch of road 20 m away, the line of sight runs through metres of road.
 
 Transmittance only falls along a ray. So each ray is described by one number, the distance at which it falls below the
 minimum, and a camera by an image of them: a shadow map. Its rays are about one voxel apart at the grid's far end and
-add up the density in steps of `STEP` voxels. A voxel is reached if its point nearest to the camera is not farther than
-the farthest of the four rays around that point, plus `BIAS`. Compared with light marched to 27 points of every voxel,
-95 to 98 % of the voxels in view are judged alike. Most of the others are free voxels of which a corner shows behind an
-obstacle; they are left unknown.
+add up the density in steps of `STEP` voxels, steep ones in steps that rise by `STEP` layers. A voxel is reached if its
+point nearest to the camera is not farther than the farthest of the four rays around that point, plus `BIAS`. Rays meet
+the layers of a field in layers: at a low angle they pass above the road where whole voxels would stop them. Compared
+with light marched to 27 points of every voxel, 95 to 98 % of the voxels in view are judged alike. Most of the others
+are free voxels of which a corner shows behind an obstacle; they are left unknown.
 
 `visible_voxels` takes a field and views. `cast` is the operator under it; it takes `CameraFrusta`, whose shapes follow
 from the views alone, so that a frame's input is a few kilobytes and nothing waits for a GPU. Implementations of one
@@ -53,7 +54,7 @@ def visible_voxels(
     """Find the voxels that at least one camera sees; the module's docstring says what that means.
 
     Args:
-        field: the volume; only its density counts.
+        field: the volume; only its density counts, of a field in layers that of its layers.
         views: N pinhole views.
         base_from_camera: (N, 4, 4) poses of the optical frames in the grid's frame.
         present: (N,) whether there is a picture from the camera; by default from all.
@@ -90,30 +91,36 @@ def visible_voxels(
         torch.device("cpu") if backend == "reference" else field.device,  # where it is read
         minimum_transmittance,
     )
-    return cast(field.density, frusta.at(poses[kept]), backend)
+    return cast(field.met, frusta.at(poses[kept]), backend, field.layer_count)
 
 
-def cast(density: Tensor, frusta: CameraFrusta, backend: str = "auto") -> Tensor:
+def cast(density: Tensor, frusta: CameraFrusta, backend: str = "auto", layers: int = 1) -> Tensor:
     """Cast rays from cameras into a volume and find the voxels that they reach.
 
     Args:
-        density: (X, Y, Z) floating point, 1/m; taken as float32.
+        density: (X, Y, Z * layers) floating point, 1/m; taken as float32.
         frusta: from `ViewFrusta` of the same grid; brought to the density's device.
         backend: "reference"; "cpu" and "triton", for densities on the CPU and on CUDA devices; or "auto", the one of
             these two that fits the device, and "reference" where neither does.
+        layers: of each voxel, one above the other.
     Returns:
         (X, Y, Z) bool on the density's device: seen by one of the cameras.
     Raises:
-        ValueError: the density has not three axes, or the backend is unknown or cannot do what is asked.
+        ValueError: the density has not three axes, its height is not a multiple of `layers`, or the backend is unknown
+            or cannot do what is asked.
         ImportError: what compiles the loops of a CPU or a GPU, Numba or Triton, is not installed.
     """
     if density.ndim != 3:
         raise ValueError(f"density has shape {tuple(density.shape)}; expected (X, Y, Z)")
+    if layers < 1 or density.shape[2] % layers:
+        raise ValueError(
+            f"density has shape {tuple(density.shape)}; expected (X, Y, Z * {layers}), for {layers} layers"
+        )
     backend = choose(density.device, backend)
     density = density.detach().to(torch.float32).contiguous()
     if backend == "reference":
-        return reference.cast(density, frusta)
-    return _KERNELS[backend].cast(density, frusta.to(density.device))
+        return reference.cast(density, frusta, layers)
+    return _KERNELS[backend].cast(density, frusta.to(density.device), layers)
 
 
 def choose(device: torch.device, backend: str) -> str:

@@ -16,17 +16,18 @@ __all__ = ["cast"]
 VOXELS_WORTH_A_THREAD = 20_000
 
 
-def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:
+def cast(density: Tensor, frusta: CameraFrusta, layers: int = 1) -> Tensor:
     """What `ops.visibility.cast` does, with arguments that it has prepared."""
     loops = cpu_loops_of(__package__, "finding visible voxels")
     volume, cameras, directions, owner, masks = (
         tensor.numpy() for tensor in (density, frusta.cameras, frusta.directions, frusta.owner, frusta.masks)
     )
-    reach, seen = np.empty(len(directions), np.float32), np.empty(volume.shape, np.bool_)
+    shape = (*volume.shape[:2], volume.shape[2] // layers)
+    reach, seen = np.empty(len(directions), np.float32), np.empty(shape, np.bool_)
     limit, step, bias, nearest = (np.float32(number) for number in (frusta.limit, STEP, BIAS, NEAREST))
 
     def cast_rays(part: tuple[int, int]) -> None:
-        loops.cast_rays(volume, cameras, directions, owner, *part, limit, step, reach)
+        loops.cast_rays(volume, layers, cameras, directions, owner, *part, limit, step, reach)
 
     def mark_voxels(part: tuple[int, int]) -> None:
         loops.mark_voxels(cameras, reach, masks, *part, bias, nearest, seen)

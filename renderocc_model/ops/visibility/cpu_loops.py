@@ -16,10 +16,14 @@ compiled = compiler(fastmath=("contract", "nsz"))
 
 
 @compiled
-def cast_rays(density, cameras, directions, owner, first, last, limit, step, distances):
-    """Write for rays first..last-1 the distance at which the sum of the densities at their samples exceeds `limit`."""
+def cast_rays(density, layers, cameras, directions, owner, first, last, limit, step, distances):
+    """Write for rays first..last-1 the distance at which the sum of the densities at their samples exceeds `limit`.
+
+    Density is (X, Y, Z * layers); distances are in voxels.
+    """
     X, Y, Z = density.shape
-    flat = density.reshape(-1)
+    flat, per_voxel = density.reshape(-1), np.float32(layers)
+    sizes = (np.float32(X), np.float32(Y), np.float32(Z) / per_voxel)
     for ray in range(first, last):
         camera = cameras[owner[ray]]
         near, far = _ZERO, np.float32(math.inf)
@@ -31,7 +35,7 @@ def cast_rays(density, cameras, directions, owner, first, last, limit, step, dis
         )
         misses = False
         for axis in range(3):
-            size = np.float32(density.shape[axis])
+            size = sizes[axis]
             place, along = camera[axis], direction[axis]
             if along == _ZERO:
                 misses = misses or place <= _ZERO or place >= size
@@ -41,15 +45,17 @@ def cast_rays(density, cameras, directions, owner, first, last, limit, step, dis
         distances[ray] = math.inf
         if misses or not far > near:
             continue
-        depth = _ZERO
-        for sample in range(int(math.ceil((far - near) / step))):
-            at = near + (np.float32(sample) + _HALF) * step
+        # A steep ray must not jump over a layer: shorter steps, of which more make the limit.
+        finer = max(_ONE, per_voxel * abs(direction[2]))
+        depth, stride, most = _ZERO, step / finer, limit * finer
+        for sample in range(int(math.ceil((far - near) / stride))):
+            at = near + (np.float32(sample) + _HALF) * stride
             x = min(max(int(camera[0] + direction[0] * at), 0), X - 1)
             y = min(max(int(camera[1] + direction[1] * at), 0), Y - 1)
-            z = min(max(int(camera[2] + direction[2] * at), 0), Z - 1)
+            z = min(max(int((camera[2] + direction[2] * at) * per_voxel), 0), Z - 1)
             depth += flat[(x * Y + y) * Z + z]
-            if depth > limit:
-                distances[ray] = near + np.float32(sample) * step
+            if depth > most:
+                distances[ray] = near + np.float32(sample) * stride
                 break
 
 

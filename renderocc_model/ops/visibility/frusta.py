@@ -18,7 +18,7 @@ __all__ = ["BIAS", "CAMERA_NUMBERS", "NEAREST", "STEP", "CameraFrusta", "ViewFru
 # Of a camera: position (3), rotation base_from_camera (9), K times its inverse (9), width, height, spacing of the rays
 # in pixels, rows and columns of rays, its first ray, its mask or -1.
 CAMERA_NUMBERS = 28
-STEP = 0.75  # voxels between two samples of a ray
+STEP = 0.75  # voxels between two samples of a ray, and of a steep one at most as many layers
 BIAS = 0.5  # voxels that a voxel may lie beyond the end of the rays around it
 NEAREST = 0.05  # voxels in front of a camera from which on points count as in front
 _FARTHEST = 1e9  # voxels or pixels: the most that the loops can count in 32 bits

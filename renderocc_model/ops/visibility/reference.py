@@ -22,14 +22,15 @@ __all__ = ["cast"]
 _CPU_RUN, _GPU_RUN = 2**17, 2**25  # samples processed at once: what fits into a core's cache; everything
 
 
-def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:
-    """What `ops.visibility.cast` does, for a density (X, Y, Z) float32 on any device."""
+def cast(density: Tensor, frusta: CameraFrusta, layers: int = 1) -> Tensor:
+    """What `ops.visibility.cast` does, for a density (X, Y, Z * layers) float32 on any device."""
+    shape = (*density.shape[:2], density.shape[2] // layers)
     table = frusta.cameras.cpu().double().numpy()
-    distances = _ray_lengths(density, table, frusta)
-    visible = torch.zeros(density.shape, dtype=torch.bool, device=density.device)
+    distances = _ray_lengths(density, table, frusta, layers)
+    visible = torch.zeros(shape, dtype=torch.bool, device=density.device)
     for row in table:
         camera = _Camera.of_row(row)
-        box = camera.box(density.shape)
+        box = camera.box(shape)
         if box is None:
             continue
         rays = distances[camera.first : camera.first + camera.rows * camera.columns]
@@ -81,32 +82,37 @@ class _Camera:
         return tuple(slice(int(low), int(high)) for low, high in zip(first, last))
 
 
-def _ray_lengths(density: Tensor, table: np.ndarray, frusta: CameraFrusta) -> Tensor:
+def _ray_lengths(density: Tensor, table: np.ndarray, frusta: CameraFrusta, layers: int) -> Tensor:
     """(R,) distance in voxels at which the densities at a ray's samples add up to more than the limit, or infinity."""
-    shape, device = tuple(density.shape), density.device
+    device, cells = density.device, density.shape
+    shape, per_voxel = (*cells[:2], cells[2] // layers), (1, 1, layers)
     owner, directions = frusta.owner.cpu().numpy(), frusta.directions.cpu().double().numpy()
     rotations = table[:, 3:12].reshape(-1, 3, 3)
     rays = np.concatenate([table[owner, :3], np.einsum("rij,rj->ri", rotations[owner], directions)], axis=1)
     near, far = _intersect(rays, shape)
-    counts = np.ceil((far - near) / STEP).astype(np.int32)
+    # A steep ray must not jump over a layer: shorter steps, of which more make the limit.
+    finer = np.maximum(1, layers * np.abs(rays[:, 5]))
+    counts = np.ceil((far - near) * finer / STEP).astype(np.int32)
     order = np.argsort(counts, kind="stable")
     rows = _to_device(order, device)
-    numbers = _float32(np.concatenate([rays, near[:, None], counts[:, None]], axis=1)[order], device)
-    flat, strides = density.reshape(-1), (shape[1] * shape[2], shape[2], 1)
+    ray_numbers = (rays, near[:, None], counts[:, None], STEP / finer[:, None], frusta.limit * finer[:, None])
+    numbers = _float32(np.concatenate(ray_numbers, axis=1)[order], device)
+    flat, strides = density.reshape(-1), (cells[1] * cells[2], cells[2], 1)
     result = torch.full((len(rays),), math.inf, device=device)
     for first, last, longest in runs_of_similar_length(counts[order], _GPU_RUN if device.type == "cuda" else _CPU_RUN):
         part = numbers[first:last]
-        start, samples = part[:, 6:7], part[:, 7:8]
+        start, samples, step, limit = (part[:, column : column + 1] for column in range(6, 10))
         steps = torch.arange(longest, device=device, dtype=torch.float32)
         # Beyond a ray's end its last sample is repeated; what this adds lies outside the grid and does not count.
-        along = start + (torch.minimum(steps, samples - 1) + 0.5) * STEP
+        along = start + (torch.minimum(steps, samples - 1) + 0.5) * step
         index = torch.zeros(along.shape, dtype=torch.int32, device=device)
         for axis in range(3):
             place = torch.addcmul(part[:, axis : axis + 1], part[:, axis + 3 : axis + 4], along)
-            index.add_(place.clamp_(0, shape[axis] - 0.5).to(torch.int32), alpha=strides[axis])
+            cell = place.mul_(per_voxel[axis]).clamp_(0, cells[axis] - 0.5).to(torch.int32)
+            index.add_(cell, alpha=strides[axis])
         depth = flat.index_select(0, index.view(-1)).view(index.shape).cumsum(dim=1)
-        passed = torch.searchsorted(depth, torch.full_like(start, frusta.limit), right=True)
-        distance = torch.where(passed < samples, start + passed * STEP, math.inf)
+        passed = torch.searchsorted(depth, limit.contiguous(), right=True)
+        distance = torch.where(passed < samples, start + passed * step, math.inf)
         result.index_copy_(0, rows[first:last], distance[:, 0])
     return result
 

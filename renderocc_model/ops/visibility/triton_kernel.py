@@ -14,16 +14,17 @@ _RAYS, _SAMPLES = 8, 16  # a warp's tile of four samples a thread
 _BLOCK = 256  # voxels of a program
 
 
-def cast(density: Tensor, frusta: CameraFrusta) -> Tensor:
+def cast(density: Tensor, frusta: CameraFrusta, layers: int = 1) -> Tensor:
     """What `ops.visibility.cast` does, with arguments that it has prepared; on the current stream."""
     distances = torch.empty(len(frusta.directions), dtype=torch.float32, device=density.device)
-    visible = torch.empty(density.shape, dtype=torch.bool, device=density.device)
-    cast_rays(density, frusta, distances)
+    shape = (*density.shape[:2], density.shape[2] // layers)
+    visible = torch.empty(shape, dtype=torch.bool, device=density.device)
+    cast_rays(density, frusta, distances, layers)
     mark_voxels(frusta, distances, visible)
     return visible
 
 
-def cast_rays(density: Tensor, frusta: CameraFrusta, distances: Tensor) -> None:
+def cast_rays(density: Tensor, frusta: CameraFrusta, distances: Tensor, layers: int = 1) -> None:
     """Write how far each ray sees, in voxels."""
     rays = len(distances)
     with on_device(density.device):
@@ -37,6 +38,7 @@ def cast_rays(density: Tensor, frusta: CameraFrusta, distances: Tensor) -> None:
             float(frusta.limit),
             STEP,
             **_shape(density),
+            LAYERS=layers,
             NUMBERS=CAMERA_NUMBERS,
             RAYS=_RAYS,
             SAMPLES=_SAMPLES,

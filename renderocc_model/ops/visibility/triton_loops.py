@@ -21,11 +21,16 @@ def cast_rays(
     X: tl.constexpr,
     Y: tl.constexpr,
     Z: tl.constexpr,
+    LAYERS: tl.constexpr,
     NUMBERS: tl.constexpr,
     RAYS: tl.constexpr,
     SAMPLES: tl.constexpr,
 ):
-    """Cast RAYS rays in each program, SAMPLES samples of each at a time, until all have ended."""
+    """Cast RAYS rays in each program, SAMPLES samples of each at a time, until all have ended.
+
+    Z counts the layers, LAYERS of each voxel; lengths are in voxels.
+    """
+    TOP: tl.constexpr = Z // LAYERS
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     there = ray < rays
     camera = cameras + tl.load(owner + ray, there, 0) * NUMBERS
@@ -46,8 +51,11 @@ def cast_rays(
     near = tl.maximum(near, tl.minimum(-py / sy, (Y - py) / sy))
     far = tl.minimum(far, tl.maximum(-py / sy, (Y - py) / sy))
     sz = tl.where(tl.abs(dz) < 1e-20, 1e-20, dz)
-    near = tl.maximum(near, tl.minimum(-pz / sz, (Z - pz) / sz))
-    far = tl.minimum(far, tl.maximum(-pz / sz, (Z - pz) / sz))
+    near = tl.maximum(near, tl.minimum(-pz / sz, (TOP - pz) / sz))
+    far = tl.minimum(far, tl.maximum(-pz / sz, (TOP - pz) / sz))
+    # A steep ray must not jump over a layer: shorter steps, of which more make the limit.
+    finer = tl.maximum(LAYERS * tl.abs(dz), 1.0)
+    step, limit = step / finer, limit * finer
     count = tl.where(there & (far > near), tl.ceil((far - near) / step), 0.0).to(tl.int32)
 
     passed = tl.zeros([RAYS], tl.int32)  # samples up to which the sum is within the limit
@@ -57,13 +65,13 @@ def cast_rays(
     while first < longest:
         sample = first + tl.arange(0, SAMPLES)[None, :]
         live = (sample < count[:, None]) & (total <= limit)[:, None]
-        at = near[:, None] + (sample.to(tl.float32) + 0.5) * step
+        at = near[:, None] + (sample.to(tl.float32) + 0.5) * step[:, None]
         x = tl.minimum(tl.maximum((px[:, None] + dx[:, None] * at).to(tl.int32), 0), X - 1)
         y = tl.minimum(tl.maximum((py[:, None] + dy[:, None] * at).to(tl.int32), 0), Y - 1)
-        z = tl.minimum(tl.maximum((pz[:, None] + dz[:, None] * at).to(tl.int32), 0), Z - 1)
+        z = tl.minimum(tl.maximum(((pz[:, None] + dz[:, None] * at) * LAYERS).to(tl.int32), 0), Z - 1)
         value = tl.load(density + (x * Y + y) * Z + z, live, 0.0).to(tl.float32)
         depth = total[:, None] + tl.cumsum(value, 1)
-        passed += tl.sum((live & (depth <= limit)).to(tl.int32), 1)
+        passed += tl.sum((live & (depth <= limit[:, None])).to(tl.int32), 1)
         total += tl.sum(value, 1)
         first += SAMPLES
         # Rays that have ended need no more samples; the program ends when all have.
