@@ -35,6 +35,7 @@ _SETTINGS: dict[str, Any] = {
         "augment": {
             **{"zoom_out": 0.9, "zoom_in": 1.1, "shift": 0.05, "image_flip": 0.5},
             **{"brightness": 0.2, "contrast": 0.2, "mirror_y": 0.5, "rotation": 0.3},
+            "fewer_previous": True,
         },
     },
     "supervision": {
