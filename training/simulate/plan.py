@@ -20,6 +20,7 @@ from .street_grid import (
     MARGIN,
     Block,
     Slopes,
+    Verges,
     draw_streets,
     gaps_between,
     grid_lines,
@@ -42,6 +43,7 @@ class Plan:
         rng: random numbers for all of it.
         size: number of streets each way.
         slopes: hills that differ from the default ones, which rise by 6 % at most.
+        verges: what lies beside the roads, if it differs from sidewalks one kerb above them.
     Attributes:
         along_y, along_x: streets that run along plan y and plan x, ascending by their centre.
         blocks: what lies between them.
@@ -49,7 +51,9 @@ class Plan:
 
     USES = ("dense", "houses", "park", "parking", "site", "plaza")
 
-    def __init__(self, rng: np.random.Generator, size: int = 5, slopes: Slopes | None = None) -> None:
+    def __init__(
+        self, rng: np.random.Generator, size: int = 5, slopes: Slopes | None = None, verges: Verges | None = None
+    ) -> None:
         self.along_y = draw_streets(rng, size)
         self.along_x = draw_streets(rng, size)
         self._phases = rng.uniform(0, 2 * np.pi, 8)
@@ -61,6 +65,11 @@ class Plan:
             steepest = 2 * np.pi * (self._hill * (1.0, 1.0, 0.5 * np.sqrt(2)) / self._waves).sum()
             self._hill = self._hill * (slopes.steepest / steepest)
         self.blocks = self._make_blocks(rng)
+        self._kerb = KERB
+        if verges:
+            self._kerb = verges.kerb
+            self.along_y, self.along_x = verges.along(self.along_y), verges.along(self.along_x)
+            self.blocks = verges.between(self.blocks)
         self._mounds = [block for block in self.blocks if block.use in ("park", "field")]
 
     def _make_blocks(self, rng: np.random.Generator) -> list[Block]:
@@ -121,7 +130,7 @@ class Plan:
         off_x = np.min([np.abs(x - s.centre) - s.half for s in self.along_y], axis=0)
         off_y = np.min([np.abs(y - s.centre) - s.half for s in self.along_x], axis=0)
         off = np.minimum(off_x, off_y)
-        total = total + KERB * np.clip(off / KERB_WIDTH, 0, 1)
+        total = total + self._kerb * np.clip(off / KERB_WIDTH, 0, 1)
         if np.any(off > 0):
             for block in self._mounds:
                 total = total + mound(block, x, y)
@@ -216,13 +225,21 @@ class Plan:
             elif block.use == "dense":
                 cover(inside & ~deep, Surface.PAVING, linear(158, 154, 146), SIDEWALK)
         road = np.zeros(x.shape, bool)
-        walk, kerb = np.zeros(x.shape, bool), np.zeros(x.shape, bool)
+        walk, kerb, grass, gravel = (np.zeros(x.shape, bool) for _ in range(4))
         for street, offset in [(s, np.abs(x - s.centre)) for s in self.along_y] + [
             (s, np.abs(y - s.centre)) for s in self.along_x
         ]:
             road |= offset < street.half
-            kerb |= (offset > street.half) & (offset < street.half + KERB_WIDTH)
-            walk |= (offset > street.half) & (offset < street.reach)
+            beside = (offset > street.half) & (offset < street.reach)
+            if street.verge == "paved":
+                kerb |= beside & (offset < street.half + KERB_WIDTH)
+                walk |= beside
+            elif street.verge == "grass":
+                grass |= beside
+            else:
+                gravel |= beside
+        cover(grass & ~road, Surface.GRASS, linear(92, 110, 58), TERRAIN)
+        cover(gravel & ~road, Surface.EARTH, linear(158, 146, 128), TERRAIN)
         cover(walk & ~road, Surface.PAVING, linear(168, 162, 152), SIDEWALK)
         cover(kerb & ~road, Surface.KERB, linear(150, 148, 142), SIDEWALK)
         cover(road, Surface.ASPHALT, linear(84, 84, 86), DRIVEABLE)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ __all__ = [
     "Block",
     "Slopes",
     "Street",
+    "Verges",
     "draw_streets",
     "gaps_between",
     "grid_lines",
@@ -40,12 +42,14 @@ class Street:
         lanes: per direction, 1 or 2.
         parking: a strip of parking bays on both sides.
         pavement: width of the sidewalks, metres.
+        verge: what is there in their place.
     """
 
     centre: float
     lanes: int
     parking: bool
     pavement: float
+    verge: Literal["paved", "grass", "gravel"] = "paved"
 
     @property
     def driving(self) -> float:
@@ -73,6 +77,7 @@ class Block:
     y1: float
     use: str
     seed: int
+    rise: float = 1.0  # of its mound, in units of the default one; below 0 it is a hollow
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,50 @@ class Slopes:
         return cls(0.12 * rng.random() ** 1.3, rng.uniform(0.5, 1.1), np.radians(1.1) * rng.random())
 
 
+@dataclass(frozen=True)
+class Verges:
+    """What lies beside the roads, where that differs from sidewalks one kerb above them and fields that rise.
+
+    Attributes:
+        kerb: height of sidewalks and blocks above the road, metres.
+        unpaved: share of the streets that have grass or gravel in place of sidewalks.
+        hollow: share of parks and fields that lie below the road.
+        rng: draws which.
+    """
+
+    kerb: float
+    unpaved: float
+    hollow: float
+    rng: np.random.Generator
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Verges:
+        """Two towns in five have no kerbs; in a third hardly a street has a sidewalk."""
+        kerb = 0.0 if rng.random() < 0.4 else rng.uniform(0.02, 0.22)
+        return cls(float(kerb), float(rng.choice([0.2, 0.5, 0.9])), float(rng.uniform(0, 0.6)), rng)
+
+    def along(self, streets: list[Street]) -> list[Street]:
+        """The streets, some of them without sidewalks."""
+        kinds = self.rng.choice(["grass", "gravel"], len(streets))
+        bare = self.rng.random(len(streets)) < self.unpaved
+        return [
+            replace(street, verge=str(kind) if none else "paved") for street, kind, none in zip(streets, kinds, bare)
+        ]
+
+    def between(self, blocks: list[Block]) -> list[Block]:
+        """The blocks, some of them lower, some hardly higher than the road."""
+        below = self.rng.random(len(blocks)) < self.hollow
+        heights = np.where(below, -0.45 * self.rng.random(len(blocks)), self.rng.random(len(blocks)))
+        return [replace(block, rise=float(rise)) for block, rise in zip(blocks, heights)]
+
+
 def mound(block: Block, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Height of a block's rise above the level of its streets; 0 at its borders and outside."""
     u = np.clip((x - block.x0) / (block.x1 - block.x0), 0, 1)
     v = np.clip((y - block.y0) / (block.y1 - block.y0), 0, 1)
     swell = np.maximum(np.sin(np.pi * u) * np.sin(np.pi * v), 0) ** 1.5
     wave = 1 + 0.5 * np.sin(block.seed % 7 + 9 * u) * np.cos(block.seed % 5 + 8 * v)
-    return swell * wave * (1.4 if block.use == "park" else 2.5)
+    return swell * wave * ((1.4 if block.use == "park" else 2.5) * block.rise)
 
 
 def draw_streets(rng: np.random.Generator, count: int) -> list[Street]:

@@ -14,7 +14,7 @@ from .materials import Materials, draw_materials
 from .mesh import Mesh
 from .plan import Plan
 from .skies import draw_light, draw_weather
-from .street_grid import Slopes
+from .street_grid import Slopes, Verges
 from .streets import furnish_streets, park_vehicles, stage_beginning
 from .traffic import CRUISE, Drive, Mover, Traffic, lane_offset
 from .variety import stream
@@ -53,11 +53,12 @@ def build_town(seed: int, duration: float, varied: Collection[str] = (), speed: 
     """Build the town of a seed, with traffic for a recording of `duration` seconds. Same seed, same town.
 
     Args:
-        varied: which of light, weather, slopes and materials are drawn from a wider range (`variety.KINDS`).
+        varied: which of light, weather, slopes, materials and ground are drawn from a wider range (`variety.KINDS`).
         speed: of the recording car on straight streets, m/s. A car that is faster than usual begins at this speed.
     """
     streams = [np.random.default_rng([seed, stream]) for stream in range(7)]
-    plan = Plan(streams[0], slopes=Slopes.draw(stream(seed, "slopes")) if "slopes" in varied else None)
+    slopes = Slopes.draw(stream(seed, "slopes")) if "slopes" in varied else None
+    plan = Plan(streams[0], slopes=slopes, verges=Verges.draw(stream(seed, "ground")) if "ground" in varied else None)
     drive = Drive(plan, cruise=speed) if speed <= CRUISE else Drive(plan, _FAST_START, speed)
     way = np.array([drive.plan_pose(t)[:2] for t in np.arange(0.0, min(duration, drive.lap), 1.0)])
     builder = Builder(plan, Models(streams[6]), way)

@@ -18,6 +18,7 @@ KINDS = {
     "colour": "white balance, saturation, contrast, vignette",
     "slopes": "steeper and shorter hills, and a car body that pitches and rolls",
     "materials": "colours, contrast and scale of surfaces, markings and stains",
+    "ground": "kerbs from flush to high, grass or gravel in place of sidewalks, fields above and below the road",
 }
 _FIRST = 7000  # the streams of the town have small numbers
 
