@@ -8,6 +8,7 @@ import pytest
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from renderocc_model.field.classes import OCC3D_NUSCENES
 from renderocc_model.geometry.rig import Rig
 from training.simulate import main
 from training.simulate.cameras import Imaging, blurred_by_motion, draw_imaging, photograph
@@ -17,7 +18,7 @@ from training.simulate.plan import Plan
 from training.simulate.record import Settings, record
 from training.simulate.sensors import CameraRenderer, town_rig
 from training.simulate.skies import draw_light, draw_weather
-from training.simulate.street_grid import Slopes
+from training.simulate.street_grid import Slopes, Verges
 from training.simulate.town import build_town
 from training.simulate.trace import Tracer
 from training.simulate.variety import KINDS, stream
@@ -71,11 +72,12 @@ def test_a_kind_changes_the_pictures_and_no_label(usual, tmp_path, kind):
         assert (data != usual[topic, number]) == ("image_raw" in topic), topic
 
 
-def test_slopes_change_labels_too_and_the_light_does_not_hang_on_them(usual, tmp_path):
-    settings = Settings(seed=SEED, frames=1, lidar=False, truth=False, varied=frozenset({"slopes"}))
+@pytest.mark.parametrize("kind", ["slopes", "ground"])
+def test_slopes_and_ground_change_labels_too_and_the_light_does_not_hang_on_them(usual, tmp_path, kind):
+    settings = Settings(seed=SEED, frames=1, lidar=False, truth=False, varied=frozenset({kind}))
     record(tmp_path / "town", small_rig(), settings)
     assert files_of(tmp_path / "town")["/cam_front/depth/compressed", 0] != usual["/cam_front/depth/compressed", 0]
-    suns = [build_town(SEED, 1.0, varied).weather.sun for varied in ({"light"}, {"light", "slopes", "materials"})]
+    suns = [build_town(SEED, 1.0, varied).weather.sun for varied in ({"light"}, {"light", kind, "materials"})]
     np.testing.assert_array_equal(*suns)
 
 
@@ -99,6 +101,39 @@ def test_hills_are_as_steep_as_they_say_at_their_steepest():
     assert np.array_equal(
         Plan(np.random.default_rng(0)).hills(x, y), Plan(np.random.default_rng(0), slopes=None).hills(x, y)
     )
+
+
+def test_the_ground_beside_roads_is_of_every_kind_and_leaves_streets_where_they_are():
+    usual, kerbs, hollows, verges = Plan(np.random.default_rng(3)), [], 0, set()
+    for seed in range(40):
+        plan = Plan(np.random.default_rng(3), verges=Verges.draw(stream(seed, "ground")))
+        assert [street.centre for street in plan.along_y] == [street.centre for street in usual.along_y]
+        for street in plan.along_y[1:-1]:
+            at = np.array([street.centre, street.centre + street.half + 0.5])  # the road and what is beside it
+            (road, beside), (usual_road, _) = plan.height(at, 40.0), usual.height(at, 40.0)
+            assert road == usual_road and -1e-9 < beside - plan.hills(at, 40.0)[1] < 0.23
+            kerbs.append(beside - plan.hills(at, 40.0)[1])
+            verges.add(street.verge)
+        middles = [((block.x0 + block.x1) / 2, (block.y0 + block.y1) / 2, block) for block in plan.blocks]
+        hollows += sum(
+            block.use in ("park", "field") and plan.height(x, y) < plan.hills(x, y) - 0.1 for x, y, block in middles
+        )
+    assert 0.25 < np.mean(np.abs(kerbs) < 1e-9) < 0.55 and np.max(kerbs) > 0.15
+    assert hollows > 20 and verges == {"paved", "grass", "gravel"}
+
+
+def test_grass_in_place_of_a_sidewalk_is_terrain():
+    verges = Verges(kerb=0.0, unpaved=1.0, hollow=0.0, rng=np.random.default_rng(0))
+    ground = {
+        name: set(np.unique(Plan(np.random.default_rng(3), verges=one).ground().class_id))
+        for name, one in (("usual", None), ("bare", verges))
+    }
+    sidewalk, terrain = (OCC3D_NUSCENES.id_of(name) for name in ("sidewalk", "terrain"))
+    assert sidewalk in ground["usual"] and terrain in ground["bare"]
+    shares = [
+        np.mean(Plan(np.random.default_rng(3), verges=one).ground().class_id == sidewalk) for one in (None, verges)
+    ]
+    assert shares[1] < 0.5 * shares[0]  # what is left of it lies between dense houses
 
 
 def test_skies_are_of_every_kind_and_fog_hides_what_is_far():
