@@ -55,7 +55,7 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
         f"{near} at the vehicle to {far} at {curve['distances'][-1]:.0f} m, found with the 2D labels of the validation"
     )
     assert f"| occupied above (threshold) | {said} towns" in card
-    assert len(changes) == 19 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    assert len(changes) == 20 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
