@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
@@ -42,14 +41,14 @@ class Street:
         lanes: per direction, 1 or 2.
         parking: a strip of parking bays on both sides.
         pavement: width of the sidewalks, metres.
-        verge: what is there in their place.
+        verge: "paved", or "grass" or "gravel" in their place.
     """
 
     centre: float
     lanes: int
     parking: bool
     pavement: float
-    verge: Literal["paved", "grass", "gravel"] = "paved"
+    verge: str = "paved"
 
     @property
     def driving(self) -> float:
