@@ -49,13 +49,9 @@ def test_the_packaged_network_was_made_with_the_settings_it_is_said_to_be():
     assert provenance["metrics"]["counts"]["frames"] == config.run.validation_frames
     assert config.model == from_mapping(ModelConfig, content["model"], str(file))
     assert hashlib.sha256(file.read_bytes()).hexdigest() in card
-    curve = content["threshold_by_distance"]
-    near, far = (f"{curve['probabilities'][at]:.3f}" for at in (0, -1))
-    said = (
-        f"{near} at the vehicle to {far} at {curve['distances'][-1]:.0f} m, found with the 2D labels of the validation"
-    )
-    assert f"| occupied above (threshold) | {said} towns" in card
-    assert len(changes) == 20 and f" and {provenance['steps']:,} on both kinds of towns" in card
+    said = f"{content['threshold']:.3f}, found with the 2D labels of the validation towns"
+    assert content.get("threshold_by_distance") is None and f"| occupied above (threshold) | {said}" in card
+    assert len(changes) == 25 and f" and {provenance['steps']:,} on both kinds of towns" in card
 
 
 def test_a_network_that_learns_on_is_what_it_was_unless_a_setting_says_otherwise(tmp_path):
