@@ -206,7 +206,7 @@ class Plan:
 
     def _cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Surface, colour and class of ground cells by their centres."""
-        surface = np.full(x.shape, Surface.GRASS, np.uint8)
+        surface = np.full(x.shape, Surface.GRASS, np.uint8)  # what nothing covers, verges of grass among it
         colour = np.broadcast_to(linear(92, 110, 58), (*x.shape, 3)).copy()
         class_id = np.full(x.shape, TERRAIN, np.uint8)
 
@@ -225,7 +225,7 @@ class Plan:
             elif block.use == "dense":
                 cover(inside & ~deep, Surface.PAVING, linear(158, 154, 146), SIDEWALK)
         road = np.zeros(x.shape, bool)
-        walk, kerb, grass, gravel = (np.zeros(x.shape, bool) for _ in range(4))
+        walk, kerb, gravel = (np.zeros(x.shape, bool) for _ in range(3))
         for street, offset in [(s, np.abs(x - s.centre)) for s in self.along_y] + [
             (s, np.abs(y - s.centre)) for s in self.along_x
         ]:
@@ -234,11 +234,8 @@ class Plan:
             if street.verge == "paved":
                 kerb |= beside & (offset < street.half + KERB_WIDTH)
                 walk |= beside
-            elif street.verge == "grass":
-                grass |= beside
-            else:
+            elif street.verge == "gravel":
                 gravel |= beside
-        cover(grass & ~road, Surface.GRASS, linear(92, 110, 58), TERRAIN)
         cover(gravel & ~road, Surface.EARTH, linear(158, 146, 128), TERRAIN)
         cover(walk & ~road, Surface.PAVING, linear(168, 162, 152), SIDEWALK)
         cover(kerb & ~road, Surface.KERB, linear(150, 148, 142), SIDEWALK)
